@@ -1,0 +1,44 @@
+//! The only reader of time.
+//!
+//! Every thread may read it; the core (`shard/`, `ledger/`) never does: it is handed a [`Now`] with each event.
+//! What always holds: `Now::mono_ms` never goes back; `Now::unix_ms` may.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// 2024-01-01T00:00:00Z in Unix milliseconds: where a `MsgId`'s 41-bit time starts (it lasts until 2093).
+pub const MSG_ID_EPOCH_MS: u64 = 1_704_067_200_000;
+
+/// One reading of both clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// Milliseconds since the process started; never goes back.
+    pub mono_ms: u64,
+    /// Milliseconds since the Unix epoch; may jump.
+    pub unix_ms: u64,
+}
+
+/// Reads the clocks. Cheap to copy; one per thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock whose monotonic time starts now.
+    #[expect(clippy::disallowed_methods, reason = "the clock is where time is read")]
+    pub fn start() -> Self {
+        Clock { start: Instant::now() }
+    }
+
+    /// Both clocks, in milliseconds.
+    #[expect(clippy::disallowed_methods, reason = "the clock is where time is read")]
+    pub fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms: self.start.elapsed().as_millis() as u64, unix_ms: unix.as_millis() as u64 }
+    }
+
+    /// Microseconds since the process started, for latencies.
+    pub fn mono_us(&self) -> u64 {
+        self.start.elapsed().as_micros() as u64
+    }
+}

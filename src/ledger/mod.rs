@@ -1,0 +1,68 @@
+//! The ledger: what orders messages, numbers rows and makes them durable. One contract, [`Engine`].
+//!
+//! Owned by the ledger's thread, a blocking loop in `topology.rs`. What always holds: nothing that an engine
+//! hands out was visible to anybody before it was durable, and what it hands out is in one order per user.
+
+pub mod dedup;
+pub mod sequence;
+
+use crate::clock::Now;
+use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
+
+/// What may be asked of a ledger. The journal engine is one machine's; the contract leaves room for one that
+/// several machines share.
+pub trait Engine {
+    /// Takes one submission: stages it for the next commit, parks it behind a look-up, or refuses it (the
+    /// refusal goes out with the next commit). Never blocks.
+    fn submit(&mut self, now: Now, submission: Submission);
+
+    /// Takes the store's answer to a look-up: what waited for it is staged or answered.
+    fn found(&mut self, now: Now, answer: LookupAnswer);
+
+    /// The next commit has reached a limit: commit before submitting more.
+    fn full(&self) -> bool;
+
+    /// Makes all that is staged durable (blocks for the sync), then appends what each shard may now see to
+    /// `out[shard]`. With nothing staged it only hands out answers and refusals. A full disk is no error:
+    /// numbers are rolled back and the senders refused. An error means that nothing can be promised any more.
+    fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError>;
+
+    /// Look-ups to ask the store since the last call, moved to `out`.
+    fn take_lookups(&mut self, out: &mut Vec<Lookup>);
+
+    /// Plain counters, for metrics.
+    fn counters(&self) -> LedgerCounters;
+}
+
+/// Why the process must stop: what was written may not be what is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// `fdatasync` failed: the kernel may have dropped the pages, and a second try would report success.
+    #[error("fdatasync of the journal failed; the process stops, and recovery decides what is durable: {0}")]
+    Sync(#[source] std::io::Error),
+}
+
+/// What the ledger counts, since the process started.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct LedgerCounters {
+    /// Messages made durable.
+    pub messages: u64,
+    /// Rows numbered.
+    pub rows: u64,
+    /// Commits with at least one record.
+    pub commits: u64,
+    /// Journal bytes written.
+    pub bytes: u64,
+    /// Sends answered from the window or the store.
+    pub repeats: u64,
+    /// Look-ups that went to the store.
+    pub lookups: u64,
+    /// Submissions refused with `STORAGE_FULL`.
+    pub storage_full: u64,
+    /// Submissions refused with `RETRY_LATER`.
+    pub retry_later: u64,
+    /// Group submissions that carried an old roster.
+    pub bounced: u64,
+    /// Microseconds spent in `fdatasync`.
+    pub sync_us: u64,
+}

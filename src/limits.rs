@@ -1,0 +1,145 @@
+//! Every bound in the gateway, with what it costs and why it is what it is.
+//!
+//! Constants only; what an operator may change is in `config.rs` under `[limits]`, with these as defaults.
+//! What always holds is asserted at compile time at the end of the file.
+
+// ---- wire -------------------------------------------------------------------------------------------
+
+/// Largest message body.
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Largest frame a client may send, prefix not counted: a body, or 5,000 member ids, and the tables around them.
+pub const CLIENT_FRAME_BYTES_MAX: usize = 48 * 1024;
+/// Largest frame the gateway sends: a group's 5,000 members, or a page of the inbox.
+pub const SERVER_FRAME_BYTES_MAX: usize = 128 * 1024;
+/// Longest login token.
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Users one Presence request may ask for.
+pub const PRESENCE_USERS_MAX: usize = 256;
+/// FlatBuffers verifier: tables in one frame.
+pub const FRAME_TABLES_MAX: usize = 16;
+/// FlatBuffers verifier: nesting of tables.
+pub const FRAME_DEPTH_MAX: usize = 4;
+/// Longest HTTP head of a WebSocket upgrade.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+// ---- groups -----------------------------------------------------------------------------------------
+
+/// Members of one group. A message to all of them costs one journal record of about 5 KB.
+pub const GROUP_MEMBERS_MAX: usize = 5_000;
+/// Groups one user may be in: a GroupListReply of this many fits a frame.
+pub const USER_GROUPS_MAX: usize = 2_000;
+/// Memberships over all groups: the ledger keeps every roster in memory, 16 bytes a membership.
+pub const MEMBERSHIPS_MAX: usize = 32 << 20;
+
+// ---- shard ------------------------------------------------------------------------------------------
+
+/// Bytes that may wait for one connection before its session stops being live.
+pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+/// Above the cap, room for replies to requests already read; beyond it the connection is closed.
+pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 256 * 1024;
+/// Bytes that may wait in all outboxes of a shard.
+pub const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Bodies above this are kept in the outbox as a reference and written with `writev`; smaller ones are copied.
+pub const OUTBOX_INLINE_BODY_BYTES_MAX: usize = 1024;
+/// Requests of one session that may wait for an answer; above it `RETRY_LATER`.
+pub const SESSION_IN_FLIGHT_MAX: u16 = 1_024;
+/// Connections that have not logged in yet, per shard: each may hold a partial frame.
+pub const CONNECTIONS_UNAUTHENTICATED_MAX: usize = 20_000;
+/// Memberships remembered in a shard's audiences (12 bytes and an index entry each); above it the oldest go.
+pub const AUDIENCE_MEMBERSHIPS_MAX: usize = 8 << 20;
+/// Rosters a shard keeps for the groups that live on it; above it the longest unused go and are asked for again.
+pub const SHARD_ROSTERS_MAX: usize = 65_536;
+/// Sends that wait for their group's roster, per group.
+pub const ROSTER_WAITERS_MAX: usize = 256;
+/// How often a submission that carried an old roster is submitted again before the sender gets `RETRY_LATER`.
+pub const ROSTER_BOUNCES_MAX: u8 = 8;
+/// Items a task handles before it lets the others run.
+pub const TURN_ITEMS_MAX: usize = 64;
+/// Rows between two acknowledgements a client may leave open, told in the protocol's description.
+pub const ACK_ROWS_MAX: u64 = 256;
+/// Verified tokens remembered per shard until they expire.
+pub const TOKENS_CACHED_MAX: usize = 16_384;
+/// Cursors waiting to be stored, per shard; above it they are sent at once.
+pub const CURSORS_WAITING_MAX: usize = 4_096;
+/// Rows of one catch-up page.
+pub const PAGE_ROWS_MAX: usize = 256;
+/// Bytes of bodies in one page (the last row may exceed it by one body).
+pub const PAGE_BYTES_MAX: usize = 64 * 1024;
+/// Pages a shard may have asked for at once; sessions above it wait their turn.
+pub const PAGES_IN_FLIGHT_MAX: usize = 64;
+
+// ---- between threads --------------------------------------------------------------------------------
+
+/// Envelopes one lane (shard to shard) holds; at the limit the sender gets `RETRY_LATER`.
+pub const LANE_ENVELOPES_MAX: usize = 8_192;
+/// Submissions the ledger's mailbox holds, all shards together; at the limit the sender gets `RETRY_LATER`.
+pub const SUBMISSIONS_MAX: usize = 32_768;
+/// Deliveries in flight from the ledger to one shard, counted in commits; the ledger waits at the limit.
+pub const COMMITS_IN_FLIGHT_MAX: usize = 64;
+/// Questions the store's mailbox holds; at the limit they are asked again later.
+pub const STORE_ASKS_MAX: usize = 4_096;
+/// Answers from the store one shard's mailbox holds: never less than a shard may have asked for.
+pub const STORE_ANSWERS_MAX: usize = 4_096;
+
+// ---- ledger and journal -----------------------------------------------------------------------------
+
+/// Messages of one group commit.
+pub const COMMIT_MESSAGES_MAX: usize = 4_096;
+/// Rows of one group commit.
+pub const COMMIT_ROWS_MAX: usize = 512 * 1024;
+/// Bytes of one group commit (the last record may exceed it).
+pub const COMMIT_BYTES_MAX: usize = 4 << 20;
+/// Largest batch recovery believes: a commit plus its largest last record.
+pub const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
+/// A segment's preallocated size.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+/// Default cap of the journal's unapplied part; above it `STORAGE_FULL`.
+pub const JOURNAL_BYTES_MAX: u64 = 8 << 30;
+/// Unapplied messages the tail indexes (about 100 bytes each); above it `STORAGE_FULL`.
+pub const TAIL_MESSAGES_MAX: usize = 4 << 20;
+/// How long the de-duplication window reaches back.
+pub const WINDOW_MS: u64 = 10 * 60 * 1000;
+/// Entries of the window (about 80 bytes each); above it the horizon moves up.
+pub const WINDOW_ENTRIES_MAX: usize = 1 << 20;
+/// How far a client_msg_id may lie ahead of the server's clock.
+pub const CLIENT_MSG_ID_AHEAD_MS: u64 = 5_000;
+/// Submissions that wait for a look-up in the store.
+pub const LOOKUPS_PENDING_MAX: usize = 8_192;
+
+// ---- store ------------------------------------------------------------------------------------------
+
+/// Rows of one insert.
+pub const BATCH_ROWS: usize = 500;
+/// Batches of one transaction.
+pub const TRANSACTION_BATCHES_MAX: usize = 20;
+
+// ---- control ----------------------------------------------------------------------------------------
+
+/// Requests the admin server answers at once.
+pub const ADMIN_REQUESTS_MAX: usize = 64;
+
+const _: () = {
+    assert!(BODY_BYTES_MAX + 1024 <= CLIENT_FRAME_BYTES_MAX, "a message must fit a frame");
+    assert!(GROUP_MEMBERS_MAX * 8 + 1024 <= CLIENT_FRAME_BYTES_MAX, "a whole group must fit a request");
+    assert!(GROUP_MEMBERS_MAX * 16 + 1024 <= SERVER_FRAME_BYTES_MAX, "a whole roster must fit a reply");
+    assert!(USER_GROUPS_MAX * 48 + 1024 <= SERVER_FRAME_BYTES_MAX, "a user's groups must fit a reply");
+    assert!(
+        PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 128 + 1024 <= SERVER_FRAME_BYTES_MAX,
+        "a page must fit a reply"
+    );
+    assert!(
+        PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160 <= OUTBOX_BYTES_MAX,
+        "an empty outbox must hold a page, or catching up never ends"
+    );
+    assert!(
+        SERVER_FRAME_BYTES_MAX <= OUTBOX_REPLY_RESERVE_BYTES,
+        "any reply must fit the reserve of an outbox at its cap"
+    );
+    assert!(PAGES_IN_FLIGHT_MAX <= STORE_ANSWERS_MAX, "every page asked for has room to come back");
+    assert!(
+        COMMIT_BYTES_MAX + GROUP_MEMBERS_MAX * 12 + BODY_BYTES_MAX + 1024 <= JOURNAL_BATCH_BYTES_MAX,
+        "the largest commit must be believed by recovery"
+    );
+    assert!(JOURNAL_BATCH_BYTES_MAX as u64 * 2 <= SEGMENT_BYTES, "a batch must fit a segment");
+    assert!(COMMIT_ROWS_MAX >= GROUP_MEMBERS_MAX, "one message must fit a commit");
+};

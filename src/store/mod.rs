@@ -1,0 +1,113 @@
+//! The store: the thread that writes batches to SQLite or MySQL and reads them back.
+//!
+//! [`Store`] is what a database must do; the thread around it reads the journal, keeps the unapplied tail and
+//! answers the shards and the ledger. What always holds: batches are applied in journal order, each together
+//! with its end position, so applying again after a crash changes nothing.
+
+use std::sync::Arc;
+
+use crate::ids::{DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::journal::Position;
+use crate::message::Message;
+use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use crate::wire::generated::ringway::wire::Role;
+
+/// A database that keeps messages, inbox rows, groups and cursors. Implementations live on the store's thread
+/// only; the futures are awaited there, one at a time.
+#[expect(async_fn_in_trait, reason = "used through generics on one thread; no Send bound is wanted")]
+pub trait Store {
+    /// The position up to which batches were applied, and the highest message id stored.
+    async fn position(&mut self) -> Result<StorePosition, StoreError>;
+    /// Every user's newest row (a skip scan), handed to `visit`.
+    async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError>;
+    /// Every group with its members, handed to `visit`.
+    async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError>;
+    /// Writes up to `TRANSACTION_BATCHES_MAX` batches and the position in one transaction.
+    async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError>;
+    /// Makes what was applied survive a power loss; returns the position up to which that holds.
+    async fn secure(&mut self) -> Result<Position, StoreError>;
+    /// Rows of an inbox after `after`, in seq order; `gap_to` if the rows right after it are no longer kept.
+    async fn page(&mut self, user: UserId, after: Seq, rows_max: usize, bytes_max: usize) -> Result<Page, StoreError>;
+    /// What was stored under these names, parallel to `lookups`.
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError>;
+    /// The cursor of a device.
+    async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError>;
+    /// Keeps cursors; one that is lower than what is kept changes nothing.
+    async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError>;
+}
+
+/// Where a store stands.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StorePosition {
+    /// Batches below are applied.
+    pub applied: Position,
+    /// No message stored has a higher number.
+    pub msg_id_max: MsgId,
+}
+
+/// Several batches that go into the database together, in journal order.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// Messages, each once.
+    pub messages: Vec<StoredBody>,
+    /// Rows, written `BATCH_ROWS` per statement.
+    pub rows: Vec<InboxRow>,
+    /// Changes of groups.
+    pub groups: Vec<GroupWrite>,
+    /// Everything below is in this transaction or in one before.
+    pub applied: Position,
+}
+
+/// A message as the `messages` table has it.
+#[derive(Clone, Debug)]
+pub struct StoredBody {
+    /// The message; its body is in its push.
+    pub message: Arc<Message>,
+}
+
+/// One inbox entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InboxRow {
+    /// Whose.
+    pub user: UserId,
+    /// Under which number.
+    pub seq: Seq,
+    /// Which message.
+    pub msg_id: MsgId,
+}
+
+/// What a change does to the tables `chat_groups` and `group_members`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupWrite {
+    /// Which group.
+    pub group: GroupId,
+    /// The version after it; a write at or below the stored version changes nothing.
+    pub version: RosterVersion,
+    /// Members to insert or whose role changes.
+    pub put: Vec<(UserId, Role)>,
+    /// Members to delete.
+    pub delete: Vec<UserId>,
+}
+
+/// Why the database did not do it, by what the caller does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Tried again by itself, with backoff: a lost connection, a lock, a full disk.
+    #[error("the store is not available now and is tried again: {what}")]
+    Unavailable {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Only an operator can mend it: a wrong schema version, a corrupt file.
+    #[error("the store cannot be used: {what}")]
+    Broken {
+        /// What was found, and what to do.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,107 @@
+//! What frames mean, parsed: borrowed views that hold only values already checked against the protocol's limits.
+//!
+//! Made by [`super::frame::read_client`] and [`super::frame::read_server`]; they borrow from the frame's bytes.
+//! What always holds: a field that could be out of range was refused before one of these existed.
+
+use super::generated::ringway::wire as fb;
+use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
+
+/// A list of user ids inside a frame, at most `GROUP_MEMBERS_MAX` long.
+#[derive(Clone, Copy, Debug)]
+pub struct Users<'a>(pub(super) flatbuffers::Vector<'a, u64>);
+
+impl<'a> Users<'a> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// None at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One after another, as sent (not sorted, repeats kept).
+    pub fn iter(&self) -> impl Iterator<Item = UserId> + 'a {
+        self.0.iter().map(UserId)
+    }
+}
+
+/// What a client asks.
+#[derive(Clone, Copy, Debug)]
+pub enum Request<'a> {
+    /// See the schema's `Login`.
+    Login { token: &'a str, device: DeviceId, last_seq: Option<Seq> },
+    /// See the schema's `Ping`.
+    Ping,
+    /// See the schema's `Send`. The body's length is not checked here: too long is answered, not closed.
+    Send { to: Conversation, client_msg_id: ClientMsgId, body: &'a [u8], ephemeral: bool },
+    /// See the schema's `Ack`.
+    Ack { seq: Seq },
+    /// See the schema's `Sync`.
+    Sync { after: Seq, rows_max: u32 },
+    /// See the schema's `GroupCreate`.
+    GroupCreate { members: Option<Users<'a>> },
+    /// See the schema's `GroupAdd`.
+    GroupAdd { group: GroupId, members: Users<'a> },
+    /// See the schema's `GroupRemove`.
+    GroupRemove { group: GroupId, members: Users<'a> },
+    /// See the schema's `GroupLeave`.
+    GroupLeave { group: GroupId },
+    /// See the schema's `GroupInfo`.
+    GroupInfo { group: GroupId },
+    /// See the schema's `GroupList`.
+    GroupList,
+    /// See the schema's `Presence`.
+    Presence { users: Users<'a> },
+    /// See the schema's `Logout`.
+    Logout,
+}
+
+/// What the gateway says. Used by clients (`load/`) and by tests.
+#[derive(Clone, Debug)]
+pub enum Reply<'a> {
+    /// See the schema's `LoginOk`.
+    LoginOk { session: u64, user: UserId, server_time_ms: u64, heartbeat_ms: u32, last_seq: Seq, from_seq: Seq },
+    /// See the schema's `Pong`.
+    Pong { server_time_ms: u64 },
+    /// See the schema's `SendOk`.
+    SendOk { msg_id: MsgId, seq: Seq, sent_at_ms: u64, repeat: bool },
+    /// See the schema's `Push`.
+    Push(PushView<'a>),
+    /// See the schema's `SyncPage`.
+    SyncPage { rows: Vec<PushView<'a>>, through: Seq, end: bool, gap_to: Option<Seq> },
+    /// See the schema's `Gap`.
+    Gap { from: Seq, to: Seq },
+    /// See the schema's `GroupOk`.
+    GroupOk { group: GroupId, version: u32 },
+    /// See the schema's `GroupInfoReply`.
+    GroupInfo { group: GroupId, version: u32, members: Vec<(UserId, fb::Role)> },
+    /// See the schema's `GroupListReply`: group, version, role, members_count.
+    GroupList { groups: Vec<(GroupId, u32, fb::Role, u32)> },
+    /// See the schema's `GroupChanged`.
+    GroupChanged { group: GroupId, version: u32, kind: fb::GroupChangeKind, actor: UserId, members: Vec<UserId> },
+    /// See the schema's `PresenceInfo`.
+    Presence { online: Vec<UserId> },
+    /// See the schema's `Error`.
+    Error { code: fb::ErrorCode, message: &'a str, retry_after_ms: u32, server_time_ms: u64 },
+    /// See the schema's `Closing`.
+    Closing { reason: fb::CloseReason, message: &'a str, reconnect: bool, reconnect_after_ms: u32, server_time_ms: u64 },
+}
+
+/// One row as pushed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PushView<'a> {
+    /// The recipient's row; 0: ephemeral.
+    pub seq: Seq,
+    /// The message.
+    pub msg_id: MsgId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// Where it was addressed.
+    pub to: Conversation,
+    /// Unix milliseconds.
+    pub sent_at_ms: u64,
+    /// What was said.
+    pub body: &'a [u8],
+}
