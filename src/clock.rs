@@ -37,6 +37,11 @@ impl Clock {
         Now { mono_ms: self.start.elapsed().as_millis() as u64, unix_ms: unix.as_millis() as u64 }
     }
 
+    /// Nanoseconds since this clock was started, for latencies finer than a microsecond.
+    pub fn mono_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
     /// Microseconds since the process started, for latencies.
     pub fn mono_us(&self) -> u64 {
         self.start.elapsed().as_micros() as u64
