@@ -1,5 +1,6 @@
 //! Ringway: a thread-per-core io_uring messaging gateway.
 
+pub mod auth;
 pub mod clock;
 pub mod ids;
 pub mod journal;

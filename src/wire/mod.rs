@@ -5,9 +5,11 @@
 //! in `limits.rs`. `README.md` beside this file is the protocol's specification, `ringway.fbs` its schema.
 
 pub mod deframer;
+pub mod encode;
 pub mod frame;
 #[rustfmt::skip]
 #[allow(clippy::all, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks)]
 pub mod generated;
+pub mod push;
 pub mod request;
 pub mod websocket;

@@ -6,7 +6,8 @@
 use super::generated::ringway::wire as fb;
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 
-/// A list of user ids inside a frame, at most `GROUP_MEMBERS_MAX` long.
+/// A list of user ids inside a frame, as long as the frame allows (`CLIENT_FRAME_BYTES_MAX / 8`). More than a group
+/// may have is answered (`TooManyMembers`), not closed: the asker of each list checks its length.
 #[derive(Clone, Copy, Debug)]
 pub struct Users<'a>(pub(super) flatbuffers::Vector<'a, u64>);
 
@@ -28,6 +29,7 @@ impl<'a> Users<'a> {
 }
 
 /// What a client asks.
+#[expect(missing_docs, reason = "fields are named and described as in the schema")]
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
     /// See the schema's `Login`.
@@ -59,6 +61,7 @@ pub enum Request<'a> {
 }
 
 /// What the gateway says. Used by clients (`load/`) and by tests.
+#[expect(missing_docs, reason = "fields are named and described as in the schema")]
 #[derive(Clone, Debug)]
 pub enum Reply<'a> {
     /// See the schema's `LoginOk`.
