@@ -112,6 +112,10 @@ pub const LOOKUPS_PENDING_MAX: usize = 8_192;
 pub const BATCH_ROWS: usize = 500;
 /// Batches of one transaction.
 pub const TRANSACTION_BATCHES_MAX: usize = 20;
+/// Messages kept encoded for those who catch up together (a group's members read the same ones).
+pub const MESSAGES_SHARED_MAX: usize = 4_096;
+/// Bytes of frames kept so.
+pub const MESSAGES_SHARED_BYTES_MAX: usize = 16 << 20;
 
 // ---- control ----------------------------------------------------------------------------------------
 

@@ -427,7 +427,7 @@ pub enum LookupFound {
 pub struct StoredMessage {
     /// Its number.
     pub msg_id: MsgId,
-    /// The sender's own row; `Seq(0)` if retention deleted it.
+    /// The sender's own row, also after retention deleted it.
     pub seq: Seq,
     /// Unix milliseconds.
     pub sent_at_ms: u64,

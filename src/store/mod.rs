@@ -4,13 +4,13 @@
 //! answers the shards and the ledger. What always holds: batches are applied in journal order, each together
 //! with its end position, so applying again after a crash changes nothing.
 
-use std::sync::Arc;
+pub mod messages;
 
-use crate::ids::{DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::Position;
-use crate::message::Message;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::wire::generated::ringway::wire::Role;
+use messages::Messages;
 
 /// A database that keeps messages, inbox rows, groups and cursors. Implementations live on the store's thread
 /// only; the futures are awaited there, one at a time.
@@ -22,12 +22,23 @@ pub trait Store {
     async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError>;
     /// Every group with its members, handed to `visit`.
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError>;
-    /// Writes up to `TRANSACTION_BATCHES_MAX` batches and the position in one transaction.
+    /// Writes up to `TRANSACTION_BATCHES_MAX` batches and the position in one transaction. One that ends at or
+    /// below the stored position changes nothing. After an error it may or may not have been committed: ask
+    /// [`Store::position`] before going on.
     async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError>;
     /// Makes what was applied survive a power loss; returns the position up to which that holds.
     async fn secure(&mut self) -> Result<Position, StoreError>;
-    /// Rows of an inbox after `after`, in seq order; `gap_to` if the rows right after it are no longer kept.
-    async fn page(&mut self, user: UserId, after: Seq, rows_max: usize, bytes_max: usize) -> Result<Page, StoreError>;
+    /// Rows of an inbox after `after`, in seq order; `gap_to` if the rows right after it are no longer kept. The
+    /// page ends before a hole, and after the row that reaches `bytes_max` bytes of bodies. Messages that are in
+    /// `messages` need not be read; those that are read go into it.
+    async fn page(
+        &mut self,
+        user: UserId,
+        after: Seq,
+        rows_max: usize,
+        bytes_max: usize,
+        messages: &mut Messages,
+    ) -> Result<Page, StoreError>;
     /// What was stored under these names, parallel to `lookups`.
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError>;
     /// The cursor of a device.
@@ -50,23 +61,39 @@ pub struct StorePosition {
 pub struct Transaction {
     /// Messages, each once.
     pub messages: Vec<StoredBody>,
-    /// Rows, written `BATCH_ROWS` per statement.
+    /// Rows by (user, seq), so that neighbours go into the same page of the table; written `BATCH_ROWS` per
+    /// statement.
     pub rows: Vec<InboxRow>,
     /// Changes of groups.
     pub groups: Vec<GroupWrite>,
     /// Everything below is in this transaction or in one before.
     pub applied: Position,
+    /// The highest number in this transaction, changes of groups included; zero if it has none.
+    pub msg_id_max: MsgId,
 }
 
-/// A message as the `messages` table has it.
-#[derive(Clone, Debug)]
+/// A message as the `messages` table has it; its time is in its number.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredBody {
-    /// The message; its body is in its push.
-    pub message: Arc<Message>,
+    /// Its number.
+    pub msg_id: MsgId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// Where it was addressed.
+    pub to: Conversation,
+    /// The sender's name for it.
+    pub client_msg_id: ClientMsgId,
+    /// The sender's own row, kept here so that a repeat is answered from one look-up, even when retention has
+    /// deleted the row.
+    pub sender_seq: Seq,
+    /// [`crate::ledger::dedup::digest`] of its conversation and body.
+    pub digest: u64,
+    /// What was said.
+    pub body: Box<[u8]>,
 }
 
 /// One inbox entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct InboxRow {
     /// Whose.
     pub user: UserId,
