@@ -5,6 +5,9 @@
 //! with its end position, so applying again after a crash changes nothing.
 
 pub mod messages;
+pub mod page;
+pub mod schema;
+pub mod sqlite;
 
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::Position;

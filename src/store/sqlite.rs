@@ -1,0 +1,457 @@
+//! The embedded store: one SQLite file, written and read by the store's thread alone.
+//!
+//! What always holds: rows, messages, changes of groups and the position that covers them are committed together,
+//! so the position never lies about what the tables hold. Commits do not wait for the disk (`synchronous=NORMAL`
+//! with a write-ahead log): the journal keeps what a power loss could take back, until [`Store::secure`] has
+//! synced. One connection reads and writes: both happen on one thread, and they share one page cache.
+//! Other processes may read the file meanwhile.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use super::messages::Messages;
+use super::page::Assembly;
+use super::schema::{self, SchemaError};
+use super::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, Transaction};
+use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::journal::Position;
+use crate::ledger::sequence::sent_at_ms;
+use crate::limits::BATCH_ROWS;
+use crate::message::Message;
+use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use crate::wire::generated::ringway::wire::{ConversationKind, Role};
+
+/// The one journal whose position the file keeps; the table has room for more.
+const NODE: i64 = 0;
+
+/// Settings of the connection.
+///
+/// - `wal_autocheckpoint`: a commit that leaves more than 16,384 pages (64 MiB) in the log copies them into the
+///   file, so the log stays bounded however seldom `secure` is called; `journal_size_limit` cuts a log that a
+///   long reader made grow.
+/// - `cache_size`: 64 MiB of pages: the newest leaf of 16,000 inboxes.
+/// - `mmap_size`: reads of settled pages cost no copy; an address range, not memory.
+/// - `busy_timeout`: another process holds the write lock; after 250 ms the transaction is tried again later,
+///   because reads wait meanwhile.
+const SETTINGS: &str = "
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+PRAGMA wal_autocheckpoint = 16384;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA cache_size = -65536;
+PRAGMA mmap_size = 1073741824;
+PRAGMA temp_store = MEMORY;
+PRAGMA busy_timeout = 250;
+";
+
+/// Every statement of this file stays prepared.
+const STATEMENTS_MAX: usize = 32;
+
+const INSERT_ROW: &str = "INSERT INTO inbox (user_id, seq, msg_id) VALUES (?1, ?2, ?3)";
+
+/// A store in one file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    connection: Connection,
+    path: PathBuf,
+    /// [`INSERT_ROW`] with `BATCH_ROWS` rows.
+    insert_batch: String,
+    at: StorePosition,
+    secured: Position,
+}
+
+impl SqliteStore {
+    /// Opens the file, or makes it with its tables.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        const OPENING: &str = "opening the store's file";
+        let mut connection = Connection::open(path).map_err(failed(OPENING))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        schema::prepare(&mut connection).map_err(|error| match error {
+            SchemaError::Database(error) => failed("making the store's tables")(error),
+            other => StoreError::Broken { what: "its schema does not fit this version", source: Box::new(other) },
+        })?;
+        connection.execute_batch(SETTINGS).map_err(failed(OPENING))?;
+        let mut insert_batch = String::from(INSERT_ROW.split("VALUES").next().unwrap_or_default());
+        insert_batch.push_str("VALUES (?,?,?)");
+        for _ in 1..BATCH_ROWS {
+            insert_batch.push_str(",(?,?,?)");
+        }
+        let mut store = SqliteStore {
+            connection,
+            path: path.to_owned(),
+            insert_batch,
+            at: StorePosition::default(),
+            secured: Position(0),
+        };
+        store.read_position()?;
+        Ok(store)
+    }
+
+    fn read_position(&mut self) -> Result<StorePosition, StoreError> {
+        let found = self
+            .connection
+            .prepare_cached("SELECT position, msg_id_max FROM ledger_position WHERE node = ?1")
+            .and_then(|mut statement| {
+                statement
+                    .query_row([NODE], |row| {
+                        Ok(StorePosition { applied: Position(bits(row.get(0)?)), msg_id_max: MsgId(bits(row.get(1)?)) })
+                    })
+                    .optional()
+            })
+            .map_err(failed("reading the applied position"))?;
+        self.at = found.unwrap_or_default();
+        Ok(self.at)
+    }
+
+    fn write(&mut self, transaction: &Transaction) -> Result<(), rusqlite::Error> {
+        let at =
+            StorePosition { applied: transaction.applied, msg_id_max: self.at.msg_id_max.max(transaction.msg_id_max) };
+        let writing = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        insert_messages(&writing, &transaction.messages)?;
+        insert_rows(&writing, &self.insert_batch, &transaction.rows)?;
+        for group in &transaction.groups {
+            write_group(&writing, group)?;
+        }
+        writing
+            .prepare_cached("INSERT OR REPLACE INTO ledger_position (node, position, msg_id_max) VALUES (?1, ?2, ?3)")?
+            .execute(params![NODE, stored(at.applied.0), stored(at.msg_id_max.0)])?;
+        writing.commit()?;
+        self.at = at;
+        Ok(())
+    }
+
+    /// The write-ahead log's file. It holds no locks, so opening and closing it disturbs nobody.
+    fn log_path(&self) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-wal");
+        PathBuf::from(name)
+    }
+}
+
+impl Store for SqliteStore {
+    async fn position(&mut self) -> Result<StorePosition, StoreError> {
+        self.read_position()
+    }
+
+    /// One seek a user: from the highest user id down, each time the last row of the next lower user.
+    async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError> {
+        let mut scan = || -> Result<(), rusqlite::Error> {
+            let mut first = self
+                .connection
+                .prepare_cached("SELECT user_id, seq FROM inbox ORDER BY user_id DESC, seq DESC LIMIT 1")?;
+            let mut below = self.connection.prepare_cached(
+                "SELECT user_id, seq FROM inbox WHERE user_id < ?1 ORDER BY user_id DESC, seq DESC LIMIT 1",
+            )?;
+            let pair = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+            let mut found = first.query_row([], pair).optional()?;
+            while let Some((user, seq)) = found {
+                visit(NewestRow { user: UserId(bits(user)), seq: Seq(bits(seq)) });
+                found = below.query_row([user], pair).optional()?;
+            }
+            Ok(())
+        };
+        scan().map_err(failed("reading every user's newest row"))
+    }
+
+    async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError> {
+        let mut scan = || -> Result<(), rusqlite::Error> {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT g.group_id, g.version, m.user_id, m.role
+                 FROM chat_groups g JOIN group_members m ON m.group_id = g.group_id ORDER BY g.group_id",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut reading: Option<StoredGroup> = None;
+            while let Some(row) = rows.next()? {
+                let group = GroupId(bits(row.get(0)?));
+                let member = (UserId(bits(row.get(2)?)), Role(row.get(3)?));
+                match &mut reading {
+                    Some(same) if same.group == group => same.members.push(member),
+                    other => {
+                        let version = RosterVersion(row.get(1)?);
+                        let next = StoredGroup { group, version, members: vec![member] };
+                        if let Some(complete) = other.replace(next) {
+                            visit(complete);
+                        }
+                    }
+                }
+            }
+            if let Some(complete) = reading {
+                visit(complete);
+            }
+            Ok(())
+        };
+        scan().map_err(failed("reading the groups"))
+    }
+
+    async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+        if transaction.applied <= self.at.applied {
+            return Ok(());
+        }
+        self.write(transaction).map_err(failed("writing batches"))
+    }
+
+    /// A checkpoint syncs the log and the file. If a reader in another process holds it up, syncing the log alone
+    /// is as good: it is replayed from there after a power loss.
+    async fn secure(&mut self) -> Result<Position, StoreError> {
+        const SECURING: &str = "syncing the store's file";
+        if self.secured == self.at.applied {
+            return Ok(self.secured);
+        }
+        let (busy, logged, copied) = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            })
+            .map_err(failed(SECURING))?;
+        if busy != 0 || logged != copied {
+            File::open(self.log_path())
+                .and_then(|log| log.sync_data())
+                .map_err(|error| StoreError::Unavailable { what: SECURING, source: Box::new(error) })?;
+        }
+        self.secured = self.at.applied;
+        Ok(self.secured)
+    }
+
+    async fn page(
+        &mut self,
+        user: UserId,
+        after: Seq,
+        rows_max: usize,
+        bytes_max: usize,
+        messages: &mut Messages,
+    ) -> Result<Page, StoreError> {
+        const READING: &str = "reading a page of an inbox";
+        let mut assembly = Assembly::new(after, rows_max, bytes_max);
+        let mut fill = || -> Result<Option<MsgId>, rusqlite::Error> {
+            let mut page = self.connection.prepare_cached(
+                "SELECT seq, msg_id FROM inbox WHERE user_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+            )?;
+            let mut bodies = self.connection.prepare_cached(
+                "SELECT sender, conversation_kind, conversation_id, client_msg_id, body
+                 FROM messages WHERE msg_id = ?1",
+            )?;
+            let after = i64::try_from(after.0).unwrap_or(i64::MAX);
+            let mut rows = page.query(params![stored(user.0), after, i64::try_from(rows_max).unwrap_or(i64::MAX)])?;
+            while let Some(row) = rows.next()? {
+                let (seq, msg_id) = (Seq(bits(row.get(0)?)), MsgId(bits(row.get(1)?)));
+                if !assembly.wants(seq) {
+                    break;
+                }
+                let message = match messages.find(msg_id) {
+                    Some(message) => Arc::clone(message),
+                    None => match read_message(&mut bodies, msg_id, messages)? {
+                        Some(message) => message,
+                        None => return Ok(Some(msg_id)),
+                    },
+                };
+                assembly.push(seq, message);
+            }
+            Ok(None)
+        };
+        match fill().map_err(failed(READING))? {
+            None => Ok(assembly.finish()),
+            Some(msg_id) => {
+                Err(StoreError::Broken { what: READING, source: Box::new(Inconsistent::MessageMissing(msg_id)) })
+            }
+        }
+    }
+
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
+        let look = || -> Result<Vec<Option<StoredMessage>>, rusqlite::Error> {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT msg_id, sender_seq, sent_at, digest FROM messages WHERE sender = ?1 AND client_msg_id = ?2",
+            )?;
+            lookups
+                .iter()
+                .map(|lookup| {
+                    statement
+                        .query_row(params![stored(lookup.sender.0), &lookup.client_msg_id.0[..]], |row| {
+                            Ok(StoredMessage {
+                                msg_id: MsgId(bits(row.get(0)?)),
+                                seq: Seq(bits(row.get(1)?)),
+                                sent_at_ms: bits(row.get(2)?),
+                                digest: bits(row.get(3)?),
+                            })
+                        })
+                        .optional()
+                })
+                .collect()
+        };
+        look().map_err(failed("looking a message up"))
+    }
+
+    async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
+        self.connection
+            .prepare_cached("SELECT seq FROM cursors WHERE user_id = ?1 AND device_id = ?2")
+            .and_then(|mut statement| {
+                statement
+                    .query_row(params![stored(user.0), stored(device.0)], |row| Ok(Seq(bits(row.get(0)?))))
+                    .optional()
+            })
+            .map_err(failed("reading a cursor"))
+    }
+
+    async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {
+        let mut save = || -> Result<(), rusqlite::Error> {
+            let writing = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            {
+                let mut statement = writing.prepare_cached(
+                    "INSERT INTO cursors (user_id, device_id, seq) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (user_id, device_id) DO UPDATE SET seq = max(seq, excluded.seq)",
+                )?;
+                for row in cursors {
+                    statement.execute(params![stored(row.user.0), stored(row.device.0), stored(row.seq.0)])?;
+                }
+            }
+            writing.commit()
+        };
+        save().map_err(failed("keeping cursors"))
+    }
+}
+
+/// What the file holds and should not.
+#[derive(Debug, thiserror::Error)]
+enum Inconsistent {
+    #[error("an inbox row refers to message {0}, which is not there: restore the file, or delete those rows")]
+    MessageMissing(MsgId),
+}
+
+fn read_message(
+    bodies: &mut CachedStatement<'_>,
+    msg_id: MsgId,
+    messages: &mut Messages,
+) -> Result<Option<Arc<Message>>, rusqlite::Error> {
+    bodies
+        .query_row([stored(msg_id.0)], |row| {
+            let id = bits(row.get(2)?);
+            let to = match ConversationKind(row.get(1)?) {
+                ConversationKind::Group => Conversation::Group(GroupId(id)),
+                _ => Conversation::User(UserId(id)),
+            };
+            let sender = UserId(bits(row.get(0)?));
+            let body = row.get_ref(4)?.as_blob()?;
+            Ok(messages.keep(msg_id, sender, to, ClientMsgId(row.get(3)?), body))
+        })
+        .optional()
+}
+
+fn insert_messages(writing: &Connection, messages: &[StoredBody]) -> Result<(), rusqlite::Error> {
+    let mut statement = writing.prepare_cached(
+        "INSERT INTO messages (msg_id, sender, conversation_kind, conversation_id, client_msg_id, sent_at, digest,
+                               sender_seq, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    for message in messages {
+        let (kind, id) = match message.to {
+            Conversation::User(user) => (ConversationKind::User, user.0),
+            Conversation::Group(group) => (ConversationKind::Group, group.0),
+        };
+        statement.execute(params![
+            stored(message.msg_id.0),
+            stored(message.sender.0),
+            kind.0,
+            stored(id),
+            &message.client_msg_id.0[..],
+            stored(sent_at_ms(message.msg_id)),
+            stored(message.digest),
+            stored(message.sender_seq.0),
+            &message.body[..],
+        ])?;
+    }
+    Ok(())
+}
+
+/// Whole batches in one statement each, what is left over row by row (a statement of its own for each size would
+/// have to be prepared for each size).
+fn insert_rows(writing: &Connection, insert_batch: &str, rows: &[InboxRow]) -> Result<(), rusqlite::Error> {
+    let batches = rows.chunks_exact(BATCH_ROWS);
+    let rest = batches.remainder();
+    if rows.len() >= BATCH_ROWS {
+        let mut statement = writing.prepare_cached(insert_batch)?;
+        for batch in batches {
+            for (at, row) in batch.iter().enumerate() {
+                statement.raw_bind_parameter(3 * at + 1, stored(row.user.0))?;
+                statement.raw_bind_parameter(3 * at + 2, stored(row.seq.0))?;
+                statement.raw_bind_parameter(3 * at + 3, stored(row.msg_id.0))?;
+            }
+            statement.raw_execute()?;
+        }
+    }
+    let mut statement = writing.prepare_cached(INSERT_ROW)?;
+    for row in rest {
+        statement.execute(params![stored(row.user.0), stored(row.seq.0), stored(row.msg_id.0)])?;
+    }
+    Ok(())
+}
+
+/// A group whose last member left is deleted: its number is never given out again.
+fn write_group(writing: &Connection, write: &GroupWrite) -> Result<(), rusqlite::Error> {
+    let group = stored(write.group.0);
+    let version: Option<u32> = writing
+        .prepare_cached("SELECT version FROM chat_groups WHERE group_id = ?1")?
+        .query_row([group], |row| row.get(0))
+        .optional()?;
+    if version.is_some_and(|version| write.version.0 <= version) {
+        return Ok(());
+    }
+    let mut delete = writing.prepare_cached("DELETE FROM group_members WHERE group_id = ?1 AND user_id = ?2")?;
+    for user in &write.delete {
+        delete.execute(params![group, stored(user.0)])?;
+    }
+    let mut put =
+        writing.prepare_cached("INSERT OR REPLACE INTO group_members (group_id, user_id, role) VALUES (?1, ?2, ?3)")?;
+    for (user, role) in &write.put {
+        put.execute(params![group, stored(user.0), role.0])?;
+    }
+    let inhabited: bool = writing
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM group_members WHERE group_id = ?1)")?
+        .query_row([group], |row| row.get(0))?;
+    if inhabited {
+        writing
+            .prepare_cached("INSERT OR REPLACE INTO chat_groups (group_id, version) VALUES (?1, ?2)")?
+            .execute(params![group, write.version.0])?;
+    } else {
+        writing.prepare_cached("DELETE FROM chat_groups WHERE group_id = ?1")?.execute([group])?;
+    }
+    Ok(())
+}
+
+/// As SQLite keeps a u64 (schema.rs says what that means for order).
+fn stored(value: u64) -> i64 {
+    value.cast_signed()
+}
+
+fn bits(value: i64) -> u64 {
+    value.cast_unsigned()
+}
+
+/// Splits SQLite's errors by what is to be done: what passes by itself or by making room is tried again;
+/// corruption and violated constraints need somebody who looks.
+fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
+    move |error| {
+        let passing = match &error {
+            rusqlite::Error::SqliteFailure(failure, _) => matches!(
+                failure.code,
+                ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::OutOfMemory
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::PermissionDenied
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::OperationInterrupted
+            ),
+            _ => false,
+        };
+        let source = Box::new(error);
+        if passing { StoreError::Unavailable { what, source } } else { StoreError::Broken { what, source } }
+    }
+}
+
+#[cfg(test)]
+mod tests;
