@@ -1,0 +1,258 @@
+//! Segments, and the journal's writer.
+//!
+//! The writer is owned by the ledger's thread. A segment is a file of `SEGMENT_BYTES`, named by the position at
+//! which it starts: a header, then batches, one right behind the other, none across segments. The next segment
+//! starts at the position where the batches of the one before end, so positions have no holes; what a file
+//! still has behind them is never read. What always holds: a batch is never written over one that was synced,
+//! and a segment's header and name are durable before its first batch is written.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::batch::Batch;
+use super::disk::{Disk, DiskFile};
+use super::{JournalError, Position};
+use crate::limits::{JOURNAL_BATCH_BYTES_MAX, SEGMENT_BYTES};
+
+pub use super::reader::Reader;
+
+/// Magic, format, start, salt, CRC-32C.
+pub const SEGMENT_HEADER_BYTES: u64 = 32;
+/// The format that this version writes and reads.
+pub const SEGMENT_FORMAT: u32 = 1;
+
+const SEGMENT_MAGIC: [u8; 8] = *b"RWJOURNL";
+
+/// The file name of the segment that starts at a position.
+pub fn segment_name(start: Position) -> String {
+    format!("{:016x}.seg", start.0)
+}
+
+/// The position in a file name; `None`: this is no segment's name.
+pub fn segment_start(name: &str) -> Option<Position> {
+    let hex = name.strip_suffix(".seg").filter(|hex| hex.len() == 16)?;
+    u64::from_str_radix(hex, 16).ok().map(Position).filter(|start| segment_name(*start) == name)
+}
+
+/// The starts of all segments in a directory, in order.
+pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<Position>, JournalError> {
+    let names = disk.list().map_err(|source| JournalError::Io {
+        what: "listing the directory",
+        file: String::new(),
+        source,
+    })?;
+    let mut starts: Vec<Position> = names.iter().filter_map(|name| segment_start(name)).collect();
+    starts.sort_unstable();
+    Ok(starts)
+}
+
+/// What a segment's first bytes say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentHeader {
+    /// Where it starts.
+    pub start: Position,
+    /// A number that goes into the CRC of each of its batches.
+    pub salt: u64,
+}
+
+impl SegmentHeader {
+    /// The bytes of it.
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        bytes[0..8].copy_from_slice(&SEGMENT_MAGIC);
+        bytes[8..12].copy_from_slice(&SEGMENT_FORMAT.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.start.0.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.salt.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads and checks the header of the segment that should start at `start`.
+    pub fn read<F: DiskFile>(file: &F, start: Position) -> Result<SegmentHeader, JournalError> {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
+        let filled = file.read_at(0, &mut bytes).map_err(|source| JournalError::Io {
+            what: "reading the header",
+            file: segment_name(start),
+            source,
+        })?;
+        let corrupt = |what| JournalError::Corrupt { file: segment_name(start), offset: 0, position: start.0, what };
+        let (fields, crc) = bytes.split_at(28);
+        if filled < bytes.len() || fields[..8] != SEGMENT_MAGIC || crc32c::crc32c(fields).to_le_bytes() != *crc {
+            return Err(corrupt("the segment's header is damaged"));
+        }
+        let version = u32_at(fields, 8);
+        if version != SEGMENT_FORMAT {
+            return Err(JournalError::Version { file: segment_name(start), version, expected: SEGMENT_FORMAT });
+        }
+        if u64_at(fields, 12) != start.0 {
+            return Err(corrupt("the segment's header names another position than the file"));
+        }
+        Ok(SegmentHeader { start, salt: u64_at(fields, 20) })
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..].first_chunk().copied().map_or(0, u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].first_chunk().copied().map_or(0, u64::from_le_bytes)
+}
+
+/// The writer.
+#[derive(Debug)]
+pub struct Journal<D: Disk> {
+    disk: D,
+    /// Starts of the segments on disk, in order; the last is the one written to.
+    segments: VecDeque<Position>,
+    file: D::File,
+    header: SegmentHeader,
+    /// Where the next batch goes.
+    tail: Position,
+    state: Tail,
+    salts: fastrand::Rng,
+}
+
+/// What lies at and behind the tail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tail {
+    /// Nothing that could be believed.
+    Clean,
+    /// A batch of so many bytes, not synced.
+    Appended(u64),
+    /// Perhaps a part of a batch, to be made unbelievable before anything else happens.
+    Broken,
+}
+
+impl<D: Disk> Journal<D> {
+    /// Begins a new segment at `start`, behind those that recovery found. `seed` makes the salts.
+    pub fn create(disk: D, start: Position, seed: u64) -> Result<Self, JournalError> {
+        let mut segments: VecDeque<Position> = list_segments(&disk)?.into();
+        let mut salts = fastrand::Rng::with_seed(seed);
+        let (file, header) = begin(&disk, start, &mut salts)?;
+        segments.push_back(start);
+        let tail = Position(start.0 + SEGMENT_HEADER_BYTES);
+        Ok(Journal { disk, segments, file, header, tail, state: Tail::Clean, salts })
+    }
+
+    /// Where the next batch goes; everything below it has been synced.
+    pub fn tail(&self) -> Position {
+        self.tail
+    }
+
+    /// Where the oldest segment on disk starts.
+    pub fn first(&self) -> Position {
+        self.segments.front().copied().unwrap_or(self.header.start)
+    }
+
+    /// Where the segment being written to starts.
+    pub fn segment(&self) -> Position {
+        self.header.start
+    }
+
+    /// Makes room for a batch of any allowed size, by beginning a new segment if need be; returns where the
+    /// batch will begin. Call before filling a batch: its records may refer to positions in it.
+    pub fn prepare(&mut self) -> Result<Position, JournalError> {
+        if self.state == Tail::Broken {
+            self.rollback()?;
+        }
+        let used = self.tail.0 - self.header.start.0;
+        if used + JOURNAL_BATCH_BYTES_MAX as u64 > SEGMENT_BYTES {
+            let (file, header) = begin(&self.disk, self.tail, &mut self.salts)?;
+            self.file = file;
+            self.header = header;
+            self.segments.push_back(header.start);
+            self.tail = Position(header.start.0 + SEGMENT_HEADER_BYTES);
+        }
+        Ok(self.tail)
+    }
+
+    /// Writes a batch at the tail. On an error nothing counts as written: call [`Self::rollback`].
+    pub fn append(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
+        debug_assert_eq!(self.state, Tail::Clean, "one batch at a time: append, then sync or roll back");
+        let offset = self.tail.0 - self.header.start.0;
+        let bytes = batch.seal(self.tail, self.header.salt);
+        self.state = Tail::Broken;
+        if offset + bytes.len() as u64 > SEGMENT_BYTES {
+            let source = io::Error::from(io::ErrorKind::FileTooLarge);
+            return Err(self.failed("appending a batch", source));
+        }
+        let written = self.file.write_at(offset, bytes);
+        let length = bytes.len() as u64;
+        written.map_err(|source| self.failed("appending a batch", source))?;
+        self.state = Tail::Appended(length);
+        Ok(())
+    }
+
+    /// Makes what was appended durable; returns the new tail. An error is final: the kernel may have dropped
+    /// the pages, and a second try would report success.
+    pub fn sync(&mut self) -> io::Result<Position> {
+        if let Tail::Appended(length) = self.state {
+            self.file.sync()?;
+            self.tail.0 += length;
+            self.state = Tail::Clean;
+        }
+        Ok(self.tail)
+    }
+
+    /// Takes back what was appended and not synced: makes its header unbelievable, durably.
+    pub fn rollback(&mut self) -> Result<(), JournalError> {
+        if self.state == Tail::Clean {
+            return Ok(());
+        }
+        self.state = Tail::Broken;
+        let offset = self.tail.0 - self.header.start.0;
+        let zeroes = [0; super::batch::BATCH_HEADER_BYTES];
+        self.file
+            .write_at(offset, &zeroes)
+            .and_then(|()| self.file.sync())
+            .map_err(|source| self.failed("taking a batch back", source))?;
+        self.state = Tail::Clean;
+        Ok(())
+    }
+
+    /// Removes the segments that lie wholly below a position, but never the one written to. Returns how many.
+    pub fn retire(&mut self, below: Position) -> Result<usize, JournalError> {
+        let mut removed = 0;
+        while let (Some(first), Some(next)) = (self.segments.front().copied(), self.segments.get(1).copied()) {
+            if next > below {
+                break;
+            }
+            self.disk.remove(&segment_name(first)).map_err(|source| JournalError::Io {
+                what: "removing a segment that is no longer needed",
+                file: segment_name(first),
+                source,
+            })?;
+            self.segments.pop_front();
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    fn failed(&self, what: &'static str, source: io::Error) -> JournalError {
+        JournalError::Io { what, file: segment_name(self.header.start), source }
+    }
+}
+
+/// Creates a segment whose header and name are durable.
+fn begin<D: Disk>(
+    disk: &D,
+    start: Position,
+    salts: &mut fastrand::Rng,
+) -> Result<(D::File, SegmentHeader), JournalError> {
+    let name = segment_name(start);
+    let header = SegmentHeader { start, salt: salts.u64(..) };
+    let failed = |what| move |source| JournalError::Io { what, file: segment_name(start), source };
+    let file = disk.create(&name, SEGMENT_BYTES).map_err(failed("allocating a segment"))?;
+    let written = file.write_at(0, &header.encode()).and_then(|()| file.sync());
+    if let Err(source) = written {
+        // Without a header it holds nothing; the next try must find the name free.
+        disk.remove(&name).map_err(failed("removing a segment without a header"))?;
+        return Err(failed("writing a segment's header")(source));
+    }
+    Ok((file, header))
+}
+
+#[cfg(test)]
+mod tests;
