@@ -1,0 +1,60 @@
+//! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here.
+
+use crate::ids::ShardId;
+use crate::limits;
+
+/// One shard's settings; all shards of a process have the same but for `id`.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// Which shard this is.
+    pub id: ShardId,
+    /// Of how many.
+    pub shards: u16,
+    /// Clients send something at least this often; a connection silent for two and a half times as long is
+    /// closed (two lost heartbeats and half an interval of delay).
+    pub heartbeat_ms: u32,
+    /// From accept to a complete login.
+    pub login_timeout_ms: u32,
+    /// Sessions one user may have at once.
+    pub devices_max: u16,
+    /// What happens above `devices_max`.
+    pub device_policy: DevicePolicy,
+    /// Bytes that may wait for one connection before its session stops being live.
+    pub outbox_bytes_max: usize,
+    /// Bytes that may wait in all outboxes of the shard.
+    pub outbox_shard_bytes_max: usize,
+    /// Connections of this shard.
+    pub connections_max: usize,
+    /// Connections of this shard that have not logged in yet.
+    pub connections_unauthenticated_max: usize,
+    /// A connection for which bytes wait and none goes out for so long is closed.
+    pub stall_timeout_ms: u32,
+}
+
+impl ShardConfig {
+    /// The settings of shard `id` of `shards` where nobody has said otherwise.
+    pub fn new(id: ShardId, shards: u16) -> Self {
+        ShardConfig {
+            id,
+            shards: shards.max(1),
+            heartbeat_ms: 60_000,
+            login_timeout_ms: 10_000,
+            devices_max: 8,
+            device_policy: DevicePolicy::ReplaceOldest,
+            outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            outbox_shard_bytes_max: limits::OUTBOX_SHARD_BYTES_MAX,
+            connections_max: 1 << 20,
+            connections_unauthenticated_max: limits::CONNECTIONS_UNAUTHENTICATED_MAX,
+            stall_timeout_ms: 30_000,
+        }
+    }
+}
+
+/// What happens when a user logs in with one device more than allowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DevicePolicy {
+    /// The oldest session is closed with `DeviceLimit`.
+    ReplaceOldest,
+    /// The new login is closed with `DeviceLimit`.
+    RefuseNew,
+}

@@ -1,0 +1,88 @@
+//! What a shard counts: plain integers, handed to control once a second.
+
+use crate::wire::generated::ringway::wire::CloseReason;
+
+/// How many close reasons there are.
+pub const CLOSE_REASONS: usize = CloseReason::ENUM_MAX as usize + 1;
+
+/// One shard's counters. Fields named `_total` only grow; the others are as of now.
+#[derive(Clone, Debug, Default)]
+pub struct ShardCounters {
+    /// Connections open, logged in or not, closing ones too.
+    pub connections: u64,
+    /// Of these, not logged in yet.
+    pub connections_unauthenticated: u64,
+    /// Sessions registered.
+    pub sessions: u64,
+    /// Users with at least one session.
+    pub users: u64,
+    /// Of the sessions, those that catch up.
+    pub sessions_behind: u64,
+    /// Bytes waiting in outboxes, a chunk added for each outbox in use.
+    pub outbox_bytes: u64,
+    /// Memberships in audiences.
+    pub audience_memberships: u64,
+    /// Rosters cached.
+    pub rosters: u64,
+    /// Connections accepted.
+    pub accepted_total: u64,
+    /// Connections adopted from other shards.
+    pub adopted_total: u64,
+    /// Connections handed over to other shards.
+    pub handed_over_total: u64,
+    /// Logins that ended in LoginOk.
+    pub logins_total: u64,
+    /// Frames received and verified.
+    pub frames_in_total: u64,
+    /// Bytes received.
+    pub bytes_in_total: u64,
+    /// Bytes written.
+    pub bytes_out_total: u64,
+    /// Durable messages sent by sessions here (answered with SendOk).
+    pub sends_total: u64,
+    /// Rows pushed live.
+    pub pushes_live_total: u64,
+    /// Rows pushed from pages.
+    pub pushes_caught_up_total: u64,
+    /// Ephemeral pushes.
+    pub pushes_ephemeral_total: u64,
+    /// Gap frames sent.
+    pub gaps_total: u64,
+    /// Live sessions that fell behind.
+    pub fell_behind_total: u64,
+    /// Closes by reason, indexed by the reason's number.
+    pub closes_total: [u64; CLOSE_REASONS],
+    /// What was shed, by what was full.
+    pub shed: ShedCounters,
+}
+
+/// What a shard refused or dropped because something was full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ShedCounters {
+    /// Connections refused: as many as allowed are open.
+    pub connections: u64,
+    /// Connections refused: as many as allowed have not logged in.
+    pub connections_unauthenticated: u64,
+    /// Submissions the ledger's mailbox had no room for.
+    pub submissions: u64,
+    /// Envelopes a lane had no room for.
+    pub lanes: u64,
+    /// Answers given up because their lane stayed full.
+    pub lane_answers: u64,
+    /// Questions the store's mailbox had no room for.
+    pub store_asks: u64,
+    /// Requests refused: the session has too many open.
+    pub in_flight: u64,
+    /// Sends refused: too many wait for the group's roster.
+    pub roster_waiters: u64,
+    /// Sends refused: the group changed too often in between.
+    pub roster_bounces: u64,
+    /// Syncs refused: too many wait for the store, or the session does not read.
+    pub syncs: u64,
+    /// Presence questions refused or given up.
+    pub presence: u64,
+    /// Ephemeral pushes dropped for sessions that are behind or over their cap.
+    pub ephemeral: u64,
+    /// Announcements of group changes dropped for sessions over their cap.
+    pub announcements: u64,
+}

@@ -1,0 +1,44 @@
+//! What a shard's core wants done: the shell drains it after each event, or at least once a turn.
+//!
+//! Owned by the core, emptied by the shell. What always holds: entries of one queue are in the order they were
+//! decided, and what the shell cannot pass on (a full mailbox) it hands back through `Shard::refused_*`.
+
+use std::collections::VecDeque;
+
+use super::event::{HandedOver, LaneEnvelope, StoreAsk, Submission};
+use crate::ids::{ConnId, ShardId};
+
+/// The effects of events, until the shell has taken them.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To the ledger.
+    pub submissions: VecDeque<Submission>,
+    /// To other shards' cores, never to the own one.
+    pub lanes: VecDeque<(ShardId, LaneEnvelope)>,
+    /// To the store.
+    pub asks: VecDeque<StoreAsk>,
+    /// Connections whose outboxes have something to write, each listed once until `Shard::written` (or
+    /// `disconnected`) is called for it. Call `written` with 0 when the socket took nothing.
+    pub dirty: Vec<ConnId>,
+    /// Connections to close at once, without writing: they did not read, or did not take their last frame in
+    /// time. The shell closes the socket and calls `disconnected`.
+    pub cuts: Vec<ConnId>,
+    /// Connections whose user lives on another shard. The shell duplicates the descriptor and sends it along;
+    /// the old `ConnId` is already free, `disconnected` need not be called for it.
+    pub handovers: Vec<(ConnId, ShardId, HandedOver)>,
+    /// Connections that had `wants_read` false and may be read again.
+    pub resumed: Vec<ConnId>,
+}
+
+impl Effects {
+    /// Nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.submissions.is_empty()
+            && self.lanes.is_empty()
+            && self.asks.is_empty()
+            && self.dirty.is_empty()
+            && self.cuts.is_empty()
+            && self.handovers.is_empty()
+            && self.resumed.is_empty()
+    }
+}
