@@ -2,11 +2,17 @@
 
 pub mod auth;
 pub mod clock;
+pub mod config;
+pub mod datadir;
 pub mod ids;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
+pub mod log;
 pub mod message;
+pub mod serve;
 pub mod shard;
 pub mod store;
+pub mod token;
+pub mod topology;
 pub mod wire;

@@ -33,6 +33,10 @@ pub const MEMBERSHIPS_MAX: usize = 32 << 20;
 
 // ---- shard ------------------------------------------------------------------------------------------
 
+/// Default cap of the gateway's connections, about 1.1 GB of memory when all are idle. What the process may
+/// open (`RLIMIT_NOFILE`) bounds it further.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
+
 /// Bytes that may wait for one connection before its session stops being live.
 pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Above the cap, room for replies to requests already read; beyond it the connection is closed.

@@ -1,1 +1,159 @@
-fn main() {}
+//! The command line: parses, dispatches, and is the only printer of error chains.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ringway::config::Config;
+use ringway::config::typed::{Origin, Typed};
+use ringway::ids::{DeviceId, UserId};
+use ringway::{log, serve, token};
+
+#[derive(Parser, Debug)]
+#[command(name = "ringway", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the gateway until it is told to stop (SIGTERM or Ctrl-C).
+    Serve(ServeArgs),
+    /// Mint a login token with the gateway's shared secret.
+    Token(TokenArgs),
+    /// Look at a journal.
+    #[command(subcommand)]
+    Journal(JournalCommand),
+}
+
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    /// TOML file with settings (also RINGWAY_CONFIG).
+    #[arg(long, value_name = "FILE", env = "RINGWAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the journal, the store and the development secret are.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Any key of the configuration, as in --set session.heartbeat_s=20.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where clients connect [default: 127.0.0.1:7400].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Where health and metrics are served over HTTP [default: 127.0.0.1:7401].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<String>,
+    /// How many shards, or auto.
+    #[arg(long, value_name = "N")]
+    shards: Option<String>,
+    /// The CPUs the gateway may use, as in 0,2-3.
+    #[arg(long, value_name = "LIST")]
+    cpus: Option<String>,
+    /// Print what is in force as TOML, with where each value came from, and stop.
+    #[arg(long)]
+    print_config: bool,
+}
+
+#[derive(Args, Debug)]
+struct TokenArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The user the token is for.
+    #[arg(long)]
+    user: u64,
+    /// The only device it is good for; without it, any.
+    #[arg(long)]
+    device: Option<u64>,
+    /// How long it is good for: 90s, 15m, 1h30m, 7d.
+    #[arg(long, default_value = "1h", value_parser = token::parse_duration)]
+    ttl: Duration,
+}
+
+#[derive(Subcommand, Debug)]
+enum JournalCommand {
+    /// Check every segment of a journal; exits non-zero if it is damaged.
+    Verify {
+        /// The journal's directory, or a data directory that has one.
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            print_chain(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        Command::Serve(args) => {
+            let typed = args.config.typed(&[
+                ("listen", &args.listen),
+                ("admin", &args.admin),
+                ("shards", &args.shards),
+                ("cpus", &args.cpus),
+            ])?;
+            let config = Config::new(&typed)?;
+            if args.print_config {
+                print!("{}", typed.print());
+                return Ok(ExitCode::SUCCESS);
+            }
+            log::start(&config.log);
+            serve::run(&config)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Token(args) => {
+            let config = Config::new(&args.config.typed(&[])?)?;
+            println!("{}", token::mint(&config, UserId(args.user), args.device.map(DeviceId), args.ttl)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Journal(JournalCommand::Verify { dir }) => {
+            let _ = dir;
+            Err("journal verify is not there yet".into())
+        }
+    }
+}
+
+impl ConfigArgs {
+    /// Defaults, file, environment, and these flags over them.
+    fn typed(&self, flags: &[(&str, &Option<String>)]) -> Result<Typed, Box<dyn Error>> {
+        let mut typed = Typed::defaults();
+        if let Some(file) = &self.config {
+            typed.read_file(file)?;
+        }
+        typed.read_environment(
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
+        )?;
+        for pair in &self.set {
+            typed.set_pair(pair)?;
+        }
+        for (name, value) in flags.iter().chain(&[("data_dir", &self.data_dir)]) {
+            if let Some(value) = value {
+                typed.set(name, value.clone(), Origin::Flag)?;
+            }
+        }
+        Ok(typed)
+    }
+}
+
+fn print_chain(error: &dyn Error) {
+    eprintln!("ringway: {error}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        eprintln!("  because: {error}");
+        source = error.source();
+    }
+}

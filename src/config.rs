@@ -1,0 +1,352 @@
+//! The configuration: what was typed ([`typed`]) and what it means ([`Config`]).
+//!
+//! Made once at start on the main thread, immutable afterwards; every part is handed what it needs of it. What
+//! always holds: a [`Config`] that exists can be started with, as far as that can be known without the network
+//! and the disk. Precedence rises from defaults over file and environment to the command line.
+
+pub mod typed;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use typed::{Origin, Typed};
+
+use crate::limits;
+
+/// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
+pub const SECRET_BYTES_MIN: usize = 32;
+/// Highest shard count: a lane from each to each must stay affordable.
+pub const SHARDS_MAX: u16 = 256;
+
+/// What is in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where the admin HTTP server listens.
+    pub admin: SocketAddr,
+    /// Everything the gateway keeps on disk.
+    pub data_dir: PathBuf,
+    /// How many shards.
+    pub shards: Shards,
+    /// The CPUs the whole gateway may use; `None`: those the process may run on.
+    pub cpus: Option<Vec<usize>>,
+    /// The node's part of message ids.
+    pub node_id: u16,
+    /// What verifies tokens.
+    pub auth: Auth,
+    /// About sessions.
+    pub session: Session,
+    /// About the store.
+    pub store: Store,
+    /// About stopping.
+    pub drain: Drain,
+    /// About logs.
+    pub log: Log,
+    /// Bounds an operator may move.
+    pub limits: Limits,
+}
+
+/// How many shards to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shards {
+    /// As the CPUs suggest.
+    Auto,
+    /// So many.
+    Count(u16),
+}
+
+/// What verifies tokens.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// A shared secret.
+    Secret(Vec<u8>),
+    /// A file with a shared secret.
+    SecretFile(PathBuf),
+    /// A PEM file with an Ed25519 public key.
+    PublicKeyFile(PathBuf),
+    /// Nothing was said and only this machine can connect: a secret made in the data directory.
+    Development,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Auth::Secret(_) => f.write_str("Secret(hidden)"),
+            Auth::SecretFile(path) => f.debug_tuple("SecretFile").field(path).finish(),
+            Auth::PublicKeyFile(path) => f.debug_tuple("PublicKeyFile").field(path).finish(),
+            Auth::Development => f.write_str("Development"),
+        }
+    }
+}
+
+/// About sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Session {
+    /// What clients are told; silence of two and a half of these ends a session.
+    pub heartbeat_s: u32,
+    /// How long a connection may take to log in.
+    pub login_timeout_s: u32,
+    /// Sessions of one user at a time.
+    pub devices_max: u16,
+    /// What happens above.
+    pub device_policy: DevicePolicy,
+    /// How long a connection may take no byte.
+    pub stall_timeout_s: u32,
+}
+
+/// What happens when a user logs in with one device too many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DevicePolicy {
+    /// The oldest session goes.
+    ReplaceOldest,
+    /// The new one is refused.
+    RefuseNew,
+}
+
+/// About the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Store {
+    /// Which database.
+    pub url: StoreUrl,
+    /// How long to wait for more rows.
+    pub linger_ms: u32,
+}
+
+/// Which database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreUrl {
+    /// SQLite, in this file; `None`: in the data directory.
+    Sqlite(Option<PathBuf>),
+}
+
+/// About stopping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Drain {
+    /// When to give up.
+    pub timeout_s: u32,
+    /// Over how long the clients' reconnects are spread.
+    pub spread_s: u32,
+}
+
+/// About logs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// A level or a tracing filter.
+    pub level: String,
+    /// For whom.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Bounds an operator may move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections of the whole gateway.
+    pub connections_max: usize,
+    /// Bytes that may wait for one connection.
+    pub outbox_bytes_max: usize,
+    /// Bytes that may wait for all connections of a shard.
+    pub outbox_bytes_per_shard_max: usize,
+    /// Journal bytes not yet in the store.
+    pub journal_bytes_max: u64,
+}
+
+/// What was typed makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value out of its range or form.
+    #[error("`{key} = {value}` ({origin}): {expected}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// As typed.
+        value: String,
+        /// By whom.
+        origin: Origin,
+        /// What would do.
+        expected: String,
+    },
+    /// Nothing verifies tokens, and others than this machine can connect.
+    #[error(
+        "no key to verify tokens with, and {listen} is not a loopback address: set auth.hs256_secret, \
+         auth.hs256_secret_file or auth.eddsa_public_key_file (RINGWAY_AUTH_HS256_SECRET, ...)"
+    )]
+    NoSecret {
+        /// The address asked for.
+        listen: SocketAddr,
+    },
+    /// More than one key to verify tokens with.
+    #[error("`{first}` and `{second}` are both set: set one of them, or nobody knows which tokens are good")]
+    TwoSecrets {
+        /// One.
+        first: &'static str,
+        /// Another.
+        second: &'static str,
+    },
+}
+
+impl Config {
+    /// What was typed, validated.
+    pub fn new(typed: &Typed) -> Result<Config, ConfigError> {
+        let listen = typed.address("listen")?;
+        Ok(Config {
+            listen,
+            admin: typed.address("admin")?,
+            data_dir: PathBuf::from(typed.filled("data_dir")?),
+            shards: match typed.text("shards") {
+                "auto" => Shards::Auto,
+                _ => Shards::Count(typed.number("shards", 1, u64::from(SHARDS_MAX))? as u16),
+            },
+            cpus: typed.cpus("cpus")?,
+            node_id: typed.number("node_id", 0, 1023)? as u16,
+            auth: typed.auth(listen)?,
+            session: Session {
+                heartbeat_s: typed.number("session.heartbeat_s", 1, 3600)? as u32,
+                login_timeout_s: typed.number("session.login_timeout_s", 1, 600)? as u32,
+                devices_max: typed.number("session.devices_max", 1, 64)? as u16,
+                device_policy: match typed.text("session.device_policy") {
+                    "replace-oldest" => DevicePolicy::ReplaceOldest,
+                    "refuse-new" => DevicePolicy::RefuseNew,
+                    _ => return Err(typed.refuse("session.device_policy", "expected replace-oldest or refuse-new")),
+                },
+                stall_timeout_s: typed.number("session.stall_timeout_s", 1, 3600)? as u32,
+            },
+            store: Store { url: typed.store_url()?, linger_ms: typed.number("store.linger_ms", 0, 10_000)? as u32 },
+            drain: Drain {
+                timeout_s: typed.number("drain.timeout_s", 1, 3600)? as u32,
+                spread_s: typed.number("drain.spread_s", 0, 3600)? as u32,
+            },
+            log: typed.log()?,
+            limits: Limits {
+                connections_max: typed.number("limits.connections_max", 1, 16 << 20)? as usize,
+                // Less could not hold a page, and catching up would never end.
+                outbox_bytes_max: typed.number(
+                    "limits.outbox_bytes_max",
+                    limits::OUTBOX_BYTES_MAX as u64 / 2,
+                    1 << 30,
+                )? as usize,
+                outbox_bytes_per_shard_max: typed.number(
+                    "limits.outbox_bytes_per_shard_max",
+                    limits::OUTBOX_BYTES_MAX as u64 * 4,
+                    1 << 40,
+                )? as usize,
+                journal_bytes_max: typed.number("limits.journal_bytes_max", limits::SEGMENT_BYTES * 2, 1 << 44)?,
+            },
+        })
+    }
+}
+
+/// Reading one value each.
+impl Typed {
+    fn refuse(&self, key: &'static str, expected: impl Into<String>) -> ConfigError {
+        let value = format!("{:?}", self.text(key));
+        ConfigError::Value { key, value, origin: self.origin(key), expected: expected.into() }
+    }
+
+    fn filled(&self, key: &'static str) -> Result<&str, ConfigError> {
+        Some(self.text(key)).filter(|text| !text.is_empty()).ok_or_else(|| self.refuse(key, "must not be empty"))
+    }
+
+    fn number(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
+        let text = self.text(key).replace('_', "");
+        let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
+        number.ok_or_else(|| self.refuse(key, format!("expected a whole number from {min} to {max}")))
+    }
+
+    fn address(&self, key: &'static str) -> Result<SocketAddr, ConfigError> {
+        let text = self.text(key).replace("localhost:", "127.0.0.1:");
+        text.parse().map_err(|_| self.refuse(key, "expected ADDRESS:PORT, as in 127.0.0.1:7400 or [::]:7400"))
+    }
+
+    fn cpus(&self, key: &'static str) -> Result<Option<Vec<usize>>, ConfigError> {
+        let text = self.text(key);
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let refuse = || self.refuse(key, "expected CPU numbers and ranges, as in \"0,2-3\"");
+        let mut cpus = Vec::new();
+        for part in text.split(',') {
+            let (from, to) = part.split_once('-').unwrap_or((part, part));
+            let from: usize = from.trim().parse().map_err(|_| refuse())?;
+            let to: usize = to.trim().parse().map_err(|_| refuse())?;
+            if from > to || to >= 4096 {
+                return Err(refuse());
+            }
+            cpus.extend(from..=to);
+        }
+        cpus.sort_unstable();
+        cpus.dedup();
+        Ok(Some(cpus))
+    }
+
+    fn auth(&self, listen: SocketAddr) -> Result<Auth, ConfigError> {
+        const KEYS: [&str; 3] = ["auth.hs256_secret", "auth.hs256_secret_file", "auth.eddsa_public_key_file"];
+        let mut set = KEYS.iter().filter(|key| !self.text(key).is_empty());
+        let first = set.next();
+        if let (Some(first), Some(second)) = (first, set.next()) {
+            return Err(ConfigError::TwoSecrets { first, second });
+        }
+        match first.copied() {
+            Some("auth.hs256_secret") => {
+                let secret = self.text("auth.hs256_secret").as_bytes().to_vec();
+                if secret.len() < SECRET_BYTES_MIN {
+                    // Not by `refuse`: the value must not be printed.
+                    return Err(ConfigError::Value {
+                        key: "auth.hs256_secret",
+                        value: "(hidden)".to_owned(),
+                        origin: self.origin("auth.hs256_secret"),
+                        expected: format!(
+                            "a secret has at least {SECRET_BYTES_MIN} bytes, this one has {}",
+                            secret.len()
+                        ),
+                    });
+                }
+                Ok(Auth::Secret(secret))
+            }
+            Some("auth.hs256_secret_file") => Ok(Auth::SecretFile(self.text("auth.hs256_secret_file").into())),
+            Some(_) => Ok(Auth::PublicKeyFile(self.text("auth.eddsa_public_key_file").into())),
+            None if listen.ip().is_loopback() => Ok(Auth::Development),
+            None => Err(ConfigError::NoSecret { listen }),
+        }
+    }
+
+    fn store_url(&self) -> Result<StoreUrl, ConfigError> {
+        let url = self.text("store.url");
+        match url.split_once(':') {
+            Some(("sqlite", "")) => Ok(StoreUrl::Sqlite(None)),
+            Some(("sqlite", path)) => Ok(StoreUrl::Sqlite(Some(path.trim_start_matches("//").into()))),
+            Some(("mysql" | "mariadb", _)) => {
+                Err(self.refuse("store.url", "this version stores in SQLite only (sqlite: or sqlite:PATH)"))
+            }
+            _ => Err(self.refuse("store.url", "expected sqlite: (in data_dir) or sqlite:PATH")),
+        }
+    }
+
+    fn log(&self) -> Result<Log, ConfigError> {
+        let level = self.filled("log.level")?.to_owned();
+        if level.parse::<tracing_subscriber::filter::Targets>().is_err() {
+            return Err(self.refuse("log.level", "expected error, warn, info, debug, trace or a tracing filter"));
+        }
+        let format = match self.text("log.format") {
+            "auto" => LogFormat::Auto,
+            "human" => LogFormat::Human,
+            "json" => LogFormat::Json,
+            _ => return Err(self.refuse("log.format", "expected human, json or auto")),
+        };
+        Ok(Log { level, format })
+    }
+}

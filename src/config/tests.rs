@@ -1,0 +1,119 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::path::Path;
+
+use super::typed::{KEYS, Typed};
+use super::*;
+
+fn typed(file: &str, env: &[(&str, &str)], flags: &[&str]) -> Result<Typed, String> {
+    let mut typed = Typed::defaults();
+    typed.read_toml(file, Path::new("gateway.toml")).map_err(|e| e.to_string())?;
+    let vars = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    typed.read_environment(vars).map_err(|e| e.to_string())?;
+    for flag in flags {
+        typed.set_pair(flag).map_err(|e| e.to_string())?;
+    }
+    Ok(typed)
+}
+
+fn config(file: &str, env: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
+    Config::new(&typed(file, env, flags)?).map_err(|e| e.to_string())
+}
+
+fn refused(file: &str, expected: &str) {
+    let error = config(file, &[], &[]).expect_err(file);
+    assert!(error.contains(expected), "{file}: expected {expected:?} in {error:?}");
+}
+
+#[test]
+fn the_defaults_alone_are_a_configuration() {
+    let config = config("", &[], &[]).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7400");
+    assert_eq!(config.admin.to_string(), "127.0.0.1:7401");
+    assert_eq!(config.auth, Auth::Development);
+    assert_eq!(config.limits.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
+    assert_eq!(config.limits.connections_max, limits::CONNECTIONS_MAX);
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file() {
+    let file = "node_id = 1\n[session]\nheartbeat_s = 11\ndevices_max = 3\n";
+    let env = [("RINGWAY_SESSION_HEARTBEAT_S", "22"), ("RINGWAY_NODE_ID", "2")];
+    let config = config(file, &env, &["node_id=3"]).unwrap();
+    assert_eq!((config.node_id, config.session.heartbeat_s, config.session.devices_max), (3, 22, 3));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_one() {
+    refused("[session]\nheartbeet_s = 3", "did you mean `session.heartbeat_s`?");
+    refused("heartbeat_s = 3", "did you mean `session.heartbeat_s`?");
+    refused("listn = \"127.0.0.1:1\"", "did you mean `listen`?");
+    refused("[limits]\nconnection_max = 3", "did you mean `limits.connections_max`?");
+    refused("zzzz = 3", "--print-config");
+    let error = config("", &[("RINGWAY_SESSION_HEARTBEATS", "1")], &[]).unwrap_err();
+    assert!(error.contains("did you mean `session.heartbeat_s`?"), "{error}");
+    let error = config("", &[], &["dta_dir=x"]).unwrap_err();
+    assert!(error.contains("did you mean `data_dir`?"), "{error}");
+}
+
+#[test]
+fn variables_that_are_no_keys_are_left_alone() {
+    let env =
+        [("RINGWAY_SERVICE_HOST", "10.0.0.1"), ("RINGWAY_PORT_7400_TCP", "x"), ("RINGWAY_TOKEN", "x"), ("PATH", "x")];
+    config("", &env, &[]).unwrap();
+}
+
+#[test]
+fn values_out_of_range_say_what_would_do() {
+    refused("node_id = 1024", "from 0 to 1023");
+    refused("listen = \"nowhere\"", "ADDRESS:PORT");
+    refused("shards = 0", "from 1 to");
+    refused("cpus = \"3-1\"", "CPU numbers");
+    refused("[session]\ndevice_policy = \"x\"", "replace-oldest or refuse-new");
+    refused("[store]\nurl = \"mysql://root@localhost/db\"", "SQLite only");
+    refused("[log]\nformat = \"xml\"", "human, json or auto");
+    refused("listen = [1]", "must be a text or a number, not array");
+}
+
+#[test]
+fn other_machines_may_connect_only_if_tokens_are_verified() {
+    refused("listen = \"0.0.0.0:7400\"", "set auth.hs256_secret");
+    refused("[auth]\nhs256_secret = \"short\"", "at least 32 bytes");
+    refused("[auth]\nhs256_secret_file = \"a\"\neddsa_public_key_file = \"b\"", "both set");
+    let file = "listen = \"0.0.0.0:7400\"\n[auth]\nhs256_secret = \"0123456789abcdef0123456789abcdef\"";
+    assert!(matches!(config(file, &[], &[]).unwrap().auth, Auth::Secret(_)));
+}
+
+#[test]
+fn a_secret_is_never_printed() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let typed = typed("", &[("RINGWAY_AUTH_HS256_SECRET", secret)], &[]).unwrap();
+    let config = Config::new(&typed).unwrap();
+    assert!(!typed.print().contains(secret));
+    assert!(!format!("{config:?}").contains(secret));
+    let short = config_error("[auth]\nhs256_secret = \"topsecret\"");
+    assert!(!short.contains("topsecret"), "{short}");
+}
+
+fn config_error(file: &str) -> String {
+    config(file, &[], &[]).unwrap_err()
+}
+
+#[test]
+fn what_is_printed_can_be_read_again_and_says_where_it_came_from() {
+    let typed = typed("node_id = 7", &[("RINGWAY_SHARDS", "2")], &["cpus=0,2-3"]).unwrap();
+    let printed = typed.print();
+    assert!(printed.contains("node_id = 7  # file gateway.toml"), "{printed}");
+    assert!(printed.contains("shards = \"2\"  # environment RINGWAY_SHARDS"), "{printed}");
+    assert!(printed.contains("cpus = \"0,2-3\"  # command line"), "{printed}");
+    let again = config(&printed, &[], &[]).unwrap();
+    assert_eq!((again.node_id, again.shards, again.cpus), (7, Shards::Count(2), Some(vec![0, 2, 3])));
+}
+
+#[test]
+fn every_key_is_documented_and_has_one_place() {
+    for key in KEYS {
+        assert!(!key.about.is_empty(), "{}", key.name);
+        assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1, "{}", key.name);
+    }
+}

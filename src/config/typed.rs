@@ -1,0 +1,301 @@
+//! What was typed: the keys there are, and their values as text from file, environment and command line.
+//!
+//! Used once at start, on the main thread. What always holds: every value in a [`Typed`] belongs to a key of
+//! [`KEYS`], and the source with the highest precedence won. Whether a value makes sense is decided in `config`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::limits;
+
+/// A key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted name, as in the file.
+    pub name: &'static str,
+    /// What holds if nobody says otherwise; empty: nothing.
+    pub default: &'static str,
+    /// Written as a number in TOML.
+    pub form: Form,
+    /// One line for `--print-config`.
+    pub about: &'static str,
+}
+
+/// How a key's value is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// A TOML string.
+    Text,
+    /// A TOML string that is never printed.
+    Secret,
+    /// A TOML integer.
+    Number,
+}
+
+const fn key(name: &'static str, default: &'static str, form: Form, about: &'static str) -> Key {
+    Key { name, default, form, about }
+}
+
+/// Every key, in the order in which `--print-config` shows them: plain ones first, then table by table.
+pub const KEYS: &[Key] = &[
+    key("listen", "127.0.0.1:7400", Form::Text, "where clients connect; port 0: any free one"),
+    key("admin", "127.0.0.1:7401", Form::Text, "health and metrics over HTTP; port 0: any free one"),
+    key("data_dir", "ringway-data", Form::Text, "journal, embedded store, lock and development secret"),
+    key("shards", "auto", Form::Text, "how many shards; auto: as many as there are CPUs to give them"),
+    key("cpus", "", Form::Text, "CPUs the gateway may use, as in \"0,2-3\"; empty: all it is allowed to"),
+    key("node_id", "0", Form::Number, "0 to 1023, another one on every node: part of each message id"),
+    key("auth.hs256_secret", "", Form::Secret, "verifies tokens: a shared secret of at least 32 bytes"),
+    key("auth.hs256_secret_file", "", Form::Text, "a file that holds the shared secret"),
+    key("auth.eddsa_public_key_file", "", Form::Text, "verifies tokens: an Ed25519 public key, PEM"),
+    key("session.heartbeat_s", "60", Form::Number, "a client that is silent for two and a half of these is gone"),
+    key("session.login_timeout_s", "10", Form::Number, "a connection must have logged in by then"),
+    key("session.devices_max", "8", Form::Number, "sessions of one user at a time"),
+    key("session.device_policy", "replace-oldest", Form::Text, "above devices_max: replace-oldest or refuse-new"),
+    key("session.stall_timeout_s", "30", Form::Number, "a connection that takes no byte for so long is closed"),
+    key("store.url", "sqlite:", Form::Text, "sqlite: keeps the store in data_dir"),
+    key("store.linger_ms", "20", Form::Number, "how long the store waits for more rows before it writes"),
+    key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up"),
+    key("drain.spread_s", "10", Form::Number, "clients are told to come back spread over so many seconds"),
+    key("log.level", "info", Form::Text, "error, warn, info, debug, trace, or a tracing filter"),
+    key("log.format", "auto", Form::Text, "human, json, or auto: human on a terminal"),
+    key("limits.connections_max", CONNECTIONS_MAX, Form::Number, "connections of the whole gateway"),
+    key("limits.outbox_bytes_max", OUTBOX_BYTES_MAX, Form::Number, "bytes waiting for one connection"),
+    key("limits.outbox_bytes_per_shard_max", OUTBOX_SHARD_BYTES_MAX, Form::Number, "the same, for all of a shard"),
+    key(
+        "limits.journal_bytes_max",
+        JOURNAL_BYTES_MAX,
+        Form::Number,
+        "journal not yet in the store; above: STORAGE_FULL",
+    ),
+];
+
+// The defaults are text here and numbers in `limits`; a test holds them together.
+const CONNECTIONS_MAX: &str = "1000000";
+const OUTBOX_BYTES_MAX: &str = "262144";
+const OUTBOX_SHARD_BYTES_MAX: &str = "536870912";
+const JOURNAL_BYTES_MAX: &str = "8589934592";
+
+const _: () = {
+    assert!(KEYS.len() <= 25 + 4, "at most 25 keys and the [limits] table");
+    assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
+    assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
+};
+
+/// The environment's prefix.
+const ENV_PREFIX: &str = "RINGWAY_";
+/// Variables with the prefix that are no keys.
+const ENV_OTHER: [&str; 2] = ["RINGWAY_CONFIG", "RINGWAY_TOKEN"];
+
+/// Where a value came from, in rising precedence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// The TOML file.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+    /// The command line.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+/// Why what was typed could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TypedError {
+    /// The file is not there or not readable.
+    #[error("the configuration file {path} cannot be read")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no TOML.
+    #[error("the configuration file {path} is not valid TOML")]
+    Syntax {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// Nobody knows this key.
+    #[error("unknown key `{name}` ({origin}){}", suggestion(.nearest))]
+    UnknownKey {
+        /// As typed.
+        name: String,
+        /// By whom.
+        origin: Origin,
+        /// The known key it looks like.
+        nearest: Option<&'static str>,
+    },
+    /// An array or a date where a text or a number belongs.
+    #[error("`{name}` ({origin}) must be a text or a number, not {found}")]
+    Shape {
+        /// The key.
+        name: String,
+        /// By whom.
+        origin: Origin,
+        /// What TOML calls it.
+        found: &'static str,
+    },
+    /// `--set` without `=`.
+    #[error("`--set {0}` is not of the form KEY=VALUE")]
+    NotAPair(String),
+}
+
+fn suggestion(nearest: &Option<&'static str>) -> String {
+    match nearest {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None => "; `ringway serve --print-config` shows every key".to_owned(),
+    }
+}
+
+/// Every key's value as typed, with where it came from.
+#[derive(Clone, Debug)]
+pub struct Typed {
+    values: BTreeMap<&'static str, (String, Origin)>,
+}
+
+impl Typed {
+    /// The defaults alone.
+    pub fn defaults() -> Self {
+        Typed { values: KEYS.iter().map(|k| (k.name, (k.default.to_owned(), Origin::Default))).collect() }
+    }
+
+    /// Puts a file's values over what is there.
+    pub fn read_file(&mut self, path: &Path) -> Result<(), TypedError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| TypedError::Read { path: path.to_owned(), source })?;
+        self.read_toml(&text, path)
+    }
+
+    /// As [`Self::read_file`], of text already read.
+    pub fn read_toml(&mut self, text: &str, path: &Path) -> Result<(), TypedError> {
+        let table: toml::Table =
+            text.parse().map_err(|source| TypedError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        self.read_table("", &table, &Origin::File(path.to_owned()))
+    }
+
+    fn read_table(&mut self, prefix: &str, table: &toml::Table, origin: &Origin) -> Result<(), TypedError> {
+        for (name, value) in table {
+            let name = format!("{prefix}{name}");
+            match value {
+                // A table of an unknown name has only unknown keys: name the first rather than nothing.
+                toml::Value::Table(inner) if prefix.is_empty() => {
+                    self.read_table(&format!("{name}."), inner, origin)?;
+                }
+                toml::Value::String(text) => self.set(&name, text.clone(), origin.clone())?,
+                toml::Value::Integer(number) => self.set(&name, number.to_string(), origin.clone())?,
+                other => {
+                    known(&name, origin)?;
+                    return Err(TypedError::Shape { name, origin: origin.clone(), found: other.type_str() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the environment's values over what is there: `RINGWAY_SESSION_HEARTBEAT_S` is `session.heartbeat_s`.
+    pub fn read_environment(&mut self, vars: impl Iterator<Item = (String, String)>) -> Result<(), TypedError> {
+        for (name, value) in vars {
+            let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
+            if ENV_OTHER.contains(&name.as_str()) || made_by_kubernetes(rest) {
+                continue;
+            }
+            let origin = Origin::Environment(name.clone());
+            match KEYS.iter().find(|k| environment_name(k.name) == name) {
+                Some(key) => self.set(key.name, value, origin)?,
+                None => return Err(unknown(rest.to_ascii_lowercase(), origin)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one value over what is there.
+    pub fn set(&mut self, name: &str, value: String, origin: Origin) -> Result<(), TypedError> {
+        let key = known(name, &origin)?;
+        self.values.insert(key.name, (value, origin));
+        Ok(())
+    }
+
+    /// Puts `KEY=VALUE` from the command line over what is there.
+    pub fn set_pair(&mut self, pair: &str) -> Result<(), TypedError> {
+        let (name, value) = pair.split_once('=').ok_or_else(|| TypedError::NotAPair(pair.to_owned()))?;
+        self.set(name.trim(), value.trim().to_owned(), Origin::Flag)
+    }
+
+    /// A key's value. Empty for a name that is no key.
+    pub fn text(&self, name: &str) -> &str {
+        self.values.get(name).map_or("", |(value, _)| value.as_str())
+    }
+
+    /// Where it came from.
+    pub fn origin(&self, name: &str) -> Origin {
+        self.values.get(name).map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    /// What is in force, as TOML; secrets hidden.
+    pub fn print(&self) -> String {
+        let mut out = String::new();
+        let mut table = "";
+        for key in KEYS {
+            let (inside, name) = key.name.split_once('.').unwrap_or(("", key.name));
+            if inside != table {
+                out.push_str(&format!("\n[{inside}]\n"));
+                table = inside;
+            }
+            let text = self.text(key.name);
+            let shown = match key.form {
+                Form::Number if text.parse::<i64>().is_ok() => text.to_owned(),
+                Form::Secret if !text.is_empty() => "\"(hidden)\"".to_owned(),
+                _ => toml::Value::String(text.to_owned()).to_string(),
+            };
+            out.push_str(&format!("# {}\n{name} = {shown}  # {}\n", key.about, self.origin(key.name)));
+        }
+        out
+    }
+}
+
+fn known(name: &str, origin: &Origin) -> Result<&'static Key, TypedError> {
+    KEYS.iter().find(|k| k.name == name).ok_or_else(|| unknown(name.to_owned(), origin.clone()))
+}
+
+fn unknown(name: String, origin: Origin) -> TypedError {
+    let likeness = |key: &Key| {
+        let last = key.name.rsplit('.').next().unwrap_or(key.name);
+        let typed_last = name.rsplit('.').next().unwrap_or(&name);
+        strsim::normalized_damerau_levenshtein(key.name, &name)
+            .max(strsim::normalized_damerau_levenshtein(last, typed_last) * 0.95)
+            .max(strsim::normalized_damerau_levenshtein(&key.name.replace('.', "_"), &name))
+    };
+    let nearest = KEYS
+        .iter()
+        .map(|key| (likeness(key), key.name))
+        .filter(|(likeness, _)| *likeness >= 0.5)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name);
+    TypedError::UnknownKey { name, origin, nearest }
+}
+
+fn environment_name(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Kubernetes puts such variables into every container when a service is named `ringway`.
+fn made_by_kubernetes(rest: &str) -> bool {
+    rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_")
+}

@@ -1,0 +1,42 @@
+//! The threads and what connects them: which CPUs they get, their mailboxes and lanes, their start.
+//!
+//! Used by the main thread at start; the ends it hands out belong to one thread each. What always holds: every
+//! channel is bounded by a constant of `limits.rs`, every envelope has one sending thread, one receiving thread
+//! and one waker, and a thread that ends is reported to the main thread, whatever made it end.
+
+pub mod cpus;
+pub mod mailbox;
+
+use std::error::Error;
+use std::io;
+use std::thread::{self, JoinHandle};
+
+use crossbeam_channel::Sender;
+
+/// A thread came to its end.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its name.
+    pub thread: String,
+    /// How it went.
+    pub outcome: Result<(), Box<dyn Error + Send + Sync>>,
+}
+
+/// Starts a thread of this name, pinned to `cpu` if there is one. When it ends, `ended` hears of it.
+pub fn spawn(
+    name: String,
+    cpu: Option<usize>,
+    ended: Sender<Ended>,
+    run: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        if let Some(id) = cpu
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            tracing::warn!(cpu = id, thread = name, "could not be pinned; it runs where the kernel puts it");
+        }
+        let outcome = run();
+        // Only a main thread that is gone does not hear it, and then the process is.
+        drop(ended.send(Ended { thread: name, outcome }));
+    })
+}

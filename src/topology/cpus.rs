@@ -1,0 +1,89 @@
+//! The CPU plan: which thread is pinned where.
+//!
+//! Made once at start on the main thread. What always holds: no thread runs on a CPU outside the configured list,
+//! and shards come first.
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use crate::config::{Config, Shards};
+
+/// Where the threads run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CpuPlan {
+    /// One entry per shard.
+    pub shards: Vec<usize>,
+    /// The ledger's own CPU, if there are enough.
+    pub ledger: Option<usize>,
+    /// The store's; the ledger's if there is only one left.
+    pub store: Option<usize>,
+    /// Everything the process may use.
+    pub all: Vec<usize>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum CpuError {
+    /// The process may not run there.
+    #[error("`cpus` names CPU {cpu}, but this process may only use {allowed:?}")]
+    NotAllowed {
+        /// The CPU named.
+        cpu: usize,
+        /// Those it may use.
+        allowed: Vec<usize>,
+    },
+    /// The kernel would not say or do it.
+    #[error("the CPUs this process may use cannot be read or set")]
+    Affinity(#[source] io::Error),
+}
+
+impl CpuPlan {
+    /// The plan for a configuration on this machine.
+    pub fn new(config: &Config) -> Result<CpuPlan, CpuError> {
+        let mut allowed: Vec<usize> = core_affinity::get_core_ids()
+            .ok_or_else(|| CpuError::Affinity(io::Error::last_os_error()))?
+            .iter()
+            .map(|core| core.id)
+            .collect();
+        allowed.sort_unstable();
+        let cpus = config.cpus.clone().unwrap_or_else(|| allowed.clone());
+        match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
+            Some(cpu) => Err(CpuError::NotAllowed { cpu: *cpu, allowed }),
+            None => Ok(CpuPlan::over(&cpus, config.shards)),
+        }
+    }
+
+    /// The plan over these CPUs (at least one).
+    pub fn over(cpus: &[usize], shards: Shards) -> CpuPlan {
+        let count = match shards {
+            Shards::Count(count) => usize::from(count),
+            // Ledger and store want a CPU each once a shard or two have theirs.
+            Shards::Auto => match cpus.len() {
+                0..=2 => 1,
+                3 => 2,
+                more => more - 2,
+            },
+        };
+        let shards: Vec<usize> = cpus.iter().copied().cycle().take(count).collect();
+        let ledger = cpus.get(count).copied();
+        let store = cpus.get(count + 1).copied().or(ledger);
+        CpuPlan { shards, ledger, store, all: cpus.to_vec() }
+    }
+
+    /// Keeps the calling thread, and all threads it starts from now on, on the plan's CPUs.
+    pub fn confine(&self) -> Result<(), CpuError> {
+        // SAFETY: a cpu_set_t is plain bits, for which all zeroes are valid.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        for cpu in self.all.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as usize) {
+            // SAFETY: the index was checked against the set's size.
+            unsafe { libc::CPU_SET(*cpu, &mut set) };
+        }
+        // SAFETY: `set` is a whole cpu_set_t that lives through the call; 0 means the calling thread.
+        match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } {
+            0 => Ok(()),
+            _ => Err(CpuError::Affinity(io::Error::last_os_error())),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What a shard receives from, and the sending ends that other threads hold.
+//!
+//! A mailbox is several bounded channels and one waker: what comes from the ledger, from each other shard, from
+//! the store and from control. What always holds: whoever sends wakes once after a batch, never per envelope,
+//! and a shard that is awake costs its senders no system call. No envelope is lost here: a full channel hands
+//! it back to the sender.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::Waker;
+
+use atomic_waker::AtomicWaker;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+
+use crate::ids::ShardId;
+use crate::limits;
+use crate::shard::event::{Delivery, HandedOver, LaneEnvelope, StoreAnswer};
+
+/// Orders from control that may wait for one shard.
+const ORDERS_MAX: usize = 4;
+/// Envelopes in all lanes to one shard, whatever the number of shards: a slot is about 140 bytes.
+const LANES_ENVELOPES_MAX: usize = 8 * limits::LANE_ENVELOPES_MAX;
+/// Envelopes a lane has room for at the least.
+const LANE_ENVELOPES_MIN: usize = 1_024;
+
+/// What crosses a lane.
+#[derive(Debug)]
+pub enum Crossing {
+    /// Between the cores.
+    Envelope(LaneEnvelope),
+    /// A connection moves to its user's shard. Refused: it is closed, and the client connects again.
+    Connection(Box<Handover>),
+}
+
+/// A connection on its way.
+#[derive(Debug)]
+pub struct Handover {
+    /// The socket.
+    pub descriptor: OwnedFd,
+    /// Its session.
+    pub session: HandedOver,
+}
+
+/// What control tells a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Stop accepting, tell the clients, end when the last connection is gone.
+    Drain,
+}
+
+/// The receiving side, on its shard.
+#[derive(Debug)]
+pub struct Mailbox {
+    deliveries: Receiver<Vec<Delivery>>,
+    lanes: Vec<Receiver<Crossing>>,
+    answers: Receiver<StoreAnswer>,
+    orders: Receiver<Order>,
+    waker: Arc<AtomicWaker>,
+}
+
+/// A sending end of one kind, with the waker of the thread that receives.
+#[derive(Debug)]
+pub struct Slot<T> {
+    sender: Sender<T>,
+    waker: Arc<AtomicWaker>,
+}
+
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Slot { sender: self.sender.clone(), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<T> Slot<T> {
+    /// Puts it in without waking anybody; a full or abandoned mailbox hands it back.
+    pub fn put(&self, envelope: T) -> Result<(), T> {
+        self.sender.try_send(envelope).map_err(TrySendError::into_inner)
+    }
+
+    /// Puts it in, waiting for room. For threads that may block; hands it back if nobody receives any more.
+    pub fn put_waiting(&self, envelope: T) -> Result<(), T> {
+        self.sender.send(envelope).map_err(|refused| refused.0)
+    }
+
+    /// Wakes the receiver. A system call if it sleeps, an atomic read if not.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// How many wait in it.
+    pub fn len(&self) -> usize {
+        self.sender.len()
+    }
+
+    /// Nothing waits in it.
+    pub fn is_empty(&self) -> bool {
+        self.sender.is_empty()
+    }
+}
+
+/// The sending ends of one shard's mailbox.
+#[derive(Debug)]
+pub struct Slots {
+    /// For the ledger: one `Vec` per commit.
+    pub deliveries: Slot<Vec<Delivery>>,
+    /// For each other shard, by its id; the shard's own is `None`.
+    pub lanes: Vec<Option<Slot<Crossing>>>,
+    /// For the store.
+    pub answers: Slot<StoreAnswer>,
+    /// For control.
+    pub orders: Slot<Order>,
+}
+
+/// Makes the mailbox of shard `id` of `shards`.
+pub fn mailbox(id: ShardId, shards: u16) -> (Mailbox, Slots) {
+    let waker = Arc::new(AtomicWaker::new());
+    let (deliveries, receive_deliveries) = slot(limits::COMMITS_IN_FLIGHT_MAX, &waker);
+    let (answers, receive_answers) = slot(limits::STORE_ANSWERS_MAX, &waker);
+    let (orders, receive_orders) = slot(ORDERS_MAX, &waker);
+    let mut lanes = Vec::new();
+    let mut receive_lanes = Vec::new();
+    for from in 0..shards {
+        if from == id.0 {
+            lanes.push(None);
+            continue;
+        }
+        let (lane, receive) = slot(lane_envelopes_max(shards), &waker);
+        lanes.push(Some(lane));
+        receive_lanes.push(receive);
+    }
+    let mailbox = Mailbox {
+        deliveries: receive_deliveries,
+        lanes: receive_lanes,
+        answers: receive_answers,
+        orders: receive_orders,
+        waker,
+    };
+    (mailbox, Slots { deliveries, lanes, answers, orders })
+}
+
+/// With many shards each lane holds less, so that all of them stay affordable.
+fn lane_envelopes_max(shards: u16) -> usize {
+    (LANES_ENVELOPES_MAX / usize::from(shards.max(1))).clamp(LANE_ENVELOPES_MIN, limits::LANE_ENVELOPES_MAX)
+}
+
+fn slot<T>(capacity: usize, waker: &Arc<AtomicWaker>) -> (Slot<T>, Receiver<T>) {
+    let (sender, receiver) = bounded(capacity);
+    (Slot { sender, waker: Arc::clone(waker) }, receiver)
+}
+
+/// One thing out of the mailbox.
+#[derive(Debug)]
+pub enum Mail {
+    /// From the ledger: one commit.
+    Deliveries(Vec<Delivery>),
+    /// From another shard.
+    Crossing(Crossing),
+    /// From the store.
+    Answer(StoreAnswer),
+    /// From control.
+    Order(Order),
+}
+
+impl Mailbox {
+    /// The next thing, round robin over the kinds: `turn` is the caller's counter.
+    pub fn next(&self, turn: &mut usize) -> Option<Mail> {
+        let kinds = 3 + self.lanes.len();
+        for _ in 0..kinds {
+            let kind = *turn % kinds;
+            *turn = turn.wrapping_add(1);
+            let mail = match kind {
+                0 => received(self.deliveries.try_recv()).map(Mail::Deliveries),
+                1 => received(self.answers.try_recv()).map(Mail::Answer),
+                2 => received(self.orders.try_recv()).map(Mail::Order),
+                lane => self.lanes.get(lane - 3).and_then(|lane| received(lane.try_recv())).map(Mail::Crossing),
+            };
+            if mail.is_some() {
+                return mail;
+            }
+        }
+        None
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+            && self.answers.is_empty()
+            && self.orders.is_empty()
+            && self.lanes.iter().all(Receiver::is_empty)
+    }
+
+    /// Asks to be woken by the next batch. Look once more afterwards: what came just before wakes nobody.
+    pub fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// How many wait, by kind, for metrics.
+    pub fn depths(&self) -> Depths {
+        Depths {
+            commits: self.deliveries.len() as u64,
+            lanes: self.lanes.iter().map(|lane| lane.len() as u64).sum(),
+            answers: self.answers.len() as u64,
+        }
+    }
+}
+
+/// How many wait in one mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Depths {
+    /// Commits from the ledger.
+    pub commits: u64,
+    /// Envelopes from other shards.
+    pub lanes: u64,
+    /// Answers from the store.
+    pub answers: u64,
+}
+
+/// A channel whose senders are gone is one from which nothing comes: threads end in order at a drain.
+fn received<T>(result: Result<T, TryRecvError>) -> Option<T> {
+    result.ok()
+}
