@@ -53,8 +53,8 @@ impl Shard {
         todo!()
     }
 
-    /// Bytes were read from the connection's socket, in whatever pieces.
-    pub fn receive(&mut self, now: Now, conn: ConnId, bytes: &[u8]) {
+    /// Bytes were read from the connection's socket, in whatever pieces. (A WebSocket message is unmasked in place.)
+    pub fn receive(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
         todo!()
     }
 
