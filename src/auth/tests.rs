@@ -1,1 +1,184 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey};
+use serde_json::json;
+
+use super::*;
+
+const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+
+/// A token with any header and claims, signed with HS256 by `SECRET` unless the signature is given.
+fn token(header: serde_json::Value, claims: serde_json::Value, signature: Option<&str>) -> String {
+    let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(header), part(claims));
+    let signature = signature.map_or_else(
+        || jsonwebtoken::crypto::sign(message.as_bytes(), &EncodingKey::from_secret(SECRET), Algorithm::HS256).unwrap(),
+        str::to_owned,
+    );
+    format!("{message}.{signature}")
+}
+
+fn hs256(claims: serde_json::Value) -> String {
+    token(json!({"alg": "HS256", "typ": "JWT"}), claims, None)
+}
+
+fn check(claims: serde_json::Value, expected: Result<(u64, Option<u64>, u64), AuthError>) {
+    let expected = expected.map(|(user, device, expires_at_s)| Claims {
+        user: UserId(user),
+        device: device.map(DeviceId),
+        expires_at_s,
+    });
+    assert_eq!(Authenticator::hs256(SECRET).verify(&hs256(claims.clone()), 1000), expected, "{claims}");
+}
+
+#[test]
+fn a_minted_token_is_accepted_until_it_expires() {
+    let token = mint_hs256(SECRET, UserId(u64::MAX), Some(DeviceId(u64::MAX - 1)), 2000);
+    let mut auth = Authenticator::hs256(SECRET);
+    let claims = Claims { user: UserId(u64::MAX), device: Some(DeviceId(u64::MAX - 1)), expires_at_s: 2000 };
+    // Twice: verified, then remembered.
+    assert_eq!(auth.verify(&token, 1999), Ok(claims));
+    assert_eq!(auth.verify(&token, 1999), Ok(claims));
+    assert_eq!(auth.verify(&token, 2000), Err(AuthError::Expired), "a remembered token expires too");
+    assert_eq!(Authenticator::hs256(SECRET).verify(&token, 2000), Err(AuthError::Expired));
+    let any_device = mint_hs256(SECRET, UserId(1), None, 2000);
+    assert_eq!(auth.verify(&any_device, 0).map(|claims| claims.device), Ok(None));
+}
+
+#[test]
+fn claims_are_read_as_other_makers_write_them() {
+    check(json!({"sub": "7", "exp": 2000}), Ok((7, None, 2000)));
+    check(json!({"sub": "7", "exp": 2000.5, "dev": 9}), Ok((7, Some(9), 2000)));
+    check(json!({"sub": "7", "exp": 2000, "dev": "9", "aud": "elsewhere", "iss": "x"}), Ok((7, Some(9), 2000)));
+    check(json!({"sub": "7", "exp": 1e300}), Ok((7, None, u64::MAX)));
+    check(json!({"sub": "7", "exp": 2000, "nbf": 1000}), Ok((7, None, 2000)));
+}
+
+#[test]
+fn claims_that_are_missing_or_make_no_sense_are_invalid() {
+    for claims in [
+        json!({"exp": 2000}),
+        json!({"sub": "7"}),
+        json!({"sub": 7, "exp": 2000}),
+        json!({"sub": "-7", "exp": 2000}),
+        json!({"sub": "seven", "exp": 2000}),
+        json!({"sub": "18446744073709551616", "exp": 2000}),
+        json!({"sub": "7", "exp": "2000"}),
+        json!({"sub": "7", "exp": 2000, "dev": -1}),
+        json!({"sub": "7", "exp": 2000, "dev": "phone"}),
+        json!({"sub": "7", "exp": 2000, "nbf": 1001}),
+        json!([]),
+    ] {
+        check(claims, Err(AuthError::Invalid));
+    }
+    check(json!({"sub": "7", "exp": -5}), Err(AuthError::Expired));
+}
+
+#[test]
+fn another_key_s_token_is_invalid() {
+    let token = mint_hs256(b"another secret of at least 32 bytes!", UserId(1), None, 2000);
+    assert_eq!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid));
+}
+
+#[test]
+fn a_changed_token_is_invalid_even_when_the_true_one_is_remembered() {
+    let token = mint_hs256(SECRET, UserId(1), None, 2000);
+    let mut auth = Authenticator::hs256(SECRET);
+    auth.verify(&token, 0).unwrap();
+    for at in 0..token.len() {
+        let mut changed = token.clone().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        assert_eq!(auth.verify(&changed, 0), Err(AuthError::Invalid), "byte {at}");
+        assert_eq!(auth.verify(&token[..at], 0), Err(AuthError::Invalid), "cut to {at}");
+    }
+}
+
+#[test]
+fn the_header_cannot_choose_the_algorithm() {
+    let claims = json!({"sub": "7", "exp": 2000});
+    let mut auth = Authenticator::hs256(SECRET);
+    for alg in ["none", "None", "HS384", "HS512", "EdDSA", "RS256", "ES256", ""] {
+        for signature in [None, Some("")] {
+            let token = token(json!({ "alg": alg }), claims.clone(), signature);
+            assert_eq!(auth.verify(&token, 0), Err(AuthError::Invalid), "{alg}");
+        }
+    }
+    // The right algorithm with an empty signature.
+    assert_eq!(auth.verify(&token(json!({"alg": "HS256"}), claims, Some("")), 0), Err(AuthError::Invalid));
+}
+
+fn ed25519() -> (EncodingKey, String) {
+    let key = SigningKey::from_bytes(&[5; 32]);
+    let private = key.to_pkcs8_pem(LineEnding::LF).unwrap();
+    let public = key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
+    (EncodingKey::from_ed_pem(private.as_bytes()).unwrap(), public)
+}
+
+#[test]
+fn an_ed25519_token_is_accepted_by_its_public_key_alone() {
+    let (private, public) = ed25519();
+    let claims = json!({"sub": "7", "exp": 2000, "dev": "3"});
+    let token = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &private).unwrap();
+    let mut auth = Authenticator::eddsa_pem(public.as_bytes()).unwrap();
+    let expected = Claims { user: UserId(7), device: Some(DeviceId(3)), expires_at_s: 2000 };
+    assert_eq!(auth.verify(&token, 0), Ok(expected));
+    assert_eq!(auth.verify(&token, 2000), Err(AuthError::Expired));
+    assert_eq!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid));
+    let mut other = Authenticator::eddsa_pem(
+        SigningKey::from_bytes(&[6; 32]).verifying_key().to_public_key_pem(LineEnding::LF).unwrap().as_bytes(),
+    )
+    .unwrap();
+    assert_eq!(other.verify(&token, 0), Err(AuthError::Invalid));
+}
+
+#[test]
+fn a_public_key_is_not_accepted_as_an_hmac_secret() {
+    let (_, public) = ed25519();
+    let mut auth = Authenticator::eddsa_pem(public.as_bytes()).unwrap();
+    // What a forger who knows the public key would try.
+    let forged = mint_hs256(public.as_bytes(), UserId(7), None, 2000);
+    assert_eq!(auth.verify(&forged, 0), Err(AuthError::Invalid));
+}
+
+#[test]
+fn a_key_that_is_no_ed25519_public_key_is_refused() {
+    for pem in ["", "garbage", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
+        assert_eq!(Authenticator::eddsa_pem(pem.as_bytes()).unwrap_err(), AuthKeyError::NotEd25519Pem, "{pem}");
+    }
+    let private = SigningKey::from_bytes(&[5; 32]).to_pkcs8_pem(LineEnding::LF).unwrap();
+    assert_eq!(Authenticator::eddsa_pem(private.as_bytes()).unwrap_err(), AuthKeyError::NotEd25519Pem);
+}
+
+#[test]
+fn remembered_tokens_are_bounded_and_the_oldest_go_first() {
+    let mut verified = Verified::default();
+    let claims = Claims { user: UserId(1), device: None, expires_at_s: 1 };
+    for i in 0..TOKENS_CACHED_MAX + 10 {
+        verified.remember(&i.to_string(), claims);
+    }
+    assert_eq!((verified.order.len(), verified.claims.len()), (TOKENS_CACHED_MAX, TOKENS_CACHED_MAX));
+    assert_eq!(verified.find("9"), None);
+    assert_eq!(verified.find("10"), Some(claims));
+}
+
+#[test]
+fn what_is_invalid_or_too_long_is_not_remembered() {
+    let mut auth = Authenticator::hs256(SECRET);
+    auth.verify("not a token", 0).unwrap_err();
+    auth.verify(&mint_hs256(SECRET, UserId(1), None, 5), 5).unwrap_err();
+    let long = |padding: usize| hs256(json!({"sub": "7", "exp": 2000, "pad": "x".repeat(padding)}));
+    assert!(auth.verify(&long(TOKEN_CACHED_BYTES_MAX), 0).is_ok());
+    assert_eq!(auth.verify(&long(TOKEN_BYTES_MAX), 0), Err(AuthError::Invalid));
+    assert_eq!(auth.verified.order.len(), 0);
+}
+
+#[test]
+fn a_key_is_not_shown_in_debug_output() {
+    let shown = format!("{:?}", Authenticator::hs256(b"hunter2"));
+    assert_eq!(shown, "Authenticator([HS256])");
+}
