@@ -49,13 +49,12 @@ impl Deframer {
         if input.is_empty() {
             return Ok(None);
         }
-        if self.partial.is_none() {
-            if let Some(len) = frame_len(input, limit)?
-                && let Some((frame, rest)) = input.split_at_checked(len)
-            {
-                *input = rest;
-                return Ok(Some(frame));
-            }
+        if self.partial.is_none()
+            && let Some(len) = frame_len(input, limit)?
+            && let Some((frame, rest)) = input.split_at_checked(len)
+        {
+            *input = rest;
+            return Ok(Some(frame));
         }
         let partial = self.partial.get_or_insert_default();
         partial.fill(input, PREFIX_BYTES);

@@ -8,7 +8,7 @@ pub mod deframer;
 pub mod encode;
 pub mod frame;
 #[rustfmt::skip]
-#[allow(clippy::all, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks)]
+#[allow(clippy::all, clippy::unwrap_used, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks)]
 pub mod generated;
 pub mod push;
 pub mod request;
