@@ -13,3 +13,6 @@ pub mod generated;
 pub mod push;
 pub mod request;
 pub mod websocket;
+
+#[cfg(test)]
+mod tests;
