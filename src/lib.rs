@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod limits;
 pub mod log;
 pub mod message;
+pub mod net;
 pub mod serve;
 pub mod shard;
 pub mod store;

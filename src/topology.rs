@@ -5,7 +5,9 @@
 //! and one waker, and a thread that ends is reported to the main thread, whatever made it end.
 
 pub mod cpus;
+pub mod ledger;
 pub mod mailbox;
+pub mod store;
 
 use std::error::Error;
 use std::io;

@@ -1,0 +1,51 @@
+//! The end of a shard: stop accepting, tell the clients, wait until the last connection is gone.
+//!
+//! Part of the shard's pump. What always holds: once a drain has begun nothing new is taken in, and the pump runs
+//! on until no connection is left, so that everything told to a client before is also written.
+
+use glommio::Task;
+
+use crate::net::shell::{Door, Shell};
+
+/// How far a shard is with ending.
+pub struct Drain {
+    state: State,
+    spread_ms: u32,
+    accepting: Option<Task<()>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Serving,
+    Draining,
+}
+
+impl Drain {
+    /// Of a shard that serves. `accepting` is the task to stop, `spread_ms` over how long clients come back.
+    pub fn new(accepting: Task<()>, spread_ms: u32) -> Self {
+        Drain { state: State::Serving, spread_ms, accepting: Some(accepting) }
+    }
+
+    /// The order has come.
+    pub fn begin(&mut self, shell: &mut Shell) {
+        if self.state == State::Serving {
+            self.state = State::Draining;
+            let now = shell.clock.now();
+            shell.core.drain(now, self.spread_ms);
+        }
+    }
+
+    /// Stops accepting, if a drain has begun.
+    pub async fn stop_accepting(&mut self) {
+        if self.state == State::Draining
+            && let Some(accepting) = self.accepting.take()
+        {
+            accepting.cancel().await;
+        }
+    }
+
+    /// A drain has begun and no connection is left.
+    pub fn is_over(&self, door: &Door) -> bool {
+        self.state == State::Draining && self.accepting.is_none() && door.borrow().seats.is_empty()
+    }
+}

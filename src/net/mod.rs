@@ -1,0 +1,16 @@
+//! The shell around a shard's core: sockets, tasks, mailbox. The only place besides `topology` that knows glommio.
+//!
+//! Everything here runs on one shard's thread. What always holds: the door to the shell's state (`RefCell`) is
+//! never open across an await; bytes are read into one buffer per shard; a dirty outbox is written once per turn;
+//! nothing is allocated per message.
+//!
+//! [`listener`] accepts, [`connection`] is one task per socket, [`pump`] empties the mailbox and flushes,
+//! [`drain`] ends it all; [`shell`] is the state they share, [`seat`] what it knows of each connection.
+
+pub mod connection;
+pub mod drain;
+pub mod listener;
+pub mod pump;
+pub mod seat;
+pub mod shard;
+pub mod shell;

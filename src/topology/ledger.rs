@@ -1,0 +1,168 @@
+//! The ledger's thread: a blocking loop around an [`Engine`].
+//!
+//! It sleeps until something comes, takes what waits, commits, hands each shard its deliveries and wakes it
+//! once. What always holds: a shard sees the deliveries of every commit in order and loses none, because the
+//! loop waits for room in a shard's mailbox before it takes more. It ends, after a last commit, when no shard
+//! can submit any more. What a message means is the engine's business.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select_biased};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::ledger::{Engine, LedgerCounters, LedgerError};
+use crate::shard::event::{Delivery, Lookup, LookupAnswer, LookupFound, Submission};
+use crate::topology::mailbox::Slot;
+use crate::topology::store::StoreDoor;
+
+/// How often the counters are handed to control.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// What control is told about the ledger, once a second.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct LedgerReport {
+    /// The engine's counters.
+    pub counters: LedgerCounters,
+    /// Submissions that wait.
+    pub submissions: u64,
+    /// How often a shard's mailbox was full and the ledger waited.
+    pub waits_for_room: u64,
+}
+
+/// The ledger's ends, on its thread.
+pub struct LedgerLoop<E: Engine> {
+    /// What orders and makes durable.
+    pub engine: E,
+    /// Its time.
+    pub clock: Clock,
+    /// From every shard.
+    pub submissions: Receiver<Submission>,
+    /// From the store.
+    pub found: Receiver<LookupAnswer>,
+    /// To each shard, by its id.
+    pub shards: Vec<Slot<Vec<Delivery>>>,
+    /// To the store.
+    pub store: StoreDoor,
+    /// To control.
+    pub report: tokio::sync::mpsc::Sender<LedgerReport>,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Intake {
+    Open,
+    Closed,
+}
+
+/// What became of the look-ups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    All,
+    Refused,
+}
+
+impl<E: Engine> LedgerLoop<E> {
+    /// Runs until all shards have ended; returns the engine, everything it was given committed.
+    pub fn run(mut self) -> Result<E, LedgerError> {
+        let mut out: Vec<Vec<Delivery>> = self.shards.iter().map(|_| Vec::new()).collect();
+        let mut lookups = Vec::new();
+        let mut waits_for_room = 0;
+        let mut reported_ms = 0;
+        loop {
+            let intake = self.wait_and_take();
+            self.engine.commit(self.clock.now(), &mut out)?;
+            self.hand_out(&mut out, &mut waits_for_room);
+            while self.ask_store(&mut lookups) == Asked::Refused {
+                self.engine.commit(self.clock.now(), &mut out)?;
+                self.hand_out(&mut out, &mut waits_for_room);
+            }
+            let now_ms = self.clock.now().mono_ms;
+            if now_ms - reported_ms >= REPORT_EVERY.as_millis() as u64 || intake == Intake::Closed {
+                reported_ms = now_ms;
+                let submissions = self.submissions.len() as u64;
+                let report = LedgerReport { counters: self.engine.counters(), submissions, waits_for_room };
+                // Control that is behind gets the next one.
+                drop(self.report.try_send(report));
+            }
+            if intake == Intake::Closed {
+                return Ok(self.engine);
+            }
+        }
+    }
+
+    /// Sleeps until something comes, and submits what waits, up to what one commit may hold.
+    fn wait_and_take(&mut self) -> Intake {
+        let first = match self.submissions.try_recv() {
+            Ok(submission) => Ok(submission),
+            Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) if !self.found.is_empty() => Err(RecvTimeoutError::Timeout),
+            Err(TryRecvError::Empty) => self.sleep(),
+        };
+        let now = self.clock.now();
+        // A shut store cannot answer: what waits for it stays unanswered, as the process ends.
+        while let Ok(answer) = self.found.try_recv() {
+            self.engine.found(now, answer);
+        }
+        match first {
+            Ok(submission) => self.engine.submit(now, submission),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Intake::Closed,
+        }
+        while !self.engine.full() {
+            match self.submissions.try_recv() {
+                Ok(submission) => self.engine.submit(now, submission),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Intake::Closed,
+            }
+        }
+        Intake::Open
+    }
+
+    fn sleep(&mut self) -> Result<Submission, RecvTimeoutError> {
+        select_biased! {
+            recv(self.submissions) -> submission => submission.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(self.found) -> answer => {
+                match answer {
+                    Ok(answer) => {
+                        self.engine.found(self.clock.now(), answer);
+                        Err(RecvTimeoutError::Timeout)
+                    }
+                    // The store's thread has ended: nothing will come from it, so wait for submissions alone.
+                    Err(_) => self.submissions.recv_timeout(REPORT_EVERY),
+                }
+            }
+            default(REPORT_EVERY) => Err(RecvTimeoutError::Timeout),
+        }
+    }
+
+    /// Hands each shard its part of the commit, and wakes it.
+    fn hand_out(&self, out: &mut [Vec<Delivery>], waits_for_room: &mut u64) {
+        for (slot, deliveries) in self.shards.iter().zip(out) {
+            if deliveries.is_empty() {
+                continue;
+            }
+            if let Err(deliveries) = slot.put(std::mem::take(deliveries)) {
+                *waits_for_room += 1;
+                slot.wake();
+                // A shard that has ended in a drain has no sessions left that could miss these.
+                drop(slot.put_waiting(deliveries));
+            }
+            slot.wake();
+        }
+    }
+
+    /// Passes look-ups on to the store, and tells it that the journal has grown. What the store has no room for
+    /// is answered as unavailable, which the next commit hands out.
+    fn ask_store(&mut self, lookups: &mut Vec<Lookup>) -> Asked {
+        let mut asked = Asked::All;
+        self.engine.take_lookups(lookups);
+        for lookup in lookups.drain(..) {
+            if self.store.look_up(lookup).is_err() {
+                let answer = LookupAnswer { lookup, found: LookupFound::Unavailable };
+                self.engine.found(self.clock.now(), answer);
+                asked = Asked::Refused;
+            }
+        }
+        self.store.wake();
+        asked
+    }
+}

@@ -1,0 +1,73 @@
+//! What the store's thread receives from: questions of the shards, look-ups of the ledger, and one wake-up.
+//!
+//! The doors belong to the shards and the ledger, the inbox to the store's thread. What always holds: a full
+//! inbox hands the question back at once, and whoever asks wakes once after a batch.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::sync::Notify;
+
+use crate::limits;
+use crate::shard::event::{Lookup, LookupAnswer, StoreAnswer, StoreAsk};
+use crate::topology::mailbox::Slot;
+
+/// The sending end, one per shard and one for the ledger.
+#[derive(Clone, Debug)]
+pub struct StoreDoor {
+    asks: Sender<StoreAsk>,
+    lookups: Sender<Lookup>,
+    wake: Arc<Notify>,
+}
+
+impl StoreDoor {
+    /// A shard's question; a full inbox hands it back.
+    pub fn ask(&self, ask: StoreAsk) -> Result<(), StoreAsk> {
+        self.asks.try_send(ask).map_err(TrySendError::into_inner)
+    }
+
+    /// The ledger's question; a full inbox hands it back.
+    pub fn look_up(&self, lookup: Lookup) -> Result<(), Lookup> {
+        self.lookups.try_send(lookup).map_err(TrySendError::into_inner)
+    }
+
+    /// Wakes the store: it has been asked something, or the journal has grown.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// How many questions wait.
+    pub fn len(&self) -> usize {
+        self.asks.len()
+    }
+
+    /// No question waits.
+    pub fn is_empty(&self) -> bool {
+        self.asks.is_empty()
+    }
+}
+
+/// The receiving end, and where answers go.
+#[derive(Debug)]
+pub struct StoreInbox {
+    /// From the shards.
+    pub asks: Receiver<StoreAsk>,
+    /// From the ledger.
+    pub lookups: Receiver<Lookup>,
+    /// Notified after each batch of questions, when the journal has grown, and when the store is to end.
+    pub wake: Arc<Notify>,
+    /// To each shard, by its id. A full one means the answer is dropped and the shard asks again.
+    pub answers: Vec<Slot<StoreAnswer>>,
+    /// To the ledger; it has room for every look-up that may be open.
+    pub found: Sender<LookupAnswer>,
+}
+
+/// Makes the store's inbox, a door to it, and the ledger's end for answers.
+pub fn inbox(answers: Vec<Slot<StoreAnswer>>) -> (StoreInbox, StoreDoor, Receiver<LookupAnswer>) {
+    let (asks, receive_asks) = bounded(limits::STORE_ASKS_MAX);
+    let (lookups, receive_lookups) = bounded(limits::LOOKUPS_PENDING_MAX);
+    let (found, receive_found) = bounded(limits::LOOKUPS_PENDING_MAX);
+    let wake = Arc::new(Notify::new());
+    let inbox = StoreInbox { asks: receive_asks, lookups: receive_lookups, wake: Arc::clone(&wake), answers, found };
+    (inbox, StoreDoor { asks, lookups, wake }, receive_found)
+}
