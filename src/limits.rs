@@ -49,7 +49,8 @@ pub const OUTBOX_INLINE_BODY_BYTES_MAX: usize = 1024;
 pub const SESSION_IN_FLIGHT_MAX: u16 = 1_024;
 /// Connections that have not logged in yet, per shard: each may hold a partial frame.
 pub const CONNECTIONS_UNAUTHENTICATED_MAX: usize = 20_000;
-/// Memberships remembered in a shard's audiences (12 bytes and an index entry each); above it the oldest go.
+/// Memberships remembered in a shard's audiences (12 bytes each, and 40 a member who is not online); above it the
+/// longest unused audiences go.
 pub const AUDIENCE_MEMBERSHIPS_MAX: usize = 8 << 20;
 /// Rosters a shard keeps for the groups that live on it; above it the longest unused go and are asked for again.
 pub const SHARD_ROSTERS_MAX: usize = 65_536;
@@ -71,6 +72,31 @@ pub const PAGE_ROWS_MAX: usize = 256;
 pub const PAGE_BYTES_MAX: usize = 64 * 1024;
 /// Pages a shard may have asked for at once; sessions above it wait their turn.
 pub const PAGES_IN_FLIGHT_MAX: usize = 64;
+
+/// Bytes read from a connection that may not be looked at yet: one read after reading was paused.
+pub const HELD_BYTES_MAX: usize = 256 * 1024;
+/// Syncs that wait for the store, per shard; above it `RETRY_LATER`.
+pub const SYNCS_WAITING_MAX: usize = 4_096;
+/// Groups whose rosters a shard may have asked for at once; above it `RETRY_LATER`.
+pub const ROSTERS_ASKED_MAX: usize = 4_096;
+/// Presence questions to other shards that a shard may have open; above it `RETRY_LATER`.
+pub const PRESENCE_GATHERS_MAX: usize = 4_096;
+/// How long a Presence question waits for the other shards.
+pub const PRESENCE_TIMEOUT_MS: u64 = 2_000;
+/// Answers kept for a lane that is full, per shard; above it they are dropped, and the client's own time-out counts.
+pub const LANE_ANSWERS_WAITING_MAX: usize = 4_096;
+/// What a peer that was refused with `RETRY_LATER` is told to wait.
+pub const RETRY_AFTER_MS: u32 = 200;
+/// How often a shard asks again what was refused or unavailable.
+pub const RETRY_EVERY_MS: u64 = 100;
+/// How often cursors are sent to the store.
+pub const CURSORS_SAVED_EVERY_MS: u64 = 1_000;
+/// How long a peer has to take its last frame.
+pub const CLOSING_TIMEOUT_MS: u64 = 5_000;
+/// Connections a drain closes in one tick: their last frames are in memory together.
+pub const DRAIN_CLOSES_PER_TICK_MAX: usize = 4_096;
+/// How long a drain waits for the answers to requests in flight.
+pub const DRAIN_GRACE_MS: u64 = 1_000;
 
 // ---- between threads --------------------------------------------------------------------------------
 

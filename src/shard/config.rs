@@ -1,6 +1,6 @@
 //! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here.
 
-use crate::ids::ShardId;
+use crate::ids::{ConnId, SessionRef, ShardId};
 use crate::limits;
 
 /// One shard's settings; all shards of a process have the same but for `id`.
@@ -47,6 +47,11 @@ impl ShardConfig {
             connections_unauthenticated_max: limits::CONNECTIONS_UNAUTHENTICATED_MAX,
             stall_timeout_ms: 30_000,
         }
+    }
+
+    /// How one of this shard's sessions is named everywhere.
+    pub(super) fn session_ref(&self, conn: ConnId) -> SessionRef {
+        SessionRef { shard: self.id, conn }
     }
 }
 

@@ -83,6 +83,8 @@ pub struct ShedCounters {
     pub presence: u64,
     /// Ephemeral pushes dropped for sessions that are behind or over their cap.
     pub ephemeral: u64,
+    /// Cursors dropped because the store took none for long.
+    pub cursors: u64,
     /// Announcements of group changes dropped for sessions over their cap.
     pub announcements: u64,
 }

@@ -1,133 +1,363 @@
 //! The shard's core: an event in, effects out. No socket, no clock, no file, no await.
+//!
+//! Owned by one pinned thread, whose shell (`net/`) hands it events and drains [`Effects`] after each, or at least
+//! once a turn. What always holds: each session receives its user's inbox in `seq` order with nothing left out;
+//! every queue and cache has its limit in `limits.rs`; the same events give the same effects. It leaves out
+//! numbering and durability (the ledger), history (the store), and every system call.
+//!
+//! ```text
+//! receive.rs   bytes → frames → requests        login.rs     token → registered → live
+//! requests.rs  what a client may ask            reply.rs     what it is answered
+//! group.rs     groups that live here            presence.rs  who is online, over all shards
+//! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
+//! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
+//! timers.rs    time-outs, the tick              close.rs     every end of a connection    drain.rs
+//! session.rs, directory.rs, outgoing.rs, outbox.rs, wheel.rs, index.rs, slab.rs    the state
+//! ```
 
+mod audience;
+mod catchup;
+mod close;
 pub mod config;
 pub mod counters;
+mod cursors;
+mod directory;
+mod drain;
 pub mod effects;
 pub mod event;
+mod fanout;
+mod group;
+mod index;
+mod login;
 pub mod outbox;
+mod outgoing;
+mod presence;
+mod receive;
+mod reply;
+mod requests;
+mod session;
+mod slab;
+mod timers;
+pub mod wheel;
 
+use std::collections::VecDeque;
+
+use self::audience::Audiences;
+use self::catchup::Pages;
 use self::config::ShardConfig;
 use self::counters::ShardCounters;
+use self::cursors::Cursors;
+use self::directory::Directory;
+use self::drain::Drain;
 use self::effects::Effects;
-use self::event::{Delivery, HandedOver, LaneEnvelope, StoreAnswer, StoreAsk, Submission};
+use self::event::{Delivery, LaneAnswer, LaneEnvelope, StoreAnswer, StoreAsk, Submission};
+use self::group::{RosterAsk, Rosters};
 use self::outbox::Outbox;
+use self::outgoing::Outgoing;
+use self::presence::Gathers;
+use self::session::{Flags, Phase, Session};
+use self::slab::Slab;
+use self::wheel::{Wheel, tick_of};
 use crate::auth::Authenticator;
 use crate::clock::Now;
 use crate::ids::{ConnId, ShardId};
-use crate::wire::generated::ringway::wire::CloseReason;
+use crate::limits::{AUDIENCE_MEMBERSHIPS_MAX, LANE_ANSWERS_WAITING_MAX, RETRY_AFTER_MS, SHARD_ROSTERS_MAX};
+use crate::wire::frame::Encoder;
+use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
 
-/// One shard: its connections, its users' sessions, its groups. Not `Send` by use: one thread owns it.
-pub struct Shard {}
+/// One shard: its connections, its users' sessions, its groups. One thread owns it.
+pub struct Shard {
+    config: ShardConfig,
+    auth: Authenticator,
+    encoder: Encoder,
+    sessions: Slab<Session>,
+    directory: Directory,
+    audiences: Audiences,
+    rosters: Rosters,
+    outgoing: Outgoing,
+    pages: Pages,
+    gathers: Gathers,
+    cursors: Cursors,
+    wheel: Wheel,
+    effects: Effects,
+    counts: ShardCounters,
+    draining: Option<Drain>,
+    /// Answers that their lanes had no room for.
+    answers_waiting: VecDeque<(ShardId, LaneEnvelope)>,
+    /// Connections before login.
+    unauthenticated: usize,
+    /// Sessions that catch up.
+    behind: usize,
+    ephemeral_count: u64,
+    retry_at_ms: u64,
+    save_cursors_at_ms: u64,
+    /// Timers that came out; kept for its memory.
+    due: Vec<u32>,
+}
 
 /// What the shell does with a connection after a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AfterWrite {
-    /// Nothing waits any more.
+    /// Nothing waits any more. When something does again, the connection is listed as dirty.
     Drained,
-    /// More waits: write again when the socket is writable.
+    /// More waits: write again when the socket is writable. It is not listed as dirty until it has drained.
     More,
     /// The last frame is out: close the socket, then call `disconnected`.
     CloseNow,
 }
 
-#[expect(unused_variables, clippy::todo, reason = "signatures first")]
 impl Shard {
     /// A shard without connections.
     pub fn new(config: ShardConfig, auth: Authenticator) -> Shard {
-        todo!()
+        Shard {
+            auth,
+            encoder: Encoder::new(),
+            sessions: Slab::new(),
+            directory: Directory::new(),
+            audiences: Audiences::new(config.id, AUDIENCE_MEMBERSHIPS_MAX),
+            rosters: Rosters::new(SHARD_ROSTERS_MAX),
+            outgoing: Outgoing::new(&config),
+            pages: Pages::default(),
+            gathers: Gathers::default(),
+            cursors: Cursors::default(),
+            wheel: Wheel::default(),
+            effects: Effects::default(),
+            counts: ShardCounters::default(),
+            draining: None,
+            answers_waiting: VecDeque::new(),
+            unauthenticated: 0,
+            behind: 0,
+            ephemeral_count: 0,
+            retry_at_ms: 0,
+            save_cursors_at_ms: 0,
+            due: Vec::new(),
+            config,
+        }
     }
 
-    /// A socket was accepted. An error: send `encode_refusal`'s bytes if they fit the socket, and close it.
+    /// A socket was accepted. An error: send `encode_refusal`'s bytes if the socket takes them, and close it.
     pub fn accept(&mut self, now: Now) -> Result<ConnId, CloseReason> {
-        todo!()
+        self.admit()?;
+        if self.unauthenticated >= self.config.connections_unauthenticated_max {
+            self.counts.shed.connections_unauthenticated += 1;
+            self.count_close(CloseReason::Overloaded);
+            return Err(CloseReason::Overloaded);
+        }
+        let slot = self.open_slot(now);
+        self.counts.accepted_total += 1;
+        Ok(self.sessions.at(slot).map(|session| session.conn(slot)).unwrap_or_default())
     }
 
-    /// A connection comes from another shard: its login goes on here, then its unread bytes. An error as in
-    /// [`Self::accept`].
-    pub fn adopt(&mut self, now: Now, handed: HandedOver) -> Result<ConnId, CloseReason> {
-        todo!()
+    /// May there be one more connection?
+    fn admit(&mut self) -> Result<(), CloseReason> {
+        let refusal = if self.draining.is_some() {
+            CloseReason::Draining
+        } else if self.sessions.taken() >= self.config.connections_max {
+            self.counts.shed.connections += 1;
+            CloseReason::Overloaded
+        } else {
+            return Ok(());
+        };
+        self.count_close(refusal);
+        Err(refusal)
     }
 
-    /// The bytes of the frame that tells a refused connection why.
-    pub fn encode_refusal(&mut self, now: Now, reason: CloseReason) -> &[u8] {
-        todo!()
+    /// Takes a slot for a connection that has not logged in yet.
+    fn open_slot(&mut self, now: Now) -> u32 {
+        let slot = self.sessions.take();
+        let session = self.sessions.reached(slot);
+        *session = Session {
+            generation: session.generation.wrapping_add(1),
+            phase: Phase::Fresh,
+            user: session::NIL,
+            next_of_user: session::NIL,
+            heard_tick: tick_of(now.mono_ms),
+            ..Session::default()
+        };
+        self.unauthenticated += 1;
+        self.wheel.arm(slot, tick_of(now.mono_ms + u64::from(self.config.login_timeout_ms) + wheel::TICK_MS));
+        slot
     }
 
-    /// Bytes were read from the connection's socket, in whatever pieces. (A WebSocket message is unmasked in place.)
-    pub fn receive(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
-        todo!()
-    }
-
-    /// The socket is gone: the peer closed it, or the shell did. The slot is freed here and only here (but for
-    /// connections handed over). Without meaning for a connection that is gone already.
-    pub fn disconnected(&mut self, now: Now, conn: ConnId) {
-        todo!()
+    /// The slot of a connection that is still there.
+    #[inline]
+    fn slot_of(&self, conn: ConnId) -> Option<u32> {
+        let session = self.sessions.at(conn.slot)?;
+        (session.generation == conn.generation && session.phase != Phase::Free).then_some(conn.slot)
     }
 
     /// The ledger hands out, in its order.
     pub fn deliver(&mut self, now: Now, delivery: Delivery) {
-        todo!()
+        match delivery {
+            Delivery::Group { message, roster, seqs, origin } => {
+                self.deliver_group(now, &message, &roster, &seqs, origin);
+            }
+            Delivery::Direct { message, sender_seq, recipient_seq, origin } => {
+                self.deliver_direct(now, &message, sender_seq, recipient_seq, origin);
+            }
+            Delivery::Repeat { origin, msg_id, seq, sent_at_ms } => {
+                self.send_ok(now, origin, msg_id, seq, sent_at_ms, true);
+            }
+            Delivery::Refused { origin, code, retry_after_ms } => {
+                self.refuse_origin(now, origin, code, retry_after_ms);
+            }
+            Delivery::Bounced { submission, roster } => self.bounced(now, submission, roster.as_ref()),
+            Delivery::Position { origin, newest } => self.position_found(now, origin, newest),
+            Delivery::Groups { origin, groups } => {
+                if let Some(slot) = self.settle(origin) {
+                    self.reply(now, slot, |encoder| encoder.group_list(origin.request_id, &groups));
+                }
+            }
+            Delivery::Roster { group, roster } => self.roster_found(now, group, roster.as_ref()),
+            Delivery::Changed { origin, roster, announcement } => self.changed(now, origin, &roster, &announcement),
+            Delivery::Unchanged { origin, group, version } => self.group_ok(now, origin, group, version),
+        }
     }
 
     /// Another shard's core asks or answers.
     pub fn lane(&mut self, now: Now, envelope: LaneEnvelope) {
-        todo!()
+        match envelope {
+            LaneEnvelope::GroupSend { origin, sender, group, client_msg_id, body, ephemeral } => {
+                self.with_roster(now, group, RosterAsk::Send { origin, sender, client_msg_id, body, ephemeral });
+            }
+            LaneEnvelope::GroupInfo { origin, user, group } => {
+                self.with_roster(now, group, RosterAsk::Info { origin, user });
+            }
+            LaneEnvelope::Ephemeral { message, roster, origin } => {
+                self.deliver_ephemeral(now, &message, roster.as_ref(), origin);
+            }
+            LaneEnvelope::Answer { origin, answer } => self.answered(now, origin, answer),
+            LaneEnvelope::Presence { origin, users } => self.presence_asked(origin, users),
+        }
     }
 
     /// The store answers.
     pub fn stored(&mut self, now: Now, answer: StoreAnswer) {
-        todo!()
-    }
-
-    /// Call about every 20 ms: time-outs, questions to ask again, cursors once a second, a drain's progress.
-    pub fn tick(&mut self, now: Now) {
-        todo!()
-    }
-
-    /// Stop intake: new connections are refused, and over the next ticks every connection is told `Draining`,
-    /// to reconnect at a time spread over `spread_ms`, and closed when that is written.
-    pub fn drain(&mut self, now: Now, spread_ms: u32) {
-        todo!()
+        match answer {
+            StoreAnswer::Page { session, purpose, after, page } => self.page(now, session, purpose, after, &page),
+            StoreAnswer::Cursor { origin, seq } => self.cursor_found(origin, seq),
+            StoreAnswer::Unavailable { session, purpose: Some(purpose) } => {
+                self.page_unavailable(now, session, purpose);
+            }
+            StoreAnswer::Unavailable { session, purpose: None } => {
+                if let Some(slot) = self.slot_of(session.conn) {
+                    self.close(now, slot, CloseReason::StoreUnavailable);
+                }
+            }
+        }
     }
 
     /// The ledger's mailbox was full.
     pub fn refused_submission(&mut self, now: Now, submission: Submission) {
-        todo!()
+        self.counts.shed.submissions += 1;
+        let origin = match submission {
+            Submission::Roster { group, .. } => return self.roster_refused(now, group),
+            Submission::Position { origin, .. } => {
+                if let Some(slot) = self.slot_of(origin.session.conn) {
+                    self.close(now, slot, CloseReason::Overloaded);
+                }
+                return;
+            }
+            Submission::Direct(submission) => submission.origin,
+            Submission::Group(submission) => submission.origin,
+            Submission::Change(submission) => submission.origin,
+            Submission::Groups { origin, .. } => origin,
+        };
+        let answer = LaneAnswer::Refused { code: ErrorCode::RetryLater, retry_after_ms: RETRY_AFTER_MS };
+        self.answer_anywhere(now, origin, answer);
     }
 
     /// The lane to `shard` was full.
     pub fn refused_lane(&mut self, now: Now, shard: ShardId, envelope: LaneEnvelope) {
-        todo!()
+        self.counts.shed.lanes += 1;
+        match envelope {
+            LaneEnvelope::GroupSend { origin, .. } | LaneEnvelope::GroupInfo { origin, .. } => {
+                self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
+            }
+            LaneEnvelope::Ephemeral { .. } => self.counts.shed.ephemeral += 1,
+            LaneEnvelope::Presence { origin, .. } => self.presence_refused(now, origin),
+            answer @ LaneEnvelope::Answer { .. } if self.answers_waiting.len() < LANE_ANSWERS_WAITING_MAX => {
+                self.answers_waiting.push_back((shard, answer));
+            }
+            LaneEnvelope::Answer { .. } => self.counts.shed.lane_answers += 1,
+        }
+    }
+
+    /// Sends the answers again that their lanes had no room for.
+    fn retry_answers(&mut self) {
+        self.effects.lanes.append(&mut self.answers_waiting);
     }
 
     /// The store's mailbox was full.
     pub fn refused_ask(&mut self, now: Now, ask: StoreAsk) {
-        todo!()
+        self.counts.shed.store_asks += 1;
+        match ask {
+            StoreAsk::Page { session, purpose, .. } => self.page_unavailable(now, session, purpose),
+            StoreAsk::Cursor { origin, .. } => {
+                if let Some(slot) = self.slot_of(origin.session.conn) {
+                    self.close(now, slot, CloseReason::Overloaded);
+                }
+            }
+            StoreAsk::SaveCursors(cursors) => self.keep_cursors(cursors),
+        }
     }
 
     /// What is to be done; drain it.
     pub fn effects(&mut self) -> &mut Effects {
-        todo!()
+        &mut self.effects
     }
 
-    /// Whether to read from the connection's socket now. False: it does not read its replies, its login is
-    /// being looked up, or it is being closed. When it becomes true again it is listed in `Effects::resumed`.
+    /// Whether to read from the connection's socket now. False: it does not read its replies, its login is being
+    /// looked up, or it is being closed. When it becomes true again it is listed in `Effects::resumed`.
     pub fn wants_read(&self, conn: ConnId) -> bool {
-        todo!()
+        let session = self.slot_of(conn).and_then(|slot| self.sessions.at(slot));
+        session.is_some_and(|session| !session.flags.has(Flags::PAUSED))
     }
 
     /// What waits for the connection; `None`: nothing.
     pub fn outbox(&mut self, conn: ConnId) -> Option<&mut Outbox> {
-        todo!()
+        let slot = self.slot_of(conn)?;
+        self.sessions.at_mut(slot)?.outbox.as_deref_mut()
     }
 
     /// So many bytes of the connection's outbox were written; 0 when the socket took none.
     pub fn written(&mut self, now: Now, conn: ConnId, bytes: usize) -> AfterWrite {
-        todo!()
+        let Some(slot) = self.slot_of(conn) else { return AfterWrite::Drained };
+        let Some(session) = self.sessions.at_mut(slot) else { return AfterWrite::Drained };
+        let before = session.outbox_len();
+        self.outgoing.consume(session, bytes, now.mono_ms);
+        self.counts.bytes_out_total += (before - session.outbox_len()) as u64;
+        if session.phase == Phase::Closing {
+            let drained = session.outbox.is_none();
+            return if drained { AfterWrite::CloseNow } else { AfterWrite::More };
+        }
+        if session.phase == Phase::Behind {
+            self.want_page(slot);
+        }
+        self.resume(now, slot);
+        if self.outbox(conn).is_some() {
+            self.watch_for_stall(slot);
+            AfterWrite::More
+        } else {
+            AfterWrite::Drained
+        }
     }
 
     /// Plain integers as of now.
     pub fn counters(&self) -> ShardCounters {
-        todo!()
+        ShardCounters {
+            connections: self.sessions.taken() as u64,
+            connections_unauthenticated: self.unauthenticated as u64,
+            sessions: self.directory.sessions_count as u64,
+            users: self.directory.online_count as u64,
+            sessions_behind: self.behind as u64,
+            outbox_bytes: self.outgoing.waiting_bytes as u64,
+            audience_memberships: self.audiences.memberships_count() as u64,
+            rosters: self.rosters.count() as u64,
+            ..self.counts.clone()
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Pages: how a session that is behind gets what it has missed, and how Sync reads history.
+//!
+//! Part of the shard's core. What always holds: a session has at most one catch-up page on its way, and asks for
+//! one only while its outbox has room for it; the shard has at most `PAGES_IN_FLIGHT_MAX`, and those who wait
+//! take turns; rows go out in order, from the one after the cursor; a session is live again when its cursor is
+//! the newest row, and not before.
+
+use std::collections::VecDeque;
+
+use super::Shard;
+use super::event::{Page, PagePurpose, StoreAsk};
+use super::session::{Flags, Phase};
+use crate::clock::Now;
+use crate::ids::{ConnId, Origin, Seq, SessionRef};
+use crate::limits::{
+    BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, SYNCS_WAITING_MAX,
+};
+use crate::wire::generated::ringway::wire::ErrorCode;
+
+/// Bytes a full page takes in an outbox.
+const PAGE_OUTBOX_BYTES: usize = PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160;
+
+/// Who waits for a page.
+#[derive(Debug, Default)]
+pub(super) struct Pages {
+    /// In turn.
+    waiting: VecDeque<Want>,
+    /// Of these, Syncs.
+    syncs_waiting: usize,
+    /// Asked of the store and not answered.
+    in_flight: usize,
+    /// Asked without success, or no room in the shard: again later.
+    later: Vec<ConnId>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Want {
+    CatchUp(ConnId),
+    Sync { conn: ConnId, request_id: u32, after: Seq, rows_max: u16 },
+}
+
+impl Shard {
+    /// A session is behind: queues it for a page if its outbox has room for one.
+    pub(super) fn want_page(&mut self, slot: u32) {
+        let room = self.config.outbox_bytes_max.saturating_sub(PAGE_OUTBOX_BYTES);
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let busy = session.flags.has(Flags::PAGE_ASKED) || session.flags.has(Flags::PAGE_QUEUED);
+        if session.phase != Phase::Behind || busy || session.outbox_len() > room {
+            return;
+        }
+        session.flags.set(Flags::PAGE_QUEUED);
+        self.pages.waiting.push_back(Want::CatchUp(session.conn(slot)));
+        self.ask_pages();
+    }
+
+    /// The same, but not before a little later.
+    pub(super) fn retry_page(&mut self, slot: u32) {
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        if session.phase == Phase::Behind && !session.flags.has(Flags::PAGE_QUEUED) {
+            session.flags.set(Flags::PAGE_QUEUED);
+            self.pages.later.push(session.conn(slot));
+        }
+    }
+
+    /// Later has come.
+    pub(super) fn retry_pages(&mut self) {
+        for conn in std::mem::take(&mut self.pages.later) {
+            let Some(slot) = self.slot_of(conn) else { continue };
+            if let Some(session) = self.sessions.at_mut(slot) {
+                session.flags.clear(Flags::PAGE_QUEUED);
+            }
+            self.want_page(slot);
+        }
+        self.ask_pages();
+    }
+
+    /// A client asks for history. False: too many wait.
+    pub(super) fn want_sync(&mut self, slot: u32, request_id: u32, after: Seq, rows_max: u16) -> bool {
+        if self.pages.syncs_waiting >= SYNCS_WAITING_MAX {
+            return false;
+        }
+        let Some(session) = self.sessions.at(slot) else { return false };
+        self.pages.syncs_waiting += 1;
+        self.pages.waiting.push_back(Want::Sync { conn: session.conn(slot), request_id, after, rows_max });
+        self.ask_pages();
+        true
+    }
+
+    /// Asks the store for the next ones in turn.
+    fn ask_pages(&mut self) {
+        while self.pages.in_flight < PAGES_IN_FLIGHT_MAX {
+            let Some(want) = self.pages.waiting.pop_front() else { return };
+            let ask = match want {
+                Want::CatchUp(conn) => self.catch_up_ask(conn),
+                Want::Sync { conn, request_id, after, rows_max } => {
+                    self.pages.syncs_waiting -= 1;
+                    self.page_ask(conn, PagePurpose::Sync(request_id), Some(after), rows_max)
+                }
+            };
+            if let Some(ask) = ask {
+                self.pages.in_flight += 1;
+                self.effects.asks.push_back(ask);
+            }
+        }
+    }
+
+    fn catch_up_ask(&mut self, conn: ConnId) -> Option<StoreAsk> {
+        let slot = self.slot_of(conn)?;
+        let has_room = self.outgoing.shard_has_room(PAGE_OUTBOX_BYTES);
+        let session = self.sessions.at_mut(slot)?;
+        session.flags.clear(Flags::PAGE_QUEUED);
+        if session.phase != Phase::Behind {
+            return None;
+        }
+        if !has_room {
+            self.retry_page(slot);
+            return None;
+        }
+        session.flags.set(Flags::PAGE_ASKED);
+        self.page_ask(conn, PagePurpose::CatchUp, None, PAGE_ROWS_MAX as u16)
+    }
+
+    fn page_ask(&self, conn: ConnId, purpose: PagePurpose, after: Option<Seq>, rows_max: u16) -> Option<StoreAsk> {
+        let session = self.sessions.at(self.slot_of(conn)?)?;
+        let user = self.directory.at(session.user)?.id;
+        let after = after.unwrap_or(session.cursor);
+        Some(StoreAsk::Page { session: self.config.session_ref(conn), purpose, user, after, rows_max })
+    }
+
+    /// The store answers.
+    pub(super) fn page(&mut self, now: Now, session: SessionRef, purpose: PagePurpose, after: Seq, page: &Page) {
+        self.pages.in_flight = self.pages.in_flight.saturating_sub(1);
+        match purpose {
+            PagePurpose::CatchUp => self.catch_up_page(now, session.conn, page),
+            PagePurpose::Sync(request_id) => self.sync_page(now, Origin { session, request_id }, after, page),
+        }
+        self.ask_pages();
+    }
+
+    fn catch_up_page(&mut self, now: Now, conn: ConnId, page: &Page) {
+        let Some(slot) = self.slot_of(conn) else { return };
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        session.flags.clear(Flags::PAGE_ASKED);
+        if session.phase != Phase::Behind {
+            return;
+        }
+        let before = session.cursor;
+        if let Some(gap_to) = page.gap_to.filter(|gap_to| *gap_to > before) {
+            let frame = self.encoder.gap(before.next(), gap_to);
+            if self.outgoing.has_room(session, frame.len()) {
+                self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
+                session.cursor = gap_to;
+                session.newest = session.newest.max(gap_to);
+                self.counts.gaps_total += 1;
+            }
+        }
+        for (seq, message) in page.rows.iter().filter(|(seq, _)| *seq > before) {
+            // A row that is not the next one would leave a hole: the rest is asked for again.
+            let fits = self.outgoing.has_room(session, message.push.bytes().len());
+            if *seq <= session.cursor {
+                continue;
+            }
+            if *seq != session.cursor.next() || !fits {
+                break;
+            }
+            self.outgoing.push(session, slot, message, *seq, now.mono_ms, &mut self.effects.dirty);
+            session.cursor = *seq;
+            self.counts.pushes_caught_up_total += 1;
+        }
+        session.newest = session.newest.max(session.cursor);
+        let progressed = session.cursor > before;
+        let drains = session.outbox.is_some();
+        self.catch_up_done(slot);
+        if progressed {
+            self.want_page(slot);
+        }
+        if !progressed || !drains {
+            self.retry_page(slot);
+        }
+    }
+
+    /// A session that has everything is live again.
+    pub(super) fn catch_up_done(&mut self, slot: u32) {
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        if session.phase == Phase::Behind && session.cursor >= session.newest {
+            session.phase = Phase::Live;
+            self.behind -= 1;
+        }
+    }
+
+    fn sync_page(&mut self, now: Now, origin: Origin, after: Seq, page: &Page) {
+        let Some(slot) = self.settle(origin) else { return };
+        let Some(session) = self.sessions.at(slot) else { return };
+        if self.outgoing.is_over_cap(session) {
+            self.counts.shed.syncs += 1;
+            self.refuse(now, slot, origin.request_id, ErrorCode::RetryLater, RETRY_AFTER_MS);
+            return;
+        }
+        let through = page.rows.last().map(|(seq, _)| *seq).max(page.gap_to).unwrap_or(after);
+        let end = through >= session.newest;
+        self.reply(now, slot, |encoder| encoder.sync_page(origin.request_id, page, through, end));
+    }
+
+    /// The store had no room for the question, or cannot be read now.
+    pub(super) fn page_unavailable(&mut self, now: Now, session: SessionRef, purpose: PagePurpose) {
+        self.pages.in_flight = self.pages.in_flight.saturating_sub(1);
+        match purpose {
+            PagePurpose::CatchUp => {
+                let Some(slot) = self.slot_of(session.conn) else { return };
+                if let Some(session) = self.sessions.at_mut(slot) {
+                    session.flags.clear(Flags::PAGE_ASKED);
+                }
+                self.retry_page(slot);
+            }
+            PagePurpose::Sync(request_id) => {
+                self.counts.shed.syncs += 1;
+                self.refuse_origin(now, Origin { session, request_id }, ErrorCode::RetryLater, RETRY_AFTER_MS);
+            }
+        }
+    }
+}

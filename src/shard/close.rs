@@ -1,0 +1,180 @@
+//! The end of a connection: every one has a reason, told to the peer where it can still hear it.
+//!
+//! Part of the shard's core. What always holds: a closing session is in no directory and no audience; its slot is
+//! freed when the shell says that the socket is gone; a peer that does not take its last frame is cut.
+
+use super::Shard;
+use super::session::{Flags, NIL, Phase};
+use super::wheel::tick_of;
+use crate::clock::Now;
+use crate::ids::ConnId;
+use crate::limits::CLOSING_TIMEOUT_MS;
+use crate::wire::generated::ringway::wire::CloseReason;
+use crate::wire::websocket::{self, close_code};
+
+/// What the peer is told, and after how many milliseconds it may reconnect; `None`: not by itself.
+fn told(reason: CloseReason) -> (&'static str, Option<u32>) {
+    match reason {
+        CloseReason::BadFrame => ("the frame is not valid", None),
+        CloseReason::FrameTooLarge => ("the frame is larger than allowed", None),
+        CloseReason::UnknownRequest => ("this request type is not known", None),
+        CloseReason::NotLoggedIn => ("the first frame must be Login", None),
+        CloseReason::LoginTimeout => ("no complete login came in time", Some(1_000)),
+        CloseReason::TokenInvalid => ("the token is not accepted", None),
+        CloseReason::TokenExpired => ("the token has expired: log in with a new one", None),
+        CloseReason::SeqAhead => ("last_seq is above this user's newest: it belongs to another gateway", None),
+        CloseReason::HeartbeatTimeout => ("nothing was received for two and a half heartbeat intervals", Some(0)),
+        CloseReason::SlowReader => ("nothing could be written for too long", Some(1_000)),
+        CloseReason::Replaced => ("the same device logged in again", None),
+        CloseReason::DeviceLimit => ("more devices than this gateway allows", None),
+        CloseReason::LoggedOut => ("logged out", None),
+        CloseReason::Draining => ("the gateway stops", Some(1_000)),
+        CloseReason::Overloaded => ("a limit of the gateway is reached", Some(2_000)),
+        CloseReason::NotRingway => ("this port speaks the Ringway protocol", None),
+        CloseReason::StoreUnavailable => ("the store cannot be read now", Some(2_000)),
+        _ => ("closed", None),
+    }
+}
+
+impl Shard {
+    /// The bytes of the frame that tells a refused connection why.
+    pub fn encode_refusal(&mut self, now: Now, reason: CloseReason) -> &[u8] {
+        let (text, reconnect_after_ms) = told(reason);
+        self.encoder.closing(reason, text, reconnect_after_ms, now.unix_ms)
+    }
+
+    /// Closes with the reason's own words.
+    pub(super) fn close(&mut self, now: Now, slot: u32, reason: CloseReason) {
+        let (text, reconnect_after_ms) = told(reason);
+        self.close_telling(now, slot, reason, text, reconnect_after_ms);
+    }
+
+    /// Closes with better words.
+    pub(super) fn close_saying(&mut self, now: Now, slot: u32, reason: CloseReason, text: &str) {
+        self.close_telling(now, slot, reason, text, told(reason).1);
+    }
+
+    /// Sends Closing behind what waits already, and closes when that is out.
+    pub(super) fn close_telling(
+        &mut self,
+        now: Now,
+        slot: u32,
+        reason: CloseReason,
+        text: &str,
+        reconnect_after_ms: Option<u32>,
+    ) {
+        if !self.begin_closing(now, slot, reason) {
+            return;
+        }
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let frame = self.encoder.closing(reason, text, reconnect_after_ms, now.unix_ms);
+        self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
+        self.websocket_close(now, slot);
+    }
+
+    /// The same with bytes instead of a frame: an HTTP response, or nothing.
+    pub(super) fn close_with_bytes(&mut self, now: Now, slot: u32, reason: CloseReason, bytes: &[u8]) {
+        if !self.begin_closing(now, slot, reason) {
+            return;
+        }
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        self.outgoing.raw(session, slot, bytes, now.mono_ms, &mut self.effects.dirty);
+        self.websocket_close(now, slot);
+        self.cut_if_silent(slot);
+    }
+
+    fn websocket_close(&mut self, now: Now, slot: u32) {
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        if session.flags.has(Flags::WEBSOCKET) {
+            let mut bytes = Vec::new();
+            websocket::close(close_code::NORMAL, &mut bytes);
+            self.outgoing.raw(session, slot, &bytes, now.mono_ms, &mut self.effects.dirty);
+        }
+    }
+
+    /// With nothing to write, no write will say that it is time to close.
+    fn cut_if_silent(&mut self, slot: u32) {
+        if self.sessions.at(slot).is_some_and(|session| session.outbox.is_none()) {
+            self.cut(slot);
+        }
+    }
+
+    /// The peer does not read: its memory is freed at once, and nothing more is written.
+    pub(super) fn evict(&mut self, now: Now, slot: u32) {
+        if !self.begin_closing(now, slot, CloseReason::SlowReader) {
+            return;
+        }
+        if let Some(session) = self.sessions.at_mut(slot) {
+            self.outgoing.discard(session);
+        }
+        self.cut(slot);
+    }
+
+    /// Lists the connection among those the shell closes at once.
+    pub(super) fn cut(&mut self, slot: u32) {
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        if !session.flags.has(Flags::CUT) {
+            session.flags.set(Flags::CUT);
+            self.effects.cuts.push(session.conn(slot));
+        }
+    }
+
+    /// Takes the session out of everything; false: it was closing already.
+    fn begin_closing(&mut self, now: Now, slot: u32, reason: CloseReason) -> bool {
+        if self.sessions.at(slot).is_none_or(|session| matches!(session.phase, Phase::Free | Phase::Closing)) {
+            return false;
+        }
+        self.count_close(reason);
+        self.deregister(slot);
+        let Some(session) = self.sessions.at_mut(slot) else { return false };
+        session.phase = Phase::Closing;
+        session.intake = None;
+        session.heard_tick = tick_of(now.mono_ms);
+        session.flags.set(Flags::PAUSED);
+        self.wheel.arm(slot, tick_of(now.mono_ms + CLOSING_TIMEOUT_MS));
+        true
+    }
+
+    pub(super) fn count_close(&mut self, reason: CloseReason) {
+        if let Some(count) = self.counts.closes_total.get_mut(usize::from(reason.0)) {
+            *count += 1;
+        }
+    }
+
+    /// Leaves directory and audiences, if it was registered.
+    fn deregister(&mut self, slot: u32) {
+        let Some(session) = self.sessions.at(slot) else { return };
+        if session.phase == Phase::Behind {
+            self.behind -= 1;
+        }
+        if session.user == NIL {
+            self.unauthenticated -= 1;
+            return;
+        }
+        let user = session.user;
+        self.audiences.left(user, slot, &self.directory);
+        self.directory.leave(slot, &mut self.sessions);
+        self.directory.release(user);
+    }
+
+    /// The socket is gone: the peer closed it, or the shell did. The slot is freed here and only here (but for
+    /// connections handed over). Without meaning for a connection that is gone already.
+    pub fn disconnected(&mut self, _now: Now, conn: ConnId) {
+        let Some(slot) = self.slot_of(conn) else { return };
+        if self.sessions.at(slot).is_some_and(|session| session.phase != Phase::Closing) {
+            self.count_close(CloseReason::PeerClosed);
+            self.deregister(slot);
+        }
+        self.free(slot);
+    }
+
+    /// Gives the slot back, with everything it holds. The generation stays, for the next one.
+    pub(super) fn free(&mut self, slot: u32) {
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        self.outgoing.discard(session);
+        session.intake = None;
+        session.phase = Phase::Free;
+        self.wheel.cancel(slot);
+        self.sessions.give_back(slot);
+    }
+}

@@ -1,0 +1,299 @@
+//! The groups that live on this shard: their rosters, and the way of a group message to the ledger.
+//!
+//! Part of the shard's core. What always holds: the ledger is the authority on rosters, and this cache follows
+//! it in its order; a message is submitted only with a roster in which its sender is a member; one that bounces
+//! is checked again against the newer roster. Above `SHARD_ROSTERS_MAX` the longest unused rosters go (second
+//! chance), and are asked for again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Shard;
+use super::event::{GroupAnnouncement, GroupSubmission, LaneAnswer, LaneEnvelope, Submission};
+use super::index::Index;
+use super::slab::Slab;
+use crate::clock::{MSG_ID_EPOCH_MS, Now};
+use crate::ids::{ClientMsgId, Conversation, GroupId, MsgId, Origin, RosterVersion, UserId};
+use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTERS_ASKED_MAX};
+use crate::message::{Message, Roster};
+use crate::wire::frame::PushFrame;
+use crate::wire::generated::ringway::wire::ErrorCode;
+
+/// What waits for its group's roster.
+#[derive(Debug)]
+pub(super) enum RosterAsk {
+    Send { origin: Origin, sender: UserId, client_msg_id: ClientMsgId, body: Arc<[u8]>, ephemeral: bool },
+    Info { origin: Origin, user: UserId },
+}
+
+impl RosterAsk {
+    fn origin(&self) -> Origin {
+        match self {
+            RosterAsk::Send { origin, .. } | RosterAsk::Info { origin, .. } => *origin,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Cached {
+    /// `None`: the slot is not in use.
+    roster: Option<Arc<Roster>>,
+    used_lately: bool,
+}
+
+impl Cached {
+    fn id(&self) -> u64 {
+        self.roster.as_ref().map_or(0, |roster| roster.group.0)
+    }
+}
+
+/// Rosters of groups that live here, and what waits for those that are not here.
+#[derive(Debug)]
+pub(super) struct Rosters {
+    index: Index,
+    cached: Slab<Cached>,
+    rosters_max: usize,
+    hand: u32,
+    asked: BTreeMap<GroupId, Vec<RosterAsk>>,
+}
+
+impl Rosters {
+    pub(super) fn new(rosters_max: usize) -> Self {
+        Rosters { index: Index::new(), cached: Slab::new(), rosters_max, hand: 0, asked: BTreeMap::new() }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.cached.taken()
+    }
+
+    fn find(&self, group: GroupId) -> Option<u32> {
+        self.index.find(group.0, |slot| self.cached.at(slot).map_or(0, Cached::id))
+    }
+
+    fn get(&mut self, group: GroupId) -> Option<Arc<Roster>> {
+        let slot = self.find(group)?;
+        let cached = self.cached.at_mut(slot)?;
+        cached.used_lately = true;
+        cached.roster.clone()
+    }
+
+    /// The ledger's roster: kept if it is newer than what is here.
+    fn put(&mut self, roster: &Arc<Roster>) {
+        if let Some(slot) = self.find(roster.group) {
+            if let Some(current) = self.cached.at_mut(slot).and_then(|cached| cached.roster.as_mut())
+                && current.version < roster.version
+            {
+                *current = Arc::clone(roster);
+            }
+            return;
+        }
+        while self.count() >= self.rosters_max && self.evict_one() {}
+        let slot = self.cached.take();
+        *self.cached.reached(slot) = Cached { roster: Some(Arc::clone(roster)), used_lately: true };
+        let cached = &self.cached;
+        self.index.insert(roster.group.0, slot, |slot| cached.at(slot).map_or(0, Cached::id));
+    }
+
+    fn remove(&mut self, group: GroupId) {
+        let Some(slot) = self.find(group) else { return };
+        let cached = &self.cached;
+        self.index.remove(group.0, |slot| cached.at(slot).map_or(0, Cached::id));
+        self.cached.reached(slot).roster = None;
+        self.cached.give_back(slot);
+    }
+
+    fn evict_one(&mut self) -> bool {
+        for _ in 0..2 * self.cached.high() {
+            let at = self.hand;
+            self.hand = (self.hand + 1) % self.cached.high().max(1);
+            let Some(cached) = self.cached.at_mut(at) else { continue };
+            if let Some(group) = cached.roster.as_ref().map(|roster| roster.group)
+                && !std::mem::take(&mut cached.used_lately)
+            {
+                self.remove(group);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Shard {
+    /// Something that needs the roster of a group that lives here.
+    pub(super) fn with_roster(&mut self, now: Now, group: GroupId, ask: RosterAsk) {
+        if let Some(roster) = self.rosters.get(group) {
+            return self.roster_ask(now, &roster, ask);
+        }
+        let is_asked = self.rosters.asked.contains_key(&group);
+        if !is_asked && self.rosters.asked.len() >= ROSTERS_ASKED_MAX {
+            self.counts.shed.roster_waiters += 1;
+            return self.refuse_anywhere(now, ask.origin(), ErrorCode::RetryLater, RETRY_AFTER_MS);
+        }
+        let waiters = self.rosters.asked.entry(group).or_default();
+        if waiters.len() >= ROSTER_WAITERS_MAX {
+            self.counts.shed.roster_waiters += 1;
+            return self.refuse_anywhere(now, ask.origin(), ErrorCode::RetryLater, RETRY_AFTER_MS);
+        }
+        waiters.push(ask);
+        if !is_asked {
+            self.effects.submissions.push_back(Submission::Roster { shard: self.config.id, group });
+        }
+    }
+
+    /// The ledger's answer to a roster asked for.
+    pub(super) fn roster_found(&mut self, now: Now, group: GroupId, roster: Option<&Arc<Roster>>) {
+        if let Some(roster) = roster {
+            self.rosters.put(roster);
+        }
+        let current = self.rosters.get(group);
+        for ask in self.rosters.asked.remove(&group).unwrap_or_default() {
+            match &current {
+                Some(roster) => self.roster_ask(now, roster, ask),
+                None => self.refuse_anywhere(now, ask.origin(), ErrorCode::UnknownGroup, 0),
+            }
+        }
+    }
+
+    /// The ledger's mailbox had no room for the question.
+    pub(super) fn roster_refused(&mut self, now: Now, group: GroupId) {
+        for ask in self.rosters.asked.remove(&group).unwrap_or_default() {
+            self.refuse_anywhere(now, ask.origin(), ErrorCode::RetryLater, RETRY_AFTER_MS);
+        }
+    }
+
+    fn roster_ask(&mut self, now: Now, roster: &Arc<Roster>, ask: RosterAsk) {
+        match ask {
+            RosterAsk::Info { origin, user } if roster.position(user).is_some() => {
+                self.answer_anywhere(now, origin, LaneAnswer::Members(Arc::clone(roster)));
+            }
+            RosterAsk::Send { origin, sender, client_msg_id, body, ephemeral } if roster.position(sender).is_some() => {
+                if ephemeral {
+                    return self.fan_out_ephemeral(now, origin, sender, roster, &body);
+                }
+                let roster = Arc::clone(roster);
+                let submission = GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 };
+                self.effects.submissions.push_back(Submission::Group(submission));
+            }
+            RosterAsk::Info { origin, .. } | RosterAsk::Send { origin, .. } => {
+                self.refuse_anywhere(now, origin, ErrorCode::NotAMember, 0);
+            }
+        }
+    }
+
+    /// The ledger has a newer roster than a submission carried.
+    pub(super) fn bounced(&mut self, now: Now, mut submission: GroupSubmission, roster: Option<&Arc<Roster>>) {
+        let group = submission.roster.group;
+        let Some(roster) = roster else {
+            self.rosters.remove(group);
+            return self.refuse_anywhere(now, submission.origin, ErrorCode::UnknownGroup, 0);
+        };
+        self.rosters.put(roster);
+        // The cache may be newer still: a change can come between the bounce and now.
+        let current = self.rosters.get(group).unwrap_or_else(|| Arc::clone(roster));
+        if current.position(submission.sender).is_none() {
+            return self.refuse_anywhere(now, submission.origin, ErrorCode::NotAMember, 0);
+        }
+        if submission.bounces >= ROSTER_BOUNCES_MAX {
+            self.counts.shed.roster_bounces += 1;
+            return self.refuse_anywhere(now, submission.origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
+        }
+        submission.bounces += 1;
+        submission.roster = current;
+        self.effects.submissions.push_back(Submission::Group(submission));
+    }
+
+    /// A durable change: the group's home swaps its roster, the asker is answered, those concerned are told.
+    pub(super) fn changed(&mut self, now: Now, origin: Origin, roster: &Arc<Roster>, what: &GroupAnnouncement) {
+        if roster.group.home(self.config.shards) == self.config.id {
+            if roster.members().is_empty() {
+                self.rosters.remove(roster.group);
+            } else if self.rosters.find(roster.group).is_some() {
+                self.rosters.put(roster);
+            }
+        }
+        self.group_ok(now, origin, roster.group, roster.version);
+        let members = roster.members().get(roster.range(self.config.id)).unwrap_or_default();
+        for member in members {
+            self.announce(now, member.user, roster, what);
+        }
+        // Those who are members no more.
+        let is_ours = |user: &&UserId| user.home(self.config.shards) == self.config.id;
+        let gone: Vec<UserId> =
+            what.users.iter().filter(is_ours).filter(|user| roster.position(**user).is_none()).copied().collect();
+        for user in gone {
+            self.announce(now, user, roster, what);
+        }
+    }
+
+    /// Answers a change.
+    pub(super) fn group_ok(&mut self, now: Now, origin: Origin, group: GroupId, version: RosterVersion) {
+        if let Some(slot) = self.settle(origin) {
+            self.reply(now, slot, |encoder| encoder.group_ok(origin.request_id, group, version));
+        }
+    }
+
+    /// Tells a user's sessions of a change, where there is room: what they miss, GroupInfo tells.
+    fn announce(&mut self, now: Now, user: UserId, roster: &Roster, what: &GroupAnnouncement) {
+        let mut slot = self.directory.first_session(user);
+        while let Some(session) = self.sessions.at_mut(slot) {
+            let next = session.next_of_user;
+            if session.phase.is_open() {
+                let frame = self.encoder.group_changed(roster.group, roster.version, what);
+                if self.outgoing.has_room(session, frame.len()) {
+                    self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
+                } else {
+                    self.counts.shed.announcements += 1;
+                }
+            }
+            slot = next;
+        }
+    }
+
+    /// To every shard with members, then the sender's answer.
+    fn fan_out_ephemeral(&mut self, now: Now, origin: Origin, sender: UserId, roster: &Arc<Roster>, body: &[u8]) {
+        let message = self.ephemeral_message(now, sender, Conversation::Group(roster.group), body);
+        let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
+        for shard in roster.shards() {
+            let message = Arc::clone(&message);
+            if shard == self.config.id {
+                self.deliver_ephemeral(now, &message, Some(roster), origin);
+            } else {
+                let envelope = LaneEnvelope::Ephemeral { message, roster: Some(Arc::clone(roster)), origin };
+                self.effects.lanes.push_back((shard, envelope));
+            }
+        }
+        self.answer_anywhere(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
+    }
+
+    /// An ephemeral message is numbered by the shard that makes it: its time, the shard in the place of the node
+    /// (counted down from the highest, away from the nodes), and a counter. Nobody looks such a number up.
+    pub(super) fn ephemeral_message(
+        &mut self,
+        now: Now,
+        sender: UserId,
+        to: Conversation,
+        body: &[u8],
+    ) -> Arc<Message> {
+        self.ephemeral_count = self.ephemeral_count.wrapping_add(1);
+        let node = 0x3FF - (u64::from(self.config.id.0) & 0x3FF);
+        let ms = now.unix_ms.saturating_sub(MSG_ID_EPOCH_MS);
+        let msg_id = MsgId(ms << 22 | node << 12 | (self.ephemeral_count & 0xFFF));
+        let sent_at_ms = now.unix_ms;
+        let client_msg_id = ClientMsgId::default();
+        let push = PushFrame::encode(msg_id, sender, to, sent_at_ms, body);
+        Arc::new(Message { msg_id, sender, to, client_msg_id, sent_at_ms, push })
+    }
+
+    /// Answers a session wherever it is.
+    pub(super) fn answer_anywhere(&mut self, now: Now, origin: Origin, answer: LaneAnswer) {
+        if origin.session.shard == self.config.id {
+            self.answered(now, origin, answer);
+        } else {
+            self.effects.lanes.push_back((origin.session.shard, LaneEnvelope::Answer { origin, answer }));
+        }
+    }
+
+    fn refuse_anywhere(&mut self, now: Now, origin: Origin, code: ErrorCode, retry_after_ms: u32) {
+        self.answer_anywhere(now, origin, LaneAnswer::Refused { code, retry_after_ms });
+    }
+}

@@ -1,0 +1,216 @@
+//! From a token to a session: verify, hand over or register, learn the cursor and the user's newest row, go live.
+//!
+//! Part of the shard's core. What always holds: the session is registered before the ledger is asked, and the
+//! answer comes in order with deliveries, so every row above the answer reaches the session; nothing is sent
+//! before `LoginOk`.
+
+use super::Shard;
+use super::config::DevicePolicy;
+use super::directory::SessionsOf;
+use super::event::{HandedOver, StoreAsk, Submission, Transport};
+use super::receive::Flow;
+use super::session::{Flags, Phase};
+use super::wheel::tick_of;
+use crate::auth::AuthError;
+use crate::clock::Now;
+use crate::ids::{ConnId, DeviceId, Origin, Seq, UserId};
+use crate::wire::generated::ringway::wire::CloseReason;
+use crate::wire::websocket::Messages;
+
+/// What a verified login says.
+struct Login {
+    request_id: u32,
+    user: UserId,
+    device: DeviceId,
+    expires_at_s: u64,
+    last_seq: Option<Seq>,
+}
+
+impl Shard {
+    /// The first request of a connection.
+    #[expect(clippy::too_many_arguments, reason = "the frame's fields, and where it came from")]
+    pub(super) fn login(
+        &mut self,
+        now: Now,
+        slot: u32,
+        request_id: u32,
+        token: &str,
+        device: DeviceId,
+        last_seq: Option<Seq>,
+        rest: &[u8],
+    ) -> Flow {
+        let refusal = match self.auth.verify(token, now.unix_ms / 1000) {
+            Ok(claims) if claims.device.is_none_or(|claimed| claimed == device) => {
+                let login =
+                    Login { request_id, user: claims.user, device, expires_at_s: claims.expires_at_s, last_seq };
+                if claims.user.home(self.config.shards) != self.config.id {
+                    self.hand_over(slot, &login, rest);
+                    return Flow::Gone;
+                }
+                self.register(now, slot, &login);
+                return Flow::Continue;
+            }
+            Ok(_) => {
+                self.close_saying(now, slot, CloseReason::TokenInvalid, "the token is for another device");
+                return Flow::Gone;
+            }
+            Err(error @ AuthError::Invalid) => (CloseReason::TokenInvalid, error),
+            Err(error @ AuthError::Expired) => (CloseReason::TokenExpired, error),
+        };
+        self.close_saying(now, slot, refusal.0, &refusal.1.to_string());
+        Flow::Gone
+    }
+
+    /// The user lives on another shard: its connection goes there, with all that was read and not written.
+    fn hand_over(&mut self, slot: u32, login: &Login, rest: &[u8]) {
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let conn = session.conn(slot);
+        let transport = if session.flags.has(Flags::WEBSOCKET) { Transport::WebSocket } else { Transport::Tcp };
+        let handed = HandedOver {
+            request_id: login.request_id,
+            user: login.user,
+            device: login.device,
+            expires_at_s: login.expires_at_s,
+            last_seq: login.last_seq,
+            transport,
+            unread: rest.to_vec(),
+            unsent: session.outbox.as_ref().map(|outbox| outbox.to_vec()).unwrap_or_default(),
+        };
+        self.effects.handovers.push((conn, login.user.home(self.config.shards), handed));
+        self.counts.handed_over_total += 1;
+        self.unauthenticated -= 1;
+        self.free(slot);
+    }
+
+    /// A connection comes from another shard: its login goes on here, then its unread bytes. An error as in
+    /// [`Self::accept`].
+    pub fn adopt(&mut self, now: Now, handed: HandedOver) -> Result<ConnId, CloseReason> {
+        self.admit()?;
+        let slot = self.open_slot(now);
+        self.counts.adopted_total += 1;
+        let Some(session) = self.sessions.at_mut(slot) else { return Err(CloseReason::Overloaded) };
+        let conn = session.conn(slot);
+        session.flags.set(Flags::TRANSPORT_KNOWN);
+        let mut messages = None;
+        if handed.transport == Transport::WebSocket {
+            session.flags.set(Flags::WEBSOCKET);
+            messages = Some(Messages::default());
+        }
+        self.outgoing.raw(session, slot, &handed.unsent, now.mono_ms, &mut self.effects.dirty);
+        if messages.is_some() || !handed.unread.is_empty() {
+            let intake = session.intake.get_or_insert_default();
+            intake.messages = messages;
+            intake.held = handed.unread;
+        }
+        let HandedOver { request_id, user, device, expires_at_s, last_seq, .. } = handed;
+        self.register(now, slot, &Login { request_id, user, device, expires_at_s, last_seq });
+        Ok(conn)
+    }
+
+    /// Makes the connection one of its user's sessions, and asks what it needs to know.
+    fn register(&mut self, now: Now, slot: u32, login: &Login) {
+        if !self.make_room_for_device(now, slot, login) {
+            return;
+        }
+        let user = self.directory.ensure(login.user);
+        self.directory.join(user, slot, &mut self.sessions);
+        self.audiences.joined(user, slot, &self.directory);
+        self.unauthenticated -= 1;
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        session.device = login.device;
+        session.expires_at_s = login.expires_at_s.try_into().unwrap_or(u32::MAX);
+        session.newest = Seq(0);
+        session.flags.set(Flags::PAUSED);
+        let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id: login.request_id };
+        match login.last_seq {
+            Some(seq) => {
+                session.cursor = seq;
+                session.phase = Phase::AwaitingPositionClaimed;
+                self.effects.submissions.push_back(Submission::Position { origin, user: login.user });
+            }
+            None => {
+                session.phase = Phase::AwaitingCursor;
+                let (user, device) = (login.user, login.device);
+                self.effects.asks.push_back(StoreAsk::Cursor { origin, user, device });
+            }
+        }
+    }
+
+    /// The same device replaces itself; above the number of devices the policy decides. False: the new one goes.
+    fn make_room_for_device(&mut self, now: Now, slot: u32, login: &Login) -> bool {
+        let first = self.directory.first_session(login.user);
+        let same = SessionsOf { sessions: &self.sessions, at: first }
+            .find(|other| self.sessions.at(*other).is_some_and(|session| session.device == login.device));
+        if let Some(same) = same {
+            self.close(now, same, CloseReason::Replaced);
+            return true;
+        }
+        let mut others = SessionsOf { sessions: &self.sessions, at: first };
+        let count = others.by_ref().count();
+        if count < usize::from(self.config.devices_max.max(1)) {
+            return true;
+        }
+        match self.config.device_policy {
+            DevicePolicy::ReplaceOldest => {
+                if let Some(oldest) = (SessionsOf { sessions: &self.sessions, at: first }).last() {
+                    self.close(now, oldest, CloseReason::DeviceLimit);
+                }
+                true
+            }
+            DevicePolicy::RefuseNew => {
+                self.close(now, slot, CloseReason::DeviceLimit);
+                false
+            }
+        }
+    }
+
+    /// The store knows where the device stopped.
+    pub(super) fn cursor_found(&mut self, origin: Origin, seq: Option<Seq>) {
+        let Some(slot) = self.slot_of(origin.session.conn) else { return };
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        if session.phase != Phase::AwaitingCursor {
+            return;
+        }
+        let Some(user) = self.directory.at(session.user).map(|user| user.id) else { return };
+        // What the device acknowledged within the last second may not have reached the store.
+        let waiting = self.cursors.waiting(user, session.device);
+        session.cursor = seq.max(waiting).unwrap_or_default();
+        session.phase = Phase::AwaitingPosition;
+        self.effects.submissions.push_back(Submission::Position { origin, user });
+    }
+
+    /// The ledger knows the user's newest row, and every delivery up to it came before this.
+    pub(super) fn position_found(&mut self, now: Now, origin: Origin, newest: Seq) {
+        let Some(slot) = self.slot_of(origin.session.conn) else { return };
+        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let newest = newest.max(session.newest);
+        match session.phase {
+            Phase::AwaitingPositionClaimed if session.cursor > newest => {
+                self.close(now, slot, CloseReason::SeqAhead);
+                return;
+            }
+            Phase::AwaitingPositionClaimed => {}
+            Phase::AwaitingPosition => session.cursor = session.cursor.min(newest),
+            _ => return,
+        }
+        let Some(user) = self.directory.at(session.user).map(|user| user.id) else { return };
+        session.newest = newest;
+        session.heard_tick = tick_of(now.mono_ms);
+        let cursor = session.cursor;
+        let session_id =
+            u64::from(self.config.id.0) << 48 | u64::from(session.generation & 0xFFFF) << 32 | u64::from(slot);
+        session.phase = if cursor == newest { Phase::Live } else { Phase::Behind };
+        let is_behind = session.phase == Phase::Behind;
+        self.counts.logins_total += 1;
+        let heartbeat_ms = self.config.heartbeat_ms;
+        self.reply(now, slot, |encoder| {
+            encoder.login_ok(origin.request_id, session_id, user, now.unix_ms, heartbeat_ms, newest, cursor)
+        });
+        if is_behind {
+            self.behind += 1;
+            self.want_page(slot);
+        }
+        self.arm_next(now, slot);
+        self.resume(now, slot);
+    }
+}

@@ -1,0 +1,96 @@
+//! Frames for one session: replies, refusals, announcements.
+//!
+//! Part of the shard's core. What always holds: a reply is sent only to a session that is logged in; one that has
+//! no room even in the reserve ends the connection, because its client does not read what it asked for.
+
+use super::Shard;
+use super::event::LaneAnswer;
+use super::requests::text;
+use super::session::Flags;
+use crate::clock::Now;
+use crate::ids::{Origin, Seq};
+use crate::wire::frame::Encoder;
+use crate::wire::generated::ringway::wire::ErrorCode;
+
+impl Shard {
+    /// Sends a reply, in the reserve if it must be.
+    pub(super) fn reply(&mut self, now: Now, slot: u32, encode: impl for<'e> FnOnce(&'e mut Encoder) -> &'e [u8]) {
+        let Some(session) = self.sessions.at_mut(slot).filter(|session| session.phase.is_open()) else { return };
+        let frame = encode(&mut self.encoder);
+        if self.outgoing.has_reserve(session, frame.len()) {
+            self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
+            if self.outgoing.is_over_cap(session) {
+                session.flags.set(Flags::PAUSED);
+            }
+        } else {
+            self.evict(now, slot);
+        }
+    }
+
+    /// Refuses a request, with the code's own words.
+    pub(super) fn refuse(&mut self, now: Now, slot: u32, request_id: u32, code: ErrorCode, retry_after_ms: u32) {
+        self.refuse_saying(now, slot, request_id, code, text(code), retry_after_ms);
+    }
+
+    /// Refuses a request, with better words.
+    pub(super) fn refuse_saying(
+        &mut self,
+        now: Now,
+        slot: u32,
+        request_id: u32,
+        code: ErrorCode,
+        text: &str,
+        retry_after_ms: u32,
+    ) {
+        self.reply(now, slot, |encoder| encoder.error(request_id, code, text, retry_after_ms, now.unix_ms));
+    }
+
+    /// Refuses a request that was in flight, of a session here.
+    pub(super) fn refuse_origin(&mut self, now: Now, origin: Origin, code: ErrorCode, retry_after_ms: u32) {
+        if let Some(slot) = self.settle(origin) {
+            self.refuse(now, slot, origin.request_id, code, retry_after_ms);
+        }
+    }
+
+    /// A request in flight gets its answer: where its session is, if it is still there and logged in.
+    pub(super) fn settle(&mut self, origin: Origin) -> Option<u32> {
+        if origin.session.shard != self.config.id {
+            return None;
+        }
+        let slot = self.slot_of(origin.session.conn)?;
+        let session = self.sessions.at_mut(slot).filter(|session| session.phase.is_open())?;
+        session.in_flight = session.in_flight.saturating_sub(1);
+        Some(slot)
+    }
+
+    /// An answer for a session of this shard.
+    pub(super) fn answered(&mut self, now: Now, origin: Origin, answer: LaneAnswer) {
+        match answer {
+            LaneAnswer::Refused { code, retry_after_ms } => self.refuse_origin(now, origin, code, retry_after_ms),
+            LaneAnswer::EphemeralSent { msg_id, sent_at_ms } => {
+                self.send_ok(now, origin, msg_id, Seq(0), sent_at_ms, false);
+            }
+            LaneAnswer::Members(roster) => {
+                if let Some(slot) = self.settle(origin) {
+                    self.reply(now, slot, |encoder| encoder.group_info(origin.request_id, &roster));
+                }
+            }
+            LaneAnswer::Online(users) => self.gathered(now, origin, &users),
+        }
+    }
+
+    /// Reading may go on, if it was paused and nothing forbids it: first what was held, then the socket.
+    pub(super) fn resume(&mut self, now: Now, slot: u32) {
+        let Some(session) = self.sessions.at_mut(slot).filter(|session| session.phase.is_open()) else { return };
+        if !session.flags.has(Flags::PAUSED) || self.outgoing.is_over_cap(session) {
+            return;
+        }
+        session.flags.clear(Flags::PAUSED);
+        self.look_at_held(now, slot);
+        if let Some(session) = self.sessions.at(slot)
+            && !session.flags.has(Flags::PAUSED)
+        {
+            self.effects.resumed.push(session.conn(slot));
+        }
+    }
+}

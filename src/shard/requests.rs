@@ -1,0 +1,207 @@
+//! What a logged-in client may ask, and what it gets at once.
+//!
+//! Part of the shard's core. What always holds: each request gets exactly one answer (an Ack none, unless it is
+//! wrong), echoing its id; a request that must wait for others counts against `SESSION_IN_FLIGHT_MAX` until then.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::event::{ChangeSubmission, DirectSubmission, GroupChange, LaneAnswer, LaneEnvelope, Submission};
+use crate::clock::Now;
+use crate::ids::{ClientMsgId, Conversation, GroupId, Origin, Seq, UserId};
+use crate::limits::{
+    BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX, RETRY_AFTER_MS, SESSION_IN_FLIGHT_MAX,
+};
+use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use crate::wire::request::{Request, Users};
+
+/// Words for a refusal.
+pub(super) fn text(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::RetryLater => "a queue is at its limit; nothing was stored, send it again later",
+        ErrorCode::StorageFull => "the journal is full; nothing was stored, send it again later",
+        ErrorCode::UnknownGroup => "there is no such group",
+        ErrorCode::NotAMember => "only members of the group may do this",
+        ErrorCode::NotAllowed => "only the group's owner may do this",
+        ErrorCode::BodyTooLarge => "the body is larger than 16384 bytes",
+        ErrorCode::ClientMsgIdInvalid => "client_msg_id is not a UUIDv7",
+        ErrorCode::ClientMsgIdAhead => "client_msg_id lies more than 5 s ahead of the server's clock",
+        ErrorCode::ClientMsgIdReused => "client_msg_id was used before for another message",
+        ErrorCode::TooManyMembers => "a group has at most 5000 members",
+        ErrorCode::AlreadyLoggedIn => "this connection is logged in already",
+        ErrorCode::SeqAhead => "the seq is above the user's newest",
+        ErrorCode::TooManyGroups => "a user is in at most 2000 groups",
+        _ => "the request is not valid",
+    }
+}
+
+impl Shard {
+    /// One request of a logged-in session.
+    pub(super) fn request(&mut self, now: Now, slot: u32, request_id: u32, request: Request<'_>) {
+        match request {
+            Request::Login { .. } => self.refuse(now, slot, request_id, ErrorCode::AlreadyLoggedIn, 0),
+            Request::Ping => self.reply(now, slot, |encoder| encoder.pong(request_id, now.unix_ms)),
+            Request::Send { to, client_msg_id, body, ephemeral } => {
+                self.send(now, slot, request_id, to, client_msg_id, body, ephemeral);
+            }
+            Request::Ack { seq } => self.acknowledge(now, slot, request_id, seq),
+            Request::Sync { after, rows_max } => self.sync(now, slot, request_id, after, rows_max),
+            Request::GroupCreate { members } => {
+                self.change(now, slot, request_id, members, GroupChange::Create);
+            }
+            Request::GroupAdd { group, members } => {
+                self.change(now, slot, request_id, Some(members), |users| GroupChange::Add(group, users));
+            }
+            Request::GroupRemove { group, members } => {
+                self.change(now, slot, request_id, Some(members), |users| GroupChange::Remove(group, users));
+            }
+            Request::GroupLeave { group } => {
+                self.change(now, slot, request_id, None, |_| GroupChange::Leave(group));
+            }
+            Request::GroupInfo { group } => self.group_info(now, slot, request_id, group),
+            Request::GroupList => {
+                if let Some((origin, user)) = self.asking(now, slot, request_id) {
+                    self.effects.submissions.push_back(Submission::Groups { origin, user });
+                }
+            }
+            Request::Presence { users } => self.presence(now, slot, request_id, users),
+            Request::Logout => self.close(now, slot, CloseReason::LoggedOut),
+        }
+    }
+
+    /// Counts one more request in flight, and says who asks. `None`: refused, there are too many.
+    pub(super) fn asking(&mut self, now: Now, slot: u32, request_id: u32) -> Option<(Origin, UserId)> {
+        let session = self.sessions.at_mut(slot)?;
+        if session.in_flight >= SESSION_IN_FLIGHT_MAX {
+            self.counts.shed.in_flight += 1;
+            self.refuse(now, slot, request_id, ErrorCode::RetryLater, RETRY_AFTER_MS);
+            return None;
+        }
+        session.in_flight += 1;
+        let user = self.directory.at(session.user)?.id;
+        Some((Origin { session: self.config.session_ref(session.conn(slot)), request_id }, user))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the frame's fields, and where it came from")]
+    fn send(
+        &mut self,
+        now: Now,
+        slot: u32,
+        request_id: u32,
+        to: Conversation,
+        client_msg_id: ClientMsgId,
+        body: &[u8],
+        ephemeral: bool,
+    ) {
+        if body.len() > BODY_BYTES_MAX {
+            return self.refuse(now, slot, request_id, ErrorCode::BodyTooLarge, 0);
+        }
+        if body.is_empty() {
+            return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, "the body is empty", 0);
+        }
+        if !ephemeral && client_msg_id.unix_ms().is_none() {
+            return self.refuse(now, slot, request_id, ErrorCode::ClientMsgIdInvalid, 0);
+        }
+        let Some((origin, sender)) = self.asking(now, slot, request_id) else { return };
+        let body: Arc<[u8]> = body.into();
+        match to {
+            Conversation::Group(group) => {
+                let send = LaneEnvelope::GroupSend { origin, sender, group, client_msg_id, body, ephemeral };
+                let home = group.home(self.config.shards);
+                if home == self.config.id {
+                    self.lane(now, send);
+                } else {
+                    self.effects.lanes.push_back((home, send));
+                }
+            }
+            Conversation::User(user) if ephemeral => self.send_ephemeral_direct(now, origin, sender, user, &body),
+            Conversation::User(to) => {
+                let direct = DirectSubmission { origin, sender, to, client_msg_id, body };
+                self.effects.submissions.push_back(Submission::Direct(direct));
+            }
+        }
+    }
+
+    fn send_ephemeral_direct(&mut self, now: Now, origin: Origin, sender: UserId, to: UserId, body: &[u8]) {
+        let message = self.ephemeral_message(now, sender, Conversation::User(to), body);
+        let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
+        let home = to.home(self.config.shards);
+        if home == self.config.id {
+            self.deliver_ephemeral(now, &message, None, origin);
+        } else {
+            self.effects.lanes.push_back((home, LaneEnvelope::Ephemeral { message, roster: None, origin }));
+        }
+        self.answered(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
+    }
+
+    fn acknowledge(&mut self, now: Now, slot: u32, request_id: u32, seq: Seq) {
+        let Some(session) = self.sessions.at(slot) else { return };
+        if seq > session.newest {
+            return self.refuse(now, slot, request_id, ErrorCode::SeqAhead, 0);
+        }
+        let Some(user) = self.directory.at(session.user).map(|user| user.id) else { return };
+        let device = session.device;
+        if self.cursors.acknowledge(user, device, seq) {
+            self.save_cursors();
+        }
+    }
+
+    fn sync(&mut self, now: Now, slot: u32, request_id: u32, after: Seq, rows_max: u32) {
+        let Some(session) = self.sessions.at(slot) else { return };
+        let newest = session.newest;
+        if after > newest {
+            return self.refuse(now, slot, request_id, ErrorCode::SeqAhead, 0);
+        }
+        if after == newest {
+            let nothing = super::event::Page::default();
+            return self.reply(now, slot, |encoder| encoder.sync_page(request_id, &nothing, after, true));
+        }
+        let Some((origin, _)) = self.asking(now, slot, request_id) else { return };
+        let rows_max = if rows_max == 0 { PAGE_ROWS_MAX } else { PAGE_ROWS_MAX.min(rows_max as usize) };
+        if !self.want_sync(slot, request_id, after, rows_max as u16) {
+            self.counts.shed.syncs += 1;
+            self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
+        }
+    }
+
+    /// A change of a group goes straight to the ledger, which decides.
+    fn change(
+        &mut self,
+        now: Now,
+        slot: u32,
+        request_id: u32,
+        members: Option<Users<'_>>,
+        change: impl FnOnce(Vec<UserId>) -> GroupChange,
+    ) {
+        let users: Vec<UserId> = members.iter().flat_map(Users::iter).take(GROUP_MEMBERS_MAX + 1).collect();
+        if users.len() > GROUP_MEMBERS_MAX {
+            return self.refuse(now, slot, request_id, ErrorCode::TooManyMembers, 0);
+        }
+        let change = change(users);
+        if matches!(&change, GroupChange::Add(_, users) | GroupChange::Remove(_, users) if users.is_empty()) {
+            return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, "members is empty", 0);
+        }
+        let Some((origin, actor)) = self.asking(now, slot, request_id) else { return };
+        self.effects.submissions.push_back(Submission::Change(ChangeSubmission { origin, actor, change }));
+    }
+
+    fn group_info(&mut self, now: Now, slot: u32, request_id: u32, group: GroupId) {
+        let Some((origin, user)) = self.asking(now, slot, request_id) else { return };
+        let ask = LaneEnvelope::GroupInfo { origin, user, group };
+        let home = group.home(self.config.shards);
+        if home == self.config.id {
+            self.lane(now, ask);
+        } else {
+            self.effects.lanes.push_back((home, ask));
+        }
+    }
+
+    fn presence(&mut self, now: Now, slot: u32, request_id: u32, users: Users<'_>) {
+        if users.len() > PRESENCE_USERS_MAX {
+            let what = "at most 256 users may be asked for at once";
+            return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, what, 0);
+        }
+        let Some((origin, _)) = self.asking(now, slot, request_id) else { return };
+        self.gather_presence(now, origin, users.iter().collect());
+    }
+}

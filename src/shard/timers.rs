@@ -1,0 +1,96 @@
+//! What happens when nothing happens: login, heartbeat, token, stalled writes, closing. One timer a connection.
+//!
+//! Part of the shard's core. What always holds: receiving never touches the wheel; a timer that comes out looks
+//! whether its time is really over, and is armed again for the next moment that could matter.
+
+use super::Shard;
+use super::session::Phase;
+use super::wheel::{TICK_MS, tick_of};
+use crate::clock::Now;
+use crate::limits::{CURSORS_SAVED_EVERY_MS, RETRY_EVERY_MS};
+use crate::wire::generated::ringway::wire::CloseReason;
+
+impl Shard {
+    /// Call about every 20 ms: time-outs, questions to ask again, cursors once a second, a drain's progress.
+    pub fn tick(&mut self, now: Now) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(tick_of(now.mono_ms), &mut due);
+        for slot in due.drain(..) {
+            self.timer(now, slot);
+        }
+        self.due = due;
+        if now.mono_ms >= self.retry_at_ms {
+            self.retry_at_ms = now.mono_ms + RETRY_EVERY_MS;
+            self.retry_pages();
+            self.retry_answers();
+            self.expire_gathers(now);
+        }
+        if now.mono_ms >= self.save_cursors_at_ms {
+            self.save_cursors_at_ms = now.mono_ms + CURSORS_SAVED_EVERY_MS;
+            self.save_cursors();
+        }
+        self.drain_on(now);
+    }
+
+    fn timer(&mut self, now: Now, slot: u32) {
+        let Some(session) = self.sessions.at(slot) else { return };
+        match session.phase {
+            Phase::Free => {}
+            Phase::Closing => self.cut(slot),
+            Phase::Fresh | Phase::AwaitingCursor | Phase::AwaitingPosition | Phase::AwaitingPositionClaimed => {
+                // A login that came in time and is not answered is the gateway's fault.
+                let reason =
+                    if session.phase == Phase::Fresh { CloseReason::LoginTimeout } else { CloseReason::Overloaded };
+                self.close(now, slot, reason);
+            }
+            Phase::Live | Phase::Behind => {
+                let stalled = session
+                    .outbox
+                    .as_ref()
+                    .is_some_and(|outbox| now.mono_ms >= outbox.progress_ms + u64::from(self.config.stall_timeout_ms));
+                if stalled {
+                    self.evict(now, slot);
+                } else if now.unix_ms / 1000 >= u64::from(session.expires_at_s) {
+                    self.close(now, slot, CloseReason::TokenExpired);
+                } else if tick_of(now.mono_ms) >= self.silent_tick(session.heard_tick) {
+                    self.close(now, slot, CloseReason::HeartbeatTimeout);
+                } else {
+                    self.arm_next(now, slot);
+                }
+            }
+        }
+    }
+
+    /// When a connection last heard of at `heard_tick` has been silent for too long.
+    fn silent_tick(&self, heard_tick: u32) -> u32 {
+        let silence_ms = u64::from(self.config.heartbeat_ms) * 5 / 2;
+        heard_tick.saturating_add(tick_of(silence_ms + TICK_MS))
+    }
+
+    /// Arms a logged-in session's timer for the next moment that could matter.
+    pub(super) fn arm_next(&mut self, now: Now, slot: u32) {
+        let Some(session) = self.sessions.at(slot).filter(|session| session.phase.is_open()) else { return };
+        let expires_in_ms = (u64::from(session.expires_at_s) * 1000).saturating_sub(now.unix_ms);
+        let mut deadline =
+            self.silent_tick(session.heard_tick).min(tick_of((now.mono_ms + expires_in_ms).saturating_add(TICK_MS)));
+        if let Some(outbox) = &session.outbox {
+            deadline = deadline.min(self.stall_tick(outbox.progress_ms));
+        }
+        self.wheel.arm(slot, deadline);
+    }
+
+    /// When an outbox that last moved at `progress_ms` has stood still for too long.
+    fn stall_tick(&self, progress_ms: u64) -> u32 {
+        tick_of(progress_ms + u64::from(self.config.stall_timeout_ms) + TICK_MS)
+    }
+
+    /// Bytes wait: makes sure that the timer comes out in time if none of them goes.
+    pub(super) fn watch_for_stall(&mut self, slot: u32) {
+        let Some(session) = self.sessions.at(slot).filter(|session| session.phase.is_open()) else { return };
+        let Some(outbox) = &session.outbox else { return };
+        let stall = self.stall_tick(outbox.progress_ms);
+        if self.wheel.deadline(slot).is_none_or(|deadline| stall < deadline) {
+            self.wheel.arm(slot, stall);
+        }
+    }
+}
