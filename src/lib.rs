@@ -8,6 +8,7 @@ pub mod ids;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
+pub mod load;
 pub mod log;
 pub mod message;
 pub mod net;

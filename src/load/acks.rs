@@ -1,0 +1,132 @@
+//! What a sender was told about its messages: each `SendOk` is matched with its message and with the sender's
+//! next row.
+//!
+//! Owned by the load generator's thread, one per sending session. What always holds: a message counts as acked
+//! once; an ack counts as in order only if its row is the sender's next. Ephemeral messages have no row.
+
+use hdrhistogram::Histogram;
+
+use super::check::Kind;
+use crate::ids::{MsgId, Seq};
+
+/// The sender's messages, by index from 0 since the session began.
+pub struct Acks {
+    kind: Kind,
+    messages: Vec<Sent>,
+    cursor: Seq,
+    acked: u64,
+    refused: u64,
+    out_of_order: u64,
+    repeated: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Sent {
+    sent_ns: u64,
+    unix_ms: u64,
+    /// The number it got; `None`: not acked yet.
+    msg_id: Option<MsgId>,
+}
+
+/// What an answer was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The first ack of this message.
+    First,
+    /// Not a message of ours, or one that was acked before.
+    Unexpected,
+}
+
+impl Acks {
+    /// For a sender whose newest row is `cursor`.
+    pub fn new(kind: Kind, cursor: Seq) -> Acks {
+        Acks { kind, messages: Vec::new(), cursor, acked: 0, refused: 0, out_of_order: 0, repeated: 0 }
+    }
+
+    /// A message is sent; returns its index.
+    pub fn sent(&mut self, sent_ns: u64, unix_ms: u64) -> u32 {
+        self.messages.push(Sent { sent_ns, unix_ms, msg_id: None });
+        (self.messages.len() - 1) as u32
+    }
+
+    /// The next message's index.
+    pub fn next_index(&self) -> u32 {
+        self.messages.len() as u32
+    }
+
+    /// When message `index` was sent first: by our clock in nanoseconds, and in Unix milliseconds.
+    pub fn sent_at(&self, index: u32) -> Option<(u64, u64)> {
+        self.messages.get(index as usize).map(|m| (m.sent_ns, m.unix_ms))
+    }
+
+    /// An ephemeral message was refused: it is given up.
+    pub fn give_up(&mut self) {
+        self.refused += 1;
+    }
+
+    /// Messages sent and not given up.
+    pub fn standing(&self) -> u64 {
+        self.messages.len() as u64 - self.refused
+    }
+
+    /// A `SendOk` for message `index` came; its latency goes into `latency`.
+    pub fn answered(
+        &mut self,
+        index: u32,
+        msg_id: MsgId,
+        seq: Seq,
+        now_ns: u64,
+        latency: &mut Histogram<u64>,
+    ) -> Answer {
+        let Some(sent) = self.messages.get_mut(index as usize).filter(|m| m.msg_id.is_none()) else {
+            self.repeated += 1;
+            return Answer::Unexpected;
+        };
+        sent.msg_id = Some(msg_id);
+        self.acked += 1;
+        latency.saturating_record(now_ns.saturating_sub(sent.sent_ns));
+        self.row(seq);
+        Answer::First
+    }
+
+    /// A row came, as an ack or (after catching up) as a push.
+    pub fn row(&mut self, seq: Seq) {
+        if self.kind == Kind::Ephemeral {
+            self.out_of_order += u64::from(seq != Seq(0));
+        } else if seq == self.cursor.next() {
+            self.cursor = seq;
+        } else {
+            self.out_of_order += 1;
+        }
+    }
+
+    /// Messages acked.
+    pub fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// Messages given up.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Answers whose row was not the sender's next.
+    pub fn out_of_order(&self) -> u64 {
+        self.out_of_order
+    }
+
+    /// Answers to what was answered before, or never asked.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
+    /// The sender's newest row.
+    pub fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// The number message `index` got, if acked.
+    pub fn msg_id(&self, index: u32) -> Option<MsgId> {
+        self.messages.get(index as usize).and_then(|m| m.msg_id)
+    }
+}

@@ -1,0 +1,468 @@
+//! Drives rounds: sends at the pace asked for, waits until everything that was sent has arrived, been checked
+//! and been stored, and measures how long that took.
+//!
+//! Owned by the load generator's thread. What always holds: the clock stops after the last delivery was checked;
+//! waiting ends when nothing has changed for [`PATIENCE_NS`], and what is missing then counts as lost.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::check::{Kind, LaneId, Tally};
+use super::crowd::{Crowd, SessionId, Start};
+use super::error::LoadError;
+use super::gateway::Gateway;
+use super::report::latencies;
+use super::room::Room;
+use super::stored::Stored;
+use crate::clock::Clock;
+use crate::ids::MsgId;
+use crate::limits::ACK_ROWS_MAX;
+use crate::wire::frame::Encoder;
+
+/// Without any progress for so long, what is missing is lost.
+const PATIENCE_NS: u64 = 10_000_000_000;
+/// How often the gateway's memory and the store are looked at while a round runs.
+const SAMPLE_NS: u64 = 50_000_000;
+/// How often the store is asked for the last message.
+const STORE_POLL: Duration = Duration::from_millis(1);
+
+/// How fast messages are sent.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Pace {
+    /// All at once: so many per stream.
+    Burst(u64),
+    /// So many per stream, so many a second over all streams. Latency counts from when a message was due.
+    Rate(u64, f64),
+    /// For so long, with so many in flight over all streams.
+    Flood(Duration, u64),
+}
+
+/// A gateway, the sessions on it, and what they send each other.
+pub struct Bench {
+    /// The sessions.
+    pub crowd: Crowd,
+    /// What they send and hear.
+    pub room: Room,
+    /// The gateway, if it is ours.
+    pub gateway: Option<Gateway>,
+    /// Where rows are counted, if they are to be.
+    pub stored: Option<Stored>,
+    /// How long to sleep at most while something is due.
+    pub patience: Duration,
+    encoder: Encoder,
+    clock: Clock,
+}
+
+/// What one round showed.
+#[derive(Clone, Default, Debug)]
+pub struct Round {
+    /// Messages sent.
+    pub messages: u64,
+    /// Deliveries due.
+    pub expected: u64,
+    /// What came.
+    pub tally: Tally,
+    /// Messages acked.
+    pub acked: u64,
+    /// Rows due.
+    pub rows_expected: u64,
+    /// Rows found where they are due; `None`: not counted.
+    pub rows_stored: Option<u64>,
+    /// From the last ack to the last row.
+    pub rows_stored_ms: Option<f64>,
+    /// From the first send to the last row, seconds.
+    pub storing_s: Option<f64>,
+    /// From the first send to the last delivery.
+    pub burst_ms: f64,
+    /// The gateway's CPU time from the first send to the last delivery, nanoseconds.
+    pub cpu_ns: Option<u64>,
+    /// The same to the last row stored.
+    pub cpu_stored_ns: Option<u64>,
+    /// How much the gateway's memory grew at most while messages were delivered, bytes.
+    pub resident_growth_bytes: Option<u64>,
+    /// How long those who had stalled needed to catch up.
+    pub caught_up_ms: Option<f64>,
+}
+
+/// Rounds alike, and the latencies of all of them.
+pub struct Rounds {
+    /// One after another.
+    pub rounds: Vec<Round>,
+    /// From send to delivery, nanoseconds.
+    pub delivery: Histogram<u64>,
+    /// From send to ack, nanoseconds.
+    pub ack: Histogram<u64>,
+}
+
+impl Round {
+    /// Deliveries that never came.
+    pub fn lost(&self) -> u64 {
+        self.expected.saturating_sub(self.tally.delivered)
+    }
+
+    /// Nothing lost, doubled, misplaced, harmed, unacked or unstored.
+    pub fn is_clean(&self) -> bool {
+        let tally = self.tally;
+        self.lost() == 0
+            && tally.duplicated + tally.out_of_order + tally.corrupt == 0
+            && self.acked == self.messages
+            && self.rows_stored.is_none_or(|rows| rows == self.rows_expected)
+    }
+}
+
+impl Bench {
+    /// `stored`: where rows are counted.
+    pub fn new(
+        crowd: Crowd,
+        room: Room,
+        gateway: Option<Gateway>,
+        stored: Option<Stored>,
+        patience: Duration,
+    ) -> Bench {
+        let clock = crowd.clock();
+        Bench { crowd, room, gateway, stored, patience, encoder: Encoder::new(), clock }
+    }
+
+    /// Runs `count` rounds after one that is not counted, `stalled` of the first stream's recipients not reading
+    /// until the others have everything.
+    pub fn rounds(&mut self, count: usize, pace: Pace, stalled: usize) -> Result<Rounds, LoadError> {
+        let warm_up = match pace {
+            Pace::Burst(messages) | Pace::Rate(messages, _) => Pace::Burst(messages),
+            Pace::Flood(_, in_flight) => Pace::Flood(Duration::from_millis(300), in_flight),
+        };
+        let bar = bar(count as u64 + 1, "rounds");
+        self.round(warm_up, 0)?;
+        bar.inc(1);
+        let mut all = Rounds { rounds: Vec::with_capacity(count), delivery: latencies(), ack: latencies() };
+        for _ in 0..count {
+            all.rounds.push(self.round(pace, stalled)?);
+            // Both were made by `latencies`: adding cannot fail.
+            all.delivery.add(&self.room.delivery).ok();
+            all.ack.add(&self.room.ack).ok();
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(all)
+    }
+
+    /// Stops the gateway, if it is ours; false: it did not end with 0.
+    pub fn stop(self) -> Result<bool, LoadError> {
+        let Bench { crowd, gateway, .. } = self;
+        drop(crowd);
+        gateway.map_or(Ok(true), Gateway::stop)
+    }
+
+    fn round(&mut self, pace: Pace, stalled: usize) -> Result<Round, LoadError> {
+        self.room.begin();
+        let stalled = self.stall(stalled);
+        let (before, resident) = (self.cpu_ns(), self.resident_bytes());
+        let start_ns = self.clock.mono_ns();
+        let resident_max = self.deliver(pace, start_ns, !stalled.is_empty())?;
+        let end_ns = self.clock.mono_ns();
+        let cpu_ns = before.zip(self.cpu_ns()).map(|(before, after)| after - before);
+        let resident_max = resident_max.max(self.resident_bytes().unwrap_or(0));
+        let caught_up_ms = self.catch_up(&stalled)?;
+        let mut round = Round {
+            burst_ms: (end_ns - start_ns) as f64 / 1e6,
+            cpu_ns,
+            caught_up_ms,
+            resident_growth_bytes: resident.map(|before| resident_max.saturating_sub(before)),
+            ..Round::default()
+        };
+        self.count(&mut round, stalled.len() as u64);
+        if self.room.kind() == Kind::Durable && self.stored.is_some() {
+            self.count_stored(&mut round, start_ns, end_ns)?;
+            round.cpu_stored_ns = before.zip(self.cpu_ns()).map(|(before, after)| after - before);
+        }
+        self.acknowledge_all();
+        Ok(round)
+    }
+
+    /// Sends and receives until all is delivered; returns the gateway's largest memory seen.
+    fn deliver(&mut self, pace: Pace, start_ns: u64, watch: bool) -> Result<u64, LoadError> {
+        let streams = self.room.streams.len() as u64;
+        let mut sent = 0;
+        let (mut progress, mut progress_ns, mut sampled_ns, mut resident_max) = (0, start_ns, start_ns, 0);
+        let mut out = Vec::new();
+        loop {
+            let all_sent = self.send_due(pace, streams, start_ns, &mut sent, &mut out);
+            self.turn(self.patience)?;
+            let now_ns = self.clock.mono_ns();
+            if watch && now_ns - sampled_ns > SAMPLE_NS {
+                resident_max = resident_max.max(self.resident_bytes().unwrap_or(0));
+                sampled_ns = now_ns;
+            }
+            if all_sent && self.room.retries.is_empty() && self.room.is_done() {
+                break;
+            }
+            let is = self.room.progress() + sent;
+            if is != progress {
+                (progress, progress_ns) = (is, now_ns);
+            }
+            if now_ns - progress_ns > PATIENCE_NS {
+                break;
+            }
+        }
+        Ok(resident_max)
+    }
+
+    /// Sends what is due by now; true: nothing more will be.
+    fn send_due(&mut self, pace: Pace, streams: u64, start_ns: u64, sent: &mut u64, out: &mut Vec<u8>) -> bool {
+        let now_ns = self.clock.mono_ns();
+        match pace {
+            Pace::Burst(messages) => {
+                if *sent == 0 {
+                    for stream in 0..streams as usize {
+                        self.send(stream, messages, None, out);
+                    }
+                    *sent = messages * streams;
+                }
+                true
+            }
+            Pace::Rate(messages, per_s) => {
+                let total = messages * streams;
+                while *sent < total {
+                    let due_ns = start_ns + (*sent as f64 * 1e9 / per_s) as u64;
+                    if due_ns > now_ns {
+                        return false;
+                    }
+                    self.send((*sent % streams) as usize, 1, Some(due_ns), out);
+                    *sent += 1;
+                }
+                true
+            }
+            Pace::Flood(time, in_flight) => {
+                if now_ns - start_ns > time.as_nanos() as u64 {
+                    return true;
+                }
+                let each = (in_flight / streams).max(1);
+                for stream in 0..streams as usize {
+                    let open = self.room.streams.get_mut(stream).map_or(each, |s| s.open());
+                    let room = each.saturating_sub(open);
+                    self.send(stream, room, None, out);
+                    *sent += room;
+                }
+                false
+            }
+        }
+    }
+
+    fn send(&mut self, stream: usize, messages: u64, due_ns: Option<u64>, out: &mut Vec<u8>) {
+        if messages == 0 {
+            return;
+        }
+        let Some(sender) = self.room.streams.get(stream).map(|s| s.sender) else { return };
+        let unix_ms = self.clock.now().unix_ms;
+        out.clear();
+        for _ in 0..messages {
+            let sent_ns = due_ns.unwrap_or_else(|| self.clock.mono_ns());
+            self.room.compose(stream, sent_ns, unix_ms, &mut self.encoder, out);
+        }
+        self.crowd.send(sender, out);
+    }
+
+    /// Handles what came, and what has to be answered.
+    fn turn(&mut self, wait: Duration) -> Result<(), LoadError> {
+        let Bench { crowd, room, .. } = self;
+        crowd.turn(wait, &mut |session, brought, at_ns| room.hear(session, brought, at_ns))?;
+        if let Some(failure) = room.failure.take() {
+            return Err(failure);
+        }
+        for stream in &mut room.streams {
+            let recipients = &stream.recipients;
+            stream.checker.take_acks_due(|lane, seq| {
+                if let Some((session, _)) = recipients.get(lane.0 as usize) {
+                    crowd.ack(*session, seq);
+                }
+            });
+            if let Some(seq) = stream.take_sender_ack(ACK_ROWS_MAX) {
+                crowd.ack(stream.sender, seq);
+            }
+        }
+        self.send_again();
+        self.reconnect()
+    }
+
+    fn send_again(&mut self) {
+        if self.room.retries.is_empty() {
+            return;
+        }
+        let now_ns = self.clock.mono_ns();
+        let (due, later) = std::mem::take(&mut self.room.retries).into_iter().partition(|r| r.due_ns <= now_ns);
+        self.room.retries = later;
+        for retry in due {
+            let mut out = Vec::new();
+            self.room.compose_again(retry.stream, retry.index, &mut self.encoder, &mut out);
+            if let Some(stream) = self.room.streams.get(retry.stream) {
+                self.crowd.send(stream.sender, &out);
+            }
+        }
+    }
+
+    /// Recipients whose connection ended come again after the last row they have.
+    fn reconnect(&mut self) -> Result<(), LoadError> {
+        for session in std::mem::take(&mut self.room.ended) {
+            let found = self.room.streams.iter().find_map(|s| {
+                let lane = s.recipients.iter().find(|(recipient, _)| *recipient == session)?.1;
+                Some(s.checker.cursor(lane))
+            });
+            let Some(cursor) = found else { return Err(LoadError::SenderEnded) };
+            self.crowd.log_in_again(session, Start::After(cursor))?;
+        }
+        Ok(())
+    }
+
+    /// The first recipients of the first stream stop reading.
+    fn stall(&mut self, count: usize) -> Vec<(SessionId, LaneId)> {
+        let Some(stream) = self.room.streams.first_mut() else { return Vec::new() };
+        let stalled: Vec<_> = stream.recipients.iter().take(count).copied().collect();
+        for (session, lane) in &stalled {
+            stream.checker.stall(*lane);
+            self.crowd.pause(*session);
+        }
+        stalled
+    }
+
+    /// They read again, until they have everything.
+    fn catch_up(&mut self, stalled: &[(SessionId, LaneId)]) -> Result<Option<f64>, LoadError> {
+        if stalled.is_empty() {
+            return Ok(None);
+        }
+        let start_ns = self.clock.mono_ns();
+        for (session, _) in stalled {
+            let Bench { crowd, room, .. } = self;
+            crowd.resume(*session, &mut |session, brought, at_ns| room.hear(session, brought, at_ns));
+        }
+        let (mut missing, mut progress_ns) = (u64::MAX, start_ns);
+        while self.room.kind() == Kind::Durable {
+            self.turn(self.patience)?;
+            let now_ns = self.clock.mono_ns();
+            let Some(stream) = self.room.streams.first() else { break };
+            let is: u64 = stalled.iter().map(|(_, lane)| stream.checker.missing(*lane)).sum();
+            if is != missing {
+                (missing, progress_ns) = (is, now_ns);
+            }
+            if missing == 0 || now_ns - progress_ns > PATIENCE_NS {
+                break;
+            }
+        }
+        if let Some(stream) = self.room.streams.first_mut() {
+            stalled.iter().for_each(|(_, lane)| stream.checker.rejoin(*lane));
+        }
+        Ok(Some((self.clock.mono_ns() - start_ns) as f64 / 1e6))
+    }
+
+    fn count(&self, round: &mut Round, stalled: u64) {
+        for (at, stream) in self.room.streams.iter().enumerate() {
+            let messages = stream.round_messages() - stream.round_refused();
+            let tally = stream.checker.tally();
+            // Who reads nothing has no claim to ephemeral messages.
+            let absent = if at == 0 && self.room.kind() == Kind::Ephemeral { stalled } else { 0 };
+            round.messages += messages;
+            round.expected += messages * (stream.recipients.len() as u64 - absent);
+            round.tally.delivered += tally.delivered;
+            round.tally.duplicated += tally.duplicated + stream.round_acks_repeated();
+            round.tally.out_of_order += tally.out_of_order + stream.round_acks_out_of_order();
+            round.tally.corrupt += tally.corrupt;
+            round.acked += stream.round_acked();
+            if self.room.kind() == Kind::Durable {
+                round.tally.corrupt += stream.differing_msg_ids();
+                round.rows_expected += messages * stream.inboxes.len() as u64;
+            }
+        }
+    }
+
+    /// Waits until the store has the round's rows, and counts them one by one.
+    fn count_stored(&mut self, round: &mut Round, start_ns: u64, acked_ns: u64) -> Result<(), LoadError> {
+        let due: Vec<_> = self.room.streams.iter().map(|s| s.round_msg_ids()).collect();
+        let bar = spinner("waiting for the store");
+        let (mut best, mut progress_ns) = (0, self.clock.mono_ns());
+        for last in due.iter().filter_map(|ids| ids.last()) {
+            while !self.stored.as_ref().map_or(Ok(true), |s| s.has_message(*last))? {
+                self.turn(STORE_POLL)?;
+                bar.tick();
+                if self.clock.mono_ns() - progress_ns > self.store_patience_ns(round.rows_expected) {
+                    break;
+                }
+            }
+        }
+        loop {
+            let stored_ns = self.clock.mono_ns();
+            let found = self.count_once(&due)?;
+            if found != best {
+                (best, progress_ns) = (found, stored_ns);
+            }
+            round.rows_stored = Some(found);
+            round.rows_stored_ms = Some(stored_ns.saturating_sub(acked_ns) as f64 / 1e6);
+            round.storing_s = Some((stored_ns - start_ns) as f64 / 1e9);
+            if found == round.rows_expected || self.clock.mono_ns() - progress_ns > PATIENCE_NS {
+                break;
+            }
+            self.turn(STORE_POLL * 20)?;
+        }
+        bar.finish_and_clear();
+        for (stream, ids) in self.room.streams.iter_mut().zip(&due) {
+            for (_, newest) in &mut stream.inboxes {
+                newest.0 += ids.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// A backlog takes its time: ten thousand rows a second at least are expected of a store.
+    fn store_patience_ns(&self, rows: u64) -> u64 {
+        PATIENCE_NS + rows * 100_000
+    }
+
+    fn count_once(&self, due: &[Vec<MsgId>]) -> Result<u64, LoadError> {
+        let Some(stored) = &self.stored else { return Ok(0) };
+        let mut rows = 0u64;
+        for (stream, ids) in self.room.streams.iter().zip(due) {
+            for (user, after) in &stream.inboxes {
+                let found = stored.count(*user, *after, ids)?;
+                // A foreign or misplaced row makes the count incomplete, whatever else is there.
+                rows += found.rows.saturating_sub(found.wrong);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn acknowledge_all(&mut self) {
+        let Bench { crowd, room, .. } = self;
+        if room.kind() == Kind::Ephemeral {
+            return;
+        }
+        for stream in &mut room.streams {
+            let recipients = &stream.recipients;
+            stream.checker.take_acks_open(|lane, seq| {
+                if let Some((session, _)) = recipients.get(lane.0 as usize) {
+                    crowd.ack(*session, seq);
+                }
+            });
+            if let Some(seq) = stream.take_sender_ack(1) {
+                crowd.ack(stream.sender, seq);
+            }
+        }
+    }
+
+    fn cpu_ns(&self) -> Option<u64> {
+        self.gateway.as_ref().map(Gateway::cpu_ns)
+    }
+
+    fn resident_bytes(&self) -> Option<u64> {
+        self.gateway.as_ref().map(Gateway::resident_bytes)
+    }
+}
+
+/// A progress bar on a terminal, nothing elsewhere.
+pub fn bar(len: u64, what: &'static str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(len).with_style(style).with_message(what)
+}
+
+fn spinner(what: &'static str) -> ProgressBar {
+    ProgressBar::new_spinner().with_message(what)
+}

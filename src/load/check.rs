@@ -1,0 +1,410 @@
+//! What each recipient of one stream of messages must receive, and what it did: every delivery is checked.
+//!
+//! Owned by the load generator's thread; knows no socket and no clock. The first copy of a message is verified
+//! and read in full, and kept; every other recipient's copy must equal it byte for byte, except for its seq,
+//! which must be that recipient's next. Whatever differs takes the slow path: read in full and judged by its
+//! msg_id. What always holds: a message counts as delivered to a recipient at most once; `lost`, `duplicated`,
+//! `out_of_order` and `corrupt` are all zero only if every recipient received every message once, whole, in the
+//! ledger's order, under consecutive numbers.
+
+use std::collections::VecDeque;
+
+use hdrhistogram::Histogram;
+
+use super::body::{self, Mark};
+use crate::ids::{Conversation, MsgId, Seq, UserId};
+use crate::limits::ACK_ROWS_MAX;
+use crate::wire::frame::read_server;
+use crate::wire::generated::ringway::wire as fb;
+use crate::wire::request::{PushView, Reply};
+
+/// Whether the stream's messages are numbered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Numbered and stored.
+    Durable,
+    /// Pushed to whoever is online, seq 0.
+    Ephemeral,
+}
+
+/// What all messages of the stream have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// The run their bodies name.
+    pub run: u32,
+    /// Who sends them.
+    pub sender: UserId,
+    /// Where they are addressed.
+    pub to: Conversation,
+    /// Whether they are numbered.
+    pub kind: Kind,
+    /// The length of every body.
+    pub body_bytes: usize,
+}
+
+/// A recipient's place in a [`Checker`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneId(pub u32);
+
+/// What was found since the last [`Checker::begin`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// Messages that reached a recipient, each counted once per recipient.
+    pub delivered: u64,
+    /// Deliveries of a message that the recipient had already.
+    pub duplicated: u64,
+    /// Deliveries that came later than they should have, or under a number that does not follow.
+    pub out_of_order: u64,
+    /// Deliveries that are not what was sent.
+    pub corrupt: u64,
+}
+
+/// What a frame was.
+#[derive(Debug)]
+pub enum Checked<'a> {
+    /// A delivery; it is in the tally.
+    Delivery,
+    /// Something else that the gateway said, with its request id.
+    Other(u32, Reply<'a>),
+}
+
+/// Checks one stream of messages to many recipients.
+pub struct Checker {
+    terms: Terms,
+    /// The messages that not all recipients have yet, in the ledger's order, from position `first`.
+    known: VecDeque<Known>,
+    first: u64,
+    /// msg_id (of ephemeral messages: the index) by position, strictly ascending, from the stream's start.
+    keys: Vec<u64>,
+    /// The sender's index by position.
+    indices: Vec<u32>,
+    lanes: Vec<Lane>,
+    /// Recipients that are waited for.
+    reading: u32,
+    tally: Tally,
+    acks_due: Vec<LaneId>,
+}
+
+struct Known {
+    frame: Box<[u8]>,
+    /// Where the seq is; `None`: this frame has none, and every copy takes the slow path.
+    seq_at: Option<usize>,
+    sent_ns: u64,
+    /// Recipients that have not received it yet.
+    awaited: u32,
+}
+
+struct Lane {
+    /// The next position due.
+    position: u64,
+    cursor: u64,
+    acked: u64,
+    /// Positions passed over, ascending.
+    skipped: Vec<u64>,
+    stalled: bool,
+}
+
+impl Checker {
+    /// No recipients yet.
+    pub fn new(terms: Terms) -> Checker {
+        Checker {
+            terms,
+            known: VecDeque::new(),
+            first: 0,
+            keys: Vec::new(),
+            indices: Vec::new(),
+            lanes: Vec::new(),
+            reading: 0,
+            tally: Tally::default(),
+            acks_due: Vec::new(),
+        }
+    }
+
+    /// Adds a recipient whose newest row is `cursor`. Only before the stream's first message.
+    pub fn join(&mut self, cursor: Seq) -> LaneId {
+        let lane = LaneId(self.lanes.len() as u32);
+        let cursor = if self.terms.kind == Kind::Durable { cursor.0 } else { 0 };
+        self.lanes.push(Lane { position: 0, cursor, acked: cursor, skipped: Vec::new(), stalled: false });
+        self.reading += 1;
+        lane
+    }
+
+    /// This recipient stops reading: nobody waits for it, and its latencies do not count.
+    pub fn stall(&mut self, lane: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(lane.0 as usize).filter(|l| !l.stalled) {
+            lane.stalled = true;
+            self.reading -= 1;
+        }
+    }
+
+    /// This recipient reads again and has everything: it is waited for as before.
+    pub fn rejoin(&mut self, lane: LaneId) {
+        let seen = self.keys.len() as u64;
+        if let Some(lane) = self.lanes.get_mut(lane.0 as usize).filter(|l| l.stalled) {
+            lane.stalled = false;
+            if self.terms.kind == Kind::Ephemeral {
+                lane.position = seen;
+            }
+            self.reading += 1;
+        }
+    }
+
+    /// Starts a new count; what is known of the messages and the recipients stays.
+    pub fn begin(&mut self) {
+        self.tally = Tally::default();
+    }
+
+    /// What was found since [`Self::begin`].
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Recipients that are waited for.
+    pub fn reading(&self) -> u64 {
+        u64::from(self.reading)
+    }
+
+    /// Messages that every recipient who reads has, since the stream's start.
+    pub fn complete(&self) -> u64 {
+        self.first
+    }
+
+    /// Messages seen by anybody, since the stream's start.
+    pub fn seen(&self) -> u64 {
+        self.keys.len() as u64
+    }
+
+    /// The durable messages from position `from` on, in the ledger's order.
+    pub fn msg_ids(&self, from: u64) -> Vec<MsgId> {
+        self.keys.iter().skip(from as usize).copied().map(MsgId).collect()
+    }
+
+    /// The number the gateway gave the sender's message `index`, if anybody has received it.
+    pub fn msg_id_of(&self, index: u32) -> Option<MsgId> {
+        // The ledger's order is all but always the sender's: look there first.
+        let near = index as usize;
+        let at = if self.indices.get(near) == Some(&index) {
+            near
+        } else {
+            self.indices.iter().position(|i| *i == index)?
+        };
+        self.keys.get(at).copied().map(MsgId)
+    }
+
+    /// What a recipient has not received of the messages seen so far.
+    pub fn missing(&self, lane: LaneId) -> u64 {
+        let Some(lane) = self.lanes.get(lane.0 as usize) else { return 0 };
+        self.seen() - lane.position.min(self.seen()) + lane.skipped.len() as u64
+    }
+
+    /// The recipient's newest row.
+    pub fn cursor(&self, lane: LaneId) -> Seq {
+        Seq(self.lanes.get(lane.0 as usize).map_or(0, |l| l.cursor))
+    }
+
+    /// Recipients that have received `ACK_ROWS_MAX` rows since their last acknowledgement, with the row to
+    /// acknowledge; each is told once.
+    pub fn take_acks_due(&mut self, mut tell: impl FnMut(LaneId, Seq)) {
+        for lane_id in std::mem::take(&mut self.acks_due) {
+            self.acknowledge(lane_id, &mut tell);
+        }
+    }
+
+    /// All recipients that have rows not yet acknowledged.
+    pub fn take_acks_open(&mut self, mut tell: impl FnMut(LaneId, Seq)) {
+        self.acks_due.clear();
+        for at in 0..self.lanes.len() {
+            self.acknowledge(LaneId(at as u32), &mut tell);
+        }
+    }
+
+    /// Checks one frame that a recipient received at `now_ns`. From send to delivery goes into `latency`, in
+    /// nanoseconds, stalled recipients left out.
+    pub fn take<'a>(
+        &mut self,
+        lane_id: LaneId,
+        frame: &'a [u8],
+        now_ns: u64,
+        latency: &mut Histogram<u64>,
+    ) -> Checked<'a> {
+        let Some(lane) = self.lanes.get_mut(lane_id.0 as usize) else { return Checked::Delivery };
+        if let Some(at) = lane.position.checked_sub(self.first)
+            && let Some(known) = self.known.get_mut(at as usize)
+            && let Some(seq) = known.equals(frame)
+            && seq == lane.due(self.terms.kind)
+            && !lane.stalled
+        {
+            lane.position += 1;
+            lane.cursor = seq;
+            known.awaited = known.awaited.saturating_sub(1);
+            self.tally.delivered += 1;
+            latency.saturating_record(now_ns.saturating_sub(known.sent_ns));
+            if seq >= lane.acked + ACK_ROWS_MAX {
+                lane.acked = seq;
+                self.acks_due.push(lane_id);
+            }
+            return Checked::Delivery;
+        }
+        self.take_slowly(lane_id, frame, now_ns, latency)
+    }
+
+    /// Forgets the copies of messages that everybody has. Once per turn is enough.
+    pub fn trim(&mut self) {
+        while self.known.front().is_some_and(|k| k.awaited == 0) {
+            self.known.pop_front();
+            self.first += 1;
+        }
+    }
+
+    fn acknowledge(&mut self, lane_id: LaneId, tell: &mut impl FnMut(LaneId, Seq)) {
+        let Some(lane) = self.lanes.get_mut(lane_id.0 as usize) else { return };
+        if lane.cursor > 0 {
+            lane.acked = lane.cursor;
+            tell(lane_id, Seq(lane.cursor));
+        }
+    }
+
+    fn take_slowly<'a>(
+        &mut self,
+        lane_id: LaneId,
+        frame: &'a [u8],
+        now_ns: u64,
+        latency: &mut Histogram<u64>,
+    ) -> Checked<'a> {
+        let push = match read_server(frame) {
+            Ok((_, Reply::Push(push))) => push,
+            Ok((request, other)) => return Checked::Other(request, other),
+            Err(_) => {
+                self.tally.corrupt += 1;
+                return Checked::Delivery;
+            }
+        };
+        let Some(mark) = self.mark(&push) else {
+            self.tally.corrupt += 1;
+            return Checked::Delivery;
+        };
+        let key = if self.terms.kind == Kind::Durable { push.msg_id.0 } else { u64::from(mark.index) };
+        let position = match self.keys.binary_search(&key) {
+            Ok(at) if self.indices.get(at) == Some(&mark.index) => at as u64,
+            Ok(_) => {
+                self.tally.corrupt += 1;
+                return Checked::Delivery;
+            }
+            Err(at) if at == self.keys.len() => self.learn(key, mark, frame),
+            // Older than what somebody already has, and new: its recipients are all told out of order.
+            Err(_) => {
+                self.tally.out_of_order += 1;
+                return Checked::Delivery;
+            }
+        };
+        let late_ns = now_ns.saturating_sub(mark.sent_ns);
+        if self.arrive(lane_id, position, push.seq.0) == Arrival::Awaited {
+            latency.saturating_record(late_ns);
+        }
+        Checked::Delivery
+    }
+
+    /// The body's mark, if all of the push is as it was sent.
+    fn mark(&self, push: &PushView<'_>) -> Option<Mark> {
+        let terms = &self.terms;
+        let mark = body::read(push.body)?;
+        let as_sent = mark.run == terms.run
+            && push.sender == terms.sender
+            && push.to == terms.to
+            && push.body.len() == terms.body_bytes;
+        as_sent.then_some(mark)
+    }
+
+    fn learn(&mut self, key: u64, mark: Mark, frame: &[u8]) -> u64 {
+        let position = self.keys.len() as u64;
+        self.keys.push(key);
+        self.indices.push(mark.index);
+        self.known.push_back(Known {
+            frame: frame.into(),
+            seq_at: seq_at(frame),
+            sent_ns: mark.sent_ns,
+            awaited: self.reading,
+        });
+        position
+    }
+
+    /// Judges a message that is whole by where it stands and where it should.
+    fn arrive(&mut self, lane_id: LaneId, position: u64, seq: u64) -> Arrival {
+        let Some(lane) = self.lanes.get_mut(lane_id.0 as usize) else { return Arrival::Uncounted };
+        if position < lane.position {
+            let Ok(at) = lane.skipped.binary_search(&position) else {
+                self.tally.duplicated += 1;
+                return Arrival::Uncounted;
+            };
+            lane.skipped.remove(at);
+            self.tally.out_of_order += 1;
+        } else {
+            let due = match self.terms.kind {
+                Kind::Durable => lane.cursor + 1 + (position - lane.position),
+                Kind::Ephemeral => 0,
+            };
+            // A stalled reader misses ephemeral messages by right.
+            if !(lane.stalled && self.terms.kind == Kind::Ephemeral) {
+                lane.skipped.extend(lane.position..position);
+            }
+            self.tally.out_of_order += u64::from(seq != due);
+            lane.position = position + 1;
+            lane.cursor = lane.cursor.max(seq);
+        }
+        if seq >= lane.acked + ACK_ROWS_MAX {
+            lane.acked = seq;
+            self.acks_due.push(lane_id);
+        }
+        if lane.stalled {
+            self.tally.delivered += u64::from(self.terms.kind == Kind::Durable);
+            return Arrival::Uncounted;
+        }
+        self.tally.delivered += 1;
+        if let Some(at) = position.checked_sub(self.first)
+            && let Some(known) = self.known.get_mut(at as usize)
+        {
+            known.awaited = known.awaited.saturating_sub(1);
+        }
+        Arrival::Awaited
+    }
+}
+
+/// Whether somebody waited for a delivery, so that its latency counts.
+#[derive(PartialEq, Eq)]
+enum Arrival {
+    Awaited,
+    Uncounted,
+}
+
+impl Lane {
+    fn due(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Durable => self.cursor + 1,
+            Kind::Ephemeral => 0,
+        }
+    }
+}
+
+impl Known {
+    /// The copy's seq, if everything else is the same.
+    fn equals(&self, frame: &[u8]) -> Option<u64> {
+        let at = self.seq_at?;
+        if frame.len() != self.frame.len() {
+            return None;
+        }
+        let (before, rest) = frame.split_at_checked(at)?;
+        let (seq, after) = rest.split_first_chunk::<8>()?;
+        let same = before == self.frame.get(..at)? && after == self.frame.get(at + 8..)?;
+        same.then(|| u64::from_le_bytes(*seq))
+    }
+}
+
+/// Where in a verified Push frame the seq is, from its vtable; `None`: it was left out.
+fn seq_at(frame: &[u8]) -> Option<usize> {
+    let push = flatbuffers::size_prefixed_root::<fb::ServerFrame>(frame).ok()?.reply_as_push()?;
+    let field = push._tab.vtable().get(fb::Push::VT_SEQ);
+    (field != 0).then(|| push._tab.loc() + usize::from(field))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! `bench direct`: pairs of a sender and a recipient, all at once.
+
+use super::bench::{Bench, bar};
+use super::check::Kind;
+use super::cli::DirectArgs;
+use super::crowd::Start;
+use super::error::LoadError;
+use super::group::finish;
+use super::report::{Report, Scenario};
+use super::room::Room;
+use super::swarm::Window;
+use super::target::Target;
+use crate::ids::{Conversation, UserId};
+
+const FIRST_USER: u64 = 2_000_001;
+
+/// Runs it and prints the report; false: not clean.
+pub fn run(args: &DirectArgs) -> Result<bool, LoadError> {
+    let pace = args.pace.pace()?;
+    let target = Target::prepare(&args.target)?;
+    let mut bench = seat(args, target)?;
+    let rounds = bench.rounds(args.pace.rounds as usize, pace, 0)?;
+    let scenario = Scenario {
+        scenario: "direct",
+        pace: pace.name(),
+        members: args.pairs * 2,
+        online: args.pairs,
+        body: args.pace.body as u64,
+        ephemeral: args.pace.ephemeral,
+    };
+    finish(bench, Report::of(scenario, &rounds), &args.target)
+}
+
+/// Pair `n` is users `2n` and `2n + 1` after the first.
+fn seat(args: &DirectArgs, target: Target) -> Result<Bench, LoadError> {
+    let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
+    let mut crowd = target.crowd()?;
+    let users: Vec<_> = (0..args.pairs * 2).map(|at| UserId(FIRST_USER + at)).collect();
+    let sessions: Vec<_> = users.iter().map(|user| (*user, crowd.add(*user, Start::Newest, Window::Usual))).collect();
+    let bar = bar(users.len() as u64, "logging in");
+    crowd.login_all(|| bar.inc(1))?;
+    bar.finish_and_clear();
+    let mut room = Room::new(kind);
+    for pair in sessions.chunks_exact(2) {
+        let [(from, sender), (to, recipient)] = pair else { continue };
+        let (sent, received) = (crowd.newest(*sender), crowd.newest(*recipient));
+        let inboxes = vec![(*from, sent), (*to, received)];
+        let seats = [(*recipient, received)];
+        room.add((*sender, *from, sent), Conversation::User(*to), &seats, inboxes, args.pace.body);
+    }
+    let stored = if kind == Kind::Durable { Some(target.stored(&args.target)?) } else { None };
+    let patience = target.cpus.patience();
+    Ok(Bench::new(crowd, room, target.gateway, stored, patience))
+}

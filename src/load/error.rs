@@ -1,0 +1,95 @@
+//! Why a bench could not be carried out. A bench that was carried out and found losses is not an error: its
+//! report says so.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::client::ClientError;
+use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
+
+/// What stopped a bench or a chat.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// A socket, a file or a process failed.
+    #[error("{what}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The gateway we started ended or never became ready.
+    #[error("the gateway did not start; its log {log} ends with:\n{tail}")]
+    NotReady {
+        /// Where its log is.
+        log: PathBuf,
+        /// Its last lines.
+        tail: String,
+    },
+    /// The gateway closed a session it should have kept.
+    #[error("the gateway closed the session of user {user}: {reason:?} ({message})")]
+    Closed {
+        /// Whose.
+        user: u64,
+        /// Why.
+        reason: CloseReason,
+        /// In its words.
+        message: String,
+    },
+    /// A request was refused for good.
+    #[error("the gateway refused a request: {code:?}: {message}")]
+    Refused {
+        /// Why.
+        code: ErrorCode,
+        /// In its words.
+        message: String,
+    },
+    /// The gateway sent what is not a frame.
+    #[error("the gateway sent a frame that cannot be read")]
+    Unreadable,
+    /// A sender's connection ended.
+    #[error("the gateway closed a sender's connection while its messages were on their way")]
+    SenderEnded,
+    /// Logins were not answered.
+    #[error("{missing} of {asked} logins were not answered within {seconds} s")]
+    LoginTimeout {
+        /// How many are missing.
+        missing: usize,
+        /// How many were sent.
+        asked: usize,
+        /// How long we waited.
+        seconds: u64,
+    },
+    /// The protocol's slow path.
+    #[error("{what}")]
+    Client {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: ClientError,
+    },
+    /// The store's file.
+    #[error("the store's file cannot be read")]
+    Store(#[from] rusqlite::Error),
+    /// Options that do not go together.
+    #[error("{0}")]
+    Options(&'static str),
+    /// The report could not be written as JSON.
+    #[error("the report cannot be written")]
+    Json(#[from] serde_json::Error),
+}
+
+impl LoadError {
+    /// For `map_err`: says what was being done.
+    pub fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> LoadError {
+        move |source| LoadError::Io { what, source }
+    }
+
+    /// For `map_err`: says what was being done.
+    pub fn client(what: &'static str) -> impl FnOnce(ClientError) -> LoadError {
+        move |source| LoadError::Client { what, source }
+    }
+}

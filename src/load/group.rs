@@ -1,0 +1,117 @@
+//! `bench group`: one group, one sender, many members online, more of them not.
+
+use std::time::Duration;
+
+use super::bench::{Bench, Pace, Rounds, bar};
+use super::check::Kind;
+use super::cli::{GroupArgs, TargetArgs};
+use super::client::Client;
+use super::crowd::Start;
+use super::error::LoadError;
+use super::report::{Report, Scenario};
+use super::room::Room;
+use super::stored::Stored;
+use super::swarm::Window;
+use super::target::Target;
+use crate::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
+
+/// The benches' users start here, so that they are told from an operator's own first ones.
+const FIRST_USER: u64 = 1_000_001;
+/// The device that makes the group; the sender's own is 1.
+const FOUNDING_DEVICE: DeviceId = DeviceId(2);
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs it and prints the report; false: not clean.
+pub fn run(args: &GroupArgs) -> Result<bool, LoadError> {
+    args.check()?;
+    let pace = args.pace.pace()?;
+    let target = Target::prepare(&args.target)?;
+    let group = found(&target, args.members)?;
+    let mut bench = seat(args, target, group)?;
+    let rounds = args.pace.rounds as usize;
+    let scenario = Scenario {
+        scenario: "group",
+        pace: pace.name(),
+        members: args.members as u64,
+        online: args.online as u64,
+        body: args.pace.body as u64,
+        ephemeral: args.pace.ephemeral,
+    };
+    let without = bench.rounds(rounds, pace, 0)?;
+    let mut report = Report::of(scenario.clone(), &without);
+    if args.stalled > 0 {
+        let with: Rounds = bench.rounds(rounds, pace, args.stalled)?;
+        report = Report::of(scenario, &with).beside(&report, args.stalled as u64, &with);
+    }
+    finish(bench, report, &args.target)
+}
+
+/// Stops the gateway, prints the report; false: not clean.
+pub fn finish(bench: Bench, mut report: Report, args: &TargetArgs) -> Result<bool, LoadError> {
+    let stopped_well = bench.stop()?;
+    if !stopped_well {
+        eprintln!("the gateway did not end with 0");
+    }
+    report.clean &= stopped_well;
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(report.clean)
+}
+
+/// Makes the group, over the protocol, as its sender.
+fn found(target: &Target, members: usize) -> Result<GroupId, LoadError> {
+    let failed = "making the group failed";
+    let sender = UserId(FIRST_USER);
+    let others: Vec<UserId> = (1..members as u64).map(|at| UserId(FIRST_USER + at)).collect();
+    let mut founder = Client::connect(target.addr, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
+    let token = target.secret.token(sender, target.clock.now().unix_ms);
+    founder.login(&token, FOUNDING_DEVICE, None, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
+    let (group, _) = founder.group_create(&others, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
+    founder.logout().map_err(LoadError::client(failed))?;
+    Ok(group)
+}
+
+/// Logs in the sender and those online, and gives everybody a seat.
+fn seat(args: &GroupArgs, target: Target, group: GroupId) -> Result<Bench, LoadError> {
+    let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
+    let mut crowd = target.crowd()?;
+    let sender = crowd.add(UserId(FIRST_USER), Start::Newest, Window::Usual);
+    let mut recipients = Vec::with_capacity(args.online);
+    for at in 1..=args.online {
+        let window = if at <= args.stalled { Window::Small } else { Window::Usual };
+        recipients.push(crowd.add(UserId(FIRST_USER + at as u64), Start::Newest, window));
+    }
+    let bar = bar(args.online as u64 + 1, "logging in");
+    crowd.login_all(|| bar.inc(1))?;
+    bar.finish_and_clear();
+    let stored = if kind == Kind::Durable { Some(target.stored(&args.target)?) } else { None };
+    let mut inboxes = Vec::with_capacity(args.members);
+    inboxes.push((UserId(FIRST_USER), crowd.newest(sender)));
+    for (at, session) in recipients.iter().enumerate() {
+        inboxes.push((UserId(FIRST_USER + 1 + at as u64), crowd.newest(*session)));
+    }
+    for at in inboxes.len() as u64..args.members as u64 {
+        let user = UserId(FIRST_USER + at);
+        inboxes.push((user, stored.as_ref().map_or(Ok(Seq(0)), |s: &Stored| s.newest(user))?));
+    }
+    let with_rows: Vec<_> = recipients.iter().map(|session| (*session, crowd.newest(*session))).collect();
+    let mut room = Room::new(kind);
+    let from = (sender, UserId(FIRST_USER), crowd.newest(sender));
+    room.add(from, Conversation::Group(group), &with_rows, inboxes, args.pace.body);
+    let patience = target.cpus.patience();
+    Ok(Bench::new(crowd, room, target.gateway, stored, patience))
+}
+
+impl Pace {
+    /// In one word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Pace::Burst(_) => "burst",
+            Pace::Rate(..) => "rate",
+            Pace::Flood(..) => "flood",
+        }
+    }
+}

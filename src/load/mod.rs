@@ -1,0 +1,34 @@
+//! The clients: what `bench` and `chat` run, and what the end-to-end tests log in with.
+//!
+//! They know the gateway only by its wire protocol, its `listen` file and, when they started it themselves, its
+//! process and its store's file. What always holds: the load generator runs on one thread and checks every
+//! delivery it counts; a figure is printed only beside the losses found while it was measured.
+//!
+//! - [`client`]: one connection, blocking: for people, pipes and tests.
+//! - [`swarm`]: thousands of connections on one thread, frames handed to a closure.
+//! - [`crowd`]: the sessions on a swarm: logging in, acknowledging, keeping alive.
+//! - [`check`]: what each recipient must receive, and what it did receive; knows no socket.
+//! - [`gateway`]: a gateway process of our own, its CPU time and its memory.
+//! - [`stored`]: counts inbox rows where they are kept.
+//! - [`group`], [`direct`], [`idle`]: the scenarios. [`report`]: their figures.
+
+pub mod acks;
+pub mod bench;
+pub mod body;
+pub mod chat;
+pub mod check;
+pub mod cli;
+pub mod client;
+pub mod command;
+pub mod cpus;
+pub mod crowd;
+pub mod direct;
+pub mod error;
+pub mod gateway;
+pub mod group;
+pub mod idle;
+pub mod report;
+pub mod room;
+pub mod stored;
+pub mod swarm;
+pub mod target;

@@ -1,0 +1,315 @@
+//! Who sits where: which session sends which stream, and who receives it; what they heard is counted here.
+//!
+//! Owned by the load generator's thread. A group is one stream with many recipients; a pair is a stream with
+//! one. What always holds: every frame of every session ends in a count, an answer, or a failure; none is
+//! ignored except pongs and announcements.
+
+use hdrhistogram::Histogram;
+
+use super::acks::Acks;
+use super::body::{self, Mark};
+use super::check::{Checked, Checker, Kind, LaneId, Terms};
+use super::crowd::SessionId;
+use super::error::LoadError;
+use super::report::latencies;
+use super::swarm::Brought;
+use crate::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use crate::wire::frame::{Encoder, read_server};
+use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use crate::wire::request::Reply;
+
+/// All streams of a bench.
+pub struct Room {
+    /// The streams.
+    pub streams: Vec<Stream>,
+    /// By session.
+    seats: Vec<Seat>,
+    /// From send to delivery, nanoseconds.
+    pub delivery: Histogram<u64>,
+    /// From send to ack, nanoseconds.
+    pub ack: Histogram<u64>,
+    /// Messages to send again, with the time from which on.
+    pub retries: Vec<Retry>,
+    /// Sessions whose connection ended.
+    pub ended: Vec<SessionId>,
+    /// What stops the bench.
+    pub failure: Option<LoadError>,
+    kind: Kind,
+    run: u32,
+}
+
+/// One sender's messages to one conversation.
+pub struct Stream {
+    /// Checks the deliveries.
+    pub checker: Checker,
+    /// Checks the acks.
+    pub acks: Acks,
+    /// Who sends.
+    pub sender: SessionId,
+    /// Who receives, online.
+    pub recipients: Vec<(SessionId, LaneId)>,
+    /// Everybody who gets rows, online or not, the sender too, with the newest row before the round.
+    pub inboxes: Vec<(UserId, Seq)>,
+    to: Conversation,
+    body: Vec<u8>,
+    /// The first message of the round.
+    round_from: u32,
+    /// What the acks counted before the round.
+    before: AcksBefore,
+    /// The sender's newest row that it acknowledged.
+    sender_acked: Seq,
+}
+
+#[derive(Clone, Copy, Default)]
+struct AcksBefore {
+    acked: u64,
+    refused: u64,
+    out_of_order: u64,
+    repeated: u64,
+}
+
+/// A message that was refused for now.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// Which stream.
+    pub stream: usize,
+    /// Which of its messages.
+    pub index: u32,
+    /// Not before.
+    pub due_ns: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Seat {
+    Sender(usize),
+    Recipient(usize, LaneId),
+    Empty,
+}
+
+impl Room {
+    /// An empty room for messages of one kind.
+    pub fn new(kind: Kind) -> Room {
+        Room {
+            streams: Vec::new(),
+            seats: Vec::new(),
+            delivery: latencies(),
+            ack: latencies(),
+            retries: Vec::new(),
+            ended: Vec::new(),
+            failure: None,
+            kind,
+            run: fastrand::u32(..),
+        }
+    }
+
+    /// Seats a stream: `recipients` with their newest rows.
+    pub fn add(
+        &mut self,
+        sender: (SessionId, UserId, Seq),
+        to: Conversation,
+        recipients: &[(SessionId, Seq)],
+        inboxes: Vec<(UserId, Seq)>,
+        body_bytes: usize,
+    ) {
+        let (session, user, newest) = sender;
+        let terms = Terms { run: self.run, sender: user, to, kind: self.kind, body_bytes };
+        let mut checker = Checker::new(terms);
+        let stream = self.streams.len();
+        self.seat(session, Seat::Sender(stream));
+        let mut lanes = Vec::with_capacity(recipients.len());
+        for (session, newest) in recipients {
+            let lane = checker.join(*newest);
+            lanes.push((*session, lane));
+            self.seat(*session, Seat::Recipient(stream, lane));
+        }
+        self.streams.push(Stream {
+            checker,
+            acks: Acks::new(self.kind, newest),
+            sender: session,
+            recipients: lanes,
+            inboxes,
+            to,
+            body: vec![0; body_bytes],
+            round_from: 0,
+            before: AcksBefore::default(),
+            sender_acked: newest,
+        });
+    }
+
+    /// Whether messages are numbered.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Starts a new count.
+    pub fn begin(&mut self) {
+        self.delivery.reset();
+        self.ack.reset();
+        for stream in &mut self.streams {
+            stream.checker.begin();
+            stream.round_from = stream.acks.next_index();
+            stream.before = AcksBefore {
+                acked: stream.acks.acked(),
+                refused: stream.acks.refused(),
+                out_of_order: stream.acks.out_of_order(),
+                repeated: stream.acks.repeated(),
+            };
+        }
+    }
+
+    /// Encodes `stream`'s next message, stamped `sent_ns`, behind what is in `out`.
+    pub fn compose(&mut self, stream: usize, sent_ns: u64, unix_ms: u64, encoder: &mut Encoder, out: &mut Vec<u8>) {
+        if let Some(open) = self.streams.get_mut(stream) {
+            let index = open.acks.sent(sent_ns, unix_ms);
+            self.compose_again(stream, index, encoder, out);
+        }
+    }
+
+    /// Encodes a message as it was encoded first.
+    pub fn compose_again(&mut self, stream: usize, index: u32, encoder: &mut Encoder, out: &mut Vec<u8>) {
+        let (run, ephemeral) = (self.run, self.kind == Kind::Ephemeral);
+        let Some(open) = self.streams.get_mut(stream) else { return };
+        let Some((sent_ns, unix_ms)) = open.acks.sent_at(index) else { return };
+        body::write(Mark { run, index, sent_ns }, &mut open.body);
+        let name = u128::from(run) << 64 | (stream as u128) << 32 | u128::from(index);
+        let client_msg_id = ClientMsgId::from_parts(unix_ms, name);
+        out.extend_from_slice(encoder.send(index + 1, open.to, client_msg_id, &open.body, ephemeral));
+    }
+
+    /// What a session heard.
+    pub fn hear(&mut self, session: SessionId, brought: Brought<'_>, at_ns: u64) {
+        let frame = match brought {
+            Brought::Frame(frame) => frame,
+            Brought::End => return self.ended.push(session),
+        };
+        match self.seats.get(session.0 as usize).copied().unwrap_or(Seat::Empty) {
+            Seat::Recipient(stream, lane) => {
+                let Some(open) = self.streams.get_mut(stream) else { return };
+                if let Checked::Other(_, reply) = open.checker.take(lane, frame, at_ns, &mut self.delivery) {
+                    self.aside(session, &reply);
+                }
+            }
+            Seat::Sender(stream) => self.answer(stream, session, frame, at_ns),
+            Seat::Empty => {}
+        }
+    }
+
+    /// Messages acked, messages delivered: it changes as long as something happens.
+    pub fn progress(&self) -> u64 {
+        self.streams.iter().map(|s| s.acks.acked() + s.checker.tally().delivered).sum()
+    }
+
+    /// Whether every message sent is acked, and is with every recipient who reads.
+    pub fn is_done(&mut self) -> bool {
+        self.streams.iter_mut().all(|s| s.open() == 0)
+    }
+
+    fn seat(&mut self, session: SessionId, seat: Seat) {
+        let at = session.0 as usize;
+        if self.seats.len() <= at {
+            self.seats.resize(at + 1, Seat::Empty);
+        }
+        if let Some(place) = self.seats.get_mut(at) {
+            *place = seat;
+        }
+    }
+
+    fn answer(&mut self, stream: usize, session: SessionId, frame: &[u8], at_ns: u64) {
+        let Some(open) = self.streams.get_mut(stream) else { return };
+        match read_server(frame) {
+            Ok((request, Reply::SendOk { msg_id, seq, .. })) => {
+                open.acks.answered(request.wrapping_sub(1), msg_id, seq, at_ns, &mut self.ack);
+            }
+            Ok((_, Reply::Push(push))) => open.acks.row(push.seq),
+            Ok((request, Reply::Error { code, retry_after_ms, message, .. })) => match (code, self.kind) {
+                (ErrorCode::RetryLater | ErrorCode::StorageFull, Kind::Durable) => {
+                    let due_ns = at_ns + u64::from(retry_after_ms.max(1)) * 1_000_000;
+                    self.retries.push(Retry { stream, index: request.wrapping_sub(1), due_ns });
+                }
+                (ErrorCode::RetryLater, Kind::Ephemeral) => open.acks.give_up(),
+                _ => self.failure = Some(LoadError::Refused { code, message: message.to_owned() }),
+            },
+            Ok((_, other)) => self.aside(session, &other),
+            Err(_) => self.failure = Some(LoadError::Unreadable),
+        }
+    }
+
+    /// Frames that are neither deliveries nor answers.
+    fn aside(&mut self, session: SessionId, reply: &Reply<'_>) {
+        match reply {
+            // Replaced sessions and slow readers come again; the others end with their connection.
+            Reply::Closing { reason: CloseReason::SlowReader, .. } => {}
+            Reply::Closing { reason, message, .. } => {
+                let (user, message) = (u64::from(session.0), (*message).to_owned());
+                self.failure = Some(LoadError::Closed { user, reason: *reason, message });
+            }
+            Reply::Error { code, message, .. } => {
+                self.failure = Some(LoadError::Refused { code: *code, message: (*message).to_owned() });
+            }
+            // A gap's rows are never delivered, and so counted as lost.
+            _ => {}
+        }
+    }
+}
+
+impl Stream {
+    /// Messages that are not acked yet, or not with every recipient who reads.
+    pub fn open(&mut self) -> u64 {
+        self.checker.trim();
+        let everywhere = if self.checker.reading() == 0 { self.acks.acked() } else { self.checker.complete() };
+        self.acks.standing() - self.acks.acked().min(everywhere)
+    }
+
+    /// The sender's row to acknowledge, when it is at least `rows` after the last one acknowledged.
+    pub fn take_sender_ack(&mut self, rows: u64) -> Option<Seq> {
+        let newest = self.acks.cursor();
+        if newest.0 < self.sender_acked.0 + rows {
+            return None;
+        }
+        self.sender_acked = newest;
+        Some(newest)
+    }
+
+    /// The round's messages as the acks name them, in the ledger's order.
+    pub fn round_msg_ids(&self) -> Vec<MsgId> {
+        let mut ids: Vec<MsgId> =
+            (self.round_from..self.acks.next_index()).filter_map(|index| self.acks.msg_id(index)).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Messages sent in the round.
+    pub fn round_messages(&self) -> u64 {
+        u64::from(self.acks.next_index() - self.round_from)
+    }
+
+    /// Messages given up in the round.
+    pub fn round_refused(&self) -> u64 {
+        self.acks.refused() - self.before.refused
+    }
+
+    /// Messages acked in the round.
+    pub fn round_acked(&self) -> u64 {
+        self.acks.acked() - self.before.acked
+    }
+
+    /// Acks of the round whose row was not the sender's next.
+    pub fn round_acks_out_of_order(&self) -> u64 {
+        self.acks.out_of_order() - self.before.out_of_order
+    }
+
+    /// Acks of the round for what was acked before, or never sent.
+    pub fn round_acks_repeated(&self) -> u64 {
+        self.acks.repeated() - self.before.repeated
+    }
+
+    /// Messages that the sender was told another number for than the recipients.
+    pub fn differing_msg_ids(&self) -> u64 {
+        let delivered = |index| self.checker.msg_id_of(index);
+        let differs = |index: &u32| match (self.acks.msg_id(*index), delivered(*index)) {
+            (Some(acked), Some(delivered)) => acked != delivered,
+            _ => false,
+        };
+        (self.round_from..self.acks.next_index()).filter(differs).count() as u64
+    }
+}

@@ -1,0 +1,91 @@
+//! Which gateway a bench measures: one of our own, or one that runs already.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use super::cli::TargetArgs;
+use super::cpus::{self, Cpus};
+use super::crowd::{Crowd, Secret};
+use super::error::LoadError;
+use super::gateway::{Gateway, GatewayOptions, read_secret};
+use super::stored::Stored;
+use crate::clock::Clock;
+
+/// A gateway to measure, and what is needed for it.
+pub struct Target {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What it verifies tokens with.
+    pub secret: Secret,
+    /// The gateway, if it is ours.
+    pub gateway: Option<Gateway>,
+    /// Where it and the load run.
+    pub cpus: Cpus,
+    /// The clock of the bench.
+    pub clock: Clock,
+}
+
+impl Target {
+    /// Starts a gateway, or finds the one that was named; then pins the load.
+    pub fn prepare(args: &TargetArgs) -> Result<Target, LoadError> {
+        raise_descriptor_limit();
+        let clock = Clock::start();
+        let cpus = Cpus::plan(args.gateway_cpus.as_deref(), args.load_cpus.as_deref(), &cpus::allowed())?;
+        let target = match args.connect {
+            Some(addr) => {
+                let cpus = Cpus { gateway: None, load: if args.load_cpus.is_some() { cpus.load } else { Vec::new() } };
+                Target { addr, secret: named_secret(args)?, gateway: None, cpus, clock }
+            }
+            None => {
+                let options = GatewayOptions {
+                    shards: args.shards.clone(),
+                    cpus: cpus.gateway.clone(),
+                    keep_data: args.keep_data,
+                };
+                let gateway = Gateway::start(&options)?;
+                if args.keep_data {
+                    eprintln!("the gateway's data stays in {}", gateway.data_dir().display());
+                }
+                Target { addr: gateway.addr(), secret: gateway.secret()?, gateway: Some(gateway), cpus, clock }
+            }
+        };
+        target.cpus.pin_load();
+        Ok(target)
+    }
+
+    /// Sessions on it.
+    pub fn crowd(&self) -> Result<Crowd, LoadError> {
+        Crowd::new(self.addr, self.secret.clone(), self.clock)
+    }
+
+    /// Where its rows are counted.
+    pub fn stored(&self, args: &TargetArgs) -> Result<Stored, LoadError> {
+        match (&args.store, &self.gateway) {
+            (Some(file), _) => Stored::file(file),
+            (None, Some(gateway)) => Stored::file(&gateway.store_file()),
+            (None, None) => Ok(Stored::protocol(self.addr, self.secret.clone(), self.clock)),
+        }
+    }
+}
+
+fn named_secret(args: &TargetArgs) -> Result<Secret, LoadError> {
+    if let Some(file) = &args.secret_file {
+        let bytes = fs::read(file).map_err(LoadError::io("the secret's file cannot be read"))?;
+        return Ok(Secret(bytes.trim_ascii_end().to_vec()));
+    }
+    match &args.data_dir {
+        Some(data_dir) => read_secret(data_dir),
+        None => Err(LoadError::Options("--connect needs --data-dir or --secret-file, to make tokens with")),
+    }
+}
+
+/// As many descriptors as this process may have.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Refused: connecting will say so when descriptors run out.
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok();
+    }
+}
