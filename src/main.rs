@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use ringway::config::Config;
 use ringway::config::typed::{Origin, Typed};
 use ringway::ids::{DeviceId, UserId};
+use ringway::load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
 use ringway::{log, serve, token};
 
 #[derive(Parser, Debug)]
@@ -24,6 +25,10 @@ enum Command {
     Serve(ServeArgs),
     /// Mint a login token with the gateway's shared secret.
     Token(TokenArgs),
+    /// Measure a gateway, checking every delivery.
+    Bench(BenchArgs),
+    /// Talk to a gateway: lines of the input are messages, what others say is printed.
+    Chat(ChatArgs),
     /// Look at a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -120,10 +125,19 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             println!("{}", token::mint(&config, UserId(args.user), args.device.map(DeviceId), args.ttl)?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Bench(args) => Ok(exit_code(run_bench(&args)?)),
+        Command::Chat(args) => Ok(exit_code(run_chat(&args)?)),
         Command::Journal(JournalCommand::Verify { dir }) => {
             let _ = dir;
             Err("journal verify is not there yet".into())
         }
+    }
+}
+
+fn exit_code(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Clean => ExitCode::SUCCESS,
+        Outcome::NotClean => ExitCode::FAILURE,
     }
 }
 

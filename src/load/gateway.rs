@@ -198,6 +198,10 @@ fn spawn(options: &GatewayOptions, data_dir: &Path) -> Result<Child, LoadError> 
     if let Some(cpus) = &options.cpus {
         command.args([OsString::from("--cpus"), cpus.into()]);
     }
+    // What configures an operator's gateway must not change what is measured.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGWAY_")) {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed; this is one prctl.
     unsafe {
