@@ -127,6 +127,9 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 pub const JOURNAL_BYTES_MAX: u64 = 8 << 30;
 /// Unapplied messages the tail indexes (about 100 bytes each); above it `STORAGE_FULL`.
 pub const TAIL_MESSAGES_MAX: usize = 4 << 20;
+/// Members of rosters that the tail keeps though no unapplied message refers to them (about 50 bytes each): the
+/// group's next message will.
+pub const TAIL_IDLE_MEMBERSHIPS_MAX: usize = 1 << 20;
 /// How long the de-duplication window reaches back.
 pub const WINDOW_MS: u64 = 10 * 60 * 1000;
 /// Entries of the window (about 80 bytes each); above it the horizon moves up.

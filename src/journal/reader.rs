@@ -23,6 +23,8 @@ pub struct Reader<D: Disk> {
     disk: D,
     /// Starts of the segments when they were last listed, in order.
     starts: Vec<Position>,
+    /// Every segment that starts below this is in `starts`, unless it was removed.
+    listed: Position,
     /// The longest unused in front.
     open: VecDeque<OpenSegment<D::File>>,
     /// Bytes below this never change any more.
@@ -81,6 +83,7 @@ impl<D: Disk> Reader<D> {
         Reader {
             disk,
             starts: Vec::new(),
+            listed: Position(0),
             open: VecDeque::new(),
             settled: Position(0),
             batch: Chunk::default(),
@@ -118,7 +121,7 @@ impl<D: Disk> Reader<D> {
                 }
                 Next::End(what) => {
                     self.batch.bytes.clear();
-                    self.starts = list_segments(&self.disk)?;
+                    self.list()?;
                     if self.starts.binary_search(&at).is_err() {
                         return Err(corrupt(&segment.header, at, what));
                     }
@@ -128,8 +131,17 @@ impl<D: Disk> Reader<D> {
         Ok(at.min(to).max(from))
     }
 
-    /// The record at a position that [`Reader::read`] visited, or that a record refers to.
+    /// Tells the reader that all below `to` is durable, when it is another reader that visits.
+    pub fn settle(&mut self, to: Position) {
+        self.settled = self.settled.max(to);
+    }
+
+    /// The record at a position that a [`Reader::read`] visited, or that a record refers to.
     pub fn record_at(&mut self, at: Position) -> Result<Record<'_>, JournalError> {
+        if at >= self.listed {
+            // A segment that began since would be taken for the end of the one before.
+            self.list()?;
+        }
         let segment = self.segment_of(at)?;
         if self.batch.record(&segment.header, at).is_none() && self.spot.record(&segment.header, at).is_none() {
             let settled = self.settled.0.saturating_sub(at.0).min(SPOT_BYTES as u64) as usize;
@@ -186,10 +198,17 @@ impl<D: Disk> Reader<D> {
         })
     }
 
+    /// Lists the segments. The name of one that holds anything durable is durable itself.
+    fn list(&mut self) -> Result<(), JournalError> {
+        self.starts = list_segments(&self.disk)?;
+        self.listed = self.settled;
+        Ok(())
+    }
+
     /// The segment that a position lies in, open.
     fn segment_of(&mut self, at: Position) -> Result<OpenSegment<D::File>, JournalError> {
         if self.starts.first().is_none_or(|first| *first > at) {
-            self.starts = list_segments(&self.disk)?;
+            self.list()?;
         }
         let after = self.starts.partition_point(|start| *start <= at);
         let Some(start) = after.checked_sub(1).and_then(|index| self.starts.get(index).copied()) else {

@@ -4,6 +4,7 @@
 //! answers the shards and the ledger. What always holds: batches are applied in journal order, each together
 //! with its end position, so applying again after a crash changes nothing.
 
+pub mod batch;
 pub mod messages;
 pub mod page;
 pub mod schema;

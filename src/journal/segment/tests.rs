@@ -148,3 +148,26 @@ fn only_names_that_it_would_write_are_segments() {
         assert_eq!(segment_start(name), None, "{name}");
     }
 }
+
+#[test]
+fn a_record_of_a_segment_that_began_later_is_not_read_from_the_one_before() {
+    let disk = MemoryDisk::new(1);
+    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    write(&mut journal, 0..3, b"kept");
+    let mut reader = Reader::new(disk.clone());
+    reader.settle(journal.tail());
+    let first = Position(SEGMENT_HEADER_BYTES + BATCH_HEADER_BYTES as u64);
+    assert_eq!(reader.record_at(first).unwrap(), direct(0, b"kept"));
+    // A batch that is not synced stays behind the segment's end, whole but for its header.
+    let mut batch = Batch::new();
+    batch.push(&direct(77, b"left behind"));
+    journal.append(&mut batch).unwrap();
+    let end = journal.tail();
+    drop(journal);
+    let mut journal = Journal::create(disk, end, 2).unwrap();
+    let at = Position(journal.prepare().unwrap().0 + BATCH_HEADER_BYTES as u64);
+    write(&mut journal, 3..4, b"new");
+    reader.settle(journal.tail());
+    assert_eq!(reader.record_at(first).unwrap(), direct(0, b"kept"));
+    assert_eq!(reader.record_at(at).unwrap(), direct(3, b"new"));
+}
