@@ -145,6 +145,20 @@ pub const LOOKUPS_PENDING_MAX: usize = 8_192;
 pub const BATCH_ROWS: usize = 500;
 /// Batches of one transaction.
 pub const TRANSACTION_BATCHES_MAX: usize = 20;
+/// Journal bytes that go into one transaction (the first record may exceed it): what long bodies add to 10,000 rows.
+pub const TRANSACTION_BYTES_MAX: u64 = 8 << 20;
+/// The first wait after the store refused a write; it doubles each time.
+pub const STORE_RETRY_FIRST_MS: u64 = 50;
+/// The longest wait: how late the store may notice that the database is back.
+pub const STORE_RETRY_MAX_MS: u64 = 5_000;
+/// What was applied is secured after so many journal bytes: half a segment, since segments go only behind that.
+pub const SECURE_BYTES: u64 = SEGMENT_BYTES / 2;
+/// And at least so often, while anything is applied; each costs syncs on the disk that the ledger syncs on too.
+pub const SECURE_MS: u64 = 10_000;
+/// Cursors written in one transaction.
+pub const CURSORS_SAVED_MAX: usize = 4_096;
+/// Cursors that may wait for a store that is away (about 50 bytes each).
+pub const CURSORS_KEPT_MAX: usize = 1 << 20;
 /// Messages kept encoded for those who catch up together (a group's members read the same ones).
 pub const MESSAGES_SHARED_MAX: usize = 4_096;
 /// Bytes of frames kept so.

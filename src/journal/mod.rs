@@ -9,6 +9,7 @@ pub mod memory_disk;
 pub mod reader;
 pub mod record;
 pub mod segment;
+pub mod tail;
 pub mod varint;
 
 use std::io;

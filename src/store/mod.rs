@@ -5,6 +5,9 @@
 //! with its end position, so applying again after a crash changes nothing.
 
 pub mod batch;
+pub mod counters;
+pub mod cursors;
+pub mod keeper;
 pub mod messages;
 pub mod page;
 pub mod schema;

@@ -29,9 +29,7 @@ const NODE: i64 = 0;
 
 /// Settings of the connection.
 ///
-/// - `wal_autocheckpoint`: a commit that leaves more than 16,384 pages (64 MiB) in the log copies them into the
-///   file, so the log stays bounded however seldom `secure` is called; `journal_size_limit` cuts a log that a
-///   long reader made grow.
+/// - `wal_autocheckpoint`: off, because a sync that fails in it is not reported; `apply` sees to the log's size.
 /// - `cache_size`: 64 MiB of pages: the newest leaf of 16,000 inboxes.
 /// - `mmap_size`: reads of settled pages cost no copy; an address range, not memory.
 /// - `busy_timeout`: another process holds the write lock; after 250 ms the transaction is tried again later,
@@ -39,13 +37,16 @@ const NODE: i64 = 0;
 const SETTINGS: &str = "
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
-PRAGMA wal_autocheckpoint = 16384;
-PRAGMA journal_size_limit = 67108864;
+PRAGMA wal_autocheckpoint = 0;
 PRAGMA cache_size = -65536;
 PRAGMA mmap_size = 1073741824;
 PRAGMA temp_store = MEMORY;
 PRAGMA busy_timeout = 250;
 ";
+
+/// A write-ahead log that has grown by so much since it was last emptied is copied into the file: 16,384 pages.
+/// Reads get slower with its size, and copying stops the thread for a moment.
+const LOG_BYTES: u64 = 64 << 20;
 
 /// Every statement of this file stays prepared.
 const STATEMENTS_MAX: usize = 32;
@@ -61,6 +62,11 @@ pub struct SqliteStore {
     insert_batch: String,
     at: StorePosition,
     secured: Position,
+    /// The log's size at which it is to be emptied.
+    log_bytes_next: u64,
+    /// A sync failed. The kernel may have dropped what was to be written, and a second sync would report success;
+    /// so nothing counts as secured any more, and the journal keeps it.
+    sync_failed: bool,
 }
 
 impl SqliteStore {
@@ -85,6 +91,8 @@ impl SqliteStore {
             insert_batch,
             at: StorePosition::default(),
             secured: Position(0),
+            log_bytes_next: LOG_BYTES,
+            sync_failed: false,
         };
         store.read_position()?;
         Ok(store)
@@ -121,6 +129,28 @@ impl SqliteStore {
         writing.commit()?;
         self.at = at;
         Ok(())
+    }
+
+    /// Copies the log into the file, synced, and empties it. `false`: a reader in another process needs the log.
+    fn empty_log(&mut self) -> Result<bool, StoreError> {
+        const SYNCING: &str = "syncing the store's file";
+        if self.sync_failed {
+            return Err(StoreError::Broken { what: SYNCING, source: Box::new(Inconsistent::SyncFailed) });
+        }
+        let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        let busy = busy.map_err(|error| {
+            let extended = error.sqlite_error().map(|failure| failure.extended_code);
+            self.sync_failed |=
+                matches!(extended, Some(rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC));
+            failed(SYNCING)(error)
+        })?;
+        let log_bytes = if busy == 0 { 0 } else { self.log_bytes() };
+        self.log_bytes_next = log_bytes + LOG_BYTES;
+        Ok(busy == 0)
+    }
+
+    fn log_bytes(&self) -> u64 {
+        std::fs::metadata(self.log_path()).map_or(0, |metadata| metadata.len())
     }
 
     /// The write-ahead log's file. It holds no locks, so opening and closing it disturbs nobody.
@@ -190,26 +220,28 @@ impl Store for SqliteStore {
         if transaction.applied <= self.at.applied {
             return Ok(());
         }
-        self.write(transaction).map_err(failed("writing batches"))
+        self.write(transaction).map_err(failed("writing batches"))?;
+        if self.log_bytes() >= self.log_bytes_next && !self.sync_failed {
+            // The transaction is in: what fails here is no reason to write it again.
+            if let Err(error) = self.empty_log() {
+                self.log_bytes_next = self.log_bytes() + LOG_BYTES;
+                tracing::warn!(error = &error as &dyn std::error::Error, "the store's log could not be emptied");
+            }
+        }
+        Ok(())
     }
 
     /// A checkpoint syncs the log and the file. If a reader in another process holds it up, syncing the log alone
     /// is as good: it is replayed from there after a power loss.
     async fn secure(&mut self) -> Result<Position, StoreError> {
-        const SECURING: &str = "syncing the store's file";
         if self.secured == self.at.applied {
             return Ok(self.secured);
         }
-        let (busy, logged, copied) = self
-            .connection
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-            })
-            .map_err(failed(SECURING))?;
-        if busy != 0 || logged != copied {
-            File::open(self.log_path())
-                .and_then(|log| log.sync_data())
-                .map_err(|error| StoreError::Unavailable { what: SECURING, source: Box::new(error) })?;
+        if !self.empty_log()?
+            && let Err(error) = File::open(self.log_path()).and_then(|log| log.sync_data())
+        {
+            self.sync_failed = true;
+            return Err(StoreError::Broken { what: "syncing the store's log", source: Box::new(error) });
         }
         self.secured = self.at.applied;
         Ok(self.secured)
@@ -317,6 +349,8 @@ impl Store for SqliteStore {
 enum Inconsistent {
     #[error("an inbox row refers to message {0}, which is not there: restore the file, or delete those rows")]
     MessageMissing(MsgId),
+    #[error("a sync failed before: look at the disk, then start the gateway again; the journal is kept until then")]
+    SyncFailed,
 }
 
 fn read_message(

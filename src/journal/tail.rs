@@ -1,0 +1,298 @@
+//! The unapplied tail: what is durable in the journal and not yet in the store, indexed so that it can be read.
+//!
+//! Owned by the store's thread. Bodies stay in the journal (the page cache, mostly); in memory there are about
+//! 110 bytes a message and 50 bytes a member of each roster that unapplied messages refer to, never a row. A
+//! user's rows are found from the rosters the user is in, and each row's seq from its record's differences.
+//!
+//! What always holds: it covers exactly the records from the applied position to the ingested one, in journal
+//! order, which is each user's seq order. A roster that a message refers to may lie below the applied position;
+//! it is read from its segment, which exists, because the message is in the same one.
+
+mod index;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::record::{DirectRecord, GroupRecord, Record};
+use super::segment::Reader;
+use super::{JournalError, Position};
+use crate::ids::{Conversation, MsgId, Seq, UserId};
+use crate::ledger::dedup::digest;
+use crate::ledger::sequence::sent_at_ms;
+use crate::message::Message;
+use crate::shard::event::{Lookup, StoredMessage};
+use crate::store::Transaction;
+use crate::store::batch::Gathering;
+use crate::store::messages::Messages;
+use crate::store::page::Assembly;
+use index::{Index, Kind, Number, Source};
+
+/// Bytes ingested at once.
+const INGEST_BYTES: usize = 1 << 20;
+
+/// The unapplied tail of the journal in `D`.
+pub struct Tail<D: Disk> {
+    /// Follows the ledger.
+    ahead: Reader<D>,
+    /// Follows the store.
+    behind: Reader<D>,
+    /// Goes to single records.
+    spot: Reader<D>,
+    applied: Position,
+    ingested: Position,
+    index: Index,
+}
+
+impl<D: Disk> Tail<D> {
+    /// The tail behind an applied position; nothing is ingested yet.
+    pub fn new(disk: D, applied: Position) -> Self {
+        Tail {
+            ahead: Reader::new(disk.clone()),
+            behind: Reader::new(disk.clone()),
+            spot: Reader::new(disk),
+            applied,
+            ingested: applied,
+            index: Index::default(),
+        }
+    }
+
+    /// Everything below is in the store, and no longer here.
+    pub fn applied(&self) -> Position {
+        self.applied
+    }
+
+    /// Everything below that is not in the store is here.
+    pub fn ingested(&self) -> Position {
+        self.ingested
+    }
+
+    /// How much memory it takes, in messages of about 100 bytes: two members of a roster count as one.
+    pub fn weight(&self) -> u64 {
+        (self.index.entries.len() + self.index.memberships_in_use() / 2) as u64
+    }
+
+    /// Indexes the records up to `to`, which is at most the durable position.
+    pub fn ingest(&mut self, to: Position) -> Result<(), JournalError> {
+        self.spot.settle(to);
+        while self.ingested < to {
+            let mut failed = None;
+            let (index, spot) = (&mut self.index, &mut self.spot);
+            let reached = self.ahead.read(self.ingested, to, INGEST_BYTES, &mut |at, record| {
+                if failed.is_none()
+                    && let Err(error) = index.take(at, record, spot)
+                {
+                    failed = Some((at, error));
+                }
+            })?;
+            if let Some((at, error)) = failed {
+                self.ingested = at;
+                return Err(error);
+            }
+            self.ingested = reached;
+        }
+        Ok(())
+    }
+
+    /// The next transaction: records from the applied position on, cut between two of them before there are more
+    /// than `rows_max` rows or `bytes_max` bytes (one record alone may have more). `None`: everything ingested is
+    /// applied. Asked again before [`Self::advance`], it may have more.
+    pub fn transaction(&mut self, rows_max: usize, bytes_max: u64) -> Result<Option<Transaction>, JournalError> {
+        let mut cut = self.ingested;
+        let mut rows = 0;
+        for (taken, entry) in self.index.entries.iter().enumerate() {
+            rows += self.index.rows_count(entry);
+            if taken > 0 && (rows > rows_max || entry.at.0 - self.applied.0 > bytes_max) {
+                cut = entry.at;
+                break;
+            }
+        }
+        if cut <= self.applied {
+            return Ok(None);
+        }
+        let mut gathering = Gathering::default();
+        let mut failed = None;
+        let index = &self.index;
+        self.behind.read(self.applied, cut, usize::MAX, &mut |at, record| {
+            if failed.is_some() {
+                return;
+            }
+            let added = match &record {
+                Record::Roster(_) => Ok(()),
+                Record::Group(group) => match index.roster(group.roster_at) {
+                    Some(roster) => {
+                        gathering.group(group, roster).map_err(|_| corrupt(at, "its rows do not fit its roster"))
+                    }
+                    None => Err(corrupt(at, "its roster is not where it says")),
+                },
+                Record::Direct(direct) => {
+                    gathering.direct(direct);
+                    Ok(())
+                }
+                Record::Change(change) => {
+                    gathering.change(change);
+                    Ok(())
+                }
+            };
+            failed = added.err();
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Some(gathering.finish(cut))),
+        }
+    }
+
+    /// The store has everything below `to` (the `applied` of a transaction): it is dropped here.
+    pub fn advance(&mut self, to: Position) {
+        self.index.drop_below(to);
+        self.applied = self.applied.max(to);
+        self.ingested = self.ingested.max(to);
+        for reader in [&mut self.ahead, &mut self.behind, &mut self.spot] {
+            reader.forget(to);
+        }
+    }
+
+    /// Whether all of the user's rows after `after` are here, so that the database need not be read.
+    pub fn covers(&mut self, user: UserId, after: Seq) -> Result<bool, JournalError> {
+        let Some((source, number)) =
+            self.index.sources(user).into_iter().filter_map(|s| Some((s, s.number(0)?))).min_by_key(|(_, n)| *n)
+        else {
+            return Ok(false);
+        };
+        let lowest = seq_of(&self.index, &mut self.spot, source, 0, number)?;
+        Ok(lowest.0 <= after.0.saturating_add(1))
+    }
+
+    /// Adds the user's rows that follow what the page has, while it wants them.
+    pub fn fill(&mut self, user: UserId, assembly: &mut Assembly, messages: &mut Messages) -> Result<(), JournalError> {
+        let after = assembly.last();
+        let (index, spot) = (&self.index, &mut self.spot);
+        let sources = index.sources(user);
+        // The next entry of each source; entries are numbered in journal order, which is the user's seq order.
+        let mut next = BinaryHeap::with_capacity(sources.len());
+        for (which, source) in sources.iter().enumerate() {
+            let place = first_after(index, spot, *source, after)?;
+            next.extend(source.number(place).map(|number| Reverse((number, which, place))));
+        }
+        while let Some(Reverse((number, which, place))) = next.pop() {
+            let Some(source) = sources.get(which).copied() else { break };
+            if assembly.is_full() {
+                break;
+            }
+            let Some((seq, message)) = row(index, spot, source, place, number, assembly, messages)? else { break };
+            assembly.push(seq, message);
+            next.extend(source.number(place + 1).map(|number| Reverse((number, which, place + 1))));
+        }
+        Ok(())
+    }
+
+    /// The message that was sent under this name, if it is here.
+    pub fn find(&mut self, lookup: &Lookup) -> Result<Option<StoredMessage>, JournalError> {
+        let Some(entry) = self.index.named(lookup) else { return Ok(None) };
+        let at = entry.at;
+        let stored = |msg_id: MsgId, seq, to: Conversation, body: &[u8]| StoredMessage {
+            msg_id,
+            seq,
+            sent_at_ms: sent_at_ms(msg_id),
+            digest: digest(to, body),
+        };
+        match self.spot.record_at(at)? {
+            Record::Direct(record) => Ok(Some(stored(record.msg_id, record.sender_seq, record.to(), record.body))),
+            Record::Group(record) => {
+                let seq = self.index.roster(record.roster_at).and_then(|roster| {
+                    let member = roster.members.iter().position(|member| member.user == record.sender)?;
+                    record.seq_at(roster, member)
+                });
+                let seq = seq.ok_or_else(|| corrupt(at, "its sender has no row"))?;
+                Ok(Some(stored(record.msg_id, seq, record.to(), record.body)))
+            }
+            Record::Roster(_) | Record::Change(_) => Err(corrupt(at, "a message was expected here")),
+        }
+    }
+}
+
+/// One row, if the page wants it.
+fn row<D: Disk>(
+    index: &Index,
+    spot: &mut Reader<D>,
+    source: Source<'_>,
+    place: usize,
+    number: Number,
+    assembly: &Assembly,
+    messages: &mut Messages,
+) -> Result<Option<(Seq, Arc<Message>)>, JournalError> {
+    let entry = index.entry(number).ok_or_else(|| corrupt(Position(0), "an entry is gone that is referred to"))?;
+    if let (Source::Direct(rows), Kind::Direct { msg_id, .. }) = (source, &entry.kind)
+        && let Some((_, seq)) = rows.get(place).copied()
+        && let Some(message) = messages.find(*msg_id)
+    {
+        return Ok(assembly.wants(seq).then(|| (seq, Arc::clone(message))));
+    }
+    match (source, spot.record_at(entry.at)?) {
+        (Source::Direct(rows), Record::Direct(record)) => {
+            let seq = rows.get(place).map_or(Seq(0), |(_, seq)| *seq);
+            Ok(assembly.wants(seq).then(|| (seq, direct_message(&record, messages))))
+        }
+        (Source::Group { snapshot, member }, Record::Group(record)) => {
+            let seq = record
+                .seq_at(&snapshot.record, member)
+                .ok_or_else(|| corrupt(entry.at, "its rows do not fit its roster"))?;
+            Ok(assembly.wants(seq).then(|| (seq, group_message(&record, messages))))
+        }
+        _ => Err(corrupt(entry.at, "another record was expected here")),
+    }
+}
+
+fn direct_message(record: &DirectRecord<'_>, messages: &mut Messages) -> Arc<Message> {
+    messages.keep(record.msg_id, record.sender, record.to(), record.client_msg_id, record.body)
+}
+
+fn group_message(record: &GroupRecord<'_>, messages: &mut Messages) -> Arc<Message> {
+    messages.keep(record.msg_id, record.sender, record.to(), record.client_msg_id, record.body)
+}
+
+/// The seq of a source's entry.
+fn seq_of<D: Disk>(
+    index: &Index,
+    spot: &mut Reader<D>,
+    source: Source<'_>,
+    place: usize,
+    number: Number,
+) -> Result<Seq, JournalError> {
+    let entry = index.entry(number).ok_or_else(|| corrupt(Position(0), "an entry is gone that is referred to"))?;
+    match source {
+        Source::Direct(rows) => Ok(rows.get(place).map_or(Seq(0), |(_, seq)| *seq)),
+        Source::Group { snapshot, member } => match spot.record_at(entry.at)? {
+            Record::Group(record) => record
+                .seq_at(&snapshot.record, member)
+                .ok_or_else(|| corrupt(entry.at, "its rows do not fit its roster")),
+            _ => Err(corrupt(entry.at, "another record was expected here")),
+        },
+    }
+}
+
+/// The place of a source's first entry with a seq above `after`, by bisection.
+fn first_after<D: Disk>(
+    index: &Index,
+    spot: &mut Reader<D>,
+    source: Source<'_>,
+    after: Seq,
+) -> Result<usize, JournalError> {
+    let (mut low, mut high) = (0, source.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let Some(number) = source.number(middle) else { break };
+        if seq_of(index, spot, source, middle, number)? > after {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
+}
+
+/// What the journal holds does not fit what it said before.
+fn corrupt(at: Position, what: &'static str) -> JournalError {
+    JournalError::Corrupt { file: "(the segment that holds the position)".to_owned(), offset: 0, position: at.0, what }
+}

@@ -1,0 +1,284 @@
+//! The index behind the tail: which messages are there, under which names, and in whose inboxes.
+//!
+//! Owned by the tail. What always holds: entries are numbered in journal order without holes; a roster is here
+//! while a message refers to it, and users are listed exactly under the rosters that are here and the one-to-one
+//! messages that are unapplied. Rosters without unapplied messages stay while they are their group's newest and
+//! there is room: the group's next message will refer to them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use foldhash::fast::RandomState;
+
+use super::corrupt;
+use crate::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
+use crate::journal::disk::Disk;
+use crate::journal::record::{Record, RosterRecord};
+use crate::journal::segment::Reader;
+use crate::journal::{JournalError, Position};
+use crate::limits::TAIL_IDLE_MEMBERSHIPS_MAX;
+use crate::shard::event::Lookup;
+
+/// An entry's place in journal order; numbers are never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Number(u64);
+
+/// One unapplied record with effects in the store.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) at: Position,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Group { sender: UserId, client_msg_id: ClientMsgId, roster_at: Position },
+    Direct { sender: UserId, client_msg_id: ClientMsgId, to: UserId, msg_id: MsgId },
+    Change,
+}
+
+/// A roster and the unapplied messages that refer to it.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) record: RosterRecord,
+    messages: VecDeque<Number>,
+    /// Its key in `Index::idle`, while no message refers to it.
+    idle_since: Option<u64>,
+}
+
+/// What the tail has for one user.
+#[derive(Debug, Default)]
+struct UserTail {
+    /// Rosters the user is in, and where in each.
+    memberships: Vec<(Position, u32)>,
+    direct: VecDeque<(Number, Seq)>,
+}
+
+/// Entries with rows of one user, in journal order.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source<'a> {
+    Group { snapshot: &'a Snapshot, member: usize },
+    Direct(&'a VecDeque<(Number, Seq)>),
+}
+
+impl Source<'_> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Source::Group { snapshot, .. } => snapshot.messages.len(),
+            Source::Direct(rows) => rows.len(),
+        }
+    }
+
+    pub(super) fn number(&self, place: usize) -> Option<Number> {
+        match self {
+            Source::Group { snapshot, .. } => snapshot.messages.get(place).copied(),
+            Source::Direct(rows) => rows.get(place).map(|(number, _)| *number),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub(super) entries: VecDeque<Entry>,
+    /// The number of the first entry.
+    first: u64,
+    names: HashMap<(UserId, ClientMsgId), Number, RandomState>,
+    rosters: HashMap<Position, Snapshot, RandomState>,
+    /// The newest roster of each group that has one in `rosters`.
+    newest: HashMap<GroupId, Position, RandomState>,
+    /// Rosters that no message refers to, the longest idle first.
+    idle: BTreeMap<u64, Position>,
+    idle_stamp: u64,
+    memberships: usize,
+    memberships_idle: usize,
+    users: HashMap<UserId, UserTail, RandomState>,
+}
+
+impl Index {
+    pub(super) fn memberships_in_use(&self) -> usize {
+        self.memberships - self.memberships_idle
+    }
+
+    pub(super) fn entry(&self, number: Number) -> Option<&Entry> {
+        self.entries.get(usize::try_from(number.0.checked_sub(self.first)?).ok()?)
+    }
+
+    pub(super) fn named(&self, lookup: &Lookup) -> Option<&Entry> {
+        self.entry(*self.names.get(&(lookup.sender, lookup.client_msg_id))?)
+    }
+
+    pub(super) fn roster(&self, at: Position) -> Option<&RosterRecord> {
+        self.rosters.get(&at).map(|snapshot| &snapshot.record)
+    }
+
+    pub(super) fn rows_count(&self, entry: &Entry) -> usize {
+        match &entry.kind {
+            Kind::Group { roster_at, .. } => self.roster(*roster_at).map_or(0, |roster| roster.members.len()),
+            Kind::Direct { sender, to, .. } => 1 + usize::from(sender != to),
+            Kind::Change => 0,
+        }
+    }
+
+    /// All that has unapplied rows of a user.
+    pub(super) fn sources(&self, user: UserId) -> Vec<Source<'_>> {
+        let Some(tail) = self.users.get(&user) else { return Vec::new() };
+        let groups = tail.memberships.iter().filter_map(|(at, member)| {
+            let snapshot = self.rosters.get(at).filter(|snapshot| !snapshot.messages.is_empty())?;
+            Some(Source::Group { snapshot, member: *member as usize })
+        });
+        groups.chain((!tail.direct.is_empty()).then_some(Source::Direct(&tail.direct))).collect()
+    }
+
+    /// Indexes the next record; `spot` reads the roster it refers to, if that is not here.
+    pub(super) fn take<D: Disk>(
+        &mut self,
+        at: Position,
+        record: Record<'_>,
+        spot: &mut Reader<D>,
+    ) -> Result<(), JournalError> {
+        let number = Number(self.first + self.entries.len() as u64);
+        let kind = match record {
+            Record::Roster(roster) => {
+                let older = self.add_roster(at, roster);
+                self.rest(at);
+                self.rest(older);
+                return Ok(());
+            }
+            Record::Group(record) => {
+                if !self.rosters.contains_key(&record.roster_at) {
+                    let Record::Roster(roster) = spot.record_at(record.roster_at)? else {
+                        return Err(corrupt(at, "its roster is not where it says"));
+                    };
+                    let older = self.add_roster(record.roster_at, roster);
+                    self.refer(record.roster_at, number);
+                    self.rest(older);
+                } else {
+                    self.refer(record.roster_at, number);
+                }
+                let (sender, client_msg_id) = (record.sender, record.client_msg_id);
+                self.names.insert((sender, client_msg_id), number);
+                Kind::Group { sender, client_msg_id, roster_at: record.roster_at }
+            }
+            Record::Direct(record) => {
+                let (sender, to, client_msg_id) = (record.sender, record.to, record.client_msg_id);
+                self.users.entry(sender).or_default().direct.push_back((number, record.sender_seq));
+                if to != sender {
+                    self.users.entry(to).or_default().direct.push_back((number, record.recipient_seq));
+                }
+                self.names.insert((sender, client_msg_id), number);
+                Kind::Direct { sender, client_msg_id, to, msg_id: record.msg_id }
+            }
+            Record::Change(_) => Kind::Change,
+        };
+        self.entries.push_back(Entry { at, kind });
+        Ok(())
+    }
+
+    /// Forgets the entries below a position.
+    pub(super) fn drop_below(&mut self, to: Position) {
+        while self.entries.front().is_some_and(|entry| entry.at < to) {
+            let Some(entry) = self.entries.pop_front() else { break };
+            let number = Number(self.first);
+            self.first += 1;
+            match entry.kind {
+                Kind::Group { sender, client_msg_id, roster_at } => {
+                    self.forget_name((sender, client_msg_id), number);
+                    self.refer_no_more(roster_at);
+                }
+                Kind::Direct { sender, client_msg_id, to, .. } => {
+                    self.forget_name((sender, client_msg_id), number);
+                    self.forget_direct(sender);
+                    if to != sender {
+                        self.forget_direct(to);
+                    }
+                }
+                Kind::Change => {}
+            }
+        }
+    }
+
+    fn forget_name(&mut self, name: (UserId, ClientMsgId), number: Number) {
+        if self.names.get(&name) == Some(&number) {
+            self.names.remove(&name);
+        }
+    }
+
+    fn forget_direct(&mut self, user: UserId) {
+        if let Some(tail) = self.users.get_mut(&user) {
+            tail.direct.pop_front();
+            if tail.direct.is_empty() && tail.memberships.is_empty() {
+                self.users.remove(&user);
+            }
+        }
+    }
+
+    /// Puts a roster in; returns the one that was its group's newest before, or itself.
+    fn add_roster(&mut self, at: Position, record: RosterRecord) -> Position {
+        if self.rosters.contains_key(&at) {
+            return at;
+        }
+        for (member, who) in record.members.iter().enumerate() {
+            self.users.entry(who.user).or_default().memberships.push((at, member as u32));
+        }
+        self.memberships += record.members.len();
+        let group = record.group;
+        self.rosters.insert(at, Snapshot { record, messages: VecDeque::new(), idle_since: None });
+        let newest = self.newest.entry(group).or_insert(at);
+        std::mem::replace(newest, at.max(*newest))
+    }
+
+    fn refer(&mut self, at: Position, number: Number) {
+        let Some(snapshot) = self.rosters.get_mut(&at) else { return };
+        snapshot.messages.push_back(number);
+        if let Some(stamp) = snapshot.idle_since.take() {
+            self.idle.remove(&stamp);
+            self.memberships_idle -= snapshot.record.members.len();
+        }
+    }
+
+    fn refer_no_more(&mut self, at: Position) {
+        if let Some(snapshot) = self.rosters.get_mut(&at) {
+            snapshot.messages.pop_front();
+        }
+        self.rest(at);
+    }
+
+    /// A roster that no message refers to becomes idle, or goes if its group has a newer one; the longest idle go
+    /// when they are too many.
+    fn rest(&mut self, at: Position) {
+        let Some(snapshot) = self.rosters.get_mut(&at).filter(|snapshot| snapshot.messages.is_empty()) else { return };
+        if snapshot.idle_since.is_none() {
+            snapshot.idle_since = Some(self.idle_stamp);
+            self.idle.insert(self.idle_stamp, at);
+            self.idle_stamp += 1;
+            self.memberships_idle += snapshot.record.members.len();
+        }
+        if self.newest.get(&snapshot.record.group) != Some(&at) {
+            self.remove_idle(at);
+        }
+        while self.memberships_idle > TAIL_IDLE_MEMBERSHIPS_MAX {
+            // The one at hand is the last to go: the next message may be about to refer to it.
+            let Some(oldest) = self.idle.values().next().copied().filter(|oldest| *oldest != at) else { break };
+            self.remove_idle(oldest);
+        }
+    }
+
+    fn remove_idle(&mut self, at: Position) {
+        let Some(snapshot) = self.rosters.remove(&at) else { return };
+        if let Some(stamp) = snapshot.idle_since {
+            self.idle.remove(&stamp);
+            self.memberships_idle -= snapshot.record.members.len();
+        }
+        self.memberships -= snapshot.record.members.len();
+        if self.newest.get(&snapshot.record.group) == Some(&at) {
+            self.newest.remove(&snapshot.record.group);
+        }
+        for member in &snapshot.record.members {
+            if let Some(tail) = self.users.get_mut(&member.user) {
+                tail.memberships.retain(|(roster, _)| *roster != at);
+                if tail.memberships.is_empty() && tail.direct.is_empty() {
+                    self.users.remove(&member.user);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What the store's thread counts, for metrics.
+//!
+//! Plain integers that the thread copies out; they count since the process started unless they say otherwise.
+
+/// See each field.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct StoreCounters {
+    /// Inbox rows applied.
+    pub rows: u64,
+    /// Messages applied.
+    pub messages: u64,
+    /// Changes of groups applied.
+    pub group_changes: u64,
+    /// Transactions committed.
+    pub transactions: u64,
+    /// Microseconds spent applying (gathering included).
+    pub apply_us: u64,
+    /// Attempts to write that failed and were or will be repeated.
+    pub retries: u64,
+    /// Pages answered with rows, or with none because there are none.
+    pub pages: u64,
+    /// Rows in those pages.
+    pub page_rows: u64,
+    /// Pages and cursors that could not be read.
+    pub reads_refused: u64,
+    /// Messages looked up for the ledger.
+    pub lookups: u64,
+    /// Cursors written.
+    pub cursors: u64,
+    /// Cursors thrown away because too many waited for a store that was away; devices receive some rows again.
+    pub cursors_dropped: u64,
+    /// How often what was applied was secured.
+    pub secures: u64,
+    /// Now: 1 while the database does not take writes.
+    pub unavailable: u64,
+    /// Now: everything below this position is in the database.
+    pub applied: u64,
+    /// Now: everything below this position is durable in the journal.
+    pub durable: u64,
+    /// Now: everything below this position is in the database and survives a power loss.
+    pub secured: u64,
+    /// Now: the tail's weight, about 100 bytes each.
+    pub tail_weight: u64,
+}

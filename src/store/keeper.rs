@@ -1,0 +1,416 @@
+//! The core of the store's thread: applies the journal to the database and answers from database and tail.
+//!
+//! Owned by the store's thread (run.rs), or by the simulator. What always holds: an answer covers everything that
+//! was durable when the question was asked; a page has no hole between the database's rows and the tail's,
+//! because nothing is applied while it is read; and a database that is away delays only what is in it alone.
+//! It leaves out waiting: [`Keeper::turn`] says when it wants to be called again.
+
+use std::sync::Arc;
+
+use super::counters::StoreCounters;
+use super::cursors::Cursors;
+use super::messages::Messages;
+use super::page::Assembly;
+use super::{Store, StoreError};
+use crate::clock::Now;
+use crate::ids::{Seq, ShardId, UserId};
+use crate::journal::disk::Disk;
+use crate::journal::tail::Tail;
+use crate::journal::{JournalError, Position, Progress};
+use crate::limits::{
+    BATCH_ROWS, CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS, STORE_RETRY_FIRST_MS,
+    STORE_RETRY_MAX_MS, TRANSACTION_BATCHES_MAX, TRANSACTION_BYTES_MAX,
+};
+use crate::shard::event::{Lookup, LookupAnswer, LookupFound, Page, StoreAnswer, StoreAsk};
+
+/// Cursors are saved so often: what a device may receive again after a crash of the machine.
+const CURSORS_SAVE_MS: u64 = 1_000;
+
+/// What one turn did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// All that is durable is applied.
+    Idle,
+    /// One transaction was applied; there may be more.
+    Applied {
+        /// Its inbox rows.
+        rows: usize,
+        /// Its messages.
+        messages: usize,
+    },
+    /// The database refused; the next try is at this monotonic time in milliseconds.
+    RetryAt(u64),
+}
+
+/// Applies and answers.
+pub struct Keeper<S: Store, D: Disk> {
+    store: S,
+    disk: D,
+    tail: Tail<D>,
+    position: Known,
+    progress: Arc<Progress>,
+    messages: Messages,
+    cursors: Cursors,
+    cursors_saved_ms: u64,
+    /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
+    /// back (a lost connection may take seconds to be noticed, each time).
+    reads_away: bool,
+    /// Writes that failed in a row, and when the next may be tried.
+    failures: u32,
+    retry_at_ms: u64,
+    secured: Position,
+    secured_ms: u64,
+    secure_failed: bool,
+    /// Rows of one transaction.
+    rows_max: usize,
+    rng: fastrand::Rng,
+    counters: StoreCounters,
+}
+
+/// What is known of the database's position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Known {
+    /// Nothing yet: there is no tail.
+    Never,
+    /// A transaction ended in an error and may have been committed all the same. Reading is right either way: rows
+    /// that are in the database and in the tail are taken once.
+    Doubtful,
+    /// It is the tail's.
+    Sure,
+}
+
+/// Why something was not done; which of them makes no difference to what is done next.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the database was away a moment ago")]
+    Away,
+}
+
+impl<S: Store, D: Disk> Keeper<S, D> {
+    /// Keeps `store` up with the journal in `disk`. `seed` spreads its retries.
+    pub fn new(store: S, disk: D, progress: Arc<Progress>, seed: u64) -> Self {
+        Keeper {
+            store,
+            tail: Tail::new(disk.clone(), Position(0)),
+            disk,
+            position: Known::Never,
+            progress,
+            messages: Messages::default(),
+            cursors: Cursors::default(),
+            cursors_saved_ms: 0,
+            reads_away: false,
+            failures: 0,
+            retry_at_ms: 0,
+            secured: Position(0),
+            secured_ms: 0,
+            secure_failed: false,
+            rows_max: TRANSACTION_BATCHES_MAX * BATCH_ROWS,
+            rng: fastrand::Rng::with_seed(seed),
+            counters: StoreCounters::default(),
+        }
+    }
+
+    /// Answers a shard; `None`: it expects no answer.
+    pub async fn ask(&mut self, ask: StoreAsk) -> Option<(ShardId, StoreAnswer)> {
+        match ask {
+            StoreAsk::Page { session, purpose, user, after, rows_max } => {
+                let answer = match self.page(user, after, usize::from(rows_max).min(PAGE_ROWS_MAX)).await {
+                    Ok(page) => {
+                        self.counters.pages += 1;
+                        self.counters.page_rows += page.rows.len() as u64;
+                        StoreAnswer::Page { session, purpose, after, page }
+                    }
+                    Err(fault) => {
+                        self.refused(&fault);
+                        StoreAnswer::Unavailable { session, purpose: Some(purpose) }
+                    }
+                };
+                Some((session.shard, answer))
+            }
+            StoreAsk::Cursor { origin, user, device } => {
+                let kept = self.cursors.find(user, device);
+                let stored = if self.reads_away { Err(Fault::Away) } else { Ok(()) };
+                let stored = match stored {
+                    Ok(()) => self.store.cursor(user, device).await.map_err(Fault::Store),
+                    Err(away) => Err(away),
+                };
+                let answer = match (stored, kept) {
+                    (Ok(stored), kept) => StoreAnswer::Cursor { origin, seq: stored.max(kept) },
+                    (Err(_), Some(kept)) => StoreAnswer::Cursor { origin, seq: Some(kept) },
+                    (Err(fault), None) => {
+                        self.refused(&fault);
+                        StoreAnswer::Unavailable { session: origin.session, purpose: None }
+                    }
+                };
+                Some((origin.session.shard, answer))
+            }
+            StoreAsk::SaveCursors(rows) => {
+                self.counters.cursors_dropped += self.cursors.merge(&rows);
+                None
+            }
+        }
+    }
+
+    /// Answers the ledger.
+    pub async fn lookup(&mut self, lookup: Lookup) -> LookupAnswer {
+        let mut answers = Vec::with_capacity(1);
+        self.lookups(&[lookup], &mut answers).await;
+        answers.pop().unwrap_or(LookupAnswer { lookup, found: LookupFound::Unavailable })
+    }
+
+    /// Answers the ledger, several at once; the answers are appended, parallel to the look-ups.
+    pub async fn lookups(&mut self, lookups: &[Lookup], answers: &mut Vec<LookupAnswer>) {
+        self.counters.lookups += lookups.len() as u64;
+        let found = match self.find(lookups).await {
+            Ok(found) => found,
+            Err(fault) => {
+                self.refused(&fault);
+                vec![LookupFound::Unavailable; lookups.len()]
+            }
+        };
+        answers.extend(std::iter::zip(lookups, found).map(|(lookup, found)| LookupAnswer { lookup: *lookup, found }));
+    }
+
+    /// Ingests the journal and applies at most one transaction. To be called when there is something new, at the
+    /// time it asked for, and at least once a second.
+    pub async fn turn(&mut self, now: Now) -> Turn {
+        if self.failures > 0 && now.mono_ms < self.retry_at_ms {
+            // The tail follows meanwhile, so that its weight is known and reading it stays quick.
+            if self.position != Known::Never
+                && let Err(error) = self.ingest()
+            {
+                self.failed(now, &error.into());
+            }
+            return Turn::RetryAt(self.retry_at_ms);
+        }
+        match self.work(now).await {
+            Ok(turn) => {
+                if self.failures > 0 {
+                    tracing::info!(failures = self.failures, "the store takes writes again");
+                    self.failures = 0;
+                }
+                self.counters.unavailable = 0;
+                turn
+            }
+            Err(fault) => {
+                self.failed(now, &fault);
+                Turn::RetryAt(self.retry_at_ms)
+            }
+        }
+    }
+
+    /// Makes what was applied survive a power loss.
+    pub async fn secure(&mut self, now: Now) {
+        self.secured_ms = now.mono_ms;
+        match self.store.secure().await {
+            Ok(secured) => {
+                self.secured = secured;
+                self.progress.advance_secured(secured);
+                self.counters.secures += 1;
+                self.secure_failed = false;
+            }
+            // Nothing is lost: the journal keeps what is not secured.
+            Err(error) => {
+                if !self.secure_failed {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the store could not be synced");
+                }
+                self.secure_failed = true;
+            }
+        }
+    }
+
+    /// Counters as of now.
+    pub fn counters(&self) -> StoreCounters {
+        StoreCounters {
+            applied: self.tail.applied().0,
+            durable: self.progress.durable().0,
+            secured: self.secured.0,
+            tail_weight: self.tail.weight(),
+            ..self.counters
+        }
+    }
+
+    /// Adds to the time spent applying; measured outside, where there is a clock.
+    pub fn applied_in(&mut self, us: u64) {
+        self.counters.apply_us += us;
+    }
+
+    /// Nothing waits to be written: all that is durable is applied, and no cursor waits.
+    pub fn is_settled(&self) -> bool {
+        self.position == Known::Sure && self.tail.applied() >= self.progress.durable() && self.cursors.is_empty()
+    }
+
+    async fn work(&mut self, now: Now) -> Result<Turn, Fault> {
+        self.settle().await?;
+        self.ingest()?;
+        let mut turn = Turn::Idle;
+        if let Some(transaction) = self.tail.transaction(self.rows_max, TRANSACTION_BYTES_MAX)? {
+            self.position = Known::Doubtful;
+            self.store.apply(&transaction).await?;
+            self.position = Known::Sure;
+            self.advance(transaction.applied);
+            self.counters.rows += transaction.rows.len() as u64;
+            self.counters.messages += transaction.messages.len() as u64;
+            self.counters.group_changes += transaction.groups.len() as u64;
+            self.counters.transactions += 1;
+            turn = Turn::Applied { rows: transaction.rows.len(), messages: transaction.messages.len() };
+        }
+        let cursors_due = now.mono_ms.saturating_sub(self.cursors_saved_ms) >= CURSORS_SAVE_MS;
+        if cursors_due || self.cursors.len() >= CURSORS_SAVED_MAX {
+            self.cursors_saved_ms = now.mono_ms;
+            self.save_cursors().await?;
+        }
+        let unsecured = self.tail.applied().0.saturating_sub(self.secured.0);
+        let secure_due = unsecured >= SECURE_BYTES || now.mono_ms.saturating_sub(self.secured_ms) >= SECURE_MS;
+        let paused = self.secure_failed && now.mono_ms.saturating_sub(self.secured_ms) < SECURE_MS;
+        if unsecured > 0 && secure_due && !paused {
+            self.secure(now).await;
+        }
+        Ok(turn)
+    }
+
+    /// Saves some of the cursors that wait.
+    pub async fn save_cursors(&mut self) -> Result<(), StoreError> {
+        let rows = self.cursors.some(CURSORS_SAVED_MAX);
+        if !rows.is_empty() {
+            self.store.save_cursors(&rows).await?;
+            self.counters.cursors += rows.len() as u64;
+            self.cursors.saved(&rows);
+        }
+        Ok(())
+    }
+
+    /// Learns the database's position where it is not sure, and that a database that was away is back.
+    async fn settle(&mut self) -> Result<(), Fault> {
+        if self.position == Known::Sure && !self.reads_away {
+            return Ok(());
+        }
+        let at = self.store.position().await?;
+        let known = self.position;
+        self.position = Known::Sure;
+        self.reads_away = false;
+        let within = known != Known::Never && at.applied >= self.tail.applied() && at.applied <= self.tail.ingested();
+        if !within {
+            // The first time; or the database was put back to another state while it was away.
+            self.tail = Tail::new(self.disk.clone(), at.applied);
+        }
+        self.advance(at.applied);
+        Ok(())
+    }
+
+    fn advance(&mut self, applied: Position) {
+        self.tail.advance(applied);
+        self.progress.advance_applied(applied);
+        self.progress.report_tail_messages(self.tail.weight());
+    }
+
+    /// Takes all that is durable into the tail.
+    fn ingest(&mut self) -> Result<(), JournalError> {
+        let durable = self.progress.durable();
+        if self.tail.ingested() < durable {
+            self.tail.ingest(durable)?;
+            self.progress.report_tail_messages(self.tail.weight());
+        }
+        Ok(())
+    }
+
+    async fn page(&mut self, user: UserId, after: Seq, rows_max: usize) -> Result<Page, Fault> {
+        self.prepare_read().await?;
+        let mut assembly = Assembly::new(after, rows_max, PAGE_BYTES_MAX);
+        if !self.tail.covers(user, after)? {
+            if self.reads_away {
+                return Err(Fault::Away);
+            }
+            let stored = self.store.page(user, after, rows_max, PAGE_BYTES_MAX, &mut self.messages).await?;
+            assembly = Assembly::resume(stored, after, rows_max, PAGE_BYTES_MAX);
+        }
+        self.tail.fill(user, &mut assembly, &mut self.messages)?;
+        Ok(assembly.finish())
+    }
+
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<LookupFound>, Fault> {
+        self.prepare_read().await?;
+        let mut found = vec![LookupFound::Nothing; lookups.len()];
+        let (mut elsewhere, mut places) = (Vec::new(), Vec::new());
+        for (place, lookup) in lookups.iter().enumerate() {
+            match self.tail.find(lookup)? {
+                Some(message) => found[place] = LookupFound::Stored(message),
+                None => {
+                    elsewhere.push(*lookup);
+                    places.push(place);
+                }
+            }
+        }
+        if elsewhere.is_empty() {
+            return Ok(found);
+        }
+        let stored = if self.reads_away { Err(Fault::Away) } else { Ok(()) };
+        let stored = match stored {
+            Ok(()) => self.store.find(&elsewhere).await.map_err(Fault::Store),
+            Err(away) => Err(away),
+        };
+        match stored {
+            Ok(stored) => {
+                for (place, message) in std::iter::zip(places, stored) {
+                    found[place] = message.map_or(LookupFound::Nothing, LookupFound::Stored);
+                }
+            }
+            Err(fault) => {
+                self.refused(&fault);
+                for place in places {
+                    found[place] = LookupFound::Unavailable;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn prepare_read(&mut self) -> Result<(), Fault> {
+        if self.position == Known::Never {
+            if self.reads_away {
+                return Err(Fault::Away);
+            }
+            self.settle().await?;
+        }
+        self.ingest()?;
+        Ok(())
+    }
+
+    /// A read was refused.
+    fn refused(&mut self, fault: &Fault) {
+        self.counters.reads_refused += 1;
+
+        match fault {
+            Fault::Away => {}
+            Fault::Store(StoreError::Unavailable { .. }) => {
+                if !self.reads_away {
+                    tracing::warn!(error = fault as &dyn std::error::Error, "the store cannot be read now");
+                }
+                self.reads_away = true;
+            }
+            // It concerns what was read; the rest may be well.
+            Fault::Store(StoreError::Broken { .. }) | Fault::Journal(_) => {
+                tracing::error!(error = fault as &dyn std::error::Error, "a read failed");
+            }
+        }
+    }
+
+    /// A write failed: the next try waits, twice as long each time up to a limit, less a random part.
+    fn failed(&mut self, now: Now, fault: &Fault) {
+        if self.failures == 0 {
+            tracing::error!(error = fault as &dyn std::error::Error, "the store does not take writes; trying again");
+        }
+        let wait = (STORE_RETRY_FIRST_MS << self.failures.min(16)).min(STORE_RETRY_MAX_MS);
+        self.failures += 1;
+        self.retry_at_ms = now.mono_ms + wait - self.rng.u64(..=wait / 2);
+        self.counters.retries += 1;
+        self.counters.unavailable = 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;
