@@ -138,6 +138,14 @@ pub const WINDOW_ENTRIES_MAX: usize = 1 << 20;
 pub const CLIENT_MSG_ID_AHEAD_MS: u64 = 5_000;
 /// Submissions that wait for a look-up in the store.
 pub const LOOKUPS_PENDING_MAX: usize = 8_192;
+/// Users the ledger numbers rows for (about 60 bytes each); above it `STORAGE_FULL`.
+pub const LEDGER_USERS_MAX: usize = 64 << 20;
+/// Segments kept only for the window's next rebuilding (1 GiB); above it the next start's horizon is later.
+pub const WINDOW_SEGMENTS_MAX: usize = 16;
+/// When to try again after `STORAGE_FULL`: an operator or the store must make room first.
+pub const STORAGE_FULL_RETRY_MS: u32 = 2_000;
+/// When to try again after the ledger's `RETRY_LATER`: a queue drains within that.
+pub const LEDGER_RETRY_MS: u32 = 200;
 
 // ---- store ------------------------------------------------------------------------------------------
 

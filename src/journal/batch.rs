@@ -55,8 +55,9 @@ impl Batch {
         self.records == 0
     }
 
-    /// The bytes to write at `position` of a segment with this salt.
-    pub fn seal(&mut self, position: Position, salt: u64) -> &[u8] {
+    /// The bytes to write at `position` of a segment with this salt, and behind them so many zeroes, which are
+    /// no part of the batch. Nothing may be added any more until it is cleared.
+    pub fn seal(&mut self, position: Position, salt: u64, zeroes: usize) -> &[u8] {
         let length = (self.bytes.len() - BATCH_HEADER_BYTES) as u32;
         let (header, payload) = self.bytes.split_at_mut(BATCH_HEADER_BYTES);
         header[0..4].copy_from_slice(&BATCH_MAGIC);
@@ -65,6 +66,7 @@ impl Batch {
         header[16..20].copy_from_slice(&self.records.to_le_bytes());
         let crc = checksum(salt, &header[..20], payload);
         header[20..24].copy_from_slice(&crc.to_le_bytes());
+        self.bytes.resize(self.bytes.len() + zeroes, 0);
         &self.bytes
     }
 }

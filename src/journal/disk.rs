@@ -3,6 +3,7 @@
 //! Every call blocks and belongs to the thread that makes it. What always holds: after `File::sync` returns
 //! `Ok`, what was written before it survives a power loss; nothing else does.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 const ZEROES_BYTES: usize = 1 << 20;
 
 /// A directory of files. Clones are the same directory.
-pub trait Disk: Clone {
+pub trait Disk: Clone + fmt::Debug {
     /// An open file of it. Clones share the file.
     type File: DiskFile;
     /// The names in the directory, in no order.
@@ -28,7 +29,7 @@ pub trait Disk: Clone {
 }
 
 /// An open file.
-pub trait DiskFile: Clone {
+pub trait DiskFile: Clone + fmt::Debug {
     /// Reads until `buf` is full or the file ends; returns how much.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
     /// Writes all of `bytes`. On an error any part of it may have been written.

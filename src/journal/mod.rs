@@ -8,6 +8,7 @@ pub mod disk;
 pub mod memory_disk;
 pub mod reader;
 pub mod record;
+pub mod recovery;
 pub mod segment;
 pub mod tail;
 pub mod varint;

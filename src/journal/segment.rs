@@ -12,6 +12,7 @@ use std::io;
 use super::batch::Batch;
 use super::disk::{Disk, DiskFile};
 use super::{JournalError, Position};
+use crate::clock::Clock;
 use crate::limits::{JOURNAL_BATCH_BYTES_MAX, SEGMENT_BYTES};
 
 pub use super::reader::Reader;
@@ -20,6 +21,11 @@ pub use super::reader::Reader;
 pub const SEGMENT_HEADER_BYTES: u64 = 32;
 /// The format that this version writes and reads.
 pub const SEGMENT_FORMAT: u32 = 1;
+
+/// How far the writer fills a segment with zeroes ahead of its batches. The first write to an allocated block
+/// changes the file's metadata, which makes `fdatasync` commit the file system's own journal too (172 instead of
+/// 114 µs for batches of 8 KB on ext4); so, where a batch reaches new blocks, the same write zeroes so many more.
+const ZEROES_AHEAD_BYTES: u64 = 256 * 1024;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"RWJOURNL";
 
@@ -111,7 +117,11 @@ pub struct Journal<D: Disk> {
     /// Where the next batch goes.
     tail: Position,
     state: Tail,
+    /// Up to this offset the file's blocks have been written once.
+    written_to: u64,
     salts: fastrand::Rng,
+    clock: Clock,
+    sync_us: u64,
 }
 
 /// What lies at and behind the tail.
@@ -133,7 +143,18 @@ impl<D: Disk> Journal<D> {
         let (file, header) = begin(&disk, start, &mut salts)?;
         segments.push_back(start);
         let tail = Position(start.0 + SEGMENT_HEADER_BYTES);
-        Ok(Journal { disk, segments, file, header, tail, state: Tail::Clean, salts })
+        Ok(Journal {
+            disk,
+            segments,
+            file,
+            header,
+            tail,
+            state: Tail::Clean,
+            written_to: 0,
+            salts,
+            clock: Clock::start(),
+            sync_us: 0,
+        })
     }
 
     /// Where the next batch goes; everything below it has been synced.
@@ -164,6 +185,7 @@ impl<D: Disk> Journal<D> {
             self.header = header;
             self.segments.push_back(header.start);
             self.tail = Position(header.start.0 + SEGMENT_HEADER_BYTES);
+            self.written_to = 0;
         }
         Ok(self.tail)
     }
@@ -172,15 +194,19 @@ impl<D: Disk> Journal<D> {
     pub fn append(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
         debug_assert_eq!(self.state, Tail::Clean, "one batch at a time: append, then sync or roll back");
         let offset = self.tail.0 - self.header.start.0;
-        let bytes = batch.seal(self.tail, self.header.salt);
-        self.state = Tail::Broken;
-        if offset + bytes.len() as u64 > SEGMENT_BYTES {
-            let source = io::Error::from(io::ErrorKind::FileTooLarge);
-            return Err(self.failed("appending a batch", source));
+        let length = batch.len() as u64;
+        let end = offset + length;
+        if end > SEGMENT_BYTES {
+            return Err(self.failed("appending a batch", io::ErrorKind::FileTooLarge.into()));
         }
-        let written = self.file.write_at(offset, bytes);
-        let length = bytes.len() as u64;
-        written.map_err(|source| self.failed("appending a batch", source))?;
+        let mut zeroes = 0;
+        if end > self.written_to {
+            self.written_to = (end.next_multiple_of(ZEROES_AHEAD_BYTES) + ZEROES_AHEAD_BYTES / 4).min(SEGMENT_BYTES);
+            zeroes = self.written_to - end;
+        }
+        self.state = Tail::Broken;
+        let bytes = batch.seal(self.tail, self.header.salt, zeroes as usize);
+        self.file.write_at(offset, bytes).map_err(|source| self.failed("appending a batch", source))?;
         self.state = Tail::Appended(length);
         Ok(())
     }
@@ -189,11 +215,18 @@ impl<D: Disk> Journal<D> {
     /// the pages, and a second try would report success.
     pub fn sync(&mut self) -> io::Result<Position> {
         if let Tail::Appended(length) = self.state {
+            let before = self.clock.mono_us();
             self.file.sync()?;
+            self.sync_us += self.clock.mono_us() - before;
             self.tail.0 += length;
             self.state = Tail::Clean;
         }
         Ok(self.tail)
+    }
+
+    /// Microseconds spent in syncs of batches.
+    pub fn sync_us(&self) -> u64 {
+        self.sync_us
     }
 
     /// Takes back what was appended and not synced: makes its header unbelievable, durably.

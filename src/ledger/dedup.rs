@@ -1,6 +1,19 @@
 //! Which messages were seen before.
+//!
+//! Owned by the ledger's thread. What always holds: of every message whose time is at or above the window's
+//! horizon the window knows the name; of an older one it may, and where it does not, the answer is that the store
+//! must be asked. No guess is ever made.
 
-use crate::ids::Conversation;
+use std::collections::VecDeque;
+
+use crate::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use crate::ledger::parts::PartedMap;
+use crate::ledger::sequence::sent_at_ms;
+use crate::limits::{CLIENT_MSG_ID_AHEAD_MS, WINDOW_ENTRIES_MAX, WINDOW_MS};
+use crate::wire::generated::ringway::wire::ErrorCode;
+
+/// Entries that one call lets go at most, so that a window that grew old at once is no pause.
+const EVICTIONS_MAX: usize = 256;
 
 /// What a message said and to whom, in 64 bits: tells a repeat from another message under the same name. Not
 /// cryptographic: a sender can only fool itself. Stable across versions (the journal and the store outlive them).
@@ -13,3 +26,130 @@ pub fn digest(to: Conversation, body: &[u8]) -> u64 {
     let whole = crc32c::crc32c_append(head, body);
     (u64::from(whole) << 32) | u64::from(head ^ body.len() as u32)
 }
+
+/// By what a message is recognised.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Name {
+    /// Who sent it.
+    pub sender: UserId,
+    /// Under which name.
+    pub client_msg_id: ClientMsgId,
+}
+
+/// What is kept of a message for its repeats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Known {
+    /// Its number.
+    pub msg_id: MsgId,
+    /// The sender's row.
+    pub seq: Seq,
+    /// [`digest`] of it.
+    pub digest: u64,
+}
+
+/// What the window says of a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// Certainly never: number it.
+    Never,
+    /// Perhaps long ago: ask the store.
+    Perhaps,
+    /// Yes.
+    Before(Known),
+}
+
+/// The window.
+#[derive(Debug)]
+pub struct Window {
+    entries: PartedMap<Name, Known>,
+    /// By message id; the newest last.
+    order: VecDeque<Name>,
+    horizon_ms: u64,
+    entries_max: usize,
+}
+
+impl Window {
+    /// An empty window: what is at or above the horizon (ledger time, Unix milliseconds) never happened.
+    pub fn new(seed: u64, horizon_ms: u64) -> Self {
+        Window { entries: PartedMap::new(seed), order: VecDeque::new(), horizon_ms, entries_max: WINDOW_ENTRIES_MAX }
+    }
+
+    /// A window with another limit of entries than `WINDOW_ENTRIES_MAX`.
+    pub fn with_entries_max(mut self, entries_max: usize) -> Self {
+        self.entries_max = entries_max.max(1);
+        self
+    }
+
+    /// From when on (ledger time, Unix milliseconds) every message is known.
+    pub fn horizon_ms(&self) -> u64 {
+        self.horizon_ms
+    }
+
+    /// How many messages are known.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// None are.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Has this been sent before? `named_ms` is the time in the name. A message is numbered at the earliest
+    /// `CLIENT_MSG_ID_AHEAD_MS` before that.
+    pub fn seen(&self, name: &Name, named_ms: u64) -> Seen {
+        match self.entries.get(name) {
+            Some(known) => Seen::Before(*known),
+            None if named_ms.saturating_sub(CLIENT_MSG_ID_AHEAD_MS) >= self.horizon_ms => Seen::Never,
+            None => Seen::Perhaps,
+        }
+    }
+
+    /// A message was numbered; its id is above all before it.
+    pub fn insert(&mut self, name: Name, known: Known) {
+        if self.entries.insert(name, known).is_none() {
+            self.order.push_back(name);
+        }
+        while self.order.len() > self.entries_max {
+            self.evict();
+        }
+    }
+
+    /// Forgets the newest entry: its commit failed.
+    pub fn take_back(&mut self, name: &Name) {
+        if self.order.back() == Some(name) {
+            self.order.pop_back();
+            self.entries.remove(name);
+        }
+    }
+
+    /// Lets go what is older than `WINDOW_MS`; `time_ms` is the ledger's time.
+    pub fn advance(&mut self, time_ms: u64) {
+        self.horizon_ms = self.horizon_ms.max(time_ms.saturating_sub(WINDOW_MS));
+        for _ in 0..EVICTIONS_MAX {
+            let oldest = self.order.front().and_then(|name| self.entries.get(name));
+            if oldest.is_none_or(|known| sent_at_ms(known.msg_id) >= self.horizon_ms) {
+                break;
+            }
+            self.evict();
+        }
+    }
+
+    fn evict(&mut self) {
+        if let Some(known) = self.order.pop_front().and_then(|name| self.entries.remove(&name)) {
+            self.horizon_ms = self.horizon_ms.max(sent_at_ms(known.msg_id) + 1);
+        }
+    }
+}
+
+/// The time in a name, if a message may have it now; `time_ms` is the ledger's time.
+pub fn named_ms(client_msg_id: &ClientMsgId, time_ms: u64) -> Result<u64, ErrorCode> {
+    match client_msg_id.unix_ms() {
+        None => Err(ErrorCode::ClientMsgIdInvalid),
+        Some(named) if named > time_ms.saturating_add(CLIENT_MSG_ID_AHEAD_MS) => Err(ErrorCode::ClientMsgIdAhead),
+        Some(named) => Ok(named),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,15 @@
 //! Owned by the ledger's thread, a blocking loop in `topology.rs`. What always holds: nothing that an engine
 //! hands out was visible to anybody before it was durable, and what it hands out is in one order per user.
 
+pub mod bases;
 pub mod dedup;
+pub mod groups;
+pub mod journal_engine;
+pub mod parts;
+pub mod pending;
 pub mod sequence;
+pub mod staged;
+pub mod start;
 
 use crate::clock::Now;
 use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};

@@ -1,9 +1,140 @@
 //! Numbers: message ids from time, and each user's seq.
+//!
+//! Owned by the ledger's thread. What always holds: a message id is above every one before it, whatever the clock
+//! does; a seq is given once, unless the commit that gave it failed and nobody has seen it.
 
 use crate::clock::MSG_ID_EPOCH_MS;
-use crate::ids::MsgId;
+use crate::ids::{LedgerSlot, MsgId, Seq, UserId};
+use crate::ledger::parts::PartedMap;
+use crate::limits::LEDGER_USERS_MAX;
+
+const TIME_SHIFT: u32 = 22;
+const NODE_SHIFT: u32 = 12;
+const COUNTER_MAX: u64 = (1 << NODE_SHIFT) - 1;
+const NODE_MAX: u16 = (1 << (TIME_SHIFT - NODE_SHIFT)) - 1;
 
 /// The time inside a message id, Unix milliseconds.
 pub fn sent_at_ms(msg_id: MsgId) -> u64 {
-    MSG_ID_EPOCH_MS + (msg_id.0 >> 22)
+    MSG_ID_EPOCH_MS + (msg_id.0 >> TIME_SHIFT)
 }
+
+/// Makes message ids.
+#[derive(Clone, Copy, Debug)]
+pub struct MsgIdSource {
+    last: MsgId,
+    node: u64,
+}
+
+impl MsgIdSource {
+    /// A source on a node (its low 10 bits count) that continues above `last`.
+    pub fn new(node: u16, last: MsgId) -> Self {
+        MsgIdSource { last, node: u64::from(node & NODE_MAX) }
+    }
+
+    /// The highest id so far.
+    pub fn last(&self) -> MsgId {
+        self.last
+    }
+
+    /// No id at or below this one will be made.
+    pub fn raise(&mut self, msg_id: MsgId) {
+        self.last = self.last.max(msg_id);
+    }
+
+    /// The ledger's time: the clock's, but never before the last message's.
+    pub fn time_ms(&self, unix_ms: u64) -> u64 {
+        unix_ms.max(sent_at_ms(self.last))
+    }
+
+    /// The next id. When a millisecond's 4,096 are used up it borrows from the next.
+    pub fn next(&mut self, unix_ms: u64) -> MsgId {
+        let id = |time: u64, counter: u64| (time << TIME_SHIFT) | (self.node << NODE_SHIFT) | counter;
+        let time = self.time_ms(unix_ms) - MSG_ID_EPOCH_MS;
+        let first = id(time, 0);
+        let next = if first > self.last.0 {
+            first
+        } else {
+            let same_node = self.last.0 & !COUNTER_MAX == first;
+            let counter = (self.last.0 & COUNTER_MAX) + 1;
+            if same_node && counter <= COUNTER_MAX { id(time, counter) } else { id(time + 1, 0) }
+        };
+        self.last = MsgId(next);
+        self.last
+    }
+}
+
+/// Every known user's newest seq, by a dense index that spares the hot path a hash look-up per row.
+#[derive(Debug)]
+pub struct Sequences {
+    slots: PartedMap<UserId, LedgerSlot>,
+    newest: Vec<Seq>,
+}
+
+impl Sequences {
+    /// Nobody is known. The seed keeps those who choose user ids from choosing collisions.
+    pub fn new(seed: u64) -> Self {
+        Sequences { slots: PartedMap::new(seed), newest: Vec::new() }
+    }
+
+    /// How many users are known.
+    pub fn users(&self) -> usize {
+        self.newest.len()
+    }
+
+    /// The user's slot, if it has one.
+    pub fn slot(&self, user: UserId) -> Option<LedgerSlot> {
+        self.slots.get(&user).copied()
+    }
+
+    /// The user's slot, a new one if need be; `None` at `LEDGER_USERS_MAX`.
+    pub fn assign(&mut self, user: UserId) -> Option<LedgerSlot> {
+        if let Some(slot) = self.slot(user) {
+            return Some(slot);
+        }
+        if self.newest.len() >= LEDGER_USERS_MAX {
+            return None;
+        }
+        let slot = LedgerSlot(self.newest.len() as u32);
+        self.newest.push(Seq(0));
+        self.slots.insert(user, slot);
+        Some(slot)
+    }
+
+    /// The user's newest seq; zero for one who is not known.
+    pub fn newest(&self, user: UserId) -> Seq {
+        self.slot(user).map_or(Seq(0), |slot| self.at(slot))
+    }
+
+    /// A slot's newest seq.
+    pub fn at(&self, slot: LedgerSlot) -> Seq {
+        self.newest.get(slot.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// Numbers one row.
+    pub fn next(&mut self, slot: LedgerSlot) -> Seq {
+        match self.newest.get_mut(slot.0 as usize) {
+            Some(newest) => {
+                newest.0 += 1;
+                *newest
+            }
+            None => Seq(0),
+        }
+    }
+
+    /// Takes the newest row's number back: its commit failed.
+    pub fn take_back(&mut self, slot: LedgerSlot) {
+        if let Some(newest) = self.newest.get_mut(slot.0 as usize) {
+            newest.0 = newest.0.saturating_sub(1);
+        }
+    }
+
+    /// The user has a row of this number: no lower one will be given.
+    pub fn raise(&mut self, slot: LedgerSlot, seq: Seq) {
+        if let Some(newest) = self.newest.get_mut(slot.0 as usize) {
+            *newest = (*newest).max(seq);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

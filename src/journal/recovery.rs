@@ -1,0 +1,276 @@
+//! What a start finds on disk, and what `ringway journal verify` reports.
+//!
+//! Runs before the ledger's thread does. What always holds: bad data is taken for a torn tail, and left out, only
+//! when nothing valid follows it; otherwise the start is refused and nothing on disk is touched. What counts as
+//! journal afterwards is on disk, not only in the page cache that a killed process left behind.
+
+use std::io;
+
+use super::batch::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader};
+use super::disk::{Disk, DiskFile};
+use super::record::{RECORD_PREFIX_BYTES, Record, RosterRecord};
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
+use super::{JournalError, Position};
+use crate::limits::SEGMENT_BYTES;
+
+/// What the journal holds.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Recovered {
+    /// Where its first segment starts.
+    pub first: Position,
+    /// Where its last batch ends; zero if it has no segments. The next segment starts here.
+    pub end: Position,
+    /// Segments with at least a header.
+    pub segments: usize,
+    /// Batches that are whole.
+    pub batches: u64,
+    /// The unfinished end of the last segment, which was thrown away.
+    pub torn: Option<TornTail>,
+}
+
+/// A batch that was being written when the power went. Nobody was told of its messages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TornTail {
+    /// In which file.
+    pub file: String,
+    /// From which byte.
+    pub offset: u64,
+}
+
+/// Checks every batch and makes the end of the journal durable. A last segment without batches is removed, so
+/// that starts without traffic do not fill the disk.
+pub fn recover<D: Disk>(disk: &D) -> Result<Recovered, JournalError> {
+    let mut recovered = Recovered::default();
+    let starts = list_segments(disk)?;
+    recovered.first = starts.first().copied().unwrap_or_default();
+    let mut last_batch = None;
+    for (index, start) in starts.iter().enumerate() {
+        let scan = Scan::of(disk, *start, starts.get(index + 1).copied())?;
+        let Some(scan) = scan else {
+            recovered.end = recovered.end.max(*start);
+            break;
+        };
+        let batches = scan.batches(&mut |_, _| Ok(()))?;
+        recovered.segments += 1;
+        recovered.batches += batches.count;
+        recovered.end = batches.end;
+        recovered.torn = batches.torn;
+        last_batch = batches.last.map(|at| (scan, at));
+    }
+    if let Some((scan, at)) = last_batch {
+        scan.write_again(at, recovered.end)?;
+    }
+    if let Some(last) = starts.last().copied()
+        && recovered.end.0 <= last.0 + SEGMENT_HEADER_BYTES
+    {
+        disk.remove(&segment_name(last)).map_err(failed(last, "removing a segment without batches"))?;
+        recovered.end = last;
+        recovered.segments = starts.len() - 1;
+    }
+    Ok(recovered)
+}
+
+/// What [`verify`] counts.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Report {
+    /// As a start would find it.
+    pub journal: Recovered,
+    /// Records of all kinds.
+    pub records: u64,
+    /// Messages.
+    pub messages: u64,
+    /// Inbox rows of the messages.
+    pub rows: u64,
+    /// Changes of groups.
+    pub changes: u64,
+}
+
+/// Reads the whole journal, every record too, and changes nothing.
+pub fn verify<D: Disk>(disk: &D) -> Result<Report, JournalError> {
+    let mut report = Report::default();
+    let starts = list_segments(disk)?;
+    report.journal.first = starts.first().copied().unwrap_or_default();
+    for (index, start) in starts.iter().enumerate() {
+        let Some(scan) = Scan::of(disk, *start, starts.get(index + 1).copied())? else { break };
+        let mut roster: Option<(Position, RosterRecord)> = None;
+        let batches = scan.batches(&mut |at, record| {
+            report.records += 1;
+            match record {
+                Record::Group(message) => {
+                    if roster.as_ref().is_none_or(|(roster_at, _)| *roster_at != message.roster_at) {
+                        roster = Some((message.roster_at, scan.roster(at, message.roster_at)?));
+                    }
+                    let members = roster.as_ref().map_or(0, |(_, roster)| roster.members.len());
+                    let rows = message.seqs(members).map_err(|_| scan.corrupt(at, "its rows do not fit its roster"))?;
+                    report.messages += 1;
+                    report.rows += rows.count() as u64;
+                }
+                Record::Direct(message) => {
+                    report.messages += 1;
+                    report.rows += if message.sender == message.to { 1 } else { 2 };
+                }
+                Record::Change(_) => report.changes += 1,
+                Record::Roster(_) => {}
+            }
+            Ok(())
+        })?;
+        report.journal.segments += 1;
+        report.journal.batches += batches.count;
+        report.journal.end = batches.end;
+        report.journal.torn = batches.torn;
+    }
+    Ok(report)
+}
+
+/// A segment in memory.
+struct Scan<F> {
+    header: SegmentHeader,
+    file: F,
+    bytes: Vec<u8>,
+    /// Where the next segment starts, if there is one.
+    next: Option<Position>,
+}
+
+/// The batches of a segment.
+struct Batches {
+    count: u64,
+    end: Position,
+    last: Option<Position>,
+    torn: Option<TornTail>,
+}
+
+impl<F: DiskFile> Scan<F> {
+    /// Reads a segment. `None`: it is the last one and was only being created when the power went.
+    fn of<D: Disk<File = F>>(disk: &D, start: Position, next: Option<Position>) -> Result<Option<Self>, JournalError> {
+        let file = disk.open(&segment_name(start)).map_err(failed(start, "opening a segment"))?;
+        let size = file.size().map_err(failed(start, "asking for the size"))?;
+        let mut bytes = vec![0; size.min(SEGMENT_BYTES) as usize];
+        let filled = file.read_at(0, &mut bytes).map_err(failed(start, "reading"))?;
+        bytes.truncate(filled);
+        match SegmentHeader::read(&file, start) {
+            Ok(header) => Ok(Some(Scan { header, file, bytes, next })),
+            Err(JournalError::Corrupt { .. })
+                if next.is_none() && bytes.iter().skip(SEGMENT_HEADER_BYTES as usize).all(|byte| *byte == 0) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks the batches, one right behind the other, and visits their records.
+    fn batches(
+        &self,
+        visit: &mut dyn FnMut(Position, Record<'_>) -> Result<(), JournalError>,
+    ) -> Result<Batches, JournalError> {
+        let mut found = Batches { count: 0, end: self.header.start, last: None, torn: None };
+        let mut offset = SEGMENT_HEADER_BYTES as usize;
+        while self.next != Some(self.position(offset))
+            && let Some((header, payload)) = self.batch(offset)
+        {
+            self.records(offset, &header, payload, visit)?;
+            found.count += 1;
+            found.last = Some(self.position(offset));
+            offset += header.batch_bytes() as usize;
+        }
+        found.end = self.position(offset);
+        match self.next {
+            Some(next) if next == found.end => Ok(found),
+            // A start without traffic removes its segment and begins again at the same place, header not counted.
+            Some(next) if found.count == 0 && next == self.header.start => Ok(found),
+            Some(_) => Err(self.corrupt(found.end, "a batch is damaged, and another segment follows")),
+            None => {
+                if self.later_batch(offset) {
+                    return Err(self.corrupt(found.end, "a batch is damaged, and a whole one follows it"));
+                }
+                if self.bytes.iter().skip(offset).any(|byte| *byte != 0) {
+                    found.torn = Some(TornTail { file: segment_name(self.header.start), offset: offset as u64 });
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    /// The whole batch at an offset.
+    fn batch(&self, offset: usize) -> Option<(BatchHeader, &[u8])> {
+        let bytes = self.bytes.get(offset..)?;
+        let header = BatchHeader::read(bytes, self.position(offset))?;
+        let payload = bytes.get(BATCH_HEADER_BYTES..)?.get(..header.payload_bytes)?;
+        header.proves(self.header.salt, payload).then_some((header, payload))
+    }
+
+    /// A whole batch begins somewhere behind an offset.
+    fn later_batch(&self, offset: usize) -> bool {
+        let rest = self.bytes.get(offset + 1..).unwrap_or_default();
+        rest.windows(BATCH_MAGIC.len())
+            .enumerate()
+            .any(|(at, window)| window == BATCH_MAGIC && self.batch(offset + 1 + at).is_some())
+    }
+
+    fn records(
+        &self,
+        batch_offset: usize,
+        header: &BatchHeader,
+        payload: &[u8],
+        visit: &mut dyn FnMut(Position, Record<'_>) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let mut offset = batch_offset + BATCH_HEADER_BYTES;
+        let mut rest = payload;
+        let mut count = 0;
+        while let Some((prefix, behind)) = rest.split_first_chunk::<RECORD_PREFIX_BYTES>() {
+            let at = self.position(offset);
+            let length = Record::length(*prefix).filter(|length| *length <= behind.len());
+            let length = length.ok_or_else(|| self.corrupt(at, "a record is longer than its batch"))?;
+            let (record, behind) = behind.split_at(length);
+            let record = Record::decode(record).map_err(|_| self.corrupt(at, "a record cannot be decoded"))?;
+            visit(at, record)?;
+            offset += RECORD_PREFIX_BYTES + length;
+            rest = behind;
+            count += 1;
+        }
+        if !rest.is_empty() || count != header.records {
+            return Err(self.corrupt(self.position(batch_offset), "a batch has not as many records as it says"));
+        }
+        Ok(())
+    }
+
+    /// The roster that a message at `at` refers to.
+    fn roster(&self, at: Position, roster_at: Position) -> Result<RosterRecord, JournalError> {
+        let record = roster_at.0.checked_sub(self.header.start.0).and_then(|offset| {
+            let bytes = self.bytes.get(usize::try_from(offset).ok()?..)?;
+            let (prefix, behind) = bytes.split_first_chunk::<RECORD_PREFIX_BYTES>()?;
+            Record::decode(behind.get(..Record::length(*prefix)?)?).ok()
+        });
+        match record {
+            Some(Record::Roster(roster)) => Ok(roster),
+            _ => Err(self.corrupt(at, "a message refers to a roster that is not in its segment")),
+        }
+    }
+
+    /// Writes the last batch over itself and syncs: a process that was killed between write and sync leaves it
+    /// in the page cache only, and after a failed sync the cache may even call it clean.
+    fn write_again(&self, from: Position, to: Position) -> Result<(), JournalError> {
+        let offset = (from.0 - self.header.start.0) as usize;
+        let bytes = &self.bytes[offset..(to.0 - self.header.start.0) as usize];
+        self.file
+            .write_at(offset as u64, bytes)
+            .and_then(|()| self.file.sync())
+            .map_err(failed(self.header.start, "making the last batch durable"))
+    }
+
+    fn position(&self, offset: usize) -> Position {
+        Position(self.header.start.0 + offset as u64)
+    }
+
+    fn corrupt(&self, at: Position, what: &'static str) -> JournalError {
+        let offset = at.0 - self.header.start.0;
+        JournalError::Corrupt { file: segment_name(self.header.start), offset, position: at.0, what }
+    }
+}
+
+fn failed(start: Position, what: &'static str) -> impl FnOnce(io::Error) -> JournalError {
+    move |source| JournalError::Io { what, file: segment_name(start), source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! Groups: their rosters, who is in which, and who may do what.
+//!
+//! Owned by the ledger's thread, the authority on groups. What always holds: each roster is the result of all
+//! changes staged so far, in order; what a failed commit staged is taken back, the newest first. Groups without
+//! members do not exist.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use crate::ids::{GroupId, LedgerSlot, MsgId, RosterVersion, UserId};
+use crate::journal::record::ChangeRecord;
+use crate::ledger::sequence::Sequences;
+use crate::limits::{GROUP_MEMBERS_MAX, LEDGER_USERS_MAX, MEMBERSHIPS_MAX, USER_GROUPS_MAX};
+use crate::message::{Roster, RosterMember};
+use crate::shard::event::{GroupChange, GroupEntry, StoredGroup};
+use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+
+/// All groups.
+#[derive(Debug)]
+pub struct Groups {
+    rosters: HashMap<GroupId, Arc<Roster>, FixedState>,
+    /// The groups of the user in each ledger slot, in no order.
+    of_user: Vec<Vec<GroupId>>,
+    memberships: usize,
+    shards: u16,
+    /// What this commit changed, the newest last.
+    undo: Vec<Undo>,
+    limits: GroupLimits,
+}
+
+/// How large groups and their number may become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupLimits {
+    /// Members of one group.
+    pub group_members_max: usize,
+    /// Groups of one user.
+    pub user_groups_max: usize,
+    /// Memberships in all.
+    pub memberships_max: usize,
+}
+
+impl Default for GroupLimits {
+    fn default() -> Self {
+        GroupLimits {
+            group_members_max: GROUP_MEMBERS_MAX,
+            user_groups_max: USER_GROUPS_MAX,
+            memberships_max: MEMBERSHIPS_MAX,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Undo {
+    group: GroupId,
+    before: Option<Arc<Roster>>,
+    joined: Vec<LedgerSlot>,
+    left: Vec<LedgerSlot>,
+}
+
+/// What a change would do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Plan {
+    /// Nothing: it is so already.
+    Nothing {
+        /// The group.
+        group: GroupId,
+        /// Its version, as it is.
+        version: RosterVersion,
+    },
+    /// This; its number is still to be given, and a new group's id with it.
+    Change(ChangeRecord),
+}
+
+/// A change that does not follow from what is known: the journal and the store contradict each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("group {group} is at version {known}, the change makes it version {change}")]
+pub struct OutOfOrder {
+    /// The group.
+    pub group: GroupId,
+    /// The version known; zero: no such group.
+    pub known: RosterVersion,
+    /// The version after the change.
+    pub change: RosterVersion,
+}
+
+impl Groups {
+    /// No groups, for so many shards.
+    pub fn new(seed: u64, shards: u16, limits: GroupLimits) -> Self {
+        let rosters = HashMap::with_hasher(FixedState::with_seed(seed));
+        Groups { rosters, of_user: Vec::new(), memberships: 0, shards, undo: Vec::new(), limits }
+    }
+
+    /// A group as the store has it.
+    pub fn load(&mut self, stored: &StoredGroup, sequences: &mut Sequences) {
+        let members: Vec<RosterMember> = stored
+            .members
+            .iter()
+            .filter_map(|(user, role)| Some(RosterMember { user: *user, slot: sequences.assign(*user)?, role: *role }))
+            .collect();
+        if members.is_empty() {
+            return;
+        }
+        let roster = Roster::new(stored.group, stored.version, members, self.shards);
+        for member in roster.members() {
+            self.join(member.slot, stored.group);
+        }
+        self.rosters.insert(stored.group, Arc::new(roster));
+    }
+
+    /// The group's current roster.
+    pub fn roster(&self, group: GroupId) -> Option<&Arc<Roster>> {
+        self.rosters.get(&group)
+    }
+
+    /// How many groups there are.
+    pub fn len(&self) -> usize {
+        self.rosters.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.rosters.is_empty()
+    }
+
+    /// The groups of a user, by group id.
+    pub fn of_user(&self, user: UserId, sequences: &Sequences) -> Vec<GroupEntry> {
+        let slot = sequences.slot(user);
+        let groups = slot.and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(&[][..], Vec::as_slice);
+        let entry = |group: &GroupId| {
+            let roster = self.rosters.get(group)?;
+            let members_count = roster.members().len() as u32;
+            Some(GroupEntry { group: *group, version: roster.version, role: roster.role(user)?, members_count })
+        };
+        let mut entries: Vec<GroupEntry> = groups.iter().filter_map(entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.group);
+        entries
+    }
+
+    /// What a change would do, or why the actor may not.
+    pub fn plan(&self, actor: UserId, change: &GroupChange, sequences: &Sequences) -> Result<Plan, ErrorCode> {
+        match change {
+            GroupChange::Create(users) => {
+                let users = sorted(users.iter().copied().filter(|user| *user != actor));
+                self.check_joining(users.iter().chain([&actor]), 0, sequences)?;
+                Ok(Plan::Change(ChangeRecord {
+                    msg_id: MsgId(0),
+                    group: GroupId(0),
+                    version: RosterVersion(1),
+                    kind: GroupChangeKind::Created,
+                    actor,
+                    users,
+                    new_owner: None,
+                }))
+            }
+            GroupChange::Add(group, users) => {
+                let roster = self.owned(*group, actor)?;
+                let users = sorted(users.iter().copied().filter(|user| roster.position(*user).is_none()));
+                self.check_joining(users.iter(), roster.members().len(), sequences)?;
+                Ok(self.planned(roster, actor, GroupChangeKind::Added, users, None))
+            }
+            GroupChange::Remove(group, users) => {
+                let roster = self.owned(*group, actor)?;
+                if users.contains(&actor) {
+                    return Err(ErrorCode::NotAllowed);
+                }
+                let users = sorted(users.iter().copied().filter(|user| roster.position(*user).is_some()));
+                Ok(self.planned(roster, actor, GroupChangeKind::Removed, users, None))
+            }
+            GroupChange::Leave(group) => {
+                let roster = self.rosters.get(group).ok_or(ErrorCode::UnknownGroup)?;
+                let role = roster.role(actor).ok_or(ErrorCode::NotAMember)?;
+                let others = roster.members().iter().map(|member| member.user).filter(|user| *user != actor);
+                let new_owner = if role == Role::Owner { others.min() } else { None };
+                Ok(self.planned(roster, actor, GroupChangeKind::Left, vec![actor], new_owner))
+            }
+        }
+    }
+
+    /// Does a change, and remembers how to take it back. Returns the roster after it, empty when the last member
+    /// left; `None`: users are at their limit.
+    pub fn apply(
+        &mut self,
+        record: &ChangeRecord,
+        sequences: &mut Sequences,
+    ) -> Result<Option<Arc<Roster>>, OutOfOrder> {
+        let before = self.rosters.get(&record.group).cloned();
+        let known = before.as_ref().map_or(RosterVersion(0), |roster| roster.version);
+        if record.version.0 != known.0 + 1 {
+            return Err(OutOfOrder { group: record.group, known, change: record.version });
+        }
+        let mut members = before.as_ref().map_or(Vec::new(), |roster| roster.members().to_vec());
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        match record.kind {
+            GroupChangeKind::Created | GroupChangeKind::Added => {
+                let owner = (record.kind == GroupChangeKind::Created).then_some((record.actor, Role::Owner));
+                let joining = record.users.iter().map(|user| (*user, Role::Member));
+                for (user, role) in owner.into_iter().chain(joining) {
+                    let Some(slot) = sequences.assign(user) else { return Ok(None) };
+                    members.push(RosterMember { user, slot, role });
+                    joined.push(slot);
+                }
+            }
+            _ => {
+                members.retain(|member| {
+                    let leaves = record.users.binary_search(&member.user).is_ok();
+                    if leaves {
+                        left.push(member.slot);
+                    }
+                    !leaves
+                });
+                for member in members.iter_mut().filter(|member| Some(member.user) == record.new_owner) {
+                    member.role = Role::Owner;
+                }
+            }
+        }
+        joined.iter().for_each(|slot| self.join(*slot, record.group));
+        left.iter().for_each(|slot| self.leave(*slot, record.group));
+        let roster = Arc::new(Roster::new(record.group, record.version, members, self.shards));
+        self.put(record.group, (!roster.members().is_empty()).then(|| roster.clone()));
+        self.undo.push(Undo { group: record.group, before, joined, left });
+        Ok(Some(roster))
+    }
+
+    /// What was changed since the last call is final.
+    pub fn keep(&mut self) {
+        self.undo.clear();
+    }
+
+    /// What was changed since the last [`Self::keep`] did not happen.
+    pub fn take_back(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            undo.joined.iter().for_each(|slot| self.leave(*slot, undo.group));
+            undo.left.iter().for_each(|slot| self.join(*slot, undo.group));
+            self.put(undo.group, undo.before);
+        }
+    }
+
+    fn owned(&self, group: GroupId, actor: UserId) -> Result<&Arc<Roster>, ErrorCode> {
+        let roster = self.rosters.get(&group).ok_or(ErrorCode::UnknownGroup)?;
+        match roster.role(actor) {
+            None => Err(ErrorCode::NotAMember),
+            Some(Role::Owner) => Ok(roster),
+            Some(_) => Err(ErrorCode::NotAllowed),
+        }
+    }
+
+    fn check_joining<'a>(
+        &self,
+        users: impl Iterator<Item = &'a UserId>,
+        members: usize,
+        sequences: &Sequences,
+    ) -> Result<(), ErrorCode> {
+        let mut joining = 0;
+        for user in users {
+            joining += 1;
+            let groups = sequences.slot(*user).and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(0, Vec::len);
+            if groups >= self.limits.user_groups_max {
+                return Err(ErrorCode::TooManyGroups);
+            }
+        }
+        if members + joining > self.limits.group_members_max {
+            return Err(ErrorCode::TooManyMembers);
+        }
+        if self.memberships + joining > self.limits.memberships_max || sequences.users() + joining > LEDGER_USERS_MAX {
+            return Err(ErrorCode::StorageFull);
+        }
+        Ok(())
+    }
+
+    fn planned(
+        &self,
+        roster: &Roster,
+        actor: UserId,
+        kind: GroupChangeKind,
+        users: Vec<UserId>,
+        new_owner: Option<UserId>,
+    ) -> Plan {
+        if users.is_empty() {
+            return Plan::Nothing { group: roster.group, version: roster.version };
+        }
+        let version = RosterVersion(roster.version.0 + 1);
+        Plan::Change(ChangeRecord { msg_id: MsgId(0), group: roster.group, version, kind, actor, users, new_owner })
+    }
+
+    fn put(&mut self, group: GroupId, roster: Option<Arc<Roster>>) {
+        match roster {
+            Some(roster) => self.rosters.insert(group, roster),
+            None => self.rosters.remove(&group),
+        };
+    }
+
+    fn join(&mut self, slot: LedgerSlot, group: GroupId) {
+        let at = slot.0 as usize;
+        if self.of_user.len() <= at {
+            self.of_user.resize_with(at + 1, Vec::new);
+        }
+        self.of_user[at].push(group);
+        self.memberships += 1;
+    }
+
+    fn leave(&mut self, slot: LedgerSlot, group: GroupId) {
+        let groups = self.of_user.get_mut(slot.0 as usize);
+        if let Some(groups) = groups
+            && let Some(at) = groups.iter().position(|other| *other == group)
+        {
+            groups.swap_remove(at);
+            self.memberships -= 1;
+        }
+    }
+}
+
+fn sorted(users: impl Iterator<Item = UserId>) -> Vec<UserId> {
+    let mut users: Vec<UserId> = users.collect();
+    users.sort_unstable();
+    users.dedup();
+    users
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,519 @@
+//! The ledger of one machine: numbers in memory, one journal on disk.
+//!
+//! Owned by the ledger's thread. What always holds: what is staged is numbered, in the window and in the batch,
+//! and seen by later submissions of the same commit, but by nobody else until the batch is synced; if the batch
+//! cannot be written, numbers, window and groups are as if it had never been staged.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::ids::{ClientMsgId, Conversation, GroupId, MsgId, Origin, Seq, UserId};
+use crate::journal::batch::Batch;
+use crate::journal::disk::Disk;
+use crate::journal::record::{DirectRecord, GroupRecord, Record};
+use crate::journal::segment::Journal;
+use crate::journal::{Position, Progress};
+use crate::ledger::bases::Bases;
+use crate::ledger::dedup::{Known, Name, Seen, Window, digest, named_ms};
+use crate::ledger::groups::{GroupLimits, Groups, Plan};
+use crate::ledger::pending::{Parked, Pending, Sending};
+use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
+use crate::ledger::staged::Staged;
+use crate::ledger::{Engine, LedgerCounters, LedgerError};
+use crate::limits::{
+    BODY_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
+    LEDGER_RETRY_MS, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX, WINDOW_SEGMENTS_MAX,
+};
+use crate::message::{Message, Roster};
+use crate::shard::event::{
+    ChangeSubmission, Delivery, DirectSubmission, GroupAnnouncement, GroupSubmission, Lookup, LookupAnswer,
+    LookupFound, Submission,
+};
+use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use crate::wire::push::PushFrame;
+
+/// The largest record, a roster, and the message behind it, fit in what a batch keeps free.
+const RECORD_RESERVE_BYTES: usize = 1 << 20;
+
+/// What an operator or a test decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many shards there are.
+    pub shards: u16,
+    /// This node's number, 0 to 1023, part of each message id.
+    pub node: u16,
+    /// Cap of the journal's unapplied part.
+    pub journal_bytes_max: u64,
+    /// Cap of the unapplied messages.
+    pub tail_messages_max: u64,
+    /// Entries of the de-duplication window.
+    pub window_entries_max: usize,
+    /// Sizes of groups.
+    pub groups: GroupLimits,
+    /// What salts and hashes are made from; not to be guessed from outside.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// The defaults in `limits.rs`.
+    pub fn new(shards: u16, seed: u64) -> Self {
+        Settings {
+            shards,
+            node: 0,
+            journal_bytes_max: JOURNAL_BYTES_MAX,
+            tail_messages_max: TAIL_MESSAGES_MAX as u64,
+            window_entries_max: WINDOW_ENTRIES_MAX,
+            groups: GroupLimits::default(),
+            seed,
+        }
+    }
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct JournalEngine<D: Disk> {
+    pub(super) settings: Settings,
+    pub(super) journal: Journal<D>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) ids: MsgIdSource,
+    pub(super) sequences: Sequences,
+    pub(super) groups: Groups,
+    pub(super) window: Window,
+    pub(super) pending: Pending,
+    pub(super) bases: Bases,
+    /// Segments on disk: where each starts, and the ledger's time by then, Unix milliseconds.
+    pub(super) segments: VecDeque<(Position, u64)>,
+    pub(super) counters: LedgerCounters,
+    pub(super) commit: Commit,
+}
+
+/// The commit being filled.
+#[derive(Debug)]
+pub(super) struct Commit {
+    batch: Batch,
+    /// Where the batch will begin; `None` until the first record.
+    at: Option<Position>,
+    /// There is no room on disk; found out once per commit.
+    blocked: bool,
+    staged: Vec<Staged>,
+    messages: usize,
+    rows: usize,
+    changes: usize,
+    /// The highest message id before it.
+    before: MsgId,
+}
+
+impl Commit {
+    pub(super) fn new(before: MsgId) -> Self {
+        let (batch, staged) = (Batch::new(), Vec::new());
+        Commit { batch, at: None, blocked: false, staged, messages: 0, rows: 0, changes: 0, before }
+    }
+
+    fn begin_again(&mut self, before: MsgId) {
+        self.batch.clear();
+        self.at = None;
+        self.blocked = false;
+        (self.messages, self.rows, self.changes) = (0, 0, 0);
+        self.before = before;
+    }
+}
+
+/// Why something was not staged.
+enum Refusal {
+    Code(ErrorCode),
+    StorageFull,
+    RetryLater,
+}
+
+impl<D: Disk> Engine for JournalEngine<D> {
+    fn submit(&mut self, now: Now, submission: Submission) {
+        match submission {
+            Submission::Direct(direct) => self.send(now, Sending::Direct(direct)),
+            Submission::Group(group) => self.send(now, Sending::Group(group)),
+            Submission::Change(change) => {
+                let origin = change.origin;
+                if let Err(refusal) = self.change(now, change) {
+                    self.refuse(origin, refusal);
+                }
+            }
+            Submission::Position { origin, user } => {
+                let newest = self.sequences.newest(user);
+                self.commit.staged.push(Staged::Position { origin, user, newest });
+            }
+            Submission::Groups { origin, user } => {
+                let groups = self.groups.of_user(user, &self.sequences);
+                self.commit.staged.push(Staged::Groups { origin, user, groups });
+            }
+            Submission::Roster { shard, group } => {
+                debug_assert_eq!(shard, group.home(self.settings.shards), "only a group's home asks for its roster");
+                let roster = self.groups.roster(group).cloned();
+                self.stage(Delivery::Roster { group, roster });
+            }
+        }
+    }
+
+    fn found(&mut self, now: Now, answer: LookupAnswer) {
+        let Lookup { sender, client_msg_id } = answer.lookup;
+        let name = Name { sender, client_msg_id };
+        for sending in self.pending.release(&name) {
+            match answer.found {
+                LookupFound::Unavailable => self.refuse(parts(&sending).origin, Refusal::RetryLater),
+                LookupFound::Stored(stored) => {
+                    let known = Known { msg_id: stored.msg_id, seq: stored.seq, digest: stored.digest };
+                    self.repeat(&sending, known);
+                }
+                // Another asking of the same name may have been numbered a moment ago.
+                LookupFound::Nothing => match self.window.seen(&name, u64::MAX) {
+                    Seen::Before(known) => self.repeat(&sending, known),
+                    Seen::Never | Seen::Perhaps => self.number(now, name, sending),
+                },
+            }
+        }
+    }
+
+    fn full(&self) -> bool {
+        self.commit.staged.len() >= COMMIT_MESSAGES_MAX
+            || self.commit.rows >= COMMIT_ROWS_MAX
+            || self.commit.batch.len() >= COMMIT_BYTES_MAX
+    }
+
+    fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
+        let written = self.write()?;
+        let mut staged = std::mem::take(&mut self.commit.staged);
+        if !written {
+            self.take_back(&staged);
+        }
+        let shards = self.settings.shards;
+        for item in staged.drain(..) {
+            let item = if written { item } else { self.instead(item) };
+            item.hand_out(shards, out);
+        }
+        self.commit.staged = staged;
+        self.groups.keep();
+        self.commit.begin_again(self.ids.last());
+        self.window.advance(self.ids.time_ms(now.unix_ms));
+        self.retire();
+        Ok(())
+    }
+
+    fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
+        self.pending.take_lookups(out);
+    }
+
+    fn counters(&self) -> LedgerCounters {
+        LedgerCounters { sync_us: self.journal.sync_us(), ..self.counters }
+    }
+}
+
+impl<D: Disk> JournalEngine<D> {
+    /// Where the next batch goes.
+    pub fn tail(&self) -> Position {
+        self.journal.tail()
+    }
+
+    /// From when on (Unix milliseconds) repeats are known without asking the store.
+    pub fn horizon_ms(&self) -> u64 {
+        self.window.horizon_ms()
+    }
+
+    /// How many users have a slot.
+    pub fn users(&self) -> usize {
+        self.sequences.users()
+    }
+
+    /// A group's current roster.
+    pub fn roster(&self, group: GroupId) -> Option<&Arc<Roster>> {
+        self.groups.roster(group)
+    }
+
+    /// Numbers a message, or finds out that it is a repeat, or that the store must be asked first.
+    fn send(&mut self, now: Now, sending: Sending) {
+        let Parts { origin, sender, client_msg_id, body, .. } = parts(&sending);
+        if body.len() > BODY_BYTES_MAX {
+            return self.refuse(origin, Refusal::Code(ErrorCode::BodyTooLarge));
+        }
+        let named_ms = match named_ms(&client_msg_id, self.ids.time_ms(now.unix_ms)) {
+            Ok(named_ms) => named_ms,
+            Err(code) => return self.refuse(origin, Refusal::Code(code)),
+        };
+        let name = Name { sender, client_msg_id };
+        if self.pending.waits_for(&name) {
+            return self.park(name, sending);
+        }
+        match self.window.seen(&name, named_ms) {
+            Seen::Never => self.number(now, name, sending),
+            Seen::Before(known) => self.repeat(&sending, known),
+            Seen::Perhaps => self.park(name, sending),
+        }
+    }
+
+    fn park(&mut self, name: Name, sending: Sending) {
+        match self.pending.park(name, sending) {
+            Ok(Parked::First) => self.counters.lookups += 1,
+            Ok(Parked::WithAnother) => {}
+            Err(sending) => self.refuse(parts(&sending).origin, Refusal::RetryLater),
+        }
+    }
+
+    /// Answers what was sent before. If that was in this commit, the answer waits for it like all the others.
+    fn repeat(&mut self, sending: &Sending, known: Known) {
+        let Parts { origin, to, body, .. } = parts(sending);
+        if digest(to, body) != known.digest {
+            return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
+        }
+        self.counters.repeats += 1;
+        let Known { msg_id, seq, .. } = known;
+        self.stage(Delivery::Repeat { origin, msg_id, seq, sent_at_ms: sent_at_ms(msg_id) });
+    }
+
+    fn number(&mut self, now: Now, name: Name, sending: Sending) {
+        let origin = parts(&sending).origin;
+        let numbered = match sending {
+            Sending::Direct(direct) => self.direct(now, name, &direct),
+            Sending::Group(group) => self.group(now, name, group),
+        };
+        if let Err(refusal) = numbered {
+            self.refuse(origin, refusal);
+        }
+    }
+
+    fn direct(&mut self, now: Now, name: Name, submission: &DirectSubmission) -> Result<(), Refusal> {
+        self.make_room(now)?;
+        let DirectSubmission { origin, sender, to, client_msg_id, ref body } = *submission;
+        let sender_slot = self.sequences.assign(sender).ok_or(Refusal::StorageFull)?;
+        let to_slot = self.sequences.assign(to).ok_or(Refusal::StorageFull)?;
+        let sender_seq = self.sequences.next(sender_slot);
+        let recipient_seq = if to == sender { sender_seq } else { self.sequences.next(to_slot) };
+        let msg_id = self.ids.next(now.unix_ms);
+        let record = DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body };
+        self.commit.batch.push(&Record::Direct(record));
+        let rows = if to == sender { 1 } else { 2 };
+        let message = self.numbered(name, msg_id, Conversation::User(to), sender_seq, rows, body);
+        self.stage(Delivery::Direct { message, sender_seq, recipient_seq, origin });
+        Ok(())
+    }
+
+    fn group(&mut self, now: Now, name: Name, submission: GroupSubmission) -> Result<(), Refusal> {
+        let group = submission.roster.group;
+        let current = self.groups.roster(group).filter(|roster| roster.version == submission.roster.version);
+        let Some(roster) = current.cloned() else {
+            self.counters.bounced += 1;
+            let roster = self.groups.roster(group).cloned();
+            self.stage(Delivery::Bounced { submission, roster });
+            return Ok(());
+        };
+        let sender_at = roster.position(submission.sender).ok_or(Refusal::Code(ErrorCode::NotAMember))?;
+        let batch_at = self.make_room(now)?;
+        let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();
+        let sender_seq = seqs.get(sender_at).copied().unwrap_or_default();
+        let msg_id = self.ids.next(now.unix_ms);
+        let GroupSubmission { origin, sender, client_msg_id, ref body, .. } = submission;
+        let (roster_at, differences) = self.bases.differences(&roster, &seqs, &mut self.commit.batch, batch_at);
+        let record = GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body };
+        self.commit.batch.push(&Record::Group(record));
+        let message = self.numbered(name, msg_id, Conversation::Group(group), sender_seq, seqs.len(), body);
+        self.stage(Delivery::Group { message, roster, seqs, origin });
+        Ok(())
+    }
+
+    /// Remembers a message that has its numbers, and encodes its push, once for all recipients.
+    fn numbered(
+        &mut self,
+        name: Name,
+        msg_id: MsgId,
+        to: Conversation,
+        seq: Seq,
+        rows: usize,
+        body: &[u8],
+    ) -> Arc<Message> {
+        self.window.insert(name, Known { msg_id, seq, digest: digest(to, body) });
+        self.commit.messages += 1;
+        self.commit.rows += rows;
+        let Name { sender, client_msg_id } = name;
+        let sent_at_ms = sent_at_ms(msg_id);
+        let push = PushFrame::encode(msg_id, sender, to, sent_at_ms, body);
+        Arc::new(Message { msg_id, sender, to, client_msg_id, sent_at_ms, push })
+    }
+
+    fn change(&mut self, now: Now, submission: ChangeSubmission) -> Result<(), Refusal> {
+        let ChangeSubmission { origin, actor, change } = submission;
+        let mut record = match self.groups.plan(actor, &change, &self.sequences) {
+            Ok(Plan::Change(record)) => record,
+            Ok(Plan::Nothing { group, version }) => {
+                self.stage(Delivery::Unchanged { origin, group, version });
+                return Ok(());
+            }
+            Err(ErrorCode::StorageFull) => return Err(Refusal::StorageFull),
+            Err(code) => return Err(Refusal::Code(code)),
+        };
+        self.make_room(now)?;
+        record.msg_id = self.ids.next(now.unix_ms);
+        if record.kind == GroupChangeKind::Created {
+            record.group = GroupId(record.msg_id.0);
+        }
+        let applied = self.groups.apply(&record, &mut self.sequences);
+        debug_assert!(applied.is_ok(), "a planned change follows from what it was planned on");
+        let roster = applied.ok().flatten().ok_or(Refusal::StorageFull)?;
+        let announcement = GroupAnnouncement { kind: record.kind, actor, users: record.users.clone() };
+        self.commit.batch.push(&Record::Change(record));
+        self.commit.changes += 1;
+        self.stage(Delivery::Changed { origin, roster, announcement: Arc::new(announcement) });
+        Ok(())
+    }
+
+    /// Sees to it that one more record can be staged; returns where the batch begins.
+    fn make_room(&mut self, now: Now) -> Result<Position, Refusal> {
+        let unapplied = self.journal.tail().0.saturating_sub(self.progress.applied().0);
+        if unapplied + self.commit.batch.len() as u64 > self.settings.journal_bytes_max
+            || self.progress.tail_messages() + self.commit.messages as u64 >= self.settings.tail_messages_max
+            || self.commit.blocked
+        {
+            return Err(Refusal::StorageFull);
+        }
+        if self.commit.batch.len() + RECORD_RESERVE_BYTES > JOURNAL_BATCH_BYTES_MAX {
+            return Err(Refusal::RetryLater);
+        }
+        if let Some(at) = self.commit.at {
+            return Ok(at);
+        }
+        let before = self.journal.segment();
+        match self.journal.prepare() {
+            Ok(at) => {
+                if self.journal.segment() != before {
+                    self.bases.clear();
+                    self.segments.push_back((self.journal.segment(), self.ids.time_ms(now.unix_ms)));
+                }
+                self.commit.at = Some(at);
+                Ok(at)
+            }
+            Err(error) => {
+                tracing::error!(%error, "nothing can be stored: the journal has no room");
+                self.commit.blocked = true;
+                Err(Refusal::StorageFull)
+            }
+        }
+    }
+
+    fn stage(&mut self, delivery: Delivery) {
+        self.commit.staged.push(Staged::Delivery(delivery));
+    }
+
+    fn refuse(&mut self, origin: Origin, refusal: Refusal) {
+        let (code, retry_after_ms) = match refusal {
+            Refusal::Code(code) => (code, 0),
+            Refusal::StorageFull => (ErrorCode::StorageFull, STORAGE_FULL_RETRY_MS),
+            Refusal::RetryLater => (ErrorCode::RetryLater, LEDGER_RETRY_MS),
+        };
+        self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
+        self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);
+        self.stage(Delivery::Refused { origin, code, retry_after_ms });
+    }
+
+    /// Writes and syncs the batch. `false`: it could not be written, and no trace of it is left on disk.
+    fn write(&mut self) -> Result<bool, LedgerError> {
+        if self.commit.batch.is_empty() {
+            return Ok(true);
+        }
+        let bytes = self.commit.batch.len() as u64;
+        if let Err(error) = self.journal.append(&mut self.commit.batch) {
+            tracing::error!(%error, "a commit could not be written and is taken back");
+            if let Err(error) = self.journal.rollback() {
+                tracing::error!(%error, "nothing can be stored until the failed commit's remains are overwritten");
+            }
+            return Ok(false);
+        }
+        let durable = self.journal.sync().map_err(LedgerError::Sync)?;
+        self.progress.advance_durable(durable);
+        self.counters.commits += 1;
+        self.counters.bytes += bytes;
+        self.counters.messages += self.commit.messages as u64;
+        self.counters.rows += self.commit.rows as u64;
+        Ok(true)
+    }
+
+    /// Makes numbers, window, groups and bases what they were before the commit.
+    fn take_back(&mut self, staged: &[Staged]) {
+        for item in staged.iter().rev() {
+            if let Some(message) = item.message() {
+                self.window.take_back(&Name { sender: message.sender, client_msg_id: message.client_msg_id });
+            }
+            match item {
+                Staged::Delivery(Delivery::Group { roster, .. }) => {
+                    roster.members().iter().for_each(|member| self.sequences.take_back(member.slot));
+                }
+                Staged::Delivery(Delivery::Direct { message, .. }) => {
+                    self.take_back_row(message.sender);
+                    if let Conversation::User(to) = message.to
+                        && to != message.sender
+                    {
+                        self.take_back_row(to);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.groups.take_back();
+        if let Some(at) = self.commit.at {
+            self.bases.take_back(at);
+        }
+    }
+
+    fn take_back_row(&mut self, user: UserId) {
+        if let Some(slot) = self.sequences.slot(user) {
+            self.sequences.take_back(slot);
+        }
+    }
+
+    fn instead(&mut self, item: Staged) -> Staged {
+        let answer = item.failed(self.commit.before, self.commit.changes > 0, &self.sequences, &self.groups);
+        let full = matches!(answer, Staged::Delivery(Delivery::Refused { code: ErrorCode::StorageFull, .. }));
+        self.counters.storage_full += u64::from(full);
+        answer
+    }
+
+    /// Removes segments that neither the store nor, where that is cheap, the window's next rebuilding needs.
+    fn retire(&mut self) {
+        let secured = self.progress.secured();
+        let mut below = None;
+        while let Some((next, began_ms)) = self.segments.get(1).copied()
+            && next <= secured
+            && (began_ms < self.window.horizon_ms() || self.segments.len() > WINDOW_SEGMENTS_MAX)
+        {
+            self.segments.pop_front();
+            below = Some(next);
+        }
+        if let Some(below) = below
+            && let Err(error) = self.journal.retire(below)
+        {
+            tracing::warn!(%error, "a segment that is no longer needed stays on disk until the next one goes");
+        }
+    }
+}
+
+/// What direct and group messages have in common.
+struct Parts<'a> {
+    origin: Origin,
+    sender: UserId,
+    to: Conversation,
+    client_msg_id: ClientMsgId,
+    body: &'a [u8],
+}
+
+fn parts(sending: &Sending) -> Parts<'_> {
+    match sending {
+        Sending::Direct(DirectSubmission { origin, sender, to, client_msg_id, body }) => {
+            Parts { origin: *origin, sender: *sender, to: Conversation::User(*to), client_msg_id: *client_msg_id, body }
+        }
+        Sending::Group(GroupSubmission { origin, sender, roster, client_msg_id, body, .. }) => Parts {
+            origin: *origin,
+            sender: *sender,
+            to: Conversation::Group(roster.group),
+            client_msg_id: *client_msg_id,
+            body,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,504 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use super::*;
+use crate::ids::{ConnId, RosterVersion, SessionRef, ShardId};
+use crate::journal::memory_disk::MemoryDisk;
+use crate::journal::reader::Reader;
+use crate::ledger::start::Start;
+use crate::limits::{LOOKUPS_PENDING_MAX, WINDOW_MS};
+use crate::shard::event::{GroupChange, StoredMessage};
+use crate::store::StorePosition;
+
+const SHARDS: u16 = 2;
+const TIME: u64 = 1_800_000_000_000;
+
+struct Ledger {
+    disk: MemoryDisk,
+    progress: Arc<Progress>,
+    engine: JournalEngine<MemoryDisk>,
+    now: Now,
+    names: u64,
+}
+
+impl Ledger {
+    fn new() -> Ledger {
+        Ledger::with(Settings::new(SHARDS, 7))
+    }
+
+    fn with(settings: Settings) -> Ledger {
+        let disk = MemoryDisk::new(1);
+        let progress = Arc::new(Progress::default());
+        let now = Now { mono_ms: 0, unix_ms: TIME };
+        let start = Start::new(settings, StorePosition::default());
+        let (engine, _) = start.finish(disk.clone(), progress.clone(), now).unwrap();
+        Ledger { disk, progress, engine, now, names: 0 }
+    }
+
+    fn name(&mut self) -> ClientMsgId {
+        self.names += 1;
+        ClientMsgId::from_parts(self.now.unix_ms, u128::from(self.names) << 16)
+    }
+
+    fn direct(&mut self, request: u32, sender: u64, to: u64, client_msg_id: ClientMsgId, body: &[u8]) {
+        let submission = DirectSubmission {
+            origin: origin(sender, request),
+            sender: UserId(sender),
+            to: UserId(to),
+            client_msg_id,
+            body: body.into(),
+        };
+        self.engine.submit(self.now, Submission::Direct(submission));
+    }
+
+    fn group(&mut self, request: u32, sender: u64, roster: &Arc<Roster>) {
+        let client_msg_id = self.name();
+        let submission = GroupSubmission {
+            origin: origin(sender, request),
+            sender: UserId(sender),
+            roster: roster.clone(),
+            client_msg_id,
+            body: b"to all"[..].into(),
+            bounces: 0,
+        };
+        self.engine.submit(self.now, Submission::Group(submission));
+    }
+
+    fn change(&mut self, request: u32, actor: u64, change: GroupChange) {
+        let submission = ChangeSubmission { origin: origin(actor, request), actor: UserId(actor), change };
+        self.engine.submit(self.now, Submission::Change(submission));
+    }
+
+    fn commit(&mut self) -> Vec<Vec<Delivery>> {
+        let mut out: Vec<Vec<Delivery>> = (0..SHARDS).map(|_| Vec::new()).collect();
+        self.engine.commit(self.now, &mut out).unwrap();
+        out
+    }
+
+    /// Commits; what was answered to requests, by request: every delivery that goes to the asker's shard.
+    fn answers(&mut self) -> Vec<(u32, Answer)> {
+        let mut answers = Vec::new();
+        for (shard, deliveries) in self.commit().into_iter().enumerate() {
+            for delivery in deliveries {
+                let (origin, answer) = answer(delivery);
+                if usize::from(origin.session.shard.0) == shard {
+                    answers.push((origin.request_id, answer));
+                }
+            }
+        }
+        answers.sort_by_key(|(request, _)| *request);
+        answers
+    }
+
+    fn create(&mut self, owner: u64, users: impl IntoIterator<Item = u64>) -> Arc<Roster> {
+        self.change(0, owner, GroupChange::Create(users.into_iter().map(UserId).collect()));
+        let changed = self.commit().into_iter().flatten().find_map(|delivery| match delivery {
+            Delivery::Changed { roster, .. } => Some(roster),
+            _ => None,
+        });
+        changed.unwrap()
+    }
+
+    fn newest(&self, user: u64) -> u64 {
+        self.engine.sequences.newest(UserId(user)).0
+    }
+}
+
+fn origin(user: u64, request_id: u32) -> Origin {
+    let session = SessionRef { shard: UserId(user).home(SHARDS), conn: ConnId::default() };
+    Origin { session, request_id }
+}
+
+/// What a request came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Answer {
+    Sent { msg_id: u64, seq: u64 },
+    Repeat { msg_id: u64, seq: u64 },
+    Refused(ErrorCode),
+    Changed(RosterVersion, Vec<u64>),
+    Unchanged,
+    Bounced(Option<RosterVersion>),
+    Position(u64),
+    Other,
+}
+
+fn answer(delivery: Delivery) -> (Origin, Answer) {
+    match delivery {
+        Delivery::Group { message, roster, seqs, origin } => {
+            let seq = seqs[roster.position(message.sender).unwrap()].0;
+            (origin, Answer::Sent { msg_id: message.msg_id.0, seq })
+        }
+        Delivery::Direct { message, sender_seq, origin, .. } => {
+            (origin, Answer::Sent { msg_id: message.msg_id.0, seq: sender_seq.0 })
+        }
+        Delivery::Repeat { origin, msg_id, seq, .. } => (origin, Answer::Repeat { msg_id: msg_id.0, seq: seq.0 }),
+        Delivery::Refused { origin, code, .. } => (origin, Answer::Refused(code)),
+        Delivery::Changed { origin, roster, announcement } => {
+            let users = announcement.users.iter().map(|user| user.0).collect();
+            (origin, Answer::Changed(roster.version, users))
+        }
+        Delivery::Unchanged { origin, .. } => (origin, Answer::Unchanged),
+        Delivery::Bounced { submission, roster } => {
+            (submission.origin, Answer::Bounced(roster.map(|roster| roster.version)))
+        }
+        Delivery::Position { origin, newest } => (origin, Answer::Position(newest.0)),
+        Delivery::Groups { origin, .. } => (origin, Answer::Other),
+        Delivery::Roster { .. } => (Origin::default(), Answer::Other),
+    }
+}
+
+fn two_shards() -> (u64, u64) {
+    let on = |shard| (1..).find(|user| UserId(*user).home(SHARDS) == ShardId(shard)).unwrap();
+    (on(0), on(1))
+}
+
+#[test]
+fn nothing_is_handed_out_before_it_is_synced_and_then_to_both_shards() {
+    let mut ledger = Ledger::new();
+    let (a, b) = two_shards();
+    let name = ledger.name();
+    ledger.direct(1, a, b, name, b"hello");
+    let syncs = ledger.disk.syncs();
+    let out = ledger.commit();
+    assert_eq!(ledger.disk.syncs(), syncs + 1);
+    assert!(!ledger.disk.has_unsynced());
+    assert_eq!(ledger.progress.durable(), ledger.engine.tail());
+    for deliveries in &out {
+        let [Delivery::Direct { message, sender_seq, recipient_seq, .. }] = &deliveries[..] else {
+            panic!("{deliveries:?}")
+        };
+        assert_eq!((message.push.body(), *sender_seq, *recipient_seq), (&b"hello"[..], Seq(1), Seq(1)));
+    }
+}
+
+#[test]
+fn users_of_one_shard_get_one_delivery_and_a_message_to_oneself_has_one_row() {
+    let mut ledger = Ledger::new();
+    let (a, _) = two_shards();
+    let name = ledger.name();
+    ledger.direct(1, a, a, name, b"note");
+    let out = ledger.commit();
+    assert_eq!((out[0].len(), out[1].len()), (1, 0));
+    assert_eq!(ledger.newest(a), 1);
+    assert_eq!(ledger.engine.counters().rows, 1);
+}
+
+#[test]
+fn a_failed_sync_is_final() {
+    let mut ledger = Ledger::new();
+    let name = ledger.name();
+    ledger.direct(1, 1, 2, name, b"hello");
+    ledger.disk.fail_syncs(1);
+    let mut out = vec![Vec::new(), Vec::new()];
+    assert!(matches!(ledger.engine.commit(ledger.now, &mut out), Err(LedgerError::Sync(_))));
+    assert!(out.iter().all(Vec::is_empty));
+}
+
+#[test]
+fn a_repeat_has_the_first_ones_number_and_row_also_within_one_commit() {
+    let mut ledger = Ledger::new();
+    let name = ledger.name();
+    ledger.direct(1, 1, 2, name, b"hello");
+    ledger.direct(2, 1, 2, name, b"hello");
+    let answers = ledger.answers();
+    let Answer::Sent { msg_id, seq } = answers[0].1 else { panic!("{answers:?}") };
+    assert_eq!(answers[1].1, Answer::Repeat { msg_id, seq });
+    ledger.direct(3, 1, 2, name, b"hello");
+    let syncs = ledger.disk.syncs();
+    assert_eq!(ledger.answers(), [(3, Answer::Repeat { msg_id, seq })]);
+    assert_eq!(ledger.disk.syncs(), syncs, "a commit of answers alone writes nothing");
+    assert_eq!((ledger.newest(1), ledger.newest(2)), (1, 1));
+}
+
+#[test]
+fn a_name_used_for_another_message_is_refused() {
+    let mut ledger = Ledger::new();
+    let name = ledger.name();
+    ledger.direct(1, 1, 2, name, b"hello");
+    ledger.direct(2, 1, 2, name, b"hello!");
+    ledger.direct(3, 1, 3, name, b"hello");
+    ledger.direct(4, 9, 2, name, b"another sender's names are his own");
+    let answers = ledger.answers();
+    assert_eq!(answers[1].1, Answer::Refused(ErrorCode::ClientMsgIdReused));
+    assert_eq!(answers[2].1, Answer::Refused(ErrorCode::ClientMsgIdReused));
+    assert!(matches!(answers[3].1, Answer::Sent { .. }));
+}
+
+#[test]
+fn names_that_are_no_uuidv7_or_too_far_ahead_are_refused() {
+    let mut ledger = Ledger::new();
+    ledger.direct(1, 1, 2, ClientMsgId([0; 16]), b"x");
+    ledger.direct(2, 1, 2, ClientMsgId::from_parts(TIME + 5_001, 1), b"x");
+    ledger.direct(3, 1, 2, ClientMsgId::from_parts(TIME + 5_000, 1), b"x");
+    let answers = ledger.answers();
+    assert_eq!(answers[0].1, Answer::Refused(ErrorCode::ClientMsgIdInvalid));
+    assert_eq!(answers[1].1, Answer::Refused(ErrorCode::ClientMsgIdAhead));
+    assert!(matches!(answers[2].1, Answer::Sent { .. }));
+}
+
+#[test]
+fn an_old_name_is_looked_up_once_however_often_it_is_sent() {
+    let mut ledger = Ledger::new();
+    ledger.now.unix_ms += WINDOW_MS + 10_000;
+    ledger.commit();
+    let old = ClientMsgId::from_parts(TIME, 5);
+    for request in 1..=3 {
+        ledger.direct(request, 1, 2, old, b"hello");
+    }
+    let mut lookups = Vec::new();
+    ledger.engine.take_lookups(&mut lookups);
+    assert_eq!(lookups, [Lookup { sender: UserId(1), client_msg_id: old }]);
+    assert_eq!(ledger.answers(), []);
+    ledger.engine.found(ledger.now, LookupAnswer { lookup: lookups[0], found: LookupFound::Nothing });
+    let answers = ledger.answers();
+    let Answer::Sent { msg_id, seq } = answers[0].1 else { panic!("{answers:?}") };
+    assert_eq!(answers[1..], [(2, Answer::Repeat { msg_id, seq }), (3, Answer::Repeat { msg_id, seq })]);
+}
+
+#[test]
+fn what_the_store_found_is_a_repeat_and_what_it_cannot_say_is_retried() {
+    let mut ledger = Ledger::new();
+    ledger.now.unix_ms += WINDOW_MS + 10_000;
+    ledger.commit();
+    let old = ClientMsgId::from_parts(TIME, 5);
+    let lookup = Lookup { sender: UserId(1), client_msg_id: old };
+    let digest = digest(Conversation::User(UserId(2)), b"hello");
+    let stored = StoredMessage { msg_id: MsgId(77), seq: Seq(5), sent_at_ms: TIME, digest };
+    ledger.direct(1, 1, 2, old, b"hello");
+    ledger.direct(2, 1, 2, old, b"something else");
+    ledger.engine.found(ledger.now, LookupAnswer { lookup, found: LookupFound::Stored(stored) });
+    assert_eq!(
+        ledger.answers(),
+        [(1, Answer::Repeat { msg_id: 77, seq: 5 }), (2, Answer::Refused(ErrorCode::ClientMsgIdReused))]
+    );
+    ledger.direct(3, 1, 2, old, b"hello");
+    ledger.engine.found(ledger.now, LookupAnswer { lookup, found: LookupFound::Unavailable });
+    assert_eq!(ledger.answers(), [(3, Answer::Refused(ErrorCode::RetryLater))]);
+    assert_eq!(ledger.newest(1), 0);
+}
+
+#[test]
+fn no_more_than_the_limit_wait_for_the_store() {
+    let mut ledger = Ledger::new();
+    ledger.now.unix_ms += WINDOW_MS + 10_000;
+    ledger.commit();
+    for at in 0..LOOKUPS_PENDING_MAX as u32 + 1 {
+        ledger.direct(at, 1, 2, ClientMsgId::from_parts(TIME, u128::from(at) << 16), b"x");
+    }
+    assert_eq!(ledger.answers(), [(LOOKUPS_PENDING_MAX as u32, Answer::Refused(ErrorCode::RetryLater))]);
+}
+
+#[test]
+fn a_groups_message_has_a_row_for_each_member_and_one_delivery_a_shard() {
+    let mut ledger = Ledger::new();
+    let roster = ledger.create(1, 2..=500);
+    for round in 1..=300 {
+        ledger.group(1, 1, &roster);
+        let out = ledger.commit();
+        for (shard, deliveries) in out.iter().enumerate() {
+            let [Delivery::Group { seqs, roster, .. }] = &deliveries[..] else { panic!("shard {shard}") };
+            assert_eq!(seqs.len(), roster.members().len());
+            assert!(seqs.iter().all(|seq| *seq == Seq(round)));
+        }
+    }
+    assert_eq!(ledger.engine.counters().rows, 150_000);
+    assert!(ledger.engine.counters().bytes < 300 * 700, "500 rows cost well under 1 KB");
+    let mut reader = Reader::new(ledger.disk.clone());
+    let mut messages = Vec::new();
+    let to = ledger.progress.durable();
+    let visit = &mut |_, record: Record<'_>| {
+        if let Record::Group(message) = record {
+            messages.push((message.roster_at, message.differences.to_vec()));
+        }
+    };
+    reader.read(Position(0), to, usize::MAX, visit).unwrap();
+    assert_eq!(messages.len(), 300);
+    for (round, (roster_at, differences)) in messages.iter().enumerate() {
+        let Record::Roster(roster) = reader.record_at(*roster_at).unwrap() else { panic!() };
+        let record = GroupRecord {
+            msg_id: MsgId(0),
+            sender: UserId(1),
+            group: roster.group,
+            client_msg_id: ClientMsgId::default(),
+            roster_at: *roster_at,
+            differences,
+            body: b"",
+        };
+        let rows: Vec<_> = record.rows(&roster).unwrap().collect();
+        assert_eq!(rows.len(), 500);
+        assert!(rows.iter().all(|(_, seq)| *seq == Seq(round as u64 + 1)));
+    }
+}
+
+#[test]
+fn a_change_is_seen_by_what_is_submitted_after_it_in_the_same_commit() {
+    let mut ledger = Ledger::new();
+    let roster = ledger.create(1, [2, 3]);
+    let group = roster.group;
+    ledger.group(1, 2, &roster);
+    ledger.change(2, 1, GroupChange::Remove(group, vec![UserId(3), UserId(3), UserId(99)]));
+    ledger.group(3, 2, &roster);
+    ledger.change(4, 3, GroupChange::Leave(group));
+    ledger.change(5, 1, GroupChange::Remove(group, vec![UserId(3)]));
+    let mut answers = ledger.answers();
+    // The bounce goes to the group's shard, which may be another than the sender's.
+    answers.retain(|(request, _)| *request != 3);
+    assert!(matches!(answers[0].1, Answer::Sent { .. }));
+    assert_eq!(answers[1].1, Answer::Changed(RosterVersion(2), vec![3]));
+    assert_eq!(ledger.newest(3), 1, "nobody removed has a row of what came after");
+    assert_eq!(answers[2].1, Answer::Refused(ErrorCode::NotAMember));
+    assert_eq!(answers[3].1, Answer::Unchanged);
+    ledger.group(6, 2, &roster);
+    let bounced: Vec<_> = ledger.commit().remove(group.home(SHARDS).0.into()).into_iter().map(answer).collect();
+    assert_eq!(bounced, [(origin(2, 6), Answer::Bounced(Some(RosterVersion(2))))]);
+    assert_eq!(ledger.engine.counters().bounced, 2);
+}
+
+#[test]
+fn one_who_is_not_a_member_is_refused_even_with_the_current_roster() {
+    let mut ledger = Ledger::new();
+    let roster = ledger.create(1, [2]);
+    ledger.group(1, 9, &roster);
+    assert_eq!(ledger.answers(), [(1, Answer::Refused(ErrorCode::NotAMember))]);
+}
+
+#[test]
+fn a_commit_that_cannot_be_written_leaves_no_trace() {
+    let mut ledger = Ledger::new();
+    let roster = ledger.create(1, [2, 3]);
+    ledger.group(1, 1, &roster);
+    ledger.answers();
+    let (tail, durable) = (ledger.engine.tail(), ledger.progress.durable());
+    let horizon = ledger.engine.window.len();
+
+    let names: Vec<_> = (0..2).map(|_| ledger.name()).collect();
+    ledger.direct(1, 1, 2, names[0], b"hello");
+    ledger.direct(2, 1, 2, names[0], b"hello");
+    ledger.group(3, 1, &roster);
+    ledger.change(4, 1, GroupChange::Add(roster.group, vec![UserId(4)]));
+    ledger.group(5, 1, &roster);
+    ledger.change(6, 4, GroupChange::Create(vec![UserId(1)]));
+    ledger.direct(7, 1, 1, names[1], b"note");
+    ledger.change(8, 3, GroupChange::Leave(roster.group));
+    let user = UserId(1);
+    ledger.engine.submit(ledger.now, Submission::Position { origin: origin(1, 9), user });
+    ledger.disk.cut_writes(1);
+    let mut answers = ledger.answers();
+    let full = Answer::Refused(ErrorCode::StorageFull);
+    answers.retain(|(request, _)| *request != 5);
+    let expected = [1, 2, 3, 4, 6, 7, 8].map(|request| (request, full.clone()));
+    assert_eq!(answers[..7], expected);
+    assert_eq!(answers[7], (9, Answer::Position(1)));
+
+    assert_eq!((ledger.engine.tail(), ledger.progress.durable()), (tail, durable));
+    assert_eq!(ledger.engine.window.len(), horizon);
+    assert_eq!(ledger.engine.roster(roster.group), Some(&roster));
+    assert_eq!(ledger.engine.groups.len(), 1);
+    assert_eq!(ledger.engine.groups.of_user(UserId(4), &ledger.engine.sequences), []);
+    assert_eq!(ledger.engine.groups.of_user(UserId(3), &ledger.engine.sequences).len(), 1);
+
+    ledger.direct(1, 1, 2, names[0], b"hello");
+    ledger.group(2, 1, &roster);
+    let answers = ledger.answers();
+    assert!(matches!(answers[0].1, Answer::Sent { seq: 2, .. }));
+    assert!(matches!(answers[1].1, Answer::Sent { seq: 3, .. }));
+    let mut records = 0;
+    let to = ledger.progress.durable();
+    Reader::new(ledger.disk.clone()).read(Position(0), to, usize::MAX, &mut |_, _| records += 1).unwrap();
+    assert_eq!(records, 1 + 2 + 2, "the group, its first message, and what was sent again; the roster stays known");
+}
+
+#[test]
+fn what_cannot_be_stored_is_refused_but_repeats_are_still_answered() {
+    let mut ledger = Ledger::with(Settings { journal_bytes_max: 400, ..Settings::new(SHARDS, 7) });
+    let name = ledger.name();
+    ledger.direct(1, 1, 2, name, &[7; 400]);
+    let answers = ledger.answers();
+    let Answer::Sent { msg_id, seq } = answers[0].1 else { panic!("{answers:?}") };
+    let another = ledger.name();
+    ledger.direct(2, 1, 2, another, b"x");
+    ledger.direct(3, 1, 2, name, &[7; 400]);
+    ledger.change(4, 1, GroupChange::Create(Vec::new()));
+    let full = Answer::Refused(ErrorCode::StorageFull);
+    assert_eq!(ledger.answers(), [(2, full.clone()), (3, Answer::Repeat { msg_id, seq }), (4, full)]);
+    ledger.progress.advance_applied(ledger.engine.tail());
+    ledger.direct(5, 1, 2, another, b"x");
+    assert!(matches!(ledger.answers()[0].1, Answer::Sent { seq: 2, .. }));
+}
+
+#[test]
+fn a_tail_at_its_limit_of_messages_refuses_more() {
+    let mut ledger = Ledger::with(Settings { tail_messages_max: 10, ..Settings::new(SHARDS, 7) });
+    ledger.progress.report_tail_messages(9);
+    for request in 0..2 {
+        let name = ledger.name();
+        ledger.direct(request, 1, 2, name, b"x");
+    }
+    let answers = ledger.answers();
+    assert!(matches!(answers[0].1, Answer::Sent { .. }));
+    assert_eq!(answers[1].1, Answer::Refused(ErrorCode::StorageFull));
+}
+
+#[test]
+fn a_commit_is_full_in_messages_rows_and_bytes() {
+    let mut ledger = Ledger::new();
+    for _ in 0..COMMIT_MESSAGES_MAX {
+        assert!(!ledger.engine.full());
+        let name = ledger.name();
+        ledger.direct(0, 1, 2, name, b"x");
+    }
+    assert!(ledger.engine.full());
+    ledger.commit();
+    assert!(!ledger.engine.full());
+    let body = vec![7; BODY_BYTES_MAX];
+    for request in 0.. {
+        if request == JOURNAL_BATCH_BYTES_MAX / BODY_BYTES_MAX {
+            break;
+        }
+        assert_eq!(ledger.engine.full(), request * BODY_BYTES_MAX >= COMMIT_BYTES_MAX, "{request}");
+        let name = ledger.name();
+        ledger.direct(request as u32, 1, 2, name, &body);
+    }
+    let answers = ledger.answers();
+    assert_eq!(answers.last().unwrap().1, Answer::Refused(ErrorCode::RetryLater), "beyond what a batch may hold");
+}
+
+#[test]
+fn a_login_learns_its_newest_row_in_order_with_its_deliveries() {
+    let mut ledger = Ledger::new();
+    let (a, _) = two_shards();
+    for request in [1, 3] {
+        let name = ledger.name();
+        ledger.direct(request, a, a, name, b"x");
+        let position = Submission::Position { origin: origin(a, request + 1), user: UserId(a) };
+        ledger.engine.submit(ledger.now, position);
+    }
+    let order: Vec<_> = ledger.commit().remove(0).into_iter().map(|delivery| answer(delivery).1).collect();
+    assert!(matches!(
+        order[..],
+        [Answer::Sent { seq: 1, .. }, Answer::Position(1), Answer::Sent { seq: 2, .. }, Answer::Position(2)]
+    ));
+}
+
+#[test]
+fn segments_behind_the_store_go_when_the_window_no_longer_needs_them() {
+    let mut ledger = Ledger::new();
+    let body = vec![7; BODY_BYTES_MAX];
+    let fill = |ledger: &mut Ledger, until: usize| {
+        while ledger.engine.segments.len() < until {
+            for _ in 0..255 {
+                let name = ledger.name();
+                ledger.direct(0, 1, 2, name, &body);
+            }
+            ledger.commit();
+        }
+    };
+    fill(&mut ledger, 3);
+    ledger.progress.advance_applied(ledger.engine.tail());
+    ledger.progress.advance_secured(ledger.engine.tail());
+    ledger.commit();
+    assert_eq!(ledger.engine.segments.len(), 3, "kept for the window");
+    ledger.now.unix_ms += WINDOW_MS + 1_000;
+    ledger.commit();
+    assert_eq!(ledger.engine.segments.len(), 1);
+    assert_eq!(ledger.engine.journal.first(), ledger.engine.journal.segment());
+}

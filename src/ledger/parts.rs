@@ -1,0 +1,59 @@
+//! A hash map in many parts, so that growing it is many short pauses instead of a long one.
+//!
+//! Owned by whoever holds it. What always holds: a key's part depends on the seed and the key alone. It leaves
+//! out all that the ledger does not need.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+
+use foldhash::fast::FixedState;
+
+/// A million entries then rehash some 16,000 at a time.
+const PARTS: usize = 64;
+
+/// The map.
+#[derive(Clone, Debug)]
+pub struct PartedMap<K, V> {
+    parts: Box<[HashMap<K, V, FixedState>]>,
+    choice: FixedState,
+}
+
+impl<K: Hash + Eq, V> PartedMap<K, V> {
+    /// An empty map that hashes with this seed.
+    pub fn new(seed: u64) -> Self {
+        let part = || HashMap::with_hasher(FixedState::with_seed(seed));
+        let parts = std::iter::repeat_with(part).take(PARTS).collect();
+        PartedMap { parts, choice: FixedState::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 1) }
+    }
+
+    /// How many entries it has.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(HashMap::len).sum()
+    }
+
+    /// No entries.
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(HashMap::is_empty)
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.parts[self.part(key)].get(key)
+    }
+
+    /// Puts a value; returns the one it replaces.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        let part = self.part(&key);
+        self.parts[part].insert(key, value)
+    }
+
+    /// Takes a value out.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let part = self.part(key);
+        self.parts[part].remove(key)
+    }
+
+    fn part(&self, key: &K) -> usize {
+        self.choice.hash_one(key) as usize % PARTS
+    }
+}

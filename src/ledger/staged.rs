@@ -1,0 +1,128 @@
+//! What one commit will hand out, in order, and what becomes of it when the commit fails.
+//!
+//! Owned by the journal engine. What always holds: nothing in here has been seen by anybody.
+
+use std::sync::Arc;
+
+use crate::ids::{MsgId, Origin, Seq, ShardId, UserId};
+use crate::ledger::groups::Groups;
+use crate::ledger::sequence::Sequences;
+use crate::limits::STORAGE_FULL_RETRY_MS;
+use crate::shard::event::{Delivery, GroupEntry};
+use crate::wire::generated::ringway::wire::ErrorCode;
+
+/// Something to hand out.
+#[derive(Debug)]
+pub enum Staged {
+    /// As it is.
+    Delivery(Delivery),
+    /// A [`Delivery::Position`], with whom it is about.
+    Position {
+        /// Who asked.
+        origin: Origin,
+        /// About whom.
+        user: UserId,
+        /// The user's newest row so far.
+        newest: Seq,
+    },
+    /// A [`Delivery::Groups`], with whom it is about.
+    Groups {
+        /// Who asked.
+        origin: Origin,
+        /// About whom.
+        user: UserId,
+        /// The user's groups so far.
+        groups: Vec<GroupEntry>,
+    },
+}
+
+impl Staged {
+    /// Gives it to the shards that must have it.
+    pub fn hand_out(self, shards: u16, out: &mut [Vec<Delivery>]) {
+        let mut give = |shard: ShardId, delivery: Delivery| match out.get_mut(usize::from(shard.0)) {
+            Some(deliveries) => deliveries.push(delivery),
+            None => debug_assert!(false, "{shard:?} does not exist"),
+        };
+        let delivery = match self {
+            Staged::Delivery(delivery) => delivery,
+            Staged::Position { origin, newest, .. } => Delivery::Position { origin, newest },
+            Staged::Groups { origin, groups, .. } => Delivery::Groups { origin, groups },
+        };
+        match delivery {
+            Delivery::Group { message, roster, seqs, origin } => {
+                for shard in roster.shards() {
+                    let (message, roster, seqs) = (message.clone(), roster.clone(), seqs.clone());
+                    give(shard, Delivery::Group { message, roster, seqs, origin });
+                }
+            }
+            Delivery::Direct { message, sender_seq, recipient_seq, origin } => {
+                let sender = message.sender.home(shards);
+                let recipient = match message.to {
+                    crate::ids::Conversation::User(user) => user.home(shards),
+                    crate::ids::Conversation::Group(_) => sender,
+                };
+                if recipient != sender {
+                    let message = message.clone();
+                    give(recipient, Delivery::Direct { message, sender_seq, recipient_seq, origin });
+                }
+                give(sender, Delivery::Direct { message, sender_seq, recipient_seq, origin });
+            }
+            Delivery::Changed { origin, roster, announcement } => {
+                for shard in (0..shards).map(ShardId) {
+                    let (roster, announcement) = (roster.clone(), announcement.clone());
+                    give(shard, Delivery::Changed { origin, roster, announcement });
+                }
+            }
+            Delivery::Bounced { submission, roster } => {
+                give(submission.roster.group.home(shards), Delivery::Bounced { submission, roster });
+            }
+            Delivery::Roster { group, roster } => give(group.home(shards), Delivery::Roster { group, roster }),
+            Delivery::Repeat { origin, .. }
+            | Delivery::Refused { origin, .. }
+            | Delivery::Position { origin, .. }
+            | Delivery::Groups { origin, .. }
+            | Delivery::Unchanged { origin, .. } => give(origin.session.shard, delivery),
+        }
+    }
+
+    /// What is said instead, now that the commit has failed and numbers and groups are as they were before it.
+    /// `durable` is the highest message id that is durable; `groups_changed`: the commit had changes of groups,
+    /// so that what was refused because of them may be wrong.
+    pub fn failed(self, durable: MsgId, groups_changed: bool, sequences: &Sequences, groups: &Groups) -> Staged {
+        let delivery = match self {
+            Staged::Position { origin, user, .. } => {
+                return Staged::Position { origin, user, newest: sequences.newest(user) };
+            }
+            Staged::Groups { origin, user, .. } => {
+                return Staged::Groups { origin, user, groups: groups.of_user(user, sequences) };
+            }
+            Staged::Delivery(delivery) => delivery,
+        };
+        Staged::Delivery(match delivery {
+            Delivery::Group { origin, .. } | Delivery::Direct { origin, .. } | Delivery::Changed { origin, .. } => {
+                storage_full(origin)
+            }
+            Delivery::Repeat { origin, msg_id, .. } if msg_id > durable => storage_full(origin),
+            Delivery::Unchanged { origin, .. } if groups_changed => storage_full(origin),
+            Delivery::Refused { origin, retry_after_ms: 0, .. } if groups_changed => storage_full(origin),
+            Delivery::Bounced { submission, .. } => {
+                let roster = groups.roster(submission.roster.group).cloned();
+                Delivery::Bounced { submission, roster }
+            }
+            Delivery::Roster { group, .. } => Delivery::Roster { group, roster: groups.roster(group).cloned() },
+            other => other,
+        })
+    }
+
+    /// The user whose name in the window, and the rows, that a staged message has taken.
+    pub fn message(&self) -> Option<&Arc<crate::message::Message>> {
+        match self {
+            Staged::Delivery(Delivery::Group { message, .. } | Delivery::Direct { message, .. }) => Some(message),
+            _ => None,
+        }
+    }
+}
+
+fn storage_full(origin: Origin) -> Delivery {
+    Delivery::Refused { origin, code: ErrorCode::StorageFull, retry_after_ms: STORAGE_FULL_RETRY_MS }
+}
