@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::ids::ConnId;
 use crate::limits::CLOSING_TIMEOUT_MS;
 use crate::wire::generated::ringway::wire::CloseReason;
-use crate::wire::websocket::{self, close_code};
+use crate::wire::websocket;
 
 /// What the peer is told, and after how many milliseconds it may reconnect; `None`: not by itself.
 fn told(reason: CloseReason) -> (&'static str, Option<u32>) {
@@ -69,7 +69,7 @@ impl Shard {
         let Some(session) = self.sessions.at_mut(slot) else { return };
         let frame = self.encoder.closing(reason, text, reconnect_after_ms, now.unix_ms);
         self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
-        self.websocket_close(now, slot);
+        self.websocket_close(now, slot, reason);
     }
 
     /// The same with bytes instead of a frame: an HTTP response, or nothing.
@@ -79,15 +79,15 @@ impl Shard {
         }
         let Some(session) = self.sessions.at_mut(slot) else { return };
         self.outgoing.raw(session, slot, bytes, now.mono_ms, &mut self.effects.dirty);
-        self.websocket_close(now, slot);
+        self.websocket_close(now, slot, reason);
         self.cut_if_silent(slot);
     }
 
-    fn websocket_close(&mut self, now: Now, slot: u32) {
+    fn websocket_close(&mut self, now: Now, slot: u32, reason: CloseReason) {
         let Some(session) = self.sessions.at_mut(slot) else { return };
         if session.flags.has(Flags::WEBSOCKET) {
             let mut bytes = Vec::new();
-            websocket::close(close_code::NORMAL, &mut bytes);
+            websocket::close(reason, &mut bytes);
             self.outgoing.raw(session, slot, &bytes, now.mono_ms, &mut self.effects.dirty);
         }
     }

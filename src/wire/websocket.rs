@@ -11,6 +11,7 @@ use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::frame::PREFIX_BYTES;
+use super::generated::ringway::wire::CloseReason;
 use crate::limits::{CLIENT_FRAME_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 
 /// Header lines of an upgrade; a browser sends about fifteen.
@@ -23,22 +24,6 @@ const CONTROL_BYTES_MAX: usize = 125;
 const HEADER_BYTES_MAX: usize = 14;
 
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX < 1 << 16, "no frame's prefix may look like a TLS hello or HTTP");
-
-/// Status codes of a close frame that the gateway uses.
-pub mod close_code {
-    /// The connection has served its purpose.
-    pub const NORMAL: u16 = 1000;
-    /// The gateway stops.
-    pub const GOING_AWAY: u16 = 1001;
-    /// What came is not WebSocket.
-    pub const PROTOCOL_ERROR: u16 = 1002;
-    /// A text message came.
-    pub const UNSUPPORTED_DATA: u16 = 1003;
-    /// The gateway does not accept what was said in the message (the Closing frame says why).
-    pub const POLICY_VIOLATION: u16 = 1008;
-    /// A message above the frame limit came.
-    pub const MESSAGE_TOO_BIG: u16 = 1009;
-}
 
 /// What came of an HTTP head.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -171,17 +156,6 @@ pub enum WsError {
         /// What is allowed.
         limit: u64,
     },
-}
-
-impl WsError {
-    /// The status code for the close frame.
-    pub fn close_code(&self) -> u16 {
-        match self {
-            WsError::Protocol(_) => close_code::PROTOCOL_ERROR,
-            WsError::Text => close_code::UNSUPPORTED_DATA,
-            WsError::TooLarge { .. } => close_code::MESSAGE_TOO_BIG,
-        }
-    }
 }
 
 /// Cuts a client's bytes into messages. One per WebSocket connection.
@@ -415,9 +389,21 @@ pub fn pong(payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends a close frame.
-pub fn close(code: u16, out: &mut Vec<u8>) {
+pub fn close(reason: CloseReason, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0x88, 2]);
-    out.extend_from_slice(&code.to_be_bytes());
+    out.extend_from_slice(&close_status(reason).to_be_bytes());
+}
+
+/// The status of RFC 6455 (and its registry) that comes nearest to a reason; the Closing frame before it says more.
+fn close_status(reason: CloseReason) -> u16 {
+    match reason {
+        CloseReason::PeerClosed | CloseReason::LoggedOut => 1000,
+        CloseReason::Draining => 1001,
+        CloseReason::BadFrame | CloseReason::UnknownRequest => 1002,
+        CloseReason::FrameTooLarge => 1009,
+        CloseReason::Overloaded | CloseReason::StoreUnavailable => 1013,
+        _ => 1008,
+    }
 }
 
 #[cfg(test)]
