@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::bench::Pace;
 use super::body::BODY_BYTES_MIN;
 use super::error::LoadError;
-use super::{chat, direct, group, idle};
+use super::{chat, direct, group, idle, targets};
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Messages a flood keeps in flight.
@@ -36,6 +36,8 @@ pub enum BenchScenario {
     Direct(DirectArgs),
     /// Connections that are logged in and say nothing: the gateway's memory for each.
     Idle(IdleArgs),
+    /// All of these, with their targets beside what is measured here.
+    Targets,
 }
 
 /// Which gateway is measured, and where the two run.
@@ -160,7 +162,7 @@ pub struct ChatArgs {
     #[arg(long, value_name = "JWT", conflicts_with = "data_dir")]
     pub token: Option<String>,
     /// A gateway's data directory: for its secret, and for its address if --connect is not given.
-    #[arg(long, value_name = "DIR", default_value = "data")]
+    #[arg(long, value_name = "DIR", default_value = "ringway-data")]
     pub data_dir: PathBuf,
     /// Where the gateway listens.
     #[arg(long, value_name = "ADDR")]
@@ -224,6 +226,7 @@ pub fn run_bench(args: &BenchArgs) -> Result<Outcome, LoadError> {
         BenchScenario::Group(args) => group::run(args)?,
         BenchScenario::Direct(args) => direct::run(args)?,
         BenchScenario::Idle(args) => idle::run(args)?,
+        BenchScenario::Targets => targets::run()?,
     };
     Ok(if clean { Outcome::Clean } else { Outcome::NotClean })
 }

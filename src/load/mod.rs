@@ -10,7 +10,8 @@
 //! - [`check`]: what each recipient must receive, and what it did receive; knows no socket.
 //! - [`gateway`]: a gateway process of our own, its CPU time and its memory.
 //! - [`stored`]: counts inbox rows where they are kept.
-//! - [`group`], [`direct`], [`idle`]: the scenarios. [`report`]: their figures.
+//! - [`room`], [`bench`]: who sends and receives what, and the rounds that drive it.
+//! - [`group`], [`direct`], [`idle`]: the scenarios; [`targets`] runs them all. [`report`]: their figures.
 
 pub mod acks;
 pub mod bench;
@@ -32,3 +33,4 @@ pub mod room;
 pub mod stored;
 pub mod swarm;
 pub mod target;
+pub mod targets;

@@ -1,0 +1,44 @@
+# `make` lists what there is. What CI runs is what a laptop runs: .ci/run calls `check` and `test`.
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+SEED ?= 1
+RUNS ?= 1
+ringway := target/release/ringway
+
+.PHONY: help demo run test check sim bench profile schema setup build
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
+
+demo: setup build ## a gateway, a group of 500, 100 messages to the 300 online, everything counted
+	$(ringway) bench group
+
+run: setup build ## a gateway on 127.0.0.1:7400, its data in ./ringway-data, until Ctrl-C
+	$(ringway) serve
+
+test: setup ## all tests
+	cargo test
+
+check: ## format, lints as errors, documentation as errors
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+sim: ## the simulator: make sim SEED=7, make sim RUNS=1000
+	RINGWAY_SIM_SEED=$(SEED) RINGWAY_SIM_RUNS=$(RUNS) cargo test --release --lib sim:: -- --nocapture
+
+bench: setup build ## the microbenchmarks, then every scenario with its target beside what was measured
+	cargo bench
+	$(ringway) bench targets
+
+profile: ## a flame graph of the gateway under load: target/profile/flame.svg (BENCH="group --flood 5")
+	scripts/profile.sh $(BENCH)
+
+schema: ## src/wire/generated.rs from src/wire/ringway.fbs
+	scripts/schema.sh
+
+setup: ## installs what is missing, or says what to do
+	@scripts/setup.sh
+
+build:
+	cargo build --release

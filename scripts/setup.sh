@@ -1,0 +1,63 @@
+#!/bin/sh
+# Makes sure that Ringway can be built and run here. Prints nothing when nothing is missing.
+#
+# On Debian and Ubuntu the missing packages are installed, as root or with sudo; elsewhere, and for what no
+# package gives, it says what to do and stops. `make demo` and `make test` run it first.
+set -eu
+
+cd "$(dirname "$0")/.."
+
+fail() {
+    printf 'setup: %s\n' "$@" >&2
+    exit 1
+}
+
+# ---- what the operating system's packages give ------------------------------------------------------
+
+missing=
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+command -v make >/dev/null 2>&1 || missing="$missing make"
+command -v pkg-config >/dev/null 2>&1 || missing="$missing pkg-config"
+
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null 2>&1 || fail \
+        "this needs a C compiler, make and pkg-config, and there is no apt-get to install them with." \
+        "Install them with your system's packages (for these, on Debian:$missing) and run it again."
+    root=
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null 2>&1 || fail \
+            "missing:$missing, and neither root nor sudo to install them with." \
+            "Run as root: apt-get install$missing"
+        root=sudo
+    fi
+    echo "setup: installing$missing"
+    # shellcheck disable=SC2086 # several words on purpose
+    $root apt-get install -y --no-install-recommends $missing >/dev/null 2>&1 || {
+        $root apt-get update >/dev/null
+        $root apt-get install -y --no-install-recommends $missing >/dev/null || fail \
+            "apt-get could not install:$missing" "Its own message is above."
+    }
+fi
+
+# ---- Rust -------------------------------------------------------------------------------------------
+
+wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+rust_hint="Get Rust $wanted or newer from https://rustup.rs (one command, no root), open a new shell, run it again."
+for tool in cargo rustc; do
+    command -v "$tool" >/dev/null 2>&1 || fail "$tool is not installed, or not in PATH." "$rust_hint"
+done
+have=$(rustc --version | cut -d ' ' -f 2 | cut -d - -f 1)
+oldest=$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)
+[ "$oldest" = "$wanted" ] || fail "rustc is $have, and $wanted is needed." "$rust_hint"
+
+# ---- the kernel -------------------------------------------------------------------------------------
+
+[ "$(uname -s)" = Linux ] || fail "Ringway runs on Linux: its shards are io_uring loops." "Use a Linux machine or VM."
+kernel=$(uname -r | cut -d - -f 1)
+oldest=$(printf '5.8\n%s\n' "$kernel" | sort -V | head -n 1)
+[ "$oldest" = 5.8 ] || fail "the kernel is $kernel, and 5.8 is needed for io_uring as Ringway uses it."
+disabled=$(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null || echo 0)
+if [ "$disabled" = 2 ] || { [ "$disabled" = 1 ] && [ "$(id -u)" -ne 0 ]; }; then
+    fail "io_uring is switched off on this machine (kernel.io_uring_disabled = $disabled)." \
+        "Switch it on, as root: sysctl kernel.io_uring_disabled=0"
+fi
