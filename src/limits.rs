@@ -153,6 +153,14 @@ pub const LEDGER_RETRY_MS: u32 = 200;
 pub const BATCH_ROWS: usize = 500;
 /// Batches of one transaction.
 pub const TRANSACTION_BATCHES_MAX: usize = 20;
+/// Questions of shards, and as many look-ups, that the store answers between two transactions.
+pub const STORE_ANSWERED_MAX: usize = 64;
+/// How long the store waits for more rows to write with those that are there: one transaction costs about 0.2 ms.
+pub const STORE_LINGER_MS: u64 = 2;
+/// It does not wait when so many journal bytes are there.
+pub const STORE_LINGER_BYTES: u64 = 64 * 1024;
+/// How long the store may go on applying when the gateway stops; what is left stays in the journal.
+pub const STORE_STOP_MS: u64 = 10_000;
 /// Journal bytes that go into one transaction (the first record may exceed it): what long bodies add to 10,000 rows.
 pub const TRANSACTION_BYTES_MAX: u64 = 8 << 20;
 /// The first wait after the store refused a write; it doubles each time.

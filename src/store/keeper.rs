@@ -133,10 +133,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             }
             StoreAsk::Cursor { origin, user, device } => {
                 let kept = self.cursors.find(user, device);
-                let stored = if self.reads_away { Err(Fault::Away) } else { Ok(()) };
-                let stored = match stored {
-                    Ok(()) => self.store.cursor(user, device).await.map_err(Fault::Store),
-                    Err(away) => Err(away),
+                let stored = match self.reads_away {
+                    true => Err(Fault::Away),
+                    false => self.store.cursor(user, device).await.map_err(Fault::Store),
                 };
                 let answer = match (stored, kept) {
                     (Ok(stored), kept) => StoreAnswer::Cursor { origin, seq: stored.max(kept) },
@@ -244,8 +243,17 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         self.position == Known::Sure && self.tail.applied() >= self.progress.durable() && self.cursors.is_empty()
     }
 
+    /// Journal bytes that are durable and not applied.
+    pub fn unapplied_bytes(&self) -> u64 {
+        self.progress.durable().0.saturating_sub(self.tail.applied().0)
+    }
+
     async fn work(&mut self, now: Now) -> Result<Turn, Fault> {
+        let first = self.position == Known::Never;
         self.settle().await?;
+        if first {
+            self.secure(now).await;
+        }
         self.ingest()?;
         let mut turn = Turn::Idle;
         if let Some(transaction) = self.tail.transaction(self.rows_max, TRANSACTION_BYTES_MAX)? {
@@ -348,10 +356,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         if elsewhere.is_empty() {
             return Ok(found);
         }
-        let stored = if self.reads_away { Err(Fault::Away) } else { Ok(()) };
-        let stored = match stored {
-            Ok(()) => self.store.find(&elsewhere).await.map_err(Fault::Store),
-            Err(away) => Err(away),
+        let stored = match self.reads_away {
+            true => Err(Fault::Away),
+            false => self.store.find(&elsewhere).await.map_err(Fault::Store),
         };
         match stored {
             Ok(stored) => {

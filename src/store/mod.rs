@@ -10,6 +10,7 @@ pub mod cursors;
 pub mod keeper;
 pub mod messages;
 pub mod page;
+pub mod run;
 pub mod schema;
 pub mod sqlite;
 

@@ -95,6 +95,8 @@ impl SqliteStore {
             sync_failed: false,
         };
         store.read_position()?;
+        // What a run before this one left in the log may never have been synced.
+        store.sync()?;
         Ok(store)
     }
 
@@ -129,6 +131,22 @@ impl SqliteStore {
         writing.commit()?;
         self.at = at;
         Ok(())
+    }
+
+    /// Makes all that was applied survive a power loss. Emptying the log syncs the log and the file; if a reader in
+    /// another process holds that up, syncing the log alone is as good: it is replayed from there.
+    fn sync(&mut self) -> Result<Position, StoreError> {
+        if self.secured == self.at.applied {
+            return Ok(self.secured);
+        }
+        if !self.empty_log()?
+            && let Err(error) = File::open(self.log_path()).and_then(|log| log.sync_data())
+        {
+            self.sync_failed = true;
+            return Err(StoreError::Broken { what: "syncing the store's log", source: Box::new(error) });
+        }
+        self.secured = self.at.applied;
+        Ok(self.secured)
     }
 
     /// Copies the log into the file, synced, and empties it. `false`: a reader in another process needs the log.
@@ -231,20 +249,8 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    /// A checkpoint syncs the log and the file. If a reader in another process holds it up, syncing the log alone
-    /// is as good: it is replayed from there after a power loss.
     async fn secure(&mut self) -> Result<Position, StoreError> {
-        if self.secured == self.at.applied {
-            return Ok(self.secured);
-        }
-        if !self.empty_log()?
-            && let Err(error) = File::open(self.log_path()).and_then(|log| log.sync_data())
-        {
-            self.sync_failed = true;
-            return Err(StoreError::Broken { what: "syncing the store's log", source: Box::new(error) });
-        }
-        self.secured = self.at.applied;
-        Ok(self.secured)
+        self.sync()
     }
 
     async fn page(

@@ -1,0 +1,232 @@
+//! The loop of the store's thread, around a [`Keeper`].
+//!
+//! It runs on a tokio current_thread runtime of its own, because a database client may need one; an embedded store
+//! blocks it, which nobody notices: there is no other task. What always holds: questions are answered between any
+//! two transactions, so that a session that catches up waits for one at most; and the loop ends, when neither
+//! shards nor ledger can ask any more, with all that is durable applied and secured, or after `stop_ms`.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time;
+
+use super::Store;
+use super::counters::StoreCounters;
+use super::keeper::{Keeper, Turn};
+use crate::clock::Clock;
+use crate::ids::ShardId;
+use crate::journal::disk::Disk;
+use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_BYTES};
+use crate::shard::event::{Lookup, LookupAnswer};
+use crate::topology::store::StoreInbox;
+
+/// How often the counters are handed to control, and the longest sleep: cursors and securing go by time.
+const REPORT_MS: u64 = 1_000;
+
+/// The store's ends, on its thread.
+pub struct StoreLoop<S: Store, D: Disk> {
+    /// What applies and answers.
+    pub keeper: Keeper<S, D>,
+    /// Its time.
+    pub clock: Clock,
+    /// What it receives from, and where answers go.
+    pub inbox: StoreInbox,
+    /// To control.
+    pub report: mpsc::Sender<StoreCounters>,
+    /// How long rows may wait for others to be written with them.
+    pub linger_ms: u64,
+    /// How long applying may take at the end.
+    pub stop_ms: u64,
+}
+
+/// How the loop ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stopped {
+    /// All that is durable is in the database.
+    Settled,
+    /// The database did not take it in time: it stays in the journal, and the next start goes on there.
+    Unsettled,
+}
+
+/// What became of a round of questions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    /// All that waited were answered.
+    All,
+    /// There may be more.
+    Some,
+    /// Nobody can ask any more.
+    Closed,
+}
+
+/// What a loop keeps from one round to the next.
+#[derive(Debug, Default)]
+struct Round {
+    lookups: Vec<Lookup>,
+    found: Vec<LookupAnswer>,
+    /// Shards to wake, by id.
+    answered: Vec<bool>,
+    /// When the rows that linger are to be written.
+    write_at_ms: Option<u64>,
+    reported_ms: u64,
+}
+
+impl<S: Store, D: Disk> StoreLoop<S, D> {
+    /// Runs until all shards and the ledger have ended.
+    pub async fn run(mut self) -> Stopped {
+        let mut round = Round::default();
+        let mut retry_at_ms = None;
+        loop {
+            let asked = self.answer(&mut round).await;
+            if asked == Asked::Closed {
+                return self.stop().await;
+            }
+            let now_ms = self.clock.now().mono_ms;
+            self.report(now_ms, &mut round);
+            let sleep_ms = match self.due_in(now_ms, retry_at_ms, &mut round) {
+                0 => {
+                    round.write_at_ms = None;
+                    match self.turn().await {
+                        Turn::Applied { .. } => {
+                            retry_at_ms = None;
+                            0
+                        }
+                        Turn::Idle => {
+                            retry_at_ms = None;
+                            REPORT_MS
+                        }
+                        Turn::RetryAt(at_ms) => {
+                            retry_at_ms = Some(at_ms);
+                            at_ms.saturating_sub(now_ms).min(REPORT_MS)
+                        }
+                    }
+                }
+                wait_ms => wait_ms.min(REPORT_MS),
+            };
+            if sleep_ms > 0 && asked == Asked::All {
+                self.sleep(sleep_ms).await;
+            }
+        }
+    }
+
+    /// Milliseconds until the keeper is to take its next turn. Rows linger a moment for others that come, unless
+    /// there are enough already.
+    fn due_in(&self, now_ms: u64, retry_at_ms: Option<u64>, round: &mut Round) -> u64 {
+        if let Some(at_ms) = retry_at_ms {
+            return at_ms.saturating_sub(now_ms);
+        }
+        let unapplied = self.keeper.unapplied_bytes();
+        if unapplied == 0 || unapplied >= STORE_LINGER_BYTES {
+            return 0;
+        }
+        round.write_at_ms.get_or_insert(now_ms + self.linger_ms).saturating_sub(now_ms)
+    }
+
+    async fn turn(&mut self) -> Turn {
+        let began_us = self.clock.mono_us();
+        let turn = self.keeper.turn(self.clock.now()).await;
+        if matches!(turn, Turn::Applied { .. }) {
+            self.keeper.applied_in(self.clock.mono_us() - began_us);
+        }
+        turn
+    }
+
+    async fn sleep(&self, wait_ms: u64) {
+        // It makes no difference which came first.
+        drop(time::timeout(Duration::from_millis(wait_ms), self.inbox.wake.notified()).await);
+    }
+
+    /// Answers what waits, up to a limit, and wakes those who were answered.
+    async fn answer(&mut self, round: &mut Round) -> Asked {
+        round.answered.clear();
+        round.answered.resize(self.inbox.answers.len(), false);
+        let mut asked = Asked::All;
+        for taken in 0.. {
+            if taken == STORE_ANSWERED_MAX {
+                asked = Asked::Some;
+                break;
+            }
+            match self.inbox.asks.try_recv() {
+                Ok(ask) => {
+                    if let Some((shard, answer)) = self.keeper.ask(ask).await {
+                        self.hand_over(shard, answer, round);
+                    }
+                }
+                Err(refusal) => {
+                    if refusal.is_disconnected() && self.inbox.lookups.is_empty() {
+                        asked = Asked::Closed;
+                    }
+                    break;
+                }
+            }
+        }
+        for (slot, answered) in std::iter::zip(&self.inbox.answers, &round.answered) {
+            if *answered {
+                slot.wake();
+            }
+        }
+        round.lookups.extend(self.inbox.lookups.try_iter().take(STORE_ANSWERED_MAX));
+        if !round.lookups.is_empty() {
+            self.keeper.lookups(&round.lookups, &mut round.found).await;
+            round.lookups.clear();
+            for answer in round.found.drain(..) {
+                // There is room for every look-up that may be open; without the ledger nobody waits for it.
+                drop(self.inbox.found.try_send(answer));
+            }
+            if asked == Asked::All && !self.inbox.lookups.is_empty() {
+                asked = Asked::Some;
+            }
+        }
+        asked
+    }
+
+    fn hand_over(&self, shard: ShardId, answer: crate::shard::event::StoreAnswer, round: &mut Round) {
+        let at = usize::from(shard.0);
+        if let (Some(slot), Some(answered)) = (self.inbox.answers.get(at), round.answered.get_mut(at)) {
+            // A full mailbox has other answers; the session asks again at a tick.
+            drop(slot.put(answer));
+            *answered = true;
+        }
+    }
+
+    fn report(&self, now_ms: u64, round: &mut Round) {
+        if now_ms.saturating_sub(round.reported_ms) >= REPORT_MS {
+            round.reported_ms = now_ms;
+            // Control that is behind gets the next one.
+            drop(self.report.try_send(self.keeper.counters()));
+        }
+    }
+
+    /// Applies what is left.
+    async fn stop(mut self) -> Stopped {
+        let deadline_ms = self.clock.now().mono_ms + self.stop_ms;
+        let mut stopped = Stopped::Unsettled;
+        loop {
+            let turn = self.turn().await;
+            let now_ms = self.clock.now().mono_ms;
+            match turn {
+                Turn::Idle => {
+                    if self.keeper.save_cursors().await.is_ok() && !self.keeper.is_settled() && now_ms < deadline_ms {
+                        continue;
+                    }
+                    if self.keeper.is_settled() {
+                        stopped = Stopped::Settled;
+                    }
+                    break;
+                }
+                _ if now_ms >= deadline_ms => break,
+                Turn::Applied { .. } => {}
+                Turn::RetryAt(at_ms) => {
+                    let wait_ms = at_ms.min(deadline_ms).saturating_sub(now_ms);
+                    time::sleep(Duration::from_millis(wait_ms.max(1))).await;
+                }
+            }
+        }
+        self.keeper.secure(self.clock.now()).await;
+        drop(self.report.try_send(self.keeper.counters()));
+        stopped
+    }
+}
+
+#[cfg(test)]
+mod tests;

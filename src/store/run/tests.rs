@@ -1,0 +1,146 @@
+//! The loop with threads, a real SQLite file and a real journal directory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::Receiver;
+use tempfile::TempDir;
+
+use super::*;
+use crate::ids::{ClientMsgId, DeviceId, MsgId, Origin, Seq, SessionRef, UserId};
+use crate::journal::batch::Batch;
+use crate::journal::disk::Directory;
+use crate::journal::record::{DirectRecord, Record};
+use crate::journal::segment::Journal;
+use crate::journal::{Position, Progress};
+use crate::shard::event::{CursorRow, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
+use crate::store::sqlite::SqliteStore;
+use crate::topology::mailbox::{Mail, Mailbox, mailbox};
+use crate::topology::store::{StoreDoor, inbox};
+
+struct Running {
+    dir: TempDir,
+    progress: Arc<Progress>,
+    journal: Journal<Directory>,
+    mailbox: Mailbox,
+    door: StoreDoor,
+    found: Receiver<LookupAnswer>,
+    thread: thread::JoinHandle<Stopped>,
+}
+
+fn start() -> Running {
+    let dir = TempDir::new().unwrap();
+    let disk = Directory::open(&dir.path().join("journal")).unwrap();
+    let journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let progress = Arc::new(Progress::default());
+    let (mailbox, slots) = mailbox(ShardId(0), 1);
+    let (inbox, door, found) = inbox(vec![slots.answers]);
+    let (path, thread_progress) = (dir.path().join("store.sqlite"), Arc::clone(&progress));
+    let thread = thread::spawn(move || {
+        let keeper = Keeper::new(SqliteStore::open(&path).unwrap(), disk, thread_progress, 1);
+        let (report, _reports) = mpsc::channel(1);
+        let looping = StoreLoop { keeper, clock: Clock::start(), inbox, report, linger_ms: 2, stop_ms: 10_000 };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(looping.run())
+    });
+    Running { dir, progress, journal, mailbox, door, found, thread }
+}
+
+fn name(n: u64) -> ClientMsgId {
+    ClientMsgId::from_parts(1_800_000_000_000, u128::from(n))
+}
+
+impl Running {
+    /// Commits messages `numbers` from user 1 to itself.
+    fn commit(&mut self, numbers: std::ops::RangeInclusive<u64>) {
+        self.journal.prepare().unwrap();
+        let mut batch = Batch::new();
+        for n in numbers {
+            batch.push(&Record::Direct(DirectRecord {
+                msg_id: MsgId(n),
+                sender: UserId(1),
+                to: UserId(1),
+                client_msg_id: name(n),
+                sender_seq: Seq(n),
+                recipient_seq: Seq(n),
+                body: b"hello",
+            }));
+        }
+        self.journal.append(&mut batch).unwrap();
+        self.progress.advance_durable(self.journal.sync().unwrap());
+        self.door.wake();
+    }
+
+    fn ask(&mut self, ask: StoreAsk) -> StoreAnswer {
+        self.door.ask(ask).unwrap();
+        self.door.wake();
+        loop {
+            match self.mailbox.next(&mut 0) {
+                Some(Mail::Answer(answer)) => return answer,
+                Some(other) => panic!("{other:?}"),
+                None => thread::yield_now(),
+            }
+        }
+    }
+
+    fn page(&mut self, after: u64) -> Vec<u64> {
+        let (session, purpose) = (SessionRef::default(), PagePurpose::Sync(7));
+        let ask = StoreAsk::Page { session, purpose, user: UserId(1), after: Seq(after), rows_max: 256 };
+        match self.ask(ask) {
+            StoreAnswer::Page { page, .. } => page.rows.iter().map(|(seq, _)| seq.0).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn stop(self) -> (TempDir, Arc<Progress>, Stopped) {
+        let wake = self.door.clone();
+        drop(self.door);
+        wake.wake();
+        drop(wake);
+        (self.dir, self.progress, self.thread.join().unwrap())
+    }
+}
+
+#[test]
+fn what_is_durable_can_be_read_and_is_applied_without_being_asked_for() {
+    let mut running = start();
+    running.commit(1..=10);
+    assert_eq!(running.page(3), [4, 5, 6, 7, 8, 9, 10]);
+    while running.progress.applied() < running.progress.durable() {
+        thread::yield_now();
+    }
+    assert_eq!(running.page(3), [4, 5, 6, 7, 8, 9, 10]);
+    running.door.look_up(Lookup { sender: UserId(1), client_msg_id: name(4) }).unwrap();
+    running.door.look_up(Lookup { sender: UserId(1), client_msg_id: name(44) }).unwrap();
+    running.door.wake();
+    let answers = [running.found.recv().unwrap(), running.found.recv().unwrap()];
+    assert!(matches!(answers[0].found, LookupFound::Stored(message) if message.msg_id == MsgId(4)));
+    assert_eq!(answers[1].found, LookupFound::Nothing);
+}
+
+#[test]
+fn at_the_end_everything_is_applied_and_secured_and_cursors_are_saved() {
+    let mut running = start();
+    let cursor = CursorRow { user: UserId(1), device: DeviceId(2), seq: Seq(3) };
+    running.door.ask(StoreAsk::SaveCursors(vec![cursor])).unwrap();
+    running.commit(1..=5_000);
+    let (dir, progress, stopped) = running.stop();
+    assert_eq!(stopped, Stopped::Settled);
+    assert_eq!((progress.applied(), progress.secured()), (progress.durable(), progress.durable()));
+    let mut store = SqliteStore::open(&dir.path().join("store.sqlite")).unwrap();
+    let saved = futures_lite::future::block_on(store.cursor(UserId(1), DeviceId(2))).unwrap();
+    assert_eq!(saved, Some(Seq(3)));
+    let mut newest = Vec::new();
+    futures_lite::future::block_on(store.newest_rows(&mut |row| newest.push(row.seq.0))).unwrap();
+    assert_eq!(newest, [5_000]);
+}
+
+#[test]
+fn a_cursor_is_answered_to_the_session_that_asked() {
+    let mut running = start();
+    let origin = Origin { request_id: 9, ..Origin::default() };
+    match running.ask(StoreAsk::Cursor { origin, user: UserId(1), device: DeviceId(2) }) {
+        StoreAnswer::Cursor { origin: answered, seq } => assert_eq!((answered, seq), (origin, None)),
+        other => panic!("{other:?}"),
+    }
+}
