@@ -1,7 +1,7 @@
 //! A push, encoded once per message: recipients differ in eight bytes, the seq.
 //!
 //! Made by the ledger (or, for an ephemeral message, by the shard that fans it out), then shared by every
-//! recipient's outbox. What always holds: the frame is a [`HEAD`] with numbers filled in, then the body and its
+//! recipient's outbox. What always holds: the frame is `HEAD` with numbers filled in, then the body and its
 //! padding to four bytes; so the seq is always before the body, and a shard patches the head and never copies a
 //! large body.
 

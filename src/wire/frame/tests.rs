@@ -78,10 +78,10 @@ fn a_send_without_one_of_its_required_fields_is_malformed() {
             let start = builder.start_table();
             let conversation = fb::Conversation::new(1, fb::ConversationKind::User);
             if missing != 0 {
-                builder.push_slot_always(fb::Send::VT_TO, &conversation);
+                builder.push_slot_always(fb::Send::VT_TO, conversation);
             }
             if missing != 1 {
-                builder.push_slot_always(fb::Send::VT_CLIENT_MSG_ID, &fb::ClientMsgId::new(&[7; 16]));
+                builder.push_slot_always(fb::Send::VT_CLIENT_MSG_ID, fb::ClientMsgId::new(&[7; 16]));
             }
             if missing != 2 {
                 builder.push_slot_always(fb::Send::VT_BODY, body);
@@ -247,4 +247,39 @@ fn a_frame_with_flipped_bytes_never_panics() {
             touch(&frame);
         }
     }
+}
+
+/// Bytes from hexadecimal digits.
+fn hex(digits: &str) -> Vec<u8> {
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn frames_of_the_c_plus_plus_library_are_read() {
+    // Made by `flatc --binary --size-prefixed --root-type ringway.wire.ClientFrame ringway.fbs frame.json`.
+    let send = hex(concat!(
+        "6c000000140000000000000000000a001200080007000c000a00000000000003030000001000000000000a00",
+        "28000400140024000a00000001007606e212ae030100000000000000019b76daa8007def8123456789abcdef",
+        "040000000d00000048656c6c6f2c2067726f757021000000"
+    ));
+    let (id, Request::Send { to, client_msg_id, body, ephemeral }) = read_client(&send).unwrap() else {
+        panic!("not a Send")
+    };
+    assert_eq!((id, to), (3, Conversation::Group(GroupId(265_170_190_041_743_361))));
+    assert_eq!(client_msg_id.unix_ms(), Some(1_767_225_600_000));
+    assert_eq!((body, ephemeral), (&b"Hello, group!"[..], false));
+
+    let add = hex(concat!(
+        "4c000000140000000000000000000a001000080007000c000a00000000000007060000000c00000008001400",
+        "08000400080000001000000001007606e212ae030000000001000000ec03000000000000"
+    ));
+    let (6, Request::GroupAdd { members, .. }) = read_client(&add).unwrap() else { panic!("not a GroupAdd") };
+    assert!(members.iter().eq([UserId(1004)]));
+
+    let sync = hex(concat!(
+        "3c000000140000000000000000000a001000080007000c000a00000000000005040000000c00000008001000",
+        "0800040008000000320000002800000000000000"
+    ));
+    let (4, Request::Sync { after, rows_max }) = read_client(&sync).unwrap() else { panic!("not a Sync") };
+    assert_eq!((after, rows_max), (Seq(40), 50));
 }
