@@ -130,3 +130,6 @@ impl Acks {
         self.messages.get(index as usize).and_then(|m| m.msg_id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,3 +45,26 @@ pub fn read(body: &[u8]) -> Option<Mark> {
 fn pattern_byte(mark: Mark, at: usize) -> u8 {
     (mark.index as usize).wrapping_mul(31).wrapping_add(at).wrapping_add(mark.run as usize) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_body_reads_back_and_no_changed_one_does_as_the_same() {
+        for len in [BODY_BYTES_MIN, 17, 100, 16_384] {
+            let mark = Mark { run: 7, index: 12_345, sent_ns: u64::MAX - 5 };
+            let mut body = vec![0; len];
+            write(mark, &mut body);
+            assert_eq!(read(&body), Some(mark));
+            for at in [0, 8, 12, len - 1] {
+                let mut harmed = body.clone();
+                harmed[at] ^= 1;
+                assert_ne!(read(&harmed), Some(mark), "byte {at} of {len}");
+            }
+        }
+        assert_eq!(read(&[0; BODY_BYTES_MIN - 1]), None);
+    }
+}

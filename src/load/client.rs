@@ -453,6 +453,7 @@ impl Client {
             self.input.truncate(had + *read.as_ref().unwrap_or(&0));
             match read {
                 Ok(0) => return Err(ClientError::Closed),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(ClientError::Closed),
                 Ok(_) => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
                 Err(e) => return Err(e.into()),
@@ -584,3 +585,6 @@ fn own(request: u32, reply: Reply<'_>) -> Said {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

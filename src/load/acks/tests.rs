@@ -1,0 +1,44 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use super::*;
+use crate::load::report::latencies;
+
+/// Two messages after row 10, answered with these (index, seq).
+fn check(kind: Kind, answers: &[(u32, u64)], acked: u64, out_of_order: u64, repeated: u64) {
+    let mut acks = Acks::new(kind, Seq(10));
+    acks.sent(1_000, 5);
+    acks.sent(2_000, 5);
+    for (index, seq) in answers {
+        acks.answered(*index, MsgId(100 + u64::from(*index)), Seq(*seq), 9_000, &mut latencies());
+    }
+    assert_eq!((acks.acked(), acks.out_of_order(), acks.repeated()), (acked, out_of_order, repeated));
+}
+
+#[test]
+fn each_message_is_acked_once_under_the_senders_next_row() {
+    check(Kind::Durable, &[(0, 11), (1, 12)], 2, 0, 0);
+    check(Kind::Durable, &[(0, 11)], 1, 0, 0);
+    check(Kind::Ephemeral, &[(0, 0), (1, 0)], 2, 0, 0);
+}
+
+#[test]
+fn an_ack_that_comes_twice_or_for_nothing_is_not_counted() {
+    check(Kind::Durable, &[(0, 11), (0, 12), (1, 12)], 2, 0, 1);
+    check(Kind::Durable, &[(0, 11), (2, 12)], 1, 0, 1);
+}
+
+#[test]
+fn a_row_that_does_not_follow_is_out_of_order() {
+    check(Kind::Durable, &[(0, 12), (1, 11)], 2, 1, 0);
+    check(Kind::Durable, &[(0, 10)], 1, 1, 0);
+    check(Kind::Ephemeral, &[(0, 11)], 1, 1, 0);
+}
+
+#[test]
+fn what_was_given_up_is_not_waited_for() {
+    let mut acks = Acks::new(Kind::Ephemeral, Seq(0));
+    acks.sent(1, 1);
+    acks.sent(2, 1);
+    acks.give_up();
+    assert_eq!((acks.standing(), acks.next_index()), (1, 2));
+}
