@@ -125,7 +125,8 @@ pub const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Default cap of the journal's unapplied part; above it `STORAGE_FULL`.
 pub const JOURNAL_BYTES_MAX: u64 = 8 << 30;
-/// Unapplied messages the tail indexes (about 100 bytes each); above it `STORAGE_FULL`.
+/// Unapplied messages the tail indexes (about 110 bytes each; two members of a roster that one of them refers to
+/// count as one); above it `STORAGE_FULL`.
 pub const TAIL_MESSAGES_MAX: usize = 4 << 20;
 /// Members of rosters that the tail keeps though no unapplied message refers to them (about 50 bytes each): the
 /// group's next message will.

@@ -189,7 +189,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         match self.work(now).await {
             Ok(turn) => {
                 if self.failures > 0 {
-                    tracing::info!(failures = self.failures, "the store takes writes again");
+                    tracing::info!(failures = self.failures, "the journal is being applied to the store again");
                     self.failures = 0;
                 }
                 self.counters.unavailable = 0;
@@ -409,7 +409,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// A write failed: the next try waits, twice as long each time up to a limit, less a random part.
     fn failed(&mut self, now: Now, fault: &Fault) {
         if self.failures == 0 {
-            tracing::error!(error = fault as &dyn std::error::Error, "the store does not take writes; trying again");
+            tracing::error!(
+                error = fault as &dyn std::error::Error,
+                "the journal is not being applied to the store; trying again"
+            );
         }
         let wait = (STORE_RETRY_FIRST_MS << self.failures.min(16)).min(STORE_RETRY_MAX_MS);
         self.failures += 1;

@@ -133,7 +133,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
 
     async fn sleep(&self, wait_ms: u64) {
         // It makes no difference which came first.
-        drop(time::timeout(Duration::from_millis(wait_ms), self.inbox.wake.notified()).await);
+        time::timeout(Duration::from_millis(wait_ms), self.inbox.wake.notified()).await.ok();
     }
 
     /// Answers what waits, up to a limit, and wakes those who were answered.
@@ -171,7 +171,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
             round.lookups.clear();
             for answer in round.found.drain(..) {
                 // There is room for every look-up that may be open; without the ledger nobody waits for it.
-                drop(self.inbox.found.try_send(answer));
+                self.inbox.found.try_send(answer).ok();
             }
             if asked == Asked::All && !self.inbox.lookups.is_empty() {
                 asked = Asked::Some;
@@ -184,7 +184,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
         let at = usize::from(shard.0);
         if let (Some(slot), Some(answered)) = (self.inbox.answers.get(at), round.answered.get_mut(at)) {
             // A full mailbox has other answers; the session asks again at a tick.
-            drop(slot.put(answer));
+            slot.put(answer).ok();
             *answered = true;
         }
     }
@@ -193,7 +193,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
         if now_ms.saturating_sub(round.reported_ms) >= REPORT_MS {
             round.reported_ms = now_ms;
             // Control that is behind gets the next one.
-            drop(self.report.try_send(self.keeper.counters()));
+            self.report.try_send(self.keeper.counters()).ok();
         }
     }
 
@@ -223,7 +223,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
             }
         }
         self.keeper.secure(self.clock.now()).await;
-        drop(self.report.try_send(self.keeper.counters()));
+        self.report.try_send(self.keeper.counters()).ok();
         stopped
     }
 }

@@ -221,8 +221,8 @@ fn groups_change_by_version_and_end_with_their_last_member() {
     };
     let created = write(1, &[(1, Role::Owner), (2, Role::Member), (FAR, Role::Member)], &[]);
     let expected = stored(1, &[(1, Role::Owner), (2, Role::Member), (FAR, Role::Member)]);
-    assert_eq!(apply(1, vec![created.clone()]), [expected.clone()]);
-    assert_eq!(apply(2, vec![created]), [expected.clone()]);
+    assert_eq!(apply(1, vec![created.clone()]), std::slice::from_ref(&expected));
+    assert_eq!(apply(2, vec![created]), std::slice::from_ref(&expected));
     assert_eq!(apply(3, vec![write(1, &[], &[2])]), [expected]);
     let left = vec![write(2, &[(2, Role::Owner)], &[1])];
     assert_eq!(apply(4, left), [stored(2, &[(2, Role::Owner), (FAR, Role::Member)])]);
