@@ -360,4 +360,13 @@ impl Shard {
 }
 
 #[cfg(test)]
+impl Shard {
+    /// The connection owns no heap memory.
+    fn is_bare(&self, conn: ConnId) -> bool {
+        let session = self.slot_of(conn).and_then(|slot| self.sessions.at(slot));
+        session.is_some_and(|session| session.outbox.is_none() && session.intake.is_none())
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -1,1 +1,13 @@
+//! Claims about the shard's core, each shown on whole shards with a ledger and a store that are models: no socket,
+//! no clock, no thread.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod bad_input;
+mod groups;
+mod inbox;
+mod limits;
+mod logins;
+mod model;
+mod races;
+mod requests;
+mod world;

@@ -1,0 +1,284 @@
+//! Groups: fan-out over shards, membership at the moment of sending, changes, ephemeral messages.
+
+use super::world::{Client, Got, World};
+use crate::ids::{Conversation, GroupId, UserId};
+use crate::shard::event::{Delivery, Submission};
+use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+
+/// A group on shard 0 of two with users 1 to 20, the first ten online.
+fn group_of_20(world: &mut World) -> (GroupId, Vec<Client>) {
+    let group = world.group_on(0);
+    world.ledger.set_members(group, &(1..=20).collect::<Vec<_>>());
+    let clients = (1..=10).map(|user| world.login(user, 1, Some(0))).collect();
+    (group, clients)
+}
+
+#[test]
+fn a_group_message_reaches_every_online_member_on_every_shard_once() {
+    let mut world = World::new(2);
+    let (group, clients) = group_of_20(&mut world);
+    for request in 0..50 {
+        world.send_to(clients[0], request, Conversation::Group(group), b"hello all");
+    }
+    world.settle();
+    for client in &clients[1..] {
+        assert_eq!(world.seqs(*client), (1..=50).collect::<Vec<_>>());
+    }
+    let got = world.got(clients[0]);
+    assert_eq!(got.len(), 51);
+    assert_eq!(got[50], Got::SendOk { request: 49, seq: 50, repeat: false });
+    assert_eq!(world.ledger.rosters_asked, 1, "the roster is asked for once");
+    assert!(world.shards.iter().all(|shard| shard.counters().sessions > 0), "both shards have members");
+}
+
+#[test]
+fn who_logs_in_or_out_between_messages_joins_or_leaves_the_audience() {
+    let mut world = World::new(2);
+    let (group, clients) = group_of_20(&mut world);
+    world.send_to(clients[0], 1, Conversation::Group(group), b"one");
+    world.settle();
+    world.hang_up(clients[3]);
+    let late = world.login(15, 1, Some(1));
+    let second_device = world.login(2, 9, Some(1));
+    world.send_to(clients[0], 2, Conversation::Group(group), b"two");
+    world.settle();
+    assert_eq!(world.seqs(late), [2]);
+    assert_eq!(world.seqs(second_device), [2]);
+    assert_eq!(world.seqs(clients[1]), [1, 2]);
+    assert_eq!(world.seqs(clients[3]), [1]);
+    let back = world.login(4, 1, Some(1));
+    assert_eq!(world.seqs(back), [2]);
+    assert_eq!(world.shards.iter().map(|shard| shard.counters().fell_behind_total).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_message_to_an_unknown_group_or_by_a_stranger_is_refused() {
+    let mut world = World::new(2);
+    let (group, _) = group_of_20(&mut world);
+    let stranger = world.login(99, 1, Some(0));
+    world.send_to(stranger, 1, Conversation::Group(group), b"hello");
+    world.send_to(stranger, 2, Conversation::Group(GroupId(5)), b"hello");
+    world.frame(stranger, |encoder| encoder.group_info_request(3, group));
+    world.settle();
+    let mut got = world.got(stranger)[1..].to_vec();
+    got.sort_by_key(|got| if let Got::Error(request, _) = got { *request } else { 0 });
+    let refused = |request, code| Got::Error(request, code);
+    assert_eq!(
+        got,
+        [refused(1, ErrorCode::NotAMember), refused(2, ErrorCode::UnknownGroup), refused(3, ErrorCode::NotAMember)]
+    );
+}
+
+#[test]
+fn a_submission_with_an_old_roster_bounces_and_is_submitted_again_with_the_new_one() {
+    let mut world = World::new(2);
+    let (group, clients) = group_of_20(&mut world);
+    world.send_to(clients[0], 1, Conversation::Group(group), b"one");
+    world.settle();
+    // The ledger has a newer version that no shard was told of yet: user 2 is out, user 21 is in.
+    let members: Vec<u64> = (1..=21).filter(|user| *user != 2).collect();
+    world.ledger.set_members(group, &members);
+    let added = world.login(21, 1, Some(0));
+    world.send_to(clients[0], 2, Conversation::Group(group), b"two");
+    world.settle();
+    assert_eq!(world.ledger.bounced, 1);
+    assert_eq!(world.got(clients[0]).last(), Some(&Got::SendOk { request: 2, seq: 2, repeat: false }));
+    assert_eq!(world.seqs(clients[1]), [1], "who was removed receives nothing that came after it");
+    assert_eq!(world.seqs(clients[2]), [1, 2]);
+    assert_eq!(world.seqs(added), [1]);
+}
+
+#[test]
+fn a_sender_removed_before_its_message_was_ordered_is_refused() {
+    let mut world = World::new(2);
+    let (group, clients) = group_of_20(&mut world);
+    world.send_to(clients[0], 1, Conversation::Group(group), b"one");
+    world.settle();
+    world.ledger.set_members(group, &(2..=20).collect::<Vec<_>>());
+    world.send_to(clients[0], 2, Conversation::Group(group), b"two");
+    world.settle();
+    assert_eq!(world.got(clients[0]).last(), Some(&Got::Error(2, ErrorCode::NotAMember)));
+    assert_eq!(world.seqs(clients[2]), [1]);
+}
+
+#[test]
+fn a_submission_that_keeps_bouncing_is_given_up_with_retry_later() {
+    let mut world = World::new(1);
+    let group = world.group_on(0);
+    world.ledger.set_members(group, &[1, 2]);
+    let sender = world.login(1, 1, Some(0));
+    world.hold_ledger = true;
+    world.send_to(sender, 1, Conversation::Group(group), b"one");
+    let mut rounds = 0;
+    world.settle();
+    while let Some(submission) = world.held_submissions.pop_front() {
+        // The group changes each time just before the submission arrives.
+        world.ledger.set_members(group, &[1, 2]);
+        let deliveries = world.ledger.submit(submission);
+        world.deliver(deliveries);
+        world.settle();
+        rounds += 1;
+        assert!(rounds < 100);
+    }
+    assert_eq!(world.got(sender).last(), Some(&Got::Error(1, ErrorCode::RetryLater)));
+    assert_eq!(world.shards[0].counters().shed.roster_bounces, 1);
+}
+
+#[test]
+fn changes_are_answered_announced_to_those_concerned_and_in_force_for_the_next_message() {
+    let mut world = World::new(2);
+    let owner = world.login(1, 1, Some(0));
+    let others: Vec<Client> = (2..=5).map(|user| world.login(user, 1, Some(0))).collect();
+    world.frame(owner, |encoder| encoder.group_create(1, &[UserId(2), UserId(3)]));
+    world.settle();
+    let Some(Got::GroupOk { request: 1, group, version: 1 }) =
+        world.got(owner).into_iter().find(|got| matches!(got, Got::GroupOk { .. }))
+    else {
+        panic!("the group was created");
+    };
+    let created = Got::Changed { group, kind: GroupChangeKind::Created, users: vec![2, 3] };
+    assert_eq!(world.got(others[0]).last(), Some(&created));
+    world.frame(owner, |encoder| encoder.group_add(2, GroupId(group), &[UserId(4)]));
+    world.settle();
+    assert!(world.got(owner).contains(&Got::GroupOk { request: 2, group, version: 2 }));
+    world.send_to(owner, 3, Conversation::Group(GroupId(group)), b"with 4");
+    world.frame(owner, |encoder| encoder.group_remove(4, GroupId(group), &[UserId(2)]));
+    world.settle();
+    let removed = Got::Changed { group, kind: GroupChangeKind::Removed, users: vec![2] };
+    assert_eq!(world.got(others[0]).last(), Some(&removed), "who was removed is told");
+    world.send_to(owner, 5, Conversation::Group(GroupId(group)), b"without 2");
+    world.settle();
+    assert_eq!(world.seqs(others[0]), [0; 0]);
+    assert_eq!(world.seqs(others[1]), [1, 2]);
+    assert_eq!(world.got(others[3]).len(), 1, "who was never a member is told nothing");
+    world.frame(others[1], |encoder| encoder.group_info_request(6, GroupId(group)));
+    world.settle();
+    assert_eq!(world.got(others[1]), [Got::Members(vec![1, 3, 4])]);
+    world.frame(others[1], |encoder| encoder.group_list_request(7));
+    world.settle();
+    assert_eq!(world.got(others[1]), [Got::Groups(vec![group])]);
+}
+
+#[test]
+fn ephemeral_messages_go_to_whoever_is_online_unnumbered_and_past_the_ledger() {
+    let mut world = World::new(2);
+    let (group, clients) = group_of_20(&mut world);
+    world.send_to(clients[0], 1, Conversation::Group(group), b"durable");
+    world.settle();
+    let mut taken = 0;
+    for client in [clients[1], clients[2]] {
+        world.hold_ledger = true;
+        let name = world.name();
+        world.frame(client, |encoder| encoder.send(2, Conversation::Group(group), name, b"typing", true));
+        world.settle();
+        taken += world.held_submissions.len();
+        assert_eq!(world.got(client).last(), Some(&Got::SendOk { request: 2, seq: 0, repeat: false }));
+    }
+    assert_eq!(taken, 0, "the ledger was asked nothing");
+    for client in &clients[3..] {
+        let got = world.got(*client);
+        assert_eq!(got[2], Got::Push { seq: 0, sender: 2, body: b"typing".to_vec() });
+        assert_eq!(got[3], Got::Push { seq: 0, sender: 3, body: b"typing".to_vec() });
+    }
+    world.hold_ledger = false;
+    world.send_to(clients[0], 3, Conversation::Group(group), b"durable again");
+    world.settle();
+    assert_eq!(world.seqs(clients[5]), [2], "no cursor was moved by them");
+}
+
+#[test]
+fn an_ephemeral_message_to_a_user_reaches_all_its_devices() {
+    let mut world = World::new(2);
+    let sender = world.login(world.user_on(0, 0), 1, Some(0));
+    let to = world.user_on(1, 0);
+    let devices = [world.login(to, 1, Some(0)), world.login(to, 2, Some(0))];
+    let name = world.name();
+    world.frame(sender, |encoder| encoder.send(2, Conversation::User(UserId(to)), name, b"here", true));
+    world.settle();
+    for device in devices {
+        assert_eq!(world.seqs(device), [0]);
+    }
+    assert_eq!(world.got(sender).last(), Some(&Got::SendOk { request: 2, seq: 0, repeat: false }));
+}
+
+#[test]
+fn a_full_lane_or_ledger_is_answered_with_retry_later() {
+    let mut world = World::new(2);
+    let group = world.group_on(1);
+    let user = world.user_on(0, 0);
+    world.ledger.set_members(group, &[user]);
+    let sender = world.login(user, 1, Some(0));
+    world.got(sender);
+    world.send_to(sender, 1, Conversation::Group(group), b"hello");
+    let (to, envelope) = world.shards[0].effects().lanes.pop_front().expect("the group lives on the other shard");
+    world.shards[0].refused_lane(world.now, to, envelope);
+    world.settle();
+    assert_eq!(world.got(sender), [Got::Error(1, ErrorCode::RetryLater)]);
+    world.hold_ledger = true;
+    world.send_to(sender, 2, Conversation::Group(group), b"hello");
+    world.settle();
+    assert!(matches!(world.held_submissions.front(), Some(Submission::Roster { .. })));
+    world.refuse_next_submission(1);
+    world.settle();
+    assert_eq!(world.got(sender), [Got::Error(2, ErrorCode::RetryLater)]);
+    world.send_to(sender, 3, Conversation::User(UserId(9)), b"hello");
+    world.settle();
+    world.refuse_next_submission(0);
+    world.settle();
+    assert_eq!(world.got(sender), [Got::Error(3, ErrorCode::RetryLater)]);
+    world.hold_ledger = false;
+    world.send_to(sender, 4, Conversation::Group(group), b"hello");
+    world.settle();
+    assert_eq!(world.got(sender), [Got::SendOk { request: 4, seq: 1, repeat: false }]);
+}
+
+#[test]
+fn an_answer_whose_lane_was_full_is_sent_again() {
+    let mut world = World::new(2);
+    let group = world.group_on(1);
+    let user = world.user_on(0, 0);
+    world.ledger.set_members(group, &[user]);
+    let sender = world.login(user, 1, Some(0));
+    world.got(sender);
+    world.frame(sender, |encoder| encoder.group_info_request(1, group));
+    let (_, ask) = world.shards[0].effects().lanes.pop_front().unwrap();
+    world.shards[1].lane(world.now, ask);
+    let answer = world.ledger.submit(world.shards[1].effects().submissions.pop_front().unwrap());
+    world.deliver(answer);
+    let (to, answer) = world.shards[1].effects().lanes.pop_front().unwrap();
+    world.shards[1].refused_lane(world.now, to, answer);
+    world.settle();
+    assert_eq!(world.got(sender), []);
+    world.pass(200);
+    assert_eq!(world.got(sender), [Got::Members(vec![user])]);
+}
+
+#[test]
+fn two_versions_of_an_audience_alternate_without_losing_anybody() {
+    // An ephemeral message over a lane may carry a roster that is newer or older than the last delivery's.
+    let mut world = World::new(1);
+    let group = world.group_on(0);
+    let mut clients = Vec::new();
+    for user in 1..=6 {
+        clients.push(world.login(user, 1, Some(0)));
+    }
+    let rosters: Vec<_> = [&[1, 2, 3, 4][..], &[1, 3, 5], &[1, 2, 3, 4, 5, 6], &[1, 6]]
+        .iter()
+        .map(|members| world.ledger.set_members(group, members))
+        .collect();
+    let mut expected = vec![0u64; 7];
+    for round in 0..40 {
+        let roster = &rosters[(round * 7 + round / 3) % 4];
+        let deliveries = world.ledger.group_message(roster, UserId(1), b"x", Default::default());
+        assert!(matches!(deliveries[0].1, Delivery::Group { .. }));
+        world.deliver(deliveries);
+        for member in roster.members() {
+            expected[member.user.0 as usize] += 1;
+        }
+        world.settle();
+    }
+    for (at, client) in clients.iter().enumerate() {
+        assert_eq!(world.seqs(*client), (1..=expected[at + 1]).collect::<Vec<_>>());
+    }
+    assert_eq!(world.shards[0].counters().fell_behind_total, 0);
+}

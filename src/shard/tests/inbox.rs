@@ -1,0 +1,253 @@
+//! The inbox as a session sees it: in order, without holes, whatever happens in between.
+
+use super::world::{Client, Got, World};
+use crate::ids::{Conversation, Origin, Seq, UserId};
+
+const TO_5: Conversation = Conversation::User(UserId(5));
+
+fn send_many(world: &mut World, sender: Client, count: usize, body: &[u8]) {
+    for request in 0..count {
+        world.send_to(sender, request as u32, TO_5, body);
+    }
+    world.settle();
+}
+
+#[test]
+fn a_live_session_gets_each_row_once_and_in_order() {
+    let mut world = World::new(2);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 1, Some(0));
+    send_many(&mut world, sender, 100, b"hello");
+    assert_eq!(world.seqs(client), (1..=100).collect::<Vec<_>>());
+    let oks: Vec<_> = world.got(sender).into_iter().filter(|got| matches!(got, Got::SendOk { .. })).collect();
+    assert_eq!(oks.len(), 100);
+    assert_eq!(oks[99], Got::SendOk { request: 99, seq: 100, repeat: false });
+}
+
+#[test]
+fn the_senders_other_device_gets_the_row_that_send_ok_is_on_the_sending_one() {
+    let mut world = World::new(2);
+    let sending = world.login(1, 1, Some(0));
+    let other = world.login(1, 2, Some(0));
+    world.send_to(sending, 9, TO_5, b"hello");
+    world.settle();
+    assert_eq!(world.got(sending).last(), Some(&Got::SendOk { request: 9, seq: 1, repeat: false }));
+    assert_eq!(world.got(other).last(), Some(&Got::Push { seq: 1, sender: 1, body: b"hello".to_vec() }));
+    // The answer was the row: the next one comes as a push, without catching up.
+    let origin = Origin::default();
+    let next = world.ledger.direct_message(UserId(2), UserId(1), b"next", origin);
+    world.deliver(next);
+    world.settle();
+    assert_eq!(world.seqs(sending), [2]);
+    assert_eq!(world.shards.iter().map(|shard| shard.counters().fell_behind_total).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_message_to_oneself_has_one_row() {
+    let mut world = World::new(1);
+    let sending = world.login(5, 1, Some(0));
+    let other = world.login(5, 2, Some(0));
+    world.send_to(sending, 9, TO_5, b"note");
+    world.settle();
+    assert_eq!(world.seqs(sending), [0; 0]);
+    assert_eq!(world.seqs(other), [1]);
+}
+
+#[test]
+fn a_returning_session_reads_pages_and_then_live_rows_without_a_hole() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    send_many(&mut world, sender, 1_000, b"before");
+    world.hold_answers = true;
+    let client = world.login(5, 1, Some(10));
+    send_many(&mut world, sender, 20, b"meanwhile");
+    assert_eq!(world.seqs(client), [0; 0], "a live push never overtakes catching up");
+    world.hold_answers = false;
+    world.settle();
+    send_many(&mut world, sender, 5, b"after");
+    assert_eq!(world.seqs(client), (11..=1_025).collect::<Vec<_>>());
+    assert_eq!(world.shards[0].counters().sessions_behind, 0);
+}
+
+#[test]
+fn a_page_that_is_ahead_of_the_deliveries_sends_no_row_twice() {
+    let mut world = World::new(1);
+    let early = world.ledger.direct_message(UserId(1), UserId(5), b"one", Origin::default());
+    let client = world.connect(0);
+    world.login_frame(client, 5, 1, Some(0));
+    // The ledger answers the login with newest = 1; a second row becomes durable, and the store sees it first.
+    world.deliver(early);
+    world.hold_answers = true;
+    world.settle();
+    let late = world.ledger.direct_message(UserId(1), UserId(5), b"two", Origin::default());
+    world.held_answers.clear();
+    world.hold_answers = false;
+    let (shard, conn) = world.conn(client);
+    let session = crate::ids::SessionRef { shard, conn };
+    let ask = crate::shard::event::StoreAsk::Page {
+        session,
+        purpose: crate::shard::event::PagePurpose::CatchUp,
+        user: UserId(5),
+        after: Seq(0),
+        rows_max: 256,
+    };
+    let answer = world.ledger.ask(ask).unwrap();
+    world.shards[0].stored(world.now, answer);
+    world.deliver(late);
+    world.settle();
+    assert_eq!(world.seqs(client), [1, 2]);
+    let third = world.ledger.direct_message(UserId(1), UserId(5), b"three", Origin::default());
+    world.deliver(third);
+    world.settle();
+    assert_eq!(world.seqs(client), [3]);
+}
+
+#[test]
+fn a_session_that_is_told_of_a_row_out_of_turn_catches_up_instead_of_skipping() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    let first = world.ledger.direct_message(UserId(1), UserId(5), b"lost on the way", Origin::default());
+    drop(first);
+    let second = world.ledger.direct_message(UserId(1), UserId(5), b"arrives", Origin::default());
+    world.deliver(second);
+    world.settle();
+    world.pass(200);
+    assert_eq!(world.seqs(client), [1, 2]);
+}
+
+#[test]
+fn what_is_no_longer_kept_is_announced_with_a_gap() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    send_many(&mut world, sender, 10, b"hello");
+    world.ledger.kept_after.insert(UserId(5), Seq(6));
+    let client = world.login(5, 1, Some(2));
+    let got = world.got(client);
+    assert_eq!(got[..2], [Got::LoginOk { last: 10, from: 2 }, Got::Gap(3, 6)]);
+    assert_eq!(got.len(), 6);
+    assert_eq!(world.shards[0].counters().gaps_total, 1);
+    assert_eq!(world.shards[0].counters().sessions_behind, 0);
+}
+
+#[test]
+fn a_slow_reader_is_capped_and_gets_everything_when_it_reads_again() {
+    let mut world = World::with(1, |config| config.stall_timeout_ms = 3_600_000);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 1, Some(0));
+    let cap = crate::limits::OUTBOX_BYTES_MAX;
+    world.clients[client.0].stalled = true;
+    send_many(&mut world, sender, 1_000, &[b'x'; 1_000]);
+    assert!(world.waiting(client) <= cap, "{} bytes wait", world.waiting(client));
+    assert!(world.waiting(client) > cap / 2, "it was live until the cap");
+    assert_eq!(world.shards[0].counters().fell_behind_total, 1);
+    assert_eq!(world.got(sender).len(), 1_001, "the sender waits for nobody");
+    // It takes a little now and then, and more comes meanwhile.
+    for _ in 0..50 {
+        world.clients[client.0].takes = 7_777;
+        let (shard, conn) = world.conn(client);
+        world.write(shard, conn);
+        send_many(&mut world, sender, 3, &[b'y'; 500]);
+        assert!(world.waiting(client) <= cap);
+    }
+    world.unstall(client);
+    assert_eq!(world.seqs(client), (1..=1_150).collect::<Vec<_>>());
+    assert_eq!(world.shards[0].counters().sessions_behind, 0);
+    assert_eq!(world.shards[0].counters().outbox_bytes, 0);
+}
+
+#[test]
+fn large_bodies_go_out_by_reference_and_whole() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 1, Some(0));
+    world.clients[client.0].stalled = true;
+    let bodies: Vec<Vec<u8>> = [1, 1_000, 1_024, 1_025, 5_000, 16_384, 3].iter().map(|len| vec![b'z'; *len]).collect();
+    for (request, body) in bodies.iter().enumerate() {
+        world.send_to(sender, request as u32, TO_5, body);
+    }
+    world.settle();
+    world.unstall(client);
+    let got: Vec<Vec<u8>> = world
+        .got(client)
+        .into_iter()
+        .filter_map(|got| if let Got::Push { body, .. } = got { Some(body) } else { None })
+        .collect();
+    assert_eq!(got, bodies);
+}
+
+#[test]
+fn a_stalled_connection_is_evicted_after_the_stall_timeout_and_its_memory_is_freed() {
+    let mut world = World::with(1, |config| config.stall_timeout_ms = 2_000);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 1, Some(0));
+    world.got(client);
+    world.clients[client.0].stalled = true;
+    send_many(&mut world, sender, 100, &[b'x'; 1_000]);
+    // Progress, however small, keeps it.
+    for _ in 0..3 {
+        world.pass(1_500);
+        world.clients[client.0].takes = 10;
+        let (shard, conn) = world.conn(client);
+        world.write(shard, conn);
+    }
+    assert!(world.is_open(client));
+    world.pass(2_200);
+    assert!(!world.is_open(client));
+    let counters = world.shards[0].counters();
+    use crate::wire::generated::ringway::wire::CloseReason;
+    assert_eq!(counters.closes_total[usize::from(CloseReason::SlowReader.0)], 1);
+    assert_eq!((counters.outbox_bytes, counters.connections), (0, 1));
+}
+
+#[test]
+fn send_ok_of_a_session_that_catches_up_comes_at_once_and_its_row_in_its_place() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    send_many(&mut world, sender, 10, b"before");
+    world.hold_answers = true;
+    let client = world.login(5, 1, Some(0));
+    world.send_to(client, 77, Conversation::User(UserId(1)), b"mine");
+    world.settle();
+    let got = world.got(client);
+    assert_eq!(got[1..], [Got::SendOk { request: 77, seq: 11, repeat: false }]);
+    world.hold_answers = false;
+    world.settle();
+    assert_eq!(world.seqs(client), (1..=11).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_send_ok_that_is_the_next_row_is_not_sent_again_by_catching_up() {
+    let mut world = World::new(1);
+    let name = world.name();
+    let sender = world.login(1, 1, Some(0));
+    world.frame(sender, |encoder| encoder.send(3, TO_5, name, b"hello", false));
+    world.hang_up(sender);
+    // It comes back without having seen the answer, and asks again: seq 1 is its next row.
+    world.hold_answers = true;
+    let again = world.login(1, 1, Some(0));
+    world.frame(again, |encoder| encoder.send(4, TO_5, name, b"hello", false));
+    world.settle();
+    assert_eq!(world.got(again)[1..], [Got::SendOk { request: 4, seq: 1, repeat: true }]);
+    world.hold_answers = false;
+    world.settle();
+    assert_eq!(world.got(again), []);
+    assert_eq!(world.shards[0].counters().sessions_behind, 0);
+}
+
+#[test]
+fn while_the_store_is_away_a_session_stays_and_catches_up_later() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    send_many(&mut world, sender, 10, b"before");
+    world.hold_store = true;
+    let client = world.login(5, 1, Some(0));
+    for _ in 0..5 {
+        let (shard, ask) = world.held_asks.pop_front().expect("it asks again");
+        world.shards[usize::from(shard.0)].refused_ask(world.now, ask);
+        assert!(world.held_asks.is_empty());
+        world.pass(200);
+    }
+    world.hold_store = false;
+    world.settle();
+    assert_eq!(world.seqs(client), (1..=10).collect::<Vec<_>>());
+}

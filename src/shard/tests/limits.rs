@@ -1,0 +1,202 @@
+//! Every limit refuses clearly, counts, and lets go again.
+
+use super::world::{Got, World, closing};
+use crate::ids::{Conversation, Seq, UserId};
+use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX, SESSION_IN_FLIGHT_MAX};
+use crate::shard::event::StoreAsk;
+use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
+
+#[test]
+fn connections_above_the_limits_are_refused_with_a_reason() {
+    let mut world = World::with(1, |config| {
+        config.connections_max = 3;
+        config.connections_unauthenticated_max = 2;
+    });
+    let now = world.now;
+    world.login(1, 1, Some(0));
+    world.connect(0);
+    world.connect(0);
+    assert_eq!(world.shards[0].accept(now), Err(CloseReason::Overloaded));
+    assert_eq!(world.shards[0].counters().shed.connections, 1);
+    let mut world = World::with(1, |config| config.connections_unauthenticated_max = 2);
+    world.connect(0);
+    let second = world.connect(0);
+    assert_eq!(world.shards[0].accept(now), Err(CloseReason::Overloaded));
+    assert_eq!(world.shards[0].counters().shed.connections_unauthenticated, 1);
+    world.hang_up(second);
+    assert!(world.shards[0].accept(now).is_ok());
+    assert!(world.shards[0].encode_refusal(now, CloseReason::Overloaded).len() > 8);
+}
+
+#[test]
+fn a_session_with_too_many_open_requests_gets_retry_later_until_they_are_answered() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    world.got(client);
+    world.hold_ledger = true;
+    for request in 0..=u32::from(SESSION_IN_FLIGHT_MAX) {
+        world.send_to(client, request, Conversation::User(UserId(6)), b"x");
+    }
+    world.settle();
+    assert_eq!(world.got(client), [Got::Error(u32::from(SESSION_IN_FLIGHT_MAX), ErrorCode::RetryLater)]);
+    assert_eq!(world.shards[0].counters().shed.in_flight, 1);
+    world.hold_ledger = false;
+    world.settle();
+    assert_eq!(world.got(client).len(), usize::from(SESSION_IN_FLIGHT_MAX));
+    world.send_to(client, 1, Conversation::User(UserId(6)), b"x");
+    world.settle();
+    assert_eq!(world.got(client).len(), 1);
+}
+
+#[test]
+fn who_sends_and_never_reads_is_not_read_from_and_its_memory_stays_bounded() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    world.clients[client.0].stalled = true;
+    let ping = crate::wire::frame::Encoder::new().ping(1).to_vec();
+    let many: Vec<u8> = ping.iter().copied().cycle().take(ping.len() * 2_000).collect();
+    for _ in 0..20 {
+        world.send_bytes(client, &many);
+        world.settle();
+    }
+    let (_, conn) = world.conn(client);
+    assert!(!world.shards[0].wants_read(conn));
+    assert!(world.waiting(client) <= OUTBOX_BYTES_MAX + OUTBOX_REPLY_RESERVE_BYTES);
+    world.unstall(client);
+    assert!(world.shards[0].wants_read(conn), "reading goes on");
+    let pongs = world.got(client).len() - 1;
+    assert_eq!(pongs, 40_000, "every request is answered, and none was lost while reading was paused");
+}
+
+#[test]
+fn pages_are_asked_for_by_at_most_so_many_sessions_at_once_and_all_get_theirs() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    let users: Vec<u64> = (100..100 + 3 * PAGES_IN_FLIGHT_MAX as u64).collect();
+    for user in &users {
+        world.send_to(sender, 1, Conversation::User(UserId(*user)), b"x");
+    }
+    world.settle();
+    world.hold_store = true;
+    let clients: Vec<_> = users.iter().map(|user| world.login(*user, 1, Some(0))).collect();
+    assert_eq!(world.held_asks.len(), PAGES_IN_FLIGHT_MAX);
+    assert!(world.held_asks.iter().all(|(_, ask)| matches!(ask, StoreAsk::Page { .. })));
+    // Sessions that go while they wait take nobody's turn.
+    for client in &clients[..PAGES_IN_FLIGHT_MAX + 10] {
+        world.hang_up(*client);
+    }
+    world.hold_store = false;
+    world.settle();
+    for client in &clients[PAGES_IN_FLIGHT_MAX + 10..] {
+        assert_eq!(world.seqs(*client), [1]);
+    }
+}
+
+#[test]
+fn at_the_shards_cap_sessions_stop_being_live_and_lose_nothing() {
+    let mut world = World::with(1, |config| {
+        config.outbox_shard_bytes_max = 1_000_000;
+        config.stall_timeout_ms = 3_600_000;
+    });
+    let sender = world.login(1, 1, Some(0));
+    let clients: Vec<_> = (10..30).map(|user| world.login(user, 1, Some(0))).collect();
+    for client in &clients {
+        world.clients[client.0].stalled = true;
+    }
+    for _ in 0..200 {
+        for user in 10..30 {
+            world.send_to(sender, 1, Conversation::User(UserId(user)), &[b'x'; 900]);
+        }
+        world.settle();
+    }
+    let counters = world.shards[0].counters();
+    assert!(counters.outbox_bytes <= 1_000_000 + 1_000_000 / 8, "{}", counters.outbox_bytes);
+    assert!(counters.sessions_behind > 0);
+    assert_eq!(world.got(sender).len(), 4_001);
+    for client in &clients {
+        world.unstall(*client);
+    }
+    world.pass(1_000);
+    for client in &clients {
+        assert_eq!(world.seqs(*client), (1..=200).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_take_its_last_frame_is_cut() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    world.clients[client.0].stalled = true;
+    world.frame(client, |encoder| encoder.logout(1));
+    world.pass(4_000);
+    assert!(world.is_open(client));
+    world.pass(1_200);
+    assert!(!world.is_open(client));
+    assert_eq!(world.shards[0].counters().outbox_bytes, 0);
+}
+
+#[test]
+fn a_drain_answers_what_is_in_flight_then_tells_everybody_when_to_come_back() {
+    let mut world = World::new(1);
+    let clients: Vec<_> = (10..30).map(|user| world.login(user, 1, Some(0))).collect();
+    let fresh = world.connect(0);
+    world.hold_ledger = true;
+    world.send_to(clients[0], 1, Conversation::User(UserId(6)), b"x");
+    world.settle();
+    let now = world.now;
+    world.shards[0].drain(now, 10_000);
+    assert_eq!(world.shards[0].accept(now), Err(CloseReason::Draining));
+    world.settle();
+    let mut after = Vec::new();
+    for client in &clients[1..] {
+        let Some(Got::Closing { reason: CloseReason::Draining, reconnect: Some(ms) }) = world.got(*client).pop() else {
+            panic!("everybody is told");
+        };
+        after.push(ms);
+    }
+    assert_eq!(closing(&world.got(fresh)), Some(CloseReason::Draining));
+    after.sort_unstable();
+    assert!(after[0] < 2_000 && after[18] > 8_000 && after[18] < 10_000, "spread: {after:?}");
+    assert!(world.is_open(clients[0]), "its send is not answered yet");
+    world.hold_ledger = false;
+    world.settle();
+    world.pass(40);
+    let got = world.got(clients[0]);
+    assert_eq!(got[1], Got::SendOk { request: 1, seq: 1, repeat: false });
+    assert_eq!(closing(&got), Some(CloseReason::Draining));
+    assert_eq!(world.shards[0].counters().connections, 0);
+}
+
+#[test]
+fn a_drain_does_not_wait_for_ever_for_answers() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    world.hold_ledger = true;
+    world.send_to(client, 1, Conversation::User(UserId(6)), b"x");
+    world.settle();
+    let now = world.now;
+    world.shards[0].drain(now, 0);
+    world.pass(900);
+    assert!(world.is_open(client));
+    world.pass(200);
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::Draining));
+}
+
+#[test]
+fn an_idle_session_owns_no_memory_besides_its_records() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 1, None);
+    for request in 0..10 {
+        world.send_to(sender, request, Conversation::User(UserId(5)), &[b'x'; 3_000]);
+    }
+    world.frame(client, |encoder| encoder.ack(Seq(3)));
+    let ping = crate::wire::frame::Encoder::new().ping(1).to_vec();
+    world.send_bytes(client, &ping[..3]);
+    world.send_bytes(client, &ping[3..]);
+    world.settle();
+    let (_, conn) = world.conn(client);
+    assert!(world.shards[0].is_bare(conn));
+    world.send_bytes(client, &ping[..3]);
+    assert!(!world.shards[0].is_bare(conn), "the start of a frame is kept");
+}

@@ -1,0 +1,258 @@
+//! Logins: who gets in, where the session lives, which sessions make room.
+
+use super::world::{Got, SECRET, World, closing};
+use crate::auth::mint_hs256;
+use crate::ids::{Conversation, DeviceId, Seq, ShardId, UserId};
+use crate::shard::config::DevicePolicy;
+use crate::shard::event::{StoreAnswer, StoreAsk};
+use crate::wire::generated::ringway::wire::CloseReason;
+
+#[test]
+fn a_user_with_nothing_missing_is_live_without_a_read() {
+    let mut world = World::new(1);
+    let client = world.login(7, 1, Some(0));
+    assert_eq!(world.got(client), [Got::LoginOk { last: 0, from: 0 }]);
+    let counters = world.shards[0].counters();
+    assert_eq!((counters.sessions, counters.users, counters.sessions_behind), (1, 1, 0));
+    assert_eq!(counters.connections_unauthenticated, 0);
+}
+
+#[test]
+fn a_first_frame_other_than_login_closes_with_not_logged_in() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.frame(client, |encoder| encoder.ping(1));
+    world.settle();
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::NotLoggedIn));
+    assert!(!world.is_open(client));
+    assert_eq!(world.shards[0].counters().closes_total[usize::from(CloseReason::NotLoggedIn.0)], 1);
+}
+
+#[test]
+fn expired_forged_and_foreign_tokens_each_get_their_reason() {
+    let mut world = World::new(1);
+    let expired = mint_hs256(SECRET, UserId(1), None, world.now.unix_ms / 1000 - 1);
+    let forged = mint_hs256(b"another secret of the same length......", UserId(1), None, u64::MAX / 2_000);
+    let other_device = world.token(1, Some(9));
+    for (token, reason) in [
+        (expired, CloseReason::TokenExpired),
+        (forged, CloseReason::TokenInvalid),
+        (other_device, CloseReason::TokenInvalid),
+        ("no token".to_owned(), CloseReason::TokenInvalid),
+    ] {
+        let client = world.connect(0);
+        world.frame(client, |encoder| encoder.login(1, &token, DeviceId(1), None));
+        world.settle();
+        assert_eq!(closing(&world.got(client)), Some(reason));
+        assert!(!world.is_open(client));
+    }
+    assert_eq!(world.shards[0].counters().connections, 0);
+}
+
+#[test]
+fn a_connection_is_handed_to_its_users_shard_with_its_unread_bytes() {
+    let mut world = World::new(2);
+    let user = world.user_on(1, 0);
+    let client = world.connect(0);
+    // Login, Ping and half of another Ping in one piece.
+    let mut encoder = crate::wire::frame::Encoder::new();
+    let token = world.token(user, None);
+    let mut bytes = encoder.login(1, &token, DeviceId(1), Some(Seq(0))).to_vec();
+    bytes.extend_from_slice(encoder.ping(2));
+    let ping = encoder.ping(3).to_vec();
+    bytes.extend_from_slice(&ping[..5]);
+    world.send_bytes(client, &bytes);
+    world.settle();
+    assert_eq!(world.conn(client).0, ShardId(1));
+    assert_eq!(world.got(client), [Got::LoginOk { last: 0, from: 0 }, Got::Pong(2)]);
+    world.send_bytes(client, &ping[5..]);
+    world.settle();
+    assert_eq!(world.got(client), [Got::Pong(3)]);
+    assert_eq!(world.shards[0].counters().connections, 0);
+    assert_eq!(world.shards[0].counters().handed_over_total, 1);
+    assert_eq!(world.shards[1].counters().sessions, 1);
+}
+
+#[test]
+fn requests_behind_a_login_wait_for_it_and_are_answered_in_order() {
+    let mut world = World::new(1);
+    world.hold_ledger = true;
+    let client = world.connect(0);
+    world.login_frame(client, 5, 1, Some(0));
+    let (_, conn) = world.conn(client);
+    assert!(!world.shards[0].wants_read(conn), "nothing is read while the login is looked up");
+    world.frame(client, |encoder| encoder.ping(2));
+    world.settle();
+    assert_eq!(world.got(client), []);
+    world.hold_ledger = false;
+    world.settle();
+    assert_eq!(world.got(client), [Got::LoginOk { last: 0, from: 0 }, Got::Pong(2)]);
+}
+
+#[test]
+fn the_same_device_replaces_itself() {
+    let mut world = World::new(1);
+    let first = world.login(5, 1, Some(0));
+    let other = world.login(5, 2, Some(0));
+    let second = world.login(5, 1, Some(0));
+    assert_eq!(closing(&world.got(first)), Some(CloseReason::Replaced));
+    assert!(!world.is_open(first));
+    assert!(world.is_open(other) && world.is_open(second));
+    assert_eq!(world.shards[0].counters().sessions, 2);
+}
+
+#[test]
+fn above_the_device_limit_the_oldest_session_goes() {
+    let mut world = World::with(1, |config| config.devices_max = 2);
+    let oldest = world.login(5, 1, Some(0));
+    let middle = world.login(5, 2, Some(0));
+    let newest = world.login(5, 3, Some(0));
+    assert_eq!(closing(&world.got(oldest)), Some(CloseReason::DeviceLimit));
+    assert!(world.is_open(middle) && world.is_open(newest));
+}
+
+#[test]
+fn above_the_device_limit_the_new_session_is_refused_where_the_policy_says_so() {
+    let mut world = World::with(1, |config| {
+        config.devices_max = 1;
+        config.device_policy = DevicePolicy::RefuseNew;
+    });
+    let first = world.login(5, 1, Some(0));
+    let second = world.login(5, 2, Some(0));
+    assert_eq!(closing(&world.got(second)), Some(CloseReason::DeviceLimit));
+    assert!(world.is_open(first) && !world.is_open(second));
+    assert_eq!(world.shards[0].counters().sessions, 1);
+}
+
+#[test]
+fn a_last_seq_above_the_users_newest_closes_with_seq_ahead() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(3));
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::SeqAhead));
+    assert_eq!(world.shards[0].counters().sessions, 0);
+}
+
+#[test]
+fn without_a_last_seq_the_session_goes_on_from_the_devices_cursor() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    for request in 0..4 {
+        world.send_to(sender, request, Conversation::User(UserId(5)), b"hello");
+    }
+    world.settle();
+    world.ledger.cursors.insert((UserId(5), DeviceId(1)), Seq(3));
+    let client = world.login(5, 1, None);
+    assert_eq!(world.got(client).first(), Some(&Got::LoginOk { last: 4, from: 3 }));
+    let other_device = world.login(5, 2, None);
+    assert_eq!(world.seqs(other_device), [1, 2, 3, 4]);
+}
+
+#[test]
+fn an_acknowledgement_that_has_not_reached_the_store_counts_at_the_next_login() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 1, Some(0));
+    for request in 0..4 {
+        world.send_to(sender, request, Conversation::User(UserId(5)), b"hello");
+    }
+    world.settle();
+    world.frame(client, |encoder| encoder.ack(Seq(4)));
+    world.hang_up(client);
+    assert!(world.ledger.cursors.is_empty(), "it is sent to the store once a second");
+    let again = world.login(5, 1, None);
+    assert_eq!(world.got(again), [Got::LoginOk { last: 4, from: 4 }]);
+    world.pass(1_100);
+    assert_eq!(world.ledger.cursors[&(UserId(5), DeviceId(1))], Seq(4));
+}
+
+#[test]
+fn a_login_whose_cursor_cannot_be_read_closes_with_store_unavailable() {
+    let mut world = World::new(1);
+    world.hold_store = true;
+    let client = world.login(5, 1, None);
+    let Some((_, StoreAsk::Cursor { origin, .. })) = world.held_asks.pop_front() else { panic!("a cursor is asked") };
+    let answer = StoreAnswer::Unavailable { session: origin.session, purpose: None };
+    world.shards[0].stored(world.now, answer);
+    world.settle();
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::StoreUnavailable));
+}
+
+#[test]
+fn a_login_the_ledger_has_no_room_for_closes_with_overloaded() {
+    let mut world = World::new(1);
+    world.hold_ledger = true;
+    let client = world.login(5, 1, Some(0));
+    world.refuse_next_submission(0);
+    world.settle();
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::Overloaded));
+    assert_eq!(world.shards[0].counters().shed.submissions, 1);
+}
+
+#[test]
+fn who_says_nothing_or_one_byte_a_second_is_closed_at_the_login_timeout() {
+    let mut world = World::with(1, |config| config.login_timeout_ms = 5_000);
+    let silent = world.connect(0);
+    let slow = world.connect(0);
+    let frame = crate::wire::frame::Encoder::new().login(1, "token", DeviceId(1), None).to_vec();
+    for byte in frame.iter().take(4) {
+        world.pass(1_000);
+        world.send_bytes(slow, &[*byte]);
+        assert!(world.is_open(silent) && world.is_open(slow));
+    }
+    world.pass(1_200);
+    assert_eq!(closing(&world.got(silent)), Some(CloseReason::LoginTimeout));
+    assert_eq!(closing(&world.got(slow)), Some(CloseReason::LoginTimeout));
+    assert_eq!(world.shards[0].counters().connections, 0);
+}
+
+#[test]
+fn a_silent_session_is_closed_after_two_and_a_half_heartbeats_and_a_speaking_one_is_not() {
+    let mut world = World::with(1, |config| config.heartbeat_ms = 1_000);
+    let silent = world.login(5, 1, Some(0));
+    let speaking = world.login(6, 1, Some(0));
+    for _ in 0..6 {
+        world.pass(400);
+        world.frame(speaking, |encoder| encoder.ping(0));
+    }
+    assert!(world.is_open(silent), "2.4 s are not two and a half intervals");
+    world.pass(300);
+    assert_eq!(closing(&world.got(silent)), Some(CloseReason::HeartbeatTimeout));
+    world.pass(1_000);
+    assert!(world.is_open(speaking));
+}
+
+#[test]
+fn a_session_ends_when_its_token_expires() {
+    let mut world = World::with(1, |config| config.heartbeat_ms = 1_000_000);
+    let client = world.connect(0);
+    let token = mint_hs256(SECRET, UserId(5), None, world.now.unix_ms / 1000 + 2);
+    world.frame(client, |encoder| encoder.login(1, &token, DeviceId(1), Some(Seq(0))));
+    world.pass(1_800);
+    assert!(world.is_open(client));
+    world.pass(400);
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::TokenExpired));
+}
+
+#[test]
+fn logging_out_is_answered_with_closing() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    world.frame(client, |encoder| encoder.logout(2));
+    world.settle();
+    let got = world.got(client);
+    assert_eq!(got.last(), Some(&Got::Closing { reason: CloseReason::LoggedOut, reconnect: None }));
+    assert_eq!(world.shards[0].counters().users, 0);
+}
+
+#[test]
+fn an_answer_for_a_connection_that_is_gone_reaches_nobody_else() {
+    let mut world = World::new(1);
+    world.hold_ledger = true;
+    let first = world.login(5, 1, Some(0));
+    world.hang_up(first);
+    let second = world.connect(0);
+    assert_eq!(world.conn(second).1.slot, 0, "the slot is used again");
+    world.hold_ledger = false;
+    world.settle();
+    assert_eq!(world.got(second), []);
+}

@@ -1,0 +1,139 @@
+//! Small requests: what each is answered.
+
+use super::world::{Got, World};
+use crate::ids::{ClientMsgId, Conversation, DeviceId, Seq, ShardId, UserId};
+use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
+use crate::shard::event::LaneEnvelope;
+use crate::wire::generated::ringway::wire::ErrorCode;
+
+#[test]
+fn presence_is_gathered_from_all_shards_and_answered_in_the_order_asked() {
+    let mut world = World::new(3);
+    let users: Vec<u64> = (0..3).flat_map(|shard| [world.user_on(shard, 0), world.user_on(shard, 1)]).collect();
+    let asker = world.login(users[0], 1, Some(0));
+    for user in [users[1], users[2], users[5]] {
+        world.login(user, 1, Some(0));
+    }
+    world.got(asker);
+    let asked: Vec<UserId> =
+        [users[5], users[4], users[2], users[3], users[1], users[0]].into_iter().map(UserId).collect();
+    world.frame(asker, |encoder| encoder.presence_request(4, &asked));
+    world.settle();
+    assert_eq!(world.got(asker), [Got::Online(vec![users[5], users[2], users[1], users[0]])]);
+}
+
+#[test]
+fn a_presence_question_that_a_shard_does_not_answer_is_given_up() {
+    let mut world = World::new(2);
+    let user = world.user_on(0, 0);
+    let asker = world.login(user, 1, Some(0));
+    world.got(asker);
+    let asked = [UserId(world.user_on(1, 0))];
+    world.frame(asker, |encoder| encoder.presence_request(4, &asked));
+    let (to, envelope) = world.shards[0].effects().lanes.pop_front().unwrap();
+    assert!(matches!((to, &envelope), (ShardId(1), LaneEnvelope::Presence { .. })));
+    world.pass(2_500);
+    assert_eq!(world.got(asker), [Got::Error(4, ErrorCode::RetryLater)]);
+    world.frame(asker, |encoder| encoder.presence_request(5, &asked));
+    let (to, envelope) = world.shards[0].effects().lanes.pop_front().unwrap();
+    world.shards[0].refused_lane(world.now, to, envelope);
+    world.settle();
+    assert_eq!(world.got(asker), [Got::Error(5, ErrorCode::RetryLater)]);
+}
+
+#[test]
+fn sync_reads_history_without_moving_the_session() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 1, Some(0));
+    for request in 0..10 {
+        world.send_to(sender, request, Conversation::User(UserId(5)), b"hello");
+    }
+    world.settle();
+    world.got(client);
+    world.ledger.kept_after.insert(UserId(5), Seq(2));
+    world.frame(client, |encoder| encoder.sync(7, Seq(0), 4));
+    world.frame(client, |encoder| encoder.sync(8, Seq(6), 0));
+    world.frame(client, |encoder| encoder.sync(9, Seq(10), 5));
+    world.frame(client, |encoder| encoder.sync(10, Seq(11), 5));
+    world.settle();
+    let mut got = world.got(client);
+    got.sort_by_key(|got| match got {
+        Got::Page { request, .. } | Got::Error(request, _) => *request,
+        _ => 0,
+    });
+    assert_eq!(
+        got,
+        [
+            Got::Page { request: 7, seqs: vec![3, 4, 5, 6], through: 6, end: false, gap_to: 2 },
+            Got::Page { request: 8, seqs: vec![7, 8, 9, 10], through: 10, end: true, gap_to: 0 },
+            Got::Page { request: 9, seqs: vec![], through: 10, end: true, gap_to: 0 },
+            Got::Error(10, ErrorCode::SeqAhead),
+        ]
+    );
+    world.send_to(sender, 11, Conversation::User(UserId(5)), b"next");
+    world.settle();
+    assert_eq!(world.seqs(client), [11]);
+}
+
+#[test]
+fn acknowledgements_coalesce_and_reach_the_store_within_a_second() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 3, Some(0));
+    for request in 0..10 {
+        world.send_to(sender, request, Conversation::User(UserId(5)), b"hello");
+    }
+    world.settle();
+    world.got(client);
+    for seq in [3, 9, 7] {
+        world.frame(client, |encoder| encoder.ack(Seq(seq)));
+    }
+    world.frame(client, |encoder| encoder.ack(Seq(11)));
+    world.pass(1_100);
+    assert_eq!(world.got(client), [Got::Error(0, ErrorCode::SeqAhead)]);
+    assert_eq!(world.ledger.cursors[&(UserId(5), DeviceId(3))], Seq(9));
+}
+
+#[test]
+fn refused_cursors_are_kept_and_sent_again() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    world.send_to(sender, 1, Conversation::User(UserId(5)), b"hello");
+    world.settle();
+    world.hold_store = true;
+    world.frame(sender, |encoder| encoder.ack(Seq(1)));
+    world.pass(1_100);
+    let (_, ask) = world.held_asks.pop_front().expect("the cursors");
+    world.shards[0].refused_ask(world.now, ask);
+    world.hold_store = false;
+    world.pass(1_100);
+    assert_eq!(world.ledger.cursors[&(UserId(1), DeviceId(1))], Seq(1));
+}
+
+#[test]
+fn what_is_out_of_range_is_answered_and_the_connection_stays() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    world.got(client);
+    let name = world.name();
+    let to = Conversation::User(UserId(1));
+    let mut check = |code, encode: &mut dyn FnMut(&mut crate::wire::frame::Encoder) -> Vec<u8>| {
+        let bytes = encode(&mut crate::wire::frame::Encoder::new());
+        world.send_bytes(client, &bytes);
+        world.settle();
+        assert_eq!(world.got(client), [Got::Error(3, code)]);
+        assert!(world.is_open(client));
+    };
+    check(ErrorCode::BodyTooLarge, &mut |e| e.send(3, to, name, &[0; BODY_BYTES_MAX + 1], false).to_vec());
+    check(ErrorCode::BadRequest, &mut |e| e.send(3, to, name, b"", false).to_vec());
+    check(ErrorCode::ClientMsgIdInvalid, &mut |e| e.send(3, to, ClientMsgId([1; 16]), b"x", false).to_vec());
+    check(ErrorCode::AlreadyLoggedIn, &mut |e| e.login(3, "token", DeviceId(1), None).to_vec());
+    let many: Vec<UserId> = (0..=GROUP_MEMBERS_MAX as u64).map(UserId).collect();
+    check(ErrorCode::TooManyMembers, &mut |e| e.group_create(3, &many).to_vec());
+    check(ErrorCode::BadRequest, &mut |e| e.group_add(3, crate::ids::GroupId(1), &[]).to_vec());
+    let many = &many[..=PRESENCE_USERS_MAX];
+    check(ErrorCode::BadRequest, &mut |e| e.presence_request(3, many).to_vec());
+    let group = crate::ids::GroupId(4);
+    check(ErrorCode::UnknownGroup, &mut |e| e.group_leave(3, group).to_vec());
+}

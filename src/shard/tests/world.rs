@@ -1,0 +1,387 @@
+//! Shards, a ledger, a store and clients, wired together without a thread: `settle` runs until nothing is left to do.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::model::Ledger;
+use crate::auth::{Authenticator, mint_hs256};
+use crate::clock::Now;
+use crate::ids::{ClientMsgId, ConnId, Conversation, DeviceId, GroupId, Seq, ShardId, UserId};
+use crate::shard::config::ShardConfig;
+use crate::shard::event::{Delivery, StoreAnswer, StoreAsk, Submission};
+use crate::shard::{AfterWrite, Shard};
+use crate::wire::deframer::Deframer;
+use crate::wire::frame::{Encoder, read_server};
+use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind};
+use crate::wire::request::{PushView, Reply};
+
+pub const SECRET: &[u8] = b"a secret that is long enough for tests";
+pub const START: Now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };
+
+/// What a client received, owned.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Got {
+    LoginOk { last: u64, from: u64 },
+    Pong(u32),
+    SendOk { request: u32, seq: u64, repeat: bool },
+    Push { seq: u64, sender: u64, body: Vec<u8> },
+    Page { request: u32, seqs: Vec<u64>, through: u64, end: bool, gap_to: u64 },
+    Gap(u64, u64),
+    GroupOk { request: u32, group: u64, version: u32 },
+    Members(Vec<u64>),
+    Groups(Vec<u64>),
+    Changed { group: u64, kind: GroupChangeKind, users: Vec<u64> },
+    Online(Vec<u64>),
+    Error(u32, ErrorCode),
+    Closing { reason: CloseReason, reconnect: Option<u32> },
+}
+
+fn owned(frame: &[u8]) -> Got {
+    let (request, reply) = read_server(frame).expect("the gateway sends valid frames");
+    let push = |row: &PushView<'_>| Got::Push { seq: row.seq.0, sender: row.sender.0, body: row.body.to_vec() };
+    let ids = |users: Vec<UserId>| users.into_iter().map(|user| user.0).collect();
+    match reply {
+        Reply::LoginOk { last_seq, from_seq, .. } => Got::LoginOk { last: last_seq.0, from: from_seq.0 },
+        Reply::Pong { .. } => Got::Pong(request),
+        Reply::SendOk { seq, repeat, .. } => Got::SendOk { request, seq: seq.0, repeat },
+        Reply::Push(row) => push(&row),
+        Reply::SyncPage { rows, through, end, gap_to } => Got::Page {
+            request,
+            seqs: rows.iter().map(|row| row.seq.0).collect(),
+            through: through.0,
+            end,
+            gap_to: gap_to.unwrap_or_default().0,
+        },
+        Reply::Gap { from, to } => Got::Gap(from.0, to.0),
+        Reply::GroupOk { group, version } => Got::GroupOk { request, group: group.0, version },
+        Reply::GroupInfo { members, .. } => {
+            let mut users: Vec<u64> = members.iter().map(|member| member.0.0).collect();
+            users.sort_unstable();
+            Got::Members(users)
+        }
+        Reply::GroupList { groups } => Got::Groups(groups.iter().map(|group| group.0.0).collect()),
+        Reply::GroupChanged { group, kind, members, .. } => Got::Changed { group: group.0, kind, users: ids(members) },
+        Reply::Presence { online } => Got::Online(ids(online)),
+        Reply::Error { code, .. } => Got::Error(request, code),
+        Reply::Closing { reason, reconnect, reconnect_after_ms, .. } => {
+            Got::Closing { reason, reconnect: reconnect.then_some(reconnect_after_ms) }
+        }
+    }
+}
+
+/// A client, by number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Client(pub usize);
+
+pub struct ClientState {
+    pub at: Option<(ShardId, ConnId)>,
+    deframer: Deframer,
+    /// All bytes that came.
+    pub raw: Vec<u8>,
+    read_at: usize,
+    /// Does not read.
+    pub stalled: bool,
+    /// Bytes the socket takes before it is full, while stalled.
+    pub takes: usize,
+    /// Sent and not yet read by the gateway.
+    sending: VecDeque<u8>,
+}
+
+pub struct World {
+    pub shards: Vec<Shard>,
+    pub now: Now,
+    pub ledger: Ledger,
+    pub clients: Vec<ClientState>,
+    by_conn: BTreeMap<(u16, u32, u32), usize>,
+    encoder: Encoder,
+    pub hold_ledger: bool,
+    pub hold_store: bool,
+    pub held_submissions: VecDeque<Submission>,
+    pub held_asks: VecDeque<(ShardId, StoreAsk)>,
+    /// Answers of the store that come later than everything else.
+    pub hold_answers: bool,
+    pub held_answers: VecDeque<(ShardId, StoreAnswer)>,
+    next_name: u64,
+}
+
+impl World {
+    pub fn new(shards: u16) -> Self {
+        Self::with(shards, |_| {})
+    }
+
+    pub fn with(shards: u16, adjust: impl Fn(&mut ShardConfig)) -> Self {
+        let auth = Authenticator::hs256(SECRET);
+        let make = |id| {
+            let mut config = ShardConfig::new(ShardId(id), shards);
+            adjust(&mut config);
+            Shard::new(config, auth.clone())
+        };
+        World {
+            shards: (0..shards).map(make).collect(),
+            now: START,
+            ledger: Ledger::new(shards),
+            clients: Vec::new(),
+            by_conn: BTreeMap::new(),
+            encoder: Encoder::new(),
+            hold_ledger: false,
+            hold_store: false,
+            held_submissions: VecDeque::new(),
+            held_asks: VecDeque::new(),
+            hold_answers: false,
+            held_answers: VecDeque::new(),
+            next_name: 0,
+        }
+    }
+
+    /// A user who lives on `shard`; `n` tells several apart.
+    pub fn user_on(&self, shard: u16, n: usize) -> u64 {
+        (1..).filter(|id| UserId(*id).home(self.shards.len() as u16) == ShardId(shard)).nth(n).unwrap()
+    }
+
+    /// A group that lives on `shard`.
+    pub fn group_on(&self, shard: u16) -> GroupId {
+        (1_000..).map(GroupId).find(|id| id.home(self.shards.len() as u16) == ShardId(shard)).unwrap()
+    }
+
+    pub fn connect(&mut self, shard: u16) -> Client {
+        let conn = self.shards[usize::from(shard)].accept(self.now).expect("accepted");
+        let client = Client(self.clients.len());
+        self.clients.push(ClientState {
+            at: Some((ShardId(shard), conn)),
+            deframer: Deframer::default(),
+            raw: Vec::new(),
+            read_at: 0,
+            stalled: false,
+            takes: 0,
+            sending: VecDeque::new(),
+        });
+        self.by_conn.insert((shard, conn.slot, conn.generation), client.0);
+        client
+    }
+
+    /// What a client writes reaches the shard that has its connection, when that reads.
+    pub fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+        self.clients[client.0].sending.extend(bytes);
+        self.read_from(client);
+    }
+
+    fn read_from(&mut self, client: Client) {
+        let state = &mut self.clients[client.0];
+        let Some((shard, conn)) = state.at else { return };
+        let shard = &mut self.shards[usize::from(shard.0)];
+        if shard.wants_read(conn) {
+            let mut bytes: Vec<u8> = state.sending.drain(..).collect();
+            if !bytes.is_empty() {
+                shard.receive(self.now, conn, &mut bytes);
+            }
+        }
+    }
+
+    pub fn frame(&mut self, client: Client, encode: impl for<'e> FnOnce(&'e mut Encoder) -> &'e [u8]) {
+        let bytes = encode(&mut self.encoder).to_vec();
+        self.send_bytes(client, &bytes);
+    }
+
+    pub fn token(&self, user: u64, device: Option<u64>) -> String {
+        mint_hs256(SECRET, UserId(user), device.map(DeviceId), self.now.unix_ms / 1000 + 3_600)
+    }
+
+    /// Connects to the user's own shard and logs in.
+    pub fn login(&mut self, user: u64, device: u64, last_seq: Option<u64>) -> Client {
+        let client = self.connect(UserId(user).home(self.shards.len() as u16).0);
+        self.login_frame(client, user, device, last_seq);
+        self.settle();
+        client
+    }
+
+    pub fn login_frame(&mut self, client: Client, user: u64, device: u64, last_seq: Option<u64>) {
+        let token = self.token(user, None);
+        self.frame(client, |encoder| encoder.login(1, &token, DeviceId(device), last_seq.map(Seq)));
+    }
+
+    /// A name that no message had.
+    pub fn name(&mut self) -> ClientMsgId {
+        self.next_name += 1;
+        ClientMsgId::from_parts(self.now.unix_ms, u128::from(self.next_name))
+    }
+
+    pub fn send_to(&mut self, client: Client, request: u32, to: Conversation, body: &[u8]) {
+        let name = self.name();
+        self.frame(client, |encoder| encoder.send(request, to, name, body, false));
+    }
+
+    /// Runs until nothing is left to do.
+    pub fn settle(&mut self) {
+        while self.step() {}
+    }
+
+    fn step(&mut self) -> bool {
+        let mut busy = false;
+        for at in 0..self.shards.len() {
+            let shard = ShardId(at as u16);
+            let effects = std::mem::take(self.shards[at].effects());
+            busy |= !effects.is_empty();
+            self.held_submissions.extend(effects.submissions);
+            self.held_asks.extend(effects.asks.into_iter().map(|ask| (shard, ask)));
+            for (to, envelope) in effects.lanes {
+                assert_ne!(to, shard, "no lane leads to the own shard");
+                self.shards[usize::from(to.0)].lane(self.now, envelope);
+            }
+            for (conn, to, handed) in effects.handovers {
+                let client =
+                    self.by_conn.remove(&(shard.0, conn.slot, conn.generation)).expect("a client's connection");
+                let conn = self.shards[usize::from(to.0)].adopt(self.now, handed).expect("adopted");
+                self.by_conn.insert((to.0, conn.slot, conn.generation), client);
+                self.clients[client].at = Some((to, conn));
+            }
+            for conn in effects.dirty {
+                self.write(shard, conn);
+            }
+            for conn in effects.cuts {
+                self.gone(shard, conn);
+            }
+            for conn in effects.resumed {
+                let client = self.by_conn.get(&(shard.0, conn.slot, conn.generation)).copied();
+                self.read_from(Client(client.expect("a client's connection")));
+            }
+        }
+        busy | self.ledger_step() | self.store_step()
+    }
+
+    fn ledger_step(&mut self) -> bool {
+        if self.hold_ledger {
+            return false;
+        }
+        let Some(submission) = self.held_submissions.pop_front() else { return false };
+        let deliveries = self.ledger.submit(submission);
+        self.deliver(deliveries);
+        true
+    }
+
+    pub fn deliver(&mut self, deliveries: Vec<(ShardId, Delivery)>) {
+        for (shard, delivery) in deliveries {
+            self.shards[usize::from(shard.0)].deliver(self.now, delivery);
+        }
+    }
+
+    fn store_step(&mut self) -> bool {
+        if !self.hold_answers
+            && let Some((shard, answer)) = self.held_answers.pop_front()
+        {
+            self.shards[usize::from(shard.0)].stored(self.now, answer);
+            return true;
+        }
+        if self.hold_store {
+            return false;
+        }
+        let Some((shard, ask)) = self.held_asks.pop_front() else { return false };
+        if let Some(answer) = self.ledger.ask(ask) {
+            self.held_answers.push_back((shard, answer));
+        }
+        true
+    }
+
+    /// Writes as much of a connection's outbox as its client takes.
+    pub fn write(&mut self, shard: ShardId, conn: ConnId) {
+        let Some(client) = self.by_conn.get(&(shard.0, conn.slot, conn.generation)).copied() else { return };
+        loop {
+            let core = &mut self.shards[usize::from(shard.0)];
+            let mut bytes = core.outbox(conn).map(|outbox| outbox.to_vec()).unwrap_or_default();
+            let state = &mut self.clients[client];
+            if state.stalled {
+                bytes.truncate(state.takes);
+                state.takes -= bytes.len();
+            }
+            state.raw.extend_from_slice(&bytes);
+            match core.written(self.now, conn, bytes.len()) {
+                AfterWrite::Drained => return,
+                AfterWrite::CloseNow => return self.gone(shard, conn),
+                AfterWrite::More if self.clients[client].stalled => return,
+                AfterWrite::More => {}
+            }
+        }
+    }
+
+    fn gone(&mut self, shard: ShardId, conn: ConnId) {
+        self.shards[usize::from(shard.0)].disconnected(self.now, conn);
+        if let Some(client) = self.by_conn.remove(&(shard.0, conn.slot, conn.generation)) {
+            self.clients[client].at = None;
+        }
+    }
+
+    /// The client closes its socket.
+    pub fn hang_up(&mut self, client: Client) {
+        if let Some((shard, conn)) = self.clients[client.0].at {
+            self.gone(shard, conn);
+        }
+        self.settle();
+    }
+
+    /// The client reads again.
+    pub fn unstall(&mut self, client: Client) {
+        self.clients[client.0].stalled = false;
+        if let Some((shard, conn)) = self.clients[client.0].at {
+            self.write(shard, conn);
+        }
+        self.settle();
+    }
+
+    /// Time passes, with a tick every 20 ms.
+    pub fn pass(&mut self, ms: u64) {
+        let until = self.now.mono_ms + ms;
+        while self.now.mono_ms < until {
+            let step = 20.min(until - self.now.mono_ms);
+            self.now = Now { mono_ms: self.now.mono_ms + step, unix_ms: self.now.unix_ms + step };
+            for shard in &mut self.shards {
+                shard.tick(self.now);
+            }
+            self.settle();
+        }
+    }
+
+    /// What the client received since the last call.
+    pub fn got(&mut self, client: Client) -> Vec<Got> {
+        let state = &mut self.clients[client.0];
+        let mut input = &state.raw[state.read_at..];
+        let mut all = Vec::new();
+        while let Some(frame) = state.deframer.next(&mut input, 1 << 20).expect("whole frames") {
+            all.push(owned(frame));
+        }
+        state.read_at = state.raw.len();
+        all
+    }
+
+    /// The seqs of the pushes received since the last call.
+    pub fn seqs(&mut self, client: Client) -> Vec<u64> {
+        let seq = |got: Got| match got {
+            Got::Push { seq, .. } => Some(seq),
+            _ => None,
+        };
+        self.got(client).into_iter().filter_map(seq).collect()
+    }
+
+    pub fn is_open(&self, client: Client) -> bool {
+        self.clients[client.0].at.is_some()
+    }
+
+    pub fn conn(&self, client: Client) -> (ShardId, ConnId) {
+        self.clients[client.0].at.expect("connected")
+    }
+
+    /// Bytes waiting for a client.
+    pub fn waiting(&mut self, client: Client) -> usize {
+        let (shard, conn) = self.conn(client);
+        self.shards[usize::from(shard.0)].outbox(conn).map_or(0, |outbox| outbox.len())
+    }
+
+    pub fn refuse_next_submission(&mut self, shard: u16) {
+        let submission = self.held_submissions.pop_front().expect("a submission");
+        self.shards[usize::from(shard)].refused_submission(self.now, submission);
+    }
+}
+
+pub fn closing(got: &[Got]) -> Option<CloseReason> {
+    match got.last() {
+        Some(Got::Closing { reason, .. }) => Some(*reason),
+        _ => None,
+    }
+}
