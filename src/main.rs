@@ -1,7 +1,7 @@
 //! The command line: parses, dispatches, and is the only printer of error chains.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use ringway::config::Config;
 use ringway::config::typed::{Origin, Typed};
 use ringway::ids::{DeviceId, UserId};
+use ringway::journal::disk::Directory;
+use ringway::journal::recovery;
 use ringway::load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
 use ringway::{log, serve, token};
 
@@ -128,10 +130,37 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Bench(args) => Ok(exit_code(run_bench(&args)?)),
         Command::Chat(args) => Ok(exit_code(run_chat(&args)?)),
         Command::Journal(JournalCommand::Verify { dir }) => {
-            let _ = dir;
-            Err("journal verify is not there yet".into())
+            verify_journal(&dir)?;
+            Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Prints what a journal holds; corruption is an error.
+fn verify_journal(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let inner = dir.join("journal");
+    let dir = if inner.is_dir() { &inner } else { dir };
+    let disk = Directory::existing(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let report = recovery::verify(&disk)?;
+    let journal = &report.journal;
+    if journal.segments == 0 {
+        return Err(format!("{} holds no journal", dir.display()).into());
+    }
+    println!("{}: every batch is whole", dir.display());
+    println!("  positions  {} to {}", journal.first.0, journal.end.0);
+    println!("  segments   {}", journal.segments);
+    println!("  batches    {}", journal.batches);
+    println!("  records    {}", report.records);
+    println!("  messages   {}, {} inbox rows", report.messages, report.rows);
+    println!("  changes    {} of groups", report.changes);
+    if let Some(torn) = &journal.torn {
+        println!(
+            "  torn end   {} from byte {}: being written when the power went, nobody was told of it; the next start \
+             throws it away",
+            torn.file, torn.offset
+        );
+    }
+    Ok(())
 }
 
 fn exit_code(outcome: Outcome) -> ExitCode {

@@ -1,14 +1,335 @@
 //! The gateway as a whole: starts every thread in order, waits, stops them in order.
+//!
+//! Runs on the main thread. What always holds: what can go wrong before a client is served does so before the
+//! first address is published; a thread that ends without having been told to ends the process with an error;
+//! and a stop ends with exit code 0 only if everything acknowledged is durable and every thread has said so.
+
+mod parts;
+mod stop;
 
 use std::error::Error;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
-use crate::config::Config;
-use crate::datadir::DataDir;
-use crate::topology::cpus::CpuPlan;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::{mpsc, watch};
+
+use crate::auth::{AuthKeyError, Authenticator};
+use crate::clock::Clock;
+use crate::config::{Auth, Config};
+use crate::control::{self, ControlEnds, REPORTS_MAX, Stage, StopSignal};
+use crate::datadir::{DataDir, DataDirError, SecretOrigin};
+use crate::ids::ShardId;
+use crate::journal::disk::Disk;
+use crate::limits;
+use crate::net::listener::{self, ListenError};
+use crate::net::shard::{self, ShardEnds};
+use crate::net::shell::Outlets;
+use crate::serve::parts::Persistence;
+use crate::shard::config::{DevicePolicy, ShardConfig};
+use crate::store::Store;
+use crate::store::run::{Stopped, StoreLoop};
+use crate::token::{self, KeyError};
+use crate::topology::cpus::{CpuError, CpuPlan};
+use crate::topology::ledger::LedgerLoop;
+use crate::topology::mailbox::{self, Order, Slot};
+use crate::topology::{self, Ended};
+
+/// Descriptors kept for everything but clients' sockets: the store, the journal, rings, the admin server, and
+/// hand-overs, which hold a socket twice for a moment.
+const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// Why the gateway did not start, or did not stop well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The CPUs.
+    #[error(transparent)]
+    Cpus(#[from] CpuError),
+    /// The key that verifies tokens.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The public key is none.
+    #[error("auth.eddsa_public_key_file does not hold an Ed25519 public key in PEM")]
+    PublicKey(#[source] AuthKeyError),
+    /// The addresses.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Store and journal.
+    #[error("the data in {0} cannot be used")]
+    Data(std::path::PathBuf, #[source] Box<dyn Error + Send + Sync>),
+    /// The kernel gives no thread.
+    #[error("a thread cannot be started")]
+    Thread(#[source] std::io::Error),
+    /// A thread has ended that should not have.
+    #[error("the thread `{0}` has ended; the gateway cannot go on without it")]
+    ThreadEnded(String, #[source] Box<dyn Error + Send + Sync>),
+    /// The stop took too long, or was interrupted.
+    #[error("stopped before everything was done ({why}); still running: {threads}. {consequence}")]
+    StopIncomplete {
+        /// What ended it.
+        why: &'static str,
+        /// The threads that had not ended.
+        threads: String,
+        /// What that means.
+        consequence: &'static str,
+    },
+}
+
+/// A thread ended with nothing to say.
+#[derive(Debug, thiserror::Error)]
+#[error("it was not told to, and gave no reason")]
+struct NoReason;
+
+/// Everything that runs, as the main thread holds it.
+struct Running {
+    /// Reports of threads that end.
+    ended: Receiver<Ended>,
+    /// The names of those that have not.
+    threads: Vec<String>,
+    /// Orders to each shard.
+    orders: Vec<Slot<Order>>,
+    /// Wakes the store, to let it see that nobody can ask it any more.
+    store_wake: Arc<tokio::sync::Notify>,
+    stops: Receiver<StopSignal>,
+    stage: watch::Sender<Stage>,
+}
 
 /// Runs the gateway until it is told to stop.
-pub fn run(config: &Config) -> Result<(), Box<dyn Error>> {
-    let _data_dir = DataDir::lock(&config.data_dir)?;
-    CpuPlan::new(config)?.confine()?;
-    Err("the shards are not there yet".into())
+pub fn run(config: &Config) -> Result<(), ServeError> {
+    let clock = Clock::start();
+    keep_files_private();
+    let data_dir = DataDir::lock(&config.data_dir)?;
+    for name in ["listen", "admin"] {
+        // Left by a crash, it would send clients to a gateway that is not there.
+        data_dir.withdraw_address(name);
+    }
+    let plan = CpuPlan::new(config)?;
+    plan.confine()?;
+    let auth = authenticator(config, &data_dir)?;
+    let shards = plan.shards.len();
+    let connections_max = connections_max(config, shards);
+    let (sockets, listen) = listener::bind(config.listen, shards)?;
+    let (admin_listener, admin) = admin_listener(config.admin)?;
+
+    let (ended, receive_ended) = bounded(shards + 8);
+    let (stops, receive_stops) = bounded(4);
+    let (reports, receive_reports) = mpsc::channel(REPORTS_MAX);
+    let (store_reports, receive_store_reports) = mpsc::channel(REPORTS_MAX);
+    let (stage, receive_stage) = watch::channel(Stage::Starting);
+    let control = ControlEnds {
+        admin: admin_listener,
+        clock,
+        reports: receive_reports,
+        store_reports: receive_store_reports,
+        stage: receive_stage,
+        shards: shards as u16,
+        journal_bytes_max: config.limits.journal_bytes_max,
+        stops,
+    };
+    // It ends when everything else has, or with the process: nobody waits for it.
+    spawn("control", None, &ended, move || control::run(control))?;
+
+    let persistence = Persistence::open(config, &clock, shards as u16)
+        .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
+
+    let mut mailboxes = Vec::new();
+    let mut slots = Vec::new();
+    for id in 0..shards as u16 {
+        let (mailbox, ends) = mailbox::mailbox(ShardId(id), shards as u16);
+        mailboxes.push(mailbox);
+        slots.push(ends);
+    }
+    let answers = slots.iter().map(|slots| slots.answers.clone()).collect();
+    let (inbox, door, found) = topology::store::inbox(answers);
+    let (submissions, receive_submissions) = bounded(limits::SUBMISSIONS_MAX);
+    let mut running = Running {
+        ended: receive_ended,
+        threads: Vec::new(),
+        orders: slots.iter().map(|slots| slots.orders.clone()).collect(),
+        store_wake: Arc::clone(&inbox.wake),
+        stops: receive_stops,
+        stage,
+    };
+
+    let Persistence { engine, keeper } = persistence;
+    let ledger = LedgerLoop {
+        engine,
+        clock,
+        submissions: receive_submissions,
+        found,
+        shards: slots.iter().map(|slots| slots.deliveries.clone()).collect(),
+        store: door.clone(),
+        reports: reports.clone(),
+    };
+    running.start("ledger", plan.ledger, &ended, move || ledger.run().map(drop).map_err(Into::into))?;
+    let store = StoreLoop {
+        keeper,
+        clock,
+        inbox,
+        report: store_reports,
+        linger_ms: u64::from(config.store.linger_ms),
+        stop_ms: u64::from(config.drain.timeout_s) * 1000,
+    };
+    running.start("store", plan.store, &ended, move || run_store(store))?;
+
+    let (listening, receive_listening) = bounded(shards);
+    let ends = mailboxes.into_iter().zip(sockets).zip(&plan.shards).enumerate();
+    for (id, ((mailbox, socket), cpu)) in ends {
+        let from = ShardId(id as u16);
+        let lanes = slots.iter().map(|slots| slots.lanes.get(id).cloned().flatten()).collect();
+        let ends = ShardEnds {
+            config: shard_config(config, from, shards as u16, connections_max),
+            auth: auth.clone(),
+            clock,
+            socket,
+            mailbox,
+            outlets: Outlets { submissions: submissions.clone(), lanes, store: door.clone() },
+            reports: reports.clone(),
+            spread_ms: config.drain.spread_s * 1000,
+            listening: listening.clone(),
+        };
+        running.start(&format!("shard-{id}"), Some(*cpu), &ended, move || shard::run(ends))?;
+    }
+    // What is left here would keep the threads waiting for us: each knows by its channels when to end.
+    drop((slots, submissions, door, reports, listening));
+
+    running.await_listening(&receive_listening, shards)?;
+    data_dir.publish_address("admin", admin)?;
+    data_dir.publish_address("listen", listen)?;
+    running.stage.send_replace(Stage::Serving);
+    tracing::info!(%listen, %admin, shards, connections_max, data_dir = %config.data_dir.display(), "serving");
+
+    running.await_stop()?;
+    tracing::info!("stopping: clients are told to come back, then everything is flushed");
+    for name in ["listen", "admin"] {
+        data_dir.withdraw_address(name);
+    }
+    running.stop(config.drain.timeout_s)
+}
+
+impl Running {
+    fn start(
+        &mut self,
+        name: &str,
+        cpu: Option<usize>,
+        ended: &Sender<Ended>,
+        run: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        spawn(name, cpu, ended, run)?;
+        self.threads.push(name.to_owned());
+        Ok(())
+    }
+}
+
+fn run_store<S: Store, D: Disk>(store: StoreLoop<S, D>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if runtime.block_on(store.run()) == Stopped::Unsettled {
+        tracing::warn!("the store is behind; the journal has the rest, and the next start stores it");
+    }
+    Ok(())
+}
+
+fn spawn(
+    name: &str,
+    cpu: Option<usize>,
+    ended: &Sender<Ended>,
+    run: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+) -> Result<(), ServeError> {
+    // Whoever waits for the thread waits for its report, which also says how it went.
+    topology::spawn(name.to_owned(), cpu, ended.clone(), run).map(drop).map_err(ServeError::Thread)
+}
+
+fn admin_listener(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let failed = |source| listener::named(address, "admin", source);
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let real = listener.local_addr().map_err(failed)?;
+    Ok((listener, real))
+}
+
+fn authenticator(config: &Config, data_dir: &DataDir) -> Result<Authenticator, ServeError> {
+    Ok(match &config.auth {
+        Auth::Secret(secret) => Authenticator::hs256(secret),
+        Auth::SecretFile(path) => Authenticator::hs256(&token::read_secret(path)?),
+        Auth::PublicKeyFile(path) => {
+            Authenticator::eddsa_pem(&token::read_key_file(path)?).map_err(ServeError::PublicKey)?
+        }
+        Auth::Development => {
+            let (secret, origin) = data_dir.development_secret()?;
+            let file = data_dir.path().join("secret");
+            match origin {
+                SecretOrigin::Made => tracing::warn!(
+                    file = %file.display(),
+                    "no key to verify tokens with was configured: made a secret for development; \
+                     `ringway token` mints with it; set auth.hs256_secret for anything else"
+                ),
+                SecretOrigin::Found => tracing::info!(file = %file.display(), "verifying tokens with this secret"),
+            }
+            Authenticator::hs256(&secret)
+        }
+    })
+}
+
+/// What this process writes, messages above all, is for its user alone.
+fn keep_files_private() {
+    // SAFETY: it takes a number and cannot fail.
+    unsafe { libc::umask(0o077) };
+}
+
+/// Connections of the gateway: what is configured, as far as descriptors go.
+fn connections_max(config: &Config, shards: usize) -> usize {
+    let descriptors = raise_descriptor_limit();
+    let reserved = DESCRIPTORS_RESERVED + 16 * shards as u64;
+    let possible = usize::try_from(descriptors.saturating_sub(reserved)).unwrap_or(usize::MAX).max(1);
+    let wanted = config.limits.connections_max;
+    if possible < wanted {
+        tracing::info!(
+            descriptors,
+            connections_max = possible,
+            wanted,
+            "the limit of open files allows fewer connections than limits.connections_max (see ulimit -n)"
+        );
+    }
+    wanted.min(possible)
+}
+
+/// Raises the soft limit of open files to the hard one; returns what holds then.
+fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is valid for writing and lives through the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return 1_024;
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    // SAFETY: the struct lives through the call.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } {
+        0 => raised.rlim_cur,
+        _ => limit.rlim_cur,
+    }
+}
+
+fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usize) -> ShardConfig {
+    // Users spread evenly but not exactly: beside its part, each shard has a sixteenth of it in reserve.
+    let part = connections_max.div_ceil(usize::from(shards));
+    let part = if shards == 1 { part } else { (part + part / 16).min(connections_max) };
+    let session = &config.session;
+    ShardConfig {
+        id,
+        shards,
+        heartbeat_ms: session.heartbeat_s * 1000,
+        login_timeout_ms: session.login_timeout_s * 1000,
+        devices_max: session.devices_max,
+        device_policy: match session.device_policy {
+            crate::config::DevicePolicy::ReplaceOldest => DevicePolicy::ReplaceOldest,
+            crate::config::DevicePolicy::RefuseNew => DevicePolicy::RefuseNew,
+        },
+        outbox_bytes_max: config.limits.outbox_bytes_max,
+        outbox_shard_bytes_max: config.limits.outbox_bytes_per_shard_max,
+        connections_max: part,
+        stall_timeout_ms: session.stall_timeout_s * 1000,
+        ..ShardConfig::new(id, shards)
+    }
 }

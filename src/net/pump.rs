@@ -48,7 +48,7 @@ impl Pump {
 
     /// Runs until a drain is through.
     pub async fn run(mut self) {
-        while !self.drain.is_over(&self.door) {
+        loop {
             loop {
                 let found = self.take_turn();
                 self.drain.stop_accepting().await;
@@ -59,6 +59,9 @@ impl Pump {
                     break;
                 }
                 glommio::yield_if_needed().await;
+            }
+            if self.drain.is_over(&self.door) {
+                return;
             }
             self.sleep().await;
         }

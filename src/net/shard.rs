@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::Authenticator;
 use crate::clock::Clock;
+use crate::control::Report;
 use crate::ids::ShardId;
 use crate::net::drain::Drain;
 use crate::net::listener::Listener;
@@ -51,7 +52,7 @@ pub struct ShardEnds {
     /// Where to send to.
     pub outlets: Outlets,
     /// To control.
-    pub reports: mpsc::Sender<ShardReport>,
+    pub reports: mpsc::Sender<Report>,
     /// Over how long a drain spreads the clients' reconnects.
     pub spread_ms: u32,
     /// Told when the shard listens.
@@ -84,6 +85,8 @@ pub struct ShardReport {
     pub shell: ShellCounters,
     /// What waits in its mailbox.
     pub depths: Depths,
+    /// Questions that wait for the store, all shards' together.
+    pub store_asks: u64,
 }
 
 /// Runs a shard on the calling thread until a drain is through.
@@ -105,8 +108,9 @@ async fn serve(ends: ShardEnds) -> io::Result<()> {
 
     let listener = Listener::listen(ends.socket)?;
     let accepting = spawn(listener.accept(Rc::clone(&door)), queue("accept", 100))?;
-    // Only a main thread that is gone does not hear it.
-    drop(ends.listening.send(id));
+    if ends.listening.send(id).is_err() {
+        return Err(io::Error::other("the main thread is gone"));
+    }
     let depths = ends.mailbox.depth_gauge();
     let ticking = spawn(tick(id, Rc::clone(&door), depths, ends.reports), queue("tick", 100))?;
     let pump = Pump::new(Rc::clone(&door), ends.mailbox, Drain::new(accepting, ends.spread_ms));
@@ -126,7 +130,7 @@ fn spawn(task: impl Future<Output = ()> + 'static, queue: TaskQueueHandle) -> io
     glommio::spawn_local_into(task, queue).map_err(|error| io::Error::other(error.to_string()))
 }
 
-async fn tick(id: ShardId, door: Door, depths: impl Fn() -> Depths, reports: mpsc::Sender<ShardReport>) {
+async fn tick(id: ShardId, door: Door, depths: impl Fn() -> Depths, reports: mpsc::Sender<Report>) {
     let mut ticks: u32 = 0;
     loop {
         glommio::timer::sleep(TICK).await;
@@ -135,10 +139,16 @@ async fn tick(id: ShardId, door: Door, depths: impl Fn() -> Depths, reports: mps
         if ticks.is_multiple_of(TICKS_PER_REPORT) {
             let report = {
                 let shell = door.borrow();
-                ShardReport { shard: id, core: shell.core.counters(), shell: shell.counters, depths: depths() }
+                ShardReport {
+                    shard: id,
+                    core: shell.core.counters(),
+                    shell: shell.counters,
+                    depths: depths(),
+                    store_asks: shell.store_asks(),
+                }
             };
             // Control that is behind gets the next one.
-            drop(reports.try_send(report));
+            drop(reports.try_send(Report::Shard(Box::new(report))));
         }
     }
 }

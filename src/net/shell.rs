@@ -384,6 +384,11 @@ impl Shell {
         }
     }
 
+    /// Questions that wait for the store, all shards' together.
+    pub fn store_asks(&self) -> u64 {
+        self.outlets.store.len() as u64
+    }
+
     /// Lets time pass: the core's time-outs, and connections that have lingered long enough.
     pub fn tick(&mut self) {
         let now = self.clock.now();

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select_biased}
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::control::Report;
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
 use crate::shard::event::{Delivery, Lookup, LookupAnswer, LookupFound, Submission};
 use crate::topology::mailbox::Slot;
@@ -43,7 +44,7 @@ pub struct LedgerLoop<E: Engine> {
     /// To the store.
     pub store: StoreDoor,
     /// To control.
-    pub report: tokio::sync::mpsc::Sender<LedgerReport>,
+    pub reports: tokio::sync::mpsc::Sender<Report>,
 }
 
 /// Whether the loop goes on.
@@ -81,7 +82,7 @@ impl<E: Engine> LedgerLoop<E> {
                 let submissions = self.submissions.len() as u64;
                 let report = LedgerReport { counters: self.engine.counters(), submissions, waits_for_room };
                 // Control that is behind gets the next one.
-                drop(self.report.try_send(report));
+                drop(self.reports.try_send(Report::Ledger(report)));
             }
             if intake == Intake::Closed {
                 return Ok(self.engine);

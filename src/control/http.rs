@@ -1,0 +1,141 @@
+//! The admin server: `/healthz`, `/readyz`, `/metrics`.
+//!
+//! On control's thread. What always holds: at most `ADMIN_REQUESTS_MAX` connections are served at once and none
+//! for longer than [`CONNECTION_LIFE`], so that nobody who holds one open keeps others out for good.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Sleep;
+
+use crate::clock::Clock;
+use crate::control::{Snapshot, Stage, metrics};
+use crate::limits::ADMIN_REQUESTS_MAX;
+
+/// The longest an admin connection lives.
+const CONNECTION_LIFE: Duration = Duration::from_secs(30);
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub struct Facts {
+    /// The latest reports.
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// Where the gateway is in its life.
+    pub stage: watch::Receiver<Stage>,
+    /// The process's time.
+    pub clock: Clock,
+    /// When the journal counts as full.
+    pub journal_bytes_max: u64,
+}
+
+impl Facts {
+    fn reasons_not_ready(&self) -> Vec<String> {
+        let stage = *self.stage.borrow();
+        let now_ms = self.clock.now().mono_ms;
+        self.snapshot.borrow().reasons_not_ready(stage, now_ms, self.journal_bytes_max)
+    }
+}
+
+/// Serves until it is aborted.
+pub async fn serve(listener: TcpListener, facts: Facts) {
+    let routes = axum::Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .with_state(facts);
+    let listener = Bounded { listener, permits: Arc::new(Semaphore::new(ADMIN_REQUESTS_MAX)) };
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the admin server has ended");
+    }
+}
+
+async fn readyz(State(facts): State<Facts>) -> impl IntoResponse {
+    let reasons = facts.reasons_not_ready();
+    match reasons.is_empty() {
+        true => (StatusCode::OK, "ready\n".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reasons.join("; "))),
+    }
+}
+
+async fn metrics_text(State(facts): State<Facts>) -> impl IntoResponse {
+    let snapshot = Arc::clone(&facts.snapshot.borrow());
+    let text = metrics::text(&snapshot, facts.reasons_not_ready().is_empty());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// A listener that accepts only while there is room.
+struct Bounded {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Admitted;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Admitted, SocketAddr) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
+                // The semaphore is never closed.
+                return std::future::pending().await;
+            };
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    let until = Box::pin(tokio::time::sleep(CONNECTION_LIFE));
+                    return (Admitted { stream, until, _permit: permit }, peer);
+                }
+                // Out of descriptors, most likely: the shards say so too.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that counts, and ends in time.
+struct Admitted {
+    stream: TcpStream,
+    until: Pin<Box<Sleep>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Admitted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Admitted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

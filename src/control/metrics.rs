@@ -1,0 +1,182 @@
+//! The metrics, as Prometheus reads them.
+//!
+//! A pure function of the latest reports. What always holds: counters end in `_total` and only grow while the
+//! process lives; the name of what was closed or shed is a label with the name that the code uses.
+
+use std::fmt::Display;
+
+use crate::control::Snapshot;
+use crate::net::shard::ShardReport;
+use crate::shard::counters::ShardCounters;
+use crate::store::counters::StoreCounters;
+use crate::topology::ledger::LedgerReport;
+use crate::wire::generated::ringway::wire::CloseReason;
+
+/// All metrics as text.
+pub fn text(snapshot: &Snapshot, ready: bool) -> String {
+    let mut page = Page { text: String::with_capacity(16 * 1024) };
+    page.single("ringway_ready", "gauge", "1 if clients should be sent here", u64::from(ready));
+    let shards: Vec<&ShardReport> = snapshot.shards.iter().flatten().map(|(_, report)| report.as_ref()).collect();
+    page.shards(&shards);
+    page.closes_and_sheds(&shards);
+    if let Some(ledger) = &snapshot.ledger {
+        page.ledger(ledger);
+    }
+    if let Some(store) = &snapshot.store {
+        page.store(store);
+    }
+    page.text
+}
+
+struct Page {
+    text: String,
+}
+
+/// One metric of every shard: name, kind, help, and where its value is.
+type PerShard = (&'static str, &'static str, &'static str, fn(&ShardReport) -> u64);
+
+const PER_SHARD: &[PerShard] = &[
+    ("ringway_connections", "gauge", "Open connections", |r| r.core.connections),
+    ("ringway_connections_unauthenticated", "gauge", "Not logged in yet", |r| r.core.connections_unauthenticated),
+    ("ringway_sessions", "gauge", "Logged in", |r| r.core.sessions),
+    ("ringway_sessions_behind", "gauge", "Sessions that catch up", |r| r.core.sessions_behind),
+    ("ringway_users", "gauge", "Users with a session", |r| r.core.users),
+    ("ringway_outbox_bytes", "gauge", "Bytes waiting for clients", |r| r.core.outbox_bytes),
+    ("ringway_audience_memberships", "gauge", "Memberships held for fan-out", |r| r.core.audience_memberships),
+    ("ringway_rosters", "gauge", "Rosters held", |r| r.core.rosters),
+    ("ringway_accepted_total", "counter", "Connections accepted", |r| r.core.accepted_total),
+    ("ringway_adopted_total", "counter", "Connections taken over from shards", |r| r.core.adopted_total),
+    ("ringway_handed_over_total", "counter", "Connections given to other shards", |r| r.core.handed_over_total),
+    ("ringway_handovers_refused_total", "counter", "Lost on the way", |r| r.shell.handovers_refused),
+    ("ringway_logins_total", "counter", "Logins", |r| r.core.logins_total),
+    ("ringway_frames_in_total", "counter", "Frames from clients", |r| r.core.frames_in_total),
+    ("ringway_bytes_in_total", "counter", "Bytes from clients", |r| r.core.bytes_in_total),
+    ("ringway_bytes_out_total", "counter", "Bytes to clients", |r| r.core.bytes_out_total),
+    ("ringway_sends_total", "counter", "Messages acknowledged to senders", |r| r.core.sends_total),
+    ("ringway_pushes_live_total", "counter", "Rows pushed as they came", |r| r.core.pushes_live_total),
+    ("ringway_pushes_caught_up_total", "counter", "Rows pushed from pages", |r| r.core.pushes_caught_up_total),
+    ("ringway_pushes_ephemeral_total", "counter", "Ephemeral pushes", |r| r.core.pushes_ephemeral_total),
+    ("ringway_gaps_total", "counter", "Gap frames", |r| r.core.gaps_total),
+    ("ringway_fell_behind_total", "counter", "Sessions that were live and fell behind", |r| r.core.fell_behind_total),
+    ("ringway_socket_reads_total", "counter", "Reads of sockets", |r| r.shell.reads),
+    ("ringway_socket_writes_total", "counter", "Writes to sockets", |r| r.shell.sends),
+    ("ringway_sockets_full_total", "counter", "Writes that a socket did not take whole", |r| r.shell.sockets_full),
+    ("ringway_descriptors_out_total", "counter", "Times no descriptor was left", |r| r.shell.descriptors_out),
+    ("ringway_mailbox_commits", "gauge", "Commits waiting for the shard", |r| r.depths.commits),
+    ("ringway_mailbox_lanes", "gauge", "Envelopes waiting in its lanes", |r| r.depths.lanes),
+    ("ringway_store_asks", "gauge", "Questions waiting for the store, as the shard sees them", |r| r.store_asks),
+    ("ringway_mailbox_answers", "gauge", "Store answers waiting for it", |r| r.depths.answers),
+];
+
+/// What is shed, by the name of what was full.
+const SHED: &[(&str, fn(&ShardCounters) -> u64)] = &[
+    ("connections", |c| c.shed.connections),
+    ("connections_unauthenticated", |c| c.shed.connections_unauthenticated),
+    ("submissions", |c| c.shed.submissions),
+    ("lanes", |c| c.shed.lanes),
+    ("lane_answers", |c| c.shed.lane_answers),
+    ("store_asks", |c| c.shed.store_asks),
+    ("in_flight", |c| c.shed.in_flight),
+    ("roster_waiters", |c| c.shed.roster_waiters),
+    ("roster_bounces", |c| c.shed.roster_bounces),
+    ("syncs", |c| c.shed.syncs),
+    ("presence", |c| c.shed.presence),
+    ("ephemeral", |c| c.shed.ephemeral),
+    ("announcements", |c| c.shed.announcements),
+];
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.text.push_str(&format!("# HELP {name} {help}.\n# TYPE {name} {kind}\n"));
+    }
+
+    fn value(&mut self, name: &str, labels: &str, value: impl Display) {
+        self.text.push_str(&format!("{name}{labels} {value}\n"));
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.head(name, kind, help);
+        self.value(name, "", value);
+    }
+
+    fn shards(&mut self, shards: &[&ShardReport]) {
+        for (name, kind, help, value) in PER_SHARD {
+            self.head(name, kind, help);
+            for report in shards {
+                self.value(name, &format!("{{shard=\"{}\"}}", report.shard), value(report));
+            }
+        }
+    }
+
+    fn closes_and_sheds(&mut self, shards: &[&ShardReport]) {
+        let name = "ringway_closes_total";
+        self.head(name, "counter", "Connections closed, by reason");
+        for report in shards {
+            for (reason, count) in report.core.closes_total.iter().enumerate() {
+                let reason = CloseReason(reason as u16).variant_name().unwrap_or("Unknown");
+                self.value(name, &format!("{{shard=\"{}\",reason=\"{reason}\"}}", report.shard), count);
+            }
+        }
+        let name = "ringway_shed_total";
+        self.head(name, "counter", "Refused or dropped because something was full, by what was");
+        for report in shards {
+            for (what, count) in SHED {
+                self.value(name, &format!("{{shard=\"{}\",what=\"{what}\"}}", report.shard), count(&report.core));
+            }
+        }
+    }
+
+    fn ledger(&mut self, report: &LedgerReport) {
+        let c = &report.counters;
+        self.single("ringway_ledger_submissions", "gauge", "Submissions waiting for the ledger", report.submissions);
+        let totals = [
+            ("waits_for_room", "Times a shard's mailbox was full", report.waits_for_room),
+            ("messages", "Messages made durable", c.messages),
+            ("rows", "Rows numbered", c.rows),
+            ("commits", "Group commits", c.commits),
+            ("bytes", "Journal bytes written", c.bytes),
+            ("repeats", "Sends that were repeats", c.repeats),
+            ("lookups", "Look-ups that went to the store", c.lookups),
+            ("storage_full", "Submissions refused with STORAGE_FULL", c.storage_full),
+            ("retry_later", "Submissions refused with RETRY_LATER", c.retry_later),
+            ("bounced", "Submissions that carried an old roster", c.bounced),
+        ];
+        for (name, help, value) in totals {
+            self.single(&format!("ringway_ledger_{name}_total"), "counter", help, value);
+        }
+        let seconds = c.sync_us as f64 / 1e6;
+        self.single("ringway_ledger_sync_seconds_total", "counter", "Time spent in fdatasync", seconds);
+    }
+
+    fn store(&mut self, c: &StoreCounters) {
+        let gauges = [
+            ("unavailable", "1 while the database takes no writes", c.unavailable),
+            ("applied_position", "Everything below is in the database", c.applied),
+            ("durable_position", "Everything below is durable in the journal", c.durable),
+            ("secured_position", "Everything below survives a power loss in the database", c.secured),
+            ("tail_weight", "Weight of what is not in the database yet", c.tail_weight),
+        ];
+        for (name, help, value) in gauges {
+            self.single(&format!("ringway_store_{name}"), "gauge", help, value);
+        }
+        let totals = [
+            ("rows", "Inbox rows stored", c.rows),
+            ("messages", "Messages stored", c.messages),
+            ("group_changes", "Group changes stored", c.group_changes),
+            ("transactions", "Transactions", c.transactions),
+            ("retries", "Writes that failed and are repeated", c.retries),
+            ("pages", "Pages read", c.pages),
+            ("page_rows", "Rows in them", c.page_rows),
+            ("reads_refused", "Reads the database did not answer", c.reads_refused),
+            ("lookups", "Messages looked up", c.lookups),
+            ("cursors", "Cursors stored", c.cursors),
+            ("cursors_dropped", "Cursors thrown away", c.cursors_dropped),
+            ("secures", "Checkpoints", c.secures),
+        ];
+        for (name, help, value) in totals {
+            self.single(&format!("ringway_store_{name}_total"), "counter", help, value);
+        }
+        let seconds = c.apply_us as f64 / 1e6;
+        self.single("ringway_store_apply_seconds_total", "counter", "Time spent applying", seconds);
+    }
+}

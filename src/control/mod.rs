@@ -1,0 +1,174 @@
+//! Control: one unpinned thread on tokio that answers operators and passes on signals.
+//!
+//! What always holds: it asks nobody. Shards, ledger and store hand it their counters once a second through
+//! bounded channels, and if it is slow they lose nothing but a report. [`http`] is the admin server, [`metrics`]
+//! the text it serves.
+
+pub mod http;
+pub mod metrics;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::ids::ShardId;
+use crate::net::shard::ShardReport;
+use crate::store::counters::StoreCounters;
+use crate::topology::ledger::LedgerReport;
+
+/// Reports that may wait for control, per kind.
+pub const REPORTS_MAX: usize = 1_024;
+/// A shard that has not reported for so long is not ready.
+const SILENCE_MS: u64 = 5_000;
+
+/// Where the gateway is in its life; set by the main thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Recovering the journal, starting threads.
+    Starting,
+    /// Clients are served.
+    Serving,
+    /// Clients are sent away.
+    Draining,
+}
+
+/// What control is told.
+#[derive(Debug)]
+pub enum Report {
+    /// By a shard.
+    Shard(Box<ShardReport>),
+    /// By the ledger.
+    Ledger(LedgerReport),
+    /// By the store.
+    Store(StoreCounters),
+}
+
+/// What control is given.
+pub struct ControlEnds {
+    /// Already listening.
+    pub admin: TcpListener,
+    /// The process's time.
+    pub clock: Clock,
+    /// From the shards and the ledger.
+    pub reports: mpsc::Receiver<Report>,
+    /// From the store.
+    pub store_reports: mpsc::Receiver<StoreCounters>,
+    /// From the main thread.
+    pub stage: watch::Receiver<Stage>,
+    /// How many shards should report.
+    pub shards: u16,
+    /// The journal's cap, to tell when it is full.
+    pub journal_bytes_max: u64,
+    /// SIGTERM and SIGINT, to the main thread.
+    pub stops: crossbeam_channel::Sender<StopSignal>,
+}
+
+/// Somebody wants the process to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StopSignal;
+
+/// The latest reports, replaced as a whole.
+#[derive(Clone, Default, Debug)]
+pub struct Snapshot {
+    /// By shard, with the monotonic millisecond it came.
+    pub shards: Vec<Option<(u64, Arc<ShardReport>)>>,
+    /// The ledger's.
+    pub ledger: Option<LedgerReport>,
+    /// The store's.
+    pub store: Option<StoreCounters>,
+}
+
+impl Snapshot {
+    fn take(&mut self, now_ms: u64, report: Report) {
+        match report {
+            Report::Shard(report) => {
+                let ShardId(at) = report.shard;
+                if let Some(place) = self.shards.get_mut(usize::from(at)) {
+                    *place = Some((now_ms, Arc::from(report)));
+                }
+            }
+            Report::Ledger(report) => self.ledger = Some(report),
+            Report::Store(counters) => self.store = Some(counters),
+        }
+    }
+
+    /// Why clients should not be sent here; empty: they should.
+    pub fn reasons_not_ready(&self, stage: Stage, now_ms: u64, journal_bytes_max: u64) -> Vec<String> {
+        let mut reasons = Vec::new();
+        match stage {
+            Stage::Starting => reasons.push("starting".to_owned()),
+            Stage::Draining => reasons.push("draining".to_owned()),
+            Stage::Serving => {}
+        }
+        if stage == Stage::Serving {
+            for (id, report) in self.shards.iter().enumerate() {
+                if report.as_ref().is_some_and(|(at, _)| now_ms.saturating_sub(*at) > SILENCE_MS) {
+                    reasons.push(format!("shard {id} has not reported for {} s", SILENCE_MS / 1000));
+                }
+            }
+        }
+        if let Some(store) = &self.store {
+            if store.unavailable != 0 {
+                reasons.push("the store takes no writes; messages are kept in the journal".to_owned());
+            }
+            if store.durable.saturating_sub(store.secured) >= journal_bytes_max {
+                reasons.push("the journal is full; messages are refused with STORAGE_FULL".to_owned());
+            }
+        }
+        reasons
+    }
+}
+
+/// Runs until the process ends: the last thing a stopping process answers is why it is not ready.
+pub fn run(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(ends))
+}
+
+async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let ControlEnds { admin, clock, mut reports, mut store_reports, mut stage, shards, journal_bytes_max, stops } =
+        ends;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut snapshot = Snapshot { shards: vec![None; usize::from(shards)], ..Snapshot::default() };
+    let (publish, published) = watch::channel(Arc::new(snapshot.clone()));
+    let server = tokio::spawn(http::serve(
+        tokio::net::TcpListener::from_std(admin)?,
+        http::Facts { snapshot: published, stage: stage.clone(), clock, journal_bytes_max },
+    ));
+    loop {
+        let report = tokio::select! {
+            Some(report) = reports.recv() => report,
+            Some(counters) = store_reports.recv() => Report::Store(counters),
+            _ = terminate.recv() => {
+                pass_on(&stops);
+                continue;
+            }
+            _ = interrupt.recv() => {
+                pass_on(&stops);
+                continue;
+            }
+            changed = stage.changed() => match changed {
+                Ok(()) => continue,
+                // The main thread is through, and ends the process.
+                Err(_) => break,
+            },
+        };
+        snapshot.take(clock.now().mono_ms, report);
+        publish.send_replace(Arc::new(snapshot.clone()));
+    }
+    server.abort();
+    Ok(())
+}
+
+fn pass_on(stops: &crossbeam_channel::Sender<StopSignal>) {
+    if stops.try_send(StopSignal).is_err() {
+        tracing::warn!("too many signals: the process is already stopping");
+    }
+}
+
+#[cfg(test)]
+mod tests;

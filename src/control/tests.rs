@@ -1,0 +1,74 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use super::*;
+use crate::net::shard::ShellCounters;
+use crate::shard::counters::ShardCounters;
+use crate::topology::mailbox::Depths;
+use crate::wire::generated::ringway::wire::CloseReason;
+
+fn snapshot() -> Snapshot {
+    let mut core = ShardCounters { connections: 7, ..ShardCounters::default() };
+    core.closes_total[usize::from(CloseReason::BadFrame.0)] = 3;
+    core.shed.submissions = 2;
+    let report = ShardReport {
+        shard: ShardId(1),
+        core,
+        shell: ShellCounters::default(),
+        depths: Depths::default(),
+        store_asks: 0,
+    };
+    let mut snapshot = Snapshot { shards: vec![None; 2], ..Snapshot::default() };
+    snapshot.take(1_000, Report::Shard(Box::new(report)));
+    snapshot
+}
+
+#[test]
+fn metrics_name_the_shard_the_close_reason_and_what_was_full() {
+    let text = metrics::text(&snapshot(), true);
+    for line in [
+        "ringway_ready 1",
+        "ringway_connections{shard=\"1\"} 7",
+        "ringway_closes_total{shard=\"1\",reason=\"BadFrame\"} 3",
+        "ringway_shed_total{shard=\"1\",what=\"submissions\"} 2",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn every_metric_has_its_type_before_its_first_value() {
+    let mut snapshot = snapshot();
+    snapshot.take(0, Report::Ledger(LedgerReport::default()));
+    snapshot.take(0, Report::Store(StoreCounters::default()));
+    let text = metrics::text(&snapshot, true);
+    let mut typed = std::collections::HashSet::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            assert!(typed.insert(rest.split(' ').next().unwrap()), "{line} comes twice");
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(typed.contains(name), "{name} has no type");
+            assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
+        }
+    }
+    assert!(typed.len() > 60);
+}
+
+#[test]
+fn not_being_ready_says_why() {
+    let check = |snapshot: &Snapshot, stage, now_ms, expected: &[&str]| {
+        let reasons = snapshot.reasons_not_ready(stage, now_ms, 1_000);
+        assert_eq!(reasons.len(), expected.len(), "{reasons:?}");
+        for (reason, expected) in reasons.iter().zip(expected) {
+            assert!(reason.contains(expected), "{reason}");
+        }
+    };
+    let mut snapshot = snapshot();
+    check(&snapshot, Stage::Serving, 2_000, &[]);
+    check(&snapshot, Stage::Starting, 2_000, &["starting"]);
+    check(&snapshot, Stage::Draining, 2_000, &["draining"]);
+    check(&snapshot, Stage::Serving, 9_000, &["shard 1 has not reported"]);
+    let away = StoreCounters { unavailable: 1, durable: 5_000, secured: 4_000, ..StoreCounters::default() };
+    snapshot.take(0, Report::Store(away));
+    check(&snapshot, Stage::Serving, 2_000, &["store takes no writes", "journal is full"]);
+}

@@ -1,0 +1,98 @@
+//! Waiting for the stop, and the stop itself: shards, then the ledger, then the store.
+//!
+//! On the main thread. What always holds: nobody is told to end before everybody who sends to it has, so nothing
+//! that was taken in is lost on the way.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, select, tick};
+
+use super::{NoReason, Running, ServeError};
+use crate::control::Stage;
+use crate::ids::ShardId;
+use crate::topology::Ended;
+use crate::topology::mailbox::Order;
+
+/// How often a stop looks at the time and reminds the store.
+const REMIND: Duration = Duration::from_millis(50);
+
+impl Running {
+    /// Waits until every shard listens.
+    pub(super) fn await_listening(&mut self, listening: &Receiver<ShardId>, shards: usize) -> Result<(), ServeError> {
+        for _ in 0..shards {
+            select! {
+                recv(listening) -> heard => if heard.is_err() {
+                    // A shard has ended before it could: its report says why.
+                    return Err(unexpected(self.ended.recv().ok()));
+                },
+                recv(self.ended) -> ended => return Err(unexpected(ended.ok())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until somebody wants the process to stop, or a thread ends by itself.
+    pub(super) fn await_stop(&mut self) -> Result<(), ServeError> {
+        select! {
+            recv(self.stops) -> _ => Ok(()),
+            recv(self.ended) -> ended => Err(unexpected(ended.ok())),
+        }
+    }
+
+    /// Stops every thread in order. A second signal, or the time, ends it early, with an error.
+    pub(super) fn stop(mut self, timeout_s: u32) -> Result<(), ServeError> {
+        self.stage.send_replace(Stage::Draining);
+        for orders in &self.orders {
+            if orders.put(Order::Drain).is_err() {
+                tracing::error!("a shard did not take the order to drain");
+            }
+            orders.wake();
+        }
+        let ticks = tick(REMIND);
+        let mut ticks_left = u64::from(timeout_s) * 1_000 / REMIND.as_millis() as u64;
+        while !self.threads.is_empty() {
+            select! {
+                recv(self.ended) -> ended => self.ended_in_order(ended.ok())?,
+                recv(self.stops) -> _ => return Err(self.incomplete("a second signal")),
+                recv(ticks) -> _ => {
+                    // The store looks who is left each time: whoever ended last did not know to be the last.
+                    self.store_wake.notify_one();
+                    ticks_left = ticks_left.saturating_sub(1);
+                    if ticks_left == 0 {
+                        return Err(self.incomplete("drain.timeout_s is over"));
+                    }
+                }
+            }
+        }
+        tracing::info!("stopped: everything acknowledged is on disk");
+        Ok(())
+    }
+
+    fn ended_in_order(&mut self, ended: Option<Ended>) -> Result<(), ServeError> {
+        match ended {
+            Some(Ended { thread, outcome: Ok(()) }) => {
+                self.threads.retain(|name| *name != thread);
+                self.store_wake.notify_one();
+                Ok(())
+            }
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn incomplete(&self, why: &'static str) -> ServeError {
+        let shards_left = self.threads.iter().any(|name| name.starts_with("shard"));
+        let consequence = match shards_left {
+            true => "Clients that were not told reconnect by themselves; what was acknowledged is in the journal",
+            false => "What was acknowledged is in the journal, and goes into the store at the next start",
+        };
+        ServeError::StopIncomplete { why, threads: self.threads.join(", "), consequence }
+    }
+}
+
+fn unexpected(ended: Option<Ended>) -> ServeError {
+    match ended {
+        Some(Ended { thread, outcome: Err(error) }) => ServeError::ThreadEnded(thread, error),
+        Some(Ended { thread, outcome: Ok(()) }) => ServeError::ThreadEnded(thread, Box::new(NoReason)),
+        None => ServeError::ThreadEnded("unknown".to_owned(), Box::new(NoReason)),
+    }
+}
