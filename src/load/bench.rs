@@ -50,7 +50,9 @@ pub struct Bench {
     /// Where rows are counted, if they are to be.
     pub stored: Option<Stored>,
     /// How long to sleep at most while something is due.
-    pub patience: Duration,
+    pub wait: Duration,
+    /// Without any progress for so long, what is missing is lost; nanoseconds.
+    pub patience_ns: u64,
     encoder: Encoder,
     clock: Clock,
 }
@@ -114,15 +116,9 @@ impl Round {
 
 impl Bench {
     /// `stored`: where rows are counted.
-    pub fn new(
-        crowd: Crowd,
-        room: Room,
-        gateway: Option<Gateway>,
-        stored: Option<Stored>,
-        patience: Duration,
-    ) -> Bench {
+    pub fn new(crowd: Crowd, room: Room, gateway: Option<Gateway>, stored: Option<Stored>, wait: Duration) -> Bench {
         let clock = crowd.clock();
-        Bench { crowd, room, gateway, stored, patience, encoder: Encoder::new(), clock }
+        Bench { crowd, room, gateway, stored, wait, patience_ns: PATIENCE_NS, encoder: Encoder::new(), clock }
     }
 
     /// Runs `count` rounds after one that is not counted, `stalled` of the first stream's recipients not reading
@@ -188,7 +184,7 @@ impl Bench {
         let mut out = Vec::new();
         loop {
             let all_sent = self.send_due(pace, streams, start_ns, &mut sent, &mut out);
-            self.turn(self.patience)?;
+            self.turn(self.wait)?;
             let now_ns = self.clock.mono_ns();
             if watch && now_ns - sampled_ns > SAMPLE_NS {
                 resident_max = resident_max.max(self.resident_bytes().unwrap_or(0));
@@ -201,7 +197,7 @@ impl Bench {
             if is != progress {
                 (progress, progress_ns) = (is, now_ns);
             }
-            if now_ns - progress_ns > PATIENCE_NS {
+            if now_ns - progress_ns > self.patience_ns {
                 break;
             }
         }
@@ -337,14 +333,14 @@ impl Bench {
         }
         let (mut missing, mut progress_ns) = (u64::MAX, start_ns);
         while self.room.kind() == Kind::Durable {
-            self.turn(self.patience)?;
+            self.turn(self.wait)?;
             let now_ns = self.clock.mono_ns();
             let Some(stream) = self.room.streams.first() else { break };
             let is: u64 = stalled.iter().map(|(_, lane)| stream.checker.missing(*lane)).sum();
             if is != missing {
                 (missing, progress_ns) = (is, now_ns);
             }
-            if missing == 0 || now_ns - progress_ns > PATIENCE_NS {
+            if missing == 0 || now_ns - progress_ns > self.patience_ns {
                 break;
             }
         }
@@ -397,7 +393,7 @@ impl Bench {
             round.rows_stored = Some(found);
             round.rows_stored_ms = Some(stored_ns.saturating_sub(acked_ns) as f64 / 1e6);
             round.storing_s = Some((stored_ns - start_ns) as f64 / 1e9);
-            if found == round.rows_expected || self.clock.mono_ns() - progress_ns > PATIENCE_NS {
+            if found == round.rows_expected || self.clock.mono_ns() - progress_ns > self.patience_ns {
                 break;
             }
             self.turn(STORE_POLL * 20)?;
@@ -413,7 +409,7 @@ impl Bench {
 
     /// A backlog takes its time: ten thousand rows a second at least are expected of a store.
     fn store_patience_ns(&self, rows: u64) -> u64 {
-        PATIENCE_NS + rows * 100_000
+        self.patience_ns + rows * 100_000
     }
 
     fn count_once(&self, due: &[Vec<MsgId>]) -> Result<u64, LoadError> {

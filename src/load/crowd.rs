@@ -205,7 +205,7 @@ impl Crowd {
         session.state = State::LoggingIn;
         let link = LinkId(id.0);
         let failed = LoadError::io("connecting to the gateway failed (is it running, and are descriptors left?)");
-        self.swarm.open_at(link, self.addr, session.window).map_err(failed)?;
+        self.swarm.open(link, self.addr, session.window).map_err(failed)?;
         let token = self.secret.token(session.user, self.clock.now().unix_ms);
         let last_seq = match session.start {
             Start::Newest => None,

@@ -115,3 +115,6 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

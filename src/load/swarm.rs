@@ -25,7 +25,7 @@ const SMALL_RECEIVE_BYTES: usize = 4 * 1024;
 
 const _: () = assert!(SERVER_FRAME_BYTES_MAX + 4 < BUFFER_BYTES, "the buffer must hold the largest frame");
 
-/// A connection's place in the swarm; stable while it is open, reused by [`Swarm::open_at`].
+/// A connection's name, chosen by who opens it, and its place in the swarm: small numbers, none left out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u32);
 
@@ -89,16 +89,8 @@ impl Swarm {
         self.clock
     }
 
-    /// Opens a connection in a new place.
-    pub fn open(&mut self, addr: SocketAddr, window: Window) -> io::Result<LinkId> {
-        let link = LinkId(self.links.len() as u32);
-        self.links.push(None);
-        self.open_at(link, addr, window)?;
-        Ok(link)
-    }
-
-    /// Opens a connection in the place of one that ended.
-    pub fn open_at(&mut self, link: LinkId, addr: SocketAddr, window: Window) -> io::Result<()> {
+    /// Opens a connection under a name of the caller's; one that had the name before is closed.
+    pub fn open(&mut self, link: LinkId, addr: SocketAddr, window: Window) -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         if window == Window::Small {
             socket.set_recv_buffer_size(SMALL_RECEIVE_BYTES)?;
@@ -112,6 +104,9 @@ impl Swarm {
         let mut stream = TcpStream::from_std(socket.into());
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(link.0 as usize), interest)?;
+        if self.links.len() <= link.0 as usize {
+            self.links.resize_with(link.0 as usize + 1, || None);
+        }
         if let Some(place) = self.links.get_mut(link.0 as usize) {
             *place = Some(Link { stream, partial: Vec::new(), unsent: Vec::new(), reading: true });
             self.opened += 1;
