@@ -68,6 +68,11 @@ impl<D: Disk> Tail<D> {
         self.ingested
     }
 
+    /// Inbox rows that are here.
+    pub fn rows(&self) -> usize {
+        self.index.rows
+    }
+
     /// How much memory it takes, in messages of about 100 bytes: two members of a roster count as one.
     pub fn weight(&self) -> u64 {
         (self.index.entries.len() + self.index.memberships_in_use() / 2) as u64

@@ -42,6 +42,15 @@ pub enum Turn {
     RetryAt(u64),
 }
 
+/// What is durable and not applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Backlog {
+    /// In the journal.
+    pub bytes: u64,
+    /// In inboxes.
+    pub rows: usize,
+}
+
 /// Applies and answers.
 pub struct Keeper<S: Store, D: Disk> {
     store: S,
@@ -243,9 +252,14 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         self.position == Known::Sure && self.tail.applied() >= self.progress.durable() && self.cursors.is_empty()
     }
 
-    /// Journal bytes that are durable and not applied.
-    pub fn unapplied_bytes(&self) -> u64 {
-        self.progress.durable().0.saturating_sub(self.tail.applied().0)
+    /// What waits to be applied, as far as the journal can be read; `None`: it is not known yet where to start.
+    pub fn backlog(&mut self) -> Option<Backlog> {
+        if self.position == Known::Never {
+            return None;
+        }
+        // What cannot be read now is reported by the next turn.
+        self.ingest().ok();
+        Some(Backlog { bytes: self.progress.durable().0.saturating_sub(self.tail.applied().0), rows: self.tail.rows() })
     }
 
     async fn work(&mut self, now: Now) -> Result<Turn, Fault> {

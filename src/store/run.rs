@@ -12,11 +12,11 @@ use tokio::time;
 
 use super::Store;
 use super::counters::StoreCounters;
-use super::keeper::{Keeper, Turn};
+use super::keeper::{Backlog, Keeper, Turn};
 use crate::clock::Clock;
 use crate::ids::ShardId;
 use crate::journal::disk::Disk;
-use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_BYTES};
+use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_ROWS, TRANSACTION_BYTES_MAX};
 use crate::shard::event::{Lookup, LookupAnswer};
 use crate::topology::store::StoreInbox;
 
@@ -109,17 +109,18 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
         }
     }
 
-    /// Milliseconds until the keeper is to take its next turn. Rows linger a moment for others that come, unless
+    /// Milliseconds until the keeper is to take its next turn. Rows linger for others to be written with them, unless
     /// there are enough already.
-    fn due_in(&self, now_ms: u64, retry_at_ms: Option<u64>, round: &mut Round) -> u64 {
+    fn due_in(&mut self, now_ms: u64, retry_at_ms: Option<u64>, round: &mut Round) -> u64 {
         if let Some(at_ms) = retry_at_ms {
             return at_ms.saturating_sub(now_ms);
         }
-        let unapplied = self.keeper.unapplied_bytes();
-        if unapplied == 0 || unapplied >= STORE_LINGER_BYTES {
-            return 0;
+        match self.keeper.backlog() {
+            Some(Backlog { bytes, rows }) if bytes > 0 && rows < STORE_LINGER_ROWS && bytes < TRANSACTION_BYTES_MAX => {
+                round.write_at_ms.get_or_insert(now_ms + self.linger_ms).saturating_sub(now_ms)
+            }
+            _ => 0,
         }
-        round.write_at_ms.get_or_insert(now_ms + self.linger_ms).saturating_sub(now_ms)
     }
 
     async fn turn(&mut self) -> Turn {

@@ -81,6 +81,8 @@ pub(super) struct Index {
     pub(super) entries: VecDeque<Entry>,
     /// The number of the first entry.
     first: u64,
+    /// Of all entries together.
+    pub(super) rows: usize,
     names: HashMap<(UserId, ClientMsgId), Number, RandomState>,
     rosters: HashMap<Position, Snapshot, RandomState>,
     /// The newest roster of each group that has one in `rosters`.
@@ -169,7 +171,9 @@ impl Index {
             }
             Record::Change(_) => Kind::Change,
         };
-        self.entries.push_back(Entry { at, kind });
+        let entry = Entry { at, kind };
+        self.rows += self.rows_count(&entry);
+        self.entries.push_back(entry);
         Ok(())
     }
 
@@ -179,6 +183,7 @@ impl Index {
             let Some(entry) = self.entries.pop_front() else { break };
             let number = Number(self.first);
             self.first += 1;
+            self.rows -= self.rows_count(&entry);
             match entry.kind {
                 Kind::Group { sender, client_msg_id, roster_at } => {
                     self.forget_name((sender, client_msg_id), number);

@@ -52,7 +52,7 @@ impl Bed {
             && index.newest.is_empty()
             && index.idle.is_empty()
             && index.users.is_empty()
-            && (index.memberships, index.memberships_idle) == (0, 0)
+            && (index.memberships, index.memberships_idle, index.rows) == (0, 0, 0)
     }
 }
 
@@ -111,6 +111,7 @@ fn what_is_applied_leaves_nothing_behind() {
     bed.take(direct(2, 6, 6));
     let last = bed.take(direct(3, 6, 5));
     assert_eq!(bed.index.sources(UserId(6))[0].len(), 3);
+    assert_eq!(bed.index.rows, 5);
     assert_eq!(bed.index.named(&Lookup { sender: UserId(6), client_msg_id: ClientMsgId([3; 16]) }).unwrap().at, last);
     bed.index.drop_below(last);
     assert_eq!(bed.index.sources(UserId(6))[0].len(), 1);
