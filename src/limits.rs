@@ -174,7 +174,7 @@ pub const STORE_RETRY_MAX_MS: u64 = 5_000;
 /// What was applied is secured after so many journal bytes: half a segment, since segments go only behind that.
 pub const SECURE_BYTES: u64 = SEGMENT_BYTES / 2;
 /// And at least so often, while anything is applied; each costs syncs on the disk that the ledger syncs on too.
-pub const SECURE_MS: u64 = 10_000;
+pub const SECURE_MS: u64 = 30_000;
 /// Cursors written in one transaction.
 pub const CURSORS_SAVED_MAX: usize = 4_096;
 /// Cursors that may wait for a store that is away (about 50 bytes each).
