@@ -11,7 +11,12 @@ use super::disk::{Disk, DiskFile};
 use super::record::{RECORD_PREFIX_BYTES, Record, RosterRecord};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
 use super::{JournalError, Position};
-use crate::limits::SEGMENT_BYTES;
+use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
+
+/// Read at once; more than any record has.
+const READ_BYTES: usize = 256 * 1024;
+
+const _: () = assert!(READ_BYTES > GROUP_MEMBERS_MAX * 20 + BODY_BYTES_MAX + 1024);
 
 /// What the journal holds.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -126,6 +131,7 @@ pub fn verify<D: Disk>(disk: &D) -> Result<Report, JournalError> {
 struct Scan<F> {
     header: SegmentHeader,
     file: F,
+    /// What the file has up to its last byte that is not zero, and some zeroes.
     bytes: Vec<u8>,
     /// Where the next segment starts, if there is one.
     next: Option<Position>,
@@ -143,14 +149,11 @@ impl<F: DiskFile> Scan<F> {
     /// Reads a segment. `None`: it is the last one and was only being created when the power went.
     fn of<D: Disk<File = F>>(disk: &D, start: Position, next: Option<Position>) -> Result<Option<Self>, JournalError> {
         let file = disk.open(&segment_name(start)).map_err(failed(start, "opening a segment"))?;
-        let size = file.size().map_err(failed(start, "asking for the size"))?;
-        let mut bytes = vec![0; size.min(SEGMENT_BYTES) as usize];
-        let filled = file.read_at(0, &mut bytes).map_err(failed(start, "reading"))?;
-        bytes.truncate(filled);
+        let bytes = read_used(&file).map_err(failed(start, "reading"))?;
         match SegmentHeader::read(&file, start) {
             Ok(header) => Ok(Some(Scan { header, file, bytes, next })),
             Err(JournalError::Corrupt { .. })
-                if next.is_none() && bytes.iter().skip(SEGMENT_HEADER_BYTES as usize).all(|byte| *byte == 0) =>
+                if next.is_none() && bytes.get(SEGMENT_HEADER_BYTES as usize..).is_none_or(is_zero) =>
             {
                 Ok(None)
             }
@@ -183,7 +186,7 @@ impl<F: DiskFile> Scan<F> {
                 if self.later_batch(offset) {
                     return Err(self.corrupt(found.end, "a batch is damaged, and a whole one follows it"));
                 }
-                if self.bytes.iter().skip(offset).any(|byte| *byte != 0) {
+                if !self.bytes.get(offset..).is_none_or(is_zero) {
                     found.torn = Some(TornTail { file: segment_name(self.header.start), offset: offset as u64 });
                 }
                 Ok(found)
@@ -201,10 +204,17 @@ impl<F: DiskFile> Scan<F> {
 
     /// A whole batch begins somewhere behind an offset.
     fn later_batch(&self, offset: usize) -> bool {
-        let rest = self.bytes.get(offset + 1..).unwrap_or_default();
-        rest.windows(BATCH_MAGIC.len())
-            .enumerate()
-            .any(|(at, window)| window == BATCH_MAGIC && self.batch(offset + 1 + at).is_some())
+        let mut at = offset + 1;
+        while let Some(rest) = self.bytes.get(at..)
+            && let Some(skipped) = rest.iter().position(|byte| *byte == BATCH_MAGIC[0])
+        {
+            at += skipped;
+            if self.batch(at).is_some() {
+                return true;
+            }
+            at += 1;
+        }
+        false
     }
 
     fn records(
@@ -266,6 +276,33 @@ impl<F: DiskFile> Scan<F> {
         let offset = at.0 - self.header.start.0;
         JournalError::Corrupt { file: segment_name(self.header.start), offset, position: at.0, what }
     }
+}
+
+/// Reads a file without most of the zeroes that it ends with; the last record's own last bytes may be zeroes too.
+fn read_used<F: DiskFile>(file: &F) -> io::Result<Vec<u8>> {
+    let size = file.size()?;
+    let mut bytes = Vec::new();
+    let mut part = vec![0; READ_BYTES];
+    let mut at = 0;
+    while at < size {
+        let filled = file.read_at(at, &mut part)?;
+        if filled == 0 {
+            break;
+        }
+        if !is_zero(&part[..filled]) {
+            bytes.resize(at as usize, 0);
+            bytes.extend_from_slice(&part[..filled]);
+        }
+        at += filled as u64;
+    }
+    let with_last_record = (bytes.len() + READ_BYTES) as u64;
+    bytes.resize(with_last_record.min(size) as usize, 0);
+    Ok(bytes)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROES: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROES.len()).all(|chunk| *chunk == ZEROES[..chunk.len()])
 }
 
 fn failed(start: Position, what: &'static str) -> impl FnOnce(io::Error) -> JournalError {

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::batch::Batch;
+use super::batch::{BATCH_HEADER_BYTES, Batch};
 use super::disk::{Disk, DiskFile};
 use super::{JournalError, Position};
 use crate::clock::Clock;
@@ -21,6 +21,11 @@ pub use super::reader::Reader;
 pub const SEGMENT_HEADER_BYTES: u64 = 32;
 /// The format that this version writes and reads.
 pub const SEGMENT_FORMAT: u32 = 1;
+
+/// The largest batch, its header included.
+const BATCH_BYTES_MAX: u64 = (JOURNAL_BATCH_BYTES_MAX + BATCH_HEADER_BYTES) as u64;
+/// A segment holds at least the largest batch, and a little.
+pub const SEGMENT_BYTES_MIN: u64 = SEGMENT_HEADER_BYTES + BATCH_BYTES_MAX + 4096;
 
 /// How far the writer fills a segment with zeroes ahead of its batches. The first write to an allocated block
 /// changes the file's metadata, which makes `fdatasync` commit the file system's own journal too (172 instead of
@@ -119,6 +124,7 @@ pub struct Journal<D: Disk> {
     state: Tail,
     /// Up to this offset the file's blocks have been written once.
     written_to: u64,
+    segment_bytes: u64,
     salts: fastrand::Rng,
     clock: Clock,
     sync_us: u64,
@@ -138,9 +144,15 @@ enum Tail {
 impl<D: Disk> Journal<D> {
     /// Begins a new segment at `start`, behind those that recovery found. `seed` makes the salts.
     pub fn create(disk: D, start: Position, seed: u64) -> Result<Self, JournalError> {
+        Journal::with_segments_of(SEGMENT_BYTES, disk, start, seed)
+    }
+
+    /// The same with segments of another size, at least large enough for the largest batch.
+    pub fn with_segments_of(segment_bytes: u64, disk: D, start: Position, seed: u64) -> Result<Self, JournalError> {
+        let segment_bytes = segment_bytes.max(SEGMENT_BYTES_MIN);
         let mut segments: VecDeque<Position> = list_segments(&disk)?.into();
         let mut salts = fastrand::Rng::with_seed(seed);
-        let (file, header) = begin(&disk, start, &mut salts)?;
+        let (file, header) = begin(&disk, start, segment_bytes, &mut salts)?;
         segments.push_back(start);
         let tail = Position(start.0 + SEGMENT_HEADER_BYTES);
         Ok(Journal {
@@ -151,6 +163,7 @@ impl<D: Disk> Journal<D> {
             tail,
             state: Tail::Clean,
             written_to: 0,
+            segment_bytes,
             salts,
             clock: Clock::start(),
             sync_us: 0,
@@ -179,8 +192,8 @@ impl<D: Disk> Journal<D> {
             self.rollback()?;
         }
         let used = self.tail.0 - self.header.start.0;
-        if used + JOURNAL_BATCH_BYTES_MAX as u64 > SEGMENT_BYTES {
-            let (file, header) = begin(&self.disk, self.tail, &mut self.salts)?;
+        if used + BATCH_BYTES_MAX > self.segment_bytes {
+            let (file, header) = begin(&self.disk, self.tail, self.segment_bytes, &mut self.salts)?;
             self.file = file;
             self.header = header;
             self.segments.push_back(header.start);
@@ -196,12 +209,13 @@ impl<D: Disk> Journal<D> {
         let offset = self.tail.0 - self.header.start.0;
         let length = batch.len() as u64;
         let end = offset + length;
-        if end > SEGMENT_BYTES {
+        if end > self.segment_bytes {
             return Err(self.failed("appending a batch", io::ErrorKind::FileTooLarge.into()));
         }
         let mut zeroes = 0;
         if end > self.written_to {
-            self.written_to = (end.next_multiple_of(ZEROES_AHEAD_BYTES) + ZEROES_AHEAD_BYTES / 4).min(SEGMENT_BYTES);
+            self.written_to =
+                (end.next_multiple_of(ZEROES_AHEAD_BYTES) + ZEROES_AHEAD_BYTES / 4).min(self.segment_bytes);
             zeroes = self.written_to - end;
         }
         self.state = Tail::Broken;
@@ -236,7 +250,7 @@ impl<D: Disk> Journal<D> {
         }
         self.state = Tail::Broken;
         let offset = self.tail.0 - self.header.start.0;
-        let zeroes = [0; super::batch::BATCH_HEADER_BYTES];
+        let zeroes = [0; BATCH_HEADER_BYTES];
         self.file
             .write_at(offset, &zeroes)
             .and_then(|()| self.file.sync())
@@ -272,12 +286,13 @@ impl<D: Disk> Journal<D> {
 fn begin<D: Disk>(
     disk: &D,
     start: Position,
+    segment_bytes: u64,
     salts: &mut fastrand::Rng,
 ) -> Result<(D::File, SegmentHeader), JournalError> {
     let name = segment_name(start);
     let header = SegmentHeader { start, salt: salts.u64(..) };
     let failed = |what| move |source| JournalError::Io { what, file: segment_name(start), source };
-    let file = disk.create(&name, SEGMENT_BYTES).map_err(failed("allocating a segment"))?;
+    let file = disk.create(&name, segment_bytes).map_err(failed("allocating a segment"))?;
     let written = file.write_at(0, &header.encode()).and_then(|()| file.sync());
     if let Err(source) = written {
         // Without a header it holds nothing; the next try must find the name free.

@@ -23,7 +23,7 @@ use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
 use crate::limits::{
     BODY_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
-    LEDGER_RETRY_MS, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX, WINDOW_SEGMENTS_MAX,
+    LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX, WINDOW_SEGMENTS_MAX,
 };
 use crate::message::{Message, Roster};
 use crate::shard::event::{
@@ -43,6 +43,8 @@ pub struct Settings {
     pub shards: u16,
     /// This node's number, 0 to 1023, part of each message id.
     pub node: u16,
+    /// Size of a segment; at least the largest batch fits.
+    pub segment_bytes: u64,
     /// Cap of the journal's unapplied part.
     pub journal_bytes_max: u64,
     /// Cap of the unapplied messages.
@@ -61,6 +63,7 @@ impl Settings {
         Settings {
             shards,
             node: 0,
+            segment_bytes: SEGMENT_BYTES,
             journal_bytes_max: JOURNAL_BYTES_MAX,
             tail_messages_max: TAIL_MESSAGES_MAX as u64,
             window_entries_max: WINDOW_ENTRIES_MAX,

@@ -125,7 +125,7 @@ impl Start {
         }
         let mut window = replay.window(&settings, &recovered, dropped, now);
         window.advance(replay.ids.time_ms(now.unix_ms));
-        let journal = Journal::create(disk, begin, settings.seed)?;
+        let journal = Journal::with_segments_of(settings.segment_bytes, disk, begin, settings.seed)?;
         progress.advance_durable(journal.tail());
         progress.advance_applied(store.applied);
         let mut segments: VecDeque<(Position, u64)> = replay.segments.into();

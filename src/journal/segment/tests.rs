@@ -1,6 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use super::super::batch::BATCH_HEADER_BYTES;
 use super::super::memory_disk::MemoryDisk;
 use super::super::record::{DirectRecord, Record};
 use super::*;
@@ -101,7 +100,7 @@ fn a_full_disk_at_the_start_of_a_segment_leaves_the_journal_usable() {
     let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
     let body = vec![7; 16 * 1024];
     let mut written = 0;
-    while journal.tail().0 + JOURNAL_BATCH_BYTES_MAX as u64 <= SEGMENT_BYTES {
+    while journal.tail().0 + BATCH_BYTES_MAX <= SEGMENT_BYTES {
         write(&mut journal, written..written + 100, &body);
         written += 100;
     }
