@@ -21,6 +21,10 @@ use crate::wire::generated::ringway::wire::CloseReason;
 /// Connections the kernel keeps for a shard that has not accepted them yet (it caps this at
 /// `net.core.somaxconn`).
 const BACKLOG: i32 = 65_535;
+/// The kernel closes a killed gateway's sockets a little after its process is gone, when its rings are: an address
+/// in use is tried again this often, for a second and a half.
+const IN_USE_TRIES: u32 = 30;
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 /// How long to wait when descriptors or memory have run out.
 const BACK_OFF: Duration = Duration::from_millis(10);
 
@@ -52,7 +56,15 @@ pub enum ListenError {
 pub fn bind(address: SocketAddr, shards: usize) -> Result<(Vec<Socket>, SocketAddr), ListenError> {
     let failed = |source: io::Error| named(address, "listen", source);
     // With SO_REUSEPORT a second gateway could share the port unnoticed, so ask once without.
-    drop(socket(address, Sharing::Alone).map_err(failed)?);
+    let mut tries = 0;
+    while let Err(error) = socket(address, Sharing::Alone) {
+        if error.kind() != io::ErrorKind::AddrInUse || tries == IN_USE_TRIES {
+            return Err(failed(error));
+        }
+        tries += 1;
+        // There is nothing to receive: it waits.
+        drop(crossbeam_channel::after(IN_USE_PAUSE).recv());
+    }
     let first = socket(address, Sharing::Shards).map_err(failed)?;
     let real = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
     let mut sockets = vec![first];
