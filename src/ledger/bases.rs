@@ -13,7 +13,7 @@ use crate::journal::Position;
 use crate::journal::batch::Batch;
 use crate::journal::record::{Record, RosterRecord, RosterRecordMember};
 use crate::journal::varint;
-use crate::message::Roster;
+use crate::message::{Roster, RosterMember};
 
 /// The bases of one segment.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Bases {
             }
         }
         let before = |seq: &Seq| Seq(seq.0.saturating_sub(1));
-        let member = |(member, seq): (&crate::message::RosterMember, &Seq)| RosterRecordMember {
+        let member = |(member, seq): (&RosterMember, &Seq)| RosterRecordMember {
             user: member.user,
             role: member.role,
             base: before(seq),

@@ -20,7 +20,7 @@ use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
 /// several machines share.
 pub trait Engine {
     /// Takes one submission: stages it for the next commit, parks it behind a look-up, or refuses it (the
-    /// refusal goes out with the next commit). Never blocks.
+    /// refusal goes out with the next commit). Waits for nobody; now and then it allocates a file.
     fn submit(&mut self, now: Now, submission: Submission);
 
     /// Takes the store's answer to a look-up: what waited for it is staged or answered.

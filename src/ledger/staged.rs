@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use crate::ids::{MsgId, Origin, Seq, ShardId, UserId};
+use crate::ids::{Conversation, MsgId, Origin, Seq, ShardId, UserId};
 use crate::ledger::groups::Groups;
 use crate::ledger::sequence::Sequences;
 use crate::limits::STORAGE_FULL_RETRY_MS;
+use crate::message::Message;
 use crate::shard::event::{Delivery, GroupEntry};
 use crate::wire::generated::ringway::wire::ErrorCode;
 
@@ -58,8 +59,8 @@ impl Staged {
             Delivery::Direct { message, sender_seq, recipient_seq, origin } => {
                 let sender = message.sender.home(shards);
                 let recipient = match message.to {
-                    crate::ids::Conversation::User(user) => user.home(shards),
-                    crate::ids::Conversation::Group(_) => sender,
+                    Conversation::User(user) => user.home(shards),
+                    Conversation::Group(_) => sender,
                 };
                 if recipient != sender {
                     let message = message.clone();
@@ -104,6 +105,8 @@ impl Staged {
             }
             Delivery::Repeat { origin, msg_id, .. } if msg_id > durable => storage_full(origin),
             Delivery::Unchanged { origin, .. } if groups_changed => storage_full(origin),
+            // Refused because of something staged, perhaps, that is not so any more: let the sender try again.
+            Delivery::Refused { origin, code: ErrorCode::ClientMsgIdReused, .. } => storage_full(origin),
             Delivery::Refused { origin, retry_after_ms: 0, .. } if groups_changed => storage_full(origin),
             Delivery::Bounced { submission, .. } => {
                 let roster = groups.roster(submission.roster.group).cloned();
@@ -114,8 +117,8 @@ impl Staged {
         })
     }
 
-    /// The user whose name in the window, and the rows, that a staged message has taken.
-    pub fn message(&self) -> Option<&Arc<crate::message::Message>> {
+    /// The message that it hands out, if it does.
+    pub fn message(&self) -> Option<&Arc<Message>> {
         match self {
             Staged::Delivery(Delivery::Group { message, .. } | Delivery::Direct { message, .. }) => Some(message),
             _ => None,

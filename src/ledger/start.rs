@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::ids::{LedgerSlot, MsgId, Seq, UserId};
+use crate::ids::{ClientMsgId, GroupId, LedgerSlot, MsgId, Seq, UserId};
 use crate::journal::disk::Disk;
 use crate::journal::reader::Reader;
 use crate::journal::record::{GroupRecord, Record, RosterRecord};
@@ -22,7 +22,7 @@ use crate::ledger::groups::{Groups, OutOfOrder};
 use crate::ledger::journal_engine::{Commit, JournalEngine, Settings};
 use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
-use crate::limits::WINDOW_MS;
+use crate::limits::{LEDGER_USERS_MAX, WINDOW_MS};
 use crate::shard::event::{NewestRow, StoredGroup};
 use crate::store::StorePosition;
 
@@ -112,13 +112,13 @@ impl Start {
     ) -> Result<(JournalEngine<D>, Started), StartError> {
         let Start { settings, store, sequences, groups, users_over } = self;
         if users_over {
-            return Err(StartError::Users(crate::limits::LEDGER_USERS_MAX));
+            return Err(StartError::Users(LEDGER_USERS_MAX));
         }
         let recovered = recover(&disk)?;
         if recovered.segments > 0 && store.applied < recovered.first {
             return Err(StartError::Behind { applied: store.applied.0, first: recovered.first.0 });
         }
-        let (begin, dropped) = self::beginning(&disk, &recovered, store.applied)?;
+        let (begin, dropped) = beginning(&disk, &recovered, store.applied)?;
         let mut replay = Replay::new(&settings, store, sequences, groups, now);
         if dropped == 0 && recovered.segments > 0 {
             replay.run(disk.clone(), &recovered)?;
@@ -268,7 +268,7 @@ impl Replay {
         let mut index = HashMap::with_capacity(record.members.len());
         for (place, member) in record.members.iter().enumerate() {
             let slot = self.sequences.assign(member.user);
-            slots.push(slot.ok_or(StartError::Users(crate::limits::LEDGER_USERS_MAX))?);
+            slots.push(slot.ok_or(StartError::Users(LEDGER_USERS_MAX))?);
             index.insert(member.user, place);
         }
         self.rosters.insert(at, ReplayedRoster { record, slots, index, last: Vec::new() });
@@ -313,7 +313,7 @@ impl Replay {
     }
 
     fn raise(&mut self, user: UserId, seq: Seq) -> Result<(), StartError> {
-        let slot = self.sequences.assign(user).ok_or(StartError::Users(crate::limits::LEDGER_USERS_MAX))?;
+        let slot = self.sequences.assign(user).ok_or(StartError::Users(LEDGER_USERS_MAX))?;
         self.sequences.raise(slot, seq);
         Ok(())
     }
@@ -341,8 +341,8 @@ impl Replay {
 const EMPTY: GroupRecord<'static> = GroupRecord {
     msg_id: MsgId(0),
     sender: UserId(0),
-    group: crate::ids::GroupId(0),
-    client_msg_id: crate::ids::ClientMsgId([0; 16]),
+    group: GroupId(0),
+    client_msg_id: ClientMsgId([0; 16]),
     roster_at: Position(0),
     differences: &[],
     body: &[],

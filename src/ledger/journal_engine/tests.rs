@@ -381,13 +381,14 @@ fn a_commit_that_cannot_be_written_leaves_no_trace() {
     ledger.change(8, 3, GroupChange::Leave(roster.group));
     let user = UserId(1);
     ledger.engine.submit(ledger.now, Submission::Position { origin: origin(1, 9), user });
+    ledger.direct(10, 1, 2, names[0], b"another body under a name that is not stored after all");
     ledger.disk.cut_writes(1);
     let mut answers = ledger.answers();
     let full = Answer::Refused(ErrorCode::StorageFull);
     answers.retain(|(request, _)| *request != 5);
     let expected = [1, 2, 3, 4, 6, 7, 8].map(|request| (request, full.clone()));
     assert_eq!(answers[..7], expected);
-    assert_eq!(answers[7], (9, Answer::Position(1)));
+    assert_eq!(answers[7..], [(9, Answer::Position(1)), (10, full)]);
 
     assert_eq!((ledger.engine.tail(), ledger.progress.durable()), (tail, durable));
     assert_eq!(ledger.engine.window.len(), horizon);

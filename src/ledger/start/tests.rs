@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::ids::{ClientMsgId, Conversation, GroupId, Origin, RosterVersion, SessionRef, ShardId};
+use crate::ids::{Conversation, Origin, RosterVersion, SessionRef, ShardId};
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::ChangeRecord;
 use crate::journal::segment::SEGMENT_BYTES_MIN;
