@@ -68,8 +68,10 @@ const PER_SHARD: &[PerShard] = &[
     ("ringway_mailbox_answers", "gauge", "Store answers waiting for it", |r| r.depths.answers),
 ];
 
-/// What is shed, by the name of what was full.
-const SHED: &[(&str, fn(&ShardCounters) -> u64)] = &[
+/// What is shed: the name of what was full, and where it is counted.
+type Shed = (&'static str, fn(&ShardCounters) -> u64);
+
+const SHED: &[Shed] = &[
     ("connections", |c| c.shed.connections),
     ("connections_unauthenticated", |c| c.shed.connections_unauthenticated),
     ("submissions", |c| c.shed.submissions),

@@ -63,7 +63,7 @@ pub fn bind(address: SocketAddr, shards: usize) -> Result<(Vec<Socket>, SocketAd
         }
         tries += 1;
         // There is nothing to receive: it waits.
-        drop(crossbeam_channel::after(IN_USE_PAUSE).recv());
+        crossbeam_channel::after(IN_USE_PAUSE).recv().ok();
     }
     let first = socket(address, Sharing::Shards).map_err(failed)?;
     let real = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);

@@ -3,6 +3,9 @@
 //! Owned by the shell of one shard. What always holds: a seat's index is its connection's slot in the core, and a
 //! look-up with an old generation finds nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::RawFd;
 use std::task::Waker;
 

@@ -5,6 +5,9 @@
 //! loop waits for room in a shard's mailbox before it takes more. It ends, after a last commit, when no shard
 //! can submit any more. What a message means is the engine's business.
 
+#[cfg(test)]
+mod tests;
+
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select_biased};
 use std::time::Duration;
 

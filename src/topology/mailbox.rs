@@ -5,6 +5,9 @@
 //! and a shard that is awake costs its senders no system call. No envelope is lost here: a full channel hands
 //! it back to the sender.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Waker;
