@@ -1,0 +1,215 @@
+//! What can be judged when every inbox is at hand: right after a restart, and at the end.
+//!
+//! Pure. What always holds after [`audit`] returned `Ok`: every message that anybody was ever shown, or got an
+//! ack for, is in the inbox of each of its recipients, once, and in no other; inboxes have no holes; all
+//! inboxes agree on one order; and the recipients of each group message are one version of the group, one that
+//! existed between the message's sending and its first being seen, versions never going back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringway::ids::{Conversation, GroupId, MsgId, UserId};
+use ringway::wire::generated::ringway::wire::GroupChangeKind;
+
+use crate::model::{Checked, Model, SeenRow, Send, SendNo, Version, violated};
+
+/// A row as the gateway has it.
+#[derive(Clone, Debug)]
+pub struct StoredRow {
+    pub seq: u64,
+    pub msg_id: MsgId,
+    pub sender: UserId,
+    pub to: Conversation,
+    pub sent_at_ms: u64,
+    pub body: Vec<u8>,
+}
+
+/// Checks all inboxes against what is known, and adds what they say to it.
+pub fn audit(model: &mut Model, inboxes: &BTreeMap<UserId, Vec<StoredRow>>) -> Checked {
+    for (&user, rows) in inboxes {
+        for (row, expected) in rows.iter().zip(1u64..) {
+            if row.seq != expected {
+                return violated!("I3: the inbox of {user} has row {} where {expected} should be", row.seq);
+            }
+            let StoredRow { seq, msg_id, sender, to, sent_at_ms, .. } = *row;
+            model.row(user, SeenRow { seq, msg_id, sender, to, sent_at_ms, body: &row.body })?;
+        }
+        let seen = model.newest_row(user);
+        if seen > rows.len() as u64 {
+            return violated!("I1: {user} was shown row {seen}, and the inbox ends at {}", rows.len());
+        }
+    }
+    let recipients = recipients(model);
+    for (&number, users) in &recipients {
+        check_direct(&model.sends[number.0], number, users)?;
+    }
+    check_acked(model, &recipients)?;
+    let groups: Vec<GroupId> = model.groups.keys().copied().collect();
+    for group in groups {
+        check_group(model, group, &recipients)?;
+    }
+    Ok(())
+}
+
+type Recipients = BTreeMap<SendNo, BTreeSet<UserId>>;
+
+fn recipients(model: &Model) -> Recipients {
+    let mut recipients = Recipients::new();
+    for (&user, inbox) in &model.inboxes {
+        for (_, number) in inbox.rows.values() {
+            recipients.entry(*number).or_default().insert(user);
+        }
+    }
+    recipients
+}
+
+fn check_direct(send: &Send, number: SendNo, users: &BTreeSet<UserId>) -> Checked {
+    let Conversation::User(to) = send.to else { return Ok(()) };
+    if *users != BTreeSet::from([send.sender, to]) {
+        return violated!("I1: {number:?} from {} to {to} is in the inboxes of {users:?}", send.sender);
+    }
+    Ok(())
+}
+
+fn check_acked(model: &Model, recipients: &Recipients) -> Checked {
+    for (at, send) in model.sends.iter().enumerate() {
+        let number = SendNo(at);
+        let stored = recipients.contains_key(&number);
+        if !stored && send.acked.is_some() {
+            return violated!("I1: {number:?} was acked and is in no inbox");
+        }
+        if !stored && send.msg_id.is_some() && !send.ephemeral {
+            return violated!("I1: {number:?} was shown to somebody and is in no inbox");
+        }
+        if stored && send.attempts == 0 {
+            return violated!("{number:?} was never sent and is stored");
+        }
+    }
+    Ok(())
+}
+
+/// Assigns each message of the group, in the order of their numbers, the lowest version that fits.
+fn check_group(model: &Model, group: GroupId, recipients: &Recipients) -> Checked {
+    let versions = rosters(model, group)?;
+    let mut messages: Vec<(MsgId, SendNo)> = model
+        .sends
+        .iter()
+        .enumerate()
+        .filter(|(_, s)| s.to == Conversation::Group(group) && !s.ephemeral)
+        .filter_map(|(at, s)| s.msg_id.map(|msg_id| (msg_id, SendNo(at))))
+        .collect();
+    messages.sort();
+    let mut version = 1u32;
+    for (msg_id, number) in messages {
+        let send = &model.sends[number.0];
+        let got = &recipients[&number];
+        let from = version.max(send.version_known).max(1);
+        let before = first_asked_after(model, group, send.seen_at.unwrap_or(u64::MAX));
+        let fits = |v: &u32| versions.get(v).is_some_and(|facts| facts.fits(got));
+        let end = before.min(model.newest_version(group) + 1);
+        version = match (from..end).find(fits) {
+            Some(found) => found,
+            None => {
+                let near: Vec<_> = versions.range(from.saturating_sub(1)..end.clamp(from, from + 4)).collect();
+                return violated!(
+                    "I1/membership: {number:?} ({msg_id:?}, by {}) in group {group} reached {got:?}; it lies at a \
+                     version from {from}, before {before}: {near:?}",
+                    send.sender
+                );
+            }
+        };
+    }
+    Ok(())
+}
+
+/// The lowest version that is known to be made by a change asked for after `seen_at`.
+fn first_asked_after(model: &Model, group: GroupId, seen_at: u64) -> u32 {
+    let made_after = |facts: &Version| {
+        let Some((kind, actor, _)) = &facts.announced else { return false };
+        let asked =
+            |c: &&crate::model::Change| c.kind == *kind && c.actor == *actor && c.group.is_none_or(|g| g == group);
+        model.changes.iter().filter(asked).map(|c| c.asked_at).min().is_some_and(|at| at > seen_at)
+    };
+    let versions = model.groups.get(&group);
+    let first = versions.into_iter().flatten().find(|(_, facts)| made_after(facts));
+    first.map_or(u32::MAX, |(version, _)| *version)
+}
+
+/// Who is in a group at one version, as far as it can be known.
+#[derive(Clone, Debug)]
+struct Possible {
+    surely: BTreeSet<UserId>,
+    maybe: BTreeSet<UserId>,
+}
+
+impl Possible {
+    fn fits(&self, got: &BTreeSet<UserId>) -> bool {
+        self.surely.is_subset(got) && got.is_subset(&self.maybe)
+    }
+}
+
+/// Every version up to the newest known. One whose change nobody was told of (a crash came between) lies
+/// somewhere between its neighbours.
+fn rosters(model: &Model, group: GroupId) -> Result<BTreeMap<u32, Possible>, crate::model::Violation> {
+    let nothing = Version::default();
+    let Some(known) = model.groups.get(&group) else { return Ok(BTreeMap::new()) };
+    let newest = model.newest_version(group);
+    let facts = |version: u32| known.get(&version).unwrap_or(&nothing);
+    let mut exact: BTreeMap<u32, BTreeSet<UserId>> = BTreeMap::new();
+    for version in 1..=newest {
+        let before = if version == 1 { Some(BTreeSet::new()) } else { exact.get(&(version - 1)).cloned() };
+        let derived = before.and_then(|before| derive(model, group, version, facts(version), before));
+        match (&facts(version).members, derived) {
+            (Some(told), Some(derived)) if *told != derived => {
+                return violated!("version {version} of {group} is {told:?}; by its changes it is {derived:?}");
+            }
+            (Some(told), _) => exact.insert(version, told.clone()),
+            (None, Some(derived)) => exact.insert(version, derived),
+            (None, None) => None,
+        };
+    }
+    let unsure: BTreeSet<UserId> = model
+        .changes
+        .iter()
+        .filter(|c| !c.refused && (c.group == Some(group) || c.group.is_none()))
+        .flat_map(|c| c.users.iter().copied().chain([c.actor]))
+        .collect();
+    let possible = |version: u32| {
+        if let Some(members) = exact.get(&version) {
+            return Possible { surely: members.clone(), maybe: members.clone() };
+        }
+        let before = exact.range(..version).next_back().map(|(_, m)| m.clone()).unwrap_or_default();
+        let after = exact.range(version..).next().map(|(_, m)| m.clone()).unwrap_or_default();
+        let surely = before.intersection(&after).filter(|u| !unsure.contains(u)).copied().collect();
+        let maybe = before.iter().chain(&after).chain(&unsure).copied().collect();
+        Possible { surely, maybe }
+    };
+    Ok((1..=newest).map(|version| (version, possible(version))).collect())
+}
+
+/// The members at `version`, from those before it and the change that made it, if that is known.
+fn derive(
+    model: &Model,
+    group: GroupId,
+    version: u32,
+    facts: &Version,
+    before: BTreeSet<UserId>,
+) -> Option<BTreeSet<UserId>> {
+    let apply = |kind: GroupChangeKind, actor: UserId, users: &BTreeSet<UserId>| {
+        let mut members = before.clone();
+        match kind {
+            GroupChangeKind::Created => members.extend(users.iter().copied().chain([actor])),
+            GroupChangeKind::Added => members.extend(users),
+            GroupChangeKind::Left => drop(members.remove(&actor)),
+            _ => members.retain(|user| !users.contains(user)),
+        }
+        members
+    };
+    if let Some((kind, actor, users)) = &facts.announced {
+        return Some(apply(*kind, *actor, users));
+    }
+    // Answered with this version: it made it, unless the version before was already as it wanted.
+    let answered = model.changes.iter().filter(|c| c.answer == Some((group, version)));
+    let answered = answered.filter(|c| (c.kind == GroupChangeKind::Created) == (version == 1));
+    let mut made = answered.map(|c| apply(c.kind, c.actor, &c.users.iter().copied().collect()));
+    made.find(|members| *members != before)
+}

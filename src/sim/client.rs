@@ -1,0 +1,377 @@
+//! A device: it speaks the protocol's real bytes, keeps its place in its inbox, and tells the model all it
+//! makes and all it is told.
+//!
+//! Owned by the world. What always holds: within one session the rows come one after another from where the
+//! session started, or the run ends (I3). A `SendOk` counts as the row only where it is the next one; the row
+//! may then come once more as a push, from a session that was still catching up. What got no answer before a
+//! connection ended is sent again under the same name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringway::ids::{DeviceId, GroupId, Seq, UserId};
+use ringway::wire::frame::{Encoder, read_server};
+use ringway::wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind};
+use ringway::wire::request::{PushView, Reply};
+
+use crate::model::{ChangeNo, Checked, Model, SeenRow, SendKind, SendNo, Violation, violated};
+
+/// One device of one user.
+pub struct Client {
+    pub user: UserId,
+    pub device: DeviceId,
+    /// Reads nothing: a slow reader.
+    pub stalled: bool,
+    /// When it may connect again.
+    pub connect_at_ms: u64,
+    pub state: State,
+    /// The highest row it has, with all before it: kept over connections.
+    pub cursor: u64,
+    /// The highest row it has acknowledged in a session, so the gateway may have kept it.
+    pub acknowledged: u64,
+    /// Sent without an answer before the connection ended.
+    pub unanswered: Vec<SendNo>,
+    /// Acked messages, to send again under their name now and then.
+    pub acked: Vec<SendNo>,
+    /// Why the gateway closed the last connection, if it said so.
+    pub closing: Option<CloseReason>,
+    /// When anything was last sent.
+    pub sent_at_ms: u64,
+    token: String,
+    asked: BTreeMap<u32, Asked>,
+    request_id: u32,
+    session: Session,
+    partial: Vec<u8>,
+    encoder: Encoder,
+}
+
+/// Where the device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Offline,
+    /// The login was sent.
+    LoggingIn,
+    Online,
+}
+
+/// What belongs to one session.
+#[derive(Default)]
+struct Session {
+    /// Rows that `SendOk` stood for.
+    owned: BTreeSet<u64>,
+    /// The last row that came as a push.
+    pushed: u64,
+    /// The user's newest row when it began.
+    newest: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Asked {
+    Login { last_seq: Option<u64>, seen: u64 },
+    Send(SendNo, SendKind),
+    Change(ChangeNo),
+    Sync { after: u64 },
+    Info,
+    Other,
+}
+
+impl Client {
+    /// A device that was never online.
+    pub fn new(user: UserId, device: DeviceId, token: String) -> Self {
+        Client {
+            user,
+            device,
+            stalled: false,
+            connect_at_ms: 0,
+            state: State::Offline,
+            cursor: 0,
+            acknowledged: 0,
+            unanswered: Vec::new(),
+            acked: Vec::new(),
+            closing: None,
+            sent_at_ms: 0,
+            token,
+            asked: BTreeMap::new(),
+            request_id: 0,
+            session: Session::default(),
+            partial: Vec::new(),
+            encoder: Encoder::new(),
+        }
+    }
+
+    /// Nothing waits for an answer.
+    pub fn is_idle(&self) -> bool {
+        self.asked.is_empty() && self.unanswered.is_empty()
+    }
+
+    /// Requests without an answer.
+    pub fn in_flight(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// What waits for an answer, to be printed.
+    pub fn waiting(&self) -> String {
+        format!("{:?}, to send again {:?}", self.asked, self.unanswered)
+    }
+
+    /// Whether the rows that came reach the newest at login.
+    pub fn caught_up_to(&self, newest: u64) -> bool {
+        self.state == State::Online && self.cursor >= newest
+    }
+
+    fn ask(&mut self, asked: Asked) -> u32 {
+        self.request_id += 1;
+        self.asked.insert(self.request_id, asked);
+        self.request_id
+    }
+
+    /// Logs in from `last_seq`, or from where the gateway thinks this device is.
+    pub fn login(&mut self, model: &Model, last_seq: Option<u64>) -> Vec<u8> {
+        self.state = State::LoggingIn;
+        self.closing = None;
+        let seen = model.newest_row(self.user);
+        let id = self.ask(Asked::Login { last_seq, seen });
+        self.encoder.login(id, &self.token, self.device, last_seq.map(Seq)).to_vec()
+    }
+
+    /// Sends a message, for the first time or again.
+    pub fn send(&mut self, model: &mut Model, number: SendNo) -> Vec<u8> {
+        model.attempted(number);
+        self.unanswered.retain(|n| *n != number);
+        let kind = if model.sends[number.0].ephemeral { SendKind::Ephemeral } else { SendKind::Stored };
+        let id = self.ask(Asked::Send(number, kind));
+        let send = &model.sends[number.0];
+        self.encoder.send(id, send.to, send.name, &send.body, send.ephemeral).to_vec()
+    }
+
+    /// Asks for a change of a group, or for a new one.
+    pub fn change(
+        &mut self,
+        model: &mut Model,
+        group: Option<GroupId>,
+        kind: GroupChangeKind,
+        users: Vec<UserId>,
+    ) -> Vec<u8> {
+        let number = model.asked(self.user, group, kind, users.clone());
+        let id = self.ask(Asked::Change(number));
+        let group = group.unwrap_or_default();
+        match kind {
+            GroupChangeKind::Created => self.encoder.group_create(id, &users),
+            GroupChangeKind::Added => self.encoder.group_add(id, group, &users),
+            GroupChangeKind::Removed => self.encoder.group_remove(id, group, &users),
+            _ => self.encoder.group_leave(id, group),
+        }
+        .to_vec()
+    }
+
+    /// Acknowledges all it has.
+    pub fn acknowledge(&mut self) -> Vec<u8> {
+        self.acknowledged = self.acknowledged.max(self.cursor);
+        self.encoder.ack(Seq(self.cursor)).to_vec()
+    }
+
+    /// Asks for a page of history.
+    pub fn sync(&mut self, after: u64, rows_max: u32) -> Vec<u8> {
+        let id = self.ask(Asked::Sync { after });
+        self.encoder.sync(id, Seq(after), rows_max).to_vec()
+    }
+
+    /// Asks who is in a group.
+    pub fn info(&mut self, group: GroupId) -> Vec<u8> {
+        let id = self.ask(Asked::Info);
+        self.encoder.group_info_request(id, group).to_vec()
+    }
+
+    /// Asks which groups it is in, who is online, or only whether anybody is there.
+    pub fn other(&mut self, which: usize, users: &[UserId]) -> Vec<u8> {
+        let id = self.ask(Asked::Other);
+        match which {
+            0 => self.encoder.group_list_request(id),
+            1 => self.encoder.presence_request(id, users),
+            _ => self.encoder.ping(id),
+        }
+        .to_vec()
+    }
+
+    /// The connection is gone.
+    pub fn disconnected(&mut self) {
+        self.state = State::Offline;
+        self.partial.clear();
+        self.session = Session::default();
+        for (_, asked) in std::mem::take(&mut self.asked) {
+            // Ephemeral messages are not sent again.
+            if let Asked::Send(number, SendKind::Stored) = asked
+                && !self.unanswered.contains(&number)
+            {
+                self.unanswered.push(number);
+            }
+        }
+    }
+
+    /// Bytes came from the gateway.
+    pub fn receive(&mut self, model: &mut Model, bytes: &[u8]) -> Checked {
+        self.partial.extend_from_slice(bytes);
+        let whole = std::mem::take(&mut self.partial);
+        let mut rest = whole.as_slice();
+        while let Some((prefix, _)) = rest.split_first_chunk::<4>() {
+            let len = 4 + u32::from_le_bytes(*prefix) as usize;
+            let Some((frame, after)) = rest.split_at_checked(len) else { break };
+            rest = after;
+            let (request_id, reply) =
+                read_server(frame).map_err(|error| Violation(format!("a frame of {len} bytes: {error}")))?;
+            self.reply(model, request_id, reply)?;
+        }
+        self.partial = rest.to_vec();
+        Ok(())
+    }
+
+    fn reply(&mut self, model: &mut Model, request_id: u32, reply: Reply<'_>) -> Checked {
+        let asked = match reply {
+            Reply::Push(_) | Reply::Gap { .. } | Reply::GroupChanged { .. } | Reply::Closing { .. } => None,
+            _ => self.asked.remove(&request_id),
+        };
+        match (asked, reply) {
+            (_, Reply::Push(view)) => self.pushed(model, view),
+            (_, Reply::Gap { from, to }) => {
+                violated!("I3: {} is told that rows {from} to {to} are gone; nothing is deleted here", self.user)
+            }
+            (_, Reply::GroupChanged { group, version, kind, actor, members }) => {
+                model.announced(group, version, kind, actor, members.into_iter().collect())
+            }
+            (_, Reply::Closing { reason, .. }) => self.closed(reason),
+            (Some(Asked::Login { last_seq, seen }), Reply::LoginOk { user, last_seq: newest, from_seq, .. }) => {
+                self.logged_in((last_seq, seen), user, newest.0, from_seq.0)
+            }
+            (Some(Asked::Send(number, _)), Reply::SendOk { msg_id, seq, sent_at_ms, repeat }) => {
+                model.acked(number, msg_id, seq.0, sent_at_ms, repeat)?;
+                if seq.0 > 0 && !self.acked.contains(&number) {
+                    self.acked.push(number);
+                }
+                self.own_row(seq.0);
+                Ok(())
+            }
+            (Some(Asked::Send(number, kind)), Reply::Error { code, .. }) => {
+                if matches!(code, ErrorCode::RetryLater | ErrorCode::StorageFull) && kind == SendKind::Stored {
+                    self.unanswered.push(number);
+                }
+                model.refused(number, code)
+            }
+            (Some(Asked::Change(number)), Reply::GroupOk { group, version }) => model.changed(number, group, version),
+            (Some(Asked::Change(number)), Reply::Error { .. }) => {
+                model.change_refused(number);
+                Ok(())
+            }
+            (Some(Asked::Sync { after }), Reply::SyncPage { rows, through, end, gap_to }) => {
+                self.page(model, after, &rows, (through.0, end, gap_to.is_some()))
+            }
+            (Some(Asked::Info), Reply::GroupInfo { group, version, members }) => {
+                model.members(group, version, members.into_iter().map(|(user, _)| user).collect())
+            }
+            (Some(Asked::Info | Asked::Sync { .. } | Asked::Other), Reply::Error { .. }) => Ok(()),
+            (Some(Asked::Other), Reply::GroupList { .. } | Reply::Presence { .. } | Reply::Pong { .. }) => Ok(()),
+            (asked, reply) => violated!("{} asked {asked:?} ({request_id}) and was answered {reply:?}", self.user),
+        }
+    }
+
+    fn logged_in(&mut self, asked: (Option<u64>, u64), user: UserId, newest: u64, from: u64) -> Checked {
+        if user != self.user {
+            return violated!("{} is logged in as {user}", self.user);
+        }
+        let (last_seq, seen) = asked;
+        if newest < seen {
+            return violated!(
+                "I1/I2: {user} was shown row {seen} before this login, which says {newest} is the newest"
+            );
+        }
+        match last_seq {
+            Some(last_seq) if from != last_seq => {
+                return violated!("I3: {user} logged in from {last_seq} and the session starts from {from}");
+            }
+            None if from > self.acknowledged => {
+                return violated!("I3: {user} acknowledged {} and the session starts from {from}", self.acknowledged);
+            }
+            _ => {}
+        }
+        self.state = State::Online;
+        self.cursor = from;
+        self.session = Session { owned: BTreeSet::new(), pushed: from, newest };
+        Ok(())
+    }
+
+    fn own_row(&mut self, seq: u64) {
+        if seq == self.cursor + 1 {
+            self.cursor = seq;
+            self.session.owned.insert(seq);
+        }
+    }
+
+    fn pushed(&mut self, model: &mut Model, view: PushView<'_>) -> Checked {
+        if self.state != State::Online {
+            return violated!("I3: {} gets a push before LoginOk", self.user);
+        }
+        model.row(self.user, seen(view))?;
+        let seq = view.seq.0;
+        if seq == 0 {
+            return Ok(());
+        }
+        let next = seq == self.cursor + 1;
+        let again = self.session.owned.remove(&seq);
+        if seq <= self.session.pushed || !(next || again) {
+            return violated!(
+                "I3: {} device {} has rows up to {} (pushed up to {}) and gets row {seq}",
+                self.user,
+                self.device,
+                self.cursor,
+                self.session.pushed
+            );
+        }
+        self.session.pushed = seq;
+        self.cursor = self.cursor.max(seq);
+        Ok(())
+    }
+
+    fn page(&mut self, model: &mut Model, after: u64, rows: &[PushView<'_>], end: (u64, bool, bool)) -> Checked {
+        let (through, is_end, has_gap) = end;
+        for (row, expected) in rows.iter().zip(after + 1..) {
+            if row.seq.0 != expected {
+                return violated!(
+                    "I3: {} asked for rows after {after} and row {} came for {expected}",
+                    self.user,
+                    row.seq
+                );
+            }
+            model.row(self.user, seen(*row))?;
+        }
+        let last = rows.last().map_or(after, |row| row.seq.0);
+        if has_gap || through != last || (!is_end && rows.is_empty()) {
+            return violated!(
+                "I3: {}'s page after {after} has rows to {last}, is said to cover {through}, end {is_end}, gap {has_gap}",
+                self.user
+            );
+        }
+        if is_end && through < self.session.newest {
+            return violated!("I3: {}'s page ends at {through}, before row {}", self.user, self.session.newest);
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, reason: CloseReason) -> Checked {
+        self.closing = Some(reason);
+        match reason {
+            // A client that does what the protocol says is never closed for these.
+            CloseReason::BadFrame
+            | CloseReason::FrameTooLarge
+            | CloseReason::UnknownRequest
+            | CloseReason::NotLoggedIn
+            | CloseReason::TokenInvalid
+            | CloseReason::TokenExpired
+            | CloseReason::SeqAhead
+            | CloseReason::NotRingway => violated!("{} at row {} was closed as {reason:?}", self.user, self.cursor),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn seen(view: PushView<'_>) -> SeenRow<'_> {
+    let PushView { seq, msg_id, sender, to, sent_at_ms, body } = view;
+    SeenRow { seq: seq.0, msg_id, sender, to, sent_at_ms, body }
+}

@@ -1,0 +1,377 @@
+//! What must be true, judged only by what clients did and what they were told.
+//!
+//! Owned by the world. It shares no code with the core: it knows ids and what frames said. What always holds:
+//! a fact once seen by any client (this row holds that message, this change made that version) never changes;
+//! the first frame that contradicts it ends the run. What can only be judged with all inboxes in hand (nothing
+//! acked is missing, everybody in the group got it, nobody else did) is in `check.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ringway::ids::{ClientMsgId, Conversation, GroupId, MsgId, UserId};
+use ringway::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+
+/// Why the run failed: which invariant, and what was seen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation(pub String);
+
+/// What a check returns.
+pub type Checked = Result<(), Violation>;
+
+macro_rules! violated {
+    ($($text:tt)*) => { Err($crate::model::Violation(format!($($text)*))) };
+}
+pub(crate) use violated;
+
+/// A message that a client made, by its place in [`Model::sends`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SendNo(pub usize);
+
+/// A change of a group that a client asked for, by its place in [`Model::changes`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ChangeNo(pub usize);
+
+/// A message as its sender made it, and what became of it.
+#[derive(Debug)]
+pub struct Send {
+    pub sender: UserId,
+    pub to: Conversation,
+    pub name: ClientMsgId,
+    pub body: Vec<u8>,
+    pub ephemeral: bool,
+    /// It bears the name of an acked message: it must be refused.
+    pub reuses: bool,
+    /// How often it was put on a wire.
+    pub attempts: u32,
+    /// How often it was refused.
+    pub refusals: u32,
+    /// Its number, once anybody has seen it.
+    pub msg_id: Option<MsgId>,
+    /// The sender's row, once acked.
+    pub acked: Option<u64>,
+    /// The newest version of the group that anybody knew when this was first sent: it is ordered after.
+    pub version_known: u32,
+    /// When somebody first saw it: it is ordered before.
+    pub seen_at: Option<u64>,
+}
+
+/// A change as it was asked for.
+#[derive(Debug)]
+pub struct Change {
+    pub actor: UserId,
+    /// `None`: a new group.
+    pub group: Option<GroupId>,
+    pub kind: GroupChangeKind,
+    pub users: Vec<UserId>,
+    /// When it was asked for: it is ordered after.
+    pub asked_at: u64,
+    /// The group and version it was answered with.
+    pub answer: Option<(GroupId, u32)>,
+    pub refused: bool,
+}
+
+/// What is known of one version of a group.
+#[derive(Default, Debug)]
+pub struct Version {
+    /// All members, where somebody was told all of them.
+    pub members: Option<BTreeSet<UserId>>,
+    /// What the announcement said: kind, by whom, to whom.
+    pub announced: Option<(GroupChangeKind, UserId, BTreeSet<UserId>)>,
+}
+
+/// One inbox as far as anybody has seen it.
+#[derive(Default, Debug)]
+pub struct Inbox {
+    /// seq to message number and message.
+    pub rows: BTreeMap<u64, (MsgId, SendNo)>,
+}
+
+/// Everything known.
+#[derive(Default, Debug)]
+pub struct Model {
+    pub sends: Vec<Send>,
+    pub changes: Vec<Change>,
+    pub inboxes: BTreeMap<UserId, Inbox>,
+    pub groups: BTreeMap<GroupId, BTreeMap<u32, Version>>,
+    by_msg_id: BTreeMap<MsgId, SendNo>,
+    by_body: BTreeMap<Vec<u8>, SendNo>,
+    /// Counts what happened, to say what was before what.
+    pub time: u64,
+}
+
+/// A row as a frame showed it.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenRow<'a> {
+    pub seq: u64,
+    pub msg_id: MsgId,
+    pub sender: UserId,
+    pub to: Conversation,
+    pub sent_at_ms: u64,
+    pub body: &'a [u8],
+}
+
+/// A message id's time, by the layout that the protocol documents: 41 bits from 2024-01-01 in Unix milliseconds.
+fn time_of(msg_id: MsgId) -> u64 {
+    1_704_067_200_000 + (msg_id.0 >> 22)
+}
+
+impl Model {
+    /// A client made a message; nothing was sent yet.
+    pub fn made(
+        &mut self,
+        sender: UserId,
+        to: Conversation,
+        name: ClientMsgId,
+        body: Vec<u8>,
+        kind: SendKind,
+    ) -> SendNo {
+        let number = SendNo(self.sends.len());
+        let version_known = match to {
+            Conversation::Group(group) => self.newest_version(group),
+            Conversation::User(_) => 0,
+        };
+        self.by_body.insert(body.clone(), number);
+        self.sends.push(Send {
+            sender,
+            to,
+            name,
+            body,
+            ephemeral: kind == SendKind::Ephemeral,
+            reuses: kind == SendKind::Reuse,
+            attempts: 0,
+            refusals: 0,
+            msg_id: None,
+            acked: None,
+            version_known,
+            seen_at: None,
+        });
+        number
+    }
+
+    /// It was put on a wire.
+    pub fn attempted(&mut self, number: SendNo) {
+        self.sends[number.0].attempts += 1;
+    }
+
+    /// SendOk came.
+    pub fn acked(&mut self, number: SendNo, msg_id: MsgId, seq: u64, sent_at_ms: u64, repeat: bool) -> Checked {
+        let send = &self.sends[number.0];
+        if send.reuses {
+            return violated!("I4: {number:?} reuses the name of another message and was acked as {msg_id:?}");
+        }
+        if send.ephemeral {
+            return if seq == 0 { Ok(()) } else { violated!("ephemeral {number:?} was acked with seq {seq}") };
+        }
+        if send.acked.is_some() && !repeat {
+            return violated!("I4: {number:?} was acked before, and now as new");
+        }
+        if repeat && send.attempts < 2 {
+            return violated!("I4: {number:?} was sent once and is called a repeat");
+        }
+        if send.acked.is_some_and(|first| first != seq) {
+            return violated!("I4: {number:?} was acked with row {:?} and now with {seq}", send.acked);
+        }
+        let (sender, to, body) = (send.sender, send.to, send.body.clone());
+        self.sends[number.0].acked = Some(seq);
+        self.row(sender, SeenRow { seq, msg_id, sender, to, sent_at_ms, body: &body })
+    }
+
+    /// An error came for it.
+    pub fn refused(&mut self, number: SendNo, code: ErrorCode) -> Checked {
+        let send = &mut self.sends[number.0];
+        send.refusals += 1;
+        if code == ErrorCode::ClientMsgIdReused && !send.reuses {
+            return violated!("I4: {number:?} was refused as a reuse and is none");
+        }
+        // Who is no member any more is told so before anything is looked up.
+        let may_come = [ErrorCode::RetryLater, ErrorCode::StorageFull, ErrorCode::NotAMember, ErrorCode::UnknownGroup];
+        if send.acked.is_some() && !may_come.contains(&code) {
+            return violated!("I4: {number:?} was acked, and a repeat refused with {code:?}");
+        }
+        self.nothing_refused_is_visible(number)
+    }
+
+    /// A message all of whose attempts were refused must not be seen.
+    fn nothing_refused_is_visible(&self, number: SendNo) -> Checked {
+        let send = &self.sends[number.0];
+        if send.msg_id.is_some() && send.acked.is_none() && send.refusals >= send.attempts {
+            return violated!("{number:?} was refused each of {} times and is stored all the same", send.attempts);
+        }
+        Ok(())
+    }
+
+    /// A user was shown a row of the inbox, in whatever frame.
+    pub fn row(&mut self, user: UserId, row: SeenRow<'_>) -> Checked {
+        self.time += 1;
+        let Some(&number) = self.by_body.get(row.body) else {
+            return violated!("{user} was shown a body that nobody sent: {row:?}");
+        };
+        let send = &mut self.sends[number.0];
+        if (send.sender, send.to) != (row.sender, row.to) {
+            return violated!("{number:?} was sent by {} to {:?} and is shown as {row:?}", send.sender, send.to);
+        }
+        if send.reuses {
+            return violated!("I4: {number:?} reuses the name of another message and was stored: {row:?}");
+        }
+        if send.ephemeral != (row.seq == 0) {
+            return violated!("{number:?} (ephemeral: {}) is shown with seq {}", send.ephemeral, row.seq);
+        }
+        let concerned = send.sender == user || send.to == Conversation::User(user);
+        if !concerned && !matches!(send.to, Conversation::Group(_)) {
+            return violated!("{user} was shown {number:?}, which is between {} and {:?}", send.sender, send.to);
+        }
+        if row.sent_at_ms != time_of(row.msg_id) {
+            return violated!(
+                "{number:?} has time {} and its {:?} says {}",
+                row.sent_at_ms,
+                row.msg_id,
+                time_of(row.msg_id)
+            );
+        }
+        if send.ephemeral {
+            // Repeats of it are not recognised: each time it is sent it has another number.
+            return Ok(());
+        }
+        if send.msg_id.is_some_and(|first| first != row.msg_id) {
+            return violated!("I4: {number:?} is {:?} and {:?}", send.msg_id, row.msg_id);
+        }
+        send.msg_id = Some(row.msg_id);
+        send.seen_at.get_or_insert(self.time);
+        if *self.by_msg_id.entry(row.msg_id).or_insert(number) != number {
+            return violated!("I2: {:?} is {number:?} and {:?}", row.msg_id, self.by_msg_id.get(&row.msg_id));
+        }
+        if row.seq > 0 {
+            self.keep_row(user, row.seq, row.msg_id, number)?;
+        }
+        self.nothing_refused_is_visible(number)
+    }
+
+    fn keep_row(&mut self, user: UserId, seq: u64, msg_id: MsgId, number: SendNo) -> Checked {
+        let rows = &mut self.inboxes.entry(user).or_default().rows;
+        if let Some(&(kept, of)) = rows.get(&seq) {
+            return if kept == msg_id {
+                Ok(())
+            } else {
+                violated!("I2: row {seq} of {user} was {kept:?} ({of:?}) and is {msg_id:?} ({number:?})")
+            };
+        }
+        let before = rows.range(..seq).next_back();
+        let after = rows.range(seq..).next();
+        if before.is_some_and(|(_, row)| row.0 >= msg_id) || after.is_some_and(|(_, row)| row.0 <= msg_id) {
+            return violated!("order: row {seq} of {user} is {msg_id:?}, between {before:?} and {after:?}");
+        }
+        rows.insert(seq, (msg_id, number));
+        Ok(())
+    }
+
+    /// The highest row anybody has seen of this inbox.
+    pub fn newest_row(&self, user: UserId) -> u64 {
+        self.inboxes.get(&user).and_then(|i| i.rows.keys().next_back().copied()).unwrap_or(0)
+    }
+
+    /// The highest version of the group anybody knows of; 0: none.
+    pub fn newest_version(&self, group: GroupId) -> u32 {
+        self.groups.get(&group).and_then(|versions| versions.keys().next_back().copied()).unwrap_or(0)
+    }
+
+    /// Whether anybody last heard that the user is in the group.
+    pub fn was_member(&self, group: GroupId, user: UserId) -> bool {
+        let versions = self.groups.get(&group).into_iter().flatten().rev();
+        for (_, facts) in versions {
+            if let Some(members) = &facts.members {
+                return members.contains(&user);
+            }
+            match &facts.announced {
+                Some((GroupChangeKind::Created | GroupChangeKind::Added, actor, users))
+                    if users.contains(&user) || *actor == user =>
+                {
+                    return true;
+                }
+                Some((GroupChangeKind::Removed | GroupChangeKind::Left, _, users)) if users.contains(&user) => {
+                    return false;
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// A client asked for a change.
+    pub fn asked(
+        &mut self,
+        actor: UserId,
+        group: Option<GroupId>,
+        kind: GroupChangeKind,
+        users: Vec<UserId>,
+    ) -> ChangeNo {
+        self.time += 1;
+        let asked_at = self.time;
+        self.changes.push(Change { actor, group, kind, users, asked_at, answer: None, refused: false });
+        ChangeNo(self.changes.len() - 1)
+    }
+
+    /// GroupOk came.
+    pub fn changed(&mut self, number: ChangeNo, group: GroupId, version: u32) -> Checked {
+        self.time += 1;
+        let change = &mut self.changes[number.0];
+        change.answer = Some((group, version));
+        let new: BTreeSet<UserId> = change.users.iter().copied().chain([change.actor]).collect();
+        if change.kind != GroupChangeKind::Created {
+            self.groups.entry(group).or_default().entry(version).or_default();
+            return Ok(());
+        }
+        if version != 1 {
+            return violated!("{number:?} made group {group} at version {version}");
+        }
+        self.members(group, 1, new)
+    }
+
+    /// A change was refused.
+    pub fn change_refused(&mut self, number: ChangeNo) {
+        self.changes[number.0].refused = true;
+    }
+
+    /// Somebody was told who is in the group at this version.
+    pub fn members(&mut self, group: GroupId, version: u32, members: BTreeSet<UserId>) -> Checked {
+        self.time += 1;
+        let known = self.groups.entry(group).or_default().entry(version).or_default();
+        if known.members.as_ref().is_some_and(|before| *before != members) {
+            return violated!("version {version} of {group} is {:?} and {members:?}", known.members);
+        }
+        known.members = Some(members);
+        Ok(())
+    }
+
+    /// GroupChanged came.
+    pub fn announced(
+        &mut self,
+        group: GroupId,
+        version: u32,
+        kind: GroupChangeKind,
+        actor: UserId,
+        users: BTreeSet<UserId>,
+    ) -> Checked {
+        self.time += 1;
+        let asked = |c: &Change| c.actor == actor && c.kind == kind && !c.refused && c.group.is_none_or(|g| g == group);
+        if !self.changes.iter().any(asked) {
+            return violated!("{group} version {version} is announced as {kind:?} by {actor}, who never asked for it");
+        }
+        let known = self.groups.entry(group).or_default().entry(version).or_default();
+        let said = (kind, actor, users);
+        if known.announced.as_ref().is_some_and(|before| *before != said) {
+            return violated!("version {version} of {group} is announced as {:?} and as {said:?}", known.announced);
+        }
+        known.announced = Some(said);
+        Ok(())
+    }
+}
+
+/// What a client makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendKind {
+    /// An ordinary message.
+    Stored,
+    /// For whoever is online.
+    Ephemeral,
+    /// Another body under the name of an acked message.
+    Reuse,
+}

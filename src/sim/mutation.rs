@@ -1,0 +1,108 @@
+//! Faults that no gateway may have, put in on purpose: the simulator must report each of them.
+//!
+//! Pure. What always holds: with [`Mutation::None`] nothing is touched.
+
+use std::sync::Arc;
+
+use ringway::ids::{ClientMsgId, ConnId, Origin, Seq, SessionRef, ShardId};
+use ringway::shard::event::{Delivery, DirectSubmission, Submission};
+use ringway::wire::frame::read_server;
+use ringway::wire::request::Reply;
+
+use crate::random::Random;
+
+/// A session that never existed: answers to it reach nobody.
+const NOBODY: Origin = Origin {
+    session: SessionRef { shard: ShardId(0), conn: ConnId { slot: u32::MAX, generation: u32::MAX } },
+    request_id: 0,
+};
+
+/// What is broken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mutation {
+    /// Nothing.
+    #[default]
+    None,
+    /// `fdatasync` does nothing.
+    LyingDisk,
+    /// A secured store loses what it secured.
+    ForgetfulStore,
+    /// Two members of a group get each other's numbers.
+    SwappedSeqs,
+    /// Two frames to a client change places.
+    SwappedFrames,
+    /// A frame to a client is dropped.
+    DroppedFrame,
+    /// One-to-one messages are stored twice under different names.
+    ForgottenNames,
+    /// Outboxes are said to have no room at all.
+    NoOutbox,
+}
+
+/// All of them, with what the report must contain.
+pub const MUTATIONS: [(Mutation, &str); 7] = [
+    (Mutation::LyingDisk, "I1"),
+    (Mutation::ForgetfulStore, "I1"),
+    (Mutation::SwappedSeqs, "I"),
+    (Mutation::SwappedFrames, "I3"),
+    (Mutation::DroppedFrame, "I3"),
+    (Mutation::ForgottenNames, "I4"),
+    (Mutation::NoOutbox, "I5"),
+];
+
+impl Mutation {
+    /// A second submission of the same message under another name.
+    pub fn twin(self, submission: &Submission) -> Option<Submission> {
+        let Submission::Direct(direct) = submission else { return None };
+        (self == Mutation::ForgottenNames).then(|| {
+            let mut name = direct.client_msg_id;
+            name.0[15] ^= 1;
+            Submission::Direct(DirectSubmission {
+                origin: NOBODY,
+                sender: direct.sender,
+                to: direct.to,
+                client_msg_id: ClientMsgId(name.0),
+                body: direct.body.clone(),
+            })
+        })
+    }
+
+    /// What a client reads in place of what was written: whole frames change places, or one is gone.
+    pub fn reorder(self, bytes: Vec<u8>, random: &Random) -> Vec<u8> {
+        if !matches!(self, Mutation::SwappedFrames | Mutation::DroppedFrame) || !random.chance(1, 20) {
+            return bytes;
+        }
+        let mut frames: Vec<&[u8]> = Vec::new();
+        let mut rest = bytes.as_slice();
+        while let Some((prefix, _)) = rest.split_first_chunk::<4>() {
+            // Only where the bytes are whole frames: a piece of one is left alone.
+            let Some((frame, after)) = rest.split_at_checked(4 + u32::from_le_bytes(*prefix) as usize) else { break };
+            let is_push = matches!(read_server(frame), Ok((_, Reply::Push(_))));
+            if !is_push {
+                return bytes;
+            }
+            frames.push(frame);
+            rest = after;
+        }
+        if frames.len() < 2 || !rest.is_empty() {
+            return bytes;
+        }
+        match self {
+            Mutation::SwappedFrames => frames.swap(0, 1),
+            _ => drop(frames.remove(0)),
+        }
+        frames.concat()
+    }
+
+    /// What a shard is given in place of what the ledger handed out.
+    pub fn distort(self, delivery: &mut Delivery) {
+        if self != Mutation::SwappedSeqs {
+            return;
+        }
+        if let Delivery::Group { seqs, .. } = delivery {
+            let mut swapped: Vec<Seq> = seqs.to_vec();
+            swapped.reverse();
+            *seqs = Arc::from(swapped);
+        }
+    }
+}

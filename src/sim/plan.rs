@@ -1,0 +1,95 @@
+//! What a seed decides beforehand: how many shards and users, which bounds, how much goes wrong.
+//!
+//! Pure. What always holds: bounds are those of the real gateway or tighter, so that they are reached.
+
+use ringway::ids::ShardId;
+use ringway::ledger::journal_engine::Settings;
+use ringway::limits::OUTBOX_BYTES_MAX;
+use ringway::shard::config::ShardConfig;
+
+use crate::mutation::Mutation;
+use crate::random::Random;
+
+/// Signs all tokens.
+pub const SECRET: &[u8] = b"a secret that only the simulator knows";
+
+/// One run's settings.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub shards: u16,
+    pub users: u64,
+    pub devices: u64,
+    pub steps: usize,
+    pub submissions_max: usize,
+    pub lane_max: usize,
+    pub asks_max: usize,
+    pub commits_max: usize,
+    pub commit_submissions_max: usize,
+    pub outbox_bytes_max: usize,
+    pub socket_bytes: usize,
+    pub body_bytes_max: usize,
+    pub window_entries_max: usize,
+    pub tail_messages_max: u64,
+    /// Of 10,000 steps so many are each of these.
+    pub crashes: u32,
+    pub store_outages: u32,
+    pub time_jumps: u32,
+    pub stalls: u32,
+    pub disconnects: u32,
+    pub full_disks: u32,
+    /// Of 1,000 calls.
+    pub store_failing: u32,
+    pub writes_failing: u32,
+    pub syncs_dying: u32,
+    pub mutation: Mutation,
+}
+
+impl Plan {
+    /// Each kind of trouble is in some runs and not in others: together they would hide one another.
+    pub fn new(random: &Random, steps: usize, mutation: Mutation) -> Plan {
+        let some = |often: u32, most: u64| if random.chance(often, 10) { random.between(1, most) as u32 } else { 0 };
+        let tight = random.chance(1, 3);
+        let bound = |least: u64, most: u64| if tight { random.between(least, most) as usize } else { 4096 };
+        let large = random.chance(1, 4);
+        Plan {
+            shards: random.between(1, 4) as u16,
+            users: random.between(2, 10),
+            devices: random.between(1, 2),
+            steps,
+            submissions_max: bound(2, 20),
+            lane_max: bound(2, 20),
+            asks_max: bound(1, 8),
+            commits_max: random.between(1, 8) as usize,
+            commit_submissions_max: random.between(1, 40) as usize,
+            outbox_bytes_max: OUTBOX_BYTES_MAX,
+            socket_bytes: if random.chance(1, 2) { 1 << 20 } else { random.between(512, 32 * 1024) as usize },
+            body_bytes_max: if large { 16 * 1024 } else { 200 },
+            window_entries_max: if random.chance(1, 3) { random.between(1, 60) as usize } else { 1 << 20 },
+            tail_messages_max: if random.chance(1, 4) { random.between(20, 400) } else { 1 << 20 },
+            crashes: some(8, 60),
+            store_outages: some(5, 40),
+            time_jumps: some(4, 20),
+            stalls: some(5, 100),
+            disconnects: some(7, 150),
+            full_disks: some(3, 30),
+            store_failing: some(4, 200),
+            writes_failing: some(3, 30),
+            syncs_dying: some(6, 20),
+            mutation,
+        }
+    }
+
+    /// The settings of the ledger.
+    pub fn ledger_settings(&self, seed: u64) -> Settings {
+        Settings {
+            window_entries_max: self.window_entries_max,
+            tail_messages_max: self.tail_messages_max,
+            ..Settings::new(self.shards, seed)
+        }
+    }
+
+    /// The settings of one shard.
+    pub fn shard_config(&self, id: ShardId) -> ShardConfig {
+        ShardConfig { outbox_bytes_max: self.outbox_bytes_max, ..ShardConfig::new(id, self.shards) }
+    }
+}

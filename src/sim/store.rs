@@ -1,0 +1,301 @@
+//! A store in memory that is slow, goes away, and keeps what a database would keep.
+//!
+//! Owned by the world; what is behind it outlives crashes. What always holds: a process kill keeps every
+//! applied transaction whole; a power loss keeps the secured ones and then some of the later ones, oldest
+//! first, each whole. A failed apply may have been applied all the same, as when the connection is lost in the
+//! moment of the commit. A row that contradicts one already stored is remembered as a violation.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use ringway::clock::MSG_ID_EPOCH_MS;
+use ringway::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway::journal::Position;
+use ringway::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use ringway::store::messages::Messages;
+use ringway::store::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, Transaction};
+use ringway::wire::generated::ringway::wire::Role;
+
+use crate::random::Random;
+
+/// The database's files: they stay when the process goes.
+#[derive(Clone)]
+pub struct Database {
+    inner: Rc<RefCell<Inner>>,
+}
+
+struct Inner {
+    current: Tables,
+    /// What a power loss cannot take.
+    secured: Tables,
+    /// What was applied since, oldest first.
+    unsecured: Vec<Change>,
+    random: Random,
+    away: bool,
+    /// So many of 1,000 calls fail.
+    failing: u32,
+    /// A power loss takes secured transactions too. No database may do this: the simulator must notice.
+    forgetful: bool,
+    contradiction: Option<String>,
+}
+
+#[derive(Clone, Default)]
+struct Tables {
+    messages: BTreeMap<MsgId, StoredBody>,
+    names: BTreeMap<(UserId, ClientMsgId), MsgId>,
+    inbox: BTreeMap<(UserId, Seq), MsgId>,
+    groups: BTreeMap<GroupId, (RosterVersion, BTreeMap<UserId, u8>)>,
+    cursors: BTreeMap<(UserId, DeviceId), Seq>,
+    position: StorePosition,
+}
+
+#[derive(Clone)]
+enum Change {
+    Applied {
+        messages: Vec<StoredBody>,
+        rows: Vec<InboxRow>,
+        groups: Vec<GroupWrite>,
+        applied: Position,
+        msg_id_max: MsgId,
+    },
+    Cursors(Vec<CursorRow>),
+}
+
+impl Database {
+    /// An empty one, always there.
+    pub fn new(random: Random) -> Self {
+        let inner = Inner {
+            current: Tables::default(),
+            secured: Tables::default(),
+            unsecured: Vec::new(),
+            random,
+            away: false,
+            failing: 0,
+            forgetful: false,
+            contradiction: None,
+        };
+        Database { inner: Rc::new(RefCell::new(inner)) }
+    }
+
+    /// It goes away, or comes back.
+    pub fn set_away(&self, away: bool) {
+        self.inner.borrow_mut().away = away;
+    }
+
+    /// Whether it is away.
+    pub fn is_away(&self) -> bool {
+        self.inner.borrow().away
+    }
+
+    /// From now on so many of 1,000 calls fail.
+    pub fn set_failing(&self, failing: u32) {
+        self.inner.borrow_mut().failing = failing;
+    }
+
+    /// From now on it forgets what it secured.
+    pub fn set_forgetful(&self, forgetful: bool) {
+        self.inner.borrow_mut().forgetful = forgetful;
+    }
+
+    /// The power goes: the secured transactions stay, and some of those after them.
+    pub fn lose_power(&self) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.forgetful {
+            inner.secured = Tables::default();
+        }
+        let kept = inner.random.below(inner.unsecured.len() + 1);
+        inner.unsecured.truncate(kept);
+        let mut tables = inner.secured.clone();
+        for change in &inner.unsecured {
+            tables.change(change);
+        }
+        inner.current = tables;
+    }
+
+    /// What was applied that contradicts what was applied before.
+    pub fn contradiction(&self) -> Option<String> {
+        self.inner.borrow().contradiction.clone()
+    }
+}
+
+impl Tables {
+    /// Applies a change; returns what contradicts the tables.
+    fn change(&mut self, change: &Change) -> Option<String> {
+        let (messages, rows, groups, applied, msg_id_max) = match change {
+            Change::Applied { messages, rows, groups, applied, msg_id_max } => {
+                (messages, rows, groups, *applied, *msg_id_max)
+            }
+            Change::Cursors(cursors) => {
+                for row in cursors {
+                    let kept = self.cursors.entry((row.user, row.device)).or_default();
+                    *kept = (*kept).max(row.seq);
+                }
+                return None;
+            }
+        };
+        if applied <= self.position.applied {
+            return None;
+        }
+        let mut contradiction = None;
+        for message in messages {
+            let name = (message.sender, message.client_msg_id);
+            let kept = *self.names.entry(name).or_insert(message.msg_id);
+            if kept != message.msg_id {
+                contradiction = Some(format!("I4: {name:?} is stored as {kept:?} and again as {:?}", message.msg_id));
+            }
+            self.messages.entry(message.msg_id).or_insert_with(|| message.clone());
+        }
+        for row in rows {
+            let kept = *self.inbox.entry((row.user, row.seq)).or_insert(row.msg_id);
+            if kept != row.msg_id {
+                contradiction =
+                    Some(format!("I2: {:?} {:?} is stored as {kept:?} and as {:?}", row.user, row.seq, row.msg_id));
+            }
+        }
+        for write in groups {
+            self.write_group(write);
+        }
+        self.position.msg_id_max = self.position.msg_id_max.max(msg_id_max);
+        self.position.applied = applied;
+        contradiction
+    }
+
+    fn write_group(&mut self, write: &GroupWrite) {
+        let (version, members) = self.groups.entry(write.group).or_default();
+        if write.version <= *version {
+            return;
+        }
+        *version = write.version;
+        for user in &write.delete {
+            members.remove(user);
+        }
+        members.extend(write.put.iter().map(|(user, role)| (*user, role.0)));
+    }
+}
+
+/// The store as the process sees it; a new one after each restart.
+pub struct SimStore {
+    database: Database,
+}
+
+impl SimStore {
+    /// Opens the database.
+    pub fn new(database: Database) -> Self {
+        SimStore { database }
+    }
+
+    fn reach(&self, what: &'static str) -> Result<(), StoreError> {
+        let inner = self.database.inner.borrow();
+        if inner.away || inner.random.chance(inner.failing, 1000) {
+            return Err(StoreError::Unavailable { what, source: "the simulated store is away".into() });
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, change: Change, what: &'static str) -> Result<(), StoreError> {
+        let reached = self.reach(what);
+        let mut inner = self.database.inner.borrow_mut();
+        // One failure in four happens after the commit: it is applied, and nobody was told.
+        if reached.is_ok() || inner.random.chance(1, 4) {
+            let contradiction = inner.current.change(&change);
+            inner.contradiction = inner.contradiction.take().or(contradiction);
+            inner.unsecured.push(change);
+        }
+        reached
+    }
+}
+
+impl Store for SimStore {
+    async fn position(&mut self) -> Result<StorePosition, StoreError> {
+        self.reach("reading the position")?;
+        Ok(self.database.inner.borrow().current.position)
+    }
+
+    async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError> {
+        self.reach("reading the newest rows")?;
+        let inner = self.database.inner.borrow();
+        let mut newest: BTreeMap<UserId, Seq> = BTreeMap::new();
+        for (user, seq) in inner.current.inbox.keys() {
+            newest.insert(*user, *seq);
+        }
+        newest.into_iter().for_each(|(user, seq)| visit(NewestRow { user, seq }));
+        Ok(())
+    }
+
+    async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError> {
+        self.reach("reading the groups")?;
+        for (group, (version, members)) in &self.database.inner.borrow().current.groups {
+            let members = members.iter().map(|(user, role)| (*user, Role(*role))).collect();
+            visit(StoredGroup { group: *group, version: *version, members });
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+        let change = Change::Applied {
+            messages: transaction.messages.clone(),
+            rows: transaction.rows.clone(),
+            groups: transaction.groups.clone(),
+            applied: transaction.applied,
+            msg_id_max: transaction.msg_id_max,
+        };
+        self.commit(change, "applying")
+    }
+
+    async fn secure(&mut self) -> Result<Position, StoreError> {
+        self.reach("securing")?;
+        let inner = &mut *self.database.inner.borrow_mut();
+        for change in inner.unsecured.drain(..) {
+            inner.secured.change(&change);
+        }
+        Ok(inner.secured.position.applied)
+    }
+
+    async fn page(
+        &mut self,
+        user: UserId,
+        after: Seq,
+        rows_max: usize,
+        bytes_max: usize,
+        messages: &mut Messages,
+    ) -> Result<Page, StoreError> {
+        self.reach("reading a page")?;
+        let tables = &self.database.inner.borrow().current;
+        let mut page = Page::default();
+        let mut bytes = 0;
+        for (((_, seq), msg_id), next) in
+            tables.inbox.range((user, after.next())..=(user, Seq(u64::MAX))).zip(after.0 + 1..)
+        {
+            let Some(stored) = tables.messages.get(msg_id) else { break };
+            if page.rows.len() >= rows_max || bytes >= bytes_max || seq.0 != next {
+                break;
+            }
+            bytes += stored.body.len();
+            let message = messages.keep(*msg_id, stored.sender, stored.to, stored.client_msg_id, &stored.body);
+            page.rows.push((*seq, message));
+        }
+        Ok(page)
+    }
+
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
+        self.reach("looking up")?;
+        let tables = &self.database.inner.borrow().current;
+        let found = |lookup: &Lookup| {
+            let msg_id = *tables.names.get(&(lookup.sender, lookup.client_msg_id))?;
+            let StoredBody { sender_seq: seq, digest, .. } = *tables.messages.get(&msg_id)?;
+            let sent_at_ms = MSG_ID_EPOCH_MS + (msg_id.0 >> 22);
+            Some(StoredMessage { msg_id, seq, sent_at_ms, digest })
+        };
+        Ok(lookups.iter().map(found).collect())
+    }
+
+    async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
+        self.reach("reading a cursor")?;
+        Ok(self.database.inner.borrow().current.cursors.get(&(user, device)).copied())
+    }
+
+    async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {
+        self.commit(Change::Cursors(cursors.to_vec()), "saving cursors")
+    }
+}
