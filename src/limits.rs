@@ -77,8 +77,12 @@ pub const PAGES_IN_FLIGHT_MAX: usize = 64;
 pub const HELD_BYTES_MAX: usize = 256 * 1024;
 /// Syncs that wait for the store, per shard; above it `RETRY_LATER`.
 pub const SYNCS_WAITING_MAX: usize = 4_096;
-/// Groups whose rosters a shard may have asked for at once; above it `RETRY_LATER`.
-pub const ROSTERS_ASKED_MAX: usize = 4_096;
+/// Sends that wait for any roster, per shard: at most 128 MB of bodies; above it `RETRY_LATER`.
+pub const ROSTER_WAITERS_SHARD_MAX: usize = 8_192;
+/// Largest frame before login: a token and the tables around it.
+pub const LOGIN_FRAME_BYTES_MAX: usize = TOKEN_BYTES_MAX + 1024;
+/// Bytes of incomplete frames that all of a shard's connections may hold; who adds to them then is closed.
+pub const INTAKE_SHARD_BYTES_MAX: usize = 256 << 20;
 /// Presence questions to other shards that a shard may have open; above it `RETRY_LATER`.
 pub const PRESENCE_GATHERS_MAX: usize = 4_096;
 /// How long a Presence question waits for the other shards.

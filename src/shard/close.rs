@@ -128,10 +128,10 @@ impl Shard {
         self.deregister(slot);
         let Some(session) = self.sessions.at_mut(slot) else { return false };
         session.phase = Phase::Closing;
-        session.intake = None;
         session.heard_tick = tick_of(now.mono_ms);
         session.flags.set(Flags::PAUSED);
         self.wheel.arm(slot, tick_of(now.mono_ms + CLOSING_TIMEOUT_MS));
+        drop(self.take_intake(slot));
         true
     }
 
@@ -170,9 +170,9 @@ impl Shard {
 
     /// Gives the slot back, with everything it holds. The generation stays, for the next one.
     pub(super) fn free(&mut self, slot: u32) {
+        drop(self.take_intake(slot));
         let Some(session) = self.sessions.at_mut(slot) else { return };
         self.outgoing.discard(session);
-        session.intake = None;
         session.phase = Phase::Free;
         self.wheel.cancel(slot);
         self.sessions.give_back(slot);

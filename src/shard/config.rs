@@ -23,6 +23,8 @@ pub struct ShardConfig {
     pub outbox_bytes_max: usize,
     /// Bytes that may wait in all outboxes of the shard.
     pub outbox_shard_bytes_max: usize,
+    /// Bytes of incomplete frames that all connections of the shard may hold.
+    pub intake_shard_bytes_max: usize,
     /// Connections of this shard.
     pub connections_max: usize,
     /// Connections of this shard that have not logged in yet.
@@ -43,6 +45,7 @@ impl ShardConfig {
             device_policy: DevicePolicy::ReplaceOldest,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             outbox_shard_bytes_max: limits::OUTBOX_SHARD_BYTES_MAX,
+            intake_shard_bytes_max: limits::INTAKE_SHARD_BYTES_MAX,
             connections_max: 1 << 20,
             connections_unauthenticated_max: limits::CONNECTIONS_UNAUTHENTICATED_MAX,
             stall_timeout_ms: 30_000,

@@ -20,6 +20,8 @@ pub struct ShardCounters {
     pub sessions_behind: u64,
     /// Bytes waiting in outboxes, a chunk added for each outbox in use.
     pub outbox_bytes: u64,
+    /// Bytes of incomplete frames.
+    pub intake_bytes: u64,
     /// Memberships in audiences.
     pub audience_memberships: u64,
     /// Rosters cached.
@@ -63,6 +65,8 @@ pub struct ShedCounters {
     pub connections: u64,
     /// Connections refused: as many as allowed have not logged in.
     pub connections_unauthenticated: u64,
+    /// Connections closed: incomplete frames held too much memory.
+    pub intake: u64,
     /// Submissions the ledger's mailbox had no room for.
     pub submissions: u64,
     /// Envelopes a lane had no room for.

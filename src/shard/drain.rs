@@ -30,7 +30,6 @@ impl Shard {
         if self.draining.is_none() {
             let grace_until_ms = now.mono_ms + DRAIN_GRACE_MS;
             self.draining = Some(Drain { spread_ms, grace_until_ms, next_slot: 0, told_count: 0 });
-            self.save_cursors();
             self.drain_on(now);
         }
     }
@@ -59,5 +58,6 @@ impl Shard {
             closes += 1;
         }
         self.draining = Some(drain);
+        self.save_cursors();
     }
 }

@@ -14,7 +14,7 @@ use super::index::Index;
 use super::slab::Slab;
 use crate::clock::{MSG_ID_EPOCH_MS, Now};
 use crate::ids::{ClientMsgId, Conversation, GroupId, MsgId, Origin, RosterVersion, UserId};
-use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTERS_ASKED_MAX};
+use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
 use crate::message::{Message, Roster};
 use crate::wire::frame::PushFrame;
 use crate::wire::generated::ringway::wire::ErrorCode;
@@ -55,11 +55,20 @@ pub(super) struct Rosters {
     rosters_max: usize,
     hand: u32,
     asked: BTreeMap<GroupId, Vec<RosterAsk>>,
+    /// In all of `asked`.
+    waiters_count: usize,
 }
 
 impl Rosters {
     pub(super) fn new(rosters_max: usize) -> Self {
-        Rosters { index: Index::new(), cached: Slab::new(), rosters_max, hand: 0, asked: BTreeMap::new() }
+        Rosters {
+            index: Index::new(),
+            cached: Slab::new(),
+            rosters_max,
+            hand: 0,
+            asked: BTreeMap::new(),
+            waiters_count: 0,
+        }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -94,6 +103,13 @@ impl Rosters {
         self.index.insert(roster.group.0, slot, |slot| cached.at(slot).map_or(0, Cached::id));
     }
 
+    /// Those who wait for a group's roster.
+    fn take_waiters(&mut self, group: GroupId) -> Vec<RosterAsk> {
+        let waiters = self.asked.remove(&group).unwrap_or_default();
+        self.waiters_count -= waiters.len();
+        waiters
+    }
+
     fn remove(&mut self, group: GroupId) {
         let Some(slot) = self.find(group) else { return };
         let cached = &self.cached;
@@ -125,16 +141,13 @@ impl Shard {
             return self.roster_ask(now, &roster, ask);
         }
         let is_asked = self.rosters.asked.contains_key(&group);
-        if !is_asked && self.rosters.asked.len() >= ROSTERS_ASKED_MAX {
+        let group_count = self.rosters.asked.get(&group).map_or(0, Vec::len);
+        if group_count >= ROSTER_WAITERS_MAX || self.rosters.waiters_count >= ROSTER_WAITERS_SHARD_MAX {
             self.counts.shed.roster_waiters += 1;
             return self.refuse_anywhere(now, ask.origin(), ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
-        let waiters = self.rosters.asked.entry(group).or_default();
-        if waiters.len() >= ROSTER_WAITERS_MAX {
-            self.counts.shed.roster_waiters += 1;
-            return self.refuse_anywhere(now, ask.origin(), ErrorCode::RetryLater, RETRY_AFTER_MS);
-        }
-        waiters.push(ask);
+        self.rosters.waiters_count += 1;
+        self.rosters.asked.entry(group).or_default().push(ask);
         if !is_asked {
             self.effects.submissions.push_back(Submission::Roster { shard: self.config.id, group });
         }
@@ -146,7 +159,7 @@ impl Shard {
             self.rosters.put(roster);
         }
         let current = self.rosters.get(group);
-        for ask in self.rosters.asked.remove(&group).unwrap_or_default() {
+        for ask in self.rosters.take_waiters(group) {
             match &current {
                 Some(roster) => self.roster_ask(now, roster, ask),
                 None => self.refuse_anywhere(now, ask.origin(), ErrorCode::UnknownGroup, 0),
@@ -156,7 +169,7 @@ impl Shard {
 
     /// The ledger's mailbox had no room for the question.
     pub(super) fn roster_refused(&mut self, now: Now, group: GroupId) {
-        for ask in self.rosters.asked.remove(&group).unwrap_or_default() {
+        for ask in self.rosters.take_waiters(group) {
             self.refuse_anywhere(now, ask.origin(), ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
     }
@@ -212,16 +225,17 @@ impl Shard {
             }
         }
         self.group_ok(now, origin, roster.group, roster.version);
+        let frame: Arc<[u8]> = self.encoder.group_changed(roster.group, roster.version, what).into();
         let members = roster.members().get(roster.range(self.config.id)).unwrap_or_default();
         for member in members {
-            self.announce(now, member.user, roster, what);
+            self.announce(now, member.user, &frame);
         }
         // Those who are members no more.
         let is_ours = |user: &&UserId| user.home(self.config.shards) == self.config.id;
         let gone: Vec<UserId> =
             what.users.iter().filter(is_ours).filter(|user| roster.position(**user).is_none()).copied().collect();
         for user in gone {
-            self.announce(now, user, roster, what);
+            self.announce(now, user, &frame);
         }
     }
 
@@ -233,14 +247,13 @@ impl Shard {
     }
 
     /// Tells a user's sessions of a change, where there is room: what they miss, GroupInfo tells.
-    fn announce(&mut self, now: Now, user: UserId, roster: &Roster, what: &GroupAnnouncement) {
+    fn announce(&mut self, now: Now, user: UserId, frame: &Arc<[u8]>) {
         let mut slot = self.directory.first_session(user);
         while let Some(session) = self.sessions.at_mut(slot) {
             let next = session.next_of_user;
             if session.phase.is_open() {
-                let frame = self.encoder.group_changed(roster.group, roster.version, what);
                 if self.outgoing.has_room(session, frame.len()) {
-                    self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
+                    self.outgoing.shared_frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
                 } else {
                     self.counts.shed.announcements += 1;
                 }

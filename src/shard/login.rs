@@ -98,9 +98,10 @@ impl Shard {
         }
         self.outgoing.raw(session, slot, &handed.unsent, now.mono_ms, &mut self.effects.dirty);
         if messages.is_some() || !handed.unread.is_empty() {
-            let intake = session.intake.get_or_insert_default();
-            intake.messages = messages;
-            intake.held = handed.unread;
+            self.change_intake(slot, |intake| {
+                intake.messages = messages;
+                intake.held = handed.unread;
+            });
         }
         let HandedOver { request_id, user, device, expires_at_s, last_seq, .. } = handed;
         self.register(now, slot, &Login { request_id, user, device, expires_at_s, last_seq });

@@ -84,6 +84,8 @@ pub struct Shard {
     draining: Option<Drain>,
     /// Answers that their lanes had no room for.
     answers_waiting: VecDeque<(ShardId, LaneEnvelope)>,
+    /// Bytes that all intakes hold.
+    intake_bytes: usize,
     /// Connections before login.
     unauthenticated: usize,
     /// Sessions that catch up.
@@ -125,6 +127,7 @@ impl Shard {
             counts: ShardCounters::default(),
             draining: None,
             answers_waiting: VecDeque::new(),
+            intake_bytes: 0,
             unauthenticated: 0,
             behind: 0,
             ephemeral_count: 0,
@@ -331,6 +334,10 @@ impl Shard {
             let drained = session.outbox.is_none();
             return if drained { AfterWrite::CloseNow } else { AfterWrite::More };
         }
+        if session.flags.has(Flags::PAUSED) && bytes > 0 {
+            // Its heartbeats are not read now; that it takes bytes shows that it lives.
+            session.heard_tick = tick_of(now.mono_ms);
+        }
         if session.phase == Phase::Behind {
             self.want_page(slot);
         }
@@ -352,6 +359,7 @@ impl Shard {
             users: self.directory.online_count as u64,
             sessions_behind: self.behind as u64,
             outbox_bytes: self.outgoing.waiting_bytes as u64,
+            intake_bytes: self.intake_bytes as u64,
             audience_memberships: self.audiences.memberships_count() as u64,
             rosters: self.rosters.count() as u64,
             ..self.counts.clone()

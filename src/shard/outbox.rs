@@ -42,18 +42,28 @@ pub struct Outbox {
     pub(super) progress_ms: u64,
 }
 
-/// The end of a push, from its body on.
+/// Bytes kept by reference.
 #[derive(Debug)]
 struct Tail {
-    /// It comes after so many inline bytes.
+    /// They come after so many inline bytes.
     after: u64,
-    message: Arc<Message>,
+    shared: Shared,
+}
+
+#[derive(Debug)]
+enum Shared {
+    /// The end of a message's push, from its body on.
+    Body(Arc<Message>),
+    /// A whole frame that many sessions get.
+    Frame(Arc<[u8]>),
 }
 
 impl Tail {
     fn bytes(&self) -> &[u8] {
-        let push = &self.message.push;
-        push.bytes().get(push.body_at()..).unwrap_or_default()
+        match &self.shared {
+            Shared::Body(message) => message.push.bytes().get(message.push.body_at()..).unwrap_or_default(),
+            Shared::Frame(frame) => frame,
+        }
     }
 }
 
@@ -171,7 +181,16 @@ impl Outbox {
         let push = &message.push;
         let head = push.bytes().get(..push.body_at()).unwrap_or_default();
         self.append_push_split(head, push.seq_at(), seq, pool);
-        let tail = Tail { after: self.inline_in, message: Arc::clone(message) };
+        self.append_tail(Shared::Body(Arc::clone(message)));
+    }
+
+    /// Appends a frame, kept by reference.
+    pub(super) fn append_shared_frame(&mut self, frame: &Arc<[u8]>) {
+        self.append_tail(Shared::Frame(Arc::clone(frame)));
+    }
+
+    fn append_tail(&mut self, shared: Shared) {
+        let tail = Tail { after: self.inline_in, shared };
         self.len += tail.bytes().len();
         self.tails.push_back(tail);
     }

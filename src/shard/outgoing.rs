@@ -121,6 +121,29 @@ impl Outgoing {
         mark_dirty(session, slot, dirty);
     }
 
+    /// Appends a frame that many sessions get: a large one is kept once for all of them.
+    pub(super) fn shared_frame(
+        &mut self,
+        session: &mut Session,
+        slot: u32,
+        frame: &Arc<[u8]>,
+        now_ms: u64,
+        dirty: &mut Vec<ConnId>,
+    ) {
+        if frame.len() <= OUTBOX_INLINE_BODY_BYTES_MAX {
+            return self.frame(session, slot, frame, now_ms, dirty);
+        }
+        let websocket = session.flags.has(Flags::WEBSOCKET);
+        let outbox = self.open(session, now_ms);
+        let before = outbox.len();
+        if websocket {
+            Self::websocket_header(&mut self.pool, outbox, frame.len());
+        }
+        outbox.append_shared_frame(frame);
+        self.waiting_bytes += outbox.len() - before;
+        mark_dirty(session, slot, dirty);
+    }
+
     /// Appends bytes as they are.
     pub(super) fn raw(&mut self, session: &mut Session, slot: u32, bytes: &[u8], now_ms: u64, dirty: &mut Vec<ConnId>) {
         if bytes.is_empty() {

@@ -9,7 +9,7 @@ use super::session::{Flags, Intake, Phase};
 use super::wheel::tick_of;
 use crate::clock::Now;
 use crate::ids::ConnId;
-use crate::limits::{CLIENT_FRAME_BYTES_MAX, HELD_BYTES_MAX};
+use crate::limits::{CLIENT_FRAME_BYTES_MAX, HELD_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use crate::wire::deframer::DeframeError;
 use crate::wire::frame::{FrameError, read_client};
 use crate::wire::generated::ringway::wire::CloseReason;
@@ -52,8 +52,29 @@ impl Shard {
             self.close(now, slot, CloseReason::Overloaded);
             return;
         }
-        session.intake.get_or_insert_default().held.extend_from_slice(bytes);
+        self.change_intake(slot, |intake| intake.held.extend_from_slice(bytes));
         self.look_at_held(now, slot);
+    }
+
+    /// Takes what was read of a connection and not understood.
+    pub(super) fn take_intake(&mut self, slot: u32) -> Option<Box<Intake>> {
+        let intake = self.sessions.at_mut(slot)?.intake.take()?;
+        self.intake_bytes -= intake.bytes();
+        Some(intake)
+    }
+
+    /// Puts it back, or nothing if nothing is left of it.
+    fn put_intake(&mut self, slot: u32, intake: Box<Intake>) {
+        let Some(session) = self.sessions.at_mut(slot).filter(|_| !intake.is_idle()) else { return };
+        self.intake_bytes += intake.bytes();
+        session.intake = Some(intake);
+    }
+
+    /// Adds to it.
+    pub(super) fn change_intake(&mut self, slot: u32, change: impl FnOnce(&mut Intake)) {
+        let mut intake = self.take_intake(slot).unwrap_or_default();
+        change(&mut intake);
+        self.put_intake(slot, intake);
     }
 
     /// Goes on with what was held, unless reading is still paused.
@@ -62,8 +83,9 @@ impl Shard {
         if session.flags.has(Flags::PAUSED) || session.phase == Phase::Closing {
             return;
         }
-        let Some(intake) = session.intake.as_mut() else { return };
+        let Some(mut intake) = self.take_intake(slot) else { return };
         let mut held = std::mem::take(&mut intake.held);
+        self.put_intake(slot, intake);
         self.understand(now, slot, &mut held);
     }
 
@@ -78,8 +100,7 @@ impl Shard {
                 None => return,
             }
         };
-        let Some(session) = self.sessions.at_mut(slot) else { return };
-        let mut boxed = session.intake.take();
+        let mut boxed = self.take_intake(slot);
         let mut fresh = Intake::default();
         let intake = boxed.as_deref_mut().unwrap_or(&mut fresh);
         let flow = if intake.messages.is_some() {
@@ -90,14 +111,16 @@ impl Shard {
         if flow == Flow::Gone {
             return;
         }
-        let kept = match boxed {
-            Some(boxed) if boxed.is_idle() => None,
-            Some(boxed) => Some(boxed),
-            None if fresh.is_idle() => None,
-            None => Some(Box::new(fresh)),
-        };
-        if let Some(session) = self.sessions.at_mut(slot) {
-            session.intake = kept;
+        match boxed {
+            Some(boxed) => self.put_intake(slot, boxed),
+            None if fresh.is_idle() => {}
+            None => self.put_intake(slot, Box::new(fresh)),
+        }
+        if self.intake_bytes > self.config.intake_shard_bytes_max
+            && self.sessions.at(slot).is_some_and(|session| session.intake.is_some())
+        {
+            self.counts.shed.intake += 1;
+            self.close(now, slot, CloseReason::Overloaded);
         }
     }
 
@@ -105,7 +128,7 @@ impl Shard {
     fn first_bytes(&mut self, now: Now, slot: u32, bytes: &[u8]) -> Option<usize> {
         let session = self.sessions.at_mut(slot)?;
         if bytes.len() < FIRST_BYTES {
-            session.intake.get_or_insert_default().held = bytes.to_vec();
+            self.change_intake(slot, |intake| intake.held = bytes.to_vec());
             return None;
         }
         if looks_like_tls(bytes) {
@@ -118,7 +141,7 @@ impl Shard {
         }
         match upgrade(bytes) {
             Upgrade::NeedMore => {
-                session.intake.get_or_insert_default().held = bytes.to_vec();
+                self.change_intake(slot, |intake| intake.held = bytes.to_vec());
                 None
             }
             Upgrade::Refuse { response } => {
@@ -128,23 +151,25 @@ impl Shard {
             Upgrade::Accept { head_bytes, response } => {
                 self.outgoing.raw(session, slot, &response, now.mono_ms, &mut self.effects.dirty);
                 session.flags.set(Flags::TRANSPORT_KNOWN | Flags::WEBSOCKET);
-                session.intake.get_or_insert_default().messages = Some(websocket::Messages::default());
+                self.change_intake(slot, |intake| intake.messages = Some(websocket::Messages::default()));
                 Some(head_bytes)
             }
         }
     }
 
     fn tcp_frames(&mut self, now: Now, slot: u32, intake: &mut Intake, bytes: &[u8]) -> Flow {
+        let is_fresh = self.sessions.at(slot).is_some_and(|session| session.phase == Phase::Fresh);
+        let limit = if is_fresh { LOGIN_FRAME_BYTES_MAX } else { CLIENT_FRAME_BYTES_MAX };
         let mut rest = bytes;
         loop {
-            match intake.deframer.next(&mut rest, CLIENT_FRAME_BYTES_MAX) {
+            match intake.deframer.next(&mut rest, limit) {
                 Ok(None) => return Flow::Continue,
                 Ok(Some(frame)) => match self.frame(now, slot, frame, rest) {
                     Flow::Continue => {}
                     Flow::Hold => {
                         intake.held = rest.to_vec();
                         // Gives back the memory of a frame that was handed out.
-                        let nothing = intake.deframer.next(&mut &[][..], CLIENT_FRAME_BYTES_MAX);
+                        let nothing = intake.deframer.next(&mut &[][..], limit);
                         debug_assert!(matches!(nothing, Ok(None)));
                         return Flow::Hold;
                     }

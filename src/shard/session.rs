@@ -137,6 +137,12 @@ pub(super) struct Intake {
 }
 
 impl Intake {
+    /// Bytes of memory it holds.
+    pub(super) fn bytes(&self) -> usize {
+        let messages_bytes = self.messages.as_ref().map_or(0, Messages::held_bytes);
+        self.deframer.held_bytes() + messages_bytes + self.held.capacity()
+    }
+
     /// Nothing is kept.
     pub(super) fn is_idle(&self) -> bool {
         self.messages.is_none() && self.held.is_empty() && self.deframer.held_bytes() == 0

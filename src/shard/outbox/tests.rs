@@ -30,6 +30,11 @@ fn mixture(pool: &mut OutboxPool) -> (Box<Outbox>, Vec<u8>) {
             outbox.append_push(&message.push, seq, pool);
         }
         expected.extend(patched(&message, seq));
+        if at % 3 == 1 {
+            let shared: Arc<[u8]> = vec![0x77; 5_000].into();
+            outbox.append_shared_frame(&shared);
+            expected.extend_from_slice(&shared);
+        }
         let reply = vec![0x55; 700 * at];
         outbox.append(&reply, pool);
         expected.extend(reply);

@@ -200,3 +200,57 @@ fn an_idle_session_owns_no_memory_besides_its_records() {
     world.send_bytes(client, &ping[..3]);
     assert!(!world.shards[0].is_bare(conn), "the start of a frame is kept");
 }
+
+#[test]
+fn incomplete_frames_may_hold_only_so_much_memory_altogether() {
+    let mut world = World::with(1, |config| config.intake_shard_bytes_max = 100_000);
+    let send = crate::wire::frame::Encoder::new()
+        .send(1, Conversation::User(UserId(5)), crate::ids::ClientMsgId::default(), &[0; 16_000], true)
+        .to_vec();
+    let clients: Vec<_> = (1..=10).map(|user| world.login(user, 1, Some(0))).collect();
+    for client in &clients {
+        world.send_bytes(*client, &send[..15_000]);
+        world.settle();
+        assert!(world.shards[0].counters().intake_bytes <= 100_000);
+    }
+    assert!(world.is_open(clients[5]));
+    assert_eq!(closing(&world.got(clients[9])), Some(CloseReason::Overloaded));
+    assert!(world.shards[0].counters().shed.intake > 0);
+    for client in &clients {
+        world.hang_up(*client);
+    }
+    assert_eq!(world.shards[0].counters().intake_bytes, 0);
+}
+
+#[test]
+fn nobody_who_has_not_logged_in_may_announce_a_large_frame() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.send_bytes(client, &20_000u32.to_le_bytes());
+    world.settle();
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::FrameTooLarge));
+}
+
+#[test]
+fn a_connection_that_is_not_read_from_but_takes_bytes_lives() {
+    let mut world = World::with(1, |config| {
+        config.heartbeat_ms = 1_000;
+        config.outbox_bytes_max = 128 * 1024;
+    });
+    let client = world.login(5, 1, Some(0));
+    world.clients[client.0].stalled = true;
+    let ping = crate::wire::frame::Encoder::new().ping(1).to_vec();
+    world.send_bytes(client, &ping.repeat(4_000));
+    world.settle();
+    let (shard, conn) = world.conn(client);
+    assert!(!world.shards[0].wants_read(conn));
+    for _ in 0..5 {
+        world.pass(2_000);
+        world.clients[client.0].takes = 10;
+        world.write(shard, conn);
+    }
+    assert!(world.is_open(client));
+    // Two and a half heartbeats without a byte taken, and the time for a last frame that is not taken either.
+    world.pass(2_600 + 5_200);
+    assert!(!world.is_open(client));
+}
