@@ -204,10 +204,10 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
 
     running.await_stop()?;
     tracing::info!("stopping: clients are told to come back, then everything is flushed");
-    for name in ["listen", "admin"] {
-        data_dir.withdraw_address(name);
-    }
-    running.stop(config.drain.timeout_s)
+    data_dir.withdraw_address("listen");
+    let stopped = running.stop(config.drain.timeout_s);
+    data_dir.withdraw_address("admin");
+    stopped
 }
 
 impl Running {

@@ -126,3 +126,5 @@ fn write(shell: &mut Shell, cx: &mut Context<'_>, stream: &mut TcpStream, conn: 
     shell.route();
     Ok(())
 }
+
+const _: () = assert!(size_of::<Connection>() <= 176, "every connection pays for it");

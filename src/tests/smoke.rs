@@ -23,7 +23,8 @@ struct Gateway {
 impl Gateway {
     fn start(args: &[&str]) -> Gateway {
         let dir = tempfile::tempdir().unwrap();
-        let child = serve(dir.path(), args).stderr(Stdio::null()).spawn().unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = serve(dir.path(), args).stderr(log).spawn().unwrap();
         let gateway = Gateway { child, dir };
         gateway.address("listen");
         gateway
@@ -64,9 +65,17 @@ impl Gateway {
 
     /// SIGTERM; returns the exit code.
     fn stop(&mut self) -> Option<i32> {
+        self.terminate();
+        self.child.wait().unwrap().code()
+    }
+
+    fn terminate(&self) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        self.child.wait().unwrap().code()
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 }
 
@@ -194,6 +203,32 @@ fn a_killed_gateway_can_be_started_again_on_its_port_at_once() {
     assert_eq!(gateway.address("listen").to_string(), listen);
     gateway.login(1);
     drop(clients);
+}
+
+#[test]
+fn a_stop_that_takes_too_long_gives_up_and_says_what_was_left() {
+    // Clients are given a second to finish: more than the whole stop may take here.
+    let mut gateway = Gateway::start(&["--shards", "1", "--set", "drain.timeout_s=1"]);
+    let client = gateway.login(1);
+    assert_eq!(gateway.stop(), Some(1));
+    let log = gateway.log();
+    assert!(log.contains("drain.timeout_s is over") && log.contains("shard-0"), "{log}");
+    drop(client);
+}
+
+#[test]
+fn a_second_signal_ends_the_stop_at_once() {
+    let mut gateway = Gateway::start(&["--shards", "1"]);
+    let client = gateway.login(1);
+    gateway.terminate();
+    // Not before the first has been heard: two that are pending count as one.
+    while gateway.get("/readyz").starts_with("HTTP/1.1 200") {
+        pause();
+    }
+    assert!(gateway.get("/readyz").contains("draining"));
+    assert_eq!(gateway.stop(), Some(1));
+    assert!(gateway.log().contains("a second signal"), "{}", gateway.log());
+    drop(client);
 }
 
 #[test]
