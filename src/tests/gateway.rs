@@ -1,0 +1,175 @@
+//! A real gateway as a child process, for the end-to-end tests.
+//!
+//! Owned by the test that started it. What always holds: a `Gateway` that is dropped leaves no process behind.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringway::auth::mint_hs256;
+use ringway::ids::{DeviceId, Seq, UserId};
+use ringway::load::client::{Client, ClientError};
+
+/// The secret that every test gateway is given.
+pub const SECRET: &str = "an end-to-end test's secret, 32 bytes or more";
+/// How long anything that must happen may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running gateway.
+pub struct Gateway {
+    child: Child,
+    data_dir: PathBuf,
+}
+
+impl Gateway {
+    /// The command line of a gateway on ports of its own choice, its log in `<data_dir>/gateway.log`.
+    pub fn command(data_dir: &Path, arguments: &[&str]) -> Command {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log_path(data_dir)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+            .arg(data_dir)
+            .args(arguments)
+            .env("RINGWAY_AUTH_HS256_SECRET", SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log.try_clone().unwrap()))
+            .stderr(Stdio::from(log));
+        command
+    }
+
+    /// Starts a gateway and waits until it listens.
+    pub fn start(data_dir: &Path, arguments: &[&str]) -> Gateway {
+        Gateway::spawn(data_dir, &mut Gateway::command(data_dir, arguments))
+    }
+
+    /// Starts what `command` says and waits until it listens.
+    pub fn spawn(data_dir: &Path, command: &mut Command) -> Gateway {
+        for name in ["listen", "admin"] {
+            match std::fs::remove_file(data_dir.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+                _ => {}
+            }
+        }
+        let mut gateway = Gateway { child: command.spawn().unwrap(), data_dir: data_dir.to_owned() };
+        gateway.wait_until("the gateway listens", |gateway| {
+            if let Some(status) = gateway.child.try_wait().unwrap() {
+                panic!("the gateway ended with {status}:\n{}", gateway.log());
+            }
+            address(&gateway.data_dir, "listen").is_some() && address(&gateway.data_dir, "admin").is_some()
+        });
+        gateway
+    }
+
+    /// Polls until `done`, at most [`PATIENCE`].
+    pub fn wait_until(&mut self, what: &str, mut done: impl FnMut(&mut Gateway) -> bool) {
+        let polls = PATIENCE.as_millis() / 5;
+        for _ in 0..polls {
+            if done(self) {
+                return;
+            }
+            pause(Duration::from_millis(5));
+        }
+        panic!("waited in vain until {what}; the gateway's log:\n{}", self.log());
+    }
+
+    /// Where clients connect.
+    pub fn addr(&self) -> SocketAddr {
+        address(&self.data_dir, "listen").unwrap()
+    }
+
+    /// Where the admin server answers.
+    pub fn admin(&self) -> SocketAddr {
+        address(&self.data_dir, "admin").unwrap()
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged so far, over all starts on this directory.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(log_path(&self.data_dir)).unwrap_or_default()
+    }
+
+    /// SIGKILL, now.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(mut self) -> ExitStatus {
+        let mut status = None;
+        self.wait_until("the gateway has ended", |gateway| {
+            status = gateway.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// The resident memory of the process, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    }
+
+    /// A client that has logged in.
+    pub fn client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Client {
+        log_in(self.addr(), user, device, last_seq).unwrap()
+    }
+
+    /// The body of an admin page, with its status line first.
+    pub fn admin_page(&self, path: &str) -> String {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(self.admin()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Connects and logs in.
+pub fn log_in(addr: SocketAddr, user: u64, device: u64, last_seq: Option<Seq>) -> Result<Client, ClientError> {
+    let mut client = Client::connect(addr, PATIENCE)?;
+    client.login(&token(user, device), DeviceId(device), last_seq, PATIENCE)?;
+    Ok(client)
+}
+
+/// A token that is good for an hour.
+pub fn token(user: u64, device: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    mint_hs256(SECRET.as_bytes(), UserId(user), Some(DeviceId(device)), now + 3_600)
+}
+
+/// The address in `<data_dir>/<name>`, if it has been written.
+pub fn address(data_dir: &Path, name: &str) -> Option<SocketAddr> {
+    std::fs::read_to_string(data_dir.join(name)).ok()?.trim().parse().ok()
+}
+
+/// Lets time pass: between kills, and between two looks at something that will happen.
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+fn log_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("gateway.log")
+}

@@ -1,0 +1,15 @@
+//! End-to-end tests: the real binary, real sockets, real signals, a real disk.
+//!
+//! One test binary, a file per promise; `gateway.rs` starts and ends the process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests wait, and share between threads")]
+#![allow(missing_docs, reason = "tests")]
+
+mod bad_input;
+mod crash;
+mod gateway;
+mod order;
+mod slow_reader;
+mod smoke;
+mod start;
+mod traffic;
