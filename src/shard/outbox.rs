@@ -237,6 +237,7 @@ impl Outbox {
 #[derive(Debug, Default)]
 pub(super) struct OutboxPool {
     chunks: Vec<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "boxes go back and forth between the pool and sessions as they are")]
     outboxes: Vec<Box<Outbox>>,
 }
 

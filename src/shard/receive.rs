@@ -246,9 +246,8 @@ impl Shard {
         self.counts.frames_in_total += 1;
         match (phase, request) {
             (Phase::Fresh, Request::Login { token, device, last_seq }) => {
-                if self.login(now, slot, request_id, token, device, last_seq, rest) == Flow::Gone {
-                    return Flow::Gone;
-                }
+                let flow = self.login(now, slot, request_id, token, device, last_seq, rest);
+                return if flow == Flow::Gone { flow } else { self.flow_of(slot) };
             }
             (Phase::Fresh, _) => {
                 self.close(now, slot, CloseReason::NotLoggedIn);

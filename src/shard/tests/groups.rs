@@ -266,7 +266,7 @@ fn two_versions_of_an_audience_alternate_without_losing_anybody() {
         .iter()
         .map(|members| world.ledger.set_members(group, members))
         .collect();
-    let mut expected = vec![0u64; 7];
+    let mut expected = [0u64; 7];
     for round in 0..40 {
         let roster = &rosters[(round * 7 + round / 3) % 4];
         let deliveries = world.ledger.group_message(roster, UserId(1), b"x", Default::default());
@@ -281,4 +281,19 @@ fn two_versions_of_an_audience_alternate_without_losing_anybody() {
         assert_eq!(world.seqs(*client), (1..=expected[at + 1]).collect::<Vec<_>>());
     }
     assert_eq!(world.shards[0].counters().fell_behind_total, 0);
+}
+
+#[test]
+fn a_session_that_is_told_of_a_group_row_out_of_turn_catches_up_instead_of_skipping() {
+    let mut world = World::new(1);
+    let group = world.group_on(0);
+    let roster = world.ledger.set_members(group, &[1, 2]);
+    let client = world.login(2, 1, Some(0));
+    let lost = world.ledger.group_message(&roster, UserId(1), b"lost on the way", Default::default());
+    assert_eq!(lost.len(), 1);
+    let arrives = world.ledger.group_message(&roster, UserId(1), b"arrives", Default::default());
+    world.deliver(arrives);
+    world.settle();
+    world.pass(200);
+    assert_eq!(world.seqs(client), [1, 2]);
 }

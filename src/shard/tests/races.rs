@@ -101,10 +101,8 @@ fn run(seed: u64) {
     world.hold_answers = false;
     world.hold_ledger = false;
     world.settle();
-    for at in 0..readers.len() {
-        if let Some(client) = readers[at].client {
-            world.unstall(client);
-        }
+    for client in readers.iter().filter_map(|reader| reader.client) {
+        world.unstall(client);
     }
     world.pass(1_000);
     for reader in &mut readers {
