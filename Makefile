@@ -1,8 +1,6 @@
 # `make` lists what there is. What CI runs is what a laptop runs: .ci/run calls `check` and `test`.
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-SEED ?= 1
-RUNS ?= 1
 ringway := target/release/ringway
 
 .PHONY: help demo run test check sim bench profile schema setup build
@@ -24,8 +22,9 @@ check: ## format, lints as errors, documentation as errors
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
-sim: ## the simulator: make sim SEED=7, make sim RUNS=1000
-	RINGWAY_SIM_SEED=$(SEED) RINGWAY_SIM_RUNS=$(RUNS) cargo test --release --lib sim:: -- --nocapture
+# SEED, RUNS and STEPS, given to make, reach the simulator as environment.
+sim: ## the simulator: make sim SEED=7 replays one seed, make sim RUNS=1000 tries so many
+	cargo test --release --test sim
 
 bench: setup build ## the microbenchmarks, then every scenario with its target beside what was measured
 	cargo bench

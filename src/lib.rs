@@ -1,4 +1,56 @@
 //! Ringway: a thread-per-core io_uring messaging gateway.
+//!
+//! This page is the map. README.md says how to run it, `src/wire/README.md` how to speak to it.
+//!
+//! # The way of a message
+//!
+//! ```text
+//!             ┌ shard 0 ┐   lanes    ┌ shard 1 ┐  ...       one thread each, one io_uring loop each
+//!  sockets ──▶│ sessions│◀──────────▶│ sessions│
+//!             └────┬────┘            └────┬────┘
+//!      submissions │                      ▲ deliveries, one batch and one wake-up per commit and shard
+//!                  ▼                      │
+//!              ┌──────────── ledger ────────────┐           drop repeats, number, append, fdatasync
+//!              └───────────────┬────────────────┘
+//!                       journal (a file)
+//!              ┌──────────── store ─────────────┐           batches into the database, and reads
+//!              └────────────────────────────────┘
+//!              ┌─────────── control ────────────┐           health and metrics
+//!              └────────────────────────────────┘
+//! ```
+//!
+//! A frame arrives at its connection's task ([`net`]), which hands the bytes to the shard's core ([`shard`]). A
+//! Send goes to the shard its group lives on, from there with the group's roster to the [`ledger`], which numbers
+//! it, writes it to the [`journal`] and, once it is on disk, hands each shard what its users are to receive. The
+//! shard puts it into outboxes, the pump writes them. The [`store`] reads the journal and catches up on its own.
+//!
+//! # The modules, in reading order
+//!
+//! | module | what it is | what it does not know |
+//! |---|---|---|
+//! | [`ids`], [`limits`], [`clock`], [`message`] | the words: newtypes, bounds, time, what threads share | anything else |
+//! | [`wire`], [`auth`] | frames and tokens, as pure functions | sockets, clocks |
+//! | [`shard`] | the core of a shard: sessions, groups, fan-out, outboxes, time-outs | sockets, files, clocks, threads |
+//! | [`ledger`] | what orders messages, and the contract a second engine would meet | sockets, clocks, shards' state |
+//! | [`journal`] | the append-only log: segments, batches, recovery | what its records mean to users |
+//! | [`store`] | the database's thread: batches in, pages out, the unapplied tail | sessions |
+//! | [`net`], [`topology`] | the shell: io_uring, mailboxes, threads and CPUs | what frames mean |
+//! | [`control`] | the admin server's thread | the state of a shard: it is sent copies of counters |
+//! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
+//! | [`load`] | clients: `bench`, `chat`, and what tests log in with | the gateway's insides |
+//!
+//! # What always holds
+//!
+//! - A message is visible to nobody before it is on disk: acks and pushes leave after the `fdatasync` that covers
+//!   them. The ledger is the only place that allots numbers, so the journal's order is every inbox's order.
+//! - Shards share no state. What crosses threads is one of the envelopes of [`shard::event`], through a bounded
+//!   channel; a full channel is an answer to somebody, never a wait on a message's way.
+//! - The cores do no I/O and read no clock: events in, effects out. So they run under the simulator (`make sim`)
+//!   as they run under io_uring.
+//! - A session is a cursor over its inbox. It is live, and the next row goes straight out, or it catches up by
+//!   pages; a live push never overtakes a page.
+//! - Everything is bounded, by a constant in [`limits`] that says what it costs.
+//! - What a peer sends can close its connection, and nothing else.
 
 pub mod auth;
 pub mod clock;

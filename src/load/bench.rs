@@ -2,7 +2,7 @@
 //! and been stored, and measures how long that took.
 //!
 //! Owned by the load generator's thread. What always holds: the clock stops after the last delivery was checked;
-//! waiting ends when nothing has changed for [`PATIENCE_NS`], and what is missing then counts as lost.
+//! waiting ends when nothing has changed for ten seconds, and what is missing then counts as lost.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! shows whether the rest arrived whole.
 //!
 //! Layout: 8 bytes send time (ns of the load generator's clock), 8 bytes run and index, then a pattern made
-//! from the index; little-endian. What always holds: [`read`] accepts exactly what [`write`] made.
+//! from the index; little-endian. What always holds: [`read()`] accepts exactly what [`write()`] made.
 
 /// The shortest body that carries this.
 pub const BODY_BYTES_MIN: usize = 16;

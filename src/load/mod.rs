@@ -10,7 +10,7 @@
 //! - [`check`]: what each recipient must receive, and what it did receive; knows no socket.
 //! - [`gateway`]: a gateway process of our own, its CPU time and its memory.
 //! - [`stored`]: counts inbox rows where they are kept.
-//! - [`room`], [`bench`]: who sends and receives what, and the rounds that drive it.
+//! - [`room`], [`mod@bench`]: who sends and receives what, and the rounds that drive it.
 //! - [`group`], [`direct`], [`idle`]: the scenarios; [`targets`] runs them all. [`report`]: their figures.
 
 pub mod acks;
