@@ -21,6 +21,7 @@ use ringway::shard::event::{
     Submission,
 };
 use ringway::store::keeper::{Keeper, Turn};
+use ringway::wire::generated::ringway::wire::CloseReason;
 use ringway::store::{Store, StoreError};
 
 use crate::check::StoredRow;
@@ -114,6 +115,28 @@ impl Gateway {
             random: random.clone(),
             events: events.clone(),
         })
+    }
+
+    /// Adds what this process counted: a run in which something never happened says nothing about it.
+    pub fn tally(&self, reached: &mut BTreeMap<&'static str, u64>) {
+        let ledger = self.engine.counters();
+        let mut add = |what, count| *reached.entry(what).or_default() += count;
+        add("repeats", ledger.repeats);
+        add("look-ups", ledger.lookups);
+        add("bounced", ledger.bounced);
+        add("storage full", ledger.storage_full);
+        add("rows applied", self.keeper.counters().rows);
+        for shard in self.shards.iter().map(Shard::counters) {
+            add("handed over", shard.handed_over_total);
+            add("caught up", shard.pushes_caught_up_total);
+            add("live", shard.pushes_live_total);
+            add("ephemeral", shard.pushes_ephemeral_total);
+            add("fell behind", shard.fell_behind_total);
+            add("evicted", shard.closes_total[usize::from(CloseReason::SlowReader.0)]);
+            add("shed submissions", shard.shed.submissions);
+            add("shed lanes", shard.shed.lanes);
+            add("shed asks", shard.shed.store_asks);
+        }
     }
 
     /// Nothing is on its way between the threads.

@@ -25,6 +25,7 @@ mod store;
 mod world;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -51,6 +52,8 @@ struct Outcome {
     crashes: usize,
     rows: u64,
     sends: usize,
+    /// How often what was reached.
+    reached: BTreeMap<&'static str, u64>,
 }
 
 fn main() -> ExitCode {
@@ -84,7 +87,7 @@ fn run(seed: u64, steps: usize, mutation: Mutation) -> Outcome {
         Ok(world) => world,
         Err(violation) => {
             let violation = Some(violation.0);
-            return Outcome { violation, events: Vec::new(), digest: 0, crashes: 0, rows: 0, sends: 0 };
+            return Outcome { violation, events: Vec::new(), digest: 0, crashes: 0, rows: 0, sends: 0, reached: BTreeMap::new() };
         }
     };
     let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
@@ -99,6 +102,7 @@ fn run(seed: u64, steps: usize, mutation: Mutation) -> Outcome {
         crashes: world.crashes,
         rows: world.users.iter().map(|user| world.model.newest_row(*user)).sum(),
         sends: world.model.sends.len(),
+        reached: world.reached,
     }
 }
 
@@ -120,12 +124,16 @@ fn replay(seed: u64, steps: usize) -> ExitCode {
 
 /// Many seeds; each that fails is named, with the command that replays it.
 fn run_seeds(first: u64, runs: u64, steps: usize) -> ExitCode {
+    let mut reached = BTreeMap::new();
     let (mut failed, mut crashes, mut rows, mut sends) = (0, 0, 0, 0);
     for seed in first..first + runs {
         let outcome = run(seed, steps, Mutation::None);
         crashes += outcome.crashes;
         rows += outcome.rows;
         sends += outcome.sends;
+        for (what, count) in outcome.reached {
+            *reached.entry(what).or_insert(0) += count;
+        }
         if let Some(violation) = outcome.violation {
             failed += 1;
             println!("seed {seed}: {violation}");
@@ -133,6 +141,7 @@ fn run_seeds(first: u64, runs: u64, steps: usize) -> ExitCode {
         }
     }
     println!("sim: {runs} seeds, {sends} messages made, {rows} rows, {crashes} crashes: {failed} failed");
+    println!("sim: reached {reached:?}");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

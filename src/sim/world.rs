@@ -57,6 +57,8 @@ pub struct World {
     connections_count: usize,
     ticked_at_ms: u64,
     pub events: Events,
+    /// How often what was reached, over all processes of this run.
+    pub reached: BTreeMap<&'static str, u64>,
 }
 
 impl World {
@@ -93,6 +95,7 @@ impl World {
             connections_count: 0,
             ticked_at_ms: 0,
             events,
+            reached: BTreeMap::new(),
         })
     }
 
@@ -104,7 +107,9 @@ impl World {
         }
         self.come_to_rest()?;
         self.crash(if self.random.chance(1, 2) { Crash::Kill } else { Crash::PowerLoss })?;
-        self.come_to_rest()
+        self.come_to_rest()?;
+        self.gateway.tally(&mut self.reached);
+        Ok(())
     }
 
     fn note(&self, event: String) {
@@ -327,6 +332,7 @@ impl World {
         }
         self.by_conn.clear();
         self.writing.clear();
+        self.gateway.tally(&mut self.reached);
         if crash == Crash::PowerLoss {
             self.durable.disk.lose_power();
             self.durable.database.lose_power();
