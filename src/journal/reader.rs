@@ -138,10 +138,6 @@ impl<D: Disk> Reader<D> {
 
     /// The record at a position that a [`Reader::read`] visited, or that a record refers to.
     pub fn record_at(&mut self, at: Position) -> Result<Record<'_>, JournalError> {
-        if at >= self.listed {
-            // A segment that began since would be taken for the end of the one before.
-            self.list()?;
-        }
         let segment = self.segment_of(at)?;
         if self.batch.record(&segment.header, at).is_none() && self.spot.record(&segment.header, at).is_none() {
             let settled = self.settled.0.saturating_sub(at.0).min(SPOT_BYTES as u64) as usize;
@@ -207,7 +203,9 @@ impl<D: Disk> Reader<D> {
 
     /// The segment that a position lies in, open.
     fn segment_of(&mut self, at: Position) -> Result<OpenSegment<D::File>, JournalError> {
-        if self.starts.first().is_none_or(|first| *first > at) {
+        // A segment that began since would be taken for the end of the one before, where the remains of a write that
+        // was rolled back may lie.
+        if at >= self.listed || self.starts.first().is_none_or(|first| *first > at) {
             self.list()?;
         }
         let after = self.starts.partition_point(|start| *start <= at);

@@ -170,3 +170,30 @@ fn a_record_of_a_segment_that_began_later_is_not_read_from_the_one_before() {
     assert_eq!(reader.record_at(first).unwrap(), direct(0, b"kept"));
     assert_eq!(reader.record_at(at).unwrap(), direct(3, b"new"));
 }
+
+#[test]
+fn the_remains_of_a_failed_write_at_the_end_of_a_segment_are_not_read_as_records() {
+    // Whatever its alignment, the remains look like the lengths of short records.
+    for shift in 0..4 {
+        let disk = MemoryDisk::new(1);
+        let mut journal = Journal::with_segments_of(0, disk.clone(), Position(0), 1).unwrap();
+        let mut reader = Reader::new(disk.clone());
+        write(&mut journal, 0..1, &vec![7; 3900]);
+        reader.read(Position(0), journal.tail(), usize::MAX, &mut |_, _| {}).unwrap();
+        let seen = journal.tail();
+        let mut failed = Batch::new();
+        failed.push(&direct(1, &[4, 0, 0, 0].repeat(1000)));
+        disk.cut_writes(1);
+        journal.prepare().unwrap();
+        journal.append(&mut failed).unwrap_err();
+        journal.rollback().unwrap();
+        write(&mut journal, 2..3, &vec![7; 200 + shift]);
+        write(&mut journal, 3..4, b"in the next segment");
+        assert!(journal.segment() > Position(0), "the test spans segments");
+        let mut numbers = Vec::new();
+        reader
+            .read(seen, journal.tail(), usize::MAX, &mut |_, record| numbers.push(record.msg_id().unwrap().0))
+            .unwrap();
+        assert_eq!(numbers, [2, 3], "the failed one is not there");
+    }
+}
