@@ -14,10 +14,6 @@ use ringway::journal::memory_disk::{MemoryDisk, MemoryFile};
 
 use crate::random::Random;
 
-/// Files are created no larger and grow as they are written: recovery looks through whole segments, and a run
-/// fills little of one.
-const FILE_BYTES_MAX: u64 = 256 * 1024;
-
 /// What the disk does wrong, beyond losing what was not synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DiskFaults {
@@ -114,7 +110,7 @@ impl Disk for SimDisk {
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<SimFile> {
         self.dies()?;
-        self.disk.create(name, bytes.min(FILE_BYTES_MAX)).map(|file| self.file(file))
+        self.disk.create(name, bytes).map(|file| self.file(file))
     }
 
     fn open(&self, name: &str) -> io::Result<SimFile> {

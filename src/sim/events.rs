@@ -29,6 +29,7 @@ impl Events {
 
     /// One more.
     pub fn note(&self, event: String) {
+        tracing::warn!("{event}");
         let inner = &mut *self.0.borrow_mut();
         for byte in event.bytes() {
             inner.digest = (inner.digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

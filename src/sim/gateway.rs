@@ -21,8 +21,8 @@ use ringway::shard::event::{
     Submission,
 };
 use ringway::store::keeper::{Keeper, Turn};
-use ringway::wire::generated::ringway::wire::CloseReason;
 use ringway::store::{Store, StoreError};
+use ringway::wire::generated::ringway::wire::CloseReason;
 
 use crate::check::StoredRow;
 use crate::disk::SimDisk;
@@ -380,12 +380,10 @@ async fn ask_store(store: &mut SimStore, plan: &Plan, random: &Random) -> Result
     Ok(start)
 }
 
-/// Whether somebody learns of something new from it.
+/// Whether somebody learns of something new from it. (A repeat was durable before; behind it the remains of a
+/// failed write may wait to be overwritten.)
 fn shows(delivery: &Delivery) -> bool {
-    matches!(
-        delivery,
-        Delivery::Group { .. } | Delivery::Direct { .. } | Delivery::Changed { .. } | Delivery::Repeat { .. }
-    )
+    matches!(delivery, Delivery::Group { .. } | Delivery::Direct { .. } | Delivery::Changed { .. })
 }
 
 fn brief_submission(submission: &Submission) -> String {

@@ -2,7 +2,8 @@
 //! by a model that shares no code with it.
 //!
 //! `SEED=7 cargo test --test sim` replays one seed and prints its last events; `RUNS=1000` runs so many seeds
-//! from `SEED` (or 1) on; `STEPS` is how long each run is. Without any, a few seeds are run, each mutation is
+//! from `SEED` (or 1) on; `STEPS` is how long each run is, `EVENTS` how many events a replay prints, and `TRACE`
+//! shows what the gateway logs. Without any, a few seeds are run, each mutation is
 //! tried until it is reported, and one seed is run twice to show that a seed decides everything. What always
 //! holds: the exit code is 0 only if no run was violated and every mutation was.
 
@@ -63,6 +64,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     std::panic::set_hook(Box::new(|panic| PANIC.set(panic.to_string())));
+    if std::env::var_os("TRACE").is_some() {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let steps = number("STEPS").unwrap_or(STEPS as u64) as usize;
     match (number("SEED"), number("RUNS")) {
@@ -87,7 +91,15 @@ fn run(seed: u64, steps: usize, mutation: Mutation) -> Outcome {
         Ok(world) => world,
         Err(violation) => {
             let violation = Some(violation.0);
-            return Outcome { violation, events: Vec::new(), digest: 0, crashes: 0, rows: 0, sends: 0, reached: BTreeMap::new() };
+            return Outcome {
+                violation,
+                events: Vec::new(),
+                digest: 0,
+                crashes: 0,
+                rows: 0,
+                sends: 0,
+                reached: BTreeMap::new(),
+            };
         }
     };
     let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {

@@ -28,6 +28,7 @@ pub struct Plan {
     pub outbox_bytes_max: usize,
     pub socket_bytes: usize,
     pub body_bytes_max: usize,
+    pub segment_bytes: u64,
     pub window_entries_max: usize,
     pub tail_messages_max: u64,
     /// Of 10,000 steps so many are each of these.
@@ -62,8 +63,9 @@ impl Plan {
             commits_max: random.between(1, 8) as usize,
             commit_submissions_max: random.between(1, 40) as usize,
             outbox_bytes_max: OUTBOX_BYTES_MAX,
-            socket_bytes: if random.chance(1, 2) { 1 << 20 } else { random.between(512, 32 * 1024) as usize },
+            socket_bytes: if random.chance(1, 4) { 1 << 20 } else { random.between(512, 16 * 1024) as usize },
             body_bytes_max: if large { 16 * 1024 } else { 200 },
+            segment_bytes: if large { 2 << 20 } else { 64 << 10 },
             window_entries_max: if random.chance(1, 3) { random.between(1, 60) as usize } else { 1 << 20 },
             tail_messages_max: if random.chance(1, 4) { random.between(20, 400) } else { 1 << 20 },
             crashes: some(8, 60),
@@ -82,6 +84,7 @@ impl Plan {
     /// The settings of the ledger.
     pub fn ledger_settings(&self, seed: u64) -> Settings {
         Settings {
+            segment_bytes: self.segment_bytes,
             window_entries_max: self.window_entries_max,
             tail_messages_max: self.tail_messages_max,
             ..Settings::new(self.shards, seed)
