@@ -76,7 +76,11 @@ impl World {
 
     fn body(&self) -> Vec<u8> {
         let mut body = format!("message {}: ", self.model.sends.len()).into_bytes();
-        let most = if self.random.chance(1, 4) { self.plan.body_bytes_max } else { 100.min(self.plan.body_bytes_max) };
+        let most = if self.plan.floods || self.random.chance(1, 4) {
+            self.plan.body_bytes_max
+        } else {
+            100.min(self.plan.body_bytes_max)
+        };
         let length = body.len() + self.random.below(most - body.len());
         body.resize(length, b'x');
         body

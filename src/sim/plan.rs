@@ -28,6 +28,8 @@ pub struct Plan {
     pub outbox_bytes_max: usize,
     pub socket_bytes: usize,
     pub body_bytes_max: usize,
+    /// All bodies may be that large, sockets hold little, and clients stop reading: outboxes reach their caps.
+    pub floods: bool,
     pub segment_bytes: u64,
     pub window_entries_max: usize,
     pub tail_messages_max: u64,
@@ -51,7 +53,8 @@ impl Plan {
         let some = |often: u32, most: u64| if random.chance(often, 10) { random.between(1, most) as u32 } else { 0 };
         let tight = random.chance(1, 3);
         let bound = |least: u64, most: u64| if tight { random.between(least, most) as usize } else { 4096 };
-        let large = random.chance(1, 4);
+        let large = random.chance(1, 3);
+        let floods = large && random.chance(2, 3);
         Plan {
             shards: random.between(1, 4) as u16,
             users: random.between(2, 10),
@@ -62,8 +65,12 @@ impl Plan {
             asks_max: bound(1, 8),
             commits_max: random.between(1, 8) as usize,
             commit_submissions_max: random.between(1, 40) as usize,
-            outbox_bytes_max: OUTBOX_BYTES_MAX,
-            socket_bytes: if random.chance(1, 4) { 1 << 20 } else { random.between(512, 16 * 1024) as usize },
+            outbox_bytes_max: if floods { OUTBOX_BYTES_MAX / 2 } else { OUTBOX_BYTES_MAX },
+            socket_bytes: if !floods && random.chance(1, 4) {
+                1 << 20
+            } else {
+                random.between(512, 16 * 1024) as usize
+            },
             body_bytes_max: if large { 16 * 1024 } else { 200 },
             segment_bytes: if large { 2 << 20 } else { 64 << 10 },
             window_entries_max: if random.chance(1, 3) { random.between(1, 60) as usize } else { 1 << 20 },
@@ -71,7 +78,8 @@ impl Plan {
             crashes: some(8, 60),
             store_outages: some(5, 40),
             time_jumps: some(4, 20),
-            stalls: some(5, 100),
+            stalls: if floods { 100 } else { some(5, 100) },
+            floods,
             disconnects: some(7, 150),
             full_disks: some(3, 30),
             store_failing: some(4, 200),
