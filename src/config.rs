@@ -227,7 +227,7 @@ impl Config {
             },
             store: Store { url: typed.store_url()?, linger_ms: typed.number("store.linger_ms", 0, 10_000)? as u32 },
             drain: Drain {
-                timeout_s: typed.number("drain.timeout_s", 1, 3600)? as u32,
+                timeout_s: typed.number("drain.timeout_s", 0, 3600)? as u32,
                 spread_s: typed.number("drain.spread_s", 0, 3600)? as u32,
             },
             log: typed.log()?,

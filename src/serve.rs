@@ -33,6 +33,7 @@ use crate::token::{self, KeyError};
 use crate::topology::cpus::{CpuError, CpuPlan};
 use crate::topology::ledger::LedgerLoop;
 use crate::topology::mailbox::{self, Order, Slot};
+use crate::topology::metronome;
 use crate::topology::{self, Ended};
 
 /// Descriptors kept for everything but clients' sockets: the store, the journal, rings, the admin server, and
@@ -196,7 +197,13 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     // What is left here would keep the threads waiting for us: each knows by its channels when to end.
     drop((slots, submissions, door, reports, listening));
 
-    running.await_listening(&receive_listening, shards)?;
+    let ears = running.await_listening(&receive_listening, shards)?;
+    // It beats until the main thread is through.
+    let (_beating, stop_beating) = bounded(0);
+    spawn("metronome", None, &ended, move || {
+        metronome::run(&ears, &stop_beating);
+        Ok(())
+    })?;
     data_dir.publish_address("admin", admin)?;
     data_dir.publish_address("listen", listen)?;
     running.stage.send_replace(Stage::Serving);

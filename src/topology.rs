@@ -7,6 +7,7 @@
 pub mod cpus;
 pub mod ledger;
 pub mod mailbox;
+pub mod metronome;
 pub mod store;
 
 use std::error::Error;

@@ -55,7 +55,7 @@ pub const KEYS: &[Key] = &[
     key("session.stall_timeout_s", "30", Form::Number, "a connection that takes no byte for so long is closed"),
     key("store.url", "sqlite:", Form::Text, "sqlite: keeps the store in data_dir"),
     key("store.linger_ms", "100", Form::Number, "how long the store waits for more rows before it writes"),
-    key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up"),
+    key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up; 0: it does not wait for clients"),
     key("drain.spread_s", "10", Form::Number, "clients are told to come back spread over so many seconds"),
     key("log.level", "info", Form::Text, "error, warn, info, debug, trace, or a tracing filter"),
     key("log.format", "auto", Form::Text, "human, json, or auto: human on a terminal"),

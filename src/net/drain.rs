@@ -30,22 +30,15 @@ impl Drain {
     pub fn begin(&mut self, shell: &mut Shell) {
         if self.state == State::Serving {
             self.state = State::Draining;
+            // Dropping it cancels it, and its socket goes with it. (Awaiting that would need to be woken by it.)
+            drop(self.accepting.take());
             let now = shell.clock.now();
             shell.core.drain(now, self.spread_ms);
         }
     }
 
-    /// Stops accepting, if a drain has begun.
-    pub async fn stop_accepting(&mut self) {
-        if self.state == State::Draining
-            && let Some(accepting) = self.accepting.take()
-        {
-            accepting.cancel().await;
-        }
-    }
-
     /// A drain has begun and no connection is left.
     pub fn is_over(&self, door: &Door) -> bool {
-        self.state == State::Draining && self.accepting.is_none() && door.borrow().seats.is_empty()
+        self.state == State::Draining && door.borrow().seats.is_empty()
     }
 }

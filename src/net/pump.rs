@@ -51,7 +51,6 @@ impl Pump {
         loop {
             loop {
                 let found = self.take_turn();
-                self.drain.stop_accepting().await;
                 if found == Found::Nothing || self.unflushed_bytes >= FLUSH_BYTES {
                     self.flush().await;
                 }

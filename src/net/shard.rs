@@ -5,8 +5,12 @@
 
 use std::cell::RefCell;
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
@@ -25,6 +29,7 @@ use crate::shard::Shard;
 use crate::shard::config::ShardConfig;
 use crate::shard::counters::ShardCounters;
 use crate::topology::mailbox::{Depths, Mailbox};
+use crate::topology::metronome::Ear;
 
 /// Entries of the ring: polls that may be handed to the kernel at once.
 const RING_DEPTH: usize = 4_096;
@@ -32,8 +37,9 @@ const RING_DEPTH: usize = 4_096;
 const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// A task queue that others wait for is interrupted after this.
 const PREEMPT: Duration = Duration::from_millis(1);
-/// How often the core's time passes.
-const TICK: Duration = Duration::from_millis(20);
+/// The same while no task queue of ours is active: longer than the kernel will ever keep a thread from its first
+/// turn, since glommio would then sleep for ever (see `topology::metronome`).
+const PREEMPT_AT_START: Duration = Duration::from_secs(60);
 /// Ticks between two reports to control.
 const TICKS_PER_REPORT: u32 = 50;
 
@@ -55,8 +61,8 @@ pub struct ShardEnds {
     pub reports: mpsc::Sender<Report>,
     /// Over how long a drain spreads the clients' reconnects.
     pub spread_ms: u32,
-    /// Told when the shard listens.
-    pub listening: crossbeam_channel::Sender<ShardId>,
+    /// Told when the shard listens, with what the metronome needs.
+    pub listening: crossbeam_channel::Sender<Ear>,
 }
 
 /// What the shell counts beside the core; all only grow.
@@ -94,7 +100,7 @@ pub fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY_BYTES)
-        .preempt_timer(PREEMPT)
+        .preempt_timer(PREEMPT_AT_START)
         .make()
         .map_err(|error| format!("io_uring cannot be used: {error}"))?;
     executor.run(serve(ends)).map_err(Into::into)
@@ -108,17 +114,12 @@ async fn serve(ends: ShardEnds) -> io::Result<()> {
 
     let listener = Listener::listen(ends.socket)?;
     let accepting = spawn(listener.accept(Rc::clone(&door)), queue("accept", 100))?;
-    if ends.listening.send(id).is_err() {
-        return Err(io::Error::other("the main thread is gone"));
-    }
     let depths = ends.mailbox.depth_gauge();
-    let ticking = spawn(tick(id, Rc::clone(&door), depths, ends.reports), queue("tick", 100))?;
     let pump = Pump::new(Rc::clone(&door), ends.mailbox, Drain::new(accepting, ends.spread_ms));
-    spawn(pump.run(), queue("pump", 1_000))?.await;
-
-    ticking.cancel().await;
-    // What the core keeps for a second, it says now.
-    door.borrow_mut().tick();
+    drop(spawn(pump.run(), queue("pump", 1_000))?.detach());
+    // Here and not in a task of its own: until the metronome has its ear, nothing ends a sleep that glommio falls
+    // into by mistake, and only the first turn of the first task is safe from that (see PREEMPT_AT_START).
+    tick(id, door, ends.listening, depths, ends.reports).await;
     Ok(())
 }
 
@@ -130,25 +131,42 @@ fn spawn(task: impl Future<Output = ()> + 'static, queue: TaskQueueHandle) -> io
     glommio::spawn_local_into(task, queue).map_err(|error| io::Error::other(error.to_string()))
 }
 
-async fn tick(id: ShardId, door: Door, depths: impl Fn() -> Depths, reports: mpsc::Sender<Report>) {
+async fn next_beat(unheard: &AtomicU32) {
+    poll_fn(|_| if unheard.swap(0, Ordering::Relaxed) > 0 { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+/// Lets time pass for the shard until every other task has ended: each holds the door, so it is the gate that a
+/// drain waits for. It is woken by the metronome alone.
+async fn tick(
+    id: ShardId,
+    door: Door,
+    listening: crossbeam_channel::Sender<Ear>,
+    depths: impl Fn() -> Depths,
+    reports: mpsc::Sender<Report>,
+) {
+    let unheard = Arc::new(AtomicU32::new(0));
+    let ear = Ear { waker: poll_fn(|cx| Poll::Ready(cx.waker().clone())).await, unheard: Arc::clone(&unheard) };
+    // Only a main thread that is gone does not hear it, and then the process ends.
+    drop(listening.send(ear));
+    drop(listening);
     let mut ticks: u32 = 0;
-    loop {
-        glommio::timer::sleep(TICK).await;
-        door.borrow_mut().tick();
+    while Rc::strong_count(&door) > 1 {
+        next_beat(&unheard).await;
+        let mut shell = door.borrow_mut();
+        // The last one passes on what the core keeps for a second.
+        shell.tick();
         ticks = ticks.wrapping_add(1);
         if ticks.is_multiple_of(TICKS_PER_REPORT) {
-            let report = {
-                let shell = door.borrow();
-                ShardReport {
-                    shard: id,
-                    core: shell.core.counters(),
-                    shell: shell.counters,
-                    depths: depths(),
-                    store_asks: shell.store_asks(),
-                }
+            let report = ShardReport {
+                shard: id,
+                core: shell.core.counters(),
+                shell: shell.counters,
+                depths: depths(),
+                store_asks: shell.store_asks(),
             };
             // Control that is behind gets the next one.
             drop(reports.try_send(Report::Shard(Box::new(report))));
         }
     }
+    door.borrow_mut().tick();
 }
