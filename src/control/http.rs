@@ -1,7 +1,7 @@
 //! The admin server: `/healthz`, `/readyz`, `/metrics`.
 //!
 //! On control's thread. What always holds: at most `ADMIN_REQUESTS_MAX` connections are served at once and none
-//! for longer than [`CONNECTION_LIFE`], so that nobody who holds one open keeps others out for good.
+//! for longer than `CONNECTION_LIFE`, so that nobody who holds one open keeps others out for good.
 
 use std::io;
 use std::net::SocketAddr;

@@ -65,7 +65,7 @@ impl Outgoing {
         session.outbox_len() > self.connection_bytes_max
     }
 
-    /// The outbox, and after the caller has appended to it, its new length must be told to [`Self::appended`].
+    /// The outbox. Whoever appends to it adds what it grew by to `waiting_bytes`, and marks the connection dirty.
     #[inline]
     fn open<'s>(&mut self, session: &'s mut Session, now_ms: u64) -> &'s mut Outbox {
         if session.outbox.is_none() {

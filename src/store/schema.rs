@@ -10,7 +10,7 @@
 
 use rusqlite::Connection;
 
-/// The version of [`TABLES`], kept in the file's `user_version`; 0 is an empty file.
+/// The version of `TABLES`, kept in the file's `user_version`; 0 is an empty file.
 pub const VERSION: i64 = 1;
 
 /// Version 1.

@@ -221,14 +221,12 @@ enum Sent {
 fn send(client: &mut Client, body: &[u8]) -> Sent {
     let id = client.new_client_msg_id();
     let request = client.send(Conversation::User(UserId(2)), id, body, false).unwrap();
-    loop {
-        match client.answer(request, PATIENCE).unwrap() {
-            Said::Sent { .. } => return Sent::Stored,
-            Said::Refused { code: ErrorCode::StorageFull, retry_after_ms, .. } => {
-                assert!(retry_after_ms > 0);
-                return Sent::Full;
-            }
-            other => panic!("{other:?}"),
+    match client.answer(request, PATIENCE).unwrap() {
+        Said::Sent { .. } => Sent::Stored,
+        Said::Refused { code: ErrorCode::StorageFull, retry_after_ms, .. } => {
+            assert!(retry_after_ms > 0);
+            Sent::Full
         }
+        other => panic!("{other:?}"),
     }
 }
