@@ -14,7 +14,8 @@ demo: setup build ## a gateway, a group of 500, 100 messages to the 300 online, 
 run: setup build ## a gateway on 127.0.0.1:7400, its data in ./ringway-data, until Ctrl-C
 	$(ringway) serve
 
-test: setup ## all tests
+test: ## all tests
+	@scripts/setup.sh tests
 	cargo test
 
 check: ## format, lints as errors, documentation as errors

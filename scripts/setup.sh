@@ -2,7 +2,8 @@
 # Makes sure that Ringway can be built and run here. Prints nothing when nothing is missing.
 #
 # On Debian and Ubuntu the missing packages are installed, as root or with sudo; elsewhere, and for what no
-# package gives, it says what to do and stops. `make demo` and `make test` run it first.
+# package gives, it says what to do and stops. `make demo` and `make test` run it first. With the argument `tests`
+# it also looks after what only the tests need.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -18,11 +19,19 @@ missing=
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 command -v make >/dev/null 2>&1 || missing="$missing make"
 command -v pkg-config >/dev/null 2>&1 || missing="$missing pkg-config"
+if [ "${1:-}" = tests ]; then
+    # The order of system calls is read from strace; a full disk and too few descriptors need the other three.
+    command -v strace >/dev/null 2>&1 || missing="$missing strace"
+    for tool in unshare prlimit; do
+        command -v "$tool" >/dev/null 2>&1 || { missing="$missing util-linux"; break; }
+    done
+    command -v mount >/dev/null 2>&1 || missing="$missing mount"
+fi
 
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null 2>&1 || fail \
-        "this needs a C compiler, make and pkg-config, and there is no apt-get to install them with." \
-        "Install them with your system's packages (for these, on Debian:$missing) and run it again."
+        "something is missing, and there is no apt-get to install it with." \
+        "Install it with your system's packages (their names on Debian:$missing) and run it again."
     root=
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null 2>&1 || fail \
@@ -60,4 +69,10 @@ disabled=$(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null || echo 0)
 if [ "$disabled" = 2 ] || { [ "$disabled" = 1 ] && [ "$(id -u)" -ne 0 ]; }; then
     fail "io_uring is switched off on this machine (kernel.io_uring_disabled = $disabled)." \
         "Switch it on, as root: sysctl kernel.io_uring_disabled=0"
+fi
+if [ "${1:-}" = tests ]; then
+    unshare --user --map-root-user --mount mount -t tmpfs ringway-setup /tmp 2>/dev/null || fail \
+        "the tests make a small file system of their own to fill it, and this user may not (unshare, mount)." \
+        "Allow it, as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0 user.max_user_namespaces=10000" \
+        "In a container, start that with --privileged."
 fi

@@ -215,7 +215,7 @@ fn a_client_that_sends_and_never_reads_is_evicted_and_costs_little() {
     let mut command = Gateway::command(dir.path(), &[]);
     let gateway = Gateway::spawn(dir.path(), command.env("RINGWAY_SESSION_STALL_TIMEOUT_S", "2"));
     works(&gateway);
-    let before = gateway.resident_bytes();
+    let before = gateway.memory_bytes();
 
     let mut flood = Vec::new();
     let mut encoder = Encoder::new();
@@ -240,7 +240,7 @@ fn a_client_that_sends_and_never_reads_is_evicted_and_costs_little() {
         matches!(&error, ClientError::Io(error) if error.kind() != std::io::ErrorKind::WouldBlock),
         "the connection is closed, not merely stalled: {error}"
     );
-    let grown = gateway.resident_bytes().saturating_sub(before);
+    let grown = gateway.memory_bytes().saturating_sub(before);
     assert!(grown < 16 << 20, "the gateway grew by {grown} bytes for one client after {sent} pings");
     works(&gateway);
     let metrics = gateway.admin_page("/metrics");

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use ringway::auth::mint_hs256;
 use ringway::ids::{DeviceId, Seq, UserId};
 use ringway::load::client::{Client, ClientError};
@@ -31,6 +33,22 @@ impl Gateway {
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .args(arguments)
+            .env("RINGWAY_AUTH_HS256_SECRET", SECRET)
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log.try_clone().unwrap()))
+            .stderr(Stdio::from(log));
+        command
+    }
+
+    /// The same command line, run by another program that takes it as its last arguments.
+    pub fn command_under(program: &str, options: &[&str], data_dir: &Path, arguments: &[&str]) -> Command {
+        let plain = Gateway::command(data_dir, arguments);
+        let log = std::fs::OpenOptions::new().append(true).open(log_path(data_dir)).unwrap();
+        let mut command = Command::new(program);
+        command
+            .args(options)
+            .arg(plain.get_program())
+            .args(plain.get_args())
             .env("RINGWAY_AUTH_HS256_SECRET", SECRET)
             .stdin(Stdio::null())
             .stdout(Stdio::from(log.try_clone().unwrap()))
@@ -83,6 +101,12 @@ impl Gateway {
         address(&self.data_dir, "admin").unwrap()
     }
 
+    /// The processes that the process started: the gateway itself, where it runs under another program.
+    pub fn children(&self) -> Vec<u32> {
+        let listed = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
+        listed.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -101,8 +125,7 @@ impl Gateway {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(self.pid(), Signal::SIGTERM).unwrap();
     }
 
     /// Waits for the process to end by itself.
@@ -115,10 +138,11 @@ impl Gateway {
         status.unwrap()
     }
 
-    /// The resident memory of the process, in bytes.
-    pub fn resident_bytes(&self) -> u64 {
-        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    /// The memory that the process itself holds, in bytes: without the pages of files it has mapped.
+    pub fn memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// A client that has logged in.
@@ -141,10 +165,19 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
+            // Those first: a program that is killed need not take them along.
+            for child in self.children() {
+                drop(signal(child, Signal::SIGKILL));
+            }
             drop(self.child.kill());
             drop(self.child.wait());
         }
     }
+}
+
+/// Sends a signal to a process that a test started.
+pub fn signal(pid: u32, signal: Signal) -> std::io::Result<()> {
+    Ok(kill(Pid::from_raw(pid.try_into().unwrap()), signal)?)
 }
 
 /// Connects and logs in.

@@ -4,12 +4,12 @@
 //! (scripts/setup.sh installs it) and fails without it.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
+use nix::sys::signal::Signal;
 use ringway::ids::{Conversation, Seq, UserId};
 use ringway::load::client::Said;
 
-use crate::gateway::{Gateway, PATIENCE};
+use crate::gateway::{Gateway, PATIENCE, signal};
 
 const MESSAGES: usize = 40;
 
@@ -17,14 +17,9 @@ const MESSAGES: usize = 40;
 fn no_ack_and_no_push_leaves_before_the_fdatasync_that_covers_it() {
     let dir = tempfile::tempdir().unwrap();
     let trace = dir.path().join("trace");
-    let gateway_command = Gateway::command(dir.path(), &["--shards", "1"]);
-    let mut command = Command::new("strace");
-    command
-        .args(["-f", "-s", "4096", "-e", "trace=fdatasync,fsync,pwrite64,pwritev,sendto,sendmsg,writev", "-o"])
-        .arg(&trace)
-        .arg(gateway_command.get_program())
-        .args(gateway_command.get_args())
-        .env("RINGWAY_AUTH_HS256_SECRET", crate::gateway::SECRET);
+    let calls = "trace=fdatasync,fsync,pwrite64,pwritev,sendto,sendmsg,writev";
+    let options = ["-f", "-s", "4096", "-e", calls, "-o", trace.to_str().unwrap()];
+    let mut command = Gateway::command_under("strace", &options, dir.path(), &["--shards", "1"]);
     let gateway = Gateway::spawn(dir.path(), &mut command);
 
     let mut sender = gateway.client(1, 1, Some(Seq(0)));
@@ -48,9 +43,9 @@ fn no_ack_and_no_push_leaves_before_the_fdatasync_that_covers_it() {
     }
     drop((sender, other));
     // strace passes the signal on to the gateway by detaching; end the gateway itself.
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", gateway.pid())).unwrap();
-    let status = Command::new("kill").arg("-TERM").arg(children.trim()).status().unwrap();
-    assert!(status.success());
+    let children = gateway.children();
+    assert_eq!(children.len(), 1);
+    signal(children[0], Signal::SIGTERM).unwrap();
     assert!(gateway.wait().success());
     check(&std::fs::read_to_string(&trace).unwrap());
 }

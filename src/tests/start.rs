@@ -132,13 +132,8 @@ fn first_segment(data_dir: &Path) -> PathBuf {
 fn more_connections_than_descriptors_are_survived() {
     const DESCRIPTORS: u64 = 500;
     let dir = tempfile::tempdir().unwrap();
-    let plain = Gateway::command(dir.path(), &["--shards", "1"]);
-    let mut command = Command::new("prlimit");
-    command
-        .arg(format!("--nofile={DESCRIPTORS}"))
-        .arg(plain.get_program())
-        .args(plain.get_args())
-        .env("RINGWAY_AUTH_HS256_SECRET", crate::gateway::SECRET);
+    let limit = format!("--nofile={DESCRIPTORS}");
+    let mut command = Gateway::command_under("prlimit", &[&limit], dir.path(), &["--shards", "1"]);
     let mut gateway = Gateway::spawn(dir.path(), &mut command);
     let mut early = gateway.client(1, 1, None);
 
@@ -162,17 +157,11 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal");
     std::fs::create_dir(&journal).unwrap();
-    let plain = Gateway::command(dir.path(), &["--shards", "1"]);
     // The journal on a file system of its own, in a mount namespace that goes with the process.
     let script =
         "mount -t tmpfs -o size=300m ringway-test \"$0\" && head -c 150m /dev/zero > \"$0/ballast\" && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
-        .arg(&journal)
-        .arg(plain.get_program())
-        .args(plain.get_args())
-        .env("RINGWAY_AUTH_HS256_SECRET", crate::gateway::SECRET);
+    let options = ["--user", "--map-root-user", "--mount", "sh", "-c", script, journal.to_str().unwrap()];
+    let mut command = Gateway::command_under("unshare", &options, dir.path(), &["--shards", "1"]);
     let gateway = Gateway::spawn(dir.path(), &mut command);
     assert!(address(dir.path(), "listen").is_some());
     let mut client = gateway.client(1, 1, None);
