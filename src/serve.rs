@@ -34,6 +34,7 @@ use crate::topology::cpus::{CpuError, CpuPlan};
 use crate::topology::ledger::LedgerLoop;
 use crate::topology::mailbox::{self, Order, Slot};
 use crate::topology::metronome;
+use crate::topology::priority::Priority;
 use crate::topology::{self, Ended};
 
 /// Descriptors kept for everything but clients' sockets: the store, the journal, rings, the admin server, and
@@ -173,8 +174,13 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         report: store_reports,
         linger_ms: u64::from(config.store.linger_ms),
         stop_ms: u64::from(config.drain.timeout_s) * 1000,
+        priority: Priority::own_cpu(),
     };
-    running.start("store", plan.store, &ended, move || run_store(store))?;
+    let shares_cpu = plan.store.is_none_or(|cpu| plan.shards.contains(&cpu));
+    running.start("store", plan.store, &ended, move || {
+        let priority = if shares_cpu { Priority::shared_cpu() } else { Priority::own_cpu() };
+        run_store(StoreLoop { priority, ..store })
+    })?;
 
     let (listening, receive_listening) = bounded(shards);
     let ends = mailboxes.into_iter().zip(sockets).zip(&plan.shards).enumerate();

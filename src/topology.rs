@@ -8,6 +8,7 @@ pub mod cpus;
 pub mod ledger;
 pub mod mailbox;
 pub mod metronome;
+pub mod priority;
 pub mod store;
 
 use std::error::Error;

@@ -54,7 +54,12 @@ pub const KEYS: &[Key] = &[
     key("session.device_policy", "replace-oldest", Form::Text, "above devices_max: replace-oldest or refuse-new"),
     key("session.stall_timeout_s", "30", Form::Number, "a connection that takes no byte for so long is closed"),
     key("store.url", "sqlite:", Form::Text, "sqlite: keeps the store in data_dir"),
-    key("store.linger_ms", "100", Form::Number, "how long the store waits for more rows before it writes"),
+    key(
+        "store.linger_ms",
+        "500",
+        Form::Number,
+        "how long the store waits for more rows, while more come, before it writes",
+    ),
     key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up; 0: it does not wait for clients"),
     key("drain.spread_s", "10", Form::Number, "clients are told to come back spread over so many seconds"),
     key("log.level", "info", Form::Text, "error, warn, info, debug, trace, or a tracing filter"),
@@ -80,7 +85,7 @@ const _: () = {
     assert!(KEYS.len() <= 25 + 4, "at most 25 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
-    assert!(limits::STORE_LINGER_MS == 100);
+    assert!(limits::STORE_LINGER_MS == 500);
 };
 
 /// The environment's prefix.

@@ -72,8 +72,9 @@ impl Pump {
         let mut shell = door.borrow_mut();
         let mut found = Found::More;
         for _ in 0..TURN_ITEMS_MAX {
-            if let Some(delivery) = self.commit.next() {
-                self.deliver(&mut shell, delivery);
+            if self.commit.len() > 0 {
+                let now = shell.clock.now();
+                self.unflushed_bytes += shell.core.deliver_next(now, &mut self.commit);
                 if self.unflushed_bytes >= FLUSH_BYTES {
                     break;
                 }
@@ -90,14 +91,6 @@ impl Pump {
         }
         shell.route();
         found
-    }
-
-    fn deliver(&mut self, shell: &mut Shell, delivery: Delivery) {
-        if let Delivery::Group { message, .. } | Delivery::Direct { message, .. } = &delivery {
-            self.unflushed_bytes += message.push.bytes().len();
-        }
-        let now = shell.clock.now();
-        shell.core.deliver(now, delivery);
     }
 
     fn take(&mut self, shell: &mut Shell, mail: Mail) {

@@ -51,6 +51,7 @@ use self::directory::Directory;
 use self::drain::Drain;
 use self::effects::Effects;
 use self::event::{Delivery, LaneAnswer, LaneEnvelope, StoreAnswer, StoreAsk, Submission};
+use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
 use self::outbox::Outbox;
 use self::outgoing::Outgoing;
@@ -189,11 +190,32 @@ impl Shard {
         (session.generation == conn.generation && session.phase != Phase::Free).then_some(conn.slot)
     }
 
+    /// Takes from a commit what goes together: a run of messages to one group, or one delivery of another kind.
+    /// Returns the bytes that a recipient of all of it was given; 0 when the commit is used up.
+    pub fn deliver_next(&mut self, now: Now, commit: &mut std::vec::IntoIter<Delivery>) -> usize {
+        if let Some(run) = GroupRun::at_front(commit.as_slice()) {
+            let (len, bytes) = (run.len(), run.bytes());
+            self.deliver_group(now, &run);
+            drop(run);
+            commit.by_ref().take(len).for_each(drop);
+            return bytes;
+        }
+        let Some(delivery) = commit.next() else { return 0 };
+        let bytes = match &delivery {
+            Delivery::Direct { message, .. } => message.push.bytes().len(),
+            _ => 1,
+        };
+        self.deliver(now, delivery);
+        bytes
+    }
+
     /// The ledger hands out, in its order.
     pub fn deliver(&mut self, now: Now, delivery: Delivery) {
         match delivery {
-            Delivery::Group { message, roster, seqs, origin } => {
-                self.deliver_group(now, &message, &roster, &seqs, origin);
+            Delivery::Group { .. } => {
+                if let Some(run) = GroupRun::at_front(std::slice::from_ref(&delivery)) {
+                    self.deliver_group(now, &run);
+                }
             }
             Delivery::Direct { message, sender_seq, recipient_seq, origin } => {
                 self.deliver_direct(now, &message, sender_seq, recipient_seq, origin);

@@ -16,6 +16,8 @@ use crate::wire::frame::PushFrame;
 pub const CHUNK_BYTES: usize = 4 * 1024;
 /// Empty chunks a shard keeps for the next outbox: 16 MiB.
 const CHUNKS_POOLED_MAX: usize = 4_096;
+/// Places in a kept outbox's lists, so that a burst does not make them grow anew each time.
+const CHUNKS_POOLED_WITH_OUTBOX: usize = 16;
 /// Empty outboxes a shard keeps, each with its first chunk.
 const OUTBOXES_POOLED_MAX: usize = 4_096;
 
@@ -268,8 +270,8 @@ impl OutboxPool {
         if self.outboxes.len() < OUTBOXES_POOLED_MAX {
             outbox.inline_in = 0;
             outbox.inline_out = 0;
-            outbox.full.shrink_to(4);
-            outbox.tails.shrink_to(4);
+            outbox.full.shrink_to(CHUNKS_POOLED_WITH_OUTBOX);
+            outbox.tails.shrink_to(CHUNKS_POOLED_WITH_OUTBOX);
             self.outboxes.push(outbox);
         }
     }

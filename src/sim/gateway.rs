@@ -215,7 +215,10 @@ impl Gateway {
         sources.extend((!mail.answers.is_empty()).then_some(1));
         sources.extend(mail.lanes.iter().zip(2..).filter(|(lane, _)| !lane.is_empty()).map(|(_, source)| source));
         match *self.random.pick(&sources)? {
-            0 => mail.commits.pop_front()?.into_iter().for_each(|delivery| shard.deliver(now, delivery)),
+            0 => {
+                let mut commit = mail.commits.pop_front()?.into_iter();
+                while shard.deliver_next(now, &mut commit) > 0 {}
+            }
             1 => shard.stored(now, mail.answers.pop_front()?),
             lane => match mail.lanes[lane - 2].pop_front()? {
                 Lane::Core(envelope) => shard.lane(now, envelope),

@@ -43,7 +43,7 @@ pub enum Turn {
 }
 
 /// What is durable and not applied.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Backlog {
     /// In the journal.
     pub bytes: u64,

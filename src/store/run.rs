@@ -16,8 +16,9 @@ use super::keeper::{Backlog, Keeper, Turn};
 use crate::clock::Clock;
 use crate::ids::ShardId;
 use crate::journal::disk::Disk;
-use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_ROWS, TRANSACTION_BYTES_MAX};
+use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX};
 use crate::shard::event::{Lookup, LookupAnswer};
+use crate::topology::priority::Priority;
 use crate::topology::store::StoreInbox;
 
 /// How often the counters are handed to control, and the longest sleep: cursors and securing go by time.
@@ -37,6 +38,8 @@ pub struct StoreLoop<S: Store, D: Disk> {
     pub linger_ms: u64,
     /// How long applying may take at the end.
     pub stop_ms: u64,
+    /// What the thread claims of its CPU.
+    pub priority: Priority,
 }
 
 /// How the loop ended.
@@ -66,6 +69,11 @@ struct Round {
     found: Vec<LookupAnswer>,
     /// Shards to wake, by id.
     answered: Vec<bool>,
+    /// Somebody waited for an answer.
+    answered_any: bool,
+    /// What lingered at the last look, and when it last grew.
+    lingering: Backlog,
+    grew_at_ms: u64,
     /// When the rows that linger are to be written.
     write_at_ms: Option<u64>,
     reported_ms: u64,
@@ -83,6 +91,8 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
             }
             let now_ms = self.clock.now().mono_ms;
             self.report(now_ms, &mut round);
+            let unapplied_bytes = self.keeper.backlog().map_or(0, |backlog| backlog.bytes);
+            self.priority.follow(round.answered_any, unapplied_bytes);
             let sleep_ms = match self.due_in(now_ms, retry_at_ms, &mut round) {
                 0 => {
                     round.write_at_ms = None;
@@ -110,14 +120,21 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
     }
 
     /// Milliseconds until the keeper is to take its next turn. Rows linger for others to be written with them, unless
-    /// there are enough already.
+    /// there are enough already, or no more seem to come.
     fn due_in(&mut self, now_ms: u64, retry_at_ms: Option<u64>, round: &mut Round) -> u64 {
         if let Some(at_ms) = retry_at_ms {
             return at_ms.saturating_sub(now_ms);
         }
         match self.keeper.backlog() {
-            Some(Backlog { bytes, rows }) if bytes > 0 && rows < STORE_LINGER_ROWS && bytes < TRANSACTION_BYTES_MAX => {
-                round.write_at_ms.get_or_insert(now_ms + self.linger_ms).saturating_sub(now_ms)
+            Some(backlog)
+                if backlog.bytes > 0 && backlog.rows < STORE_LINGER_ROWS && backlog.bytes < TRANSACTION_BYTES_MAX =>
+            {
+                if backlog != round.lingering {
+                    round.lingering = backlog;
+                    round.grew_at_ms = now_ms;
+                }
+                let at_most = *round.write_at_ms.get_or_insert(now_ms + self.linger_ms);
+                at_most.min(round.grew_at_ms + STORE_QUIET_MS).saturating_sub(now_ms)
             }
             _ => 0,
         }
@@ -141,6 +158,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
     async fn answer(&mut self, round: &mut Round) -> Asked {
         round.answered.clear();
         round.answered.resize(self.inbox.answers.len(), false);
+        round.answered_any = false;
         let mut asked = Asked::All;
         for taken in 0.. {
             if taken == STORE_ANSWERED_MAX {
@@ -150,6 +168,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
             match self.inbox.asks.try_recv() {
                 Ok(ask) => {
                     if let Some((shard, answer)) = self.keeper.ask(ask).await {
+                        round.answered_any = true;
                         self.hand_over(shard, answer, round);
                     }
                 }
@@ -168,6 +187,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
         }
         round.lookups.extend(self.inbox.lookups.try_iter().take(STORE_ANSWERED_MAX));
         if !round.lookups.is_empty() {
+            round.answered_any = true;
             self.keeper.lookups(&round.lookups, &mut round.found).await;
             round.lookups.clear();
             for answer in round.found.drain(..) {
@@ -200,6 +220,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
 
     /// Applies what is left.
     async fn stop(mut self) -> Stopped {
+        self.priority.hurry();
         let deadline_ms = self.clock.now().mono_ms + self.stop_ms;
         let mut stopped = Stopped::Unsettled;
         loop {

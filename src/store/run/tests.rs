@@ -17,6 +17,7 @@ use crate::journal::{Position, Progress};
 use crate::shard::event::{CursorRow, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
 use crate::store::sqlite::SqliteStore;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
+use crate::topology::priority::Priority;
 use crate::topology::store::{StoreDoor, inbox};
 
 struct Running {
@@ -40,7 +41,15 @@ fn start() -> Running {
     let thread = thread::spawn(move || {
         let keeper = Keeper::new(SqliteStore::open(&path).unwrap(), disk, thread_progress, 1);
         let (report, _reports) = mpsc::channel(1);
-        let looping = StoreLoop { keeper, clock: Clock::start(), inbox, report, linger_ms: 2, stop_ms: 10_000 };
+        let looping = StoreLoop {
+            keeper,
+            clock: Clock::start(),
+            inbox,
+            report,
+            linger_ms: 2,
+            stop_ms: 10_000,
+            priority: Priority::own_cpu(),
+        };
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(looping.run())
     });
     Running { dir, progress, journal, mailbox, door, found, thread }
