@@ -59,8 +59,8 @@ fn storm(stop: Stop, arguments: &[&str]) {
             Stop::Kill => gateway.kill(),
             Stop::Terminate => {
                 gateway.terminate();
-                let log = gateway.log();
-                assert!(gateway.wait().success(), "a clean stop exits 0:\n{log}");
+                let status = gateway.wait();
+                assert!(status.success(), "a clean stop exits 0, not with {status}:\n{}", gateway.log());
             }
         }
         gateway = Gateway::start(dir.path(), arguments);

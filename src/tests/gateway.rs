@@ -27,10 +27,15 @@ pub struct Gateway {
 impl Gateway {
     /// The command line of a gateway on ports of its own choice, its log in `<data_dir>/gateway.log`.
     pub fn command(data_dir: &Path, arguments: &[&str]) -> Command {
+        Gateway::command_on("127.0.0.1:0", data_dir, arguments)
+    }
+
+    /// The same, to listen on an address that the test has chosen.
+    pub fn command_on(listen: &str, data_dir: &Path, arguments: &[&str]) -> Command {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log_path(data_dir)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+            .args(["serve", "--listen", listen, "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .args(arguments)
             .env("RINGWAY_AUTH_HS256_SECRET", SECRET)
@@ -129,7 +134,7 @@ impl Gateway {
     }
 
     /// Waits for the process to end by itself.
-    pub fn wait(mut self) -> ExitStatus {
+    pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         self.wait_until("the gateway has ended", |gateway| {
             status = gateway.child.try_wait().unwrap();

@@ -20,7 +20,7 @@ fn no_ack_and_no_push_leaves_before_the_fdatasync_that_covers_it() {
     let calls = "trace=fdatasync,fsync,pwrite64,pwritev,sendto,sendmsg,writev";
     let options = ["-f", "-s", "4096", "-e", calls, "-o", trace.to_str().unwrap()];
     let mut command = Gateway::command_under("strace", &options, dir.path(), &["--shards", "1"]);
-    let gateway = Gateway::spawn(dir.path(), &mut command);
+    let mut gateway = Gateway::spawn(dir.path(), &mut command);
 
     let mut sender = gateway.client(1, 1, Some(Seq(0)));
     let mut other = gateway.client(2, 1, Some(Seq(0)));

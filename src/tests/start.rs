@@ -12,12 +12,12 @@ use crate::gateway::{Gateway, PATIENCE, address, log_in};
 
 /// Runs `serve`, which must refuse, and returns what it said.
 fn refusal(data_dir: &Path, arguments: &[&str]) -> String {
-    refusal_on("127.0.0.1:0", data_dir, arguments)
+    refusal_on("127.0.0.1:0", "127.0.0.1:0", data_dir, arguments)
 }
 
-fn refusal_on(listen: &str, data_dir: &Path, arguments: &[&str]) -> String {
+fn refusal_on(listen: &str, admin: &str, data_dir: &Path, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_ringway"))
-        .args(["serve", "--listen", listen, "--admin", "127.0.0.1:0", "--data-dir"])
+        .args(["serve", "--listen", listen, "--admin", admin, "--data-dir"])
         .arg(data_dir)
         .args(arguments)
         .env("RINGWAY_AUTH_HS256_SECRET", crate::gateway::SECRET)
@@ -37,7 +37,10 @@ fn says(text: &str, words: &[&str]) {
 fn a_second_gateway_on_the_same_data_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(dir.path(), &[]);
-    says(&refusal(dir.path(), &[]), &["already", dir.path().to_str().unwrap()]);
+    says(
+        &refusal(dir.path(), &[]),
+        &["another gateway already runs on the data directory", dir.path().to_str().unwrap()],
+    );
     drop(gateway.client(1, 1, None));
 }
 
@@ -46,7 +49,8 @@ fn a_port_in_use_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
-    says(&refusal_on(&addr, dir.path(), &[]), &["in use", &addr]);
+    says(&refusal_on(&addr, "127.0.0.1:0", dir.path(), &[]), &["in use", &addr]);
+    says(&refusal_on("127.0.0.1:0", &addr, dir.path(), &[]), &["in use", &addr, "set --admin"]);
 }
 
 #[test]
@@ -55,7 +59,7 @@ fn a_data_directory_that_cannot_be_written_is_refused_by_name() {
     let file = dir.path().join("a-file");
     std::fs::write(&file, "not a directory").unwrap();
     let data_dir = file.join("data");
-    says(&refusal(&data_dir, &[]), &[data_dir.to_str().unwrap()]);
+    says(&refusal(&data_dir, &[]), &["cannot be written", data_dir.to_str().unwrap()]);
 }
 
 #[test]
@@ -68,7 +72,7 @@ fn an_address_that_others_can_reach_needs_a_secret() {
         .output()
         .unwrap();
     assert!(!output.status.success());
-    says(&String::from_utf8_lossy(&output.stderr), &["auth.hs256_secret", "eddsa_public_key"]);
+    says(&String::from_utf8_lossy(&output.stderr), &["set auth.hs256_secret", "eddsa_public_key"]);
 }
 
 #[test]
@@ -76,7 +80,9 @@ fn an_unknown_key_is_refused_with_the_nearest_known_one() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("ringway.toml");
     std::fs::write(&config, "[session]\nheartbeat_seconds = 3\n").unwrap();
-    says(&refusal(dir.path(), &["--config", config.to_str().unwrap()]), &["heartbeat_seconds", "heartbeat_s"]);
+    let said = refusal(dir.path(), &["--config", config.to_str().unwrap()]);
+    says(&said, &["heartbeat_seconds", "did you mean `session.heartbeat_s`?"]);
+    says(&refusal(dir.path(), &["--set", "listn=1"]), &["did you mean `listen`?"]);
 }
 
 #[test]
