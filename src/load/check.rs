@@ -101,6 +101,9 @@ struct Lane {
     acked: u64,
     /// Positions passed over, ascending.
     skipped: Vec<u64>,
+    /// Positions received under a higher number than was due, and by how much, since the count began: out of
+    /// order, unless messages turn up that explain it.
+    jumps: Vec<(u64, u64)>,
     stalled: bool,
 }
 
@@ -124,7 +127,14 @@ impl Checker {
     pub fn join(&mut self, cursor: Seq) -> LaneId {
         let lane = LaneId(self.lanes.len() as u32);
         let cursor = if self.terms.kind == Kind::Durable { cursor.0 } else { 0 };
-        self.lanes.push(Lane { position: 0, cursor, acked: cursor, skipped: Vec::new(), stalled: false });
+        self.lanes.push(Lane {
+            position: 0,
+            cursor,
+            acked: cursor,
+            skipped: Vec::new(),
+            jumps: Vec::new(),
+            stalled: false,
+        });
         self.reading += 1;
         lane
     }
@@ -152,6 +162,7 @@ impl Checker {
     /// Starts a new count; what is known of the messages and the recipients stays.
     pub fn begin(&mut self) {
         self.tally = Tally::default();
+        self.lanes.iter_mut().for_each(|lane| lane.jumps.clear());
     }
 
     /// What was found since [`Self::begin`].
@@ -291,11 +302,8 @@ impl Checker {
                 return Checked::Delivery;
             }
             Err(at) if at == self.keys.len() => self.learn(key, mark, frame),
-            // Older than what somebody already has, and new: its recipients are all told out of order.
-            Err(_) => {
-                self.tally.out_of_order += 1;
-                return Checked::Delivery;
-            }
+            // Those who have newer ones passed it over unseen.
+            Err(at) => self.learn_late(at, key, mark, frame),
         };
         let late_ns = now_ns.saturating_sub(mark.sent_ns);
         if self.arrive(lane_id, position, push.seq.0) == Arrival::Awaited {
@@ -319,12 +327,28 @@ impl Checker {
         let position = self.keys.len() as u64;
         self.keys.push(key);
         self.indices.push(mark.index);
-        self.known.push_back(Known {
-            frame: frame.into(),
-            seq_at: seq_at(frame),
-            sent_ns: mark.sent_ns,
-            awaited: self.reading,
-        });
+        self.known.push_back(Known::new(frame, mark.sent_ns, self.reading));
+        position
+    }
+
+    /// Takes in a message that is older than some that are known: whoever was read first did not get it in its
+    /// place, and it must not be the others who are blamed for that.
+    fn learn_late(&mut self, at: usize, key: u64, mark: Mark, frame: &[u8]) -> u64 {
+        let position = at as u64;
+        self.keys.insert(at, key);
+        self.indices.insert(at, mark.index);
+        while self.first > position {
+            self.known.push_front(Known::forgotten());
+            self.first -= 1;
+        }
+        let known = Known::new(frame, mark.sent_ns, self.reading);
+        self.known.insert((position - self.first) as usize, known);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.position > position) {
+            let may_miss = lane.stalled && self.terms.kind == Kind::Ephemeral;
+            if lane.pass_over_late(position, may_miss) == Jump::Explained {
+                self.tally.out_of_order -= 1;
+            }
+        }
         position
     }
 
@@ -348,6 +372,9 @@ impl Checker {
                 lane.skipped.extend(lane.position..position);
             }
             self.tally.out_of_order += u64::from(seq != due);
+            if seq > due && self.terms.kind == Kind::Durable {
+                lane.jumps.push((position, seq - due));
+            }
             lane.position = position + 1;
             lane.cursor = lane.cursor.max(seq);
         }
@@ -376,7 +403,37 @@ enum Arrival {
     Uncounted,
 }
 
+/// Whether all that a jump in a lane's numbers left out has been seen with others.
+#[derive(PartialEq, Eq)]
+enum Jump {
+    Explained,
+    Open,
+}
+
 impl Lane {
+    /// A message turned up at `position`, behind where this lane stands, and everything from there on moved by one.
+    fn pass_over_late(&mut self, position: u64, may_miss: bool) -> Jump {
+        self.position += 1;
+        self.skipped.iter_mut().filter(|at| **at >= position).for_each(|at| *at += 1);
+        self.jumps.iter_mut().filter(|(at, _)| *at >= position).for_each(|(at, _)| *at += 1);
+        if !may_miss {
+            let among = self.skipped.partition_point(|at| *at < position);
+            self.skipped.insert(among, position);
+        }
+        // The number it has belongs to the jump to what this lane received next.
+        let mut next = position + 1;
+        while self.skipped.binary_search(&next).is_ok() {
+            next += 1;
+        }
+        let Some(found) = self.jumps.iter().position(|(at, _)| *at == next) else { return Jump::Open };
+        if let Some((_, missing)) = self.jumps.get_mut(found).filter(|(_, missing)| *missing > 1) {
+            *missing -= 1;
+            return Jump::Open;
+        }
+        self.jumps.swap_remove(found);
+        Jump::Explained
+    }
+
     fn due(&self, kind: Kind) -> u64 {
         match kind {
             Kind::Durable => self.cursor + 1,
@@ -386,6 +443,15 @@ impl Lane {
 }
 
 impl Known {
+    fn new(frame: &[u8], sent_ns: u64, awaited: u32) -> Known {
+        Known { frame: frame.into(), seq_at: seq_at(frame), sent_ns, awaited }
+    }
+
+    /// A message whose copy is gone because everybody has it.
+    fn forgotten() -> Known {
+        Known { frame: Box::default(), seq_at: None, sent_ns: 0, awaited: 0 }
+    }
+
     /// The copy's seq, if everything else is the same.
     fn equals(&self, frame: &[u8]) -> Option<u64> {
         let at = self.seq_at?;
