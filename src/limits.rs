@@ -171,7 +171,7 @@ pub const STORE_LINGER_ROWS: usize = 25_000;
 pub const STORE_QUIET_MS: u64 = 20;
 /// How long the store may go on applying when the gateway stops; what is left stays in the journal.
 pub const STORE_STOP_MS: u64 = 10_000;
-/// Journal bytes that go into one transaction (the first record may exceed it): what long bodies add to 10,000 rows.
+/// Journal bytes that go into one transaction (the first record may exceed it): bodies may be long.
 pub const TRANSACTION_BYTES_MAX: u64 = 8 << 20;
 /// The first wait after the store refused a write; it doubles each time.
 pub const STORE_RETRY_FIRST_MS: u64 = 50;

@@ -78,8 +78,7 @@ struct Fallen {
 
 impl Shard {
     /// Durable group messages to one roster, in order. Each recipient is given all of them before the next one's
-    /// turn, so that its outbox is written in one piece: with 100 messages to 300 members that is a third of the
-    /// time that the other order takes, which touches every outbox once per message.
+    /// turn, so that its outbox is written in one piece; the other order touches every outbox once per message.
     pub(super) fn deliver_group(&mut self, now: Now, run: &GroupRun<'_>) {
         let mut sending: Vec<u32> = run.rows.iter().map(|row| self.sending_slot(row.origin)).collect();
         let per_row = sending.clone();
