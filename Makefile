@@ -3,7 +3,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 ringway := target/release/ringway
 
-.PHONY: help demo run test check sim bench profile schema setup build
+.PHONY: help demo run test check sim bench profile schema services setup build
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -16,7 +16,7 @@ run: setup build ## a gateway on 127.0.0.1:7400, its data in ./ringway-data, unt
 
 test: ## all tests
 	@scripts/setup.sh tests
-	cargo test
+	scripts/services.sh during cargo test
 
 check: ## format, lints as errors, documentation as errors
 	cargo fmt --check
@@ -36,6 +36,10 @@ profile: ## a flame graph of the gateway under load: target/profile/flame.svg (B
 
 schema: ## src/wire/generated.rs from src/wire/ringway.fbs
 	scripts/schema.sh
+
+services: ## a private MariaDB and a private Redis under target/services (scripts/services.sh down stops them)
+	@scripts/services.sh up
+	@scripts/services.sh status
 
 setup: ## installs what is missing, or says what to do
 	@scripts/setup.sh
