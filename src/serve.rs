@@ -22,6 +22,7 @@ use crate::datadir::{DataDir, DataDirError, SecretOrigin};
 use crate::ids::ShardId;
 use crate::journal::disk::Disk;
 use crate::limits;
+use crate::net::closes;
 use crate::net::listener::{self, ListenError};
 use crate::net::shard::{self, ShardEnds};
 use crate::net::shell::Outlets;
@@ -343,6 +344,7 @@ fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usiz
         outbox_shard_bytes_max: config.limits.outbox_bytes_per_shard_max,
         connections_max: part,
         stall_timeout_ms: session.stall_timeout_s * 1000,
+        tells_closes: closes::are_told(),
         ..ShardConfig::new(id, shards)
     }
 }

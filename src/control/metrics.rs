@@ -7,7 +7,7 @@ use std::fmt::Display;
 
 use crate::control::Snapshot;
 use crate::net::shard::ShardReport;
-use crate::shard::counters::ShardCounters;
+use crate::shard::counters::{ShardCounters, reason_name};
 use crate::store::counters::StoreCounters;
 use crate::topology::ledger::LedgerReport;
 use crate::wire::generated::ringway::wire::CloseReason;
@@ -115,7 +115,7 @@ impl Page {
         self.head(name, "counter", "Connections closed, by reason");
         for report in shards {
             for (reason, count) in report.core.closes_total.iter().enumerate() {
-                let reason = CloseReason(reason as u16).variant_name().unwrap_or("Unknown");
+                let reason = reason_name(CloseReason(reason as u16));
                 self.value(name, &format!("{{shard=\"{}\",reason=\"{reason}\"}}", report.shard), count);
             }
         }

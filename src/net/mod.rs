@@ -5,8 +5,9 @@
 //! nothing is allocated per message.
 //!
 //! [`listener`] accepts, [`connection`] is one task per socket, [`pump`] empties the mailbox and flushes,
-//! [`drain`] ends it all; [`shell`] is the state they share, [`seat`] what it knows of each connection.
+//! [`drain`] ends it all; [`shell`] is the state they share, [`seat`] what it knows of each connection, [`closes`] the log line at its end.
 
+pub mod closes;
 pub mod connection;
 pub mod drain;
 pub mod listener;

@@ -17,6 +17,7 @@ use glommio::net::TcpStream;
 
 use crate::clock::{Clock, Now};
 use crate::ids::{ConnId, ShardId};
+use crate::net::closes;
 use crate::net::connection::Connection;
 use crate::net::seat::{Phase, Seat, Seats, Writer};
 use crate::net::shard::ShellCounters;
@@ -116,6 +117,7 @@ impl Shell {
     /// something to write.
     pub fn route(&mut self) {
         let now = self.clock.now();
+        self.tell_closes();
         self.route_submissions(now);
         self.route_handovers();
         self.route_lanes(now);
@@ -136,6 +138,15 @@ impl Shell {
             && let Some(pump) = self.pump.take()
         {
             pump.wake();
+        }
+    }
+
+    /// Writes down what was closed, if anybody reads it: nothing is listed otherwise.
+    fn tell_closes(&mut self) {
+        let shard = self.core.id();
+        for closed in self.core.effects().closed.drain(..) {
+            let descriptor = self.seats.seat(closed.conn).map(|seat| seat.descriptor);
+            closes::tell(&closed, shard, descriptor);
         }
     }
 
@@ -356,6 +367,7 @@ impl Shell {
     /// sent meanwhile does not reset the connection before it has read that.
     pub fn refuse(&mut self, descriptor: RawFd, reason: CloseReason) {
         let now = self.clock.now();
+        closes::tell_refused(reason, self.core.id(), descriptor);
         let frame = self.core.encode_refusal(now, reason);
         // A fresh socket takes a small frame; one that does not is broken.
         drop(send(descriptor, &[IoSlice::new(frame)]));
@@ -372,10 +384,12 @@ impl Shell {
 
     /// The connection's socket is going away: the core and the pump hear of it. Nothing for one handed over.
     pub fn leave(&mut self, conn: ConnId) {
-        if self.seats.leave(conn).is_none() {
+        if self.seats.seat(conn).is_none() {
             return;
         }
         self.core.disconnected(self.clock.now(), conn);
+        self.tell_closes();
+        self.seats.leave(conn);
         self.route();
         if self.seats.is_empty()
             && let Some(pump) = self.pump.take()

@@ -4,6 +4,7 @@
 //! freed when the shell says that the socket is gone; a peer that does not take its last frame is cut.
 
 use super::Shard;
+use super::effects::{Closed, Who};
 use super::session::{Flags, NIL, Phase};
 use super::wheel::tick_of;
 use crate::clock::Now;
@@ -125,6 +126,7 @@ impl Shard {
             return false;
         }
         self.count_close(reason);
+        self.tell_closed(slot, reason);
         self.deregister(slot);
         let Some(session) = self.sessions.at_mut(slot) else { return false };
         session.phase = Phase::Closing;
@@ -139,6 +141,20 @@ impl Shard {
         if let Some(count) = self.counts.closes_total.get_mut(usize::from(reason.0)) {
             *count += 1;
         }
+    }
+
+    /// Lists a close for the log, if there is one. Call it while the session still knows whose it is.
+    fn tell_closed(&mut self, slot: u32, reason: CloseReason) {
+        if !self.config.tells_closes {
+            return;
+        }
+        let Some(session) = self.sessions.at(slot) else { return };
+        let who = self.directory.at(session.user).map(|user| Who {
+            session: session.number(self.config.id, slot),
+            user: user.id,
+            device: session.device,
+        });
+        self.effects.closed.push(Closed { conn: session.conn(slot), reason, who });
     }
 
     /// Leaves directory and audiences, if it was registered.
@@ -163,6 +179,7 @@ impl Shard {
         let Some(slot) = self.slot_of(conn) else { return };
         if self.sessions.at(slot).is_some_and(|session| session.phase != Phase::Closing) {
             self.count_close(CloseReason::PeerClosed);
+            self.tell_closed(slot, CloseReason::PeerClosed);
             self.deregister(slot);
         }
         self.free(slot);

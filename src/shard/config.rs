@@ -31,6 +31,8 @@ pub struct ShardConfig {
     pub connections_unauthenticated_max: usize,
     /// A connection for which bytes wait and none goes out for so long is closed.
     pub stall_timeout_ms: u32,
+    /// List every close in `Effects::closed`: somebody writes them down.
+    pub tells_closes: bool,
 }
 
 impl ShardConfig {
@@ -49,6 +51,7 @@ impl ShardConfig {
             connections_max: 1 << 20,
             connections_unauthenticated_max: limits::CONNECTIONS_UNAUTHENTICATED_MAX,
             stall_timeout_ms: 30_000,
+            tells_closes: false,
         }
     }
 

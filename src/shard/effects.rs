@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 
 use super::event::{HandedOver, LaneEnvelope, StoreAsk, Submission};
-use crate::ids::{ConnId, ShardId};
+use crate::ids::{ConnId, DeviceId, ShardId, UserId};
+use crate::wire::generated::ringway::wire::CloseReason;
 
 /// The effects of events, until the shell has taken them.
 #[derive(Debug, Default)]
@@ -28,6 +29,30 @@ pub struct Effects {
     pub handovers: Vec<(ConnId, ShardId, HandedOver)>,
     /// Connections that had `wants_read` false and may be read again.
     pub resumed: Vec<ConnId>,
+    /// Connections that were closed, if `ShardConfig::tells_closes`: for the log.
+    pub closed: Vec<Closed>,
+}
+
+/// The end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Closed {
+    /// Which; its socket may still be open, for the last frame.
+    pub conn: ConnId,
+    /// Why.
+    pub reason: CloseReason,
+    /// Who it was, if it had logged in.
+    pub who: Option<Who>,
+}
+
+/// Who a session is, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Who {
+    /// The session's number, as `LoginOk` says it.
+    pub session: u64,
+    /// Whose it is.
+    pub user: UserId,
+    /// On which device.
+    pub device: DeviceId,
 }
 
 impl Effects {
@@ -40,5 +65,6 @@ impl Effects {
             && self.cuts.is_empty()
             && self.handovers.is_empty()
             && self.resumed.is_empty()
+            && self.closed.is_empty()
     }
 }

@@ -198,8 +198,7 @@ impl Shard {
         session.newest = newest;
         session.heard_tick = tick_of(now.mono_ms);
         let cursor = session.cursor;
-        let session_id =
-            u64::from(self.config.id.0) << 48 | u64::from(session.generation & 0xFFFF) << 32 | u64::from(slot);
+        let session_id = session.number(self.config.id, slot);
         session.phase = if cursor == newest { Phase::Live } else { Phase::Behind };
         let is_behind = session.phase == Phase::Behind;
         self.counts.logins_total += 1;

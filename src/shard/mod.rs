@@ -139,6 +139,11 @@ impl Shard {
         }
     }
 
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.config.id
+    }
+
     /// A socket was accepted. An error: send `encode_refusal`'s bytes if the socket takes them, and close it.
     pub fn accept(&mut self, now: Now) -> Result<ConnId, CloseReason> {
         self.admit()?;

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::outbox::Outbox;
-use crate::ids::{ConnId, DeviceId, Seq};
+use crate::ids::{ConnId, DeviceId, Seq, ShardId};
 use crate::wire::deframer::Deframer;
 use crate::wire::websocket::Messages;
 
@@ -160,6 +160,11 @@ impl Session {
     #[inline]
     pub(super) fn conn(&self, slot: u32) -> ConnId {
         ConnId { slot, generation: self.generation }
+    }
+
+    /// How it is named to its client and in logs.
+    pub(super) fn number(&self, shard: ShardId, slot: u32) -> u64 {
+        u64::from(shard.0) << 48 | u64::from(self.generation & 0xFFFF) << 32 | u64::from(slot)
     }
 
     /// Bytes that wait for it.

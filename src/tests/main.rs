@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod bad_input;
+mod closes;
 mod crash;
 mod gateway;
 mod order;

@@ -4,6 +4,7 @@ use super::world::{Got, SECRET, World, closing};
 use crate::auth::mint_hs256;
 use crate::ids::{Conversation, DeviceId, Seq, ShardId, UserId};
 use crate::shard::config::DevicePolicy;
+use crate::shard::effects::Closed;
 use crate::shard::event::{StoreAnswer, StoreAsk};
 use crate::wire::generated::ringway::wire::CloseReason;
 
@@ -255,4 +256,26 @@ fn an_answer_for_a_connection_that_is_gone_reaches_nobody_else() {
     world.hold_ledger = false;
     world.settle();
     assert_eq!(world.got(second), []);
+}
+
+#[test]
+fn closes_are_listed_with_whose_they_are_for_those_who_want_it_and_else_not_at_all() {
+    let closes = |tells_closes: bool| {
+        let mut world = World::with(1, |config| config.tells_closes = tells_closes);
+        let stranger = world.connect(0);
+        world.frame(stranger, |encoder| encoder.ping(1));
+        let leaver = world.login(7, 1, Some(0));
+        world.frame(leaver, |encoder| encoder.logout(2));
+        let lost = world.login(8, 3, Some(0));
+        world.hang_up(lost);
+        let of = |closed: &Closed| (closed.reason, closed.who.map(|who| (who.user.0, who.device.0)));
+        world.closed.iter().map(of).collect::<Vec<_>>()
+    };
+    let all = [
+        (CloseReason::NotLoggedIn, None),
+        (CloseReason::LoggedOut, Some((7, 1))),
+        (CloseReason::PeerClosed, Some((8, 3))),
+    ];
+    assert_eq!(closes(true), all);
+    assert_eq!(closes(false), []);
 }

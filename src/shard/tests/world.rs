@@ -7,6 +7,7 @@ use crate::auth::{Authenticator, mint_hs256};
 use crate::clock::Now;
 use crate::ids::{ClientMsgId, ConnId, Conversation, DeviceId, GroupId, Seq, ShardId, UserId};
 use crate::shard::config::ShardConfig;
+use crate::shard::effects::Closed;
 use crate::shard::event::{Delivery, StoreAnswer, StoreAsk, Submission};
 use crate::shard::{AfterWrite, Shard};
 use crate::wire::deframer::Deframer;
@@ -101,6 +102,8 @@ pub struct World {
     pub hold_answers: bool,
     pub held_answers: VecDeque<(ShardId, StoreAnswer)>,
     next_name: u64,
+    /// All closes, if the shards list them.
+    pub closed: Vec<Closed>,
 }
 
 impl World {
@@ -129,6 +132,7 @@ impl World {
             hold_answers: false,
             held_answers: VecDeque::new(),
             next_name: 0,
+            closed: Vec::new(),
         }
     }
 
@@ -220,6 +224,7 @@ impl World {
             let shard = ShardId(at as u16);
             let effects = std::mem::take(self.shards[at].effects());
             busy |= !effects.is_empty();
+            self.closed.extend(effects.closed);
             self.held_submissions.extend(effects.submissions);
             self.held_asks.extend(effects.asks.into_iter().map(|ask| (shard, ask)));
             for (to, envelope) in effects.lanes {

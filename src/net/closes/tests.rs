@@ -1,0 +1,113 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::disallowed_types, reason = "a log's writer is shared with the log")]
+
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::control::{Snapshot, metrics};
+use crate::ids::{ConnId, DeviceId, UserId};
+use crate::net::shard::{ShardReport, ShellCounters};
+use crate::shard::counters::{CLOSE_REASONS, ShardCounters};
+use crate::shard::effects::Who;
+use crate::topology::mailbox::Depths;
+use crate::wire::frame::{Encoder, read_server};
+use crate::wire::request::Reply;
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged at `level` while `act` runs, a JSON object per line.
+fn logged(level: Level, act: impl FnOnce()) -> Vec<serde_json::Value> {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_max_level(level)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, act);
+    let bytes = lines.0.lock().unwrap().clone();
+    String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn closed(reason: CloseReason) -> Closed {
+    Closed { conn: ConnId::default(), reason, who: None }
+}
+
+/// The metrics of a shard that has closed one connection for `reason`.
+fn metrics_of(reason: CloseReason) -> String {
+    let mut core = ShardCounters::default();
+    core.closes_total[usize::from(reason.0)] = 1;
+    let (shell, depths) = (ShellCounters::default(), Depths::default());
+    let report = ShardReport { shard: ShardId(0), core, shell, depths, store_asks: 0 };
+    let snapshot = Snapshot { shards: vec![Some((0, Arc::new(report)))], ..Snapshot::default() };
+    metrics::text(&snapshot, true)
+}
+
+#[test]
+fn a_reason_has_one_name_on_the_wire_in_the_log_and_as_a_label() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/README.md")).unwrap();
+    let reasons = &page[page.find("## Close reasons").unwrap()..page.find("## Limits").unwrap()];
+    let mut encoder = Encoder::new();
+    for reason in (0..CLOSE_REASONS as u16).map(CloseReason) {
+        // The number that travels, and the name that the protocol's page gives it (0 never travels).
+        let frame = encoder.closing(reason, "", None, 0).to_vec();
+        let Ok((_, Reply::Closing { reason: heard, .. })) = read_server(&frame) else { panic!("{reason:?}") };
+        assert_eq!(heard, reason);
+        let number = heard.0;
+        let row = reasons.lines().find_map(|line| line.strip_prefix(&format!("| {number} | `"))?.split('`').next());
+        let name = if number == 0 { "PeerClosed" } else { row.unwrap_or_else(|| panic!("{number} is not listed")) };
+
+        let lines = logged(Level::DEBUG, || tell(&closed(reason), ShardId(0), None));
+        assert_eq!(lines.len(), 1, "{name}");
+        assert_eq!((lines[0]["level"].as_str(), lines[0]["reason"].as_str()), (Some("DEBUG"), Some(name)));
+        let label = format!("ringway_closes_total{{shard=\"0\",reason=\"{name}\"}} 1");
+        assert!(metrics_of(reason).lines().any(|line| line == label), "{label}");
+    }
+    assert!(reasons.contains("`PeerClosed` (0)"));
+}
+
+#[test]
+fn the_line_says_whose_the_connection_was_and_where_it_came_from() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let who = Who { session: 77, user: UserId(7), device: DeviceId(2) };
+    let named = Closed { who: Some(who), ..closed(CloseReason::LoggedOut) };
+    let lines = logged(Level::DEBUG, || {
+        tell(&named, ShardId(3), Some(server.as_raw_fd()));
+        tell_refused(CloseReason::Overloaded, ShardId(3), server.as_raw_fd());
+    });
+    let peer = client.local_addr().unwrap().to_string();
+    let line = &lines[0];
+    let numbers = ["shard", "session", "user", "device"].map(|field| line[field].as_u64());
+    assert_eq!(numbers, [Some(3), Some(77), Some(7), Some(2)], "{line}");
+    assert_eq!((line["message"].as_str(), line["peer"].as_str()), (Some("closed"), Some(peer.as_str())), "{line}");
+    let line = &lines[1];
+    assert_eq!((line["message"].as_str(), line["reason"].as_str()), (Some("refused"), Some("Overloaded")), "{line}");
+    assert_eq!((line["peer"].as_str(), line.get("user")), (Some(peer.as_str()), None), "{line}");
+}
+
+#[test]
+fn nothing_is_told_at_info() {
+    let mut told = None;
+    let lines = logged(Level::INFO, || told = Some(are_told()));
+    assert_eq!((lines.len(), told), (0, Some(false)));
+    logged(Level::DEBUG, || told = Some(are_told()));
+    assert_eq!(told, Some(true));
+}
