@@ -72,7 +72,7 @@ show_rule() {
             done
             ;;
         nic) flow_entries=$(power_of_two "${spec##*,}") ;;
-        memory) show "memory, MiB" "$memory_mib" "$severity" "0,min,$((${spec##*,} / 1048576))" "$why" ;;
+        memory) [ "$key" != total ] || show "memory, MiB" "$memory_mib" "$severity" "0,min,$((${spec##*,} / 1048576))" "$why" ;;
         rlimit) show_limit ;;
         # The doctor compares versions.
         kernel) ;;
