@@ -68,6 +68,11 @@ impl Roster {
         Roster { group, version, members, ends }
     }
 
+    /// Of a group that does not exist, or no longer: nobody, at a version that no group has.
+    pub fn of_nobody(group: GroupId) -> Self {
+        Roster { group, version: RosterVersion(0), members: Vec::new(), ends: Vec::new() }
+    }
+
     /// All members, by (home shard, user).
     pub fn members(&self) -> &[RosterMember] {
         &self.members

@@ -297,15 +297,15 @@ impl<D: Disk> JournalEngine<D> {
         Ok(())
     }
 
+    /// What comes here is no repeat: who is not a member is refused.
     fn group(&mut self, now: Now, name: Name, submission: GroupSubmission) -> Result<(), Refusal> {
         let group = submission.roster.group;
-        let current = self.groups.roster(group).filter(|roster| roster.version == submission.roster.version);
-        let Some(roster) = current.cloned() else {
+        let roster = self.groups.roster(group).cloned().ok_or(Refusal::Code(ErrorCode::UnknownGroup))?;
+        if roster.version != submission.roster.version {
             self.counters.bounced += 1;
-            let roster = self.groups.roster(group).cloned();
-            self.stage(Delivery::Bounced { submission, roster });
+            self.stage(Delivery::Bounced { submission, roster: Some(roster) });
             return Ok(());
-        };
+        }
         let sender_at = roster.position(submission.sender).ok_or(Refusal::Code(ErrorCode::NotAMember))?;
         let batch_at = self.make_room(now)?;
         let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();

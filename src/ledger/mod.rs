@@ -20,7 +20,9 @@ use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
 /// several machines share.
 pub trait Engine {
     /// Takes one submission: stages it for the next commit, parks it behind a look-up, or refuses it (the
-    /// refusal goes out with the next commit). Waits for nobody; now and then it allocates a file.
+    /// refusal goes out with the next commit). A message is first looked for among those that were stored: a repeat
+    /// is answered as such even if its sender has left the group since, or the group is no more; only what is none
+    /// is refused for that, and then takes no number. Waits for nobody; now and then it allocates a file.
     fn submit(&mut self, now: Now, submission: Submission);
 
     /// Takes the store's answer to a look-up: what waited for it is staged or answered.

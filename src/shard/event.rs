@@ -65,9 +65,10 @@ pub struct DirectSubmission {
 pub struct GroupSubmission {
     /// The sending session (on the sender's shard, not necessarily the group's).
     pub origin: Origin,
-    /// Its user, a member in `roster`.
+    /// Its user. Perhaps no member, or no longer: only the ledger knows what is a repeat, so it is the ledger that
+    /// refuses the others.
     pub sender: UserId,
-    /// The members as the group's shard knows them.
+    /// The members as the group's shard knows them; `Roster::of_nobody` where it knows of no such group.
     pub roster: Arc<Roster>,
     /// The sender's name for the message.
     pub client_msg_id: ClientMsgId,

@@ -1,8 +1,9 @@
 //! The groups that live on this shard: their rosters, and the way of a group message to the ledger.
 //!
 //! Part of the shard's core. What always holds: the ledger is the authority on rosters, and this cache follows
-//! it in its order; a message is submitted only with a roster in which its sender is a member; one that bounces
-//! is checked again against the newer roster. Above `SHARD_ROSTERS_MAX` the longest unused rosters go (second
+//! it in its order; a message is submitted with the newest roster known here, whoever sends it, because only the
+//! ledger knows whether it is a repeat, which is answered whatever has become of its sender's membership; one that
+//! bounces is none, and is checked against the newer roster. Above `SHARD_ROSTERS_MAX` the longest unused rosters go (second
 //! chance), and are asked for again.
 
 use std::collections::BTreeMap;
@@ -160,9 +161,14 @@ impl Shard {
         }
         let current = self.rosters.get(group);
         for ask in self.rosters.take_waiters(group) {
-            match &current {
-                Some(roster) => self.roster_ask(now, roster, ask),
-                None => self.refuse_anywhere(now, ask.origin(), ErrorCode::UnknownGroup, 0),
+            match (&current, ask) {
+                (Some(roster), ask) => self.roster_ask(now, roster, ask),
+                (None, RosterAsk::Send { origin, sender, client_msg_id, body, ephemeral: false }) => {
+                    let roster = Arc::new(Roster::of_nobody(group));
+                    let submission = GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 };
+                    self.effects.submissions.push_back(Submission::Group(submission));
+                }
+                (None, ask) => self.refuse_anywhere(now, ask.origin(), ErrorCode::UnknownGroup, 0),
             }
         }
     }
@@ -179,10 +185,10 @@ impl Shard {
             RosterAsk::Info { origin, user } if roster.position(user).is_some() => {
                 self.answer_anywhere(now, origin, LaneAnswer::Members(Arc::clone(roster)));
             }
-            RosterAsk::Send { origin, sender, client_msg_id, body, ephemeral } if roster.position(sender).is_some() => {
-                if ephemeral {
-                    return self.fan_out_ephemeral(now, origin, sender, roster, &body);
-                }
+            RosterAsk::Send { origin, sender, body, ephemeral: true, .. } if roster.position(sender).is_some() => {
+                self.fan_out_ephemeral(now, origin, sender, roster, &body);
+            }
+            RosterAsk::Send { origin, sender, client_msg_id, body, ephemeral: false } => {
                 let roster = Arc::clone(roster);
                 let submission = GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 };
                 self.effects.submissions.push_back(Submission::Group(submission));

@@ -182,8 +182,8 @@ impl Model {
         if code == ErrorCode::ClientMsgIdReused && !send.reuses {
             return violated!("I4: {number:?} was refused as a reuse and is none");
         }
-        // Who is no member any more is told so before anything is looked up.
-        let may_come = [ErrorCode::RetryLater, ErrorCode::StorageFull, ErrorCode::NotAMember, ErrorCode::UnknownGroup];
+        // Only for a while: who has left the group since is answered all the same.
+        let may_come = [ErrorCode::RetryLater, ErrorCode::StorageFull];
         if send.acked.is_some() && !may_come.contains(&code) {
             return violated!("I4: {number:?} was acked, and a repeat refused with {code:?}");
         }

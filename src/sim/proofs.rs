@@ -84,6 +84,7 @@ pub fn all() -> Vec<(&'static str, Result<(), String>)> {
         ("one number for two messages is reported", refused(two_under_one_number(), "I2")),
         ("two numbers for one message are reported", refused(one_under_two_numbers(), "I4")),
         ("a hole in an inbox is reported", refused(hole(), "I3")),
+        ("a repeat refused for want of membership is reported", refused(acked_and_refused(), "I4")),
         ("a refused message that is stored is reported", refused(refused_and_stored(), "refused")),
         ("rows against the order of the messages are reported", refused(out_of_order(), "order")),
     ]
@@ -162,6 +163,17 @@ fn refused_and_stored() -> Option<String> {
     let mut history = History::default();
     let number = history.made(A, Conversation::User(A));
     let checked = history.model.refused(number, ErrorCode::StorageFull);
+    history.check(checked);
+    history.has(A, 1, 1 << 22, number);
+    history.end()
+}
+
+fn acked_and_refused() -> Option<String> {
+    let mut history = History::default();
+    let number = history.made(A, Conversation::Group(GROUP));
+    history.acked(number, 1 << 22, 1);
+    history.model.attempted(number);
+    let checked = history.model.refused(number, ErrorCode::NotAMember);
     history.check(checked);
     history.has(A, 1, 1 << 22, number);
     history.end()

@@ -10,6 +10,7 @@ mod closes;
 mod crash;
 mod gateway;
 mod order;
+mod repeats;
 mod slow_reader;
 mod smoke;
 mod start;

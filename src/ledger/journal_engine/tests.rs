@@ -52,6 +52,10 @@ impl Ledger {
 
     fn group(&mut self, request: u32, sender: u64, roster: &Arc<Roster>) {
         let client_msg_id = self.name();
+        self.group_named(request, sender, roster, client_msg_id);
+    }
+
+    fn group_named(&mut self, request: u32, sender: u64, roster: &Arc<Roster>, client_msg_id: ClientMsgId) {
         let submission = GroupSubmission {
             origin: origin(sender, request),
             sender: UserId(sender),
@@ -359,6 +363,103 @@ fn one_who_is_not_a_member_is_refused_even_with_the_current_roster() {
     let roster = ledger.create(1, [2]);
     ledger.group(1, 9, &roster);
     assert_eq!(ledger.answers(), [(1, Answer::Refused(ErrorCode::NotAMember))]);
+}
+
+/// A group of 1, 2 and 3; the message with which 2 has written to it, and what that was answered.
+fn sent_by_2(ledger: &mut Ledger) -> (Arc<Roster>, ClientMsgId, Answer) {
+    let roster = ledger.create(1, [2, 3]);
+    let name = ledger.name();
+    ledger.group_named(1, 2, &roster, name);
+    let answers = ledger.answers();
+    let Answer::Sent { msg_id, seq } = answers[0].1 else { panic!("{answers:?}") };
+    (roster, name, Answer::Repeat { msg_id, seq })
+}
+
+#[test]
+fn who_has_left_gets_the_first_answer_for_a_repeat_whatever_roster_it_came_with() {
+    let mut ledger = Ledger::new();
+    let (with_2, name, repeat) = sent_by_2(&mut ledger);
+    let group = with_2.group;
+    ledger.change(2, 1, GroupChange::Remove(group, vec![UserId(2)]));
+    // In the commit that removes it, and after it.
+    ledger.group_named(3, 2, &with_2, name);
+    assert_eq!(ledger.answers()[1], (3, repeat.clone()));
+    let without_2 = ledger.engine.roster(group).unwrap().clone();
+    let nobody = Arc::new(Roster::of_nobody(group));
+    for roster in [&with_2, &without_2, &nobody] {
+        ledger.group_named(4, 2, roster, name);
+        assert_eq!(ledger.answers(), [(4, repeat.clone())]);
+    }
+    // The same name under another body is still no repeat, member or not.
+    let other = Arc::new(Roster::of_nobody(GroupId(group.0 + 1)));
+    ledger.group_named(5, 2, &other, name);
+    assert_eq!(ledger.answers(), [(5, Answer::Refused(ErrorCode::ClientMsgIdReused))]);
+
+    ledger.change(6, 3, GroupChange::Leave(group));
+    ledger.change(7, 1, GroupChange::Leave(group));
+    ledger.commit();
+    assert!(ledger.engine.roster(group).is_none(), "the group is no more");
+    for roster in [&with_2, &nobody] {
+        ledger.group_named(8, 2, roster, name);
+        assert_eq!(ledger.answers(), [(8, repeat.clone())]);
+    }
+}
+
+#[test]
+fn a_new_message_to_a_group_one_is_not_in_takes_no_number_and_no_byte() {
+    let mut ledger = Ledger::new();
+    let (with_2, ..) = sent_by_2(&mut ledger);
+    let group = with_2.group;
+    ledger.change(2, 1, GroupChange::Remove(group, vec![UserId(2)]));
+    ledger.commit();
+    let without_2 = ledger.engine.roster(group).unwrap().clone();
+    let before = (ledger.engine.counters(), ledger.progress.durable(), [1, 2, 3, 9].map(|user| ledger.newest(user)));
+    for (request, sender) in [(1, 2), (2, 9)] {
+        ledger.group(request, sender, &without_2);
+        assert_eq!(ledger.answers(), [(request, Answer::Refused(ErrorCode::NotAMember))]);
+    }
+    let nobody = Arc::new(Roster::of_nobody(GroupId(4711)));
+    ledger.group(3, 9, &nobody);
+    assert_eq!(ledger.answers(), [(3, Answer::Refused(ErrorCode::UnknownGroup))]);
+    let after = (ledger.engine.counters(), ledger.progress.durable(), [1, 2, 3, 9].map(|user| ledger.newest(user)));
+    assert_eq!(before, after);
+}
+
+#[test]
+fn an_old_name_is_looked_up_before_its_sender_is_refused_and_no_more_often_than_the_limit() {
+    let mut ledger = Ledger::new();
+    let roster = ledger.create(1, [3]);
+    ledger.now.unix_ms += WINDOW_MS + 10_000;
+    ledger.commit();
+    let lookup = |at: u32| {
+        let client_msg_id = ClientMsgId::from_parts(TIME, u128::from(at) << 16);
+        Lookup { sender: UserId(2), client_msg_id }
+    };
+    let digest = digest(Conversation::Group(roster.group), b"to all");
+    let stored = StoredMessage { msg_id: MsgId(77), seq: Seq(5), sent_at_ms: TIME, digest };
+    let nobody = Arc::new(Roster::of_nobody(GroupId(4711)));
+    ledger.group_named(1, 2, &roster, lookup(1).client_msg_id);
+    ledger.group_named(2, 2, &roster, lookup(2).client_msg_id);
+    ledger.group_named(3, 2, &nobody, lookup(3).client_msg_id);
+    assert_eq!(ledger.answers(), [], "the store is asked first");
+    let mut lookups = Vec::new();
+    ledger.engine.take_lookups(&mut lookups);
+    assert_eq!(lookups, [lookup(1), lookup(2), lookup(3)]);
+    let found = [LookupFound::Stored(stored), LookupFound::Nothing, LookupFound::Nothing];
+    for (lookup, found) in lookups.drain(..).zip(found) {
+        ledger.engine.found(ledger.now, LookupAnswer { lookup, found });
+    }
+    let expected = [
+        (1, Answer::Repeat { msg_id: 77, seq: 5 }),
+        (2, Answer::Refused(ErrorCode::NotAMember)),
+        (3, Answer::Refused(ErrorCode::UnknownGroup)),
+    ];
+    assert_eq!(ledger.answers(), expected);
+
+    for at in 0..LOOKUPS_PENDING_MAX as u32 + 1 {
+        ledger.group_named(at, 2, &roster, lookup(at + 10).client_msg_id);
+    }
+    assert_eq!(ledger.answers(), [(LOOKUPS_PENDING_MAX as u32, Answer::Refused(ErrorCode::RetryLater))]);
 }
 
 #[test]

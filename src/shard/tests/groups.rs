@@ -70,6 +70,46 @@ fn a_message_to_an_unknown_group_or_by_a_stranger_is_refused() {
 }
 
 #[test]
+fn a_repeat_by_one_who_has_left_gets_the_first_answer_and_a_new_message_is_refused() {
+    let mut world = World::new(2);
+    let (group, clients) = group_of_20(&mut world);
+    let (leaver, other) = (clients[1], clients[2]);
+    let name = world.name();
+    let send = |world: &mut World, group, request, name, body: &[u8], ephemeral| {
+        world.frame(leaver, |encoder| encoder.send(request, Conversation::Group(group), name, body, ephemeral));
+        world.settle();
+        world.got(leaver).pop().expect("an answer")
+    };
+    let first = Got::SendOk { request: 1, seq: 1, repeat: false };
+    assert_eq!(send(&mut world, group, 1, name, b"while a member", false), first);
+    world.frame(leaver, |encoder| encoder.group_leave(2, group));
+    world.settle();
+    world.got(leaver);
+
+    let fresh = world.name();
+    let again = Got::SendOk { request: 3, seq: 1, repeat: true };
+    assert_eq!(send(&mut world, group, 3, name, b"while a member", false), again);
+    assert_eq!(send(&mut world, group, 4, fresh, b"after that", false), Got::Error(4, ErrorCode::NotAMember));
+    assert_eq!(send(&mut world, group, 5, fresh, b"passing", true), Got::Error(5, ErrorCode::NotAMember));
+    assert_eq!(world.seqs(other), [1], "nothing of it reaches the members");
+
+    // The same where the last member has left, and the group is no more.
+    let gone = world.group_on(1);
+    world.ledger.set_members(gone, &[2]);
+    let name = world.name();
+    let first = Got::SendOk { request: 6, seq: 2, repeat: false };
+    assert_eq!(send(&mut world, gone, 6, name, b"to myself", false), first);
+    world.frame(leaver, |encoder| encoder.group_leave(7, gone));
+    world.settle();
+    assert!(!world.ledger.rosters.contains_key(&gone));
+    world.got(leaver);
+    let again = Got::SendOk { request: 8, seq: 2, repeat: true };
+    assert_eq!(send(&mut world, gone, 8, name, b"to myself", false), again);
+    assert_eq!(send(&mut world, gone, 9, fresh, b"after that", false), Got::Error(9, ErrorCode::UnknownGroup));
+    assert_eq!(send(&mut world, gone, 10, fresh, b"passing", true), Got::Error(10, ErrorCode::UnknownGroup));
+}
+
+#[test]
 fn a_submission_with_an_old_roster_bounces_and_is_submitted_again_with_the_new_one() {
     let mut world = World::new(2);
     let (group, clients) = group_of_20(&mut world);

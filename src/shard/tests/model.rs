@@ -139,10 +139,17 @@ impl Ledger {
                     return repeat;
                 }
                 let id = group.roster.group;
-                let current = self.rosters.get(&id).cloned();
-                if current.as_ref().map(|roster| roster.version) != Some(group.roster.version) {
+                let origin = group.origin;
+                let refused =
+                    |code| vec![(origin.session.shard, Delivery::Refused { origin, code, retry_after_ms: 0 })];
+                let Some(current) = self.rosters.get(&id).cloned() else { return refused(ErrorCode::UnknownGroup) };
+                if current.version != group.roster.version {
                     self.bounced += 1;
-                    return vec![(id.home(self.shards), Delivery::Bounced { submission: group, roster: current })];
+                    let roster = Some(current);
+                    return vec![(id.home(self.shards), Delivery::Bounced { submission: group, roster })];
+                }
+                if current.position(group.sender).is_none() {
+                    return refused(ErrorCode::NotAMember);
                 }
                 let out = self.group_message(&group.roster, group.sender, &group.body, group.origin);
                 let first = (MsgId(self.next_id), self.newest(group.sender));
@@ -207,6 +214,9 @@ impl Ledger {
             return vec![(origin.session.shard, Delivery::Refused { origin, code, retry_after_ms: 0 })];
         };
         let roster = self.set_members(group, &members);
+        if members.is_empty() {
+            self.rosters.remove(&group);
+        }
         let announcement = Arc::new(GroupAnnouncement { kind, actor, users });
         (0..self.shards)
             .map(|shard| {
