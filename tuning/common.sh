@@ -61,6 +61,9 @@ parse() {
                 ;;
         esac
     done
+    for tool in awk sed sort tr cut grep cp mv; do
+        command -v "$tool" >/dev/null 2>&1 || die "$tool is not installed, and it needs that"
+    done
     values=$here/values.conf
     [ -r "$values" ] || die "there is no $values to read the values from"
     [ -n "$state_dir" ] || state_dir=$root/var/lib/ringway-tuning

@@ -53,13 +53,13 @@ nic_irqs() {
         }' "$root/proc/interrupts" 2>/dev/null
 }
 
-# mask CPU...: as the kernel writes it, groups of 32 bits. Nibble by nibble: not every awk has 32-bit hexadecimals.
+# mask CPU...: as the kernel writes it, groups of 32 bits. Nibble by nibble and without powers, which not every awk has.
 mask() {
     printf '%s\n' "$*" | awk '{
         top = 0
         for (i = 1; i <= NF; i++) {
             nibble = int($i / 4)
-            set[nibble] += 2 ^ ($i % 4)
+            set[nibble] += substr("1248", $i % 4 + 1, 1)
             if (nibble > top) top = nibble
         }
         for (at = top; at >= 0; at--) {
