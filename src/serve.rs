@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::auth::{AuthKeyError, Authenticator};
 use crate::clock::Clock;
 use crate::config::{Auth, Config};
+use crate::control::systemd::{Environment, Notices};
 use crate::control::{self, ControlEnds, REPORTS_MAX, Stage, StopSignal};
 use crate::datadir::{DataDir, DataDirError, SecretOrigin};
 use crate::ids::ShardId;
@@ -104,6 +105,10 @@ struct Running {
 pub fn run(config: &Config) -> Result<(), ServeError> {
     let clock = Clock::start();
     keep_files_private();
+    let notices = Notices::new(&Environment::of_process()).unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn Error, "systemd is told nothing");
+        Notices::none()
+    });
     let data_dir = DataDir::lock(&config.data_dir)?;
     for name in ["listen", "admin"] {
         // Left by a crash, it would send clients to a gateway that is not there.
@@ -215,8 +220,10 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     data_dir.publish_address("listen", listen)?;
     running.stage.send_replace(Stage::Serving);
     tracing::info!(%listen, %admin, shards, connections_max, data_dir = %config.data_dir.display(), "serving");
+    notices.ready(&format!("serving on {listen}, room for {connections_max} connections"));
 
     running.await_stop()?;
+    notices.stopping("clients are told to come back, then everything is flushed");
     tracing::info!("stopping: clients are told to come back, then everything is flushed");
     data_dir.withdraw_address("listen");
     let stopped = running.stop(config.drain.timeout_s);

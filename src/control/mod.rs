@@ -2,10 +2,11 @@
 //!
 //! What always holds: it asks nobody. Shards, ledger and store hand it their counters once a second through
 //! bounded channels, and if it is slow they lose nothing but a report. [`http`] is the admin server, [`metrics`]
-//! the text it serves.
+//! the text it serves, [`systemd`] what systemd is told.
 
 pub mod http;
 pub mod metrics;
+pub mod systemd;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::control::systemd::{Environment, Watchdog};
 use crate::ids::ShardId;
 use crate::net::shard::ShardReport;
 use crate::store::counters::StoreCounters;
@@ -21,7 +23,7 @@ use crate::topology::ledger::LedgerReport;
 
 /// Reports that may wait for control, per kind.
 pub const REPORTS_MAX: usize = 1_024;
-/// A shard that has not reported for so long is not ready.
+/// A shard or a ledger that has not reported for so long is not well.
 const SILENCE_MS: u64 = 5_000;
 
 /// Where the gateway is in its life; set by the main thread.
@@ -77,6 +79,10 @@ pub struct Snapshot {
     pub shards: Vec<Option<(u64, Arc<ShardReport>)>>,
     /// The ledger's.
     pub ledger: Option<LedgerReport>,
+    /// The monotonic millisecond it came.
+    pub ledger_at_ms: u64,
+    /// Since when reports are expected.
+    pub serving_since_ms: u64,
     /// The store's.
     pub store: Option<StoreCounters>,
 }
@@ -90,7 +96,10 @@ impl Snapshot {
                     *place = Some((now_ms, Arc::from(report)));
                 }
             }
-            Report::Ledger(report) => self.ledger = Some(report),
+            Report::Ledger(report) => {
+                self.ledger = Some(report);
+                self.ledger_at_ms = now_ms;
+            }
             Report::Store(counters) => self.store = Some(counters),
         }
     }
@@ -103,13 +112,7 @@ impl Snapshot {
             Stage::Draining => reasons.push("draining".to_owned()),
             Stage::Serving => {}
         }
-        if stage == Stage::Serving {
-            for (id, report) in self.shards.iter().enumerate() {
-                if report.as_ref().is_some_and(|(at, _)| now_ms.saturating_sub(*at) > SILENCE_MS) {
-                    reasons.push(format!("shard {id} has not reported for {} s", SILENCE_MS / 1000));
-                }
-            }
-        }
+        reasons.extend(self.silent(stage, now_ms));
         if let Some(store) = &self.store {
             if store.unavailable != 0 {
                 reasons.push("the store takes no writes; messages are kept in the journal".to_owned());
@@ -119,6 +122,19 @@ impl Snapshot {
             }
         }
         reasons
+    }
+
+    /// Who should have reported and has not: each shard and the ledger does once a second while clients are served.
+    /// The store is not asked: a database may be away for hours.
+    pub fn silent(&self, stage: Stage, now_ms: u64) -> Vec<String> {
+        if stage != Stage::Serving {
+            return Vec::new();
+        }
+        let silent = |at: u64| now_ms.saturating_sub(at.max(self.serving_since_ms)) > SILENCE_MS;
+        let heard = self.shards.iter().map(|report| report.as_ref().map_or(0, |(at, _)| *at));
+        let shards = heard.enumerate().filter(|(_, at)| silent(*at)).map(|(id, _)| format!("shard {id}"));
+        let ledger = silent(self.ledger_at_ms).then(|| "the ledger".to_owned());
+        shards.chain(ledger).map(|who| format!("{who} has not reported for {} s", SILENCE_MS / 1000)).collect()
     }
 }
 
@@ -139,6 +155,10 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         tokio::net::TcpListener::from_std(admin)?,
         http::Facts { snapshot: published, stage: stage.clone(), clock, journal_bytes_max },
     ));
+    let mut watchdog = Watchdog::new(&Environment::of_process(), std::process::id()).unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "systemd's watchdog gets no pings");
+        None
+    });
     loop {
         let report = tokio::select! {
             Some(report) = reports.recv() => report,
@@ -151,8 +171,21 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
                 pass_on(&stops);
                 continue;
             }
+            () = Watchdog::due(&mut watchdog) => {
+                let silent = snapshot.silent(*stage.borrow(), clock.now().mono_ms);
+                if let Some(watchdog) = &mut watchdog {
+                    watchdog.ping_unless(&silent);
+                }
+                continue;
+            }
             changed = stage.changed() => match changed {
-                Ok(()) => continue,
+                Ok(()) => {
+                    if *stage.borrow() == Stage::Serving {
+                        snapshot.serving_since_ms = clock.now().mono_ms;
+                        publish.send_replace(Arc::new(snapshot.clone()));
+                    }
+                    continue;
+                }
                 // The main thread is through, and ends the process.
                 Err(_) => break,
             },

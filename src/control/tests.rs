@@ -67,7 +67,13 @@ fn not_being_ready_says_why() {
     check(&snapshot, Stage::Serving, 2_000, &[]);
     check(&snapshot, Stage::Starting, 2_000, &["starting"]);
     check(&snapshot, Stage::Draining, 2_000, &["draining"]);
-    check(&snapshot, Stage::Serving, 9_000, &["shard 1 has not reported"]);
+    snapshot.take(8_000, Report::Ledger(LedgerReport::default()));
+    snapshot.serving_since_ms = 5_000;
+    check(&snapshot, Stage::Serving, 9_000, &[]);
+    // Shard 0 has never reported: it has as long from the first client on.
+    check(&snapshot, Stage::Serving, 10_001, &["shard 0 has not reported", "shard 1 has not reported"]);
+    check(&snapshot, Stage::Draining, 10_001, &["draining"]);
+    check(&snapshot, Stage::Serving, 13_001, &["shard 0", "shard 1", "the ledger has not reported"]);
     let away = StoreCounters { unavailable: 1, durable: 5_000, secured: 4_000, ..StoreCounters::default() };
     snapshot.take(0, Report::Store(away));
     check(&snapshot, Stage::Serving, 2_000, &["store takes no writes", "journal is full"]);
