@@ -14,4 +14,5 @@ mod repeats;
 mod slow_reader;
 mod smoke;
 mod start;
+mod systemd;
 mod traffic;
