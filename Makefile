@@ -3,7 +3,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 ringway := target/release/ringway
 
-.PHONY: help demo run test check sim bench profile schema services setup build
+.PHONY: help demo run test check sim bench doctor profile schema services setup build
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -30,6 +30,9 @@ sim: ## the simulator: make sim SEED=7 replays one seed, make sim RUNS=1000 trie
 bench: setup build ## the microbenchmarks, then every scenario with its target beside what was measured
 	cargo bench
 	$(ringway) bench targets
+
+doctor: setup build ## is this host fit? make doctor CONNECTIONS=500000; exit code 1: warnings, 2: it is not
+	$(ringway) doctor $(if $(CONNECTIONS),--connections $(CONNECTIONS))
 
 profile: ## a flame graph of the gateway under load: target/profile/flame.svg (BENCH="group --flood 5")
 	scripts/profile.sh $(BENCH)

@@ -48,6 +48,8 @@ pub struct Config {
     pub log: Log,
     /// Bounds an operator may move.
     pub limits: Limits,
+    /// Who said how many connections: the default is what the host can keep, anything else is kept or refused.
+    pub connections_origin: Origin,
 }
 
 /// How many shards to run.
@@ -246,6 +248,7 @@ impl Config {
                 )? as usize,
                 journal_bytes_max: typed.number("limits.journal_bytes_max", limits::SEGMENT_BYTES * 2, 1 << 44)?,
             },
+            connections_origin: typed.origin("limits.connections_max"),
         })
     }
 }

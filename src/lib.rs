@@ -37,6 +37,7 @@
 //! | [`net`], [`topology`] | the shell: io_uring, mailboxes, threads and CPUs | what frames mean |
 //! | [`control`] | the admin server's thread | the state of a shard: it is sent copies of counters |
 //! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
+//! | [`doctor`] | what a host must be like, what this one is like, what to do | how any of it is set |
 //! | [`load`] | clients: `bench`, `chat`, and what tests log in with | the gateway's insides |
 //!
 //! # What always holds
@@ -57,6 +58,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod datadir;
+pub mod doctor;
 pub mod ids;
 pub mod journal;
 pub mod ledger;

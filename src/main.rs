@@ -1,6 +1,7 @@
 //! The command line: parses, dispatches, and is the only printer of error chains.
 
 use std::error::Error;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ringway::config::Config;
 use ringway::config::typed::{Origin, Typed};
+use ringway::doctor;
 use ringway::ids::{DeviceId, UserId};
 use ringway::journal::disk::Directory;
 use ringway::journal::recovery;
@@ -31,6 +33,9 @@ enum Command {
     Bench(BenchArgs),
     /// Talk to a gateway: lines of the input are messages, what others say is printed.
     Chat(ChatArgs),
+    /// Say whether this host is fit for so many connections, and what to do if not; exits with 0 (it is), 1
+    /// (warnings) or 2 (it is not, or nothing can be said).
+    Doctor(DoctorArgs),
     /// Look at a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -68,6 +73,14 @@ struct ServeArgs {
     /// Print what is in force as TOML, with where each value came from, and stop.
     #[arg(long)]
     print_config: bool,
+}
+
+#[derive(Args, Debug)]
+struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    options: doctor::cli::DoctorOptions,
 }
 
 #[derive(Args, Debug)]
@@ -129,9 +142,30 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Bench(args) => Ok(exit_code(run_bench(&args)?)),
         Command::Chat(args) => Ok(exit_code(run_chat(&args)?)),
+        Command::Doctor(args) => Ok(diagnose(&args)),
         Command::Journal(JournalCommand::Verify { dir }) => {
             verify_journal(&dir)?;
             Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Prints what the doctor says; that nothing could be said is as bad as what it could say worst.
+fn diagnose(args: &DoctorArgs) -> ExitCode {
+    let examined = || -> Result<doctor::report::Report, Box<dyn Error>> {
+        let config = Config::new(&args.config.typed(&[])?)?;
+        Ok(doctor::cli::examine(&args.options, &config)?)
+    };
+    match examined() {
+        Ok(report) => {
+            let text = if args.options.json { report.json() } else { report.table() };
+            // Whoever reads may have seen enough; the exit code says the rest.
+            std::io::stdout().write_all(text.as_bytes()).ok();
+            ExitCode::from(report.outcome.exit_code())
+        }
+        Err(error) => {
+            print_chain(error.as_ref());
+            ExitCode::from(doctor::report::Outcome::CannotServe.exit_code())
         }
     }
 }

@@ -5,6 +5,7 @@
 //! and a stop ends with exit code 0 only if everything acknowledged is durable and every thread has said so.
 
 mod parts;
+mod rlimits;
 mod stop;
 
 use std::error::Error;
@@ -20,6 +21,7 @@ use crate::config::{Auth, Config};
 use crate::control::systemd::{Environment, Notices};
 use crate::control::{self, ControlEnds, REPORTS_MAX, Stage, StopSignal};
 use crate::datadir::{DataDir, DataDirError, SecretOrigin};
+use crate::doctor::start::{self, UnfitHost};
 use crate::ids::ShardId;
 use crate::journal::disk::Disk;
 use crate::limits;
@@ -39,10 +41,6 @@ use crate::topology::metronome;
 use crate::topology::priority::Priority;
 use crate::topology::{self, Ended};
 
-/// Descriptors kept for everything but clients' sockets: the store, the journal, rings, the admin server, and
-/// hand-overs, which hold a socket twice for a moment.
-const DESCRIPTORS_RESERVED: u64 = 256;
-
 /// Why the gateway did not start, or did not stop well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -52,6 +50,9 @@ pub enum ServeError {
     /// The CPUs.
     #[error(transparent)]
     Cpus(#[from] CpuError),
+    /// What the connections take of the host.
+    #[error(transparent)]
+    Host(#[from] UnfitHost),
     /// The key that verifies tokens.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -116,9 +117,9 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     }
     let plan = CpuPlan::new(config)?;
     plan.confine()?;
-    let auth = authenticator(config, &data_dir)?;
     let shards = plan.shards.len();
-    let connections_max = connections_max(config, shards);
+    let connections_max = connections_max(config, shards)?;
+    let auth = authenticator(config, &data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
     let (admin_listener, admin) = admin_listener(config.admin)?;
 
@@ -300,36 +301,17 @@ fn keep_files_private() {
     unsafe { libc::umask(0o077) };
 }
 
-/// Connections of the gateway: what is configured, as far as descriptors go.
-fn connections_max(config: &Config, shards: usize) -> usize {
-    let descriptors = raise_descriptor_limit();
-    let reserved = DESCRIPTORS_RESERVED + 16 * shards as u64;
-    let possible = usize::try_from(descriptors.saturating_sub(reserved)).unwrap_or(usize::MAX).max(1);
-    let wanted = config.limits.connections_max;
-    if possible < wanted {
-        tracing::info!(
-            descriptors,
-            connections_max = possible,
-            wanted,
-            "the limit of open files allows fewer connections than limits.connections_max (see ulimit -n)"
-        );
+/// Connections of the gateway: what is configured and this host can keep.
+fn connections_max(config: &Config, shards: usize) -> Result<usize, UnfitHost> {
+    rlimits::raise();
+    let kept = start::connections(config, shards)?;
+    if let Some(finding) = &kept.reduced_by {
+        tracing::info!(connections_max = kept.connections, "fewer connections than the default, because of {finding}");
     }
-    wanted.min(possible)
-}
-
-/// Raises the soft limit of open files to the hard one; returns what holds then.
-fn raise_descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the struct is valid for writing and lives through the call.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return 1_024;
+    for finding in &kept.warnings {
+        tracing::warn!("this host will not keep the configured connections: {finding}");
     }
-    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
-    // SAFETY: the struct lives through the call.
-    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } {
-        0 => raised.rlim_cur,
-        _ => limit.rlim_cur,
-    }
+    Ok(usize::try_from(kept.connections).unwrap_or(usize::MAX))
 }
 
 fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usize) -> ShardConfig {

@@ -32,9 +32,9 @@ use crate::topology::mailbox::{Depths, Mailbox};
 use crate::topology::metronome::Ear;
 
 /// Entries of the ring: polls that may be handed to the kernel at once.
-const RING_DEPTH: usize = 4_096;
+pub const RING_DEPTH: usize = 4_096;
 /// Registered buffers, which sockets do not use: as little as glommio takes.
-const IO_MEMORY_BYTES: usize = 64 * 1024;
+pub const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// A task queue that others wait for is interrupted after this.
 const PREEMPT: Duration = Duration::from_millis(1);
 /// The same while no task queue of ours is active: longer than the kernel will ever keep a thread from its first

@@ -1,0 +1,118 @@
+//! `ringway doctor`: what it takes on the command line, and for how many connections it asks.
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::config::typed::Origin;
+use crate::doctor::host::Host;
+use crate::doctor::host::live::ThisMachine;
+use crate::doctor::report::Report;
+use crate::doctor::values::{Profile, Values, ValuesError};
+use crate::doctor::{Need, ProfileBy, checks};
+use crate::topology::cpus::{CpuError, CpuPlan};
+
+/// Is this host fit for so many connections? Changes nothing. Exit codes: 0 good, 1 warnings, 2 it cannot keep them,
+/// or could not be asked.
+#[derive(Args, Clone, Default, Debug)]
+pub struct DoctorOptions {
+    /// How many connections [default: the profile's, else a configured limits.connections_max, else those of the
+    /// largest profile whose CPUs and memory this host has].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=16 << 20))]
+    pub connections: Option<u64>,
+    /// The kind of host it is to be: small, standard, large or flagship [default: the smallest for the connections].
+    #[arg(long, value_name = "P")]
+    pub profile: Option<String>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why nothing could be said.
+#[derive(Debug, thiserror::Error)]
+pub enum DoctorError {
+    /// The file that says what to demand.
+    #[error(transparent)]
+    Values(#[from] ValuesError),
+    /// The configured CPUs.
+    #[error(transparent)]
+    Cpus(#[from] CpuError),
+    /// No such profile.
+    #[error("there is no profile `{name}`; there are {known}")]
+    Profile {
+        /// As typed.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+}
+
+/// What is asked for, and why so many.
+struct Asked<'a> {
+    connections: u64,
+    because: String,
+    profile: &'a Profile,
+    profile_by: ProfileBy,
+}
+
+/// Examines this host for a gateway with this configuration.
+pub fn examine(options: &DoctorOptions, config: &Config) -> Result<Report, DoctorError> {
+    let values = Values::shipped()?;
+    let host = Host::read(&ThisMachine, &values, &config.data_dir);
+    let shards = CpuPlan::new(config)?.shards.len();
+    let asked = asked(options, config, &values, &host)?;
+    let need = Need {
+        connections: asked.connections,
+        shards,
+        profile: asked.profile,
+        profile_by: asked.profile_by,
+        journal_bytes_max: config.limits.journal_bytes_max,
+        values: &values,
+    };
+    let findings = checks::host(&host, &need)?;
+    Ok(Report::new(&need, asked.because, findings))
+}
+
+fn asked<'a>(
+    options: &DoctorOptions,
+    config: &Config,
+    values: &'a Values,
+    host: &Host,
+) -> Result<Asked<'a>, DoctorError> {
+    let named = match &options.profile {
+        None => None,
+        Some(name) => Some(values.profile(name).ok_or_else(|| DoctorError::Profile {
+            name: name.clone(),
+            known: values.profiles.iter().map(|profile| profile.name.as_str()).collect::<Vec<_>>().join(", "),
+        })?),
+    };
+    let fitting = fitting(values, host)?;
+    let (connections, because) = match (options.connections, named, &config.connections_origin) {
+        (Some(connections), ..) => (connections, "--connections".to_owned()),
+        (None, Some(profile), _) => (profile.connections, format!("those of profile {}", profile.name)),
+        (None, None, Origin::Default) => (
+            fitting.connections,
+            format!("those of the largest profile whose CPUs and memory are here: {}", fitting.name),
+        ),
+        (None, None, origin) => {
+            (config.limits.connections_max as u64, format!("limits.connections_max, from {origin}"))
+        }
+    };
+    Ok(Asked {
+        connections,
+        because,
+        profile: match named {
+            Some(profile) => profile,
+            None => values.profile_for(connections)?,
+        },
+        profile_by: if named.is_some() { ProfileBy::Operator } else { ProfileBy::Connections },
+    })
+}
+
+/// The largest profile whose CPUs and memory the host has; the smallest there is if it has not even that one's.
+fn fitting<'a>(values: &'a Values, host: &Host) -> Result<&'a Profile, ValuesError> {
+    // What is sold as 16 GiB shows a little less.
+    let memory_mib = host.memory_total().unwrap_or(0) / checks::BYTES_PER_MIB;
+    let fits = |profile: &&Profile| profile.cpus <= host.cpus.len() && profile.memory_gib * 1024 / 10 * 9 <= memory_mib;
+    let largest = values.profiles.iter().rev().find(fits).or(values.profiles.first());
+    largest.ok_or(ValuesError::Missing("profile"))
+}

@@ -1,0 +1,125 @@
+//! The doctor: what a machine must be like to keep so many connections, what this one is like, and what to do.
+//!
+//! Three steps: [`host`] reads everything once, [`checks`] judges what was read, [`report`] shows it. `ringway doctor`
+//! ([`cli`]) shows all of it; `serve` ([`start`]) asks for what it could not run without, and refuses in the same
+//! words. The numbers stand in `tuning/values.conf` ([`values`]), from which the tuning scripts set them.
+//!
+//! What always holds: the doctor changes nothing, a check knows only the [`host::Host`] it is given, and what could
+//! not be found out is never called good. It leaves out the network cards: `tuning/status.sh` shows those.
+
+pub mod checks;
+pub mod cli;
+pub mod host;
+pub mod report;
+pub mod start;
+pub mod uring;
+pub mod values;
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::doctor::values::{Profile, Values};
+
+/// What is to be kept, and by what.
+#[derive(Clone, Debug)]
+pub struct Need<'a> {
+    /// Connections at once.
+    pub connections: u64,
+    /// Shards that share them.
+    pub shards: usize,
+    /// The profile asked for, or the smallest for so many connections.
+    pub profile: &'a Profile,
+    /// Who chose the profile.
+    pub profile_by: ProfileBy,
+    /// Bytes that the journal may take there before senders are refused.
+    pub journal_bytes_max: u64,
+    /// The rules.
+    pub values: &'a Values,
+}
+
+impl Need<'_> {
+    /// The command that sets what a host must be like for this.
+    pub fn tuning(&self) -> String {
+        let Need { profile, connections, .. } = self;
+        match profile.connections >= *connections {
+            true => format!("tuning/apply.sh --profile {}", profile.name),
+            false => format!("tuning/apply.sh --profile {} --connections {connections}", profile.name),
+        }
+    }
+}
+
+/// Who chose a profile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProfileBy {
+    /// The operator: the host is to be one of its kind.
+    Operator,
+    /// The number of connections: its size is advice.
+    Connections,
+}
+
+/// What it means if a check is not good, the worst last.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It costs speed or memory, nothing else.
+    Hint,
+    /// So many connections can be kept until load or a reconnect storm comes.
+    Warning,
+    /// So many connections cannot be kept.
+    Fatal,
+}
+
+/// How a check went.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Not as it should be.
+    Bad,
+    /// It could not be found out; that is not good.
+    Unknown,
+}
+
+/// One check's outcome, whatever was looked at: the host, or a service the gateway needs.
+#[derive(Clone, PartialEq, Eq, Serialize, Debug)]
+pub struct Finding {
+    /// What was looked at: a sysctl's own name, a path, or a name of ours.
+    pub id: String,
+    /// What it is.
+    pub current: String,
+    /// What it must be for so many connections.
+    pub required: String,
+    /// What it means if it is not.
+    pub severity: Severity,
+    /// Whether it is.
+    pub verdict: Verdict,
+    /// What to do: a command where there is one. Nothing if it is good.
+    pub fix: Option<String>,
+    /// What it is required for.
+    pub why: String,
+}
+
+impl Finding {
+    /// So many connections cannot be kept because of it.
+    pub fn is_fatal(&self) -> bool {
+        self.verdict == Verdict::Bad && self.severity == Severity::Fatal
+    }
+}
+
+/// A sentence: what is wrong and what to do.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding { id, current, required, why, .. } = self;
+        match self.verdict {
+            Verdict::Good => write!(f, "{id}: {current}, as it should be ({required})")?,
+            Verdict::Bad => write!(f, "{id}: {current}, must be {required}: {why}")?,
+            Verdict::Unknown => write!(f, "{id}: unknown ({current}), must be {required}: {why}")?,
+        }
+        match &self.fix {
+            Some(fix) => write!(f, ". To do: {fix}"),
+            None => Ok(()),
+        }
+    }
+}

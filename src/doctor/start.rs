@@ -1,0 +1,100 @@
+//! What `serve` asks the doctor before it starts: whether this host keeps the connections it is configured for.
+//!
+//! On the main thread, before any shard has a ring. What always holds: a number that an operator has configured is
+//! kept or refused; the default is what the host can keep.
+
+use std::fmt;
+
+use crate::config::Config;
+use crate::config::typed::Origin;
+use crate::doctor::host::Host;
+use crate::doctor::host::live::ThisMachine;
+use crate::doctor::values::{Kind, Values, ValuesError};
+use crate::doctor::{Finding, Need, ProfileBy, checks};
+
+/// Why `serve` does not start on this host.
+#[derive(Debug, thiserror::Error)]
+pub enum UnfitHost {
+    /// What was configured, or anything at all, cannot be kept.
+    #[error("this host cannot keep {connections} connections (limits.connections_max, from {origin}){}", Lines(.findings))]
+    CannotKeep {
+        /// How many.
+        connections: u64,
+        /// Who wants them.
+        origin: Origin,
+        /// All that is in the way.
+        findings: Vec<Finding>,
+    },
+    /// The file that says what to demand.
+    #[error(transparent)]
+    Values(#[from] ValuesError),
+}
+
+/// Sentences, a line each.
+struct Lines<'a>(&'a [Finding]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|finding| write!(f, "\n  {finding}"))
+    }
+}
+
+/// What `serve` goes on with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Connections of the whole gateway.
+    pub connections: u64,
+    /// If they are fewer than the default: what keeps them down.
+    pub reduced_by: Option<Finding>,
+    /// What else is fatal for a configured number, and no matter of this process: the kernel will drop connections
+    /// that the gateway could keep.
+    pub warnings: Vec<Finding>,
+}
+
+/// How many connections the gateway is going to keep on this machine, whose limits were raised already.
+pub fn connections(config: &Config, shards: usize) -> Result<Kept, UnfitHost> {
+    let values = Values::shipped()?;
+    let host = Host::read(&ThisMachine, &values, &config.data_dir);
+    on(&host, &values, config, shards)
+}
+
+/// The same on any host.
+fn on(host: &Host, values: &Values, config: &Config, shards: usize) -> Result<Kept, UnfitHost> {
+    let connections = config.limits.connections_max as u64;
+    let origin = &config.connections_origin;
+    let need = Need {
+        connections,
+        shards,
+        profile: values.profile_for(connections)?,
+        profile_by: ProfileBy::Connections,
+        journal_bytes_max: config.limits.journal_bytes_max,
+        values,
+    };
+    let mut findings = checks::of_the_process(host, &need)?;
+    findings.retain(Finding::is_fatal);
+    if findings.is_empty() {
+        let mut warnings = if *origin == Origin::Default { Vec::new() } else { checks::host(host, &need)? };
+        warnings.retain(Finding::is_fatal);
+        return Ok(Kept { connections, reduced_by: None, warnings });
+    }
+    let limits = affordable(host, values)?;
+    let fewer_would_do = |finding: &Finding| limits.iter().any(|(id, _)| *id == finding.id);
+    if *origin != Origin::Default || !findings.iter().all(fewer_would_do) {
+        return Err(UnfitHost::CannotKeep { connections, origin: origin.clone(), findings });
+    }
+    let Some((id, least)) = limits.into_iter().min_by_key(|(_, connections)| *connections) else {
+        return Ok(Kept { connections, reduced_by: None, warnings: Vec::new() });
+    };
+    let reduced_by = findings.into_iter().find(|finding| finding.id == id);
+    Ok(Kept { connections: least.clamp(1, connections), reduced_by, warnings: Vec::new() })
+}
+
+/// What grows with the connections, and for how many there is enough of it.
+fn affordable(host: &Host, values: &Values) -> Result<Vec<(&'static str, u64)>, ValuesError> {
+    let descriptors = host.descriptors.map(|limit| limit.hard);
+    let limits = [
+        (checks::DESCRIPTORS, descriptors, values.amount(Kind::Rlimit, "nofile")?),
+        (checks::MEMORY_AVAILABLE, host.memory_available(), values.amount(Kind::Memory, "available")?),
+    ];
+    Ok(limits.into_iter().filter_map(|(id, have, amount)| Some((id, checks::affordable(have?, amount)))).collect())
+}

@@ -1,0 +1,130 @@
+//! The doctor on the machine that the tests run on, and what `serve` refuses in its words.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::gateway::{Gateway, address};
+
+/// Runs `ringway` with these limits of open files, its data directory at `data_dir`.
+fn run_with_descriptors(descriptors: u64, data_dir: &Path, arguments: &[&str]) -> Output {
+    Command::new("prlimit")
+        .arg(format!("--nofile={descriptors}"))
+        .arg(env!("CARGO_BIN_EXE_ringway"))
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .env("RINGWAY_AUTH_HS256_SECRET", crate::gateway::SECRET)
+        .output()
+        .unwrap()
+}
+
+/// What the doctor says as JSON, and its exit code.
+fn doctor(descriptors: u64, arguments: &[&str]) -> (Value, i32) {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = [&["doctor", "--json"], arguments].concat();
+    let output = run_with_descriptors(descriptors, dir.path(), &arguments);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let said = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    (said, output.status.code().unwrap())
+}
+
+fn check<'a>(said: &'a Value, id: &str) -> &'a Value {
+    let found = said["checks"].as_array().unwrap().iter().find(|check| check["id"] == id);
+    found.unwrap_or_else(|| panic!("no check {id} in {said:#}"))
+}
+
+#[test]
+fn the_doctor_names_descriptors_that_are_too_few_and_exits_with_2() {
+    let (said, code) = doctor(1000, &["--connections", "5000"]);
+    let descriptors = check(&said, "descriptors");
+    assert_eq!((code, &said["outcome"]), (2, &Value::from("cannot_serve")));
+    assert_eq!((&descriptors["verdict"], &descriptors["severity"]), (&Value::from("bad"), &Value::from("fatal")));
+    assert_eq!(
+        (&descriptors["current"], &descriptors["required"]),
+        (&Value::from("1000"), &Value::from("at least 5768"))
+    );
+    assert!(descriptors["fix"].as_str().unwrap().contains("nofile=5768"), "{descriptors}");
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_descriptors_that_suffice() {
+    let (said, code) = doctor(1000, &["--connections", "100"]);
+    let descriptors = check(&said, "descriptors");
+    assert_eq!((&descriptors["verdict"], &descriptors["fix"]), (&Value::from("good"), &Value::Null));
+    // What is wrong with the rest of this machine is not the test's.
+    assert!((0..=2).contains(&code));
+    let works = check(&said, "io_uring");
+    assert_eq!(works["verdict"], "good", "the tests themselves need it: {works}");
+}
+
+#[test]
+fn every_check_says_what_a_program_needs() {
+    let (said, _) = doctor(1000, &["--profile", "large"]);
+    assert_eq!((&said["connections"], &said["profile"]), (&Value::from(500_000), &Value::from("large")));
+    let checks = said["checks"].as_array().unwrap();
+    assert!(checks.len() > 30, "{}", checks.len());
+    for check in checks {
+        for key in ["id", "current", "required", "why"] {
+            assert!(check[key].as_str().is_some_and(|text| !text.is_empty()), "{key} in {check}");
+        }
+        assert!(["fatal", "warning", "hint"].contains(&check["severity"].as_str().unwrap()), "{check}");
+        match check["verdict"].as_str().unwrap() {
+            "good" => assert!(check["fix"].is_null(), "{check}"),
+            "bad" | "unknown" => assert!(check["fix"].as_str().is_some_and(|text| !text.is_empty()), "{check}"),
+            other => panic!("{other}"),
+        }
+    }
+    let somaxconn = check(&said, "net.core.somaxconn")["current"].as_str().unwrap().to_owned();
+    assert_eq!(somaxconn, std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim());
+}
+
+#[test]
+fn a_configured_number_is_what_the_doctor_asks_for() {
+    let (said, _) = doctor(1000, &["--set", "limits.connections_max=7000"]);
+    assert_eq!(said["connections"], 7000);
+    let (said, _) = doctor(1000, &["--set", "limits.connections_max=7000", "--connections", "80"]);
+    assert_eq!(said["connections"], 80);
+}
+
+#[test]
+fn the_doctor_does_not_call_good_what_it_was_not_asked_properly() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_with_descriptors(1000, dir.path(), &["doctor", "--profile", "gigantic"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("gigantic") && said.contains("small, standard, large, flagship"), "{said}");
+}
+
+#[test]
+fn serve_refuses_a_configured_number_that_it_cannot_keep_in_the_doctors_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let configured = ["--set", "limits.connections_max=5000"];
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let refused = run_with_descriptors(1000, dir.path(), &[&serve, configured.as_slice()].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    let sentence = refused.lines().find(|line| line.contains("descriptors: ")).unwrap_or_else(|| panic!("{refused}"));
+    assert!(sentence.contains("1000, must be at least 5768") && sentence.contains("To do: "), "{sentence}");
+    assert!(refused.contains("limits.connections_max, from command line"), "{refused}");
+    assert_eq!(address(dir.path(), "listen"), None);
+    assert!(!dir.path().join("secret").exists(), "it was refused before anything was made");
+
+    let table = run_with_descriptors(1000, dir.path(), &["doctor", "--connections", "5000"]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains(sentence.trim()), "expected the same sentence in:\n{table}");
+}
+
+#[test]
+fn the_default_number_is_reduced_to_what_the_host_keeps_and_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Gateway::command_under("prlimit", &["--nofile=2000"], dir.path(), &["--shards", "1"]);
+    let gateway = Gateway::spawn(dir.path(), &mut command);
+    let log = gateway.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("fewer connections than the default")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    let said: Value = serde_json::from_str(lines[0]).unwrap();
+    assert_eq!(said["connections_max"], 2000 - 768, "{said}");
+    assert!(said["message"].as_str().unwrap().contains("descriptors: 2000"), "{said}");
+}
