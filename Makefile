@@ -3,6 +3,15 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 ringway := target/release/ringway
 
+# Where `make install` puts things; DESTDIR goes in front of all of them, for packages.
+PREFIX ?= /usr/local
+bin := $(DESTDIR)$(PREFIX)/bin
+share := $(DESTDIR)$(PREFIX)/share/ringway
+lib := $(DESTDIR)$(PREFIX)/lib
+scripts := apply.sh revert.sh status.sh
+sourced := common.sh nic.sh persist.sh values.conf README.md
+
+.PHONY: install uninstall tune
 .PHONY: help demo run test check sim bench doctor profile schema services setup build
 
 help: ## this list
@@ -49,3 +58,25 @@ setup: ## installs what is missing, or says what to do
 
 build:
 	cargo build --release
+
+tune: ## sets what Ringway wants of this host, as root: TUNE="--profile large --persist", or TUNE=--dry-run to look first
+	@if [ "$$(id -u)" -eq 0 ] || [ "$(filter --dry-run,$(TUNE))" ]; then tuning/apply.sh $(TUNE); else sudo tuning/apply.sh $(TUNE); fi
+
+install: ## what `make build` built, the tuning scripts and the service: PREFIX=/usr/local, DESTDIR= in front for packages
+	@[ -x $(ringway) ] || { echo "install: there is no $(ringway) yet: run make build first, not as root"; exit 1; }
+	install -d $(bin) $(share)/tuning $(lib)/systemd/system $(lib)/sysusers.d $(lib)/tmpfiles.d
+	install -m 755 $(ringway) $(bin)/ringway
+	install -m 755 $(addprefix tuning/,$(scripts)) $(share)/tuning
+	install -m 644 $(addprefix tuning/,$(sourced)) $(share)/tuning
+	install -m 644 tuning/ringway.toml $(share)/ringway.toml
+	sed 's|/usr/local/|$(PREFIX)/|' tuning/ringway.service >$(lib)/systemd/system/ringway.service
+	sed 's|/usr/local/|$(PREFIX)/|' tuning/ringway.tmpfiles >$(lib)/tmpfiles.d/ringway.conf
+	install -m 644 tuning/ringway.sysusers $(lib)/sysusers.d/ringway.conf
+	chmod 644 $(lib)/systemd/system/ringway.service $(lib)/tmpfiles.d/ringway.conf
+	@[ -n "$(DESTDIR)" ] || echo "install: now, as root: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && systemctl enable --now ringway"
+
+uninstall: ## what `make install` installed, with the same PREFIX and DESTDIR; settings and data stay
+	rm -f $(bin)/ringway $(addprefix $(share)/tuning/,$(scripts) $(sourced)) $(share)/ringway.toml
+	rm -f $(lib)/systemd/system/ringway.service $(lib)/sysusers.d/ringway.conf $(lib)/tmpfiles.d/ringway.conf
+	@for dir in $(share)/tuning $(share); do [ ! -d $$dir ] || rmdir $$dir || true; done
+	@[ ! -f $(DESTDIR)/var/lib/ringway-tuning/record ] || echo "uninstall: this host is still tuned: tuning/revert.sh of the source restores what was there"

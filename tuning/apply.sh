@@ -57,7 +57,7 @@ main() {
     [ "$conntrack" != bypass ] || apply_bypass
     if [ "$persist" = yes ]; then
         persist_all
-    elif [ "$limits_short" = yes ]; then
+    elif [ "$limits_short" = yes ] && ! recorded persist yes; then
         note "the limits of processes (nofile, memlock) are not a matter of the running host: --persist writes them" \
             "for the user $user and for the service"
     fi
