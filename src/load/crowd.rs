@@ -106,6 +106,8 @@ impl Crowd {
             (0..self.sessions.len() as u32).map(SessionId).filter(|s| !self.is_live(*s)).collect();
         let asked = out.len();
         let (mut next, mut live, mut progress_ns) = (0, 0, self.clock.mono_ns());
+        // All before it are live: only the few that are being logged in are looked at again.
+        let mut first_open = 0;
         while live < asked {
             while next < asked && next - live < LOGINS_OPEN_MAX {
                 if let Some(session) = out.get(next) {
@@ -114,7 +116,11 @@ impl Crowd {
                 next += 1;
             }
             self.turn(Duration::from_millis(20), &mut |_, _, _| {})?;
-            let now_live = out.iter().take(next).filter(|s| self.is_live(**s)).count();
+            while first_open < next && out.get(first_open).is_some_and(|s| self.is_live(*s)) {
+                first_open += 1;
+            }
+            let later = out.get(first_open..next).unwrap_or_default();
+            let now_live = first_open + later.iter().filter(|s| self.is_live(**s)).count();
             if now_live > live {
                 (live..now_live).for_each(|_| each());
                 (live, progress_ns) = (now_live, self.clock.mono_ns());

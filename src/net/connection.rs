@@ -94,6 +94,7 @@ fn turn(shell: &mut Shell, cx: &mut Context<'_>, stream: &mut TcpStream, conn: C
             if let Some(read) = shell.read_buffer.get_mut(..bytes) {
                 shell.core.receive(now, conn, read);
             }
+            shell.write_replies(now, conn);
             shell.route();
         }
     }

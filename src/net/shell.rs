@@ -259,6 +259,16 @@ impl Shell {
         if self.flushing.is_empty() && self.core.effects().dirty.is_empty() { Flush::Done } else { Flush::More }
     }
 
+    /// Writes at once what a connection that was just read has been answered. If that waited for the pump, a
+    /// heartbeat of everybody at once would be an outbox each.
+    pub fn write_replies(&mut self, now: Now, conn: ConnId) {
+        let dirty = &mut self.core.effects().dirty;
+        if dirty.last() == Some(&conn) {
+            dirty.pop();
+            self.write(now, conn);
+        }
+    }
+
     /// Writes a connection's outbox, unless its task does. What the socket does not take is left to the task.
     fn write(&mut self, now: Now, conn: ConnId) {
         match self.seats.seat(conn) {
