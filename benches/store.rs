@@ -17,6 +17,7 @@ use ringway::journal::disk::Directory;
 use ringway::journal::record::{GroupRecord, Record, RosterRecord, RosterRecordMember};
 use ringway::journal::segment::Journal;
 use ringway::journal::{Position, Progress};
+use ringway::limits::BATCH_ROWS;
 use ringway::shard::event::{PagePurpose, StoreAnswer, StoreAsk};
 use ringway::store::keeper::{Keeper, Turn};
 use ringway::store::sqlite::SqliteStore;
@@ -46,7 +47,7 @@ impl Bed {
         let dir = TempDir::new().unwrap();
         let disk = Directory::open(&dir.path().join("journal")).unwrap();
         let progress = Arc::new(Progress::default());
-        let store = SqliteStore::open(&dir.path().join("store.sqlite")).unwrap();
+        let store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
         Bed {
             clock: Clock::start(),
             journal: Journal::create(disk.clone(), Position(0), 1).unwrap(),
@@ -139,7 +140,7 @@ fn page_of_100_rows_from_the_tail(bencher: Bencher) {
 fn newest_rows_of_100_000_users(bencher: Bencher) {
     const USERS: u64 = 100_000;
     let dir = TempDir::new().unwrap();
-    let mut store = SqliteStore::open(&dir.path().join("store.sqlite")).unwrap();
+    let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
     let rows = |seq| (0..USERS).map(move |user| InboxRow { user: UserId(user), seq: Seq(seq), msg_id: MsgId(seq) });
     for seq in 1..=10 {
         let transaction = Transaction { rows: rows(seq).collect(), applied: Position(seq), ..Transaction::default() };

@@ -39,7 +39,7 @@ done
 
 perf record --quiet -F 999 -g -p "$gateway" -o "$work/perf.data" &
 recorder=$!
-"$ringway" bench "$@" --connect "$(cat "$data/listen")" --data-dir "$data" --store "$data/store.sqlite" || true
+"$ringway" bench "$@" --connect "$(cat "$data/listen")" --data-dir "$data" --store "sqlite:$data/store.sqlite" || true
 kill -INT "$recorder"
 wait "$recorder" || true
 

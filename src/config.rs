@@ -12,6 +12,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use mysql_async::Opts;
 use typed::{Origin, Typed};
 
 use crate::limits;
@@ -116,13 +117,53 @@ pub struct Store {
     pub url: StoreUrl,
     /// How long to wait for more rows.
     pub linger_ms: u32,
+    /// Rows of one insert.
+    pub batch_rows: usize,
+    /// Connections to a database server.
+    pub pool_size: usize,
 }
 
 /// Which database.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// SQLite, in this file; `None`: in the data directory.
     Sqlite(Option<PathBuf>),
+    /// A MySQL or MariaDB server.
+    MySql(Box<Opts>),
+}
+
+impl StoreUrl {
+    /// What was typed, understood; or what would do.
+    pub fn parse(url: &str) -> Result<StoreUrl, String> {
+        const EXPECTED: &str =
+            "expected sqlite: (in data_dir), sqlite:PATH or mysql://USER:PASSWORD@HOST:PORT/DATABASE";
+        match url.split_once(':') {
+            Some(("sqlite", "")) => Ok(StoreUrl::Sqlite(None)),
+            Some(("sqlite", path)) => Ok(StoreUrl::Sqlite(Some(path.trim_start_matches("//").into()))),
+            Some(("mysql" | "mariadb", rest)) => {
+                let opts = Opts::from_url(&format!("mysql:{rest}")).map_err(|error| format!("{EXPECTED} ({error})"))?;
+                match opts.db_name() {
+                    Some(name) if !name.is_empty() => Ok(StoreUrl::MySql(Box::new(opts))),
+                    _ => Err(format!("the URL names no database: {EXPECTED}")),
+                }
+            }
+            _ => Err(EXPECTED.to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreUrl::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            StoreUrl::MySql(opts) => f
+                .debug_struct("MySql")
+                .field("host", &opts.ip_or_hostname())
+                .field("port", &opts.tcp_port())
+                .field("database", &opts.db_name())
+                .finish_non_exhaustive(),
+        }
+    }
 }
 
 /// About stopping.
@@ -227,7 +268,12 @@ impl Config {
                 },
                 stall_timeout_s: typed.number("session.stall_timeout_s", 1, 3600)? as u32,
             },
-            store: Store { url: typed.store_url()?, linger_ms: typed.number("store.linger_ms", 0, 10_000)? as u32 },
+            store: Store {
+                url: typed.store_url()?,
+                linger_ms: typed.number("store.linger_ms", 0, 10_000)? as u32,
+                batch_rows: typed.number("store.batch_rows", 1, limits::BATCH_ROWS_MAX as u64)? as usize,
+                pool_size: typed.number("store.pool_size", 2, limits::MYSQL_POOL_SIZE_MAX as u64)? as usize,
+            },
             drain: Drain {
                 timeout_s: typed.number("drain.timeout_s", 0, 3600)? as u32,
                 spread_s: typed.number("drain.spread_s", 0, 3600)? as u32,
@@ -256,7 +302,7 @@ impl Config {
 /// Reading one value each.
 impl Typed {
     fn refuse(&self, key: &'static str, expected: impl Into<String>) -> ConfigError {
-        let value = format!("{:?}", self.text(key));
+        let value = format!("{:?}", self.shown(key));
         ConfigError::Value { key, value, origin: self.origin(key), expected: expected.into() }
     }
 
@@ -328,15 +374,7 @@ impl Typed {
     }
 
     fn store_url(&self) -> Result<StoreUrl, ConfigError> {
-        let url = self.text("store.url");
-        match url.split_once(':') {
-            Some(("sqlite", "")) => Ok(StoreUrl::Sqlite(None)),
-            Some(("sqlite", path)) => Ok(StoreUrl::Sqlite(Some(path.trim_start_matches("//").into()))),
-            Some(("mysql" | "mariadb", _)) => {
-                Err(self.refuse("store.url", "this version stores in SQLite only (sqlite: or sqlite:PATH)"))
-            }
-            _ => Err(self.refuse("store.url", "expected sqlite: (in data_dir) or sqlite:PATH")),
-        }
+        StoreUrl::parse(self.text("store.url")).map_err(|expected| self.refuse("store.url", expected))
     }
 
     fn log(&self) -> Result<Log, ConfigError> {

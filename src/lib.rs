@@ -68,6 +68,9 @@ pub mod log;
 pub mod message;
 pub mod net;
 pub mod serve;
+#[cfg(test)]
+#[path = "tests/services.rs"]
+mod services;
 pub mod shard;
 pub mod store;
 pub mod token;

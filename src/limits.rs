@@ -154,8 +154,10 @@ pub const LEDGER_RETRY_MS: u32 = 200;
 
 // ---- store ------------------------------------------------------------------------------------------
 
-/// Rows of one insert.
+/// Rows of one insert, by default.
 pub const BATCH_ROWS: usize = 500;
+/// Most rows of one insert that may be configured: SQLite binds three values a row, and at most 32,766.
+pub const BATCH_ROWS_MAX: usize = 10_000;
 /// Batches of one transaction: 50,000 rows, about 50 ms for which a reader may have to wait. 20 batches would cost
 /// twice the time a row, because the same pages are written again for the next ones.
 pub const TRANSACTION_BATCHES_MAX: usize = 100;
@@ -190,12 +192,28 @@ pub const MESSAGES_SHARED_MAX: usize = 4_096;
 /// Bytes of frames kept so.
 pub const MESSAGES_SHARED_BYTES_MAX: usize = 16 << 20;
 
+/// How long a new connection to MySQL may take, its settings included.
+pub const MYSQL_CONNECT_TIMEOUT_MS: u64 = 2_000;
+/// How long a read from MySQL may take: sessions wait for it, and those whose rows are in the tail as well.
+pub const MYSQL_READ_TIMEOUT_MS: u64 = 2_000;
+/// How long one statement of a transaction may take: longer than the server waits for a lock.
+pub const MYSQL_WRITE_TIMEOUT_MS: u64 = 30_000;
+/// How long the server waits for a lock.
+pub const MYSQL_LOCK_TIMEOUT_S: u64 = 10;
+/// Longest statement sent to MySQL, if the server takes so much (`max_allowed_packet`, 16 MiB by default).
+pub const MYSQL_STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// Connections to MySQL, by default: one writes, the others read.
+pub const MYSQL_POOL_SIZE: usize = 4;
+/// Most connections to MySQL that may be configured.
+pub const MYSQL_POOL_SIZE_MAX: usize = 64;
+
 // ---- control ----------------------------------------------------------------------------------------
 
 /// Requests the admin server answers at once.
 pub const ADMIN_REQUESTS_MAX: usize = 64;
 
 const _: () = {
+    assert!(BATCH_ROWS_MAX * 3 <= 32_766, "SQLite binds so many values");
     assert!(BODY_BYTES_MAX + 1024 <= CLIENT_FRAME_BYTES_MAX, "a message must fit a frame");
     assert!(GROUP_MEMBERS_MAX * 8 + 1024 <= CLIENT_FRAME_BYTES_MAX, "a whole group must fit a request");
     assert!(GROUP_MEMBERS_MAX * 16 + 1024 <= SERVER_FRAME_BYTES_MAX, "a whole roster must fit a reply");
@@ -218,5 +236,6 @@ const _: () = {
         "the largest commit must be believed by recovery"
     );
     assert!(JOURNAL_BATCH_BYTES_MAX as u64 * 2 <= SEGMENT_BYTES, "a batch must fit a segment");
+    assert!(MYSQL_LOCK_TIMEOUT_S * 1000 < MYSQL_WRITE_TIMEOUT_MS, "the server says that a lock was not given");
     assert!(COMMIT_ROWS_MAX >= GROUP_MEMBERS_MAX, "one message must fit a commit");
 };

@@ -23,16 +23,14 @@ use crate::control::{self, ControlEnds, REPORTS_MAX, Stage, StopSignal};
 use crate::datadir::{DataDir, DataDirError, SecretOrigin};
 use crate::doctor::start::{self, UnfitHost};
 use crate::ids::ShardId;
-use crate::journal::disk::Disk;
 use crate::limits;
 use crate::net::closes;
 use crate::net::listener::{self, ListenError};
 use crate::net::shard::{self, ShardEnds};
 use crate::net::shell::Outlets;
-use crate::serve::parts::Persistence;
+use crate::serve::parts::{AnyKeeper, Persistence};
 use crate::shard::config::{DevicePolicy, ShardConfig};
-use crate::store::Store;
-use crate::store::run::{Stopped, StoreLoop};
+use crate::store::run::{Stopped, StoreEnds, StoreLoop};
 use crate::token::{self, KeyError};
 use crate::topology::cpus::{CpuError, CpuPlan};
 use crate::topology::ledger::LedgerLoop;
@@ -63,7 +61,7 @@ pub enum ServeError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// Store and journal.
-    #[error("the data in {0} cannot be used")]
+    #[error("the data of {0} cannot be used")]
     Data(std::path::PathBuf, #[source] Box<dyn Error + Send + Sync>),
     /// The kernel gives no thread.
     #[error("a thread cannot be started")]
@@ -141,8 +139,12 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     // It ends when everything else has, or with the process: nobody waits for it.
     spawn("control", None, &ended, move || control::run(control))?;
 
-    let persistence = Persistence::open(config, &clock, shards as u16)
+    let persistence = Persistence::open(config, &clock, shards as u16, &stage, &receive_stops)
         .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
+    let Some(Persistence { engine, keeper, runtime }) = persistence else {
+        tracing::info!("stopped while waiting for the store: nobody had been served");
+        return Ok(());
+    };
 
     let mut mailboxes = Vec::new();
     let mut slots = Vec::new();
@@ -163,7 +165,6 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         stage,
     };
 
-    let Persistence { engine, keeper } = persistence;
     let ledger = LedgerLoop {
         engine,
         clock,
@@ -174,19 +175,24 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         reports: reports.clone(),
     };
     running.start("ledger", plan.ledger, &ended, move || ledger.run().map(drop).map_err(Into::into))?;
-    let store = StoreLoop {
-        keeper,
+    let ends = StoreEnds {
         clock,
         inbox,
         report: store_reports,
         linger_ms: u64::from(config.store.linger_ms),
         stop_ms: u64::from(config.drain.timeout_s) * 1000,
-        priority: Priority::own_cpu(),
     };
     let shares_cpu = plan.store.is_none_or(|cpu| plan.shards.contains(&cpu));
     running.start("store", plan.store, &ended, move || {
         let priority = if shares_cpu { Priority::shared_cpu() } else { Priority::own_cpu() };
-        run_store(StoreLoop { priority, ..store })
+        let stopped = match keeper {
+            AnyKeeper::Sqlite(keeper) => runtime.block_on(StoreLoop { keeper: *keeper, ends, priority }.run()),
+            AnyKeeper::MySql(keeper) => runtime.block_on(StoreLoop { keeper: *keeper, ends, priority }.run()),
+        };
+        if stopped == Stopped::Unsettled {
+            tracing::warn!("the store is behind; the journal has the rest, and the next start stores it");
+        }
+        Ok(())
     })?;
 
     let (listening, receive_listening) = bounded(shards);
@@ -244,14 +250,6 @@ impl Running {
         self.threads.push(name.to_owned());
         Ok(())
     }
-}
-
-fn run_store<S: Store, D: Disk>(store: StoreLoop<S, D>) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    if runtime.block_on(store.run()) == Stopped::Unsettled {
-        tracing::warn!("the store is behind; the journal has the rest, and the next start stores it");
-    }
-    Ok(())
 }
 
 fn spawn(

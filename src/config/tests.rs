@@ -58,8 +58,13 @@ fn an_unknown_key_is_refused_with_the_nearest_one() {
 
 #[test]
 fn variables_that_are_no_keys_are_left_alone() {
-    let env =
-        [("RINGWAY_SERVICE_HOST", "10.0.0.1"), ("RINGWAY_PORT_7400_TCP", "x"), ("RINGWAY_TOKEN", "x"), ("PATH", "x")];
+    let env = [
+        ("RINGWAY_SERVICE_HOST", "10.0.0.1"),
+        ("RINGWAY_PORT_7400_TCP", "x"),
+        ("RINGWAY_TOKEN", "x"),
+        ("RINGWAY_TEST_MYSQL_URL", "x"),
+        ("PATH", "x"),
+    ];
     config("", &env, &[]).unwrap();
 }
 
@@ -70,7 +75,11 @@ fn values_out_of_range_say_what_would_do() {
     refused("shards = 0", "from 1 to");
     refused("cpus = \"3-1\"", "CPU numbers");
     refused("[session]\ndevice_policy = \"x\"", "replace-oldest or refuse-new");
-    refused("[store]\nurl = \"mysql://root@localhost/db\"", "SQLite only");
+    refused("[store]\nurl = \"mysql://root@localhost\"", "names no database");
+    refused("[store]\nurl = \"mysql://root@localhost/db?colour=red\"", "Unknown connection URL parameter `colour'");
+    refused("[store]\nurl = \"postgres://root@localhost/db\"", "expected sqlite:");
+    refused("[store]\nbatch_rows = 0", "from 1 to");
+    refused("[store]\npool_size = 1", "from 2 to");
     refused("[log]\nformat = \"xml\"", "human, json or auto");
     refused("listen = [1]", "must be a text or a number, not array");
 }
@@ -91,6 +100,13 @@ fn a_secret_is_never_printed() {
     let config = Config::new(&typed).unwrap();
     assert!(!typed.print().contains(secret));
     assert!(!format!("{config:?}").contains(secret));
+    let url = "[store]\nurl = \"mysql://ringway:topsecret@db:3306/ringway\"";
+    let with_url = self::typed(url, &[], &[]).unwrap();
+    assert!(with_url.print().contains("mysql://ringway:(hidden)@db:3306/ringway"), "{}", with_url.print());
+    assert!(!format!("{:?}", Config::new(&with_url).unwrap()).contains("topsecret"));
+    for bad in ["mysql://ringway:topsecret@db", "mysql://ringway:top/topsecret@db/x", "postgres://a:topsecret@b/c"] {
+        assert!(!config_error(&format!("[store]\nurl = \"{bad}\"")).contains("topsecret"), "{bad}");
+    }
     let short = config_error("[auth]\nhs256_secret = \"topsecret\"");
     assert!(!short.contains("topsecret"), "{short}");
 }

@@ -29,6 +29,8 @@ pub enum Form {
     Text,
     /// A TOML string that is never printed.
     Secret,
+    /// A URL, printed without its password.
+    Url,
     /// A TOML integer.
     Number,
 }
@@ -53,13 +55,20 @@ pub const KEYS: &[Key] = &[
     key("session.devices_max", "8", Form::Number, "sessions of one user at a time"),
     key("session.device_policy", "replace-oldest", Form::Text, "above devices_max: replace-oldest or refuse-new"),
     key("session.stall_timeout_s", "30", Form::Number, "a connection that takes no byte for so long is closed"),
-    key("store.url", "sqlite:", Form::Text, "sqlite: keeps the store in data_dir"),
+    key(
+        "store.url",
+        "sqlite:",
+        Form::Url,
+        "sqlite: keeps the store in data_dir; or mysql://USER:PASSWORD@HOST:PORT/DATABASE",
+    ),
     key(
         "store.linger_ms",
         "500",
         Form::Number,
         "how long the store waits for more rows, while more come, before it writes",
     ),
+    key("store.batch_rows", "500", Form::Number, "rows of one insert"),
+    key("store.pool_size", "4", Form::Number, "connections to a database server: one writes, the others read"),
     key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up; 0: it does not wait for clients"),
     key("drain.spread_s", "10", Form::Number, "clients are told to come back spread over so many seconds"),
     key("log.level", "info", Form::Text, "error, warn, info, debug, trace, or a tracing filter"),
@@ -85,13 +94,16 @@ const _: () = {
     assert!(KEYS.len() <= 25 + 4, "at most 25 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
-    assert!(limits::STORE_LINGER_MS == 500);
+    assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);
 };
 
 /// The environment's prefix.
 const ENV_PREFIX: &str = "RINGWAY_";
 /// Variables with the prefix that are no keys.
 const ENV_OTHER: [&str; 2] = ["RINGWAY_CONFIG", "RINGWAY_TOKEN"];
+
+/// What the tests are told by the environment, after [`ENV_PREFIX`].
+const TEST_PREFIX: &str = "TEST_";
 
 /// Where a value came from, in rising precedence.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -219,7 +231,7 @@ impl Typed {
     pub fn read_environment(&mut self, vars: impl Iterator<Item = (String, String)>) -> Result<(), TypedError> {
         for (name, value) in vars {
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
-            if ENV_OTHER.contains(&name.as_str()) || made_by_kubernetes(rest) {
+            if ENV_OTHER.contains(&name.as_str()) || rest.starts_with(TEST_PREFIX) || made_by_kubernetes(rest) {
                 continue;
             }
             let origin = Origin::Environment(name.clone());
@@ -249,6 +261,16 @@ impl Typed {
         self.values.get(name).map_or("", |(value, _)| value.as_str())
     }
 
+    /// A key's value as it may be printed.
+    pub fn shown(&self, name: &str) -> String {
+        let text = self.text(name);
+        match KEYS.iter().find(|key| key.name == name).map(|key| key.form) {
+            Some(Form::Secret) if !text.is_empty() => "(hidden)".to_owned(),
+            Some(Form::Url) => without_password(text),
+            _ => text.to_owned(),
+        }
+    }
+
     /// Where it came from.
     pub fn origin(&self, name: &str) -> Origin {
         self.values.get(name).map_or(Origin::Default, |(_, origin)| origin.clone())
@@ -264,11 +286,10 @@ impl Typed {
                 out.push_str(&format!("\n[{inside}]\n"));
                 table = inside;
             }
-            let text = self.text(key.name);
+            let text = self.shown(key.name);
             let shown = match key.form {
-                Form::Number if text.parse::<i64>().is_ok() => text.to_owned(),
-                Form::Secret if !text.is_empty() => "\"(hidden)\"".to_owned(),
-                _ => toml::Value::String(text.to_owned()).to_string(),
+                Form::Number if text.parse::<i64>().is_ok() => text,
+                _ => toml::Value::String(text).to_string(),
             };
             out.push_str(&format!("# {}\n{name} = {shown}  # {}\n", key.about, self.origin(key.name)));
         }
@@ -295,6 +316,20 @@ fn unknown(name: String, origin: Origin) -> TypedError {
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name);
     TypedError::UnknownKey { name, origin, nearest }
+}
+
+/// A URL as it may be printed: `mysql://user:(hidden)@host/db`.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.find('/').unwrap_or(rest.len());
+    // A password may have an `@` that should have been written %40: hide too much rather than too little.
+    match rest[..authority].rfind('@').or_else(|| rest.rfind('@')) {
+        Some(at) => match rest[..at].split_once(':') {
+            Some((user, _)) => format!("{scheme}://{user}:(hidden){}", &rest[at..]),
+            None => url.to_owned(),
+        },
+        None => url.to_owned(),
+    }
 }
 
 fn environment_name(key: &str) -> String {

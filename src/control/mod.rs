@@ -31,6 +31,8 @@ const SILENCE_MS: u64 = 5_000;
 pub enum Stage {
     /// Recovering the journal, starting threads.
     Starting,
+    /// The database does not answer, and the newest rows are not known without it.
+    WaitingForStore,
     /// Clients are served.
     Serving,
     /// Clients are sent away.
@@ -109,6 +111,7 @@ impl Snapshot {
         let mut reasons = Vec::new();
         match stage {
             Stage::Starting => reasons.push("starting".to_owned()),
+            Stage::WaitingForStore => reasons.push("waiting for the store".to_owned()),
             Stage::Draining => reasons.push("draining".to_owned()),
             Stage::Serving => {}
         }

@@ -12,6 +12,7 @@ use super::bench::Pace;
 use super::body::BODY_BYTES_MIN;
 use super::error::LoadError;
 use super::{chat, direct, group, idle, targets};
+use crate::config::StoreUrl;
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Messages a flood keeps in flight.
@@ -52,9 +53,10 @@ pub struct TargetArgs {
     /// A file with that gateway's HS256 secret.
     #[arg(long, value_name = "FILE", requires = "connect", conflicts_with = "data_dir")]
     pub secret_file: Option<PathBuf>,
-    /// Count rows in this SQLite file instead of over the protocol.
-    #[arg(long, value_name = "FILE", requires = "connect")]
-    pub store: Option<PathBuf>,
+    /// The store.url of the gateway that is started, as in mysql://USER:PASSWORD@HOST/DATABASE, where rows are counted
+    /// too; with --connect, where that gateway stores them (else they are counted over the protocol).
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
     /// Shards of the gateway that is started.
     #[arg(long, value_name = "N", conflicts_with = "connect")]
     pub shards: Option<String>,
@@ -213,6 +215,9 @@ impl GroupArgs {
                 "--online must be at least 1 and less than --members: the sender is a member",
             ));
         }
+        if let Some(url) = &self.target.store {
+            StoreUrl::parse(url).map_err(LoadError::StoreUrl)?;
+        }
         if self.stalled >= self.online && self.stalled > 0 {
             return Err(LoadError::Options("--stalled must be less than --online"));
         }
@@ -291,6 +296,7 @@ mod tests {
             "--body 15",
             "--body 16385",
             "--store x.sqlite",
+            "--store mysql://localhost",
             "--connect 127.0.0.1:7400 --shards 2",
         ] {
             assert!(group(line).is_err(), "{line}");

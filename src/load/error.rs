@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::client::ClientError;
+use crate::store::mysql::fault::Fault;
 use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
 
 /// What stopped a bench or a chat.
@@ -74,6 +75,12 @@ pub enum LoadError {
     /// The store's file.
     #[error("the store's file cannot be read")]
     Store(#[from] rusqlite::Error),
+    /// The store's database.
+    #[error("the store's database cannot be read")]
+    Database(#[from] Fault),
+    /// `--store` is no URL of a store.
+    #[error("--store: {0}")]
+    StoreUrl(String),
     /// Options that do not go together.
     #[error("{0}")]
     Options(&'static str),

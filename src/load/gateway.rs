@@ -32,6 +32,8 @@ pub struct GatewayOptions {
     pub shards: Option<String>,
     /// `--cpus`: the CPUs it may use; `None`: all.
     pub cpus: Option<String>,
+    /// `store.url`, if given.
+    pub store: Option<String>,
     /// Keep the data directory afterwards, and say where it is.
     pub keep_data: bool,
 }
@@ -201,6 +203,10 @@ fn spawn(options: &GatewayOptions, data_dir: &Path) -> Result<Child, LoadError> 
     // What configures an operator's gateway must not change what is measured.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGWAY_")) {
         command.env_remove(name);
+    }
+    if let Some(url) = &options.store {
+        // Not on its command line, which everybody on the machine may read: it can have a password.
+        command.env("RINGWAY_STORE_URL", url);
     }
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed; this is one prctl.

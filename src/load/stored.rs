@@ -1,15 +1,19 @@
-//! Inbox rows, counted where they are kept: in the store's file, or, for a gateway elsewhere, page by page over
+//! Inbox rows, counted where they are kept: in the store's database, or, for a gateway elsewhere, page by page over
 //! the protocol.
 //!
 //! Owned by the load generator's thread; reads only. What always holds: a row counts as stored only if it is the
 //! very message that is due in its place of its user's inbox, under the number that follows the one before, so a
 //! count that is complete also says that no row is missing, doubled, foreign or misplaced.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use mysql_async::Opts;
+use mysql_async::prelude::FromRow;
+use rusqlite::{OpenFlags, OptionalExtension};
+use tokio::runtime::Runtime;
 
 use super::client::{Client, Said};
 use super::crowd::Secret;
@@ -17,6 +21,7 @@ use super::error::LoadError;
 use crate::clock::Clock;
 use crate::ids::{DeviceId, MsgId, Seq, UserId};
 use crate::limits::PAGE_ROWS_MAX;
+use crate::store::mysql::connection::{Connection, Patience, options};
 
 const BUSY_MS: u64 = 5_000;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -36,13 +41,21 @@ pub struct Found {
 pub enum Stored {
     /// In the store's file.
     File(StoreFile),
+    /// In the store's MySQL database.
+    Server(Box<Server>),
     /// Over the protocol.
     Protocol(Inboxes),
 }
 
 /// The embedded store's file, opened for reading.
 pub struct StoreFile {
-    db: Connection,
+    db: rusqlite::Connection,
+}
+
+/// A connection to the store's database.
+pub struct Server {
+    runtime: Runtime,
+    connection: RefCell<Connection>,
 }
 
 /// The inboxes of a gateway that is elsewhere.
@@ -56,9 +69,17 @@ impl Stored {
     /// Opens the store's file.
     pub fn file(path: &Path) -> Result<Stored, LoadError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(path, flags)?;
+        let db = rusqlite::Connection::open_with_flags(path, flags)?;
         db.busy_timeout(Duration::from_millis(BUSY_MS))?;
         Ok(Stored::File(StoreFile { db }))
+    }
+
+    /// Connects to the store's database.
+    pub fn server(url: &Opts) -> Result<Stored, LoadError> {
+        let failed = LoadError::io("no runtime for the database's client");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let connection = RefCell::new(runtime.block_on(Connection::open(&options(url)))?);
+        Ok(Stored::Server(Box::new(Server { runtime, connection })))
     }
 
     /// Reads over the protocol.
@@ -74,15 +95,27 @@ impl Stored {
                 let newest: Option<i64> = query.query_row([user.0 as i64], |row| row.get(0))?;
                 Ok(Seq(newest.unwrap_or(0) as u64))
             }
+            Stored::Server(server) => {
+                let rows =
+                    server.rows::<(Option<u64>,)>(&format!("SELECT MAX(seq) FROM inbox WHERE user_id = {}", user.0));
+                Ok(Seq(rows?.first().and_then(|(newest,)| *newest).unwrap_or(0)))
+            }
             Stored::Protocol(inboxes) => inboxes.log_in(user).map(|(_, newest)| newest),
         }
     }
 
     /// Whether a message is there. Over the protocol nothing is known before its rows are counted: true.
     pub fn has_message(&self, msg_id: MsgId) -> Result<bool, LoadError> {
-        let Stored::File(file) = self else { return Ok(true) };
-        let mut query = file.db.prepare_cached("SELECT 1 FROM messages WHERE msg_id = ?1")?;
-        Ok(query.query_row([msg_id.0 as i64], |_| Ok(())).optional()?.is_some())
+        match self {
+            Stored::File(file) => {
+                let mut query = file.db.prepare_cached("SELECT 1 FROM messages WHERE msg_id = ?1")?;
+                Ok(query.query_row([msg_id.0 as i64], |_| Ok(())).optional()?.is_some())
+            }
+            Stored::Server(server) => {
+                Ok(!server.rows::<(u8,)>(&format!("SELECT 1 FROM messages WHERE msg_id = {}", msg_id.0))?.is_empty())
+            }
+            Stored::Protocol(_) => Ok(true),
+        }
     }
 
     /// Counts the user's rows after `after`, which must be `due`, one by one.
@@ -95,6 +128,14 @@ impl Stored {
                 let mut rows = query.query([user.0 as i64, after.0 as i64])?;
                 while let Some(row) = rows.next()? {
                     matching.row(Seq(row.get::<_, i64>(0)? as u64), MsgId(row.get::<_, i64>(1)? as u64));
+                }
+            }
+            Stored::Server(server) => {
+                let (user, after) = (user.0, after.0);
+                let text =
+                    format!("SELECT seq, msg_id FROM inbox WHERE user_id = {user} AND seq > {after} ORDER BY seq");
+                for (seq, msg_id) in server.rows::<(u64, u64)>(&text)? {
+                    matching.row(Seq(seq), MsgId(msg_id));
                 }
             }
             Stored::Protocol(inboxes) => inboxes.read(user, after, &mut matching)?,
@@ -120,6 +161,13 @@ impl Matching<'_> {
         }
         self.next += 1;
         self.seq = seq;
+    }
+}
+
+impl Server {
+    fn rows<T: FromRow + Send + 'static>(&self, statement: &str) -> Result<Vec<T>, LoadError> {
+        let mut connection = self.connection.borrow_mut();
+        Ok(self.runtime.block_on(connection.rows(statement, Patience::Write))?)
     }
 }
 
@@ -158,7 +206,7 @@ mod tests {
     use super::*;
 
     fn check(rows: &[(u64, u64)], expected: Found) {
-        let file = Connection::open_in_memory().unwrap();
+        let file = rusqlite::Connection::open_in_memory().unwrap();
         file.execute_batch("CREATE TABLE inbox (user_id INTEGER, seq INTEGER, msg_id INTEGER)").unwrap();
         for (seq, msg_id) in rows {
             file.execute("INSERT INTO inbox VALUES (7, ?1, ?2)", [*seq as i64, *msg_id as i64]).unwrap();

@@ -10,6 +10,7 @@ use super::error::LoadError;
 use super::gateway::{Gateway, GatewayOptions, read_secret};
 use super::stored::Stored;
 use crate::clock::Clock;
+use crate::config::StoreUrl;
 
 /// A gateway to measure, and what is needed for it.
 pub struct Target {
@@ -40,6 +41,7 @@ impl Target {
                 let options = GatewayOptions {
                     shards: args.shards.clone(),
                     cpus: cpus.gateway.clone(),
+                    store: args.store.clone(),
                     keep_data: args.keep_data,
                 };
                 let gateway = Gateway::start(&options)?;
@@ -61,7 +63,16 @@ impl Target {
     /// Where its rows are counted.
     pub fn stored(&self, args: &TargetArgs) -> Result<Stored, LoadError> {
         match (&args.store, &self.gateway) {
-            (Some(file), _) => Stored::file(file),
+            (Some(url), gateway) => match StoreUrl::parse(url).map_err(LoadError::StoreUrl)? {
+                StoreUrl::MySql(url) => Stored::server(&url),
+                StoreUrl::Sqlite(Some(file)) => Stored::file(&file),
+                StoreUrl::Sqlite(None) => match gateway {
+                    Some(gateway) => Stored::file(&gateway.store_file()),
+                    None => {
+                        Err(LoadError::Options("--store sqlite: needs the file's path with --connect: sqlite:PATH"))
+                    }
+                },
+            },
             (None, Some(gateway)) => Stored::file(&gateway.store_file()),
             (None, None) => Ok(Stored::protocol(self.addr, self.secret.clone(), self.clock)),
         }

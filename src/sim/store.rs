@@ -13,6 +13,7 @@ use ringway::clock::MSG_ID_EPOCH_MS;
 use ringway::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway::journal::Position;
 use ringway::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use ringway::store::cause::Cause;
 use ringway::store::messages::Messages;
 use ringway::store::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, Transaction};
 use ringway::wire::generated::ringway::wire::Role;
@@ -188,7 +189,11 @@ impl SimStore {
     fn reach(&self, what: &'static str) -> Result<(), StoreError> {
         let inner = self.database.inner.borrow();
         if inner.away || inner.random.chance(inner.failing, 1000) {
-            return Err(StoreError::Unavailable { what, source: "the simulated store is away".into() });
+            return Err(StoreError::Unavailable {
+                what,
+                cause: Cause::Connection,
+                source: "the simulated store is away".into(),
+            });
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::backoff::Backoff;
 use super::counters::StoreCounters;
 use super::cursors::Cursors;
 use super::messages::Messages;
@@ -18,8 +19,8 @@ use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
 use crate::journal::{JournalError, Position, Progress};
 use crate::limits::{
-    BATCH_ROWS, CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS, STORE_RETRY_FIRST_MS,
-    STORE_RETRY_MAX_MS, TRANSACTION_BATCHES_MAX, TRANSACTION_BYTES_MAX,
+    BATCH_ROWS, CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BATCHES_MAX,
+    TRANSACTION_BYTES_MAX,
 };
 use crate::shard::event::{Lookup, LookupAnswer, LookupFound, Page, StoreAnswer, StoreAsk};
 
@@ -65,14 +66,13 @@ pub struct Keeper<S: Store, D: Disk> {
     /// back (a lost connection may take seconds to be noticed, each time).
     reads_away: bool,
     /// Writes that failed in a row, and when the next may be tried.
-    failures: u32,
+    backoff: Backoff,
     retry_at_ms: u64,
     secured: Position,
     secured_ms: u64,
     secure_failed: bool,
     /// Rows of one transaction.
     rows_max: usize,
-    rng: fastrand::Rng,
     counters: StoreCounters,
 }
 
@@ -112,13 +112,12 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             cursors: Cursors::default(),
             cursors_saved_ms: 0,
             reads_away: false,
-            failures: 0,
+            backoff: Backoff::new(seed),
             retry_at_ms: 0,
             secured: Position(0),
             secured_ms: 0,
             secure_failed: false,
             rows_max: TRANSACTION_BATCHES_MAX * BATCH_ROWS,
-            rng: fastrand::Rng::with_seed(seed),
             counters: StoreCounters::default(),
         }
     }
@@ -186,7 +185,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// Ingests the journal and applies at most one transaction. To be called when there is something new, at the
     /// time it asked for, and at least once a second.
     pub async fn turn(&mut self, now: Now) -> Turn {
-        if self.failures > 0 && now.mono_ms < self.retry_at_ms {
+        if self.backoff.refusals() > 0 && now.mono_ms < self.retry_at_ms {
             // The tail follows meanwhile, so that its weight is known and reading it stays quick.
             if self.position != Known::Never
                 && let Err(error) = self.ingest()
@@ -197,9 +196,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         match self.work(now).await {
             Ok(turn) => {
-                if self.failures > 0 {
-                    tracing::info!(failures = self.failures, "the journal is being applied to the store again");
-                    self.failures = 0;
+                let failures = self.backoff.accepted();
+                if failures > 0 {
+                    tracing::info!(failures, "the journal is being applied to the store again");
                 }
                 self.counters.unavailable = 0;
                 turn
@@ -422,15 +421,13 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// A write failed: the next try waits, twice as long each time up to a limit, less a random part.
     fn failed(&mut self, now: Now, fault: &Fault) {
-        if self.failures == 0 {
+        if self.backoff.refusals() == 0 {
             tracing::error!(
                 error = fault as &dyn std::error::Error,
                 "the journal is not being applied to the store; trying again"
             );
         }
-        let wait = (STORE_RETRY_FIRST_MS << self.failures.min(16)).min(STORE_RETRY_MAX_MS);
-        self.failures += 1;
-        self.retry_at_ms = now.mono_ms + wait - self.rng.u64(..=wait / 2);
+        self.retry_at_ms = now.mono_ms + self.backoff.refused();
         self.counters.retries += 1;
         self.counters.unavailable = 1;
     }

@@ -4,11 +4,16 @@
 //! answers the shards and the ledger. What always holds: batches are applied in journal order, each together
 //! with its end position, so applying again after a crash changes nothing.
 
+pub mod backoff;
 pub mod batch;
+pub mod cause;
+#[cfg(test)]
+mod contract;
 pub mod counters;
 pub mod cursors;
 pub mod keeper;
 pub mod messages;
+pub mod mysql;
 pub mod page;
 pub mod run;
 pub mod schema;
@@ -18,6 +23,7 @@ use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVers
 use crate::journal::Position;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::wire::generated::ringway::wire::Role;
+use cause::Cause;
 use messages::Messages;
 
 /// A database that keeps messages, inbox rows, groups and cursors. Implementations live on the store's thread
@@ -132,6 +138,8 @@ pub enum StoreError {
     Unavailable {
         /// What was being done.
         what: &'static str,
+        /// Why it failed, as a metric counts it.
+        cause: Cause,
         /// Why it failed.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -141,8 +149,25 @@ pub enum StoreError {
     Broken {
         /// What was found, and what to do.
         what: &'static str,
+        /// Why it failed, as a metric counts it.
+        cause: Cause,
         /// Why it failed.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl StoreError {
+    /// Why it failed, as a metric counts it.
+    pub fn cause(&self) -> Cause {
+        match self {
+            StoreError::Unavailable { cause, .. } | StoreError::Broken { cause, .. } => *cause,
+        }
+    }
+
+    /// Whether a start should wait for it. What was configured wrongly is better said at once.
+    pub fn passes_by_itself(&self) -> bool {
+        let configured = [Cause::Denied, Cause::NoDatabase, Cause::Schema, Cause::Packet];
+        matches!(self, StoreError::Unavailable { cause, .. } if !configured.contains(cause))
+    }
 }

@@ -24,10 +24,18 @@ use crate::topology::store::StoreInbox;
 /// How often the counters are handed to control, and the longest sleep: cursors and securing go by time.
 const REPORT_MS: u64 = 1_000;
 
-/// The store's ends, on its thread.
+/// The loop, on the store's thread.
 pub struct StoreLoop<S: Store, D: Disk> {
     /// What applies and answers.
     pub keeper: Keeper<S, D>,
+    /// What connects it to the others.
+    pub ends: StoreEnds,
+    /// What the thread claims of its CPU.
+    pub priority: Priority,
+}
+
+/// What connects the store to the others, whatever its database.
+pub struct StoreEnds {
     /// Its time.
     pub clock: Clock,
     /// What it receives from, and where answers go.
@@ -38,8 +46,6 @@ pub struct StoreLoop<S: Store, D: Disk> {
     pub linger_ms: u64,
     /// How long applying may take at the end.
     pub stop_ms: u64,
-    /// What the thread claims of its CPU.
-    pub priority: Priority,
 }
 
 /// How the loop ended.
@@ -89,7 +95,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
             if asked == Asked::Closed {
                 return self.stop().await;
             }
-            let now_ms = self.clock.now().mono_ms;
+            let now_ms = self.ends.clock.now().mono_ms;
             self.report(now_ms, &mut round);
             let unapplied_bytes = self.keeper.backlog().map_or(0, |backlog| backlog.bytes);
             self.priority.follow(round.answered_any, unapplied_bytes);
@@ -133,7 +139,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
                     round.lingering = backlog;
                     round.grew_at_ms = now_ms;
                 }
-                let at_most = *round.write_at_ms.get_or_insert(now_ms + self.linger_ms);
+                let at_most = *round.write_at_ms.get_or_insert(now_ms + self.ends.linger_ms);
                 at_most.min(round.grew_at_ms + STORE_QUIET_MS).saturating_sub(now_ms)
             }
             _ => 0,
@@ -141,23 +147,23 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
     }
 
     async fn turn(&mut self) -> Turn {
-        let began_us = self.clock.mono_us();
-        let turn = self.keeper.turn(self.clock.now()).await;
+        let began_us = self.ends.clock.mono_us();
+        let turn = self.keeper.turn(self.ends.clock.now()).await;
         if matches!(turn, Turn::Applied { .. }) {
-            self.keeper.applied_in(self.clock.mono_us() - began_us);
+            self.keeper.applied_in(self.ends.clock.mono_us() - began_us);
         }
         turn
     }
 
     async fn sleep(&self, wait_ms: u64) {
         // It makes no difference which came first.
-        time::timeout(Duration::from_millis(wait_ms), self.inbox.wake.notified()).await.ok();
+        time::timeout(Duration::from_millis(wait_ms), self.ends.inbox.wake.notified()).await.ok();
     }
 
     /// Answers what waits, up to a limit, and wakes those who were answered.
     async fn answer(&mut self, round: &mut Round) -> Asked {
         round.answered.clear();
-        round.answered.resize(self.inbox.answers.len(), false);
+        round.answered.resize(self.ends.inbox.answers.len(), false);
         round.answered_any = false;
         let mut asked = Asked::All;
         for taken in 0.. {
@@ -165,7 +171,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
                 asked = Asked::Some;
                 break;
             }
-            match self.inbox.asks.try_recv() {
+            match self.ends.inbox.asks.try_recv() {
                 Ok(ask) => {
                     if let Some((shard, answer)) = self.keeper.ask(ask).await {
                         round.answered_any = true;
@@ -173,28 +179,28 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
                     }
                 }
                 Err(refusal) => {
-                    if refusal.is_disconnected() && self.inbox.lookups.is_empty() {
+                    if refusal.is_disconnected() && self.ends.inbox.lookups.is_empty() {
                         asked = Asked::Closed;
                     }
                     break;
                 }
             }
         }
-        for (slot, answered) in std::iter::zip(&self.inbox.answers, &round.answered) {
+        for (slot, answered) in std::iter::zip(&self.ends.inbox.answers, &round.answered) {
             if *answered {
                 slot.wake();
             }
         }
-        round.lookups.extend(self.inbox.lookups.try_iter().take(STORE_ANSWERED_MAX));
+        round.lookups.extend(self.ends.inbox.lookups.try_iter().take(STORE_ANSWERED_MAX));
         if !round.lookups.is_empty() {
             round.answered_any = true;
             self.keeper.lookups(&round.lookups, &mut round.found).await;
             round.lookups.clear();
             for answer in round.found.drain(..) {
                 // There is room for every look-up that may be open; without the ledger nobody waits for it.
-                self.inbox.found.try_send(answer).ok();
+                self.ends.inbox.found.try_send(answer).ok();
             }
-            if asked == Asked::All && !self.inbox.lookups.is_empty() {
+            if asked == Asked::All && !self.ends.inbox.lookups.is_empty() {
                 asked = Asked::Some;
             }
         }
@@ -203,7 +209,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
 
     fn hand_over(&self, shard: ShardId, answer: crate::shard::event::StoreAnswer, round: &mut Round) {
         let at = usize::from(shard.0);
-        if let (Some(slot), Some(answered)) = (self.inbox.answers.get(at), round.answered.get_mut(at)) {
+        if let (Some(slot), Some(answered)) = (self.ends.inbox.answers.get(at), round.answered.get_mut(at)) {
             // A full mailbox has other answers; the session asks again at a tick.
             slot.put(answer).ok();
             *answered = true;
@@ -214,18 +220,18 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
         if now_ms.saturating_sub(round.reported_ms) >= REPORT_MS {
             round.reported_ms = now_ms;
             // Control that is behind gets the next one.
-            self.report.try_send(self.keeper.counters()).ok();
+            self.ends.report.try_send(self.keeper.counters()).ok();
         }
     }
 
     /// Applies what is left.
     async fn stop(mut self) -> Stopped {
         self.priority.hurry();
-        let deadline_ms = self.clock.now().mono_ms + self.stop_ms;
+        let deadline_ms = self.ends.clock.now().mono_ms + self.ends.stop_ms;
         let mut stopped = Stopped::Unsettled;
         loop {
             let turn = self.turn().await;
-            let now_ms = self.clock.now().mono_ms;
+            let now_ms = self.ends.clock.now().mono_ms;
             match turn {
                 Turn::Idle => {
                     if self.keeper.save_cursors().await.is_ok() && !self.keeper.is_settled() && now_ms < deadline_ms {
@@ -244,8 +250,8 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
                 }
             }
         }
-        self.keeper.secure(self.clock.now()).await;
-        self.report.try_send(self.keeper.counters()).ok();
+        self.keeper.secure(self.ends.clock.now()).await;
+        self.ends.report.try_send(self.keeper.counters()).ok();
         stopped
     }
 }

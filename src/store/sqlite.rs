@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
+use super::cause::Cause;
 use super::messages::Messages;
 use super::page::Assembly;
 use super::schema::{self, SchemaError};
@@ -19,7 +20,6 @@ use super::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, 
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::Position;
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::BATCH_ROWS;
 use crate::message::Message;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::wire::generated::ringway::wire::{ConversationKind, Role};
@@ -58,7 +58,9 @@ const INSERT_ROW: &str = "INSERT INTO inbox (user_id, seq, msg_id) VALUES (?1, ?
 pub struct SqliteStore {
     connection: Connection,
     path: PathBuf,
-    /// [`INSERT_ROW`] with `BATCH_ROWS` rows.
+    /// Rows of one insert.
+    batch_rows: usize,
+    /// [`INSERT_ROW`] with so many rows.
     insert_batch: String,
     at: StorePosition,
     secured: Position,
@@ -71,23 +73,28 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens the file, or makes it with its tables.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, batch_rows: usize) -> Result<Self, StoreError> {
         const OPENING: &str = "opening the store's file";
         let mut connection = Connection::open(path).map_err(failed(OPENING))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         schema::prepare(&mut connection).map_err(|error| match error {
             SchemaError::Database(error) => failed("making the store's tables")(error),
-            other => StoreError::Broken { what: "its schema does not fit this version", source: Box::new(other) },
+            other => StoreError::Broken {
+                what: "its schema does not fit this version",
+                cause: Cause::Schema,
+                source: Box::new(other),
+            },
         })?;
         connection.execute_batch(SETTINGS).map_err(failed(OPENING))?;
         let mut insert_batch = String::from(INSERT_ROW.split("VALUES").next().unwrap_or_default());
         insert_batch.push_str("VALUES (?,?,?)");
-        for _ in 1..BATCH_ROWS {
+        for _ in 1..batch_rows {
             insert_batch.push_str(",(?,?,?)");
         }
         let mut store = SqliteStore {
             connection,
             path: path.to_owned(),
+            batch_rows,
             insert_batch,
             at: StorePosition::default(),
             secured: Position(0),
@@ -121,7 +128,7 @@ impl SqliteStore {
             StorePosition { applied: transaction.applied, msg_id_max: self.at.msg_id_max.max(transaction.msg_id_max) };
         let writing = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         insert_messages(&writing, &transaction.messages)?;
-        insert_rows(&writing, &self.insert_batch, &transaction.rows)?;
+        insert_rows(&writing, self.batch_rows, &self.insert_batch, &transaction.rows)?;
         for group in &transaction.groups {
             write_group(&writing, group)?;
         }
@@ -143,7 +150,11 @@ impl SqliteStore {
             && let Err(error) = File::open(self.log_path()).and_then(|log| log.sync_data())
         {
             self.sync_failed = true;
-            return Err(StoreError::Broken { what: "syncing the store's log", source: Box::new(error) });
+            return Err(StoreError::Broken {
+                what: "syncing the store's log",
+                cause: Cause::Damage,
+                source: Box::new(error),
+            });
         }
         self.secured = self.at.applied;
         Ok(self.secured)
@@ -153,7 +164,11 @@ impl SqliteStore {
     fn empty_log(&mut self) -> Result<bool, StoreError> {
         const SYNCING: &str = "syncing the store's file";
         if self.sync_failed {
-            return Err(StoreError::Broken { what: SYNCING, source: Box::new(Inconsistent::SyncFailed) });
+            return Err(StoreError::Broken {
+                what: SYNCING,
+                cause: Cause::Damage,
+                source: Box::new(Inconsistent::SyncFailed),
+            });
         }
         let busy = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
         let busy = busy.map_err(|error| {
@@ -291,9 +306,11 @@ impl Store for SqliteStore {
         };
         match fill().map_err(failed(READING))? {
             None => Ok(assembly.finish()),
-            Some(msg_id) => {
-                Err(StoreError::Broken { what: READING, source: Box::new(Inconsistent::MessageMissing(msg_id)) })
-            }
+            Some(msg_id) => Err(StoreError::Broken {
+                what: READING,
+                cause: Cause::Damage,
+                source: Box::new(Inconsistent::MessageMissing(msg_id)),
+            }),
         }
     }
 
@@ -406,10 +423,15 @@ fn insert_messages(writing: &Connection, messages: &[StoredBody]) -> Result<(), 
 
 /// Whole batches in one statement each, what is left over row by row (a statement of its own for each size would
 /// have to be prepared for each size).
-fn insert_rows(writing: &Connection, insert_batch: &str, rows: &[InboxRow]) -> Result<(), rusqlite::Error> {
-    let batches = rows.chunks_exact(BATCH_ROWS);
+fn insert_rows(
+    writing: &Connection,
+    batch_rows: usize,
+    insert_batch: &str,
+    rows: &[InboxRow],
+) -> Result<(), rusqlite::Error> {
+    let batches = rows.chunks_exact(batch_rows);
     let rest = batches.remainder();
-    if rows.len() >= BATCH_ROWS {
+    if rows.len() >= batch_rows {
         let mut statement = writing.prepare_cached(insert_batch)?;
         for batch in batches {
             for (at, row) in batch.iter().enumerate() {
@@ -472,24 +494,31 @@ fn bits(value: i64) -> u64 {
 /// corruption and violated constraints need somebody who looks.
 fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
     move |error| {
-        let passing = match &error {
-            rusqlite::Error::SqliteFailure(failure, _) => matches!(
-                failure.code,
-                ErrorCode::DiskFull
-                    | ErrorCode::SystemIoFailure
-                    | ErrorCode::DatabaseBusy
-                    | ErrorCode::DatabaseLocked
-                    | ErrorCode::CannotOpen
-                    | ErrorCode::OutOfMemory
-                    | ErrorCode::ReadOnly
-                    | ErrorCode::PermissionDenied
-                    | ErrorCode::FileLockingProtocolFailed
-                    | ErrorCode::OperationInterrupted
+        let code = error.sqlite_error_code();
+        let cause = code.map_or(Cause::Other, |code| match code {
+            ErrorCode::DiskFull => Cause::Full,
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => Cause::Lock,
+            ErrorCode::ReadOnly => Cause::ReadOnly,
+            ErrorCode::PermissionDenied => Cause::Denied,
+            ErrorCode::CannotOpen => Cause::NoDatabase,
+            ErrorCode::ConstraintViolation => Cause::Constraint,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Cause::Damage,
+            _ => Cause::Other,
+        });
+        let passing = match cause {
+            Cause::Full | Cause::Lock | Cause::ReadOnly | Cause::Denied | Cause::NoDatabase => true,
+            Cause::Other => matches!(
+                code,
+                Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted)
             ),
             _ => false,
         };
         let source = Box::new(error);
-        if passing { StoreError::Unavailable { what, source } } else { StoreError::Broken { what, source } }
+        if passing {
+            StoreError::Unavailable { what, cause, source }
+        } else {
+            StoreError::Broken { what, cause, source }
+        }
     }
 }
 

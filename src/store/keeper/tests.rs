@@ -15,7 +15,9 @@ use crate::journal::segment::Journal;
 use crate::journal::varint;
 use crate::ledger::dedup::digest;
 use crate::ledger::sequence::sent_at_ms;
+use crate::limits::{STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
 use crate::shard::event::{CursorRow, NewestRow, PagePurpose, StoredGroup, StoredMessage};
+use crate::store::cause::Cause;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{StorePosition, Transaction};
 use crate::wire::generated::ringway::wire::{GroupChangeKind, Role};
@@ -31,7 +33,11 @@ struct Flaky {
 }
 
 fn lost() -> StoreError {
-    StoreError::Unavailable { what: "a test", source: Box::new(std::io::Error::other("told to fail")) }
+    StoreError::Unavailable {
+        what: "a test",
+        cause: Cause::Connection,
+        source: Box::new(std::io::Error::other("told to fail")),
+    }
 }
 
 impl Flaky {
@@ -130,7 +136,7 @@ impl World {
     }
 
     fn keeper(&self) -> Keeper<Flaky, MemoryDisk> {
-        let inner = SqliteStore::open(&self.dir.path().join("store.sqlite")).unwrap();
+        let inner = SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
         let store = Flaky { inner, away: false, writes_fail: false, lose_answer: false, reads: 0 };
         Keeper::new(store, self.disk.clone(), Arc::clone(&self.progress), 1)
     }

@@ -14,6 +14,7 @@ use crate::journal::disk::Directory;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
 use crate::journal::{Position, Progress};
+use crate::limits::BATCH_ROWS;
 use crate::shard::event::{CursorRow, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
 use crate::store::sqlite::SqliteStore;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
@@ -39,15 +40,11 @@ fn start() -> Running {
     let (inbox, door, found) = inbox(vec![slots.answers]);
     let (path, thread_progress) = (dir.path().join("store.sqlite"), Arc::clone(&progress));
     let thread = thread::spawn(move || {
-        let keeper = Keeper::new(SqliteStore::open(&path).unwrap(), disk, thread_progress, 1);
+        let keeper = Keeper::new(SqliteStore::open(&path, BATCH_ROWS).unwrap(), disk, thread_progress, 1);
         let (report, _reports) = mpsc::channel(1);
         let looping = StoreLoop {
             keeper,
-            clock: Clock::start(),
-            inbox,
-            report,
-            linger_ms: 2,
-            stop_ms: 10_000,
+            ends: StoreEnds { clock: Clock::start(), inbox, report, linger_ms: 2, stop_ms: 10_000 },
             priority: Priority::own_cpu(),
         };
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(looping.run())
@@ -136,7 +133,7 @@ fn at_the_end_everything_is_applied_and_secured_and_cursors_are_saved() {
     let (dir, progress, stopped) = running.stop();
     assert_eq!(stopped, Stopped::Settled);
     assert_eq!((progress.applied(), progress.secured()), (progress.durable(), progress.durable()));
-    let mut store = SqliteStore::open(&dir.path().join("store.sqlite")).unwrap();
+    let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
     let saved = futures_lite::future::block_on(store.cursor(UserId(1), DeviceId(2))).unwrap();
     assert_eq!(saved, Some(Seq(3)));
     let mut newest = Vec::new();

@@ -1,0 +1,308 @@
+//! What every database does for the store's thread, tested on each of them: a real SQLite file and a real MariaDB.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::future::Future;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::mysql::MySqlStore;
+use super::sqlite::SqliteStore;
+use super::*;
+use crate::ledger::dedup::digest;
+use crate::ledger::sequence::sent_at_ms;
+use crate::limits::BATCH_ROWS;
+use crate::services::Database;
+
+const FAR: u64 = 1 << 63;
+
+/// A database for one test, which can be opened again and again.
+trait Bed {
+    type S: Store;
+    fn new() -> Self;
+    fn open(&self) -> Self::S;
+    fn run<T>(&self, future: impl Future<Output = T>) -> T;
+    fn sql(&self, statement: &str);
+    fn count(&self, table: &str) -> u64;
+}
+
+struct Sqlite {
+    dir: TempDir,
+    runtime: Runtime,
+}
+
+struct MySql {
+    database: Database,
+    runtime: Runtime,
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+impl Bed for Sqlite {
+    type S = SqliteStore;
+
+    fn new() -> Self {
+        Sqlite { dir: TempDir::new().unwrap(), runtime: runtime() }
+    }
+
+    fn open(&self) -> SqliteStore {
+        SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS).unwrap()
+    }
+
+    fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    fn sql(&self, statement: &str) {
+        Connection::open(self.dir.path().join("store.sqlite")).unwrap().execute(statement, []).unwrap();
+    }
+
+    fn count(&self, table: &str) -> u64 {
+        let connection = Connection::open(self.dir.path().join("store.sqlite")).unwrap();
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).unwrap() as u64
+    }
+}
+
+impl Bed for MySql {
+    type S = MySqlStore;
+
+    fn new() -> Self {
+        MySql { database: Database::create(), runtime: runtime() }
+    }
+
+    fn open(&self) -> MySqlStore {
+        self.run(MySqlStore::open(&self.database.opts(), BATCH_ROWS)).unwrap()
+    }
+
+    fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    fn sql(&self, statement: &str) {
+        self.database.sql(statement);
+    }
+
+    fn count(&self, table: &str) -> u64 {
+        self.database.count(table)
+    }
+}
+
+/// Each claim is a test on each database.
+macro_rules! claims {
+    ($($claim:ident)*) => {
+        mod sqlite {
+            $(#[test] fn $claim() { super::$claim(&<super::Sqlite as super::Bed>::new()); })*
+        }
+        mod mysql {
+            $(#[test] fn $claim() { super::$claim(&<super::MySql as super::Bed>::new()); })*
+        }
+    };
+}
+
+claims! {
+    a_transaction_applied_again_changes_nothing
+    a_row_numbered_twice_is_refused_and_nothing_of_its_transaction_stays
+    whole_batches_and_what_is_left_over_are_all_written
+    a_page_starts_after_the_cursor_and_ends_at_its_limits
+    deleted_rows_are_announced_as_a_gap_and_never_skipped_in_the_middle
+    a_row_without_its_message_is_an_error_not_a_hole
+    a_repeat_is_found_under_its_sender_and_name_only
+    the_newest_row_of_every_user_is_found_also_of_ids_above_two_to_the_63
+    cursors_never_go_back
+    groups_change_by_version_and_end_with_their_last_member
+}
+
+fn name(n: u64) -> ClientMsgId {
+    ClientMsgId::from_parts(1_800_000_000_000, u128::from(n))
+}
+
+fn body(n: u64, sender: u64, to: Conversation, sender_seq: u64) -> StoredBody {
+    let body = format!("body {n}").into_bytes();
+    StoredBody {
+        msg_id: MsgId(n << 22),
+        sender: UserId(sender),
+        to,
+        client_msg_id: name(n),
+        sender_seq: Seq(sender_seq),
+        digest: digest(to, &body),
+        body: body.into(),
+    }
+}
+
+fn row(user: u64, seq: u64, n: u64) -> InboxRow {
+    InboxRow { user: UserId(user), seq: Seq(seq), msg_id: MsgId(n << 22) }
+}
+
+/// Messages `numbers`, from user 1 to user `FAR`, whose rows have the messages' numbers as seqs.
+pub(super) fn transaction(numbers: std::ops::RangeInclusive<u64>) -> Transaction {
+    let to = Conversation::User(UserId(FAR));
+    let mut rows: Vec<_> = numbers.clone().flat_map(|n| [row(1, n, n), row(FAR, n, n)]).collect();
+    rows.sort();
+    Transaction {
+        messages: numbers.clone().map(|n| body(n, 1, to, n)).collect(),
+        rows,
+        groups: vec![],
+        applied: Position(*numbers.end() * 100),
+        msg_id_max: MsgId(*numbers.end() << 22),
+    }
+}
+
+fn seqs(page: &Page) -> Vec<u64> {
+    page.rows.iter().map(|(seq, _)| seq.0).collect()
+}
+
+fn page<B: Bed>(bed: &B, store: &mut B::S, user: u64, after: u64, rows_max: usize, bytes_max: usize) -> Page {
+    bed.run(store.page(UserId(user), Seq(after), rows_max, bytes_max, &mut Messages::default())).unwrap()
+}
+
+fn a_transaction_applied_again_changes_nothing<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(store.apply(&transaction(1..=3))).unwrap();
+    bed.run(store.apply(&transaction(1..=3))).unwrap();
+    assert_eq!(bed.count("inbox"), 6);
+    drop(store);
+    let mut store = bed.open();
+    bed.run(store.apply(&transaction(1..=3))).unwrap();
+    assert_eq!(bed.count("inbox"), 6);
+    let at = bed.run(store.position()).unwrap();
+    assert_eq!(at, StorePosition { applied: Position(300), msg_id_max: MsgId(3 << 22) });
+}
+
+fn a_row_numbered_twice_is_refused_and_nothing_of_its_transaction_stays<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(store.apply(&transaction(1..=3))).unwrap();
+    let mut twice = transaction(4..=4);
+    twice.rows.push(row(1, 3, 4));
+    assert!(matches!(bed.run(store.apply(&twice)), Err(StoreError::Broken { .. })));
+    assert_eq!(bed.count("inbox"), 6);
+    assert_eq!(bed.run(store.position()).unwrap().applied, Position(300));
+    bed.run(store.apply(&transaction(4..=4))).unwrap();
+    assert_eq!(bed.count("inbox"), 8);
+}
+
+fn whole_batches_and_what_is_left_over_are_all_written<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(store.apply(&transaction(1..=601))).unwrap();
+    assert_eq!(bed.count("inbox"), 1202);
+    let all = page(bed, &mut store, FAR, 0, 1000, usize::MAX);
+    assert_eq!(seqs(&all), (1..=601).collect::<Vec<_>>());
+    for (seq, message) in &all.rows {
+        assert_eq!(message.msg_id, MsgId(seq.0 << 22));
+        assert_eq!(message.push.body(), format!("body {}", seq.0).as_bytes());
+        assert_eq!((message.sender, message.to), (UserId(1), Conversation::User(UserId(FAR))));
+        assert_eq!(message.client_msg_id, name(seq.0));
+    }
+}
+
+fn a_page_starts_after_the_cursor_and_ends_at_its_limits<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(store.apply(&transaction(1..=9))).unwrap();
+    assert_eq!(seqs(&page(bed, &mut store, 1, 3, 4, usize::MAX)), [4, 5, 6, 7]);
+    // Bodies of six bytes: the third one reaches thirteen.
+    assert_eq!(seqs(&page(bed, &mut store, 1, 0, 100, 13)), [1, 2, 3]);
+    assert_eq!(seqs(&page(bed, &mut store, 1, 9, 100, 100)), [0u64; 0]);
+    assert_eq!(seqs(&page(bed, &mut store, 1, u64::MAX - 1, 100, 100)), [0u64; 0]);
+    assert_eq!(seqs(&page(bed, &mut store, 77, 0, 100, 100)), [0u64; 0]);
+}
+
+fn deleted_rows_are_announced_as_a_gap_and_never_skipped_in_the_middle<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(store.apply(&transaction(1..=9))).unwrap();
+    bed.sql("DELETE FROM inbox WHERE user_id = 1 AND seq IN (1, 2, 6)");
+    let first = page(bed, &mut store, 1, 0, 100, 1000);
+    assert_eq!((seqs(&first), first.gap_to), (vec![3, 4, 5], Some(Seq(2))));
+    let second = page(bed, &mut store, 1, 5, 100, 1000);
+    assert_eq!((seqs(&second), second.gap_to), (vec![7, 8, 9], Some(Seq(6))));
+    let without = page(bed, &mut store, 1, 3, 100, 1000);
+    assert_eq!((seqs(&without), without.gap_to), (vec![4, 5], None));
+}
+
+fn a_row_without_its_message_is_an_error_not_a_hole<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(store.apply(&transaction(1..=3))).unwrap();
+    bed.sql(&format!("DELETE FROM messages WHERE msg_id = {}", 2u64 << 22));
+    let read = bed.run(store.page(UserId(1), Seq(0), 10, 1000, &mut Messages::default()));
+    assert!(matches!(read, Err(StoreError::Broken { .. })));
+}
+
+fn a_repeat_is_found_under_its_sender_and_name_only<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(store.apply(&transaction(1..=3))).unwrap();
+    let lookups = [
+        Lookup { sender: UserId(1), client_msg_id: name(2) },
+        Lookup { sender: UserId(FAR), client_msg_id: name(2) },
+        Lookup { sender: UserId(1), client_msg_id: name(9) },
+    ];
+    let found = bed.run(store.find(&lookups)).unwrap();
+    let expected = StoredMessage {
+        msg_id: MsgId(2 << 22),
+        seq: Seq(2),
+        sent_at_ms: sent_at_ms(MsgId(2 << 22)),
+        digest: digest(Conversation::User(UserId(FAR)), b"body 2"),
+    };
+    assert_eq!(found, [Some(expected), None, None]);
+}
+
+fn the_newest_row_of_every_user_is_found_also_of_ids_above_two_to_the_63<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let mut work = transaction(1..=3);
+    work.rows.extend([row(0, 1, 1), row(u64::MAX, 8, 1), row(u64::MAX, 9, 2), row(i64::MAX as u64, 5, 1)]);
+    bed.run(store.apply(&work)).unwrap();
+    let mut newest = vec![];
+    bed.run(store.newest_rows(&mut |row| newest.push((row.user.0, row.seq.0)))).unwrap();
+    newest.sort();
+    assert_eq!(newest, [(0, 1), (1, 3), (i64::MAX as u64, 5), (FAR, 3), (u64::MAX, 9)]);
+}
+
+fn cursors_never_go_back<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let cursor = |device, seq| CursorRow { user: UserId(FAR), device: DeviceId(device), seq: Seq(seq) };
+    bed.run(store.save_cursors(&[cursor(1, 5), cursor(2, 7), cursor(1, 4)])).unwrap();
+    bed.run(store.save_cursors(&[cursor(2, 6)])).unwrap();
+    assert_eq!(bed.run(store.cursor(UserId(FAR), DeviceId(1))).unwrap(), Some(Seq(5)));
+    assert_eq!(bed.run(store.cursor(UserId(FAR), DeviceId(2))).unwrap(), Some(Seq(7)));
+    assert_eq!(bed.run(store.cursor(UserId(FAR), DeviceId(3))).unwrap(), None);
+}
+
+fn groups<B: Bed>(bed: &B, store: &mut B::S) -> Vec<StoredGroup> {
+    let mut groups = vec![];
+    bed.run(store.groups(&mut |group| groups.push(group))).unwrap();
+    for group in &mut groups {
+        group.members.sort_by_key(|(user, _)| *user);
+    }
+    groups
+}
+
+fn write(version: u32, put: &[(u64, Role)], delete: &[u64]) -> GroupWrite {
+    GroupWrite {
+        group: GroupId(7),
+        version: RosterVersion(version),
+        put: put.iter().map(|(user, role)| (UserId(*user), *role)).collect(),
+        delete: delete.iter().map(|user| UserId(*user)).collect(),
+    }
+}
+
+fn groups_change_by_version_and_end_with_their_last_member<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    let mut apply = |position, groups| {
+        let work = Transaction { groups, applied: Position(position), ..Transaction::default() };
+        bed.run(store.apply(&work)).unwrap();
+        self::groups(bed, &mut store)
+    };
+    let stored = |version, members: &[(u64, Role)]| StoredGroup {
+        group: GroupId(7),
+        version: RosterVersion(version),
+        members: members.iter().map(|(user, role)| (UserId(*user), *role)).collect(),
+    };
+    let created = write(1, &[(1, Role::Owner), (2, Role::Member), (FAR, Role::Member)], &[]);
+    let expected = stored(1, &[(1, Role::Owner), (2, Role::Member), (FAR, Role::Member)]);
+    assert_eq!(apply(1, vec![created.clone()]), std::slice::from_ref(&expected));
+    assert_eq!(apply(2, vec![created]), std::slice::from_ref(&expected));
+    assert_eq!(apply(3, vec![write(1, &[], &[2])]), [expected]);
+    let left = vec![write(2, &[(2, Role::Owner)], &[1])];
+    assert_eq!(apply(4, left), [stored(2, &[(2, Role::Owner), (FAR, Role::Member)])]);
+    assert_eq!(apply(5, vec![write(3, &[], &[2, FAR])]), []);
+}

@@ -1,0 +1,187 @@
+//! One connection to a MySQL server, and the few of them that read.
+//!
+//! On the store's thread. What always holds: every answer is waited for a bounded time, and a connection on which
+//! one did not come, or which was lost, is never used again.
+
+use std::time::Duration;
+
+use mysql_async::prelude::{FromRow, Queryable};
+use mysql_async::{Conn, Opts, OptsBuilder, Row, from_row_opt};
+use tokio::time::timeout;
+
+use super::fault::Fault;
+use super::insert::{Bounds, STATEMENT_BYTES_MIN};
+use crate::limits::{
+    MYSQL_CONNECT_TIMEOUT_MS, MYSQL_LOCK_TIMEOUT_S, MYSQL_READ_TIMEOUT_MS, MYSQL_STATEMENT_BYTES_MAX,
+    MYSQL_WRITE_TIMEOUT_MS,
+};
+
+/// How long an answer is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// A client waits for the answer.
+    Read,
+    /// Nobody waits but the journal.
+    Write,
+}
+
+impl Patience {
+    fn time(self) -> Duration {
+        Duration::from_millis(match self {
+            Patience::Read => MYSQL_READ_TIMEOUT_MS,
+            Patience::Write => MYSQL_WRITE_TIMEOUT_MS,
+        })
+    }
+}
+
+/// A connection with the session's settings made.
+#[derive(Debug)]
+pub struct Connection {
+    conn: Conn,
+    statement_bytes_max: usize,
+    durable_at_commit: bool,
+}
+
+impl Connection {
+    /// Connects and makes the settings.
+    pub async fn open(opts: &Opts) -> Result<Self, Fault> {
+        let time = Duration::from_millis(MYSQL_CONNECT_TIMEOUT_MS);
+        timeout(time, connect(opts)).await.map_err(|_| Fault::Silent(time))?
+    }
+
+    /// Sends a statement that gives no rows.
+    pub async fn run(&mut self, statement: impl Into<Vec<u8>>, patience: Patience) -> Result<(), Fault> {
+        let time = patience.time();
+        timeout(time, self.conn.query_drop(statement.into()))
+            .await
+            .map_err(|_| Fault::Silent(time))?
+            .map_err(Fault::from)
+    }
+
+    /// The first row, if there is one.
+    pub async fn first<T: FromRow + Send + 'static>(
+        &mut self,
+        statement: impl Into<Vec<u8>>,
+        patience: Patience,
+    ) -> Result<Option<T>, Fault> {
+        let time = patience.time();
+        let answer = timeout(time, self.conn.query_first::<Row, _>(statement.into())).await;
+        answer.map_err(|_| Fault::Silent(time))??.map(from_row_opt).transpose().map_err(Fault::Row)
+    }
+
+    /// All rows.
+    pub async fn rows<T: FromRow + Send + 'static>(
+        &mut self,
+        statement: impl Into<Vec<u8>>,
+        patience: Patience,
+    ) -> Result<Vec<T>, Fault> {
+        let time = patience.time();
+        let answer = timeout(time, self.conn.query::<Row, _>(statement.into())).await;
+        let rows = answer.map_err(|_| Fault::Silent(time))??;
+        rows.into_iter().map(from_row_opt).collect::<Result<Vec<T>, _>>().map_err(Fault::Row)
+    }
+
+    /// Hands each row to `visit` as it comes; only the time between two rows is bounded.
+    pub async fn visit<T: FromRow + Send + 'static>(
+        &mut self,
+        statement: &str,
+        visit: &mut dyn FnMut(T),
+    ) -> Result<(), Fault> {
+        let time = Duration::from_millis(MYSQL_WRITE_TIMEOUT_MS);
+        let silent = |_| Fault::Silent(time);
+        let mut result = timeout(time, self.conn.query_iter(statement)).await.map_err(silent)??;
+        while let Some(row) = timeout(time, result.next()).await.map_err(silent)?? {
+            visit(from_row_opt(row).map_err(Fault::Row)?);
+        }
+        Ok(())
+    }
+
+    /// The driver's connection, for what is done before anything is served.
+    pub fn driver(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+
+    /// Longest statement the server takes from us.
+    pub fn statement_bytes_max(&self) -> usize {
+        self.statement_bytes_max
+    }
+
+    /// What statements may be, with so many rows.
+    pub fn bounds(&self, rows_max: usize) -> Result<Bounds, Fault> {
+        match self.statement_bytes_max < STATEMENT_BYTES_MIN {
+            true => Err(Fault::PacketLimit { found: self.statement_bytes_max, needed: STATEMENT_BYTES_MIN }),
+            false => Ok(Bounds { rows_max, bytes_max: self.statement_bytes_max }),
+        }
+    }
+
+    /// Whether a commit survives a power loss, as far as the server's settings say.
+    pub fn is_durable_at_commit(&self) -> bool {
+        self.durable_at_commit
+    }
+}
+
+async fn connect(opts: &Opts) -> Result<Connection, Fault> {
+    let mut conn = Conn::new(opts.clone()).await?;
+    // No gap locks for a writer that inserts in order; and errors, not warnings, for what does not fit.
+    conn.query_drop("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    conn.query_drop(format!(
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+         SESSION innodb_lock_wait_timeout = {MYSQL_LOCK_TIMEOUT_S}"
+    ))
+    .await?;
+    let settings: Option<(usize, u8)> =
+        conn.query_first("SELECT @@max_allowed_packet, @@innodb_flush_log_at_trx_commit").await?;
+    let (packet_bytes_max, flush) = settings.unwrap_or((0, 0));
+    Ok(Connection {
+        conn,
+        // The command's own byte, and then some.
+        statement_bytes_max: packet_bytes_max.saturating_sub(64).min(MYSQL_STATEMENT_BYTES_MAX),
+        durable_at_commit: flush == 1,
+    })
+}
+
+/// What a connection is made with.
+pub fn options(url: &Opts) -> Opts {
+    OptsBuilder::from_opts(url.clone())
+        // The address that was configured, and not the socket that the server names.
+        .prefer_socket(false)
+        .stmt_cache_size(0)
+        .tcp_keepalive(Some(Duration::from_secs(30)))
+        // Both are read in `connect`, with what else is to be known.
+        .max_allowed_packet(Some(1 << 30))
+        .wait_timeout(Some(28_800))
+        .into()
+}
+
+/// The connections that read.
+#[derive(Debug)]
+pub struct Readers {
+    opts: Opts,
+    idle: Vec<Connection>,
+}
+
+impl Readers {
+    /// None is made yet.
+    pub fn new(opts: Opts) -> Self {
+        Readers { opts, idle: Vec::new() }
+    }
+
+    /// One that is idle, or a new one.
+    pub async fn take(&mut self) -> Result<Connection, Fault> {
+        match self.idle.pop() {
+            Some(connection) => Ok(connection),
+            None => Connection::open(&self.opts).await,
+        }
+    }
+
+    /// A new one, in place of one that was found dead; the idle ones have most likely gone with it.
+    pub async fn take_fresh(&mut self) -> Result<Connection, Fault> {
+        self.idle.clear();
+        Connection::open(&self.opts).await
+    }
+
+    /// It is idle again.
+    pub fn give_back(&mut self, connection: Connection) {
+        self.idle.push(connection);
+    }
+}

@@ -1,0 +1,187 @@
+//! What goes wrong with a MySQL server, split by what is to be done about it.
+//!
+//! What always holds: whatever an operator can mend while the gateway runs (a stopped server, a full disk, a wrong
+//! password) is tried again; only a contradiction in the data, or a schema of another version, is [`StoreError::Broken`].
+
+use std::time::Duration;
+
+use mysql_async::{DriverError, Error, FromRowError, ServerError};
+
+use crate::store::StoreError;
+use crate::store::cause::Cause;
+
+/// Why a statement or a connection failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The driver or the server.
+    #[error(transparent)]
+    Driver(#[from] Error),
+    /// A row is not of the form that the tables should give it.
+    #[error("a row of the database has another form than the gateway's tables give it")]
+    Row(#[source] FromRowError),
+    /// No answer.
+    #[error("the database has not answered for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// Every connection of the pool is in use.
+    #[error("all {0} connections to the database are in use; store.pool_size says how many there may be")]
+    Exhausted(usize),
+    /// Too short even for one message.
+    #[error(
+        "the database takes statements of {found} bytes, and a message may need {needed}: \
+         raise max_allowed_packet there"
+    )]
+    PacketLimit {
+        /// `max_allowed_packet`.
+        found: usize,
+        /// The least that is enough.
+        needed: usize,
+    },
+    /// Another gateway has the lock of this node.
+    #[error(
+        "another gateway uses this database as node {0}: stop it, or give this one a database of its own \
+         (or wait: after a crash the database may take a moment to notice)"
+    )]
+    Taken(u16),
+    /// Somebody else has moved the position.
+    #[error(
+        "the database is at position {found} of the journal, and this gateway had left it at {expected}: \
+         another gateway writes into it, or it was restored"
+    )]
+    Moved {
+        /// What the database says.
+        found: u64,
+        /// What this gateway knows.
+        expected: u64,
+    },
+    /// The tables are of a newer gateway.
+    #[error(
+        "the database has schema version {found}, this gateway knows versions up to {known}: \
+         use a newer gateway, or another database"
+    )]
+    NewerSchema {
+        /// What the database says.
+        found: u32,
+        /// What this gateway knows.
+        known: u32,
+    },
+    /// There are tables of these names which no gateway made.
+    #[error("the database has a table `{0}` that is not the gateway's: use another database")]
+    ForeignTable(String),
+    /// Another node holds the migration's lock.
+    #[error("another gateway has been changing the schema for {} s", .0.as_secs())]
+    SchemaLocked(Duration),
+    /// A row of the position's table is gone.
+    #[error("the database has lost the row with node {0}'s position: restore it, or start with an empty database")]
+    PositionLost(u16),
+    /// An inbox row refers to a message that is not there.
+    #[error("an inbox row refers to message {0}, which is not there: restore the database, or delete those rows")]
+    MessageMissing(crate::ids::MsgId),
+}
+
+/// Whether an error passes by itself or by what an operator does, or is a contradiction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Passing {
+    Yes,
+    No,
+}
+
+impl Fault {
+    /// As the store's thread knows it.
+    pub fn into_store(self, what: &'static str) -> StoreError {
+        let (cause, passing) = self.judge();
+        let source = Box::new(self);
+        match passing {
+            Passing::Yes => StoreError::Unavailable { what, cause, source },
+            Passing::No => StoreError::Broken { what, cause, source },
+        }
+    }
+
+    /// Whether the connection may be used again.
+    pub fn spares_connection(&self) -> bool {
+        matches!(self, Fault::Driver(Error::Server(error)) if cause_of(error) != Cause::Connection)
+    }
+
+    /// The connection was found dead, which says nothing about the server: it may have been restarted meanwhile.
+    pub fn is_lost_connection(&self) -> bool {
+        self.judge().0 == Cause::Connection
+    }
+
+    fn judge(&self) -> (Cause, Passing) {
+        match self {
+            Fault::Driver(Error::Server(error)) => {
+                let cause = cause_of(error);
+                let contradiction = matches!(cause, Cause::Constraint | Cause::Damage);
+                (cause, if contradiction { Passing::No } else { Passing::Yes })
+            }
+            Fault::Driver(Error::Driver(DriverError::ConnectionClosed | DriverError::PoolDisconnected)) => {
+                (Cause::Connection, Passing::Yes)
+            }
+            Fault::Driver(Error::Io(_)) => (Cause::Connection, Passing::Yes),
+            Fault::Driver(_) => (Cause::Other, Passing::Yes),
+            Fault::Silent(_) => (Cause::Timeout, Passing::Yes),
+            Fault::Exhausted(_) => (Cause::Connection, Passing::Yes),
+            Fault::PacketLimit { .. } => (Cause::Packet, Passing::Yes),
+            Fault::SchemaLocked(_) => (Cause::Lock, Passing::Yes),
+            Fault::Taken(_) => (Cause::Taken, Passing::Yes),
+            Fault::Moved { .. } => (Cause::Taken, Passing::No),
+            Fault::Row(_) | Fault::NewerSchema { .. } | Fault::ForeignTable(_) => (Cause::Schema, Passing::No),
+            Fault::PositionLost(_) | Fault::MessageMissing(_) => (Cause::Damage, Passing::No),
+        }
+    }
+}
+
+/// The server's error numbers (they are the same in MySQL and MariaDB for all that is named here).
+fn cause_of(error: &ServerError) -> Cause {
+    match error.code {
+        // Too many connections, shutdown in progress, query interrupted, killed.
+        1040 | 1053 | 1203 | 1317 | 1927 | 3169 => Cause::Connection,
+        // Access denied: to the database, for the user, to a table, a column, a privilege, by the plugin.
+        1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 => Cause::Denied,
+        1046 | 1049 => Cause::NoDatabase,
+        // No such table or column.
+        1054 | 1146 => Cause::Schema,
+        // Run with --read-only, or a read-only transaction.
+        1290 | 1792 | 1836 => Cause::ReadOnly,
+        // Disk full, table full, no space for a temporary file or for the log.
+        1021 | 1114 | 1041 | 3019 => Cause::Full,
+        // A file cannot be written: most of all, its disk is full.
+        3 | 1026 if error.message.contains("28") || error.message.contains("No space") => Cause::Full,
+        1030 | 1180 if error.message.contains("28") || error.message.contains("No space") => Cause::Full,
+        1153 => Cause::Packet,
+        1205 | 1213 | 3572 => Cause::Lock,
+        // Duplicate, out of range, too long, null.
+        1022 | 1048 | 1062 | 1264 | 1366 | 1406 | 1586 => Cause::Constraint,
+        // Crashed table, corrupt index, corrupt page.
+        126 | 127 | 1034 | 1194 | 1195 | 1712 | 1877 => Cause::Damage,
+        _ => Cause::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+    use super::*;
+
+    fn check(code: u16, message: &str, cause: Cause, passing: bool) {
+        let error = ServerError { code, message: message.to_owned(), state: "HY000".to_owned() };
+        let error = Fault::from(Error::Server(error)).into_store("a test");
+        assert_eq!(error.cause(), cause, "{code}");
+        assert_eq!(matches!(error, StoreError::Unavailable { .. }), passing, "{code}");
+    }
+
+    #[test]
+    fn what_an_operator_can_mend_is_tried_again_and_a_contradiction_is_not() {
+        check(1045, "Access denied for user", Cause::Denied, true);
+        check(1049, "Unknown database 'x'", Cause::NoDatabase, true);
+        check(1146, "Table 'x.inbox' doesn't exist", Cause::Schema, true);
+        check(1290, "running with the --read-only option", Cause::ReadOnly, true);
+        check(1114, "The table 'inbox' is full", Cause::Full, true);
+        check(1030, "Got error 28 \"No space left on device\" from storage engine", Cause::Full, true);
+        check(1030, "Got error 168 from storage engine", Cause::Other, true);
+        check(1213, "Deadlock found", Cause::Lock, true);
+        check(1205, "Lock wait timeout exceeded", Cause::Lock, true);
+        check(1062, "Duplicate entry '1-2' for key 'PRIMARY'", Cause::Constraint, false);
+        check(1194, "Table is marked as crashed", Cause::Damage, false);
+    }
+}

@@ -1,0 +1,136 @@
+//! The tables in a MySQL database, and the steps that bring an older one up to date.
+//!
+//! Used when the store connects at start. What always holds: a database of a newer version, or one with tables of
+//! the same names that no gateway made, is refused before anything is written to it; and of several gateways that
+//! start at once, one makes the steps while the others wait. MySQL commits each statement that changes a schema
+//! by itself, so every step may be repeated after a crash in the middle of it.
+//!
+//! Ids are u64 and so are the columns: their order is the true one. All bytes are binary, so no character set or
+//! collation means anything here.
+
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use super::fault::Fault;
+
+/// The version of the last of `STEPS`; an empty database has version 0.
+pub const VERSION: u32 = STEPS.len() as u32;
+
+/// How long another gateway's steps are waited for.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What each version adds to the one before. The columns are those of the embedded store (`store::schema`).
+const STEPS: [&[&str]; 1] = [&[
+    "CREATE TABLE IF NOT EXISTS messages (
+       msg_id            BIGINT UNSIGNED  NOT NULL PRIMARY KEY,
+       sender            BIGINT UNSIGNED  NOT NULL,
+       conversation_kind TINYINT UNSIGNED NOT NULL,
+       conversation_id   BIGINT UNSIGNED  NOT NULL,
+       client_msg_id     BINARY(16)       NOT NULL,
+       sent_at           BIGINT UNSIGNED  NOT NULL,
+       digest            BIGINT UNSIGNED  NOT NULL,
+       sender_seq        BIGINT UNSIGNED  NOT NULL,
+       body              BLOB             NOT NULL,
+       UNIQUE KEY messages_name (sender, client_msg_id)
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary",
+    "CREATE TABLE IF NOT EXISTS inbox (
+       user_id BIGINT UNSIGNED NOT NULL,
+       seq     BIGINT UNSIGNED NOT NULL,
+       msg_id  BIGINT UNSIGNED NOT NULL,
+       PRIMARY KEY (user_id, seq)
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary",
+    "CREATE TABLE IF NOT EXISTS chat_groups (
+       group_id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+       version  INT UNSIGNED    NOT NULL
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary",
+    "CREATE TABLE IF NOT EXISTS group_members (
+       group_id BIGINT UNSIGNED  NOT NULL,
+       user_id  BIGINT UNSIGNED  NOT NULL,
+       role     TINYINT UNSIGNED NOT NULL,
+       PRIMARY KEY (group_id, user_id)
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary",
+    "CREATE TABLE IF NOT EXISTS cursors (
+       user_id   BIGINT UNSIGNED NOT NULL,
+       device_id BIGINT UNSIGNED NOT NULL,
+       seq       BIGINT UNSIGNED NOT NULL,
+       PRIMARY KEY (user_id, device_id)
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary",
+    "CREATE TABLE IF NOT EXISTS ledger_position (
+       node       SMALLINT UNSIGNED NOT NULL PRIMARY KEY,
+       position   BIGINT UNSIGNED   NOT NULL,
+       msg_id_max BIGINT UNSIGNED   NOT NULL
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary",
+]];
+
+/// Where the version is kept; made first, so that its presence says whose tables the others are.
+const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS ringway_schema (
+       id      TINYINT UNSIGNED NOT NULL PRIMARY KEY,
+       version INT UNSIGNED     NOT NULL
+     ) ENGINE=InnoDB";
+
+const TABLES: &str = "'messages', 'inbox', 'chat_groups', 'group_members', 'cursors', 'ledger_position'";
+
+/// Brings the database's tables to [`VERSION`].
+pub async fn prepare(conn: &mut Conn) -> Result<(), Fault> {
+    if version(conn).await? == Some(VERSION) {
+        return Ok(());
+    }
+    let name = "CONCAT('ringway.schema.', LEFT(SHA1(DATABASE()), 40))";
+    let lock = format!("SELECT GET_LOCK({name}, {})", LOCK_TIMEOUT.as_secs());
+    if conn.query_first::<Option<u8>, _>(lock).await?.flatten() != Some(1) {
+        return Err(Fault::SchemaLocked(LOCK_TIMEOUT));
+    }
+    let stepped = step(conn).await;
+    // If that fails the connection is lost, and the lock with it.
+    conn.query_drop(format!("DO RELEASE_LOCK({name})")).await?;
+    stepped
+}
+
+/// With the lock: makes the steps that are missing.
+async fn step(conn: &mut Conn) -> Result<(), Fault> {
+    let found = match version(conn).await? {
+        Some(version) => version,
+        None => {
+            let foreign = format!(
+                "SELECT table_name AS name FROM information_schema.tables \
+                 WHERE table_schema = DATABASE() AND table_name IN ({TABLES}) LIMIT 1"
+            );
+            if let Some(table) = conn.query_first::<String, _>(foreign).await? {
+                return Err(Fault::ForeignTable(table));
+            }
+            conn.query_drop(VERSION_TABLE).await?;
+            conn.query_drop("INSERT IGNORE INTO ringway_schema (id, version) VALUES (1, 0)").await?;
+            0
+        }
+    };
+    for (before, statements) in STEPS.iter().enumerate().skip(found as usize) {
+        for statement in *statements {
+            conn.query_drop(*statement).await?;
+        }
+        let after = before + 1;
+        conn.query_drop(format!("UPDATE ringway_schema SET version = {after} WHERE id = 1")).await?;
+        tracing::info!(version = after, "the database's tables were brought to this schema version");
+    }
+    Ok(())
+}
+
+/// The database's version; `None`: it has no such table.
+async fn version(conn: &mut Conn) -> Result<Option<u32>, Fault> {
+    const NO_SUCH_TABLE: u16 = 1146;
+    let found = match conn.query_first::<u32, _>("SELECT version FROM ringway_schema WHERE id = 1").await {
+        Ok(found) => found,
+        Err(mysql_async::Error::Server(error)) if error.code == NO_SUCH_TABLE => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // The table without its row was made a moment before a crash.
+    match found {
+        Some(found) if found > VERSION => Err(Fault::NewerSchema { found, known: VERSION }),
+        Some(found) => Ok(Some(found)),
+        None => {
+            conn.query_drop("INSERT IGNORE INTO ringway_schema (id, version) VALUES (1, 0)").await?;
+            Ok(Some(0))
+        }
+    }
+}
