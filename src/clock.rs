@@ -3,7 +3,9 @@
 //! Every thread may read it; the core (`shard/`, `ledger/`) never does: it is handed a [`Now`] with each event.
 //! What always holds: `Now::mono_ms` never goes back; `Now::unix_ms` may.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::time::ClockId;
 
 /// 2024-01-01T00:00:00Z in Unix milliseconds: where a `MsgId`'s 41-bit time starts (it lasts until 2093).
 pub const MSG_ID_EPOCH_MS: u64 = 1_704_067_200_000;
@@ -20,30 +22,40 @@ pub struct Now {
 /// Reads the clocks. Cheap to copy; one per thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    start: Instant,
+    start_ns: u64,
 }
 
 impl Clock {
     /// A clock whose monotonic time starts now.
-    #[expect(clippy::disallowed_methods, reason = "the clock is where time is read")]
     pub fn start() -> Self {
-        Clock { start: Instant::now() }
+        Clock { start_ns: monotonic_ns() }
+    }
+
+    /// A clock whose monotonic time is the host's: a time of one process can be compared with one of another.
+    pub fn of_host() -> Self {
+        Clock { start_ns: 0 }
     }
 
     /// Both clocks, in milliseconds.
     #[expect(clippy::disallowed_methods, reason = "the clock is where time is read")]
     pub fn now(&self) -> Now {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono_ms: self.start.elapsed().as_millis() as u64, unix_ms: unix.as_millis() as u64 }
+        Now { mono_ms: self.mono_ns() / 1_000_000, unix_ms: unix.as_millis() as u64 }
     }
 
     /// Nanoseconds since this clock was started, for latencies finer than a microsecond.
     pub fn mono_ns(&self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
+        monotonic_ns().saturating_sub(self.start_ns)
     }
 
     /// Microseconds since the process started, for latencies.
     pub fn mono_us(&self) -> u64 {
-        self.start.elapsed().as_micros() as u64
+        self.mono_ns() / 1_000
     }
+}
+
+/// What `Instant` reads too, as a number.
+fn monotonic_ns() -> u64 {
+    // Linux has this clock always.
+    ClockId::CLOCK_MONOTONIC.now().map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }

@@ -14,6 +14,8 @@ use ringway::ids::{DeviceId, UserId};
 use ringway::journal::disk::Directory;
 use ringway::journal::recovery;
 use ringway::load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
+use ringway::load::soak;
+use ringway::load::soak::args::SoakArgs;
 use ringway::{log, serve, token};
 
 #[derive(Parser, Debug)]
@@ -31,6 +33,11 @@ enum Command {
     Token(TokenArgs),
     /// Measure a gateway, checking every delivery.
     Bench(BenchArgs),
+    /// Hold many connections for long, check every delivery, and say whether the gateway passed.
+    Soak(SoakArgs),
+    /// A process of a soak.
+    #[command(name = soak::children::SUBCOMMAND, hide = true)]
+    SoakProcess,
     /// Talk to a gateway: lines of the input are messages, what others say is printed.
     Chat(ChatArgs),
     /// Say whether this host is fit for so many connections, and what to do if not; exits with 0 (it is), 1
@@ -141,6 +148,17 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench(args) => Ok(exit_code(run_bench(&args)?)),
+        Command::Soak(args) => match soak::conduct::run(&args) {
+            Ok(outcome) => Ok(ExitCode::from(outcome.exit_code())),
+            Err(error) => {
+                print_chain(&error);
+                Ok(ExitCode::from(soak::verdict::NOT_CARRIED_OUT))
+            }
+        },
+        Command::SoakProcess => {
+            soak::process::run()?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Chat(args) => Ok(exit_code(run_chat(&args)?)),
         Command::Doctor(args) => Ok(diagnose(&args)),
         Command::Journal(JournalCommand::Verify { dir }) => {

@@ -256,7 +256,7 @@ fn pass(
 ) {
     let Some(session) = sessions.get_mut(link.0 as usize) else { return };
     if session.state == State::Live {
-        if matches!(brought, Brought::End) {
+        if matches!(brought, Brought::End(_)) {
             session.state = State::Out;
         }
         return hear(SessionId(link.0), brought, at_ns);
@@ -265,7 +265,7 @@ fn pass(
         |reason, message: &str| Some(LoadError::Closed { user: session.user.0, reason, message: message.to_owned() });
     let frame = match brought {
         Brought::Frame(frame) => frame,
-        Brought::End => {
+        Brought::End(_) => {
             *refusal = closed(CloseReason::PeerClosed, "the connection ended before the login was answered");
             return;
         }

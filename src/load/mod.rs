@@ -1,8 +1,8 @@
 //! The clients: what `bench` and `chat` run, and what the end-to-end tests log in with.
 //!
 //! They know the gateway only by its wire protocol, its `listen` file and, when they started it themselves, its
-//! process and its store's file. What always holds: the load generator runs on one thread and checks every
-//! delivery it counts; a figure is printed only beside the losses found while it was measured.
+//! process and its store's file. What always holds: a load generator runs on one thread (of each of its processes) and
+//! checks every delivery it counts; a figure is printed only beside the losses found while it was measured.
 //!
 //! - [`client`]: one connection, blocking: for people, pipes and tests.
 //! - [`swarm`]: thousands of connections on one thread, frames handed to a closure.
@@ -11,6 +11,7 @@
 //! - [`gateway`]: a gateway process of our own, its CPU time and its memory.
 //! - [`stored`]: counts inbox rows where they are kept.
 //! - [`room`], [`mod@bench`]: who sends and receives what, and the rounds that drive it.
+//! - [`soak`]: half a million connections for hours, from several processes, with a verdict.
 //! - [`group`], [`direct`], [`idle`]: the scenarios; [`targets`] runs them all. [`report`]: their figures.
 
 pub mod acks;
@@ -30,6 +31,7 @@ pub mod group;
 pub mod idle;
 pub mod report;
 pub mod room;
+pub mod soak;
 pub mod stored;
 pub mod swarm;
 pub mod target;

@@ -220,7 +220,7 @@ fn per(what: f64, over: f64) -> Option<f64> {
 }
 
 /// Thousands apart: 30,000.
-fn count(value: u64) -> String {
+pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -250,11 +250,13 @@ impl Table {
         &self.text
     }
 
-    fn quantiles_head(&mut self) {
+    /// Names the columns of [`Self::quantiles`].
+    pub fn quantiles_head(&mut self) {
         self.line("latency (ms)", "     p50      p90      p99    p99.9      max");
     }
 
-    fn quantiles(&mut self, name: &str, q: &Quantiles) {
+    /// Latencies, in milliseconds.
+    pub fn quantiles(&mut self, name: &str, q: &Quantiles) {
         let ms = |us: f64| format!("{:8.3}", us / 1e3);
         self.line(&format!("  {name}"), &[q.p50, q.p90, q.p99, q.p999, q.max].map(ms).join(" "));
     }

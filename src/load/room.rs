@@ -180,7 +180,7 @@ impl Room {
     pub fn hear(&mut self, session: SessionId, brought: Brought<'_>, at_ns: u64) {
         let frame = match brought {
             Brought::Frame(frame) => frame,
-            Brought::End => return self.ended.push(session),
+            Brought::End(_) => return self.ended.push(session),
         };
         match self.seats.get(session.0 as usize).copied().unwrap_or(Seat::Empty) {
             Seat::Recipient(stream, lane) => {

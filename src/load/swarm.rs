@@ -1,16 +1,19 @@
-//! Thousands of connections on one thread: reads what is there, cuts it into frames, hands them to a closure.
+//! Many connections on one thread: reads what is there, cuts it into frames, hands them to a closure.
 //!
 //! Owned by the load generator's thread. What always holds: one read buffer for all connections; a connection
-//! keeps memory only for an incomplete frame or for bytes the socket did not take; a frame above the protocol's
-//! limit closes its connection. It knows no session: that is [`super::crowd`].
+//! takes 16 bytes here, and more only for an incomplete frame or for bytes the socket did not take; a frame above
+//! the protocol's limit closes its connection. It knows no session: that is [`super::crowd`], or
+//! [`super::soak::clients`] for half a million of them.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use mio::net::TcpStream;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::client::frame_len;
 use crate::clock::Clock;
@@ -43,8 +46,8 @@ pub enum Window {
 pub enum Brought<'a> {
     /// One frame, prefix included.
     Frame(&'a [u8]),
-    /// The end: the gateway closed it, or the socket failed.
-    End,
+    /// The end: the gateway closed it, or (with the error) the socket failed.
+    End(Option<Errno>),
 }
 
 /// Connections, by [`LinkId`].
@@ -55,20 +58,31 @@ pub struct Swarm {
     buffer: Box<[u8]>,
     clock: Clock,
     opened: usize,
+    polled_ns: u64,
 }
 
 struct Link {
     stream: TcpStream,
+    reading: bool,
+    /// Few connections have something waiting at any moment.
+    waiting: Option<Box<Waiting>>,
+}
+
+const _: () = assert!(size_of::<Option<Link>>() <= 16, "there may be a million of them");
+
+#[derive(Default)]
+struct Waiting {
     /// The front of a frame whose end has not come.
     partial: Vec<u8>,
     /// What the socket has not taken yet.
     unsent: Vec<u8>,
-    reading: bool,
+    /// What a write failed with; the read that follows tells it.
+    failed: Option<Errno>,
 }
 
 enum After {
     Open,
-    Ended,
+    Ended(Option<Errno>),
 }
 
 impl Swarm {
@@ -81,6 +95,7 @@ impl Swarm {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             clock,
             opened: 0,
+            polled_ns: 0,
         })
     }
 
@@ -101,17 +116,27 @@ impl Swarm {
         socket.connect(&addr.into())?;
         socket.set_tcp_nodelay(true)?;
         socket.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(socket.into());
+        self.adopt(link, socket.into())?;
+        self.opened += 1;
+        Ok(())
+    }
+
+    /// Takes a socket that does not block, connected or connecting; what is sent before it is connected waits.
+    pub fn adopt(&mut self, link: LinkId, stream: TcpStream) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut stream, Token(link.0 as usize), interest)?;
+        self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), Token(link.0 as usize), interest)?;
         if self.links.len() <= link.0 as usize {
             self.links.resize_with(link.0 as usize + 1, || None);
         }
         if let Some(place) = self.links.get_mut(link.0 as usize) {
-            *place = Some(Link { stream, partial: Vec::new(), unsent: Vec::new(), reading: true });
-            self.opened += 1;
+            *place = Some(Link { stream, reading: true, waiting: None });
         }
         Ok(())
+    }
+
+    /// Makes room for so many connections at once.
+    pub fn reserve(&mut self, links: usize) {
+        self.links.reserve_exact(links.saturating_sub(self.links.len()));
     }
 
     /// Closes a connection; nothing more is heard from it.
@@ -119,6 +144,20 @@ impl Swarm {
         if let Some(place) = self.links.get_mut(link.0 as usize) {
             *place = None;
         }
+    }
+
+    /// Closes a connection as if the client's host had gone: no goodbye, and no port left waiting.
+    pub fn reset(&mut self, link: LinkId) {
+        if let Some(Some(open)) = self.links.get(link.0 as usize) {
+            // Refused: then it is an ordinary close.
+            SockRef::from(&open.stream).set_linger(Some(Duration::ZERO)).ok();
+        }
+        self.close(link);
+    }
+
+    /// When the last turn's wait was over, in the clock's nanoseconds.
+    pub fn polled_ns(&self) -> u64 {
+        self.polled_ns
     }
 
     /// Whether the connection is open.
@@ -129,13 +168,16 @@ impl Swarm {
     /// Sends bytes, or keeps them until the socket takes them. On a closed connection they are lost.
     pub fn send(&mut self, link: LinkId, bytes: &[u8]) {
         let Some(Some(open)) = self.links.get_mut(link.0 as usize) else { return };
-        if !open.unsent.is_empty() {
-            open.unsent.extend_from_slice(bytes);
+        if let Some(waiting) = open.waiting.as_mut().filter(|w| !w.unsent.is_empty()) {
+            waiting.unsent.extend_from_slice(bytes);
             return;
         }
-        // An error shows itself again at the next read, which ends the connection.
-        let taken = write_some(&mut open.stream, bytes);
-        open.unsent.extend_from_slice(&bytes[taken..]);
+        let (taken, failed) = open.write_some(bytes);
+        if taken < bytes.len() {
+            let waiting = open.waiting.get_or_insert_default();
+            waiting.unsent.extend_from_slice(&bytes[taken..]);
+            waiting.failed = failed;
+        }
     }
 
     /// Stops reading: what comes stays in the kernel, then at the gateway.
@@ -158,6 +200,7 @@ impl Swarm {
     pub fn turn(&mut self, wait: Duration, hear: &mut impl FnMut(LinkId, Brought<'_>, u64)) -> io::Result<()> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = self.poll.poll(&mut events, Some(wait));
+        self.polled_ns = self.clock.mono_ns();
         if polled.is_ok() {
             for event in &events {
                 let link = LinkId(event.token().0 as u32);
@@ -178,10 +221,13 @@ impl Swarm {
 
     fn flush(&mut self, link: LinkId) {
         let Some(Some(open)) = self.links.get_mut(link.0 as usize) else { return };
-        if !open.unsent.is_empty() {
-            let taken = write_some(&mut open.stream, &open.unsent);
-            open.unsent.drain(..taken);
+        let Some(mut waiting) = open.waiting.take() else { return };
+        if !waiting.unsent.is_empty() {
+            let (taken, failed) = open.write_some(&waiting.unsent);
+            waiting.unsent.drain(..taken);
+            waiting.failed = failed;
         }
+        open.waiting = waiting.or_nothing();
     }
 
     fn read(&mut self, link: LinkId, hear: &mut impl FnMut(LinkId, Brought<'_>, u64)) {
@@ -189,12 +235,46 @@ impl Swarm {
         if !open.reading {
             return;
         }
-        if let After::Ended = read_all(open, &mut self.buffer, self.clock, &mut |brought, at_ns| {
+        if let After::Ended(errno) = read_all(open, &mut self.buffer, self.clock, &mut |brought, at_ns| {
             hear(link, brought, at_ns);
         }) {
             self.close(link);
-            hear(link, Brought::End, self.clock.mono_ns());
+            hear(link, Brought::End(errno), self.clock.mono_ns());
         }
+    }
+}
+
+impl Waiting {
+    fn or_nothing(self: Box<Waiting>) -> Option<Box<Waiting>> {
+        (!self.partial.is_empty() || !self.unsent.is_empty() || self.failed.is_some()).then_some(self)
+    }
+}
+
+impl Link {
+    /// Keeps the front of a frame for the next read.
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() && self.waiting.is_none() {
+            return;
+        }
+        let mut waiting = self.waiting.take().unwrap_or_default();
+        waiting.partial.clear();
+        waiting.partial.extend_from_slice(rest);
+        self.waiting = waiting.or_nothing();
+    }
+
+    /// How much the socket took, and what it failed with.
+    fn write_some(&mut self, bytes: &[u8]) -> (usize, Option<Errno>) {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match self.stream.write(&bytes[taken..]) {
+                Ok(0) => break,
+                Ok(n) => taken += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) => return (taken, e.raw_os_error().map(Errno::from_i32)),
+            }
+        }
+        (taken, None)
     }
 }
 
@@ -202,45 +282,33 @@ impl Swarm {
 /// comes again with the next byte.
 fn read_all(open: &mut Link, buffer: &mut [u8], clock: Clock, hear: &mut impl FnMut(Brought<'_>, u64)) -> After {
     loop {
-        let kept = open.partial.len();
-        buffer[..kept].copy_from_slice(&open.partial);
+        let kept = open.waiting.as_ref().map_or(0, |waiting| waiting.partial.len());
+        if let Some(waiting) = &open.waiting {
+            buffer[..kept].copy_from_slice(&waiting.partial);
+        }
         let read = match open.stream.read(&mut buffer[kept..]) {
-            Ok(0) => return After::Ended,
+            Ok(0) => return After::Ended(open.waiting.as_ref().and_then(|waiting| waiting.failed)),
             Ok(read) => read,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return After::Open,
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(_) => return After::Ended,
+            Err(e) => return After::Ended(e.raw_os_error().map(Errno::from_i32)),
         };
         let at_ns = clock.mono_ns();
         let filled = kept + read;
         let mut rest = &buffer[..filled];
         while let Some(len) = frame_len(rest) {
             if len - 4 > SERVER_FRAME_BYTES_MAX {
-                return After::Ended;
+                return After::Ended(None);
             }
             let Some((frame, after)) = rest.split_at_checked(len) else { break };
             hear(Brought::Frame(frame), at_ns);
             rest = after;
         }
-        open.partial.clear();
-        open.partial.extend_from_slice(rest);
+        open.keep(rest);
         if filled < buffer.len() {
             return After::Open;
         }
     }
-}
-
-fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> usize {
-    let mut taken = 0;
-    while taken < bytes.len() {
-        match stream.write(&bytes[taken..]) {
-            Ok(0) => break,
-            Ok(n) => taken += n,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    taken
 }
 
 /// On loopback every `CONNECTIONS_PER_SOURCE` connections come from an address of their own, 127.0.0.2 and up.

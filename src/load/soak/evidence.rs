@@ -1,0 +1,188 @@
+//! What a soak has shown, put together: the facts for the verdict, and the report.
+//!
+//! What always holds: whatever was refused is in one table, by name, whoever counted it.
+
+use super::conduct::Conductor;
+use super::figures::Phase;
+use super::orders::{Effort, Names};
+use super::report::{Latencies, Process, Refused, Report, Setup};
+use super::verdict::{Facts, Growth, Memory, judge};
+
+/// What must not be counted as refused: the load ended those.
+const USUAL_CLOSES: &[&str] = &["PeerClosed", "LoggedOut"];
+/// What the gateway's metrics call what ran out.
+const GATEWAY_EXHAUSTED: &[(&str, &str)] = &[
+    ("ringway_descriptors_out_total", "the gateway's descriptors"),
+    ("ringway_shed_total{what=\"connections\"}", "the gateway's limit of connections"),
+];
+/// What the kernel calls it.
+const KERNEL_EXHAUSTED: &[(&str, &str)] = &[
+    ("EADDRNOTAVAIL", "ports of the source addresses (EADDRNOTAVAIL)"),
+    ("EMFILE", "descriptors of a load generator's process (EMFILE)"),
+    ("ENFILE", "descriptors of the host (ENFILE)"),
+    ("ENOBUFS", "memory for sockets (ENOBUFS)"),
+    ("ENOMEM", "memory (ENOMEM)"),
+];
+
+impl Conductor<'_> {
+    /// Judges, and puts everything together.
+    pub(super) fn report(&self) -> Report {
+        let facts = self.facts();
+        let verdict = judge(&facts);
+        let [delivery, ack, pong] = self.figures.steady_latencies();
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            started_unix_ms: self.subject.started_unix_ms,
+            exit_code: verdict.outcome.exit_code(),
+            verdict,
+            setup: self.setup(),
+            phases: self.spans.clone(),
+            ramp: self.ramp,
+            deliveries: facts.missing,
+            totals: facts.totals,
+            latency: Latencies { delivery, ack, pong },
+            memory: facts.memory,
+            descriptors: self.descriptors.clone(),
+            refused: self.refused(),
+            load: self.load(),
+            intervals: self.figures.intervals.clone(),
+            seconds: self.figures.seconds.clone(),
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        let figures = &self.figures;
+        let refusals = figures.names(|beat| &beat.refusals);
+        let [delivery, ..] = figures.steady_latencies();
+        Facts {
+            connections: self.args.connections.into(),
+            seen: figures.sum(|beat| beat.seen),
+            live_at_end: self.live_at_end,
+            groups: self.args.groups().groups.into(),
+            groups_made: self.groups_made,
+            traffic_asked: self.args.rate + self.args.direct_rate > 0.0,
+            totals: figures.totals(),
+            missing: figures.missing(),
+            open_at_end: figures.sum(|beat| beat.open),
+            ends: figures.names(|beat| &beat.ends),
+            storage_full: refusals.get("StorageFull").copied().unwrap_or(0),
+            refusals,
+            exhausted: self.exhausted(),
+            gateway_gone: self.gateway_gone,
+            processes_lost: self.processes_lost,
+            interrupted: self.interrupted,
+            efforts: figures.steady_efforts().to_vec(),
+            delivery,
+            p99_max_ms: self.args.p99_max_ms,
+            memory: self.memory.map(|memory| Memory { steady: self.growth(), ..memory }),
+            descriptors: self.descriptors.clone(),
+        }
+    }
+
+    /// How the gateway's memory changed in the last three quarters of the steady phase.
+    fn growth(&self) -> Option<Growth> {
+        let of = |second: &&super::figures::Second| second.phase == Phase::Steady;
+        let all: Vec<_> = self.figures.seconds.iter().filter(of).collect();
+        let (from_s, to_s) = (all.first()?.at_s, all.last()?.at_s);
+        let later = all.iter().filter(|second| second.at_s >= from_s + (to_s - from_s) / 4.0);
+        let samples: Vec<(f64, f64)> =
+            later.filter_map(|second| Some((second.at_s, second.gateway_resident_bytes? as f64))).collect();
+        let totals = self.figures.totals();
+        Growth::of(&samples, (totals.group_acked + totals.direct_acked) * 3 / 4)
+    }
+
+    fn setup(&self) -> Setup {
+        let (args, groups) = (self.args, self.args.groups());
+        Setup {
+            target: self.subject.target,
+            connections: args.connections,
+            processes: self.spread.processes,
+            source_addresses: self.spread.sources.len(),
+            ramp_per_s: args.ramp,
+            for_s: args.steady.as_secs(),
+            heartbeat_s: args.heartbeat.map(|every| every.as_secs_f64()),
+            groups: groups.groups,
+            groups_made: self.groups_made,
+            members: groups.members,
+            rate_per_s: args.rate,
+            direct_rate_per_s: args.direct_rate,
+            churn_per_min: args.churn,
+            body_bytes: args.body,
+            returned: args.return_,
+            gateway_pid: self.subject.pid,
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        }
+    }
+
+    /// What the gateway's metrics counted since the baseline.
+    fn gateway_counted(&self, name: &str) -> u64 {
+        let value =
+            |metrics: &Option<super::watch::Metrics>| metrics.as_ref().and_then(|m| m.value(name)).unwrap_or(0.0);
+        (value(&self.figures.gateway.metrics) - value(&self.baseline.metrics)).max(0.0) as u64
+    }
+
+    fn exhausted(&self) -> Names {
+        let kernel = self.figures.names(|beat| &beat.kernel);
+        let ends = self.figures.names(|beat| &beat.ends);
+        let gateway = GATEWAY_EXHAUSTED.iter().map(|(metric, name)| (*name, self.gateway_counted(metric)));
+        let load = KERNEL_EXHAUSTED.iter().map(|(errno, name)| (*name, kernel.get(*errno).copied().unwrap_or(0)));
+        let mut all: Names =
+            gateway.chain(load).filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect();
+        if self.figures.gateway.metrics.is_none()
+            && let Some(count) = ends.get("Overloaded")
+        {
+            // Its metrics would say which.
+            all.insert("a limit of the gateway (Overloaded)".to_owned(), *count);
+        }
+        all
+    }
+
+    fn refused(&self) -> Vec<Refused> {
+        let figures = &self.figures;
+        let mut all = Vec::new();
+        let mut add = |side, what, name: &str, count: u64| {
+            if count > 0 {
+                all.push(Refused { side, what, name: name.to_owned(), count });
+            }
+        };
+        if let Some(metrics) = &figures.gateway.metrics {
+            for (name, _) in metrics.by_label("ringway_closes_total", "reason") {
+                let count = self.gateway_counted(&format!("ringway_closes_total{{reason=\"{name}\"}}"));
+                if !USUAL_CLOSES.contains(&name) {
+                    add("gateway", "connections closed:", name, count);
+                }
+            }
+            for (name, _) in metrics.by_label("ringway_shed_total", "what") {
+                add("gateway", "shed:", name, self.gateway_counted(&format!("ringway_shed_total{{what=\"{name}\"}}")));
+            }
+            for (metric, name) in [
+                ("ringway_descriptors_out_total", "descriptors"),
+                ("ringway_ledger_storage_full_total", "StorageFull"),
+                ("ringway_ledger_retry_later_total", "RetryLater"),
+            ] {
+                add("gateway", "refused:", name, self.gateway_counted(metric));
+            }
+        }
+        for (what, names) in [
+            ("connections ended:", figures.names(|beat| &beat.ends)),
+            ("requests refused:", figures.names(|beat| &beat.refusals)),
+            ("refused by the kernel:", figures.names(|beat| &beat.kernel)),
+        ] {
+            names.iter().for_each(|(name, count)| add("load", what, name, *count));
+        }
+        all
+    }
+
+    fn load(&self) -> Vec<Process> {
+        let both = self.figures.beats().iter().zip(self.figures.steady_efforts());
+        let process = |(beat, effort): (&super::orders::Beat, &Effort)| Process {
+            clients: beat.seen,
+            busy_share: effort.busy_share(),
+            late_share: effort.late_share(),
+            lag_ms_max: effort.lag_ns_max as f64 / 1e6,
+            cpu_cores: if effort.wall_ns == 0 { 0.0 } else { effort.cpu_ns as f64 / effort.wall_ns as f64 },
+            resident_bytes: beat.resident_bytes,
+        };
+        both.map(process).collect()
+    }
+}

@@ -1,0 +1,325 @@
+//! What was measured, second by second: the latest beat of every process, the gateway from outside, the latencies of
+//! each interval.
+//!
+//! Owned by the conductor. What always holds: sums are over the processes' latest beats; a latency is in one interval
+//! only; nothing is interpolated.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::orders::{Beat, Effort, Missing, Names, Totals, add_names};
+use super::watch::Sample;
+use crate::load::report::{Quantiles, latencies};
+
+/// Seconds kept: of longer soaks every second, third, ... one.
+const SECONDS_MAX: u64 = 3_600;
+
+/// One second.
+#[derive(Clone, Default, Serialize, Debug)]
+#[expect(missing_docs, reason = "the names are the report's; README.md says what each means")]
+pub struct Second {
+    pub at_s: f64,
+    pub phase: Phase,
+    pub live: u64,
+    pub delivered: u64,
+    pub gateway_resident_bytes: Option<u64>,
+    pub gateway_cpu_cores: Option<f64>,
+    pub gateway_descriptors: Option<u64>,
+    pub gateway_connections: Option<u64>,
+    pub load_resident_bytes: u64,
+    pub load_busy_max: f64,
+    pub load_lag_ms_max: f64,
+}
+
+/// What the soak was doing.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Debug)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Phase {
+    #[default]
+    Start,
+    Ramp,
+    Settle,
+    Groups,
+    Steady,
+    Leave,
+    Return,
+    Quiesce,
+    End,
+}
+
+impl Phase {
+    /// As people read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Start => "start",
+            Phase::Ramp => "ramp",
+            Phase::Settle => "settle",
+            Phase::Groups => "groups",
+            Phase::Steady => "steady",
+            Phase::Leave => "leave",
+            Phase::Return => "return",
+            Phase::Quiesce => "quiesce",
+            Phase::End => "end",
+        }
+    }
+}
+
+/// Latencies of one interval.
+#[derive(Clone, Serialize, Debug)]
+#[expect(missing_docs, reason = "the names are the report's; README.md says what each means")]
+pub struct Interval {
+    pub from_s: f64,
+    pub to_s: f64,
+    pub phase: Phase,
+    pub delivery: Latency,
+    pub ack: Latency,
+    pub pong: Latency,
+}
+
+/// How many, and how long.
+#[derive(Clone, Copy, Default, Serialize, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Latency {
+    pub count: u64,
+    #[serde(flatten)]
+    pub us: Quantiles,
+}
+
+/// Three kinds of latency.
+struct Latencies {
+    delivery: Histogram<u64>,
+    ack: Histogram<u64>,
+    pong: Histogram<u64>,
+}
+
+/// All of it.
+pub struct Figures {
+    /// Second by second.
+    pub seconds: Vec<Second>,
+    /// Interval by interval.
+    pub intervals: Vec<Interval>,
+    /// The newest look at the gateway.
+    pub gateway: Sample,
+    start_ns: u64,
+    interval_ns: u64,
+    interval_from_ns: u64,
+    second_every_ns: u64,
+    second_ns: u64,
+    phase: Phase,
+    beats: Vec<Beat>,
+    efforts: Vec<Effort>,
+    /// Efforts of the steady phase, by process.
+    steady: Vec<Effort>,
+    now: Latencies,
+    all_steady: Latencies,
+    cpu_before: Option<(u64, u64)>,
+}
+
+impl Figures {
+    /// Of `processes`, from `start_ns` on, for about `length_s`.
+    pub fn new(processes: usize, start_ns: u64, length_s: u64) -> Figures {
+        let interval_s = if length_s >= 600 { 60 } else { 10 };
+        Figures {
+            seconds: Vec::new(),
+            intervals: Vec::new(),
+            gateway: Sample::default(),
+            start_ns,
+            interval_ns: interval_s * 1_000_000_000,
+            interval_from_ns: start_ns,
+            second_every_ns: length_s.div_ceil(SECONDS_MAX).max(1) * 1_000_000_000,
+            second_ns: start_ns,
+            phase: Phase::Start,
+            beats: vec![Beat::default(); processes],
+            efforts: vec![Effort::default(); processes],
+            steady: vec![Effort::default(); processes],
+            now: Latencies::new(),
+            all_steady: Latencies::new(),
+            cpu_before: None,
+        }
+    }
+
+    /// Takes a process's beat.
+    pub fn beat(&mut self, process: usize, mut beat: Beat) {
+        beat.delivery.add_to(&mut self.now.delivery);
+        beat.ack.add_to(&mut self.now.ack);
+        beat.pong.add_to(&mut self.now.pong);
+        for buckets in [&mut beat.delivery, &mut beat.ack, &mut beat.pong] {
+            buckets.0 = Vec::new();
+        }
+        if let Some(effort) = self.efforts.get_mut(process) {
+            *effort = beat.effort;
+        }
+        if let Some(sum) = self.steady.get_mut(process).filter(|_| self.phase == Phase::Steady) {
+            sum.wall_ns += beat.effort.wall_ns;
+            sum.busy_ns += beat.effort.busy_ns;
+            sum.late_ns += beat.effort.late_ns;
+            sum.cpu_ns += beat.effort.cpu_ns;
+            sum.lag_ns_max = sum.lag_ns_max.max(beat.effort.lag_ns_max);
+        }
+        if let Some(place) = self.beats.get_mut(process) {
+            // What comes once is kept.
+            beat.made = beat.made.or_else(|| place.made.take());
+            *place = beat;
+        }
+    }
+
+    /// Time has passed: closes a second or an interval when it is over.
+    pub fn pass(&mut self, now_ns: u64) {
+        if now_ns >= self.second_ns + self.second_every_ns {
+            self.second_ns = now_ns;
+            let second = self.second(now_ns);
+            self.seconds.push(second);
+        }
+        if now_ns >= self.interval_from_ns + self.interval_ns {
+            self.close_interval(now_ns);
+        }
+    }
+
+    /// Another phase begins: its latencies are its own.
+    pub fn enter(&mut self, phase: Phase, now_ns: u64) {
+        self.close_interval(now_ns);
+        self.phase = phase;
+    }
+
+    /// What the soak is doing.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Seconds since the start.
+    pub fn at_s(&self, now_ns: u64) -> f64 {
+        now_ns.saturating_sub(self.start_ns) as f64 / 1e9
+    }
+
+    /// The processes' latest beats.
+    pub fn beats(&self) -> &[Beat] {
+        &self.beats
+    }
+
+    /// What every process counted, together.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.beats.iter().for_each(|beat| totals.add(&beat.totals));
+        totals
+    }
+
+    /// What is missing in all processes together; `None`: some have not said yet.
+    pub fn missing(&self) -> Option<Missing> {
+        let mut missing = Missing::default();
+        for beat in &self.beats {
+            missing.add(beat.missing.as_ref()?);
+        }
+        Some(missing)
+    }
+
+    /// Names and counts of all processes.
+    pub fn names(&self, which: impl Fn(&Beat) -> &Names) -> Names {
+        let mut names = Names::new();
+        self.beats.iter().for_each(|beat| add_names(&mut names, which(beat)));
+        names
+    }
+
+    /// A sum over the processes.
+    pub fn sum(&self, which: impl Fn(&Beat) -> u32) -> u64 {
+        self.beats.iter().map(|beat| u64::from(which(beat))).sum()
+    }
+
+    /// How each process did in the steady phase.
+    pub fn steady_efforts(&self) -> &[Effort] {
+        &self.steady
+    }
+
+    /// Latencies of the whole steady phase: delivery, ack, pong.
+    pub fn steady_latencies(&self) -> [Latency; 3] {
+        self.all_steady.told()
+    }
+
+    /// The latency of the running interval.
+    pub fn delivery_now(&self) -> Latency {
+        Latency::of(&self.now.delivery)
+    }
+
+    fn close_interval(&mut self, now_ns: u64) {
+        let [delivery, ack, pong] = self.now.told();
+        if delivery.count + ack.count + pong.count > 0 {
+            let (from_s, to_s) = (self.at_s(self.interval_from_ns), self.at_s(now_ns));
+            self.intervals.push(Interval { from_s, to_s, phase: self.phase, delivery, ack, pong });
+        }
+        if self.phase == Phase::Steady {
+            self.all_steady.add(&self.now);
+        }
+        self.now.reset();
+        self.interval_from_ns = now_ns;
+    }
+
+    fn second(&mut self, now_ns: u64) -> Second {
+        let process = self.gateway.process;
+        let cpu = process.map(|process| (self.gateway.at_ns, process.cpu_ns));
+        let cores = self.cpu_before.zip(cpu).filter(|((before, _), (now, _))| now > before);
+        let gateway_cpu_cores = cores.map(|((at_before, cpu_before), (at, cpu))| {
+            cpu.saturating_sub(cpu_before) as f64 / (at - at_before) as f64
+        });
+        self.cpu_before = cpu;
+        let busy = self.efforts.iter().map(Effort::busy_share).fold(0.0, f64::max);
+        let lag_ns = self.efforts.iter().map(|effort| effort.lag_ns_max).max().unwrap_or(0);
+        Second {
+            at_s: self.at_s(now_ns),
+            phase: self.phase,
+            live: self.sum(|beat| beat.live),
+            delivered: self.totals().delivered,
+            gateway_resident_bytes: process.map(|process| process.resident_bytes),
+            gateway_cpu_cores,
+            gateway_descriptors: process.and_then(|process| process.descriptors),
+            gateway_connections: self
+                .gateway
+                .metrics
+                .as_ref()
+                .and_then(|m| Some(m.value("ringway_connections")? as u64)),
+            load_resident_bytes: self.beats.iter().map(|beat| beat.resident_bytes).sum(),
+            load_busy_max: busy,
+            load_lag_ms_max: lag_ns as f64 / 1e6,
+        }
+    }
+}
+
+impl Effort {
+    /// Which part of its time the process was not waiting.
+    pub fn busy_share(&self) -> f64 {
+        if self.wall_ns == 0 { 0.0 } else { self.busy_ns as f64 / self.wall_ns as f64 }
+    }
+
+    /// Which part of its time it was late.
+    pub fn late_share(&self) -> f64 {
+        if self.wall_ns == 0 { 0.0 } else { self.late_ns as f64 / self.wall_ns as f64 }
+    }
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Latency {
+        Latency { count: histogram.len(), us: Quantiles::of(histogram) }
+    }
+}
+
+impl Latencies {
+    fn new() -> Latencies {
+        Latencies { delivery: latencies(), ack: latencies(), pong: latencies() }
+    }
+
+    fn told(&self) -> [Latency; 3] {
+        [&self.delivery, &self.ack, &self.pong].map(Latency::of)
+    }
+
+    fn add(&mut self, other: &Latencies) {
+        // All were made by `latencies`: adding cannot fail.
+        self.delivery.add(&other.delivery).ok();
+        self.ack.add(&other.ack).ok();
+        self.pong.add(&other.pong).ok();
+    }
+
+    fn reset(&mut self) {
+        self.delivery.reset();
+        self.ack.reset();
+        self.pong.reset();
+    }
+}

@@ -1,0 +1,34 @@
+//! `ringway soak`: many connections for long, from several processes, every delivery checked; then a verdict.
+//!
+//! The conductor starts processes of this same program, each with its share of the clients, and tells them what to
+//! do; it watches the gateway and judges. What always holds: processes share nothing but the plan, and check their
+//! own users' deliveries by themselves, because every message says which it is and when it was sent by the host's
+//! clock; a count is compared only after the sending has ended; a verdict says what it rests on.
+//!
+//! - [`args`], [`fit`]: what was asked, and whether this host can carry it.
+//! - [`seats`], [`orders`]: the plan that all processes share, and what they and the conductor say to each other.
+//! - [`process`]: one process: its [`clients`] (with [`dial`] and [`pace`]), what they say ([`sending`]), and what
+//!   they hear ([`inboxes`]).
+//! - [`conduct`], [`children`], [`progress`]: the conductor, its processes, and what it shows while it runs.
+//! - [`subject`], [`watch`]: the gateway, and what it looks like from outside.
+//! - [`figures`], [`evidence`], [`verdict`], [`report`]: what was measured, what it means, and how it is shown.
+
+pub mod args;
+pub mod children;
+pub mod clients;
+pub mod conduct;
+pub mod dial;
+pub mod evidence;
+pub mod figures;
+pub mod fit;
+pub mod inboxes;
+pub mod orders;
+pub mod pace;
+pub mod process;
+pub mod progress;
+pub mod report;
+pub mod seats;
+pub mod sending;
+pub mod subject;
+pub mod verdict;
+pub mod watch;

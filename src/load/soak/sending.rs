@@ -1,0 +1,396 @@
+//! What the clients of one process say: owners to their groups, everybody to a partner.
+//!
+//! Owned by a soak's process. What always holds: each group and each sender of direct messages has one message open
+//! at a time, so that their order is known everywhere; an open message is sent again, under its first name, when its
+//! sender is back or the gateway said later; a message that could not be sent in time is held back and counted.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use hdrhistogram::Histogram;
+
+use super::clients::Clients;
+use super::orders::{Names, Totals, count_name};
+use super::pace::Pace;
+use super::seats::Seats;
+use crate::clock::Clock;
+use crate::ids::{ClientMsgId, Conversation, GroupId, UserId};
+use crate::load::body::{self, Mark};
+use crate::load::report::latencies;
+use crate::load::swarm::{LinkId, Swarm};
+use crate::wire::frame::Encoder;
+use crate::wire::generated::ringway::wire::ErrorCode;
+
+/// Messages and groups of this process that may be unanswered at once.
+const OPEN_MAX: usize = 16_384;
+/// Groups being made at once.
+const MAKING_MAX: usize = 64;
+/// Messages sent in one turn.
+const SENDS_PER_TURN_MAX: u64 = 256;
+/// A message that has been due for longer is never sent: its pace was not kept, and that is counted.
+const HELD_BACK_NS: u64 = 1_000_000_000;
+/// A message that is sent later than this after it was due counts its latency from then. Below, it is the loop's
+/// grain.
+const GRAIN_NS: u64 = 2_000_000;
+/// Stands for a group's number in the names of direct messages.
+const DIRECT: u32 = 0x3fff_ffff;
+
+/// What the clients have to say.
+pub struct Sending {
+    /// What requests were refused with.
+    pub refusals: Names,
+    /// From send to ack, nanoseconds.
+    pub ack: Histogram<u64>,
+    seats: Seats,
+    run: u32,
+    own: Vec<Own>,
+    /// Where the next group message is looked for.
+    at: usize,
+    group_pace: Pace,
+    /// The next message of each client to its partner, and whether the one before is open.
+    direct: Vec<Direct>,
+    direct_at: u32,
+    direct_pace: Pace,
+    open: Vec<Option<Open>>,
+    free: Vec<u32>,
+    /// Opens to send again: when, and which.
+    retries: Vec<(u32, u32)>,
+    making: Making,
+    body: Vec<u8>,
+    encoder: Encoder,
+    clock: Clock,
+}
+
+/// A group whose owner is here.
+struct Own {
+    group: u32,
+    owner: u32,
+    /// `None`: not made yet.
+    id: Option<GroupId>,
+    acked: u32,
+    open: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Direct {
+    acked: u32,
+    open: bool,
+}
+
+/// A request that is not answered.
+#[derive(Clone, Copy)]
+struct Open {
+    client: u32,
+    what: What,
+    index: u32,
+    sent_ns: u64,
+    unix_ms: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A message to the group at this place of `own`.
+    Group(u32),
+    Direct,
+    /// The group at this place of `own` itself.
+    Make(u32),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Making {
+    No,
+    /// From this place of `own` on; so many are open.
+    From(usize),
+    Done,
+}
+
+/// What an ack was for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Acked {
+    /// A message of a group, with its index.
+    Group(u32, u32),
+    /// A direct message.
+    Direct,
+    /// Nothing that was open.
+    Unknown,
+}
+
+impl Sending {
+    /// Nothing to say yet.
+    pub fn new(seats: Seats, run: u32, body_bytes: usize, clock: Clock) -> Sending {
+        let owner = |group| seats.local(seats.member(group, 0)).unwrap_or(0);
+        let own = seats.own_groups().map(|group| Own { group, owner: owner(group), id: None, acked: 0, open: false });
+        Sending {
+            refusals: Names::new(),
+            ack: latencies(),
+            own: own.collect(),
+            seats,
+            run,
+            at: 0,
+            group_pace: Pace::default(),
+            direct: vec![Direct::default(); seats.share() as usize],
+            direct_at: 0,
+            direct_pace: Pace::default(),
+            open: Vec::new(),
+            free: Vec::new(),
+            retries: Vec::new(),
+            making: Making::No,
+            body: vec![0; body_bytes],
+            encoder: Encoder::new(),
+            clock,
+        }
+    }
+
+    /// Owners begin to make their groups.
+    pub fn make_groups(&mut self) {
+        self.making = Making::From(0);
+    }
+
+    /// The groups that were made, when all answers are here.
+    pub fn made(&self) -> Option<Vec<(u32, u64)>> {
+        let made = || self.own.iter().filter_map(|own| Some((own.group, own.id?.0))).collect();
+        (self.making == Making::Done).then(made)
+    }
+
+    /// From now on so many messages a second; 0: none.
+    pub fn start(&mut self, group_per_s: f64, direct_per_s: f64) {
+        let now_ns = self.clock.mono_ns();
+        self.group_pace.start(group_per_s, now_ns);
+        self.direct_pace.start(direct_per_s, now_ns);
+    }
+
+    /// Requests that are not answered.
+    pub fn open(&self) -> u32 {
+        (self.open.len() - self.free.len()) as u32
+    }
+
+    /// Messages acked, by group.
+    pub fn acked(&self) -> Vec<(u32, u32)> {
+        self.own.iter().map(|own| (own.group, own.acked)).collect()
+    }
+
+    /// Direct messages of a client that were acked.
+    pub fn direct_acked(&self, local: u32) -> u32 {
+        self.direct.get(local as usize).map_or(0, |direct| direct.acked)
+    }
+
+    /// When the next message is due.
+    pub fn next_ns(&self) -> u64 {
+        self.group_pace.next_ns().min(self.direct_pace.next_ns())
+    }
+
+    /// Sends what is due, and again what was refused.
+    pub fn turn(&mut self, clients: &Clients, swarm: &mut Swarm, totals: &mut Totals) {
+        let now_ns = self.clock.mono_ns();
+        self.retry_due(clients, swarm);
+        self.make_more(clients, swarm);
+        for _ in 0..self.group_pace.due(now_ns).min(SENDS_PER_TURN_MAX) {
+            if !self.send_to_group(clients, swarm, totals) {
+                break;
+            }
+        }
+        for _ in 0..self.direct_pace.due(now_ns).min(SENDS_PER_TURN_MAX) {
+            if !self.send_directly(clients, swarm, totals) {
+                break;
+            }
+        }
+        for pace in [&mut self.group_pace, &mut self.direct_pace] {
+            if now_ns.saturating_sub(pace.next_ns()) > HELD_BACK_NS && pace.per_s() > 0.0 {
+                pace.done();
+                totals.held_back += 1 + pace.skip_to(now_ns - HELD_BACK_NS);
+            }
+        }
+    }
+
+    /// A client is logged in again: what it has open goes out once more.
+    pub fn back(&mut self, client: u32, now_ms: u32) {
+        let open = self.open.iter().enumerate().filter(|(_, open)| open.is_some_and(|open| open.client == client));
+        let slots: Vec<u32> = open.map(|(slot, _)| slot as u32).collect();
+        self.retries.retain(|(_, slot)| !slots.contains(slot));
+        self.retries.extend(slots.into_iter().map(|slot| (now_ms, slot)));
+    }
+
+    /// `SendOk`.
+    pub fn acked_by(&mut self, client: u32, request: u32, repeat: bool, at_ns: u64, totals: &mut Totals) -> Acked {
+        let Some(open) = self.close(client, request) else { return Acked::Unknown };
+        totals.repeats += u64::from(repeat);
+        if !repeat {
+            self.ack.saturating_record(at_ns.saturating_sub(open.sent_ns));
+        }
+        match open.what {
+            What::Group(at) => {
+                let Some(own) = self.own.get_mut(at as usize) else { return Acked::Unknown };
+                totals.group_acked += 1;
+                own.acked = open.index + 1;
+                own.open = false;
+                Acked::Group(own.group, open.index)
+            }
+            What::Direct => {
+                let Some(direct) = self.direct.get_mut(client as usize) else { return Acked::Unknown };
+                totals.direct_acked += 1;
+                *direct = Direct { acked: open.index + 1, open: false };
+                Acked::Direct
+            }
+            What::Make(_) => Acked::Unknown,
+        }
+    }
+
+    /// `GroupOk`: the group's id.
+    pub fn made_by(&mut self, client: u32, request: u32, id: GroupId) {
+        if let Some(Open { what: What::Make(at), .. }) = self.close(client, request)
+            && let Some(own) = self.own.get_mut(at as usize)
+        {
+            own.id = Some(id);
+        }
+    }
+
+    /// `Error`: said again when the gateway wants it, or given up.
+    pub fn refused(&mut self, client: u32, request: u32, code: ErrorCode, retry_after_ms: u32, now_ms: u32) {
+        count_name(&mut self.refusals, code.variant_name().unwrap_or("Unknown"));
+        let slot = request.wrapping_sub(1);
+        let Some(Some(open)) = self.open.get_mut(slot as usize) else { return };
+        if open.client == client && retry_after_ms > 0 {
+            self.retries.push((now_ms + retry_after_ms, slot));
+        }
+        // Without a time to try again it stays open: it was never acked, and the verdict says so.
+    }
+
+    fn close(&mut self, client: u32, request: u32) -> Option<Open> {
+        let slot = request.wrapping_sub(1);
+        let place = self.open.get_mut(slot as usize)?;
+        let open = place.take_if(|open| open.client == client)?;
+        self.free.push(slot);
+        Some(open)
+    }
+
+    fn room(&self) -> bool {
+        self.open.len() < OPEN_MAX || !self.free.is_empty()
+    }
+
+    fn begin(&mut self, open: Open, swarm: &mut Swarm) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.open.push(None);
+            (self.open.len() - 1) as u32
+        });
+        if let Some(place) = self.open.get_mut(slot as usize) {
+            *place = Some(open);
+        }
+        self.say(slot, swarm);
+    }
+
+    /// Sends what is open, the same each time.
+    fn say(&mut self, slot: u32, swarm: &mut Swarm) {
+        let Some(Some(open)) = self.open.get(slot as usize).copied() else { return };
+        let (to, group) = match open.what {
+            What::Make(at) => {
+                let Some(own) = self.own.get(at as usize) else { return };
+                let members: Vec<UserId> =
+                    (1..self.seats.members()).map(|place| self.seats.member(own.group, place)).collect();
+                return swarm.send(LinkId(open.client), self.encoder.group_create(slot + 1, &members));
+            }
+            What::Group(at) => match self.own.get(at as usize).and_then(|own| Some((own.id?, own.group))) {
+                Some((id, group)) => (Conversation::Group(id), group),
+                None => return,
+            },
+            What::Direct => match self.seats.recipient(open.client) {
+                Some(to) => (Conversation::User(self.seats.user(to)), DIRECT),
+                None => return,
+            },
+        };
+        body::write(Mark { run: self.run, index: open.index, sent_ns: open.sent_ns }, &mut self.body);
+        let name = u128::from(group) << 32 | u128::from(open.index);
+        let id = ClientMsgId::from_parts(open.unix_ms, name);
+        swarm.send(LinkId(open.client), self.encoder.send(slot + 1, to, id, &self.body, false));
+    }
+
+    fn retry_due(&mut self, clients: &Clients, swarm: &mut Swarm) {
+        if self.retries.is_empty() {
+            return;
+        }
+        let now_ms = clients.now_ms();
+        let due: Vec<u32> =
+            self.retries.extract_if(.., |(due_ms, _)| *due_ms <= now_ms).map(|(_, slot)| slot).collect();
+        for slot in due {
+            // Away: it goes out when the client is back.
+            let live = self.open.get(slot as usize).is_some_and(|o| o.is_some_and(|o| clients.is_live(o.client)));
+            if live {
+                self.say(slot, swarm);
+            }
+        }
+    }
+
+    fn make_more(&mut self, clients: &Clients, swarm: &mut Swarm) {
+        let Making::From(mut at) = self.making else { return };
+        while (self.open() as usize) < MAKING_MAX {
+            let Some(own) = self.own.get(at) else { break };
+            let owner = own.owner;
+            if clients.is_live(owner) {
+                let (sent_ns, unix_ms) = (self.clock.mono_ns(), clients.server_ms());
+                let open = Open { client: owner, what: What::Make(at as u32), index: 0, sent_ns, unix_ms };
+                self.begin(open, swarm);
+            }
+            // The owner never came: a group less, and the report says how many there are.
+            at += 1;
+        }
+        self.making = if at >= self.own.len() && self.open() == 0 { Making::Done } else { Making::From(at) };
+    }
+
+    /// False: no group can take a message now.
+    fn send_to_group(&mut self, clients: &Clients, swarm: &mut Swarm, totals: &mut Totals) -> bool {
+        if !self.room() {
+            return false;
+        }
+        for _ in 0..self.own.len() {
+            let at = self.at;
+            self.at = (at + 1) % self.own.len();
+            let Some(own) = self.own.get_mut(at) else { return false };
+            if own.open || own.id.is_none() || !clients.is_live(own.owner) {
+                continue;
+            }
+            own.open = true;
+            let (client, index) = (own.owner, own.acked);
+            let sent_ns = stamp(&self.group_pace, self.clock.mono_ns());
+            self.group_pace.done();
+            totals.group_sent += 1;
+            let what = What::Group(at as u32);
+            self.begin(Open { client, what, index, sent_ns, unix_ms: clients.server_ms() }, swarm);
+            return true;
+        }
+        false
+    }
+
+    /// False: nobody can send now.
+    fn send_directly(&mut self, clients: &Clients, swarm: &mut Swarm, totals: &mut Totals) -> bool {
+        let share = self.seats.share();
+        if !self.room() || share < 2 {
+            return false;
+        }
+        for _ in 0..share.min(64) {
+            let client = self.direct_at;
+            self.direct_at = (client + 1) % share;
+            let Some(direct) = self.direct.get_mut(client as usize) else { return false };
+            if direct.open || !clients.is_live(client) {
+                continue;
+            }
+            direct.open = true;
+            let index = direct.acked;
+            let sent_ns = stamp(&self.direct_pace, self.clock.mono_ns());
+            self.direct_pace.done();
+            totals.direct_sent += 1;
+            self.begin(Open { client, what: What::Direct, index, sent_ns, unix_ms: clients.server_ms() }, swarm);
+            return true;
+        }
+        false
+    }
+}
+
+/// From when a message's latency counts.
+fn stamp(pace: &Pace, now_ns: u64) -> u64 {
+    let due_ns = pace.next_ns();
+    if now_ns.saturating_sub(due_ns) > GRAIN_NS { due_ns } else { now_ns }
+}
+
+/// The acked messages of all processes, for a look-up.
+pub fn by_group(acked: Vec<(u32, u32)>) -> HashMap<u32, u32, RandomState> {
+    acked.into_iter().collect()
+}
