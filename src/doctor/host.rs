@@ -1,10 +1,14 @@
 //! A host as the doctor sees it: everything that was read, once, before anything is judged.
 //!
-//! [`live`] is the machine this process runs on; tests have recorded ones, read through the same [`Host::read`]. What always holds: reading changes nothing on the host, and what could not be read is
-//! kept as that, never as a value.
+//! [`live`] is the machine this process runs on; tests have recorded ones, read through the same [`Host::read`]. What
+//! always holds: reading changes nothing on the host, and what could not be read is kept as that, never as a value.
 
 pub mod cgroup;
 pub mod live;
+#[cfg(test)]
+pub mod recorded;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -15,6 +15,9 @@ pub mod start;
 pub mod uring;
 pub mod values;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use serde::Serialize;

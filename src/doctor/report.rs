@@ -1,5 +1,8 @@
 //! All findings together: what they mean, as a table for people and as one JSON object for programs.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -114,7 +117,7 @@ impl Report {
         };
         writeln!(
             text,
-            "\nthis host {verdict} {} connections: {} fatal, {} warnings, {} hints, {unknown} unknown",
+            "\nthis host {verdict} {} connections (fatal: {}, warnings: {}, hints: {}, unknown: {unknown})",
             self.connections,
             count(Severity::Fatal, Verdict::Bad),
             count(Severity::Warning, Verdict::Bad),

@@ -3,6 +3,9 @@
 //! On the main thread, before any shard has a ring. What always holds: a number that an operator has configured is
 //! kept or refused; the default is what the host can keep.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use crate::config::Config;

@@ -7,10 +7,15 @@ use serde_json::Value;
 
 use crate::gateway::{Gateway, address};
 
-/// Runs `ringway` with these limits of open files, its data directory at `data_dir`.
+/// Runs `ringway` with this limit of open files, its data directory at `data_dir`.
 fn run_with_descriptors(descriptors: u64, data_dir: &Path, arguments: &[&str]) -> Output {
+    run_with(&format!("--nofile={descriptors}"), data_dir, arguments)
+}
+
+/// The same with any limit, as prlimit takes it.
+fn run_with(limit: &str, data_dir: &Path, arguments: &[&str]) -> Output {
     Command::new("prlimit")
-        .arg(format!("--nofile={descriptors}"))
+        .arg(limit)
         .arg(env!("CARGO_BIN_EXE_ringway"))
         .args(arguments)
         .arg("--data-dir")
@@ -114,6 +119,16 @@ fn serve_refuses_a_configured_number_that_it_cannot_keep_in_the_doctors_words() 
     let table = run_with_descriptors(1000, dir.path(), &["doctor", "--connections", "5000"]);
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains(sentence.trim()), "expected the same sentence in:\n{table}");
+}
+
+#[test]
+fn too_little_locked_memory_for_a_shard_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let refused = run_with("--memlock=65536", dir.path(), &serve);
+    assert_eq!(refused.status.code(), Some(1));
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    assert!(refused.contains("locked_memory: 65536, must be at least 524288"), "{refused}");
 }
 
 #[test]
