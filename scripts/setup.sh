@@ -3,7 +3,7 @@
 #
 # On Debian and Ubuntu the missing packages are installed, as root or with sudo; elsewhere, and for what no
 # package gives, it says what to do and stops. `make demo` and `make test` run it first. With the argument `tests`
-# it also looks after what only the tests need.
+# it also looks after what only the tests need, with `soak-vm` after what boots a virtual machine.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -26,6 +26,13 @@ if [ "${1:-}" = tests ]; then
         command -v "$tool" >/dev/null 2>&1 || { missing="$missing util-linux"; break; }
     done
     command -v mount >/dev/null 2>&1 || missing="$missing mount"
+fi
+
+if [ "${1:-}" = soak-vm ]; then
+    command -v qemu-system-x86_64 >/dev/null 2>&1 || missing="$missing qemu-system-x86"
+    command -v cpio >/dev/null 2>&1 || missing="$missing cpio"
+    command -v xz >/dev/null 2>&1 || missing="$missing xz-utils"
+    command -v mkfs.ext4 >/dev/null 2>&1 || [ -x /sbin/mkfs.ext4 ] || missing="$missing e2fsprogs"
 fi
 
 if [ -n "$missing" ]; then
@@ -61,6 +68,8 @@ oldest=$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)
 
 # ---- the kernel -------------------------------------------------------------------------------------
 
+# A virtual machine has its own.
+[ "${1:-}" != soak-vm ] || exit 0
 [ "$(uname -s)" = Linux ] || fail "Ringway runs on Linux: its shards are io_uring loops." "Use a Linux machine or VM."
 kernel=$(uname -r | cut -d - -f 1)
 oldest=$(printf '5.8\n%s\n' "$kernel" | sort -V | head -n 1)
