@@ -37,6 +37,12 @@ pub const MEMBERSHIPS_MAX: usize = 32 << 20;
 /// open (`RLIMIT_NOFILE`) bounds it further.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
 
+/// Descriptors that no client gets, of those that the process may have: for hand-overs, which hold a socket twice for
+/// a moment, and for refusing peers in words.
+pub const DESCRIPTORS_FREE_OF_CLIENTS: u64 = 128;
+/// Of these, what hand-overs and refusals leave alone: the store, the journal and the admin server open files too.
+pub const DESCRIPTORS_FREE_ALWAYS: u64 = 64;
+
 /// Bytes that may wait for one connection before its session stops being live.
 pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Above the cap, room for replies to requests already read; beyond it the connection is closed.
@@ -229,6 +235,10 @@ const _: () = {
     assert!(
         SERVER_FRAME_BYTES_MAX <= OUTBOX_REPLY_RESERVE_BYTES,
         "any reply must fit the reserve of an outbox at its cap"
+    );
+    assert!(
+        DESCRIPTORS_FREE_ALWAYS < DESCRIPTORS_FREE_OF_CLIENTS,
+        "with the last descriptor that a client could have, one can still be refused"
     );
     assert!(PAGES_IN_FLIGHT_MAX <= STORE_ANSWERS_MAX, "every page asked for has room to come back");
     assert!(

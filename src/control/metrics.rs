@@ -74,6 +74,8 @@ type Shed = (&'static str, fn(&ShardCounters) -> u64);
 const SHED: &[Shed] = &[
     ("connections", |c| c.shed.connections),
     ("connections_unauthenticated", |c| c.shed.connections_unauthenticated),
+    ("descriptors", |c| c.shed.descriptors),
+    ("intake", |c| c.shed.intake),
     ("submissions", |c| c.shed.submissions),
     ("lanes", |c| c.shed.lanes),
     ("lane_answers", |c| c.shed.lane_answers),
@@ -84,6 +86,7 @@ const SHED: &[Shed] = &[
     ("syncs", |c| c.shed.syncs),
     ("presence", |c| c.shed.presence),
     ("ephemeral", |c| c.shed.ephemeral),
+    ("cursors", |c| c.shed.cursors),
     ("announcements", |c| c.shed.announcements),
 ];
 

@@ -249,13 +249,18 @@ impl Client {
         last_seq: Option<Seq>,
         timeout: Duration,
     ) -> Result<LoginInfo, ClientError> {
-        let request = self.request();
-        let frame = self.encoder.login(request, token, device, last_seq);
-        self.stream.write_all(frame)?;
+        let request = self.ask_to_log_in(token, device, last_seq)?;
         match self.wait(timeout, |said| matches!(said, Said::LoggedIn(_)) || said.request() == request)? {
             Said::LoggedIn(info) => Ok(info),
             other => Err(refused(other)),
         }
+    }
+
+    /// Asks to log in; `Said::LoggedIn` or `Said::Closing` answers.
+    pub fn ask_to_log_in(&mut self, token: &str, device: DeviceId, last_seq: Option<Seq>) -> Result<u32, ClientError> {
+        let request = self.request();
+        self.stream.write_all(self.encoder.login(request, token, device, last_seq))?;
+        Ok(request)
     }
 
     /// What `LoginOk` said, once logged in.
@@ -447,14 +452,12 @@ impl Client {
             self.stream.set_read_timeout(Some(Duration::from_nanos(left_ns.max(1_000))))?;
             self.input.drain(..self.start);
             self.start = 0;
-            let had = self.input.len();
-            self.input.resize(had + READ_BYTES, 0);
-            let read = self.stream.read(&mut self.input[had..]);
-            self.input.truncate(had + *read.as_ref().unwrap_or(&0));
-            match read {
+            // Not into the client's own memory: a test may hold thousands of clients.
+            let mut read = [0; READ_BYTES];
+            match self.stream.read(&mut read) {
                 Ok(0) => return Err(ClientError::Closed),
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(ClientError::Closed),
-                Ok(_) => {}
+                Ok(bytes) => self.input.extend_from_slice(&read[..bytes]),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
                 Err(e) => return Err(e.into()),
             }

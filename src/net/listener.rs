@@ -1,13 +1,13 @@
 //! The listening sockets and the task that accepts from one.
 //!
 //! Sockets are bound on the main thread, so that errors come before anything starts, and listened on by the
-//! shards. What always holds: running out of descriptors neither spins nor silences the gateway: a spare
-//! descriptor is given up to refuse peers properly, then the task waits a little; all of it is counted.
+//! shards. What always holds: running out of descriptors neither spins nor silences the gateway: the shell refuses
+//! peers while there are still some left to do it with; where the kernel has none, or no memory, the task waits a
+//! little; all of it is counted.
 
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, IntoRawFd};
 use std::time::Duration;
 
 use glommio::GlommioError;
@@ -16,7 +16,6 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::limits::TURN_ITEMS_MAX;
 use crate::net::shell::Door;
-use crate::wire::generated::ringway::wire::CloseReason;
 
 /// Connections the kernel keeps for a shard that has not accepted them yet (it caps this at
 /// `net.core.somaxconn`).
@@ -99,12 +98,7 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 }
 
 /// What a shard accepts from.
-pub struct Listener {
-    listener: TcpListener,
-    /// The listener's own, which it does not tell.
-    descriptor: RawFd,
-    spare: Option<File>,
-}
+pub struct Listener(TcpListener);
 
 impl Listener {
     /// Starts to listen. Must be called inside the shard's executor.
@@ -112,18 +106,16 @@ impl Listener {
         socket.listen(BACKLOG)?;
         // Accepted sockets inherit it.
         socket.set_tcp_nodelay(true)?;
-        let descriptor = socket.into_raw_fd();
         // SAFETY: the descriptor is open and listening, and given away here. It stays in blocking mode: glommio
         // asks without blocking itself, and its ring would not wait on a descriptor that is not.
-        let listener = unsafe { TcpListener::from_raw_fd(descriptor) };
-        Ok(Listener { listener, descriptor, spare: spare() })
+        Ok(Listener(unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) }))
     }
 
     /// Accepts until it is cancelled.
-    pub async fn accept(mut self, door: Door) {
+    pub async fn accept(self, door: Door) {
         loop {
             for _ in 0..TURN_ITEMS_MAX {
-                match self.listener.accept().await {
+                match self.0.accept().await {
                     Ok(stream) => door.borrow_mut().accept(&door, stream),
                     Err(error) => self.refused_by_kernel(&door, &error).await,
                 }
@@ -132,62 +124,19 @@ impl Listener {
         }
     }
 
-    async fn refused_by_kernel(&mut self, door: &Door, error: &GlommioError<()>) {
+    async fn refused_by_kernel(&self, door: &Door, error: &GlommioError<()>) {
         let code = match error {
             GlommioError::IoError(error) => error.raw_os_error(),
             _ => None,
         };
         match code {
-            Some(libc::EMFILE | libc::ENFILE) => {
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 door.borrow_mut().counters.descriptors_out += 1;
-                self.refuse_waiting(door);
             }
-            Some(libc::ENOBUFS | libc::ENOMEM) => door.borrow_mut().counters.descriptors_out += 1,
             // The peer was faster than we: nothing is wrong.
             Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM) => return,
             _ => tracing::warn!(%error, "a connection could not be accepted"),
         }
         glommio::timer::sleep(BACK_OFF).await;
     }
-
-    /// With no descriptor left the peers that wait would wait for ever: the spare one is used to tell as many as
-    /// a turn allows, and taken back.
-    fn refuse_waiting(&mut self, door: &Door) {
-        for _ in 0..TURN_ITEMS_MAX {
-            if self.spare.take().is_none() {
-                break;
-            }
-            let accepted = accept_waiting(self.descriptor);
-            if let Some(socket) = &accepted {
-                door.borrow_mut().refuse(socket.as_raw_fd(), CloseReason::Overloaded);
-            }
-            let more = accepted.is_some();
-            drop(accepted);
-            self.spare = spare();
-            if !more {
-                break;
-            }
-        }
-        if self.spare.is_none() {
-            self.spare = spare();
-        }
-    }
-}
-
-/// Accepts a connection if one waits.
-fn accept_waiting(listener: RawFd) -> Option<OwnedFd> {
-    let mut asked = libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd, which lives through the call; it does not wait.
-    if unsafe { libc::poll(&raw mut asked, 1, 0) } != 1 {
-        return None;
-    }
-    // SAFETY: nobody wants the address, so null pointers are allowed; only this thread accepts from the socket,
-    // so a connection that was there still is.
-    let accepted = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
-    // SAFETY: checked to be a descriptor, just made, owned by nobody else.
-    (accepted >= 0).then(|| unsafe { OwnedFd::from_raw_fd(accepted) })
-}
-
-fn spare() -> Option<File> {
-    File::open("/dev/null").ok()
 }

@@ -14,15 +14,17 @@ use std::task::Waker;
 use crossbeam_channel::{Sender, TrySendError};
 use glommio::TaskQueueHandle;
 use glommio::net::TcpStream;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::clock::{Clock, Now};
 use crate::ids::{ConnId, ShardId};
+use crate::limits::{DESCRIPTORS_FREE_ALWAYS, DESCRIPTORS_FREE_OF_CLIENTS};
 use crate::net::closes;
 use crate::net::connection::Connection;
 use crate::net::seat::{Phase, Seat, Seats, Writer};
 use crate::net::shard::ShellCounters;
 use crate::shard::event::{HandedOver, Submission};
-use crate::shard::{AfterWrite, Shard};
+use crate::shard::{AfterWrite, NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Slot};
 use crate::topology::store::StoreDoor;
 use crate::wire::generated::ringway::wire::CloseReason;
@@ -214,23 +216,28 @@ impl Shell {
             // The core has freed the connection: its task finds no seat and ends.
             let Some(seat) = self.seats.leave(conn) else { continue };
             seat.wake();
-            if self.hand_over(seat.descriptor, to, session).is_err() {
+            if let Err(session) = self.hand_over(seat.descriptor, to, session) {
                 self.counters.handovers_refused += 1;
+                let bytes = self.core.handover_failed(self.clock.now(), &session);
+                self.refuse_with(seat.descriptor, CloseReason::Overloaded, &bytes);
             }
         }
     }
 
-    /// Sends a duplicate of the socket to the user's shard. Where that fails the socket closes with its task, and
-    /// the client connects again.
-    fn hand_over(&self, descriptor: RawFd, to: ShardId, session: HandedOver) -> Result<(), io::Error> {
-        // SAFETY: the descriptor is open: the stream that owns it is dropped by its task, which is not running.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
+    /// Sends a duplicate of the socket to the user's shard; hands back what could not be sent: no descriptor is left,
+    /// or the lane is full.
+    fn hand_over(&self, descriptor: RawFd, to: ShardId, session: HandedOver) -> Result<(), HandedOver> {
         let lane = self.outlets.lanes.get(usize::from(to.0)).and_then(Option::as_ref);
-        let lane = lane.ok_or(io::ErrorKind::NotFound)?;
-        let handover = Crossing::Connection(Box::new(Handover { descriptor, session }));
-        let sent = lane.put(handover).map_err(|_| io::ErrorKind::WouldBlock.into());
+        // SAFETY: the descriptor is open: the stream that owns it is dropped by its task, which is not running.
+        let duplicate = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned();
+        let duplicate = duplicate.ok().filter(|copy| leaves_free(copy.as_raw_fd(), DESCRIPTORS_FREE_ALWAYS));
+        let (Some(lane), Some(descriptor)) = (lane, duplicate) else { return Err(session) };
+        let sent = lane.put(Crossing::Connection(Box::new(Handover { descriptor, session })));
         lane.wake();
-        sent
+        match sent {
+            Err(Crossing::Connection(refused)) => Err(refused.session),
+            _ => Ok(()),
+        }
     }
 
     /// The pump goes to sleep: wake it when there is something to write. `false`: there is already.
@@ -343,8 +350,14 @@ impl Shell {
 
     /// A socket was accepted: takes it, or tells its peer why not.
     pub fn accept(&mut self, door: &Door, stream: TcpStream) {
-        let accepted = self.core.accept(self.clock.now());
-        self.seat(door, stream, accepted);
+        if !leaves_free(stream.as_raw_fd(), DESCRIPTORS_FREE_OF_CLIENTS) {
+            self.core.refused_for_descriptors();
+            return self.refuse(stream.as_raw_fd(), CloseReason::Overloaded);
+        }
+        match self.core.accept(self.clock.now()) {
+            Ok(conn) => self.seat(door, stream, conn),
+            Err(reason) => self.refuse(stream.as_raw_fd(), reason),
+        }
     }
 
     /// A connection comes from another shard: as [`Self::accept`].
@@ -352,16 +365,14 @@ impl Shell {
         let adopted = self.core.adopt(self.clock.now(), handover.session);
         // SAFETY: the descriptor is open and owned by nobody else; the stream takes it over.
         let stream = unsafe { TcpStream::from_raw_fd(handover.descriptor.into_raw_fd()) };
-        self.seat(door, stream, adopted);
+        match adopted {
+            Ok(conn) => self.seat(door, stream, conn),
+            Err(NotAdopted { reason, bytes }) => self.refuse_with(stream.as_raw_fd(), reason, &bytes),
+        }
     }
 
-    fn seat(&mut self, door: &Door, stream: TcpStream, accepted: Result<ConnId, CloseReason>) {
-        let descriptor = stream.as_raw_fd();
-        let conn = match accepted {
-            Ok(conn) => conn,
-            Err(reason) => return self.refuse(descriptor, reason),
-        };
-        self.seats.take(conn, Seat::new(descriptor, conn));
+    fn seat(&mut self, door: &Door, stream: TcpStream, conn: ConnId) {
+        self.seats.take(conn, Seat::new(stream.as_raw_fd(), conn));
         // The seat is the task's pass: a drain waits until all are free.
         match glommio::spawn_local_into(Connection::new(stream, door, conn), self.connections) {
             Ok(task) => drop(task.detach()),
@@ -373,23 +384,48 @@ impl Shell {
         }
     }
 
-    /// Tells a peer why it is refused, and shuts our side. Its socket is kept a little, so that what the peer has
-    /// sent meanwhile does not reset the connection before it has read that.
+    /// Tells a peer why it is refused.
     pub fn refuse(&mut self, descriptor: RawFd, reason: CloseReason) {
+        let frame = self.core.encode_refusal(self.clock.now(), reason).to_vec();
+        self.refuse_with(descriptor, reason, &frame);
+    }
+
+    /// Tells a peer in these bytes why it is refused, and shuts our side. Its socket is kept a little, so that what
+    /// the peer has sent meanwhile does not reset the connection before it has read that.
+    fn refuse_with(&mut self, descriptor: RawFd, reason: CloseReason, bytes: &[u8]) {
         let now = self.clock.now();
         closes::tell_refused(reason, self.core.id(), descriptor);
-        let frame = self.core.encode_refusal(now, reason);
         // A fresh socket takes a small frame; one that does not is broken.
-        drop(send(descriptor, &[IoSlice::new(frame)]));
+        drop(send(descriptor, &[IoSlice::new(bytes)]));
         // SAFETY: the descriptor is open: the caller owns it. A failure means that the peer is gone.
         unsafe { libc::shutdown(descriptor, libc::SHUT_WR) };
         // SAFETY: as above; the duplicate owns itself.
-        if let Ok(kept) = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned() {
-            if self.refused.len() >= REFUSED_KEPT_MAX {
-                self.refused.pop_front();
+        let kept = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned();
+        match kept.ok().filter(|kept| leaves_free(kept.as_raw_fd(), DESCRIPTORS_FREE_ALWAYS)) {
+            Some(kept) => {
+                if self.refused.len() >= REFUSED_KEPT_MAX {
+                    self.let_go_of_refused();
+                }
+                self.refused.push_back((now.mono_ms + LINGER_MS, kept));
             }
-            self.refused.push_back((now.mono_ms + LINGER_MS, kept));
+            // The caller closes it now.
+            None => self.discard_unread(descriptor),
         }
+    }
+
+    /// Closes the socket that was refused first.
+    fn let_go_of_refused(&mut self) {
+        if let Some((_, socket)) = self.refused.pop_front() {
+            self.discard_unread(socket.as_raw_fd());
+        }
+    }
+
+    /// Throws away what a socket has received: closing it with that unread would reset the connection.
+    fn discard_unread(&mut self, descriptor: RawFd) {
+        let (into, length) = (self.read_buffer.as_mut_ptr(), self.read_buffer.len());
+        // SAFETY: the descriptor is open: the caller owns it; the buffer is writable for its length, and nobody reads
+        // from it between turns. Whether there was anything does not matter.
+        unsafe { libc::recv(descriptor, into.cast(), length, libc::MSG_DONTWAIT) };
     }
 
     /// The connection's socket is going away: the core and the pump hear of it. Nothing for one handed over.
@@ -427,10 +463,18 @@ impl Shell {
             }
         }
         while self.refused.front().is_some_and(|(until, _)| *until <= now.mono_ms) {
-            self.refused.pop_front();
+            self.let_go_of_refused();
         }
         self.route();
     }
+}
+
+/// Whether so many more descriptors can be opened after this one. The kernel gives out the lowest number that is free,
+/// so a number near the limit says that nearly all below it are taken, whoever has them.
+fn leaves_free(descriptor: RawFd, count: u64) -> bool {
+    // Asked each time: an operator may change the limit of a process that runs.
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    u64::try_from(descriptor).is_ok_and(|number| number < limit.saturating_sub(count))
 }
 
 /// One non-blocking write of several slices.

@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::effects::{Closed, Who};
+use super::event::{HandedOver, Transport};
 use super::session::{Flags, NIL, Phase};
 use super::wheel::tick_of;
 use crate::clock::Now;
@@ -42,6 +43,37 @@ impl Shard {
     pub fn encode_refusal(&mut self, now: Now, reason: CloseReason) -> &[u8] {
         let (text, reconnect_after_ms) = told(reason);
         self.encoder.closing(reason, text, reconnect_after_ms, now.unix_ms)
+    }
+
+    /// The same in the words of a connection that was on its way to its user's shard: behind what waited for it, and
+    /// in its transport.
+    pub(super) fn encode_refusal_on_the_way(&mut self, now: Now, handed: &HandedOver, reason: CloseReason) -> Vec<u8> {
+        let mut bytes = handed.unsent.clone();
+        let websocket = handed.transport == Transport::WebSocket;
+        let frame = self.encode_refusal(now, reason);
+        if websocket {
+            let mut header = [0; 10];
+            let length = websocket::binary_header(frame.len(), &mut header);
+            bytes.extend_from_slice(header.get(..length).unwrap_or_default());
+        }
+        bytes.extend_from_slice(frame);
+        if websocket {
+            websocket::close(reason, &mut bytes);
+        }
+        bytes
+    }
+
+    /// A connection could not be sent to its user's shard. Write these bytes to its socket, if it takes them, and
+    /// close it.
+    pub fn handover_failed(&mut self, now: Now, handed: &HandedOver) -> Vec<u8> {
+        self.count_close(CloseReason::Overloaded);
+        self.encode_refusal_on_the_way(now, handed, CloseReason::Overloaded)
+    }
+
+    /// A peer was accepted only to be told that there are too few descriptors left: send `encode_refusal`'s bytes.
+    pub fn refused_for_descriptors(&mut self) {
+        self.counts.shed.descriptors += 1;
+        self.count_close(CloseReason::Overloaded);
     }
 
     /// Closes with the reason's own words.

@@ -70,6 +70,8 @@ pub struct ShedCounters {
     pub connections: u64,
     /// Connections refused: as many as allowed have not logged in.
     pub connections_unauthenticated: u64,
+    /// Connections refused: the process has too few descriptors left.
+    pub descriptors: u64,
     /// Connections closed: incomplete frames held too much memory.
     pub intake: u64,
     /// Submissions the ledger's mailbox had no room for.

@@ -26,6 +26,15 @@ struct Login {
     last_seq: Option<Seq>,
 }
 
+/// Why a connection that was handed over cannot stay, and what its peer is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotAdopted {
+    /// Why.
+    pub reason: CloseReason,
+    /// The last frame, in the connection's transport.
+    pub bytes: Vec<u8>,
+}
+
 impl Shard {
     /// The first request of a connection.
     #[expect(clippy::too_many_arguments, reason = "the frame's fields, and where it came from")]
@@ -82,13 +91,15 @@ impl Shard {
         self.free(slot);
     }
 
-    /// A connection comes from another shard: its login goes on here, then its unread bytes. An error as in
-    /// [`Self::accept`].
-    pub fn adopt(&mut self, now: Now, handed: HandedOver) -> Result<ConnId, CloseReason> {
-        self.admit()?;
+    /// A connection comes from another shard: its login goes on here, then its unread bytes. An error: send its
+    /// bytes if the socket takes them, and close it.
+    pub fn adopt(&mut self, now: Now, handed: HandedOver) -> Result<ConnId, NotAdopted> {
+        if let Err(reason) = self.admit() {
+            return Err(NotAdopted { reason, bytes: self.encode_refusal_on_the_way(now, &handed, reason) });
+        }
         let slot = self.open_slot(now);
         self.counts.adopted_total += 1;
-        let Some(session) = self.sessions.at_mut(slot) else { return Err(CloseReason::Overloaded) };
+        let session = self.sessions.reached(slot);
         let conn = session.conn(slot);
         session.flags.set(Flags::TRANSPORT_KNOWN);
         let mut messages = None;

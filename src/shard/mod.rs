@@ -53,6 +53,7 @@ use self::effects::Effects;
 use self::event::{Delivery, LaneAnswer, LaneEnvelope, StoreAnswer, StoreAsk, Submission};
 use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
+pub use self::login::NotAdopted;
 use self::outbox::Outbox;
 use self::outgoing::Outgoing;
 use self::presence::Gathers;

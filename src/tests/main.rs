@@ -8,6 +8,7 @@
 mod bad_input;
 mod closes;
 mod crash;
+mod descriptors;
 mod doctor;
 mod gateway;
 mod order;

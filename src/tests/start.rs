@@ -1,4 +1,4 @@
-//! What a start refuses, in words that say what to do; and limits of the machine that a running gateway survives.
+//! What a start refuses, in words that say what to do; and a full disk, which a running gateway survives.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use ringway::ids::{Conversation, UserId};
 use ringway::load::client::{Client, Said};
 use ringway::wire::generated::ringway::wire::ErrorCode;
 
-use crate::gateway::{Gateway, PATIENCE, address, log_in};
+use crate::gateway::{Gateway, PATIENCE, address};
 
 /// Runs `serve`, which must refuse, and returns what it said.
 fn refusal(data_dir: &Path, arguments: &[&str]) -> String {
@@ -132,30 +132,6 @@ fn first_segment(data_dir: &Path) -> PathBuf {
     segments.retain(|path| path.extension().is_some_and(|ext| ext == "seg"));
     segments.sort();
     segments.swap_remove(0)
-}
-
-#[test]
-fn more_connections_than_descriptors_are_survived() {
-    const DESCRIPTORS: u64 = 500;
-    let dir = tempfile::tempdir().unwrap();
-    let limit = format!("--nofile={DESCRIPTORS}");
-    let mut command = Gateway::command_under("prlimit", &[&limit], dir.path(), &["--shards", "1"]);
-    let mut gateway = Gateway::spawn(dir.path(), &mut command);
-    let mut early = gateway.client(1, 1, None);
-
-    let crowd: Vec<_> = (0..DESCRIPTORS * 2).filter_map(|_| Client::connect(gateway.addr(), PATIENCE).ok()).collect();
-    assert!(crowd.len() as u64 > DESCRIPTORS, "the kernel's backlog takes them");
-    // Those who are in do not notice.
-    for at in 0..20 {
-        let body = format!("{at}");
-        let id = early.new_client_msg_id();
-        let request = early.send(Conversation::User(UserId(2)), id, body.as_bytes(), false).unwrap();
-        assert!(matches!(early.answer(request, PATIENCE).unwrap(), Said::Sent { .. }));
-    }
-    drop(crowd);
-    // When they have gone, there is room again.
-    let addr = gateway.addr();
-    gateway.wait_until("somebody gets in again", |_| log_in(addr, 2, 1, None).is_ok());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Every limit refuses clearly, counts, and lets go again.
 
 use super::world::{Got, World, closing};
-use crate::ids::{Conversation, Seq, UserId};
+use crate::ids::{Conversation, DeviceId, Seq, UserId};
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX, SESSION_IN_FLIGHT_MAX};
-use crate::shard::event::StoreAsk;
+use crate::shard::NotAdopted;
+use crate::shard::event::{HandedOver, StoreAsk, Transport};
 use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
 
 #[test]
@@ -26,6 +27,36 @@ fn connections_above_the_limits_are_refused_with_a_reason() {
     world.hang_up(second);
     assert!(world.shards[0].accept(now).is_ok());
     assert!(world.shards[0].encode_refusal(now, CloseReason::Overloaded).len() > 8);
+}
+
+#[test]
+fn a_connection_that_cannot_be_adopted_is_told_so_in_its_own_transport() {
+    let mut world = World::with(1, |config| config.connections_max = 1);
+    world.connect(0);
+    let now = world.now;
+    let frame = world.shards[0].encode_refusal(now, CloseReason::Overloaded).to_vec();
+    let handed = |transport, unsent: &[u8]| HandedOver {
+        request_id: 1,
+        user: UserId(7),
+        device: DeviceId(1),
+        expires_at_s: 9_999_999_999,
+        last_seq: Some(Seq(0)),
+        transport,
+        unread: Vec::new(),
+        unsent: unsent.to_vec(),
+    };
+    let tcp = NotAdopted { reason: CloseReason::Overloaded, bytes: frame.clone() };
+    assert_eq!(world.shards[0].adopt(now, handed(Transport::Tcp, b"")), Err(tcp));
+
+    // Behind the upgrade that still waits: a binary message with the frame, then a close frame.
+    let upgraded = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    let Err(refused) = world.shards[0].adopt(now, handed(Transport::WebSocket, upgraded)) else { panic!() };
+    let message = refused.bytes.strip_prefix(upgraded).unwrap();
+    assert_eq!(message[..2], [0x82, frame.len() as u8]);
+    assert_eq!(message[2..2 + frame.len()], frame);
+    assert_eq!(message[2 + frame.len()], 0x88);
+    assert_eq!(world.shards[0].handover_failed(now, &handed(Transport::Tcp, b"")), frame);
+    assert_eq!(world.shards[0].counters().closes_total[usize::from(CloseReason::Overloaded.0)], 3);
 }
 
 #[test]
