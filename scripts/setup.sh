@@ -26,6 +26,14 @@ if [ "${1:-}" = tests ]; then
         command -v "$tool" >/dev/null 2>&1 || { missing="$missing util-linux"; break; }
     done
     command -v mount >/dev/null 2>&1 || missing="$missing mount"
+    # The tuning scripts are linted, run by another shell, and run for real in namespaces of their own.
+    PATH=$PATH:/usr/sbin:/sbin
+    command -v shellcheck >/dev/null 2>&1 || missing="$missing shellcheck"
+    command -v busybox >/dev/null 2>&1 || missing="$missing busybox-static"
+    command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+    command -v ethtool >/dev/null 2>&1 || missing="$missing ethtool"
+    command -v nft >/dev/null 2>&1 || missing="$missing nftables"
+    command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 fi
 
 if [ "${1:-}" = soak-vm ]; then

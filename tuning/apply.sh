@@ -67,7 +67,7 @@ main() {
 say() {
     label=$1
     shift
-    printf '%-10s%s\n' "$label" "$*"
+    printf '%-12s%s\n' "$label" "$*"
 }
 
 note() {

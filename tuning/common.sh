@@ -9,6 +9,8 @@
 # replaced. So what revert.sh restores is what was there before the first apply.sh, however often that ran.
 
 tab=$(printf '\t')
+# Where ethtool and nft are, and where others than root do not look.
+PATH=$PATH:/usr/sbin:/sbin
 here=$(cd "$(dirname "$0")" && pwd)
 
 # ---- options ----------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ own_file() {
     [ ! -e "$root$1" ] || was=replaced
     if [ "$dry_run" = yes ]; then
         say 'would write' "$1 ($2)"
-        printf '%s\n' "$3" | sed 's/^/            /'
+        printf '%s\n' "$3" | sed 's/^/                /'
         return 0
     fi
     remember_file "$1"

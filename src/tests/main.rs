@@ -18,3 +18,4 @@ mod smoke;
 mod start;
 mod systemd;
 mod traffic;
+mod tuning;
