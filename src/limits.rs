@@ -47,6 +47,9 @@ pub const DESCRIPTORS_FREE_ALWAYS: u64 = 64;
 pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Above the cap, room for replies to requests already read; beyond it the connection is closed.
 pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 256 * 1024;
+/// Bytes that the fan-out of a run of messages puts into outboxes before they are written and others get their turn:
+/// a quarter of the cache a core has to itself, so that writing finds them there.
+pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
 /// Bytes that may wait in all outboxes of a shard.
 pub const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bodies above this are kept in the outbox as a reference and written with `writev`; smaller ones are copied.
@@ -177,6 +180,9 @@ pub const STORE_LINGER_MS: u64 = 500;
 pub const STORE_LINGER_ROWS: usize = 25_000;
 /// Nor when no more have come for so long: a burst is stored when it is over.
 pub const STORE_QUIET_MS: u64 = 20;
+/// How often the store looks how far the journal has grown while rows wait. Looking costs the time of reading what is
+/// new, and a kernel that has picked the store's thread on a shared CPU lets it run for 3 ms before it looks again.
+pub const STORE_LOOK_MS: u64 = 10;
 /// How long the store may go on applying when the gateway stops; what is left stays in the journal.
 pub const STORE_STOP_MS: u64 = 10_000;
 /// Journal bytes that go into one transaction (the first record may exceed it): bodies may be long.

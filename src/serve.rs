@@ -23,7 +23,6 @@ use crate::control::{self, ControlEnds, REPORTS_MAX, Stage, StopSignal};
 use crate::datadir::{DataDir, DataDirError, SecretOrigin};
 use crate::doctor::start::{self, UnfitHost};
 use crate::ids::ShardId;
-use crate::limits;
 use crate::net::closes;
 use crate::net::listener::{self, ListenError};
 use crate::net::shard::{self, ShardEnds};
@@ -155,7 +154,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     }
     let answers = slots.iter().map(|slots| slots.answers.clone()).collect();
     let (inbox, door, found) = topology::store::inbox(answers);
-    let (submissions, receive_submissions) = bounded(limits::SUBMISSIONS_MAX);
+    let (submission_inbox, submissions) = topology::submissions::inbox();
     let mut running = Running {
         ended: receive_ended,
         threads: Vec::new(),
@@ -168,7 +167,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let ledger = LedgerLoop {
         engine,
         clock,
-        submissions: receive_submissions,
+        submissions: submission_inbox,
         found,
         shards: slots.iter().map(|slots| slots.deliveries.clone()).collect(),
         store: door.clone(),

@@ -10,6 +10,7 @@ pub mod mailbox;
 pub mod metronome;
 pub mod priority;
 pub mod store;
+pub mod submissions;
 
 use std::error::Error;
 use std::io;

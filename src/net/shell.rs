@@ -11,7 +11,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Waker;
 
-use crossbeam_channel::{Sender, TrySendError};
 use glommio::TaskQueueHandle;
 use glommio::net::TcpStream;
 use nix::sys::resource::{Resource, getrlimit};
@@ -23,10 +22,11 @@ use crate::net::closes;
 use crate::net::connection::Connection;
 use crate::net::seat::{Phase, Seat, Seats, Writer};
 use crate::net::shard::ShellCounters;
-use crate::shard::event::{HandedOver, Submission};
+use crate::shard::event::HandedOver;
 use crate::shard::{AfterWrite, NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Slot};
 use crate::topology::store::StoreDoor;
+use crate::topology::submissions::SubmissionDoor;
 use crate::wire::generated::ringway::wire::CloseReason;
 
 /// Bytes read from a socket at once, one buffer per shard.
@@ -45,7 +45,7 @@ pub type Door = Rc<RefCell<Shell>>;
 #[derive(Debug)]
 pub struct Outlets {
     /// To the ledger.
-    pub submissions: Sender<Submission>,
+    pub submissions: SubmissionDoor,
     /// To each other shard, by its id.
     pub lanes: Vec<Option<Slot<Crossing>>>,
     /// To the store.
@@ -153,14 +153,15 @@ impl Shell {
     }
 
     fn route_submissions(&mut self, now: Now) {
+        if self.core.effects().submissions.is_empty() {
+            return;
+        }
         while let Some(submission) = self.core.effects().submissions.pop_front() {
-            match self.outlets.submissions.try_send(submission) {
-                Ok(()) => {}
-                Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
-                    self.core.refused_submission(now, refused);
-                }
+            if let Err(refused) = self.outlets.submissions.submit(submission) {
+                self.core.refused_submission(now, refused);
             }
         }
+        self.outlets.submissions.wake();
     }
 
     fn route_lanes(&mut self, now: Now) {

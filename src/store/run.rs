@@ -16,7 +16,7 @@ use super::keeper::{Backlog, Keeper, Turn};
 use crate::clock::Clock;
 use crate::ids::ShardId;
 use crate::journal::disk::Disk;
-use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX};
+use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX};
 use crate::shard::event::{Lookup, LookupAnswer};
 use crate::topology::priority::Priority;
 use crate::topology::store::StoreInbox;
@@ -120,7 +120,10 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
                 wait_ms => wait_ms.min(REPORT_MS),
             };
             if sleep_ms > 0 && asked == Asked::All {
-                self.sleep(sleep_ms).await;
+                match unapplied_bytes {
+                    0 => self.sleep_idle(sleep_ms).await,
+                    _ => self.sleep(sleep_ms.min(STORE_LOOK_MS)).await,
+                }
             }
         }
     }
@@ -155,9 +158,21 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
         turn
     }
 
+    /// Sleeps until somebody asks.
     async fn sleep(&self, wait_ms: u64) {
         // It makes no difference which came first.
         time::timeout(Duration::from_millis(wait_ms), self.ends.inbox.wake.notified()).await.ok();
+    }
+
+    /// The same while there is nothing to apply: when the journal grows it looks a little later, because now the
+    /// shards are busy with what has made it grow, perhaps on this very CPU.
+    async fn sleep_idle(&self, wait_ms: u64) {
+        let inbox = &self.ends.inbox;
+        tokio::select! {
+            () = inbox.wake.notified() => {}
+            () = inbox.grew.notified() => self.sleep(STORE_LOOK_MS).await,
+            () = time::sleep(Duration::from_millis(wait_ms)) => {}
+        }
     }
 
     /// Answers what waits, up to a limit, and wakes those who were answered.

@@ -8,15 +8,16 @@
 #[cfg(test)]
 mod tests;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, select_biased};
+use crossbeam_channel::{Receiver, TryRecvError, select_biased};
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::control::Report;
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
-use crate::shard::event::{Delivery, Lookup, LookupAnswer, LookupFound, Submission};
+use crate::shard::event::{Delivery, Lookup, LookupAnswer, LookupFound};
 use crate::topology::mailbox::Slot;
 use crate::topology::store::StoreDoor;
+use crate::topology::submissions::SubmissionInbox;
 
 /// How often the counters are handed to control.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ pub struct LedgerLoop<E: Engine> {
     /// Its time.
     pub clock: Clock,
     /// From every shard.
-    pub submissions: Receiver<Submission>,
+    pub submissions: SubmissionInbox,
     /// From the store.
     pub found: Receiver<LookupAnswer>,
     /// To each shard, by its id.
@@ -95,24 +96,17 @@ impl<E: Engine> LedgerLoop<E> {
 
     /// Sleeps until something comes, and submits what waits, up to what one commit may hold.
     fn wait_and_take(&mut self) -> Intake {
-        let first = match self.submissions.try_recv() {
-            Ok(submission) => Ok(submission),
-            Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
-            Err(TryRecvError::Empty) if !self.found.is_empty() => Err(RecvTimeoutError::Timeout),
-            Err(TryRecvError::Empty) => self.sleep(),
-        };
+        if self.submissions.is_empty() && self.found.is_empty() {
+            self.sleep();
+        }
+        self.submissions.awake();
         let now = self.clock.now();
         // A shut store cannot answer: what waits for it stays unanswered, as the process ends.
         while let Ok(answer) = self.found.try_recv() {
             self.engine.found(now, answer);
         }
-        match first {
-            Ok(submission) => self.engine.submit(now, submission),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Intake::Closed,
-        }
         while !self.engine.full() {
-            match self.submissions.try_recv() {
+            match self.submissions.next() {
                 Ok(submission) => self.engine.submit(now, submission),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Intake::Closed,
@@ -121,20 +115,16 @@ impl<E: Engine> LedgerLoop<E> {
         Intake::Open
     }
 
-    fn sleep(&mut self) -> Result<Submission, RecvTimeoutError> {
+    fn sleep(&mut self) {
         select_biased! {
-            recv(self.submissions) -> submission => submission.map_err(|_| RecvTimeoutError::Disconnected),
-            recv(self.found) -> answer => {
-                match answer {
-                    Ok(answer) => {
-                        self.engine.found(self.clock.now(), answer);
-                        Err(RecvTimeoutError::Timeout)
-                    }
-                    // The store's thread has ended: nothing will come from it, so wait for submissions alone.
-                    Err(_) => self.submissions.recv_timeout(REPORT_EVERY),
-                }
-            }
-            default(REPORT_EVERY) => Err(RecvTimeoutError::Timeout),
+            // Woken, or no shard is left to wake it: the submissions tell.
+            recv(self.submissions.wake) -> _ => {}
+            recv(self.found) -> answer => match answer {
+                Ok(answer) => self.engine.found(self.clock.now(), answer),
+                // The store's thread has ended: nothing will come from it, so wait for submissions alone.
+                Err(_) => self.submissions.sleep(REPORT_EVERY),
+            },
+            default(REPORT_EVERY) => {}
         }
     }
 
@@ -159,6 +149,7 @@ impl<E: Engine> LedgerLoop<E> {
     fn ask_store(&mut self, lookups: &mut Vec<Lookup>) -> Asked {
         let mut asked = Asked::All;
         self.engine.take_lookups(lookups);
+        let asks = !lookups.is_empty();
         for lookup in lookups.drain(..) {
             if self.store.look_up(lookup).is_err() {
                 let answer = LookupAnswer { lookup, found: LookupFound::Unavailable };
@@ -166,7 +157,10 @@ impl<E: Engine> LedgerLoop<E> {
                 asked = Asked::Refused;
             }
         }
-        self.store.wake();
+        if asks {
+            self.store.wake();
+        }
+        self.store.grew();
         asked
     }
 }

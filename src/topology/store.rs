@@ -18,6 +18,7 @@ pub struct StoreDoor {
     asks: Sender<StoreAsk>,
     lookups: Sender<Lookup>,
     wake: Arc<Notify>,
+    grew: Arc<Notify>,
 }
 
 impl StoreDoor {
@@ -31,9 +32,14 @@ impl StoreDoor {
         self.lookups.try_send(lookup).map_err(TrySendError::into_inner)
     }
 
-    /// Wakes the store: it has been asked something, or the journal has grown.
+    /// Wakes the store: it has been asked something.
     pub fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Tells the store that the journal has grown: it wakes if it had nothing to do, and looks a little later.
+    pub fn grew(&self) {
+        self.grew.notify_one();
     }
 
     /// How many questions wait.
@@ -54,8 +60,10 @@ pub struct StoreInbox {
     pub asks: Receiver<StoreAsk>,
     /// From the ledger.
     pub lookups: Receiver<Lookup>,
-    /// Notified after each batch of questions, when the journal has grown, and when the store is to end.
+    /// Notified after each batch of questions, and when the store is to end.
     pub wake: Arc<Notify>,
+    /// Notified when the journal has grown.
+    pub grew: Arc<Notify>,
     /// To each shard, by its id. A full one means the answer is dropped and the shard asks again.
     pub answers: Vec<Slot<StoreAnswer>>,
     /// To the ledger; it has room for every look-up that may be open.
@@ -68,6 +76,14 @@ pub fn inbox(answers: Vec<Slot<StoreAnswer>>) -> (StoreInbox, StoreDoor, Receive
     let (lookups, receive_lookups) = bounded(limits::LOOKUPS_PENDING_MAX);
     let (found, receive_found) = bounded(limits::LOOKUPS_PENDING_MAX);
     let wake = Arc::new(Notify::new());
-    let inbox = StoreInbox { asks: receive_asks, lookups: receive_lookups, wake: Arc::clone(&wake), answers, found };
-    (inbox, StoreDoor { asks, lookups, wake }, receive_found)
+    let grew = Arc::new(Notify::new());
+    let inbox = StoreInbox {
+        asks: receive_asks,
+        lookups: receive_lookups,
+        wake: Arc::clone(&wake),
+        grew: Arc::clone(&grew),
+        answers,
+        found,
+    };
+    (inbox, StoreDoor { asks, lookups, wake, grew }, receive_found)
 }

@@ -74,7 +74,7 @@ impl Running {
         }
         self.journal.append(&mut batch).unwrap();
         self.progress.advance_durable(self.journal.sync().unwrap());
-        self.door.wake();
+        self.door.grew();
     }
 
     fn ask(&mut self, ask: StoreAsk) -> StoreAnswer {

@@ -2,15 +2,16 @@
 
 use std::thread;
 
-use crossbeam_channel::{Sender, bounded};
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::clock::Now;
 use crate::ids::{ClientMsgId, GroupId, Origin, Seq, ShardId, UserId};
 use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX};
+use crate::shard::event::Submission;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::store::{self, StoreInbox};
+use crate::topology::submissions::{self, SubmissionDoor};
 
 const TIME: Duration = Duration::from_secs(20);
 
@@ -61,7 +62,7 @@ impl Engine for Echo {
 }
 
 struct Bench {
-    submissions: Sender<Submission>,
+    submissions: SubmissionDoor,
     mailbox: Mailbox,
     inbox: StoreInbox,
     reports: mpsc::Receiver<Report>,
@@ -71,12 +72,12 @@ struct Bench {
 fn bench(per_commit: usize) -> Bench {
     let (mailbox, slots) = mailbox(ShardId(0), 1);
     let (inbox, door, found) = store::inbox(vec![slots.answers.clone()]);
-    let (submissions, receive_submissions) = bounded(10_000);
+    let (submission_inbox, submissions) = submissions::inbox();
     let (report, reports) = mpsc::channel(100);
     let ledger = LedgerLoop {
         engine: Echo { per_commit, ..Echo::default() },
         clock: Clock::start(),
-        submissions: receive_submissions,
+        submissions: submission_inbox,
         found,
         shards: vec![slots.deliveries],
         store: door,
@@ -112,7 +113,8 @@ fn a_shard_that_does_not_empty_its_mailbox_makes_the_ledger_wait_and_loses_nothi
     let Bench { submissions, mailbox, ledger, inbox: _inbox, mut reports } = bench(1);
     let count = COMMITS_IN_FLIGHT_MAX * 3;
     for _ in 0..count {
-        submissions.send(position()).unwrap();
+        submissions.submit(position()).unwrap();
+        submissions.wake();
     }
     let thread = thread::spawn(move || ledger.run().unwrap());
     // One commit each; the mailbox holds fewer, so the rest must wait for us.
@@ -131,7 +133,8 @@ fn a_shard_that_does_not_empty_its_mailbox_makes_the_ledger_wait_and_loses_nothi
 fn what_waits_when_the_shards_end_is_still_committed() {
     let Bench { submissions, mailbox, ledger, inbox: _inbox, .. } = bench(4);
     for _ in 0..4 {
-        submissions.send(position()).unwrap();
+        submissions.submit(position()).unwrap();
+        submissions.wake();
     }
     drop(submissions);
     let thread = thread::spawn(move || ledger.run().unwrap());
@@ -143,7 +146,8 @@ fn what_waits_when_the_shards_end_is_still_committed() {
 fn an_answer_of_the_store_wakes_the_ledger() {
     let Bench { submissions, mailbox, ledger, inbox, .. } = bench(4);
     let thread = thread::spawn(move || ledger.run().unwrap());
-    submissions.send(Submission::Roster { shard: ShardId(0), group: GroupId(1) }).unwrap();
+    submissions.submit(Submission::Roster { shard: ShardId(0), group: GroupId(1) }).unwrap();
+    submissions.wake();
     let lookup = inbox.lookups.recv_timeout(TIME).unwrap();
     inbox.found.send(LookupAnswer { lookup, found: LookupFound::Nothing }).unwrap();
     assert_eq!(answers(&mailbox, 1), [8_888]);
@@ -156,7 +160,8 @@ fn look_ups_that_the_store_has_no_room_for_are_refused_at_once() {
     let Bench { submissions, mailbox, ledger, inbox, .. } = bench(usize::MAX);
     let count = LOOKUPS_PENDING_MAX + 3;
     for _ in 0..count {
-        submissions.send(Submission::Roster { shard: ShardId(0), group: GroupId(1) }).unwrap();
+        submissions.submit(Submission::Roster { shard: ShardId(0), group: GroupId(1) }).unwrap();
+        submissions.wake();
     }
     let thread = thread::spawn(move || ledger.run().unwrap());
     assert_eq!(answers(&mailbox, 3), [7_777; 3]);
