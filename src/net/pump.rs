@@ -12,6 +12,7 @@ use crate::limits::{OUTBOX_BYTES_MAX, TURN_ITEMS_MAX};
 use crate::net::drain::Drain;
 use crate::net::shell::{Door, Flush, Shell};
 use crate::shard::event::Delivery;
+use crate::shard::fanout::Write;
 use crate::topology::mailbox::{Crossing, Mail, Mailbox, Order};
 
 /// Pushed bytes per recipient after which outboxes are written although more waits: a quarter of an outbox, so
@@ -74,7 +75,12 @@ impl Pump {
         for _ in 0..TURN_ITEMS_MAX {
             if self.commit.len() > 0 {
                 let now = shell.clock.now();
-                self.unflushed_bytes += shell.core.deliver_next(now, &mut self.commit);
+                if let Some(delivered) = shell.core.deliver_next(now, &mut self.commit) {
+                    self.unflushed_bytes += delivered.recipient_bytes;
+                    if delivered.write == Write::Now {
+                        self.unflushed_bytes = FLUSH_BYTES;
+                    }
+                }
                 if self.unflushed_bytes >= FLUSH_BYTES {
                     break;
                 }

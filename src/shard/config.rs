@@ -23,6 +23,8 @@ pub struct ShardConfig {
     pub outbox_bytes_max: usize,
     /// Bytes that may wait in all outboxes of the shard.
     pub outbox_shard_bytes_max: usize,
+    /// Bytes that the fan-out of a run of messages puts into outboxes at once.
+    pub fanout_part_bytes_max: usize,
     /// Bytes of incomplete frames that all connections of the shard may hold.
     pub intake_shard_bytes_max: usize,
     /// Connections of this shard.
@@ -47,6 +49,7 @@ impl ShardConfig {
             device_policy: DevicePolicy::ReplaceOldest,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             outbox_shard_bytes_max: limits::OUTBOX_SHARD_BYTES_MAX,
+            fanout_part_bytes_max: limits::FANOUT_PART_BYTES_MAX,
             intake_shard_bytes_max: limits::INTAKE_SHARD_BYTES_MAX,
             connections_max: 1 << 20,
             connections_unauthenticated_max: limits::CONNECTIONS_UNAUTHENTICATED_MAX,

@@ -14,11 +14,34 @@ use super::outgoing::Outgoing;
 use super::session::{Flags, NIL, Phase, Session};
 use crate::clock::Now;
 use crate::ids::{Conversation, GroupId, MsgId, Origin, Seq, UserId};
-use crate::limits::{OUTBOX_BYTES_MAX, TURN_ITEMS_MAX};
+use crate::limits::OUTBOX_BYTES_MAX;
 use crate::message::{Message, Roster};
 
 /// Bytes to one recipient after which a run ends: a quarter of an outbox, so that writing can begin.
 const RUN_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 4;
+/// Messages of one run.
+const RUN_ROWS_MAX: usize = 256;
+/// Outboxes that a run gives at least so much are written when it is interrupted: a write of less costs more than
+/// its bytes, and the next run may add to it.
+const PART_WRITTEN_BYTES_MIN: usize = 4 * 1024;
+
+/// What a step of the fan-out has put into outboxes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delivered {
+    /// Bytes that a recipient of all of it was given.
+    pub recipient_bytes: usize,
+    /// Whether outboxes are to be written before the next step.
+    pub write: Write,
+}
+
+/// When the outboxes of a step are to be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// Now: they are complete for a while, and in the cache.
+    Now,
+    /// When enough has come together.
+    Later,
+}
 
 /// Consecutive durable messages to one roster.
 pub(super) struct GroupRun<'d> {
@@ -42,7 +65,7 @@ impl<'d> GroupRun<'d> {
     pub(super) fn at_front(deliveries: &'d [Delivery]) -> Option<GroupRun<'d>> {
         let Some(Delivery::Group { roster: first, .. }) = deliveries.first() else { return None };
         let mut run = GroupRun { roster: first, rows: Vec::new(), bytes: 0 };
-        for delivery in deliveries.iter().take(TURN_ITEMS_MAX) {
+        for delivery in deliveries.iter().take(RUN_ROWS_MAX) {
             match delivery {
                 Delivery::Group { message, roster, seqs, origin }
                     if Arc::ptr_eq(roster, first) && run.bytes < RUN_BYTES_MAX =>
@@ -61,10 +84,25 @@ impl<'d> GroupRun<'d> {
         self.rows.len()
     }
 
-    /// Bytes that a recipient of all of them is given.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// What the step has done that ended with its last recipient, or was interrupted.
+    pub(super) fn delivered(&self, end: PartEnd) -> Delivered {
+        match end {
+            PartEnd::Through => Delivered { recipient_bytes: self.bytes, write: Write::Later },
+            PartEnd::Before(_) if self.bytes >= PART_WRITTEN_BYTES_MIN => {
+                Delivered { recipient_bytes: 0, write: Write::Now }
+            }
+            PartEnd::Before(_) => Delivered { recipient_bytes: 0, write: Write::Later },
+        }
     }
+}
+
+/// Where a part of a run has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PartEnd {
+    /// Behind its last recipient.
+    Through,
+    /// Before this member of the roster.
+    Before(u32),
 }
 
 /// Where a delivery's recipients stand with it.
@@ -77,9 +115,11 @@ struct Fallen {
 }
 
 impl Shard {
-    /// Durable group messages to one roster, in order. Each recipient is given all of them before the next one's
-    /// turn, so that its outbox is written in one piece; the other order touches every outbox once per message.
-    pub(super) fn deliver_group(&mut self, now: Now, run: &GroupRun<'_>) {
+    /// Durable group messages to one roster, in order, to its members from `from` on, until `bytes_max` bytes have
+    /// been handed out. Each recipient is given all of them before the next one's turn, so that its outbox is
+    /// written in one piece; the other order touches every outbox once per message. Sessions may come and go
+    /// between two parts: who comes asks the ledger where it stands, and is told after these.
+    pub(super) fn deliver_group(&mut self, now: Now, run: &GroupRun<'_>, from: u32, bytes_max: usize) -> PartEnd {
         let mut sending: Vec<u32> = run.rows.iter().map(|row| self.sending_slot(row.origin)).collect();
         let per_row = sending.clone();
         sending.retain(|slot| *slot != NIL);
@@ -90,7 +130,19 @@ impl Shard {
         let mut fallen = Fallen::default();
         let mut pushes = 0;
         let mut senders = Vec::new();
-        for entry in &audience.entries {
+        let mut end = PartEnd::Through;
+        let waiting_max = outgoing.waiting_bytes.saturating_add(bytes_max);
+        let start = audience.entries.partition_point(|entry| entry.member < from);
+        let mut member = from;
+        for entry in audience.entries.get(start..).unwrap_or_default() {
+            // All sessions of a member belong to one part.
+            if entry.member != member {
+                if outgoing.waiting_bytes >= waiting_max {
+                    end = PartEnd::Before(entry.member);
+                    break;
+                }
+                member = entry.member;
+            }
             let Some(session) = sessions.at_mut(entry.session) else { continue };
             if !sending.is_empty() && sending.binary_search(&entry.session).is_ok() {
                 senders.push(*entry);
@@ -120,6 +172,32 @@ impl Shard {
             }
         }
         self.counts.pushes_live_total += pushes;
+        end
+    }
+
+    /// Takes a step: the next part of a run of group messages, or one delivery of another kind. `None` when the commit
+    /// is used up; until then the steps are to be given the same commit.
+    pub fn deliver_next(&mut self, now: Now, commit: &mut std::vec::IntoIter<Delivery>) -> Option<Delivered> {
+        if let Some(run) = GroupRun::at_front(commit.as_slice()) {
+            let end = self.deliver_group(now, &run, self.run_from, self.config.fanout_part_bytes_max);
+            let (len, delivered) = (run.len(), run.delivered(end));
+            drop(run);
+            match end {
+                PartEnd::Before(member) => self.run_from = member,
+                PartEnd::Through => {
+                    self.run_from = 0;
+                    commit.by_ref().take(len).for_each(drop);
+                }
+            }
+            return Some(delivered);
+        }
+        let delivery = commit.next()?;
+        let recipient_bytes = match &delivery {
+            Delivery::Direct { message, .. } => message.push.bytes().len(),
+            _ => 1,
+        };
+        self.deliver(now, delivery);
+        Some(Delivered { recipient_bytes, write: Write::Later })
     }
 
     /// A durable one-to-one message.

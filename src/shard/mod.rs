@@ -25,7 +25,7 @@ mod directory;
 mod drain;
 pub mod effects;
 pub mod event;
-mod fanout;
+pub mod fanout;
 mod group;
 mod index;
 mod login;
@@ -92,6 +92,8 @@ pub struct Shard {
     unauthenticated: usize,
     /// Sessions that catch up.
     behind: usize,
+    /// The member of a run's roster that the fan-out goes on with.
+    run_from: u32,
     ephemeral_count: u64,
     retry_at_ms: u64,
     save_cursors_at_ms: u64,
@@ -132,6 +134,7 @@ impl Shard {
             intake_bytes: 0,
             unauthenticated: 0,
             behind: 0,
+            run_from: 0,
             ephemeral_count: 0,
             retry_at_ms: 0,
             save_cursors_at_ms: 0,
@@ -196,31 +199,12 @@ impl Shard {
         (session.generation == conn.generation && session.phase != Phase::Free).then_some(conn.slot)
     }
 
-    /// Takes from a commit what goes together: a run of messages to one group, or one delivery of another kind.
-    /// Returns the bytes that a recipient of all of it was given; 0 when the commit is used up.
-    pub fn deliver_next(&mut self, now: Now, commit: &mut std::vec::IntoIter<Delivery>) -> usize {
-        if let Some(run) = GroupRun::at_front(commit.as_slice()) {
-            let (len, bytes) = (run.len(), run.bytes());
-            self.deliver_group(now, &run);
-            drop(run);
-            commit.by_ref().take(len).for_each(drop);
-            return bytes;
-        }
-        let Some(delivery) = commit.next() else { return 0 };
-        let bytes = match &delivery {
-            Delivery::Direct { message, .. } => message.push.bytes().len(),
-            _ => 1,
-        };
-        self.deliver(now, delivery);
-        bytes
-    }
-
     /// The ledger hands out, in its order.
     pub fn deliver(&mut self, now: Now, delivery: Delivery) {
         match delivery {
             Delivery::Group { .. } => {
                 if let Some(run) = GroupRun::at_front(std::slice::from_ref(&delivery)) {
-                    self.deliver_group(now, &run);
+                    self.deliver_group(now, &run, 0, usize::MAX);
                 }
             }
             Delivery::Direct { message, sender_seq, recipient_seq, origin } => {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::vec;
 
 use futures_lite::future::block_on;
 use ringway::auth::Authenticator;
@@ -50,6 +51,8 @@ pub enum Lane {
 #[derive(Default)]
 pub struct Mailbox {
     commits: VecDeque<Vec<Delivery>>,
+    /// What is left of the commit being handed in.
+    commit: vec::IntoIter<Delivery>,
     answers: VecDeque<StoreAnswer>,
     /// One for each shard that sends.
     lanes: Vec<VecDeque<Lane>>,
@@ -141,8 +144,9 @@ impl Gateway {
 
     /// Nothing is on its way between the threads.
     pub fn is_quiet(&self) -> bool {
-        let mailbox =
-            |m: &Mailbox| m.commits.is_empty() && m.answers.is_empty() && m.lanes.iter().all(|l| l.is_empty());
+        let mailbox = |m: &Mailbox| {
+            m.commits.is_empty() && m.commit.len() == 0 && m.answers.is_empty() && m.lanes.iter().all(|l| l.is_empty())
+        };
         self.mail.iter().all(mailbox)
             && self.submissions.is_empty()
             && self.asks.is_empty()
@@ -211,13 +215,16 @@ impl Gateway {
     pub fn shard_turn(&mut self, now: Now, at: usize) -> Option<(usize, HandedOver)> {
         let (mail, shard) = (&mut self.mail[at], &mut self.shards[at]);
         let mut sources: Vec<usize> = Vec::new();
-        sources.extend((!mail.commits.is_empty()).then_some(0));
+        sources.extend((mail.commit.len() > 0 || !mail.commits.is_empty()).then_some(0));
         sources.extend((!mail.answers.is_empty()).then_some(1));
         sources.extend(mail.lanes.iter().zip(2..).filter(|(lane, _)| !lane.is_empty()).map(|(_, source)| source));
         match *self.random.pick(&sources)? {
             0 => {
-                let mut commit = mail.commits.pop_front()?.into_iter();
-                while shard.deliver_next(now, &mut commit) > 0 {}
+                if mail.commit.len() == 0 {
+                    mail.commit = mail.commits.pop_front()?.into_iter();
+                }
+                // The rest of it later: whatever happens meanwhile must make no difference.
+                shard.deliver_next(now, &mut mail.commit);
             }
             1 => shard.stored(now, mail.answers.pop_front()?),
             lane => match mail.lanes[lane - 2].pop_front()? {

@@ -26,6 +26,7 @@ pub struct Plan {
     pub commits_max: usize,
     pub commit_submissions_max: usize,
     pub outbox_bytes_max: usize,
+    pub fanout_part_bytes_max: usize,
     pub socket_bytes: usize,
     pub body_bytes_max: usize,
     /// All bodies may be that large, sockets hold little, and clients stop reading: outboxes reach their caps.
@@ -66,6 +67,7 @@ impl Plan {
             commits_max: random.between(1, 8) as usize,
             commit_submissions_max: random.between(1, 40) as usize,
             outbox_bytes_max: if floods { OUTBOX_BYTES_MAX / 2 } else { OUTBOX_BYTES_MAX },
+            fanout_part_bytes_max: random.between(1, 2048) as usize,
             socket_bytes: if !floods && random.chance(1, 4) {
                 1 << 20
             } else {
@@ -101,6 +103,10 @@ impl Plan {
 
     /// The settings of one shard.
     pub fn shard_config(&self, id: ShardId) -> ShardConfig {
-        ShardConfig { outbox_bytes_max: self.outbox_bytes_max, ..ShardConfig::new(id, self.shards) }
+        ShardConfig {
+            outbox_bytes_max: self.outbox_bytes_max,
+            fanout_part_bytes_max: self.fanout_part_bytes_max,
+            ..ShardConfig::new(id, self.shards)
+        }
     }
 }
