@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::bench::Pace;
 use super::body::BODY_BYTES_MIN;
 use super::error::LoadError;
-use super::{chat, direct, group, idle, targets};
+use super::{chat, direct, disk, group, idle, targets};
 use crate::config::StoreUrl;
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
@@ -37,6 +37,8 @@ pub enum BenchScenario {
     Direct(DirectArgs),
     /// Connections that are logged in and say nothing: the gateway's memory for each.
     Idle(IdleArgs),
+    /// The disk alone: what the journal's writes take here without a gateway.
+    Disk(DiskArgs),
     /// All of these, with their targets beside what is measured here.
     Targets,
 }
@@ -145,6 +147,39 @@ pub struct IdleArgs {
     pub target: TargetArgs,
 }
 
+/// `bench disk`.
+#[derive(Args, Clone, Debug)]
+pub struct DiskArgs {
+    /// Writes, each with an `fdatasync`.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub syncs: u64,
+    /// Bytes of each: a message to 500 members takes about 1,000.
+    #[arg(long, value_name = "BYTES", default_value_t = 1_000)]
+    pub bytes: usize,
+    /// So many a second.
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    pub rate: f64,
+    /// On the disk of this directory [default: where a bench's gateway has its data].
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl DiskArgs {
+    /// Refuses what cannot be measured.
+    pub fn check(&self) -> Result<(), LoadError> {
+        if self.bytes == 0 || self.bytes > 1 << 20 {
+            return Err(LoadError::Options("--bytes must be from 1 to 1048576"));
+        }
+        if !(self.rate > 0.0 && self.rate <= 1e6) {
+            return Err(LoadError::Options("--rate takes writes per second, more than 0 and at most a million"));
+        }
+        Ok(())
+    }
+}
+
 /// Talk to a gateway: lines of the input are messages, what others say is printed.
 #[derive(Args, Clone, Debug)]
 pub struct ChatArgs {
@@ -231,6 +266,7 @@ pub fn run_bench(args: &BenchArgs) -> Result<Outcome, LoadError> {
         BenchScenario::Group(args) => group::run(args)?,
         BenchScenario::Direct(args) => direct::run(args)?,
         BenchScenario::Idle(args) => idle::run(args)?,
+        BenchScenario::Disk(args) => disk::run(args)?,
         BenchScenario::Targets => targets::run()?,
     };
     Ok(if clean { Outcome::Clean } else { Outcome::NotClean })

@@ -51,10 +51,9 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one on a port the kernel chooses and waits until it listens.
     pub fn start(options: &GatewayOptions) -> Result<Gateway, LoadError> {
-        let base = if Path::new(DISK_TEMP).is_dir() { PathBuf::from(DISK_TEMP) } else { std::env::temp_dir() };
         let mut data = tempfile::Builder::new()
             .prefix("ringway-bench-")
-            .tempdir_in(base)
+            .tempdir_in(data_base())
             .map_err(LoadError::io("no temporary directory can be made for the gateway's data"))?;
         data.disable_cleanup(options.keep_data);
         let data_dir = data.path().to_owned();
@@ -177,6 +176,11 @@ pub fn resident_bytes(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let rss = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
     rss.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Where gateways that are started for a bench have their data: on a disk, if there is one.
+pub fn data_base() -> PathBuf {
+    if Path::new(DISK_TEMP).is_dir() { PathBuf::from(DISK_TEMP) } else { std::env::temp_dir() }
 }
 
 /// Lets a moment pass.

@@ -12,7 +12,7 @@
 //! - [`stored`]: counts inbox rows where they are kept.
 //! - [`room`], [`mod@bench`]: who sends and receives what, and the rounds that drive it.
 //! - [`soak`]: half a million connections for hours, from several processes, with a verdict.
-//! - [`group`], [`direct`], [`idle`]: the scenarios; [`targets`] runs them all. [`report`]: their figures.
+//! - [`group`], [`direct`], [`idle`], [`disk`]: the scenarios; [`targets`] runs them all. [`report`]: their figures.
 
 pub mod acks;
 pub mod bench;
@@ -25,6 +25,7 @@ pub mod command;
 pub mod cpus;
 pub mod crowd;
 pub mod direct;
+pub mod disk;
 pub mod error;
 pub mod gateway;
 pub mod group;

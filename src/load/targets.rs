@@ -66,6 +66,14 @@ const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "the disk alone, as often",
+        command: &["disk", "--syncs", "1000"],
+        figures: &[
+            ms("write and fdatasync p50", "/sync_us/p50", None),
+            ms("write and fdatasync p99", "/sync_us/p99", None),
+        ],
+    },
+    Scenario {
         name: "100 messages a second",
         command: &["group", "--rate", "100", "--messages", "1000"],
         figures: &[

@@ -1,0 +1,70 @@
+//! `bench disk`: what the disk alone does, without any gateway: the journal's own way of writing, at a steady pace.
+//!
+//! The latencies of durable messages stand on this, and no gateway can be quicker; machines that share their disk
+//! with others differ tenfold, and so does one machine from hour to hour. What always holds: it writes where a gateway that a
+//! bench starts has its data, into a file that is allocated and was written once before.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::cli::DiskArgs;
+use super::error::LoadError;
+use super::gateway::{data_base, pause};
+use super::report::{Quantiles, Table, latencies};
+use crate::clock::Clock;
+use crate::journal::disk::{Directory, Disk, DiskFile};
+
+/// The report as `--json` prints it.
+#[derive(Serialize, Debug)]
+struct Report {
+    scenario: &'static str,
+    syncs: u64,
+    bytes: usize,
+    sync_us: Quantiles,
+    clean: bool,
+}
+
+/// Runs it and prints the report.
+pub fn run(args: &DiskArgs) -> Result<bool, LoadError> {
+    args.check()?;
+    let failed = LoadError::io("the disk cannot be measured");
+    let sync_us = measure(args).map_err(failed)?;
+    let report = Report { scenario: "disk", syncs: args.syncs, bytes: args.bytes, sync_us, clean: true };
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(true);
+    }
+    let mut table = Table::default();
+    table.line("writes, each synced", &format!("{} of {} bytes", report.syncs, report.bytes));
+    table.quantiles_head();
+    table.quantiles("write and fdatasync", &report.sync_us);
+    print!("{}", table.text());
+    Ok(true)
+}
+
+fn measure(args: &DiskArgs) -> std::io::Result<Quantiles> {
+    let base: PathBuf = args.dir.clone().unwrap_or_else(data_base);
+    let directory = tempfile::Builder::new().prefix("ringway-disk-").tempdir_in(base)?;
+    let file_bytes = args.syncs * args.bytes as u64;
+    let file = Directory::open(directory.path())?.create("segment", file_bytes)?;
+    let block = vec![0; 1 << 20];
+    for offset in (0..file_bytes).step_by(block.len()) {
+        let left = (file_bytes - offset).min(block.len() as u64) as usize;
+        file.write_at(offset, block.get(..left).unwrap_or_default())?;
+    }
+    file.sync()?;
+    let clock = Clock::start();
+    let mut latency = latencies();
+    let data = vec![1; args.bytes];
+    let between = Duration::from_secs_f64(1.0 / args.rate);
+    for at in 0..args.syncs {
+        pause(between);
+        let began_ns = clock.mono_ns();
+        file.write_at(at * args.bytes as u64, &data)?;
+        file.sync()?;
+        latency.saturating_record(clock.mono_ns() - began_ns);
+    }
+    Ok(Quantiles::of(&latency))
+}
