@@ -12,7 +12,7 @@ scripts := apply.sh revert.sh status.sh
 sourced := common.sh nic.sh persist.sh values.conf README.md
 
 .PHONY: install uninstall tune
-.PHONY: help demo run test check sim bench doctor soak-vm profile schema services setup build
+.PHONY: help demo run test check sim bench doctor soak soak-vm profile schema services setup build
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -42,6 +42,9 @@ bench: setup build ## the microbenchmarks, then every scenario with its target b
 
 doctor: setup build ## is this host fit? make doctor CONNECTIONS=500000; exit code 1: warnings, 2: it is not
 	$(ringway) doctor $(if $(CONNECTIONS),--connections $(CONNECTIONS))
+
+soak: setup build ## doctor, tune (asks first), serve, soak, report, revert: SOAK="--connections 100000 --for 1h --yes"
+	@scripts/soak.sh $(SOAK)
 
 soak-vm: build ## half a million connections in a virtual machine of its own: make soak-vm CONNECTIONS=1000000
 	@scripts/soak-vm.sh

@@ -22,9 +22,11 @@ command -v pkg-config >/dev/null 2>&1 || missing="$missing pkg-config"
 if [ "${1:-}" = tests ]; then
     # The order of system calls is read from strace; a full disk and too few descriptors need the other three.
     command -v strace >/dev/null 2>&1 || missing="$missing strace"
-    for tool in unshare prlimit; do
+    for tool in unshare nsenter prlimit; do
         command -v "$tool" >/dev/null 2>&1 || { missing="$missing util-linux"; break; }
     done
+    # A network of its own, with few ports.
+    command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
     command -v mount >/dev/null 2>&1 || missing="$missing mount"
     # The tuning scripts are linted, run by another shell, and run for real in namespaces of their own.
     PATH=$PATH:/usr/sbin:/sbin

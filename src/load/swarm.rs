@@ -222,7 +222,8 @@ impl Swarm {
     fn flush(&mut self, link: LinkId) {
         let Some(Some(open)) = self.links.get_mut(link.0 as usize) else { return };
         let Some(mut waiting) = open.waiting.take() else { return };
-        if !waiting.unsent.is_empty() {
+        // What it failed with first says why; a second try would only say that it has.
+        if !waiting.unsent.is_empty() && waiting.failed.is_none() {
             let (taken, failed) = open.write_some(&waiting.unsent);
             waiting.unsent.drain(..taken);
             waiting.failed = failed;

@@ -15,6 +15,7 @@ mod order;
 mod repeats;
 mod slow_reader;
 mod smoke;
+mod soak;
 mod start;
 mod systemd;
 mod traffic;

@@ -24,6 +24,8 @@ use crate::wire::frame::Encoder;
 const DIALING_MAX: u32 = 512;
 /// Connections made in one turn.
 const DIALS_PER_TURN_MAX: u32 = 256;
+/// Connections closed in one turn, when all are.
+const LEAVES_PER_TURN_MAX: u32 = 1_024;
 /// Pings or acks sent in one turn.
 const SAID_PER_TURN_MAX: u32 = 1_024;
 /// A connection or a login that is not answered for so long is given up.
@@ -110,6 +112,8 @@ pub struct Clients {
     dials: Pace,
     /// The next to come in for the first time.
     first: u32,
+    /// The next to leave.
+    leaving: u32,
     returns: BinaryHeap<Reverse<(u32, u32)>>,
     pending: VecDeque<(u32, u32)>,
     dial_from_ms: u32,
@@ -140,6 +144,7 @@ impl Clients {
             ahead_ms: 0,
             dials: Pace::default(),
             first: seats.share(),
+            leaving: seats.share(),
             returns: BinaryHeap::new(),
             pending: VecDeque::new(),
             dial_from_ms: 0,
@@ -189,21 +194,24 @@ impl Clients {
         self.first = 0;
     }
 
-    /// Everybody leaves without a word, and stays out.
-    pub fn leave(&mut self, swarm: &mut Swarm) {
+    /// Everybody leaves without a word, in the turns that follow, and stays out.
+    pub fn leave(&mut self) {
         self.returns.clear();
-        self.pending.clear();
-        self.acks.clear();
-        self.unacked.clear();
+        self.census.away = 0;
         self.first = self.seats.share();
-        self.census = Census { seen: self.census.seen, ..Census::default() };
-        for (local, client) in self.clients.iter_mut().enumerate() {
-            client.unacked = 0;
-            if client.phase != Phase::Banned {
-                client.phase = Phase::Out;
-                swarm.reset(LinkId(local as u32));
+        self.leaving = 0;
+    }
+
+    fn leave_due(&mut self, swarm: &mut Swarm) {
+        let next = (self.leaving + LEAVES_PER_TURN_MAX).min(self.seats.share());
+        for local in self.leaving..next {
+            self.uncount(local);
+            if self.clients.get(local as usize).is_some_and(|c| c.phase != Phase::Banned) {
+                self.set(local, Phase::Out);
+                swarm.reset(LinkId(local));
             }
         }
+        self.leaving = next;
     }
 
     /// Whoever is away comes back at once, spread over two seconds.
@@ -228,6 +236,7 @@ impl Clients {
     /// Dials, pings and acknowledges what is due.
     pub fn turn(&mut self, swarm: &mut Swarm, totals: &mut Totals) {
         let now_ms = self.now_ms();
+        self.leave_due(swarm);
         self.dial_due(now_ms, swarm, totals);
         self.give_up_due(now_ms, swarm);
         self.ping_due(swarm, totals);
@@ -329,6 +338,10 @@ impl Clients {
     }
 
     fn send_away(&mut self, local: u32, after_ms: u32) {
+        if self.leaving < self.seats.share() {
+            // Everybody leaves: nobody comes back by itself.
+            return self.set(local, Phase::Out);
+        }
         self.set(local, Phase::Away);
         self.census.away += 1;
         self.returns.push(Reverse((self.now_ms() + after_ms, local)));

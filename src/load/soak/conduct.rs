@@ -4,6 +4,7 @@
 //! compared before everybody has stopped sending and nothing more arrives; every wait has an end, and what was waited
 //! for in vain is in the verdict; whatever ends a soak early, the report is written.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -28,10 +29,16 @@ use crate::load::gateway::resident_bytes;
 const TURN: Duration = Duration::from_millis(50);
 /// Without any progress for so long, a phase is over.
 const PATIENCE_NS: u64 = 15_000_000_000;
-/// What the gateway's memory and descriptors have to settle.
+/// The longest that the gateway's memory may take to settle.
 const SETTLE_NS: u64 = 60_000_000_000;
+/// The gateway has so few connections that its descriptors can be counted.
+const FEW_CONNECTIONS: f64 = 1_000.0;
 /// Memory that changes by less than this in a second has settled.
 const SETTLED_BYTES: u64 = 64 << 10;
+/// The last metrics are waited for so long.
+const METRICS_PATIENCE_NS: u64 = 10_000_000_000;
+/// So old are the figures in the gateway's metrics at most.
+const METRICS_AGE_NS: u64 = 1_500_000_000;
 /// A gateway that is not there in so many looks is gone.
 const LOOKS_GONE: u32 = 2;
 
@@ -59,6 +66,8 @@ pub struct Conductor<'a> {
     progress: Progress,
     told: u32,
     looks_gone: u32,
+    /// When the gateway last told its metrics.
+    metrics_ns: u64,
     phase_ns: u64,
 }
 
@@ -162,6 +171,7 @@ impl<'a> Conductor<'a> {
             progress: Progress::start(),
             told: 0,
             looks_gone: 0,
+            metrics_ns: 0,
             phase_ns: now_ns,
         };
         conductor.take_baseline();
@@ -320,25 +330,34 @@ impl<'a> Conductor<'a> {
 
     fn leave_for_good(&mut self) -> Result<(), LoadError> {
         self.enter(Phase::Leave);
-        self.leave()
+        self.leave()?;
+        // A gateway that was full may not have told its metrics for a while.
+        let (left_ns, end_ns) = (self.clock.mono_ns(), self.clock.mono_ns() + METRICS_PATIENCE_NS);
+        let told = |c: &Self| c.metrics_ns > left_ns + METRICS_AGE_NS;
+        self.wait(|c| c.subject.admin.is_none() || told(c) || c.clock.mono_ns() >= end_ns);
+        Ok(())
     }
 
     /// Everybody leaves; the gateway's descriptors are looked at until they are back at the baseline.
     fn leave(&mut self) -> Result<(), LoadError> {
         self.tell_all(&Order::Leave)?;
+        // Half a million descriptors are not listed again and again: its metrics say when most are closed.
+        let connections = |c: &Self| c.figures.gateway.metrics.as_ref().and_then(|m| m.value("ringway_connections"));
+        let left = |c: &Self| c.live() == 0 && connections(c).is_none_or(|open| open < FEW_CONNECTIONS);
+        self.wait_while_progressing(|c| (c.live(), connections(c).map(f64::to_bits)), left);
         let (Some(pid), Some(baseline)) = (self.subject.pid, self.baseline.descriptors) else { return Ok(()) };
         let back = |count: u64| count <= baseline + DESCRIPTORS_MORE_MAX;
-        let mut latest = None;
-        let (mut looked_ns, end_ns) = (0, self.clock.mono_ns() + SETTLE_NS);
-        self.wait(|c| {
+        let latest = Cell::new((0, None));
+        let look = |c: &Self| {
+            let (looked_ns, count) = latest.get();
             let now_ns = c.clock.mono_ns();
             if now_ns >= looked_ns + 1_000_000_000 {
-                looked_ns = now_ns;
-                latest = watch::descriptors(pid).or(latest);
+                latest.set((now_ns, watch::descriptors(pid).or(count)));
             }
-            latest.is_some_and(back) || now_ns >= end_ns
-        });
-        if let Some(after_all_left) = latest.filter(|_| !self.gateway_gone) {
+            latest.get().1
+        };
+        self.wait_while_progressing(look, |_| latest.get().1.is_some_and(back));
+        if let Some(after_all_left) = latest.get().1.filter(|_| !self.gateway_gone) {
             self.descriptors.push(Descriptors { baseline, after_all_left, back: back(after_all_left) });
         }
         Ok(())
@@ -429,6 +448,9 @@ impl<'a> Conductor<'a> {
             self.gateway_gone |= self.looks_gone >= LOOKS_GONE;
             // The last metrics it gave are what is known of it.
             let metrics = self.figures.gateway.metrics.take();
+            if sample.metrics.is_some() {
+                self.metrics_ns = sample.at_ns;
+            }
             self.figures.gateway = Sample { metrics: sample.metrics.clone().or(metrics), ..sample };
         }
         self.interrupted |= self.signals.try_recv().is_ok();

@@ -12,7 +12,8 @@ use super::verdict::{Facts, Growth, Memory, judge};
 const USUAL_CLOSES: &[&str] = &["PeerClosed", "LoggedOut"];
 /// What the gateway's metrics call what ran out.
 const GATEWAY_EXHAUSTED: &[(&str, &str)] = &[
-    ("ringway_descriptors_out_total", "the gateway's descriptors"),
+    ("ringway_shed_total{what=\"descriptors\"}", "the gateway's descriptors"),
+    ("ringway_descriptors_out_total", "descriptors or memory for the gateway's sockets"),
     ("ringway_shed_total{what=\"connections\"}", "the gateway's limit of connections"),
 ];
 /// What the kernel calls it.

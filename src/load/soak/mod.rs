@@ -11,9 +11,11 @@
 //!   they hear ([`inboxes`]).
 //! - [`conduct`], [`children`], [`progress`]: the conductor, its processes, and what it shows while it runs.
 //! - [`subject`], [`watch`]: the gateway, and what it looks like from outside.
-//! - [`figures`], [`evidence`], [`verdict`], [`report`]: what was measured, what it means, and how it is shown.
+//! - [`figures`], [`evidence`], [`verdict`]: what was measured, and what it means.
+//! - [`report`], [`html`], [`chart`]: how it is shown.
 
 pub mod args;
+pub mod chart;
 pub mod children;
 pub mod clients;
 pub mod conduct;
@@ -21,6 +23,7 @@ pub mod dial;
 pub mod evidence;
 pub mod figures;
 pub mod fit;
+pub mod html;
 pub mod inboxes;
 pub mod orders;
 pub mod pace;

@@ -190,7 +190,7 @@ impl Process {
                 sending.start(group_per_s, direct_per_s);
                 self.churn.start(churn_per_s, self.clock.mono_ns());
             }
-            Order::Leave => clients.leave(&mut self.swarm),
+            Order::Leave => clients.leave(),
             Order::Quiesce => {
                 clients.hurry();
                 self.quiescing = true;

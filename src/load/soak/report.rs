@@ -1,4 +1,4 @@
-//! The report of a soak: `report.json` for machines, a table for people.
+//! The report of a soak: `report.json` for machines, `report.html` and a table for people.
 //!
 //! What always holds: it holds what was measured and the verdict on it, nothing derived elsewhere; what was not
 //! measured is `null`.
@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::figures::{Interval, Latency, Phase, Second};
+use super::html;
 use super::orders::{Missing, Totals};
 use super::verdict::{Descriptors, Memory, Verdict};
 use crate::load::error::LoadError;
@@ -118,41 +119,20 @@ impl Report {
     pub fn write(&self, dir: &Path) -> Result<(), LoadError> {
         fs::create_dir_all(dir).map_err(LoadError::io("the report's directory cannot be made"))?;
         let json = serde_json::to_vec_pretty(self)?;
-        fs::write(dir.join("report.json"), json).map_err(LoadError::io("report.json cannot be written"))
+        fs::write(dir.join("report.json"), json).map_err(LoadError::io("report.json cannot be written"))?;
+        fs::write(dir.join("report.html"), html::page(self)).map_err(LoadError::io("report.html cannot be written"))
     }
 
     /// As a table.
     pub fn table(&self) -> String {
         let mut table = Table::default();
-        let (setup, totals) = (&self.setup, &self.totals);
-        let asked = format!("{} asked for, from {} processes", count(setup.connections.into()), setup.processes);
-        table.line("connections", &asked);
-        let ramp = &self.ramp;
-        let pace =
-            format!("{} in {:.1} s, {} a second", count(ramp.logged_in), ramp.seconds, count(ramp.logins_per_s as u64));
-        table.line("logged in", &pace);
-        table.line("churned, resumed", &format!("{}, {}", count(totals.churned), count(totals.resumed)));
-        let groups = format!("{} of {} members", count(setup.groups_made), setup.members);
-        table.line("groups", &groups);
-        let sent = format!("{} to groups, {} to users", count(totals.group_sent), count(totals.direct_sent));
-        table.line("messages", &sent);
-        match &self.deliveries {
-            Some(missing) => {
-                table.line("deliveries due", &count(missing.due));
-                table.line("lost", &count(missing.lost));
-                table.line("not to be checked", &count(missing.away));
-            }
-            None => table.line("deliveries due", "not found out"),
+        for (name, value) in self.lines() {
+            table.line(&name, &value);
         }
-        table.line("duplicated", &count(totals.duplicated));
-        table.line("out of order", &count(totals.out_of_order));
-        table.line("corrupt", &count(totals.corrupt));
-        table.line("heartbeats answered", &format!("{} of {}", count(totals.pongs), count(totals.pings)));
         table.quantiles_head();
         table.quantiles("delivery", &self.latency.delivery.us);
         table.quantiles("ack", &self.latency.ack.us);
         table.quantiles("heartbeat", &self.latency.pong.us);
-        self.resources(&mut table);
         for refused in &self.refused {
             let name = format!("{} {}", refused.what, refused.name);
             table.line(&format!("refused ({})", refused.side), &format!("{name}: {}", count(refused.count)));
@@ -164,26 +144,63 @@ impl Report {
         table.text().to_owned()
     }
 
-    fn resources(&self, table: &mut Table) {
+    /// What was done and what came of it: names and values.
+    pub fn lines(&self) -> Vec<(String, String)> {
+        let (setup, totals, ramp) = (&self.setup, &self.totals, &self.ramp);
+        let mut lines = Vec::new();
+        let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
+        let (asked, sources) = (count(setup.connections.into()), setup.source_addresses.max(1));
+        line("connections", format!("{asked} asked for, from {} processes, {sources} addresses", setup.processes));
+        let (logged_in, per_s) = (count(ramp.logged_in), count(ramp.logins_per_s as u64));
+        line("logged in", format!("{logged_in} in {:.1} s, {per_s} a second", ramp.seconds));
+        line("broke off, came back", format!("{}, {}", count(totals.churned), count(totals.resumed)));
+        line("groups", format!("{} of {} members", count(setup.groups_made), setup.members));
+        line("messages", format!("{} to groups, {} to users", count(totals.group_sent), count(totals.direct_sent)));
+        line("held back", format!("{} messages could not be sent in time", count(totals.held_back)));
+        match &self.deliveries {
+            Some(missing) => {
+                line("deliveries due", count(missing.due));
+                line("lost", count(missing.lost));
+                line("not to be checked", count(missing.away));
+            }
+            None => line("deliveries due", "not found out".to_owned()),
+        }
+        line("duplicated", count(totals.duplicated));
+        line("out of order", count(totals.out_of_order));
+        line("corrupt", count(totals.corrupt));
+        line("heartbeats answered", format!("{} of {}", count(totals.pongs), count(totals.pings)));
+        self.resources(&mut line);
+        lines
+    }
+
+    fn resources(&self, line: &mut impl FnMut(&str, String)) {
         let mib = |bytes: f64| format!("{:.1} MiB", bytes / (1 << 20) as f64);
         if let Some(memory) = &self.memory {
             let (before, after) = (mib(memory.baseline_bytes as f64), mib(memory.after_ramp_bytes as f64));
-            table.line("gateway memory", &format!("{before} before, {after} after the ramp"));
+            line("gateway memory", format!("{before} before, {after} after the ramp"));
             if let Some(bytes) = memory.bytes_per_connection {
-                table.line("per connection", &format!("{bytes:.0} bytes ({:.2} KiB)", bytes / 1024.0));
+                line("per connection", format!("{bytes:.0} bytes ({:.2} KiB)", bytes / 1024.0));
             }
-            if let Some(steady) = &memory.steady {
-                let grown = format!("{} in {:.0} s of messages", mib(steady.growth_bytes), steady.seconds);
-                table.line("memory grew by", &format!("{grown} ({} allowed)", mib(steady.allowed_bytes)));
+            match &memory.steady {
+                Some(steady) => {
+                    let (grown, allowed) = (mib(steady.growth_bytes), mib(steady.allowed_bytes));
+                    line(
+                        "memory grew by",
+                        format!("{grown} in {:.0} s of messages ({allowed} allowed)", steady.seconds),
+                    );
+                }
+                None => line("memory grew by", "not judged: too short".to_owned()),
             }
         }
         for d in &self.descriptors {
-            table.line("descriptors, all left", &format!("{} ({} at first)", d.after_all_left, d.baseline));
+            line("descriptors, all left", format!("{} ({} at first)", d.after_all_left, d.baseline));
         }
         let most = |value: fn(&Process) -> f64| self.load.iter().map(value).fold(0.0, f64::max);
         let (busy, late) = (most(|p| p.busy_share) * 100.0, most(|p| p.late_share) * 100.0);
-        table.line("load generator", &format!("busy {busy:.0} %, late {late:.1} % of the time (the worst process)"));
+        line("load generator", format!("busy {busy:.0} %, late {late:.1} % of the time (the worst process)"));
         let memory: u64 = self.load.iter().map(|p| p.resident_bytes).sum();
-        table.line("load generator's memory", &mib(memory as f64));
+        let clients: u64 = self.load.iter().map(|p| u64::from(p.clients)).sum();
+        let each = memory / clients.max(1);
+        line("load generator's memory", format!("{}, {each} bytes a client", mib(memory as f64)));
     }
 }

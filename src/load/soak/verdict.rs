@@ -1,8 +1,8 @@
 //! What the figures mean: did the gateway pass, did it fail, or do they say nothing about it?
 //!
-//! A pure function. What always holds: a loss is the gateway's failure whatever else happened; a load generator that
-//! was the bottleneck makes every other finding worthless, so it comes next; a host that ran out of something by
-//! name explains what is missing; and a soak that delivered nothing has shown nothing.
+//! A pure function. What always holds: a loss is the gateway's failure whatever else happened; what ran out by name is
+//! a fact whoever was slow, and explains what is missing; a load generator that was the bottleneck makes every other
+//! finding worthless; and a soak that delivered nothing has shown nothing.
 
 use serde::Serialize;
 
@@ -152,10 +152,10 @@ pub fn judge(facts: &Facts) -> Verdict {
     let any = |outcome| findings.0.iter().any(|finding| finding.speaks_for == outcome);
     let outcome = if worst {
         Outcome::Failed
-    } else if any(Outcome::InvalidEvidence) {
-        Outcome::InvalidEvidence
     } else if any(Outcome::HostNotFit) {
         Outcome::HostNotFit
+    } else if any(Outcome::InvalidEvidence) {
+        Outcome::InvalidEvidence
     } else if any(Outcome::Failed) {
         Outcome::Failed
     } else {

@@ -27,7 +27,7 @@ const PAGE_BYTES_MAX: u64 = 4 << 20;
 /// Samples that may wait for the conductor.
 const SAMPLES_MAX: usize = 16;
 /// Where the kernel does not tell their number, descriptors are listed: at most this part of the time.
-const LISTING_SHARE: u64 = 20;
+const LISTING_SHARE: u64 = 50;
 
 /// What one look showed.
 #[derive(Clone, Default, Debug)]

@@ -98,6 +98,11 @@ fn what_ran_out_by_name_explains_who_is_missing_and_nothing_else() {
     };
     assert_eq!(outcome(short), Outcome::HostNotFit);
     assert_eq!(outcome(|f| f.storage_full = 1), Outcome::HostNotFit);
+    let short_and_late = |f: &mut Facts| {
+        short(f);
+        f.efforts[1].late_ns = 600;
+    };
+    assert_eq!(outcome(short_and_late), Outcome::HostNotFit);
     // It ran out for a while, and everybody got in in the end.
     assert_eq!(outcome(|f| f.exhausted = names("ports")), Outcome::Passed);
     let duplicated = |f: &mut Facts| {

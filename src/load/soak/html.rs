@@ -1,0 +1,215 @@
+//! The report as one page: the verdict first, then what it rests on, then the charts.
+//!
+//! What always holds: the page needs nothing but itself, and shows nothing that `report.json` does not hold.
+
+use std::fmt::Write;
+
+use super::chart::{Chart, Line, Scale};
+use super::figures::{Interval, Latency, Second};
+use super::report::Report;
+use super::verdict::Outcome;
+use crate::load::report::count;
+
+const STYLE: &str = "\
+:root{--fg:#1b1f24;--bg:#fff;--soft:#656d76;--rule:#d8dee4;--band:#f6f8fa;--c0:#0969da;--c1:#bc4c00;--c2:#8250df}\
+@media(prefers-color-scheme:dark){:root{--fg:#e6edf3;--bg:#0d1117;--soft:#8d96a0;--rule:#30363d;--band:#161b22;\
+--c0:#4493f8;--c1:#f0883e;--c2:#ab7df8}}\
+body{font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:960px;margin:2rem auto;padding:0 1rem}\
+h1{font-size:1.5rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}\
+table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid var(--rule);padding:.25rem .6rem;text-align:left}\
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\
+.verdict{padding:.8rem 1rem;border-radius:6px;color:#fff;font-size:1.2rem}\
+.passed{background:#1a7f37}.failed{background:#cf222e}.invalid{background:#9a6700}.unfit{background:#6e7781}\
+svg{width:100%;height:auto;display:block}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}\
+svg text.name{fill:var(--fg)}.grid{stroke:var(--rule);stroke-width:1}.band0{fill:none}.band1{fill:var(--band)}\
+.line{fill:none;stroke-width:1.6}path.l0{stroke:var(--c0)}path.l1{stroke:var(--c1)}path.l2{stroke:var(--c2)}\
+rect.l0{fill:var(--c0)}rect.l1{fill:var(--c1)}rect.l2{fill:var(--c2)}small{color:var(--soft)}";
+
+/// The page.
+pub fn page(report: &Report) -> String {
+    let mut page = Page { html: String::new() };
+    let (outcome, setup) = (report.verdict.outcome, &report.setup);
+    let name = outcome.name();
+    page.add("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
+    page.add("<meta name=\"viewport\" content=\"width=device-width\">");
+    page.add(&format!("<title>Ringway soak: {name}</title><style>{STYLE}</style></head><body>"));
+    page.add("<h1>Ringway soak</h1>");
+    let colour = match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Failed => "failed",
+        Outcome::InvalidEvidence => "invalid",
+        Outcome::HostNotFit => "unfit",
+    };
+    page.add(&format!("<p class=\"verdict {colour}\">{name} (exit code {})</p>", report.exit_code));
+    page.findings(report);
+    page.facts(report);
+    page.refused(report);
+    page.charts(report);
+    page.latencies(&report.intervals);
+    page.load(report);
+    page.add(&format!(
+        "<p><small>ringway {}, Linux {}, gateway at {}. All figures are in report.json beside this page.</small></p>",
+        escape(report.version),
+        escape(&setup.kernel),
+        setup.target
+    ));
+    page.add("</body></html>\n");
+    page.html
+}
+
+struct Page {
+    html: String,
+}
+
+impl Page {
+    fn add(&mut self, html: &str) {
+        self.html.push_str(html);
+    }
+
+    fn findings(&mut self, report: &Report) {
+        if report.verdict.findings.is_empty() {
+            return;
+        }
+        self.add("<h2>Findings</h2><table><tr><th>speaks for</th><th>what was found</th></tr>");
+        for finding in &report.verdict.findings {
+            let speaks_for = if finding.speaks_for == Outcome::Passed { "nothing" } else { finding.speaks_for.name() };
+            self.add(&format!("<tr><td>{speaks_for}</td><td>{}</td></tr>", escape(&finding.text)));
+        }
+        self.add("</table>");
+    }
+
+    /// The same lines as the table on the terminal, without the latencies, which have a table of their own.
+    fn facts(&mut self, report: &Report) {
+        self.add("<h2>What was done, and what came of it</h2><table>");
+        for (name, value) in report.lines() {
+            self.add(&format!("<tr><td>{}</td><td>{}</td></tr>", escape(&name), escape(&value)));
+        }
+        self.add("</table>");
+    }
+
+    fn refused(&mut self, report: &Report) {
+        self.add("<h2>What was refused, by name</h2>");
+        if report.refused.is_empty() {
+            return self.add("<p>Nothing.</p>");
+        }
+        self.add("<table><tr><th>counted by</th><th>what</th><th>name</th><th class=\"n\">times</th></tr>");
+        for refused in &report.refused {
+            let (side, what, name) = (refused.side, refused.what, escape(&refused.name));
+            let times = count(refused.count);
+            self.add(&format!("<tr><td>{side}</td><td>{what}</td><td>{name}</td><td class=\"n\">{times}</td></tr>"));
+        }
+        self.add("</table>");
+    }
+
+    fn charts(&mut self, report: &Report) {
+        for chart in charts(report) {
+            if let Some(svg) = chart.svg(&report.phases) {
+                self.add(&format!("<h2>{}</h2>{svg}", escape(chart.title)));
+            }
+        }
+    }
+
+    fn latencies(&mut self, intervals: &[Interval]) {
+        self.add(
+            "<h2>Latency by interval, milliseconds</h2><table><tr><th class=\"n\">from</th><th class=\"n\">to</th>",
+        );
+        self.add(
+            "<th>phase</th><th>what</th><th class=\"n\">count</th><th class=\"n\">p50</th><th class=\"n\">p90</th>",
+        );
+        self.add("<th class=\"n\">p99</th><th class=\"n\">p99.9</th><th class=\"n\">max</th></tr>");
+        for interval in intervals {
+            for (what, latency) in
+                [("delivery", interval.delivery), ("ack", interval.ack), ("heartbeat", interval.pong)]
+            {
+                if latency.count > 0 {
+                    self.latency(interval, what, &latency);
+                }
+            }
+        }
+        self.add("</table>");
+    }
+
+    fn latency(&mut self, interval: &Interval, what: &str, latency: &Latency) {
+        let Interval { from_s, to_s, phase, .. } = interval;
+        let (phase, times, us) = (phase.name(), count(latency.count), latency.us);
+        // Writing to a String cannot fail.
+        write!(self.html, "<tr><td class=\"n\">{from_s:.0} s</td><td class=\"n\">{to_s:.0} s</td><td>{phase}</td>")
+            .ok();
+        write!(self.html, "<td>{what}</td><td class=\"n\">{times}</td>").ok();
+        for us in [us.p50, us.p90, us.p99, us.p999, us.max] {
+            write!(self.html, "<td class=\"n\">{:.3}</td>", us / 1e3).ok();
+        }
+        self.add("</tr>");
+    }
+
+    fn load(&mut self, report: &Report) {
+        self.add("<h2>The load generator's processes, in the steady phase</h2><table><tr><th class=\"n\">clients</th>");
+        self.add("<th class=\"n\">busy</th><th class=\"n\">late</th><th class=\"n\">longest lag</th>");
+        self.add("<th class=\"n\">CPU</th><th class=\"n\">memory</th></tr>");
+        for process in &report.load {
+            let (busy, late) = (process.busy_share * 100.0, process.late_share * 100.0);
+            let (lag, cpu, mib) =
+                (process.lag_ms_max, process.cpu_cores, process.resident_bytes as f64 / (1 << 20) as f64);
+            let clients = count(process.clients.into());
+            write!(self.html, "<tr><td class=\"n\">{clients}</td><td class=\"n\">{busy:.1} %</td>").ok();
+            write!(self.html, "<td class=\"n\">{late:.1} %</td><td class=\"n\">{lag:.0} ms</td>").ok();
+            write!(self.html, "<td class=\"n\">{cpu:.2} cores</td><td class=\"n\">{mib:.1} MiB</td></tr>").ok();
+        }
+        self.add("</table>");
+    }
+}
+
+fn charts(report: &Report) -> Vec<Chart> {
+    let by_second = |name, value: fn(&Second) -> Option<f64>| Line {
+        name,
+        points: report.seconds.iter().map(|second| (second.at_s, value(second))).collect(),
+    };
+    let by_interval = |name, value: fn(&Interval) -> f64| {
+        let middle = |interval: &Interval| (interval.from_s + interval.to_s) / 2.0;
+        let measured = report.intervals.iter().filter(|interval| interval.delivery.count > 0);
+        Line { name, points: measured.map(|interval| (middle(interval), Some(value(interval) / 1e3))).collect() }
+    };
+    let linear = |title, lines| Chart { title, scale: Scale::Linear, lines };
+    let per_s = report.seconds.windows(2).filter_map(|pair| {
+        let [before, now] = pair else { return None };
+        let seconds = now.at_s - before.at_s;
+        (seconds > 0.0).then(|| (now.at_s, Some((now.delivered - before.delivered) as f64 / seconds)))
+    });
+    vec![
+        linear(
+            "Connections",
+            vec![
+                by_second("logged in", |s| Some(s.live as f64)),
+                by_second("at the gateway", |s| s.gateway_connections.map(|n| n as f64)),
+            ],
+        ),
+        Chart {
+            title: "Delivery latency by interval, milliseconds",
+            scale: Scale::Logarithmic,
+            lines: vec![
+                by_interval("p50", |i| i.delivery.us.p50),
+                by_interval("p99", |i| i.delivery.us.p99),
+                by_interval("p99.9", |i| i.delivery.us.p999),
+            ],
+        },
+        linear("Deliveries per second", vec![Line { name: "deliveries", points: per_s.collect() }]),
+        linear(
+            "Memory, MiB",
+            vec![
+                by_second("gateway", |s| s.gateway_resident_bytes.map(|bytes| bytes as f64 / (1 << 20) as f64)),
+                by_second("load generator", |s| Some(s.load_resident_bytes as f64 / (1 << 20) as f64)),
+            ],
+        ),
+        linear("The gateway's CPU, cores", vec![by_second("gateway", |s| s.gateway_cpu_cores)]),
+        linear("The gateway's descriptors", vec![by_second("gateway", |s| s.gateway_descriptors.map(|n| n as f64))]),
+        linear(
+            "The load generator: busy, percent of the time (the worst process)",
+            vec![by_second("busy", |s| Some(s.load_busy_max * 100.0))],
+        ),
+    ]
+}
+
+/// Text as HTML may hold it.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
