@@ -37,7 +37,8 @@ set -eu
 changed=0 good=0 absent=0 refused=0
 
 main() {
-    parse "--dry-run --profile --connections --persist --cpus --shards --nic --conntrack --port --user --root --state" "$@"
+    parse "--dry-run --persist --profile --connections --cpus --shards --nic --conntrack --port --user \
+        --root --state" "$@"
     plan_cpus
     plan_profile
     if [ "$dry_run" = no ]; then
@@ -314,7 +315,8 @@ TABLE
     ); then
         changed=$((changed + 1))
         say set "nft table inet ringway_notrack: $was -> port $port ($why)"
-        note "a firewall that lets only known connections in does not know these any more: let TCP port $port in by name"
+        note "a firewall that lets only known connections in does not know these any more: let TCP port $port in" \
+            "by name"
     else
         refused=$((refused + 1))
         say refused "nft table inet ringway_notrack: $(printf '%s' "$refusal" | head -n 1) ($why)"

@@ -308,7 +308,8 @@ recorded_value() {
 
 remember() {
     recorded "$1" "$2" && return
-    printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$record" || die "the record $record cannot be written; nothing more was changed"
+    printf '%s\t%s\t%s\n' "$1" "$2" "$3" >>"$record" ||
+        die "the record $record cannot be written; nothing more was changed"
 }
 
 # The directories of a path that are not there yet, outermost first.

@@ -6,18 +6,28 @@
 # connections over its queues by a hash that knows nothing of users, so the queues' interrupts are dealt out over the
 # shards' CPUs, and the kernel (RFS) moves each connection's packets on to the CPU that read it last: its shard's.
 
-# The NICs to look after: those named, or that of the default route if there is hardware behind it.
+# The NICs to look after: those named, or that of the default route.
 nics_wanted() {
     case $nics in
         *[!\ ]*) printf '%s\n' "$nics" | tr ' ' '\n' | sed '/^$/d; /^none$/d' ;;
         *)
             { awk '$2 == "00000000" && $8 == "00000000" { print $1 }' "$root/proc/net/route" 2>/dev/null
               awk '$1 ~ /^0+$/ && $2 == "00" && $10 != "lo" { print $10 }' "$root/proc/net/ipv6_route" 2>/dev/null
-            } | sort -u | while read -r nic; do
-                if [ -e "$root/sys/class/net/$nic/device" ]; then printf '%s\n' "$nic"; fi
-            done
+            } | sort -u | while read -r nic; do hardware "$nic"; done | sort -u
             ;;
     esac
+}
+
+# The NIC itself, or those below a bond, a bridge or a VLAN: interrupts and queues are theirs.
+hardware() {
+    if [ -e "$root/sys/class/net/$1/device" ]; then
+        printf '%s\n' "$1"
+        return
+    fi
+    for lower in "$root/sys/class/net/$1"/lower_*; do
+        # In a shell of its own: there are no other local variables.
+        if [ -e "$lower" ]; then (hardware "${lower##*/lower_}"); fi
+    done
 }
 
 # queues NIC rx|tx: their numbers.
@@ -48,7 +58,7 @@ nic_irqs() {
             sub(/^virtio[0-9]+-/, "", name)
             if (index(name, nic) == 1) name = substr(name, length(nic) + 1)
             if (match(name, /[0-9]+$/)) print irq, substr(name, RSTART)
-            else if (name ~ /^-?(q[0-9]+-)?(rx|tx|Rx|Tx)$/ && match(name, /[0-9]+/)) print irq, substr(name, RSTART, RLENGTH)
+            else if (name ~ /^-?q[0-9]+-(rx|tx)$/ && match(name, /[0-9]+/)) print irq, substr(name, RSTART, RLENGTH)
             else if (name ~ /rx|tx|Rx|Tx|input|output/) print irq, 0
         }' "$root/proc/interrupts" 2>/dev/null
 }

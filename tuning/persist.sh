@@ -8,7 +8,8 @@
 persist_all() {
     own_file /etc/sysctl.d/90-ringway.conf "kernel settings, read at every start" "$(sysctl_lines)"
     overruled
-    own_file /etc/security/limits.d/90-ringway.conf "descriptors and locked memory in $user's sessions" "$(limits_lines)"
+    own_file /etc/security/limits.d/90-ringway.conf "descriptors and locked memory in $user's sessions" \
+        "$(limits_lines)"
     if [ ! -d "$root/etc/systemd" ]; then
         not_here "systemd: nothing for its services, and nothing to set the rest at the next start"
         return 0

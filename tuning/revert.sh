@@ -37,7 +37,8 @@ $(sed '1!G;h;$!d' "$record")
 RECORD
     would=
     [ "$dry_run" = no ] || would="would be "
-    echo "revert: $restored ${would}restored, $same_already as before already, $gone no longer there, $failed not restored"
+    echo "revert: $restored ${would}restored, $same_already as before already, $gone no longer there," \
+        "$failed not restored"
     if [ "$dry_run" = yes ]; then exit 0; fi
     forget
     [ "$failed" -eq 0 ] || exit 1

@@ -72,7 +72,11 @@ show_rule() {
             done
             ;;
         nic) flow_entries=$(power_of_two "${spec##*,}") ;;
-        memory) [ "$key" != total ] || show "memory, MiB" "$memory_mib" "$severity" "0,min,$((${spec##*,} / 1048576))" "$why" ;;
+        memory)
+            # How much of it is left is for a gateway that starts now, and the doctor, to say.
+            wanted_mib=$((${spec##*,} / 1048576))
+            [ "$key" != total ] || show "memory, MiB" "$memory_mib" "$severity" "0,min,$wanted_mib" "$why"
+            ;;
         rlimit) show_limit ;;
         # The doctor compares versions.
         kernel) ;;

@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use ringway::config::Shards;
+use ringway::topology::cpus::CpuPlan;
+
 use super::host::Host;
 use super::{run, script};
 
@@ -122,6 +125,54 @@ fn packets_come_to_the_shards_cpus_and_never_to_those_of_ledger_and_store() {
     host.run("apply.sh", &["--nic", "none"]).with(0);
     assert_eq!(host.read("proc/irq/41/smp_affinity_list"), "0-3");
     assert_eq!(host.sysctl("net.core.rps_sock_flow_entries"), "0");
+}
+
+#[test]
+fn the_nics_below_a_bond_or_a_vlan_are_found() {
+    let host = Host::new(4, 16, 2);
+    host.write("proc/net/route", &host.read("proc/net/route").replace("eth0", "bond0.7"));
+    host.write("sys/class/net/bond0.7/lower_bond0/x", "");
+    host.write("sys/class/net/bond0/lower_eth0/x", "");
+    host.write("sys/class/net/bond0/lower_dummy0/x", "");
+    host.run("apply.sh", &[]).with(0);
+    assert_eq!(host.read("proc/irq/42/smp_affinity_list"), "1");
+}
+
+#[test]
+fn the_cpu_plan_is_the_gateways_own() {
+    for (cpus, shards, plan) in [(1, "auto", Shards::Auto), (2, "auto", Shards::Auto), (3, "auto", Shards::Auto)]
+        .into_iter()
+        .chain([(4, "auto", Shards::Auto), (16, "auto", Shards::Auto), (8, "2", Shards::Count(2))])
+        .chain([(2, "5", Shards::Count(5)), (6, "6", Shards::Count(6))])
+    {
+        let list: Vec<usize> = (0..cpus).collect();
+        let mut expected = CpuPlan::over(&list, plan).shards;
+        expected.sort_unstable();
+        expected.dedup();
+        let words = |cpus: &[usize]| cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+        let others = list[expected.len()..].to_vec();
+        let others = if others.is_empty() { "the same".to_owned() } else { words(&others) };
+        let said = Host::new(cpus, 16, 1).run("apply.sh", &["--dry-run", "--shards", shards]).with(0);
+        said.says(&format!("shards on CPU {}, ledger and store on {others}\n", words(&expected)));
+    }
+}
+
+#[test]
+fn the_profiles_in_the_readme_are_those_of_the_values() {
+    let readme = std::fs::read_to_string(script("README.md")).unwrap();
+    let values = std::fs::read_to_string(script("values.conf")).unwrap();
+    let mut profiles = 0;
+    for line in values.lines().filter(|line| line.starts_with("profile")) {
+        let columns: Vec<&str> = line.split('|').map(str::trim).collect();
+        let number = columns[4];
+        let grouped = format!("{},{}", &number[..number.len() - 3], &number[number.len() - 3..]);
+        let grouped = if number.len() > 6 { grouped.replacen("1000", "1,000", 1) } else { grouped };
+        let row = readme.lines().find(|row| row.starts_with(&format!("| {} |", columns[1]))).unwrap();
+        assert!(row.contains(&format!("{} cores, {} GB", columns[2], columns[3])), "{row}");
+        assert!(row.contains(&format!("| {grouped} |")), "{row}: {grouped}");
+        profiles += 1;
+    }
+    assert_eq!(profiles, 4);
 }
 
 #[test]

@@ -108,6 +108,15 @@ fn the_installed_scripts_work_where_they_are() {
 }
 
 #[test]
+fn make_tune_passes_on_what_it_is_given() {
+    let host = super::host::Host::new(4, 16, 1);
+    let before = host.everything();
+    let tune = format!("TUNE=--dry-run --profile standard --root {}", host.path("").display());
+    make("tune", Path::new(""), &[&tune]).with(0).says("profile standard, 300000 connections");
+    assert!(host.everything() == before);
+}
+
+#[test]
 fn the_installed_settings_are_settings_that_serve_takes() {
     let dest = tempfile::tempdir().unwrap();
     make("install", dest.path(), &[]).with(0);
