@@ -65,10 +65,10 @@ setup: ## installs what is missing, or says what to do
 build:
 	cargo build --release
 
-tune: ## sets what Ringway wants of this host, as root: TUNE="--profile large --persist", or TUNE=--dry-run to look first
+tune: ## sets what Ringway wants of this host, as root: TUNE="--profile large --persist"; TUNE=--dry-run only looks
 	@if [ "$$(id -u)" -eq 0 ] || [ "$(filter --dry-run,$(TUNE))" ]; then tuning/apply.sh $(TUNE); else sudo tuning/apply.sh $(TUNE); fi
 
-install: ## what `make build` built, the tuning scripts and the service: PREFIX=/usr/local, DESTDIR= in front for packages
+install: ## what `make build` built, the tuning scripts, the service: PREFIX=/usr/local DESTDIR=
 	@[ -x $(ringway) ] || { echo "install: there is no $(ringway) yet: run make build first, not as root"; exit 1; }
 	install -d $(bin) $(share)/tuning $(lib)/systemd/system $(lib)/sysusers.d $(lib)/tmpfiles.d
 	install -m 755 $(ringway) $(bin)/ringway
