@@ -230,6 +230,11 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
     }
 
+    /// Begins to write some of what was applied to the disk.
+    pub fn write_back(&mut self) {
+        self.store.write_back();
+    }
+
     /// Counters as of now.
     pub fn counters(&self) -> StoreCounters {
         StoreCounters {

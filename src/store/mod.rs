@@ -42,6 +42,9 @@ pub trait Store {
     async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError>;
     /// Makes what was applied survive a power loss; returns the position up to which that holds.
     async fn secure(&mut self) -> Result<Position, StoreError>;
+    /// Begins to write some of what was applied to the disk, without waiting for it, so that [`Self::secure`] finds
+    /// little left; called every few milliseconds. A database elsewhere has nothing to do here.
+    fn write_back(&mut self) {}
     /// Rows of an inbox after `after`, in seq order; `gap_to` if the rows right after it are no longer kept. The
     /// page ends before a hole, and after the row that reaches `bytes_max` bytes of bodies. Messages that are in
     /// `messages` need not be read; those that are read go into it.

@@ -120,6 +120,7 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
                 wait_ms => wait_ms.min(REPORT_MS),
             };
             if sleep_ms > 0 && asked == Asked::All {
+                self.keeper.write_back();
                 match unapplied_bytes {
                     0 => self.sleep_idle(sleep_ms).await,
                     _ => self.sleep(sleep_ms.min(STORE_LOOK_MS)).await,

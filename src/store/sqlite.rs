@@ -9,8 +9,10 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use rusqlite::hooks::Wal;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
@@ -67,6 +69,10 @@ thread_local! {
     static LOG_PAGES: Cell<u64> = const { Cell::new(0) };
 }
 
+/// What [`SqliteStore::write_back`] begins to write at once: 0.3 ms of a disk that writes 1 GB a second, for which the
+/// ledger's `fdatasync` may have to wait. At one call in 10 ms it keeps up with 25 MB a second.
+const WRITE_BACK_BYTES: u64 = 256 << 10;
+
 /// Every statement of this file stays prepared.
 const STATEMENTS_MAX: usize = 32;
 
@@ -86,6 +92,9 @@ pub struct SqliteStore {
     page_bytes: u64,
     /// The log's size at which it is to be emptied.
     log_bytes_next: u64,
+    /// The log's file, once it is there, and up to where its writing has been begun.
+    log: Option<File>,
+    written_back: u64,
     /// A sync failed. The kernel may have dropped what was to be written, and a second sync would report success;
     /// so nothing counts as secured any more, and the journal keeps it.
     sync_failed: bool,
@@ -126,6 +135,8 @@ impl SqliteStore {
             secured: Position(0),
             page_bytes,
             log_bytes_next: LOG_BYTES,
+            log: None,
+            written_back: 0,
             sync_failed: false,
         };
         store.read_position()?;
@@ -206,6 +217,7 @@ impl SqliteStore {
         })?;
         if busy == 0 {
             LOG_PAGES.set(0);
+            self.written_back = 0;
         }
         self.log_bytes_next = self.log_bytes() + LOG_BYTES;
         Ok(busy == 0)
@@ -296,6 +308,24 @@ impl Store for SqliteStore {
 
     async fn secure(&mut self) -> Result<Position, StoreError> {
         self.sync()
+    }
+
+    /// The log is synced in one go when it is emptied; tens of megabytes at once would keep the disk from the ledger
+    /// for as many milliseconds.
+    fn write_back(&mut self) {
+        let unwritten = self.log_bytes().saturating_sub(self.written_back).min(WRITE_BACK_BYTES);
+        if unwritten == 0 {
+            return;
+        }
+        if self.log.is_none() {
+            self.log = File::open(self.log_path()).ok();
+        }
+        let Some(log) = &self.log else { return };
+        let (from, bytes) = (self.written_back.cast_signed(), unwritten.cast_signed());
+        // SAFETY: a plain system call on a descriptor that `log` keeps open. It is a hint: whether it fails or not,
+        // the sync that counts comes later, and reports.
+        unsafe { libc::sync_file_range(log.as_raw_fd(), from, bytes, libc::SYNC_FILE_RANGE_WRITE) };
+        self.written_back += unwritten;
     }
 
     async fn page(
@@ -476,6 +506,9 @@ fn insert_rows(
                 statement.raw_bind_parameter(3 * at + 3, stored(row.msg_id.0))?;
             }
             statement.raw_execute()?;
+            // The kernel's scheduler, having picked this thread on a CPU it shares with a shard, leaves it there until
+            // its next tick, some milliseconds, whatever its priority; so it asks to be looked at again.
+            thread::yield_now();
         }
     }
     let mut statement = writing.prepare_cached(INSERT_ROW)?;
