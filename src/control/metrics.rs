@@ -6,6 +6,7 @@
 use std::fmt::Display;
 
 use crate::control::Snapshot;
+use crate::net::budget::Spent;
 use crate::net::shard::ShardReport;
 use crate::shard::counters::{ShardCounters, reason_name};
 use crate::store::counters::StoreCounters;
@@ -17,8 +18,10 @@ pub fn text(snapshot: &Snapshot, ready: bool) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024) };
     page.single("ringway_ready", "gauge", "1 if clients should be sent here", u64::from(ready));
     let shards: Vec<&ShardReport> = snapshot.shards.iter().flatten().map(|(_, report)| report.as_ref()).collect();
+    page.single("ringway_shards", "gauge", "Shards that report", shards.len());
     page.shards(&shards);
     page.closes_and_sheds(&shards);
+    page.budgets(&shards);
     if let Some(ledger) = &snapshot.ledger {
         page.ledger(ledger);
     }
@@ -127,6 +130,24 @@ impl Page {
         for report in shards {
             for (what, count) in SHED {
                 self.value(name, &format!("{{shard=\"{}\",what=\"{what}\"}}", report.shard), count(&report.core));
+            }
+        }
+    }
+
+    fn budgets(&mut self, shards: &[&ShardReport]) {
+        type Column = (&'static str, &'static str, &'static str, fn(&Spent) -> f64);
+        let columns: [Column; 3] = [
+            ("ringway_budget_shares", "gauge", "Its part of the shard's time when all want some", |s| s.shares as f64),
+            ("ringway_budget_busy_seconds_total", "counter", "Time spent in it", |s| s.busy_ns as f64 / 1e9),
+            ("ringway_budget_turns_total", "counter", "How often it had its turn", |s| s.turns as f64),
+        ];
+        for (name, kind, help, value) in columns {
+            self.head(name, kind, help);
+            for report in shards {
+                for spent in &report.budgets {
+                    let labels = format!("{{shard=\"{}\",budget=\"{}\"}}", report.shard, spent.name);
+                    self.value(name, &labels, value(spent));
+                }
             }
         }
     }

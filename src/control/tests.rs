@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
+use crate::net::budget::{BUDGETS, Spent};
 use crate::net::shard::ShellCounters;
 use crate::shard::counters::ShardCounters;
 use crate::topology::mailbox::Depths;
@@ -10,12 +11,14 @@ fn snapshot() -> Snapshot {
     let mut core = ShardCounters { connections: 7, ..ShardCounters::default() };
     core.closes_total[usize::from(CloseReason::BadFrame.0)] = 3;
     core.shed.submissions = 2;
+    let spent = Spent { name: "accept", shares: 100, busy_ns: 1_500_000_000, turns: 7 };
     let report = ShardReport {
         shard: ShardId(1),
         core,
         shell: ShellCounters::default(),
         depths: Depths::default(),
         store_asks: 0,
+        budgets: [spent; BUDGETS],
     };
     let mut snapshot = Snapshot { shards: vec![None; 2], ..Snapshot::default() };
     snapshot.take(1_000, Report::Shard(Box::new(report)));
@@ -23,13 +26,16 @@ fn snapshot() -> Snapshot {
 }
 
 #[test]
-fn metrics_name_the_shard_the_close_reason_and_what_was_full() {
+fn metrics_name_the_shard_the_close_reason_what_was_full_and_the_budget() {
     let text = metrics::text(&snapshot(), true);
     for line in [
         "ringway_ready 1",
         "ringway_connections{shard=\"1\"} 7",
         "ringway_closes_total{shard=\"1\",reason=\"BadFrame\"} 3",
         "ringway_shed_total{shard=\"1\",what=\"submissions\"} 2",
+        "ringway_budget_shares{shard=\"1\",budget=\"accept\"} 100",
+        "ringway_budget_busy_seconds_total{shard=\"1\",budget=\"accept\"} 1.5",
+        "ringway_budget_turns_total{shard=\"1\",budget=\"accept\"} 7",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
     }

@@ -14,6 +14,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use glommio::net::TcpStream;
 
 use crate::ids::ConnId;
+use crate::net::budget::Budget;
 use crate::net::seat::{Phase, Writer};
 use crate::net::shell::{Door, Shell, Wrote};
 
@@ -22,7 +23,8 @@ const READS_PER_TURN_MAX: usize = 4;
 
 /// A connection's task.
 pub struct Connection {
-    stream: TcpStream,
+    /// `None`: it has gone on to another task.
+    stream: Option<TcpStream>,
     shell: Door,
     conn: ConnId,
 }
@@ -30,7 +32,7 @@ pub struct Connection {
 impl Connection {
     /// The task of a connection that has its seat.
     pub fn new(stream: TcpStream, shell: &Door, conn: ConnId) -> Self {
-        Connection { stream, shell: Rc::clone(shell), conn }
+        Connection { stream: Some(stream), shell: Rc::clone(shell), conn }
     }
 }
 
@@ -44,11 +46,18 @@ impl Future for Connection {
         if seat.waker.is_none() {
             seat.waker = Some(cx.waker().clone());
         }
-        match turn(&mut shell, cx, &mut this.stream, this.conn) {
+        let Some(stream) = &mut this.stream else { return Poll::Ready(()) };
+        match turn(&mut shell, cx, stream, this.conn) {
             Turn::Wait => Poll::Pending,
             Turn::Again => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
+            }
+            Turn::LoggedIn => {
+                if let Some(stream) = this.stream.take() {
+                    shell.move_to_sessions(&this.shell, stream, this.conn);
+                }
+                Poll::Ready(())
             }
             Turn::End => {
                 shell.leave(this.conn);
@@ -65,6 +74,8 @@ enum Turn {
     Wait,
     /// There is more to read, but others first.
     Again,
+    /// It has logged in: a task among the sessions goes on with it.
+    LoggedIn,
     /// Close it.
     End,
 }
@@ -72,7 +83,7 @@ enum Turn {
 fn turn(shell: &mut Shell, cx: &mut Context<'_>, stream: &mut TcpStream, conn: ConnId) -> Turn {
     for _ in 0..READS_PER_TURN_MAX {
         let Some(seat) = shell.seats.seat(conn) else { return Turn::End };
-        let phase = seat.phase;
+        let (phase, budget) = (seat.phase, seat.budget);
         match (phase, seat.writer) {
             (Phase::Cut, _) => return Turn::End,
             (Phase::Open, Writer::Task) if write(shell, cx, stream, conn).is_err() => return Turn::End,
@@ -96,6 +107,9 @@ fn turn(shell: &mut Shell, cx: &mut Context<'_>, stream: &mut TcpStream, conn: C
             }
             shell.write_replies(now, conn);
             shell.route();
+            if budget == Budget::Accept && shell.core.is_registered(conn) {
+                return Turn::LoggedIn;
+            }
         }
     }
     Turn::Again

@@ -5,8 +5,10 @@
 //! nothing is allocated per message.
 //!
 //! [`listener`] accepts, [`connection`] is one task per socket, [`pump`] empties the mailbox and flushes,
-//! [`drain`] ends it all; [`shell`] is the state they share, [`seat`] what it knows of each connection, [`closes`] the log line at its end.
+//! [`drain`] ends it all; [`shell`] is the state they share, [`seat`] what it knows of each connection, [`closes`] the log line at its end, [`budget`] whose
+//! time is whose.
 
+pub mod budget;
 pub mod closes;
 pub mod connection;
 pub mod drain;

@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 use std::task::Waker;
 
 use crate::ids::ConnId;
+use crate::net::budget::Budget;
 
 /// Seats per chunk: growing copies none of the others.
 const CHUNK_SEATS: usize = 1_024;
@@ -26,6 +27,8 @@ pub struct Seat {
     pub phase: Phase,
     /// Who writes its outbox.
     pub writer: Writer,
+    /// On whose time its task runs.
+    pub budget: Budget,
 }
 
 /// Where a connection is in its life.
@@ -52,8 +55,9 @@ pub enum Writer {
 
 impl Seat {
     /// A seat for an open connection.
-    pub fn new(descriptor: RawFd, conn: ConnId) -> Self {
-        Seat { waker: None, descriptor, generation: conn.generation, phase: Phase::Open, writer: Writer::Pump }
+    pub fn new(descriptor: RawFd, conn: ConnId, budget: Budget) -> Self {
+        let (generation, phase, writer) = (conn.generation, Phase::Open, Writer::Pump);
+        Seat { waker: None, descriptor, generation, phase, writer, budget }
     }
 
     /// Lets the connection's task run.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use glommio::{LocalExecutorBuilder, Placement, TaskQueueHandle};
 use socket2::Socket;
 use tokio::sync::mpsc;
 
@@ -21,6 +21,7 @@ use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::control::Report;
 use crate::ids::ShardId;
+use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
 use crate::net::drain::Drain;
 use crate::net::listener::Listener;
 use crate::net::pump::Pump;
@@ -93,6 +94,8 @@ pub struct ShardReport {
     pub depths: Depths,
     /// Questions that wait for the store, all shards' together.
     pub store_asks: u64,
+    /// What each budget has taken of the shard's time.
+    pub budgets: [Spent; BUDGETS],
 }
 
 /// Runs a shard on the calling thread until a drain is through.
@@ -109,22 +112,20 @@ pub fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
 async fn serve(ends: ShardEnds) -> io::Result<()> {
     let id = ends.config.id;
     let core = Shard::new(ends.config, ends.auth);
-    let shell = Shell::new(core, ends.clock, ends.outlets, queue("connections", 400));
+    let budgets = Budgets::new(PREEMPT);
+    let (accept, delivery) = (budgets.queue(Budget::Accept), budgets.queue(Budget::Delivery));
+    let shell = Shell::new(core, ends.clock, ends.outlets, budgets);
     let door: Door = Rc::new(RefCell::new(shell));
 
     let listener = Listener::listen(ends.socket)?;
-    let accepting = spawn(listener.accept(Rc::clone(&door)), queue("accept", 100))?;
+    let accepting = spawn(listener.accept(Rc::clone(&door)), accept)?;
     let depths = ends.mailbox.depth_gauge();
     let pump = Pump::new(Rc::clone(&door), ends.mailbox, Drain::new(accepting, ends.spread_ms));
-    drop(spawn(pump.run(), queue("pump", 1_000))?.detach());
+    drop(spawn(pump.run(), delivery)?.detach());
     // Here and not in a task of its own: until the metronome has its ear, nothing ends a sleep that glommio falls
     // into by mistake, and only the first turn of the first task is safe from that (see PREEMPT_AT_START).
     tick(id, door, ends.listening, depths, ends.reports).await;
     Ok(())
-}
-
-fn queue(name: &str, shares: usize) -> TaskQueueHandle {
-    glommio::executor().create_task_queue(Shares::Static(shares), Latency::Matters(PREEMPT), name)
 }
 
 fn spawn(task: impl Future<Output = ()> + 'static, queue: TaskQueueHandle) -> io::Result<glommio::Task<()>> {
@@ -163,6 +164,7 @@ async fn tick(
                 shell: shell.counters,
                 depths: depths(),
                 store_asks: shell.store_asks(),
+                budgets: shell.spent(),
             };
             // Control that is behind gets the next one.
             drop(reports.try_send(Report::Shard(Box::new(report))));

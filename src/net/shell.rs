@@ -11,13 +11,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Waker;
 
-use glommio::TaskQueueHandle;
 use glommio::net::TcpStream;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::clock::{Clock, Now};
 use crate::ids::{ConnId, ShardId};
 use crate::limits::{DESCRIPTORS_FREE_ALWAYS, DESCRIPTORS_FREE_OF_CLIENTS};
+use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
 use crate::net::closes;
 use crate::net::connection::Connection;
 use crate::net::seat::{Phase, Seat, Seats, Writer};
@@ -73,8 +73,8 @@ pub struct Shell {
     lingering: VecDeque<(u64, ConnId)>,
     /// Sockets of refused peers, likewise.
     refused: VecDeque<(u64, OwnedFd)>,
-    /// Where the connections' tasks run.
-    connections: TaskQueueHandle,
+    /// On whose time the shard's tasks run.
+    budgets: Budgets,
 }
 
 /// Whether a flush is through.
@@ -99,7 +99,7 @@ pub enum Wrote {
 
 impl Shell {
     /// A shell without connections.
-    pub fn new(core: Shard, clock: Clock, outlets: Outlets, connections: TaskQueueHandle) -> Self {
+    pub fn new(core: Shard, clock: Clock, outlets: Outlets, budgets: Budgets) -> Self {
         Shell {
             core,
             clock,
@@ -111,7 +111,7 @@ impl Shell {
             flushing: Vec::new(),
             lingering: VecDeque::new(),
             refused: VecDeque::new(),
-            connections,
+            budgets,
         }
     }
 
@@ -356,7 +356,7 @@ impl Shell {
             return self.refuse(stream.as_raw_fd(), CloseReason::Overloaded);
         }
         match self.core.accept(self.clock.now()) {
-            Ok(conn) => self.seat(door, stream, conn),
+            Ok(conn) => self.seat(door, stream, conn, Budget::Accept),
             Err(reason) => self.refuse(stream.as_raw_fd(), reason),
         }
     }
@@ -367,15 +367,27 @@ impl Shell {
         // SAFETY: the descriptor is open and owned by nobody else; the stream takes it over.
         let stream = unsafe { TcpStream::from_raw_fd(handover.descriptor.into_raw_fd()) };
         match adopted {
-            Ok(conn) => self.seat(door, stream, conn),
+            Ok(conn) => self.seat(door, stream, conn, Budget::Sessions),
             Err(NotAdopted { reason, bytes }) => self.refuse_with(stream.as_raw_fd(), reason, &bytes),
         }
     }
 
-    fn seat(&mut self, door: &Door, stream: TcpStream, conn: ConnId) {
-        self.seats.take(conn, Seat::new(stream.as_raw_fd(), conn));
+    fn seat(&mut self, door: &Door, stream: TcpStream, conn: ConnId, budget: Budget) {
+        self.seats.take(conn, Seat::new(stream.as_raw_fd(), conn, budget));
         // The seat is the task's pass: a drain waits until all are free.
-        match glommio::spawn_local_into(Connection::new(stream, door, conn), self.connections) {
+        self.start(door, stream, conn, budget);
+    }
+
+    /// A connection has logged in: from now on its time is the sessions'. Its task so far has ended.
+    pub fn move_to_sessions(&mut self, door: &Door, stream: TcpStream, conn: ConnId) {
+        let Some(seat) = self.seats.seat(conn) else { return };
+        seat.waker = None;
+        seat.budget = Budget::Sessions;
+        self.start(door, stream, conn, Budget::Sessions);
+    }
+
+    fn start(&mut self, door: &Door, stream: TcpStream, conn: ConnId, budget: Budget) {
+        match glommio::spawn_local_into(Connection::new(stream, door, conn), self.budgets.queue(budget)) {
             Ok(task) => drop(task.detach()),
             Err(error) => {
                 // Only a queue that does not exist is refused, and this one lives as long as the executor.
@@ -383,6 +395,11 @@ impl Shell {
                 self.leave(conn);
             }
         }
+    }
+
+    /// What each budget has taken.
+    pub fn spent(&mut self) -> [Spent; BUDGETS] {
+        self.budgets.spent()
     }
 
     /// Tells a peer why it is refused.

@@ -329,6 +329,12 @@ impl Shard {
         session.is_some_and(|session| !session.flags.has(Flags::PAUSED))
     }
 
+    /// Whether the connection is one of its user's sessions: its login was accepted, if perhaps not answered yet.
+    pub fn is_registered(&self, conn: ConnId) -> bool {
+        let session = self.slot_of(conn).and_then(|slot| self.sessions.at(slot));
+        session.is_some_and(|session| session.phase.is_awaiting() || session.phase.is_open())
+    }
+
     /// What waits for the connection; `None`: nothing.
     pub fn outbox(&mut self, conn: ConnId) -> Option<&mut Outbox> {
         let slot = self.slot_of(conn)?;

@@ -54,7 +54,7 @@ fn metrics_of(reason: CloseReason) -> String {
     let mut core = ShardCounters::default();
     core.closes_total[usize::from(reason.0)] = 1;
     let (shell, depths) = (ShellCounters::default(), Depths::default());
-    let report = ShardReport { shard: ShardId(0), core, shell, depths, store_asks: 0 };
+    let report = ShardReport { shard: ShardId(0), core, shell, depths, store_asks: 0, budgets: Default::default() };
     let snapshot = Snapshot { shards: vec![Some((0, Arc::new(report)))], ..Snapshot::default() };
     metrics::text(&snapshot, true)
 }

@@ -9,7 +9,7 @@ fn conn(slot: u32, generation: u32) -> ConnId {
 #[test]
 fn an_old_generation_finds_nothing() {
     let mut seats = Seats::default();
-    seats.take(conn(5_000, 1), Seat::new(10, conn(5_000, 1)));
+    seats.take(conn(5_000, 1), Seat::new(10, conn(5_000, 1), Budget::Accept));
     assert!(seats.seat(conn(5_000, 0)).is_none());
     assert!(seats.seat(conn(5_001, 1)).is_none());
     assert!(seats.seat(conn(1 << 30, 1)).is_none());
@@ -22,10 +22,10 @@ fn an_old_generation_finds_nothing() {
 fn seats_are_counted_however_they_are_left() {
     let mut seats = Seats::default();
     for slot in 0..3 {
-        seats.take(conn(slot, 1), Seat::new(0, conn(slot, 1)));
+        seats.take(conn(slot, 1), Seat::new(0, conn(slot, 1), Budget::Accept));
     }
     // The slot is used again while its old seat is still there.
-    seats.take(conn(1, 2), Seat::new(0, conn(1, 2)));
+    seats.take(conn(1, 2), Seat::new(0, conn(1, 2), Budget::Accept));
     assert_eq!(seats.len(), 3);
     assert!(seats.leave(conn(1, 1)).is_none());
     for (slot, generation) in [(0, 1), (1, 2), (2, 1)] {

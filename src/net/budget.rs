@@ -1,0 +1,100 @@
+//! Budgets: a shard's task queues, the part of its time that each may have when all want some, and what each took.
+//!
+//! Owned by the shard's thread. What always holds: accepting and logging in, what logged-in clients ask (heartbeats
+//! above all), and what is delivered to them run in queues of their own, so that a flood of one kind takes its own
+//! share and delays the others by no more than a turn of `PREEMPT`.
+
+use std::time::Duration;
+
+use glommio::{Latency, Shares, TaskQueueHandle};
+
+/// How many budgets there are.
+pub const BUDGETS: usize = 4;
+
+/// What a budget is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Budget {
+    /// New connections, until they have logged in: little, so that half a million who come at once wait for each
+    /// other and not those who are in for them.
+    Accept,
+    /// What logged-in clients say, and the answers that need nobody else: heartbeats, acks, sends.
+    Sessions,
+    /// What the ledger and other shards have for them, and the writing of it.
+    Delivery,
+    /// Time-outs and the report; it is the executor's own queue.
+    Timers,
+}
+
+const ALL: [Budget; BUDGETS] = [Budget::Accept, Budget::Sessions, Budget::Delivery, Budget::Timers];
+
+impl Budget {
+    /// Its name, as a metric's label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Budget::Accept => "accept",
+            Budget::Sessions => "sessions",
+            Budget::Delivery => "delivery",
+            Budget::Timers => "timers",
+        }
+    }
+
+    fn shares(self) -> usize {
+        match self {
+            Budget::Accept => 100,
+            Budget::Sessions => 400,
+            Budget::Delivery | Budget::Timers => 1_000,
+        }
+    }
+}
+
+/// What a budget was given and has taken.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Spent {
+    /// `Budget::name`.
+    pub name: &'static str,
+    /// Its part of the time when all want some.
+    pub shares: u64,
+    /// Time spent in it; other threads of the CPU may have had some of that.
+    pub busy_ns: u64,
+    /// How often it had its turn.
+    pub turns: u64,
+}
+
+/// A shard's task queues.
+pub struct Budgets {
+    queues: [TaskQueueHandle; BUDGETS],
+    spent: [Spent; BUDGETS],
+}
+
+impl Budgets {
+    /// Makes the queues. Call it from the executor's own queue. `latency`: how long one may let the others wait.
+    pub fn new(latency: Duration) -> Budgets {
+        let executor = glommio::executor();
+        let queues = ALL.map(|budget| match budget {
+            Budget::Timers => executor.current_task_queue(),
+            _ => executor.create_task_queue(Shares::Static(budget.shares()), Latency::Matters(latency), budget.name()),
+        });
+        let spent = ALL.map(|budget| Spent { name: budget.name(), shares: budget.shares() as u64, ..Spent::default() });
+        Budgets { queues, spent }
+    }
+
+    /// The queue of a budget.
+    pub fn queue(&self, budget: Budget) -> TaskQueueHandle {
+        self.queues[budget as usize]
+    }
+
+    /// What each has taken so far.
+    pub fn spent(&mut self) -> [Spent; BUDGETS] {
+        for (spent, queue) in self.spent.iter_mut().zip(self.queues) {
+            // The executor counts from the last time it was asked. It knows its own queues.
+            if let Ok(stats) = glommio::executor().task_queue_stats(queue) {
+                spent.busy_ns += stats.runtime().as_nanos() as u64;
+                spent.turns += stats.queue_selected();
+            }
+        }
+        self.spent
+    }
+}
+
+#[cfg(test)]
+mod tests;
