@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::bench::Pace;
 use super::body::BODY_BYTES_MIN;
 use super::error::LoadError;
-use super::{chat, direct, disk, group, idle, targets};
+use super::{chat, direct, disk, group, idle, storm, targets};
 use crate::config::StoreUrl;
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
@@ -19,6 +19,7 @@ use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 pub const FLOOD_IN_FLIGHT: u64 = 100;
 /// Messages of one burst: each may wait for its answer at once.
 const MESSAGES_MAX: u64 = 1_000;
+const BODY_RANGE: &str = "--body must be from 16 (the time and the number inside) to 16384 bytes";
 
 /// Measure a gateway, checking every delivery.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +40,8 @@ pub enum BenchScenario {
     Idle(IdleArgs),
     /// The disk alone: what the journal's writes take here without a gateway.
     Disk(DiskArgs),
+    /// Everybody logs in at once, is idle, is dropped at once and comes back: what it costs, and what messages notice.
+    Storm(StormArgs),
     /// All of these, with their targets beside what is measured here.
     Targets,
 }
@@ -180,6 +183,32 @@ impl DiskArgs {
     }
 }
 
+/// `bench storm`.
+#[derive(Args, Clone, Debug)]
+pub struct StormArgs {
+    /// Connections, a user each.
+    #[arg(long, value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    pub connections: u32,
+    /// Measure so long what the idle connections cost.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
+    pub idle: f64,
+    /// Messages per second, between any two who are logged in.
+    #[arg(long, value_name = "N", default_value_t = 400.0)]
+    pub rate: f64,
+    /// Measure so long how fast they are while nothing else happens.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub quiet: f64,
+    /// Those who were dropped come back spread over so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    pub jitter: f64,
+    /// Bytes of a body.
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
+    pub body: usize,
+    /// Which gateway.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
 /// Talk to a gateway: lines of the input are messages, what others say is printed.
 #[derive(Args, Clone, Debug)]
 pub struct ChatArgs {
@@ -222,7 +251,7 @@ impl PaceArgs {
     /// What was typed, understood.
     pub fn pace(&self) -> Result<Pace, LoadError> {
         if self.body < BODY_BYTES_MIN || self.body > BODY_BYTES_MAX {
-            return Err(LoadError::Options("--body must be from 16 (the time and the number inside) to 16384 bytes"));
+            return Err(LoadError::Options(BODY_RANGE));
         }
         match (self.flood, self.rate) {
             (Some(seconds), _) if seconds > 0.0 && seconds < 86_400.0 => {
@@ -260,6 +289,25 @@ impl GroupArgs {
     }
 }
 
+impl StormArgs {
+    /// Refuses what makes no sense.
+    pub fn check(&self) -> Result<(), LoadError> {
+        let is_time = |seconds: f64| seconds > 0.0 && seconds < 86_400.0;
+        if !is_time(self.idle) || !is_time(self.quiet) || !is_time(self.jitter) {
+            return Err(LoadError::Options(
+                "--idle, --quiet and --jitter take seconds, more than 0 and less than a day",
+            ));
+        }
+        if !(self.rate > 0.0 && self.rate <= 100_000.0) {
+            return Err(LoadError::Options("--rate takes messages per second, more than 0 and at most 100000"));
+        }
+        if self.body < BODY_BYTES_MIN || self.body > BODY_BYTES_MAX {
+            return Err(LoadError::Options(BODY_RANGE));
+        }
+        Ok(())
+    }
+}
+
 /// Runs a bench and prints its report.
 pub fn run_bench(args: &BenchArgs) -> Result<Outcome, LoadError> {
     let clean = match &args.scenario {
@@ -267,6 +315,7 @@ pub fn run_bench(args: &BenchArgs) -> Result<Outcome, LoadError> {
         BenchScenario::Direct(args) => direct::run(args)?,
         BenchScenario::Idle(args) => idle::run(args)?,
         BenchScenario::Disk(args) => disk::run(args)?,
+        BenchScenario::Storm(args) => storm::run(args)?,
         BenchScenario::Targets => targets::run()?,
     };
     Ok(if clean { Outcome::Clean } else { Outcome::NotClean })

@@ -168,7 +168,12 @@ pub fn read_secret(data_dir: &Path) -> Result<Secret, LoadError> {
 
 /// Where the gateway of a data directory listens, if it runs.
 pub fn listen_address(data_dir: &Path) -> Option<SocketAddr> {
-    fs::read_to_string(data_dir.join("listen")).ok()?.trim().parse().ok()
+    written_address(data_dir, "listen")
+}
+
+/// An address that a gateway has written into its data directory: `listen` or `admin`.
+pub fn written_address(data_dir: &Path, name: &str) -> Option<SocketAddr> {
+    fs::read_to_string(data_dir.join(name)).ok()?.trim().parse().ok()
 }
 
 /// A process's resident memory, bytes; 0 if it cannot be read.

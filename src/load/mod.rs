@@ -12,7 +12,8 @@
 //! - [`stored`]: counts inbox rows where they are kept.
 //! - [`room`], [`mod@bench`]: who sends and receives what, and the rounds that drive it.
 //! - [`soak`]: half a million connections for hours, from several processes, with a verdict.
-//! - [`group`], [`direct`], [`idle`], [`disk`]: the scenarios; [`targets`] runs them all. [`report`]: their figures.
+//! - [`group`], [`direct`], [`idle`], [`storm`], [`disk`]: the scenarios; [`targets`] runs them all. [`report`]: their
+//!   figures.
 
 pub mod acks;
 pub mod bench;
@@ -34,6 +35,7 @@ pub mod report;
 pub mod room;
 pub mod soak;
 pub mod stored;
+pub mod storm;
 pub mod swarm;
 pub mod target;
 pub mod targets;

@@ -17,6 +17,7 @@ mod slow_reader;
 mod smoke;
 mod soak;
 mod start;
+mod storm;
 mod systemd;
 mod traffic;
 mod tuning;

@@ -98,7 +98,7 @@ pub fn start(pid: Option<u32>, admin: Option<SocketAddr>) -> Result<Receiver<Sam
         loop {
             let at_ns = clock.mono_ns();
             let process = pid.and_then(|pid| process(pid, clock, &mut listed));
-            let metrics = admin.and_then(|admin| Some(Metrics::parse(&get(admin, "/metrics")?)));
+            let metrics = admin.and_then(metrics);
             match send.try_send(Sample { at_ns, process, metrics }) {
                 Err(TrySendError::Disconnected(_)) => return,
                 // The conductor is behind: it wants newer ones anyway.
@@ -109,6 +109,11 @@ pub fn start(pid: Option<u32>, admin: Option<SocketAddr>) -> Result<Receiver<Sam
     };
     std::thread::Builder::new().name("watch".into()).spawn(watch).map_err(LoadError::io("no thread can be started"))?;
     Ok(samples)
+}
+
+/// A gateway's metrics, now; `None`: no answer.
+pub fn metrics(admin: SocketAddr) -> Option<Metrics> {
+    Some(Metrics::parse(&get(admin, "/metrics")?))
 }
 
 /// When descriptors were listed last, and how long it took.

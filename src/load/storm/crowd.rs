@@ -1,0 +1,141 @@
+//! The storm's clients on their sockets: what they hear, and how late the load was to hear it.
+//!
+//! Owned by the load generator's thread. What always holds: client `n` is the swarm's link `n`; a row is taken only
+//! if it is the client's next.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::talk::Talk;
+use crate::clock::Clock;
+use crate::ids::Seq;
+use crate::load::cli::StormArgs;
+use crate::load::error::LoadError;
+use crate::load::soak::clients::{Clients, Row};
+use crate::load::soak::dial::Dialer;
+use crate::load::soak::orders::Totals;
+use crate::load::soak::seats::{Counts, Seats};
+use crate::load::swarm::{Brought, Swarm};
+use crate::load::target::Target;
+use crate::wire::frame::read_server;
+use crate::wire::request::Reply;
+
+/// Users of one run lie together, away from those of other benches; each run has its own, with empty inboxes.
+const USERS_PER_RUN_BITS: u32 = 24;
+/// On loopback connections come from so many addresses, 127.0.0.2 and up: each has a port range of its own.
+const SOURCES: u8 = 4;
+
+/// How the load itself did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Effort {
+    /// Time in which something was done, nanoseconds.
+    pub busy_ns: u64,
+    /// The longest time in which nothing could be read, nanoseconds.
+    pub lag_ns_max: u64,
+}
+
+/// The clients.
+pub struct Crowd {
+    /// Who is logged in, who comes back when.
+    pub clients: Clients,
+    /// What they say.
+    pub talk: Talk,
+    /// What was counted.
+    pub totals: Totals,
+    /// Since it was last reset.
+    pub effort: Effort,
+    /// The load's time.
+    pub clock: Clock,
+    swarm: Swarm,
+    connections: u32,
+    polled_ns: u64,
+}
+
+impl Crowd {
+    /// Nobody is connected.
+    pub fn new(target: &Target, args: &StormArgs) -> Result<Crowd, LoadError> {
+        let clock = target.clock;
+        let run = fastrand::u32(..);
+        let first_user = (u64::from(run) << USERS_PER_RUN_BITS) + 1;
+        let counts = Counts { first_user, connections: args.connections, processes: 1, groups: 0, members: 0 };
+        let seats = Seats::new(counts, 0);
+        let on_loopback = target.addr.ip().is_loopback() && target.addr.is_ipv4();
+        let sources = (2..2 + SOURCES).filter(|_| on_loopback).map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
+        let dialer = Dialer::new(target.addr, sources.collect());
+        let mut swarm = Swarm::new(clock).map_err(LoadError::io("epoll is not available"))?;
+        swarm.reserve(args.connections as usize);
+        Ok(Crowd {
+            clients: Clients::new(seats, dialer, target.secret.clone(), None, clock),
+            talk: Talk::new(seats, run, args.body, clock),
+            totals: Totals::default(),
+            effort: Effort::default(),
+            clock,
+            swarm,
+            connections: args.connections,
+            polled_ns: clock.mono_ns(),
+        })
+    }
+
+    /// All connections end at once; each client comes back at a time of its own within `jitter`.
+    pub fn drop_everybody(&mut self, jitter: Duration) {
+        let most_ms = (jitter.as_millis() as u32).max(1);
+        for client in 0..self.connections {
+            self.clients.break_off(client, fastrand::u32(..most_ms), &mut self.swarm);
+        }
+        self.talk.nobody_is_live();
+        // That was no lateness: there was nobody to hear.
+        self.polled_ns = self.clock.mono_ns();
+    }
+
+    /// Does what is due, waits until something happens (at most `wait`), and hears all of it.
+    pub fn turn(&mut self, wait: Duration) -> Result<(), LoadError> {
+        let Crowd { clients, talk, totals, swarm, .. } = self;
+        clients.turn(swarm, totals);
+        talk.turn(clients, swarm);
+        let before_ns = self.clock.mono_ns();
+        let busy_ns = before_ns.saturating_sub(self.polled_ns);
+        swarm
+            .turn(wait, &mut |link, brought, at_ns| hear(clients, talk, totals, link.0, brought, at_ns))
+            .map_err(LoadError::io("waiting for the sockets failed"))?;
+        self.polled_ns = swarm.polled_ns();
+        self.effort.busy_ns += busy_ns;
+        self.effort.lag_ns_max = self.effort.lag_ns_max.max(busy_ns);
+        Ok(())
+    }
+}
+
+fn hear(clients: &mut Clients, talk: &mut Talk, totals: &mut Totals, client: u32, brought: Brought<'_>, at_ns: u64) {
+    let frame = match brought {
+        Brought::Frame(frame) => frame,
+        Brought::End(errno) => {
+            talk.is_gone(client);
+            return clients.ended(client, errno, totals);
+        }
+    };
+    match read_server(frame) {
+        Ok((_, Reply::LoginOk { heartbeat_ms, from_seq, server_time_ms, .. })) => {
+            if clients.logged_in(client, from_seq, heartbeat_ms, server_time_ms, totals) {
+                talk.is_live(client);
+            }
+        }
+        Ok((_, Reply::Push(push))) if push.seq > Seq(0) => match clients.row(client, push.seq, totals) {
+            Row::Repeat => {}
+            Row::Next | Row::Ahead => talk.arrived(client, &push, at_ns),
+        },
+        Ok((request, Reply::SendOk { seq, .. })) => {
+            talk.acked(client, request, at_ns);
+            if clients.is_next(client, seq) {
+                clients.row(client, seq, totals);
+            }
+        }
+        Ok((_, Reply::Pong { .. })) => totals.pongs += 1,
+        Ok((request, Reply::Error { code, .. })) => talk.refused(client, request, code),
+        Ok((_, Reply::Closing { reason, reconnect, reconnect_after_ms, .. })) => {
+            talk.is_gone(client);
+            let again = reconnect.then_some(reconnect_after_ms);
+            clients.closing(client, reason.variant_name().unwrap_or("Unknown"), again, totals);
+        }
+        // Nobody asked for anything else.
+        Ok(_) | Err(_) => totals.corrupt += 1,
+    }
+}
