@@ -49,9 +49,9 @@ main() {
     rm -f "$out"/*.log "$out"/*.html "$out"/*.json "$out"/*.txt "$out/exit-code"
     room_for_the_guest
     unpack_kernel
+    choose_accel
     make_initramfs
     make_disks
-    choose_accel
     say "booting $kernel_version with $accel, ${CPUS:-2} CPUs, $memory; $connections connections, at most $limit s"
     # Its console is where it tells how it is going. Under emulation the checks against CPU bugs only cost, and an
     # emulated `rep stosb` is a loop of single bytes.
@@ -136,6 +136,7 @@ make_initramfs() {
 connections=$connections
 seconds=$((limit - 120))
 steady=${FOR:-120s}
+emulated=$([ "$accel" = kvm ] || echo --emulated)
 more="${SOAK-}"
 END
     (cd "$root" && find . | cpio --create --format=newc --owner=0:0 --quiet) >"$work/initramfs.cpio"
@@ -203,6 +204,7 @@ choose_accel() {
     [ -r /dev/kvm ] && [ -w /dev/kvm ] || return 0
     # The device may be there and not work: only a guest that comes up tells.
     accel=kvm append=ringway.probe
+    make_initramfs
     if ! boot 20 2>"$work/kvm.log" | grep -q 'ringway-probe: up'; then
         say "/dev/kvm is there, and no guest boots with it ($work/kvm.log): software emulation"
         accel=tcg

@@ -75,6 +75,12 @@ pub struct SoakArgs {
     /// Fail if one delivery in a hundred takes longer.
     #[arg(long, value_name = "MILLISECONDS")]
     pub p99_max_ms: Option<f64>,
+    /// Fail if an idle connection costs the gateway more memory.
+    #[arg(long, value_name = "BYTES")]
+    pub memory_max: Option<f64>,
+    /// The machine is emulated, and everything on it late: judge no latencies, and no lateness of the load generator.
+    #[arg(long, conflicts_with = "p99_max_ms")]
+    pub emulated: bool,
     /// Start even if the host does not look fit for it.
     #[arg(long)]
     pub anyway: bool,

@@ -75,6 +75,8 @@ impl Conductor<'_> {
             efforts: figures.steady_efforts().to_vec(),
             delivery,
             p99_max_ms: self.args.p99_max_ms,
+            memory_max: self.args.memory_max,
+            emulated: self.args.emulated,
             memory: self.memory.map(|memory| Memory { steady: self.growth(), ..memory }),
             descriptors: self.descriptors.clone(),
         }
@@ -111,6 +113,7 @@ impl Conductor<'_> {
             body_bytes: args.body,
             returned: args.return_,
             gateway_pid: self.subject.pid,
+            emulated: args.emulated,
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         }
     }

@@ -60,6 +60,7 @@ pub struct Setup {
     pub body_bytes: usize,
     pub returned: bool,
     pub gateway_pid: Option<u32>,
+    pub emulated: bool,
     pub kernel: String,
 }
 

@@ -90,6 +90,37 @@ fn a_load_generator_that_was_the_bottleneck_proves_nothing_but_a_loss() {
 }
 
 #[test]
+fn on_an_emulated_machine_only_the_latencies_prove_nothing() {
+    let late = |f: &mut Facts| {
+        f.emulated = true;
+        f.efforts[0].busy_ns = 990;
+        f.efforts[1].late_ns = 900;
+    };
+    assert_eq!(outcome(late), Outcome::Passed);
+    let changes: [fn(&mut Facts); 3] = [|f| f.totals.dropped = 1, |f| f.interrupted = true, |f| f.open_at_end = 1];
+    for change in changes {
+        let both = outcome(|f| {
+            late(f);
+            change(f);
+        });
+        assert_ne!(both, Outcome::Passed);
+    }
+}
+
+#[test]
+fn a_connection_that_costs_too_much_fails_it_if_a_limit_was_given() {
+    let costs = |f: &mut Facts| f.memory = Some(Memory { bytes_per_connection: Some(1_281.0), ..Memory::default() });
+    assert_eq!(outcome(costs), Outcome::Passed);
+    for (most, judged) in [(1_280.0, Outcome::Failed), (1_281.0, Outcome::Passed)] {
+        let limited = |f: &mut Facts| {
+            costs(f);
+            f.memory_max = Some(most);
+        };
+        assert_eq!(outcome(limited), judged);
+    }
+}
+
+#[test]
 fn what_ran_out_by_name_explains_who_is_missing_and_nothing_else() {
     let short = |f: &mut Facts| {
         f.exhausted = names("the gateway's descriptors");
