@@ -12,13 +12,16 @@ scripts := apply.sh revert.sh status.sh
 sourced := common.sh nic.sh persist.sh values.conf README.md
 
 .PHONY: install uninstall tune
-.PHONY: help demo run test check sim bench doctor soak soak-vm profile schema services setup build
+.PHONY: help demo cluster-demo run test check sim bench doctor soak soak-vm profile schema services setup build
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
 
 demo: setup build ## a gateway, a group of 500, 100 messages to the 300 online, everything counted
 	$(ringway) bench group
+
+cluster-demo: setup build ## MariaDB, Redis and three gateways as one cluster: the demo over all of them
+	scripts/cluster-demo.sh
 
 run: setup build ## a gateway on 127.0.0.1:7400, its data in ./ringway-data, until Ctrl-C
 	$(ringway) serve

@@ -35,14 +35,14 @@ pub struct Config {
     pub shards: Shards,
     /// The CPUs the whole gateway may use; `None`: those the process may run on.
     pub cpus: Option<Vec<usize>>,
-    /// The node's part of message ids.
-    pub node_id: u16,
     /// What verifies tokens.
     pub auth: Auth,
     /// About sessions.
     pub session: Session,
     /// About the store.
     pub store: Store,
+    /// About the other nodes.
+    pub cluster: Cluster,
     /// About stopping.
     pub drain: Drain,
     /// About logs.
@@ -166,6 +166,22 @@ impl std::fmt::Debug for StoreUrl {
     }
 }
 
+/// About the other nodes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// The Redis that the nodes share; `None`: there is this node alone.
+    pub redis_url: Option<String>,
+    /// The node's part of message ids.
+    pub node_id: u16,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let redis_url = if self.redis_url.is_some() { "(hidden)" } else { "(none)" };
+        f.debug_struct("Cluster").field("redis_url", &redis_url).field("node_id", &self.node_id).finish()
+    }
+}
+
 /// About stopping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Drain {
@@ -255,7 +271,6 @@ impl Config {
                 _ => Shards::Count(typed.number("shards", 1, u64::from(SHARDS_MAX))? as u16),
             },
             cpus: typed.cpus("cpus")?,
-            node_id: typed.number("node_id", 0, 1023)? as u16,
             auth: typed.auth(listen)?,
             session: Session {
                 heartbeat_s: typed.number("session.heartbeat_s", 1, 3600)? as u32,
@@ -273,6 +288,10 @@ impl Config {
                 linger_ms: typed.number("store.linger_ms", 0, 10_000)? as u32,
                 batch_rows: typed.number("store.batch_rows", 1, limits::BATCH_ROWS_MAX as u64)? as usize,
                 pool_size: typed.number("store.pool_size", 2, limits::MYSQL_POOL_SIZE_MAX as u64)? as usize,
+            },
+            cluster: Cluster {
+                redis_url: typed.redis_url()?,
+                node_id: typed.number("cluster.node_id", 0, 1023)? as u16,
             },
             drain: Drain {
                 timeout_s: typed.number("drain.timeout_s", 0, 3600)? as u32,
@@ -375,6 +394,26 @@ impl Typed {
 
     fn store_url(&self) -> Result<StoreUrl, ConfigError> {
         StoreUrl::parse(self.text("store.url")).map_err(|expected| self.refuse("store.url", expected))
+    }
+
+    fn redis_url(&self) -> Result<Option<String>, ConfigError> {
+        const KEY: &str = "cluster.redis_url";
+        match self.text(KEY) {
+            "" => Ok(None),
+            url if url.starts_with("redis://") => match self.store_url()? {
+                StoreUrl::MySql(_) => Ok(Some(url.to_owned())),
+                StoreUrl::Sqlite(_) => {
+                    Err(self.refuse("store.url", "with cluster.redis_url all nodes store in one mysql://... database"))
+                }
+            },
+            // Not by `refuse`: it may hold a password.
+            _ => Err(ConfigError::Value {
+                key: KEY,
+                value: "(hidden)".to_owned(),
+                origin: self.origin(KEY),
+                expected: "expected redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]".to_owned(),
+            }),
+        }
     }
 
     fn log(&self) -> Result<Log, ConfigError> {

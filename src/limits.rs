@@ -161,6 +161,35 @@ pub const STORAGE_FULL_RETRY_MS: u32 = 2_000;
 /// When to try again after the ledger's `RETRY_LATER`: a queue drains within that.
 pub const LEDGER_RETRY_MS: u32 = 200;
 
+// ---- cluster ----------------------------------------------------------------------------------------
+
+/// Orders that wait for the thread that talks to Redis; at the limit submissions wait in the ledger.
+pub const LINK_ORDERS_MAX: usize = 64;
+/// News from Redis that wait for the ledger; at the limit the stream is not read on.
+pub const LINK_NEWS_MAX: usize = 64;
+/// Submissions of one call: Redis does nothing else meanwhile (about 0.1 ms for each group message of 500).
+pub const CALL_SUBMISSIONS_MAX: usize = 16;
+/// Calls on their way at once.
+pub const CALLS_IN_FLIGHT_MAX: usize = 8;
+/// Entries read at once.
+pub const STREAM_READ_MAX: usize = 128;
+/// Submissions of one node that Redis has not settled (each holds its body); above it `RETRY_LATER`.
+pub const FLYING_MAX: usize = 16_384;
+/// Entries of the stream that may be unstored; above it `STORAGE_FULL`. A group message of 500 is about 4 KB.
+pub const STREAM_UNSTORED_MAX: u64 = 1 << 20;
+/// Entries of the stream that are kept though they are stored, for nodes that stood still a moment.
+pub const STREAM_KEPT: u64 = 10_000;
+/// How long Redis remembers a name at the least: longer than nodes rely on it (`WINDOW_MS`), because clocks differ.
+pub const CLAIMS_S: u64 = 15 * 60;
+/// The jump of every number when Redis has lost its data: more than can have been given out and not stored.
+pub const SEQ_JUMP: u64 = 1 << 20;
+/// How long a node's lease lasts.
+pub const LEASE_MS: u64 = 5_000;
+/// How often it is renewed.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// How long a command may take before Redis counts as gone.
+pub const REDIS_TIMEOUT_MS: u64 = 3_000;
+
 // ---- store ------------------------------------------------------------------------------------------
 
 /// Rows of one insert, by default.

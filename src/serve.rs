@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::auth::{AuthKeyError, Authenticator};
 use crate::clock::Clock;
+use crate::cluster::{self, ClusterEnds};
 use crate::config::{Auth, Config};
 use crate::control::systemd::{Environment, Notices};
 use crate::control::{self, ControlEnds, REPORTS_MAX, Stage, StopSignal};
@@ -140,7 +141,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
 
     let persistence = Persistence::open(config, &clock, shards as u16, &stage, &receive_stops)
         .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
-    let Some(Persistence { engine, keeper, runtime }) = persistence else {
+    let Some(Persistence { engine, nudges, redis, keeper, runtime }) = persistence else {
         tracing::info!("stopped while waiting for the store: nobody had been served");
         return Ok(());
     };
@@ -169,11 +170,15 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         clock,
         submissions: submission_inbox,
         found,
+        nudges,
         shards: slots.iter().map(|slots| slots.deliveries.clone()).collect(),
         store: door.clone(),
         reports: reports.clone(),
     };
     running.start("ledger", plan.ledger, &ended, move || ledger.run().map(drop).map_err(Into::into))?;
+    if let Some(redis) = redis {
+        running.start("redis", None, &ended, move || run_redis(redis))?;
+    }
     let ends = StoreEnds {
         clock,
         inbox,
@@ -249,6 +254,12 @@ impl Running {
         self.threads.push(name.to_owned());
         Ok(())
     }
+}
+
+fn run_redis(redis: ClusterEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(cluster::run(redis));
+    Ok(())
 }
 
 fn spawn(

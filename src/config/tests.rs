@@ -37,10 +37,10 @@ fn the_defaults_alone_are_a_configuration() {
 
 #[test]
 fn flags_beat_the_environment_which_beats_the_file() {
-    let file = "node_id = 1\n[session]\nheartbeat_s = 11\ndevices_max = 3\n";
-    let env = [("RINGWAY_SESSION_HEARTBEAT_S", "22"), ("RINGWAY_NODE_ID", "2")];
-    let config = config(file, &env, &["node_id=3"]).unwrap();
-    assert_eq!((config.node_id, config.session.heartbeat_s, config.session.devices_max), (3, 22, 3));
+    let file = "[session]\nheartbeat_s = 11\ndevices_max = 3\n[cluster]\nnode_id = 1\n";
+    let env = [("RINGWAY_SESSION_HEARTBEAT_S", "22"), ("RINGWAY_CLUSTER_NODE_ID", "2")];
+    let config = config(file, &env, &["cluster.node_id=3"]).unwrap();
+    assert_eq!((config.cluster.node_id, config.session.heartbeat_s, config.session.devices_max), (3, 22, 3));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn variables_that_are_no_keys_are_left_alone() {
 
 #[test]
 fn values_out_of_range_say_what_would_do() {
-    refused("node_id = 1024", "from 0 to 1023");
+    refused("[cluster]\nnode_id = 1024", "from 0 to 1023");
     refused("listen = \"nowhere\"", "ADDRESS:PORT");
     refused("shards = 0", "from 1 to");
     refused("cpus = \"3-1\"", "CPU numbers");
@@ -117,13 +117,13 @@ fn config_error(file: &str) -> String {
 
 #[test]
 fn what_is_printed_can_be_read_again_and_says_where_it_came_from() {
-    let typed = typed("node_id = 7", &[("RINGWAY_SHARDS", "2")], &["cpus=0,2-3"]).unwrap();
+    let typed = typed("[cluster]\nnode_id = 7", &[("RINGWAY_SHARDS", "2")], &["cpus=0,2-3"]).unwrap();
     let printed = typed.print();
     assert!(printed.contains("node_id = 7  # file gateway.toml"), "{printed}");
     assert!(printed.contains("shards = \"2\"  # environment RINGWAY_SHARDS"), "{printed}");
     assert!(printed.contains("cpus = \"0,2-3\"  # command line"), "{printed}");
     let again = config(&printed, &[], &[]).unwrap();
-    assert_eq!((again.node_id, again.shards, again.cpus), (7, Shards::Count(2), Some(vec![0, 2, 3])));
+    assert_eq!((again.cluster.node_id, again.shards, again.cpus), (7, Shards::Count(2), Some(vec![0, 2, 3])));
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub mod tail;
 pub mod varint;
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A place in the journal: bytes since its first segment began, over all segments. A record's position is
 /// where its first byte lies.
@@ -81,6 +81,8 @@ pub struct Progress {
     applied: AtomicU64,
     secured: AtomicU64,
     tail_messages: AtomicU64,
+    writes_store: AtomicBool,
+    fence_asked: AtomicU64,
 }
 
 impl Progress {
@@ -112,6 +114,26 @@ impl Progress {
     /// The store has checkpointed up to here.
     pub fn advance_secured(&self, position: Position) {
         self.secured.store(position.0, Ordering::Release);
+    }
+
+    /// In a cluster: this node's store is the one that writes.
+    pub fn writes_store(&self) -> bool {
+        self.writes_store.load(Ordering::Relaxed)
+    }
+
+    /// In a cluster: whether this node's store is to write from now on.
+    pub fn let_store_write(&self, writes: bool) {
+        self.writes_store.store(writes, Ordering::Relaxed);
+    }
+
+    /// In a cluster: the position that the database is to be moved to, past a stream that is lost.
+    pub fn fence_asked(&self) -> Position {
+        Position(self.fence_asked.load(Ordering::Acquire))
+    }
+
+    /// Asks the store's thread to move the database's position there.
+    pub fn ask_fence(&self, position: Position) {
+        self.fence_asked.store(position.0, Ordering::Release);
     }
 
     /// Messages the tail indexes that the store has not applied.

@@ -22,6 +22,8 @@ const TAG_ROSTER: u8 = 1;
 const TAG_GROUP: u8 = 2;
 const TAG_DIRECT: u8 = 3;
 const TAG_CHANGE: u8 = 4;
+const TAG_MARK: u8 = 5;
+const TAG_WITHDRAWN: u8 = 6;
 
 /// One record, borrowed from the batch it was read from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +37,10 @@ pub enum Record<'a> {
     Direct(DirectRecord<'a>),
     /// A change of a group.
     Change(ChangeRecord),
+    /// In a node's copy of the cluster's stream: all before it is the stream up to this entry.
+    Mark(u64),
+    /// In a node's log of what it submitted to the cluster: this one was refused, and must not be submitted again.
+    Withdrawn(MsgId),
 }
 
 /// A roster as group messages refer to it.
@@ -148,7 +154,7 @@ impl Record<'_> {
     /// The message's or the change's number; a roster has none.
     pub fn msg_id(&self) -> Option<MsgId> {
         match self {
-            Record::Roster(_) => None,
+            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => None,
             Record::Group(record) => Some(record.msg_id),
             Record::Direct(record) => Some(record.msg_id),
             Record::Change(record) => Some(record.msg_id),
@@ -164,6 +170,14 @@ impl Record<'_> {
             Record::Group(record) => record.encode(out),
             Record::Direct(record) => record.encode(out),
             Record::Change(record) => record.encode(out),
+            Record::Mark(count) => {
+                out.push(TAG_MARK);
+                varint::put(out, *count);
+            }
+            Record::Withdrawn(msg_id) => {
+                out.push(TAG_WITHDRAWN);
+                out.extend_from_slice(&msg_id.0.to_le_bytes());
+            }
         }
         let length = (out.len() - start - RECORD_PREFIX_BYTES) as u32;
         out[start..start + RECORD_PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -179,6 +193,14 @@ impl<'a> Record<'a> {
             TAG_GROUP => GroupRecord::decode(input).map(Record::Group),
             TAG_DIRECT => DirectRecord::decode(input).map(Record::Direct),
             TAG_CHANGE => ChangeRecord::decode(input).map(Record::Change),
+            TAG_MARK => {
+                let count = input.varint()?;
+                input.end().map(|()| Record::Mark(count))
+            }
+            TAG_WITHDRAWN => {
+                let msg_id = MsgId(input.fixed()?);
+                input.end().map(|()| Record::Withdrawn(msg_id))
+            }
             _ => Err(RecordError::Unknown("tag")),
         }
     }

@@ -238,6 +238,16 @@ impl<D: Disk> Journal<D> {
         Ok(self.tail)
     }
 
+    /// Counts what was appended as written without a sync: for a journal that need not survive its process. Returns
+    /// the new tail.
+    pub fn settle(&mut self) -> Position {
+        if let Tail::Appended(length) = self.state {
+            self.tail.0 += length;
+            self.state = Tail::Clean;
+        }
+        self.tail
+    }
+
     /// Microseconds spent in syncs of batches.
     pub fn sync_us(&self) -> u64 {
         self.sync_us

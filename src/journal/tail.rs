@@ -42,7 +42,17 @@ pub struct Tail<D: Disk> {
     spot: Reader<D>,
     applied: Position,
     ingested: Position,
+    counts: Counts,
     index: Index,
+}
+
+/// In what the store's position counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counts {
+    /// Bytes of this journal.
+    Bytes,
+    /// Entries of the stream that the journal is a copy of; marks in it say where each ends.
+    Entries,
 }
 
 impl<D: Disk> Tail<D> {
@@ -54,8 +64,14 @@ impl<D: Disk> Tail<D> {
             spot: Reader::new(disk),
             applied,
             ingested: applied,
+            counts: Counts::Bytes,
             index: Index::default(),
         }
+    }
+
+    /// The tail of a copy of a cluster's stream, from its beginning.
+    pub fn of_stream(disk: D) -> Self {
+        Tail { counts: Counts::Entries, ..Tail::new(disk, Position(0)) }
     }
 
     /// Everything below is in the store, and no longer here.
@@ -113,6 +129,17 @@ impl<D: Disk> Tail<D> {
                 break;
             }
         }
+        let mut applied = cut;
+        if self.counts == Counts::Entries {
+            let marks = &self.index.marks;
+            let within = marks.iter().rev().find(|(_, at)| *at <= cut && *at > self.applied);
+            // One stretch between two marks may have more than fits.
+            let Some((count, at)) = within.or_else(|| marks.iter().find(|(_, at)| *at > self.applied)).copied() else {
+                return Ok(None);
+            };
+            cut = at;
+            applied = Position(count);
+        }
         if cut <= self.applied {
             return Ok(None);
         }
@@ -124,7 +151,7 @@ impl<D: Disk> Tail<D> {
                 return;
             }
             let added = match &record {
-                Record::Roster(_) => Ok(()),
+                Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => Ok(()),
                 Record::Group(group) => match index.roster(group.roster_at) {
                     Some(roster) => {
                         gathering.group(group, roster).map_err(|_| corrupt(at, "its rows do not fit its roster"))
@@ -144,12 +171,19 @@ impl<D: Disk> Tail<D> {
         })?;
         match failed {
             Some(error) => Err(error),
-            None => Ok(Some(gathering.finish(cut))),
+            None => Ok(Some(gathering.finish(applied))),
         }
     }
 
-    /// The store has everything below `to` (the `applied` of a transaction): it is dropped here.
-    pub fn advance(&mut self, to: Position) {
+    /// The store has everything below `applied` (that of a transaction, or the store's own): it is dropped here.
+    pub fn advance(&mut self, applied: Position) {
+        let to = match self.counts {
+            Counts::Bytes => applied,
+            Counts::Entries => match self.index.marks.iter().rev().find(|(count, _)| *count <= applied.0) {
+                Some((_, at)) => *at,
+                None => return,
+            },
+        };
         self.index.drop_below(to);
         self.applied = self.applied.max(to);
         self.ingested = self.ingested.max(to);
@@ -212,7 +246,9 @@ impl<D: Disk> Tail<D> {
                 let seq = seq.ok_or_else(|| corrupt(at, "its sender has no row"))?;
                 Ok(Some(stored(record.msg_id, seq, record.to(), record.body)))
             }
-            Record::Roster(_) | Record::Change(_) => Err(corrupt(at, "a message was expected here")),
+            Record::Roster(_) | Record::Change(_) | Record::Mark(_) | Record::Withdrawn(_) => {
+                Err(corrupt(at, "a message was expected here"))
+            }
         }
     }
 }

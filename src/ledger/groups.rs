@@ -114,6 +114,11 @@ impl Groups {
         self.rosters.get(&group)
     }
 
+    /// Every group's current roster, in no order.
+    pub fn each(&self) -> impl Iterator<Item = &Arc<Roster>> {
+        self.rosters.values()
+    }
+
     /// How many groups there are.
     pub fn len(&self) -> usize {
         self.rosters.len()

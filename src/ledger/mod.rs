@@ -9,11 +9,13 @@ pub mod groups;
 pub mod journal_engine;
 pub mod parts;
 pub mod pending;
+pub mod redis;
 pub mod sequence;
 pub mod staged;
 pub mod start;
 
 use crate::clock::Now;
+use crate::journal::JournalError;
 use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
 
 /// What may be asked of a ledger. The journal engine is one machine's; the contract leaves room for one that
@@ -39,6 +41,11 @@ pub trait Engine {
     /// Look-ups to ask the store since the last call, moved to `out`.
     fn take_lookups(&mut self, out: &mut Vec<Lookup>);
 
+    /// There is more to do at once: the loop must not sleep.
+    fn has_more(&self) -> bool {
+        false
+    }
+
     /// Plain counters, for metrics.
     fn counters(&self) -> LedgerCounters;
 }
@@ -49,6 +56,26 @@ pub enum LedgerError {
     /// `fdatasync` failed: the kernel may have dropped the pages, and a second try would report success.
     #[error("fdatasync of the journal failed; the process stops, and recovery decides what is durable: {0}")]
     Sync(#[source] std::io::Error),
+    /// The copy of the stream cannot be written: nothing could be served from it.
+    #[error("this node's copy of the cluster's stream cannot be written: {0}")]
+    Copy(#[source] JournalError),
+    /// The stream was cut off behind what the stores have, and this node had not read that far.
+    #[error(
+        "this node stood still for too long: it has followed the cluster's stream up to entry {seen}, and the stream now \
+         begins at {next}; start it again, and it reads the rest from the database"
+    )]
+    Behind {
+        /// The last entry it has.
+        seen: u64,
+        /// The next there is.
+        next: u64,
+    },
+    /// An entry does not follow from those before it.
+    #[error("entry {0} of the cluster's stream cannot be understood: are all nodes of the same version?")]
+    Entry(u64),
+    /// Somebody else is this node.
+    #[error("another gateway runs as node {0} of this cluster: give each its own cluster.node_id")]
+    Lease(u16),
 }
 
 /// What the ledger counts, since the process started.

@@ -36,6 +36,11 @@ impl<K: Hash + Eq, V> PartedMap<K, V> {
         self.parts.iter().all(HashMap::is_empty)
     }
 
+    /// All entries, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.parts.iter().flatten()
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.parts[self.part(key)].get(key)

@@ -76,6 +76,11 @@ impl Sequences {
         Sequences { slots: PartedMap::new(seed), newest: Vec::new() }
     }
 
+    /// Every known user with its newest seq, in no order.
+    pub fn each(&self) -> impl Iterator<Item = (UserId, Seq)> + '_ {
+        self.slots.iter().map(|(user, slot)| (*user, self.at(*slot)))
+    }
+
     /// How many users are known.
     pub fn users(&self) -> usize {
         self.newest.len()

@@ -255,7 +255,8 @@ impl Replay {
             Record::Change(change) if at >= self.applied => {
                 self.groups.apply(&change, &mut self.sequences).map(|_| ()).map_err(StartError::from)
             }
-            Record::Change(_) => Ok(()),
+            // Of these the last two are in a cluster's node's files only.
+            Record::Change(_) | Record::Mark(_) | Record::Withdrawn(_) => Ok(()),
         };
         if let Err(error) = taken {
             self.failed.get_or_insert(error);

@@ -47,6 +47,8 @@ pub struct Bench {
     pub room: Room,
     /// The gateway, if it is ours.
     pub gateway: Option<Gateway>,
+    /// The other nodes of its cluster.
+    pub others: Vec<Gateway>,
     /// Where rows are counted, if they are to be.
     pub stored: Option<Stored>,
     /// How long to sleep at most while something is due.
@@ -94,6 +96,8 @@ pub struct Rounds {
     pub rounds: Vec<Round>,
     /// From send to delivery, nanoseconds.
     pub delivery: Histogram<u64>,
+    /// Of these, to recipients on other nodes than the sender's.
+    pub delivery_across: Histogram<u64>,
     /// From send to ack, nanoseconds.
     pub ack: Histogram<u64>,
 }
@@ -119,7 +123,8 @@ impl Bench {
     /// `stored`: where rows are counted.
     pub fn new(crowd: Crowd, room: Room, gateway: Option<Gateway>, stored: Option<Stored>, wait: Duration) -> Bench {
         let clock = crowd.clock();
-        Bench { crowd, room, gateway, stored, wait, patience_ns: PATIENCE_NS, encoder: Encoder::new(), clock }
+        let others = Vec::new();
+        Bench { crowd, room, gateway, others, stored, wait, patience_ns: PATIENCE_NS, encoder: Encoder::new(), clock }
     }
 
     /// Runs `count` rounds after one that is not counted, `stalled` of the first stream's recipients not reading
@@ -135,17 +140,22 @@ impl Bench {
         if !warmed_up.is_clean() {
             // What is missing would come, or be missing, in the rounds that count: this is the result.
             bar.finish_and_clear();
+            self.room.sum_up();
             return Ok(Rounds {
                 rounds: vec![warmed_up],
                 delivery: self.room.delivery.clone(),
+                delivery_across: self.room.delivery_across.clone(),
                 ack: self.room.ack.clone(),
             });
         }
-        let mut all = Rounds { rounds: Vec::with_capacity(count), delivery: latencies(), ack: latencies() };
+        let rounds = Vec::with_capacity(count);
+        let mut all = Rounds { rounds, delivery: latencies(), delivery_across: latencies(), ack: latencies() };
         for _ in 0..count {
             all.rounds.push(self.round(pace, stalled)?);
-            // Both were made by `latencies`: adding cannot fail.
+            self.room.sum_up();
+            // All were made by `latencies`: adding cannot fail.
             all.delivery.add(&self.room.delivery).ok();
+            all.delivery_across.add(&self.room.delivery_across).ok();
             all.ack.add(&self.room.ack).ok();
             bar.inc(1);
         }
@@ -155,9 +165,13 @@ impl Bench {
 
     /// Stops the gateway, if it is ours; false: it did not end with 0.
     pub fn stop(self) -> Result<bool, LoadError> {
-        let Bench { crowd, gateway, .. } = self;
+        let Bench { crowd, gateway, others, .. } = self;
         drop(crowd);
-        gateway.map_or(Ok(true), Gateway::stop)
+        let mut all_well = gateway.map_or(Ok(true), Gateway::stop)?;
+        for other in others {
+            all_well &= other.stop()?;
+        }
+        Ok(all_well)
     }
 
     fn round(&mut self, pace: Pace, stalled: usize) -> Result<Round, LoadError> {

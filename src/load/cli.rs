@@ -15,6 +15,9 @@ use super::{chat, direct, disk, group, idle, storm, targets};
 use crate::config::StoreUrl;
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
+/// Gateways of one bench.
+const NODES_MAX: u16 = 32;
+
 /// Messages a flood keeps in flight.
 pub const FLOOD_IN_FLIGHT: u64 = 100;
 /// Messages of one burst: each may wait for its answer at once.
@@ -117,6 +120,13 @@ pub struct GroupArgs {
     /// Let so many of those online read nothing until the others have everything; measured beside a run without.
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub stalled: usize,
+    /// Gateways that are started, as one cluster; those online are spread over them. More than one need --store and
+    /// --redis.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "connect")]
+    pub nodes: u16,
+    /// The cluster.redis_url of the gateways that are started.
+    #[arg(long, value_name = "URL", conflicts_with = "connect")]
+    pub redis: Option<String>,
     /// Which gateway.
     #[command(flatten)]
     pub target: TargetArgs,
@@ -277,6 +287,14 @@ impl GroupArgs {
         if self.online >= self.members || self.online == 0 {
             return Err(LoadError::Options(
                 "--online must be at least 1 and less than --members: the sender is a member",
+            ));
+        }
+        if self.nodes == 0 || self.nodes > NODES_MAX {
+            return Err(LoadError::Options("--nodes must be from 1 to 32"));
+        }
+        if self.nodes > 1 && (self.redis.is_none() || self.target.store.is_none()) {
+            return Err(LoadError::Options(
+                "--nodes above 1 needs --redis and --store: see scripts/services.sh status",
             ));
         }
         if let Some(url) = &self.target.store {

@@ -62,6 +62,7 @@ pub struct Crowd {
 }
 
 struct Session {
+    addr: SocketAddr,
     user: UserId,
     window: Window,
     start: Start,
@@ -96,7 +97,12 @@ impl Crowd {
 
     /// Adds a user's session, not connected yet.
     pub fn add(&mut self, user: UserId, start: Start, window: Window) -> SessionId {
-        self.sessions.push(Session { user, window, start, state: State::Out, newest: Seq(0) });
+        self.add_at(self.addr, user, start, window)
+    }
+
+    /// Adds a user's session with the gateway at this address, not connected yet.
+    pub fn add_at(&mut self, addr: SocketAddr, user: UserId, start: Start, window: Window) -> SessionId {
+        self.sessions.push(Session { addr, user, window, start, state: State::Out, newest: Seq(0) });
         SessionId((self.sessions.len() - 1) as u32)
     }
 
@@ -211,7 +217,7 @@ impl Crowd {
         session.state = State::LoggingIn;
         let link = LinkId(id.0);
         let failed = LoadError::io("connecting to the gateway failed (is it running, and are descriptors left?)");
-        self.swarm.open(link, self.addr, session.window).map_err(failed)?;
+        self.swarm.open(link, session.addr, session.window).map_err(failed)?;
         let token = self.secret.token(session.user, self.clock.now().unix_ms);
         let last_seq = match session.start {
             Start::Newest => None,

@@ -34,6 +34,10 @@ pub struct GatewayOptions {
     pub cpus: Option<String>,
     /// `store.url`, if given.
     pub store: Option<String>,
+    /// `cluster.redis_url` and `cluster.node_id`, if it is one of several.
+    pub cluster: Option<(String, u16)>,
+    /// What it verifies tokens with; `None`: it makes a secret for itself.
+    pub secret: Option<String>,
     /// Keep the data directory afterwards, and say where it is.
     pub keep_data: bool,
 }
@@ -216,6 +220,12 @@ fn spawn(options: &GatewayOptions, data_dir: &Path) -> Result<Child, LoadError> 
     if let Some(url) = &options.store {
         // Not on its command line, which everybody on the machine may read: it can have a password.
         command.env("RINGWAY_STORE_URL", url);
+    }
+    if let Some((url, node)) = &options.cluster {
+        command.env("RINGWAY_CLUSTER_REDIS_URL", url).env("RINGWAY_CLUSTER_NODE_ID", node.to_string());
+    }
+    if let Some(secret) = &options.secret {
+        command.env("RINGWAY_AUTH_HS256_SECRET", secret);
     }
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed; this is one prctl.

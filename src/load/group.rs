@@ -1,31 +1,35 @@
 //! `bench group`: one group, one sender, many members online, more of them not.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::bench::{Bench, Pace, Rounds, bar};
 use super::check::Kind;
 use super::cli::{GroupArgs, TargetArgs};
-use super::client::Client;
+use super::client::{Client, ClientError};
 use super::crowd::Start;
 use super::error::LoadError;
+use super::gateway::{Gateway, pause};
 use super::report::{Report, Scenario};
 use super::room::Room;
 use super::stored::Stored;
 use super::swarm::Window;
 use super::target::Target;
 use crate::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
+use crate::wire::generated::ringway::wire::ErrorCode;
 
 /// The benches' users start here, so that they are told from an operator's own first ones.
 const FIRST_USER: u64 = 1_000_001;
 /// The device that makes the group; the sender's own is 1.
 const FOUNDING_DEVICE: DeviceId = DeviceId(2);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Runs it and prints the report; false: not clean.
 pub fn run(args: &GroupArgs) -> Result<bool, LoadError> {
     args.check()?;
     let pace = args.pace.pace()?;
-    let target = Target::prepare(&args.target)?;
+    let target = Target::of_nodes(&args.target, args.nodes, args.redis.as_deref())?;
     let group = found(&target, args.members)?;
     let mut bench = seat(args, target, group)?;
     let rounds = args.pace.rounds as usize;
@@ -69,7 +73,20 @@ fn found(target: &Target, members: usize) -> Result<GroupId, LoadError> {
     let mut founder = Client::connect(target.addr, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
     let token = target.secret.token(sender, target.clock.now().unix_ms);
     founder.login(&token, FOUNDING_DEVICE, None, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
-    let (group, _) = founder.group_create(&others, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
+    let clock = target.clock;
+    let began_ns = clock.mono_ns();
+    let group = loop {
+        match founder.group_create(&others, ANSWER_PATIENCE) {
+            Ok((group, _)) => break group,
+            // A cluster's first node has to make the ledger first.
+            Err(ClientError::Refused { code: ErrorCode::RetryLater, .. })
+                if clock.mono_ns() - began_ns < ANSWER_PATIENCE.as_nanos() as u64 =>
+            {
+                pause(RETRY);
+            }
+            Err(error) => return Err(LoadError::client(failed)(error)),
+        }
+    };
     founder.logout().map_err(LoadError::client(failed))?;
     Ok(group)
 }
@@ -80,9 +97,20 @@ fn seat(args: &GroupArgs, target: Target, group: GroupId) -> Result<Bench, LoadE
     let mut crowd = target.crowd()?;
     let sender = crowd.add(UserId(FIRST_USER), Start::Newest, Window::Usual);
     let mut recipients = Vec::with_capacity(args.online);
+    let others: Vec<SocketAddr> = target.others.iter().map(Gateway::addr).collect();
+    let mut across = Vec::new();
     for at in 1..=args.online {
         let window = if at <= args.stalled { Window::Small } else { Window::Usual };
-        recipients.push(crowd.add(UserId(FIRST_USER + at as u64), Start::Newest, window));
+        let user = UserId(FIRST_USER + at as u64);
+        // In turn over all nodes, the sender's included.
+        let session = match others.get(at % (others.len() + 1)) {
+            Some(other) => crowd.add_at(*other, user, Start::Newest, window),
+            None => crowd.add(user, Start::Newest, window),
+        };
+        if at % (others.len() + 1) < others.len() {
+            across.push(session);
+        }
+        recipients.push(session);
     }
     let bar = bar(args.online as u64 + 1, "logging in");
     crowd.login_all(|| bar.inc(1))?;
@@ -99,10 +127,13 @@ fn seat(args: &GroupArgs, target: Target, group: GroupId) -> Result<Bench, LoadE
     }
     let with_rows: Vec<_> = recipients.iter().map(|session| (*session, crowd.newest(*session))).collect();
     let mut room = Room::new(kind);
+    across.into_iter().for_each(|session| room.seat_across(session));
     let from = (sender, UserId(FIRST_USER), crowd.newest(sender));
     room.add(from, Conversation::Group(group), &with_rows, inboxes, args.pace.body);
     let patience = target.cpus.patience();
-    Ok(Bench::new(crowd, room, target.gateway, stored, patience))
+    let mut bench = Bench::new(crowd, room, target.gateway, stored, patience);
+    bench.others = target.others;
+    Ok(bench)
 }
 
 impl Pace {

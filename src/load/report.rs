@@ -83,6 +83,8 @@ pub struct Report {
     pub ack_us: Quantiles,
     pub delivery_us: Quantiles,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery_across_us: Option<Quantiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stalled: Option<Stall>,
     pub clean: bool,
 }
@@ -129,6 +131,7 @@ impl Report {
             server_cpu_us_per_delivery_stored: middle(|r| per(r.cpu_stored_ns? as f64 / 1e3, r.tally.delivered as f64)),
             ack_us: Quantiles::of(&all.ack),
             delivery_us: Quantiles::of(&all.delivery),
+            delivery_across_us: (!all.delivery_across.is_empty()).then(|| Quantiles::of(&all.delivery_across)),
             stalled: None,
             clean: !rounds.is_empty() && rounds.iter().all(Round::is_clean),
         }
@@ -194,6 +197,9 @@ impl Report {
         table.quantiles_head();
         table.quantiles("ack", &self.ack_us);
         table.quantiles("delivery", &self.delivery_us);
+        if let Some(across) = &self.delivery_across_us {
+            table.quantiles("delivery to other nodes", across);
+        }
         if let Some(stall) = &self.stalled {
             table.quantiles("delivery, none stalled", &stall.delivery_us_without);
             table.line("stalled", &format!("{} of {}", stall.stalled, s.online));

@@ -4,6 +4,8 @@
 //! one. What always holds: every frame of every session ends in a count, an answer, or a failure; none is
 //! ignored except pongs and announcements.
 
+use std::collections::HashSet;
+
 use hdrhistogram::Histogram;
 
 use super::acks::Acks;
@@ -24,8 +26,12 @@ pub struct Room {
     pub streams: Vec<Stream>,
     /// By session.
     seats: Vec<Seat>,
+    /// Sessions on other nodes than the sender's.
+    across: HashSet<SessionId>,
     /// From send to delivery, nanoseconds.
     pub delivery: Histogram<u64>,
+    /// The same to recipients on other nodes than the sender's; they are in `delivery` only after [`Room::sum_up`].
+    pub delivery_across: Histogram<u64>,
     /// From send to ack, nanoseconds.
     pub ack: Histogram<u64>,
     /// Messages to send again, with the time from which on.
@@ -92,7 +98,9 @@ impl Room {
         Room {
             streams: Vec::new(),
             seats: Vec::new(),
+            across: HashSet::new(),
             delivery: latencies(),
+            delivery_across: latencies(),
             ack: latencies(),
             retries: Vec::new(),
             ended: Vec::new(),
@@ -144,6 +152,7 @@ impl Room {
     /// Starts a new count.
     pub fn begin(&mut self) {
         self.delivery.reset();
+        self.delivery_across.reset();
         self.ack.reset();
         for stream in &mut self.streams {
             stream.checker.begin();
@@ -176,6 +185,16 @@ impl Room {
         out.extend_from_slice(encoder.send(index + 1, open.to, client_msg_id, &open.body, ephemeral));
     }
 
+    /// A recipient is on another node than the sender.
+    pub fn seat_across(&mut self, session: SessionId) {
+        self.across.insert(session);
+    }
+
+    /// The round is over: every delivery is one.
+    pub fn sum_up(&mut self) {
+        self.delivery.add(&self.delivery_across).ok();
+    }
+
     /// What a session heard.
     pub fn hear(&mut self, session: SessionId, brought: Brought<'_>, at_ns: u64) {
         let frame = match brought {
@@ -185,7 +204,9 @@ impl Room {
         match self.seats.get(session.0 as usize).copied().unwrap_or(Seat::Empty) {
             Seat::Recipient(stream, lane) => {
                 let Some(open) = self.streams.get_mut(stream) else { return };
-                if let Checked::Other(_, reply) = open.checker.take(lane, frame, at_ns, &mut self.delivery) {
+                let is_across = !self.across.is_empty() && self.across.contains(&session);
+                let latencies = if is_across { &mut self.delivery_across } else { &mut self.delivery };
+                if let Checked::Other(_, reply) = open.checker.take(lane, frame, at_ns, latencies) {
                     self.aside(session, &reply);
                 }
             }

@@ -20,6 +20,8 @@ pub struct Target {
     pub secret: Secret,
     /// The gateway, if it is ours.
     pub gateway: Option<Gateway>,
+    /// The other nodes of its cluster.
+    pub others: Vec<Gateway>,
     /// Where it and the load run.
     pub cpus: Cpus,
     /// The clock of the bench.
@@ -29,26 +31,40 @@ pub struct Target {
 impl Target {
     /// Starts a gateway, or finds the one that was named; then pins the load.
     pub fn prepare(args: &TargetArgs) -> Result<Target, LoadError> {
+        Target::of_nodes(args, 1, None)
+    }
+
+    /// The same for so many gateways that share a Redis, as one cluster.
+    pub fn of_nodes(args: &TargetArgs, nodes: u16, redis: Option<&str>) -> Result<Target, LoadError> {
         raise_descriptor_limit();
         let clock = Clock::start();
         let cpus = Cpus::plan(args.gateway_cpus.as_deref(), args.load_cpus.as_deref(), &cpus::allowed())?;
         let target = match args.connect {
             Some(addr) => {
                 let cpus = Cpus { gateway: None, load: if args.load_cpus.is_some() { cpus.load } else { Vec::new() } };
-                Target { addr, secret: named_secret(args)?, gateway: None, cpus, clock }
+                Target { addr, secret: named_secret(args)?, gateway: None, others: Vec::new(), cpus, clock }
             }
             None => {
                 let options = GatewayOptions {
                     shards: args.shards.clone(),
                     cpus: cpus.gateway.clone(),
                     store: args.store.clone(),
+                    cluster: redis.map(|url| (url.to_owned(), 1)),
+                    secret: None,
                     keep_data: args.keep_data,
                 };
                 let gateway = Gateway::start(&options)?;
+                let secret = gateway.secret()?;
+                let mut others = Vec::new();
+                for node in 2..=nodes {
+                    let cluster = redis.map(|url| (url.to_owned(), node));
+                    let secret = Some(String::from_utf8_lossy(&secret.0).into_owned());
+                    others.push(Gateway::start(&GatewayOptions { cluster, secret, ..options.clone() })?);
+                }
                 if args.keep_data {
                     eprintln!("the gateway's data stays in {}", gateway.data_dir().display());
                 }
-                Target { addr: gateway.addr(), secret: gateway.secret()?, gateway: Some(gateway), cpus, clock }
+                Target { addr: gateway.addr(), secret, gateway: Some(gateway), others, cpus, clock }
             }
         };
         target.cpus.pin_load();

@@ -5,37 +5,61 @@
 
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, never};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
+use crate::cluster::ClusterEnds;
 use crate::config::{Config, StoreUrl};
 use crate::control::{Stage, StopSignal};
-use crate::journal::Progress;
+use crate::ids::MsgId;
 use crate::journal::disk::Directory;
+use crate::journal::{Position, Progress};
 use crate::ledger::journal_engine::{JournalEngine, Settings};
+use crate::ledger::redis::link::link;
+use crate::ledger::redis::start::RedisStart;
+use crate::ledger::redis::{self, RedisEngine};
 use crate::ledger::start::{Start, Started};
+use crate::ledger::{Engine, LedgerCounters, LedgerError};
+use crate::limits::SEGMENT_BYTES;
+use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
 use crate::store::backoff::Backoff;
 use crate::store::keeper::Keeper;
-use crate::store::mysql::MySqlStore;
+use crate::store::mysql::{MySqlStore, Sharing};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
 const STORE_FILE: &str = "store.sqlite";
 const JOURNAL_DIRECTORY: &str = "journal";
+const LOG_DIRECTORY: &str = "cluster-log";
+const COPY_DIRECTORY: &str = "cluster-copy";
+const TOKEN_FILE: &str = "cluster-token";
 
-/// What the ledger's and the store's threads own.
+/// What the ledger's, the store's and Redis's threads own.
 pub struct Persistence {
     /// For the ledger's thread.
-    pub engine: JournalEngine<Directory>,
+    pub engine: LedgerEngine,
+    /// Wakes the ledger's loop when Redis's thread has something for it; never, without a cluster.
+    pub nudges: Receiver<()>,
+    /// For Redis's thread, in a cluster.
+    pub redis: Option<ClusterEnds>,
     /// For the store's thread.
     pub keeper: AnyKeeper,
     /// What the store was opened on, and has to run on.
     pub runtime: Runtime,
+}
+
+/// One of the ledger's two engines.
+pub enum LedgerEngine {
+    /// This machine's own.
+    Journal(Box<JournalEngine<Directory>>),
+    /// The cluster's.
+    Redis(Box<RedisEngine<Directory>>),
 }
 
 /// The store's core, by database.
@@ -48,9 +72,22 @@ pub enum AnyKeeper {
 
 /// What a start found, to be waited for or not.
 enum Opened<S: Store> {
-    Ready(Box<(JournalEngine<Directory>, Keeper<S, Directory>)>),
+    Ready(Box<(LedgerParts, Keeper<S, Directory>)>),
     /// Somebody wanted the process to stop first.
     Stopped,
+}
+
+/// What is not the store's.
+struct LedgerParts {
+    engine: LedgerEngine,
+    nudges: Receiver<()>,
+    redis: Option<ClusterEnds>,
+}
+
+/// What a database said, for either engine.
+enum Known {
+    Alone(Box<Start>),
+    Cluster { start: Box<RedisStart>, positions: (Position, Position), msg_id_max: MsgId },
 }
 
 impl Persistence {
@@ -64,24 +101,25 @@ impl Persistence {
         stops: &Receiver<StopSignal>,
     ) -> Result<Option<Self>, Box<dyn Error + Send + Sync>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let disk = Directory::open(&config.data_dir.join(JOURNAL_DIRECTORY))?;
-        let opening = Opening { config, clock, shards, disk, runtime: &runtime, stage, stops };
-        let (engine, keeper) = match &config.store.url {
+        let opening = Opening { config, clock, shards, runtime: &runtime, stage, stops };
+        let sharing = if config.cluster.redis_url.is_some() { Sharing::Cluster } else { Sharing::Alone };
+        let (parts, keeper) = match &config.store.url {
             StoreUrl::Sqlite(path) => {
                 let file = path.clone().unwrap_or_else(|| config.data_dir.join(STORE_FILE));
                 let store = async || SqliteStore::open(&file, config.store.batch_rows);
                 let Opened::Ready(ready) = opening.refused_if_away(store)? else { return Ok(None) };
-                let (engine, keeper) = *ready;
-                (engine, AnyKeeper::Sqlite(Box::new(keeper)))
+                let (parts, keeper) = *ready;
+                (parts, AnyKeeper::Sqlite(Box::new(keeper)))
             }
             StoreUrl::MySql(url) => {
-                let store = async || MySqlStore::open(url, config.store.batch_rows).await;
+                let store = async || MySqlStore::open(url, config.store.batch_rows, sharing).await;
                 let Opened::Ready(ready) = opening.waited_for(store)? else { return Ok(None) };
-                let (engine, keeper) = *ready;
-                (engine, AnyKeeper::MySql(Box::new(keeper)))
+                let (parts, keeper) = *ready;
+                (parts, AnyKeeper::MySql(Box::new(keeper)))
             }
         };
-        Ok(Some(Persistence { engine, keeper, runtime }))
+        let LedgerParts { engine, nudges, redis } = parts;
+        Ok(Some(Persistence { engine, nudges, redis, keeper, runtime }))
     }
 }
 
@@ -90,7 +128,6 @@ struct Opening<'a> {
     config: &'a Config,
     clock: &'a Clock,
     shards: u16,
-    disk: Directory,
     runtime: &'a Runtime,
     stage: &'a watch::Sender<Stage>,
     stops: &'a Receiver<StopSignal>,
@@ -138,30 +175,120 @@ impl Opening<'_> {
     async fn read<S: Store>(
         &self,
         open: impl AsyncFn() -> Result<S, StoreError>,
-    ) -> Result<(S, Start, u64), StoreError> {
+    ) -> Result<(S, Known, u64), StoreError> {
         let mut store = open().await?;
         let seed = unguessable();
+        if self.config.cluster.redis_url.is_some() {
+            let known = self.read_for_cluster(&mut store, seed).await?;
+            return Ok((store, known, seed));
+        }
         let settings = Settings {
-            node: self.config.node_id,
+            node: self.config.cluster.node_id,
             journal_bytes_max: self.config.limits.journal_bytes_max,
             ..Settings::new(self.shards, seed)
         };
         let mut start = Start::new(settings, store.position().await?);
         store.newest_rows(&mut |row| start.newest_row(row)).await?;
         store.groups(&mut |group| start.group(&group)).await?;
-        Ok((store, start, seed))
+        Ok((store, Known::Alone(Box::new(start)), seed))
+    }
+
+    /// The same in a cluster, in the order that `ledger::redis::start` needs.
+    async fn read_for_cluster<S: Store>(&self, store: &mut S, seed: u64) -> Result<Known, StoreError> {
+        let node = self.config.cluster.node_id;
+        let settings = redis::Settings { shards: self.shards, node, segment_bytes: SEGMENT_BYTES, seed };
+        let before = store.position().await?;
+        let mut start = RedisStart::new(settings);
+        store.groups(&mut |group| start.group(&group)).await?;
+        store.newest_rows(&mut |row| start.newest_row(row)).await?;
+        let after = store.position().await?;
+        let positions = (before.applied, after.applied);
+        Ok(Known::Cluster { start: Box::new(start), positions, msg_id_max: after.msg_id_max })
     }
 
     /// The journal on top of it.
     fn recover<S: Store>(
         &self,
-        (store, start, seed): (S, Start, u64),
+        (store, known, seed): (S, Known, u64),
     ) -> Result<Opened<S>, Box<dyn Error + Send + Sync>> {
         let progress = Arc::new(Progress::default());
-        let (engine, started) = start.finish(self.disk.clone(), Arc::clone(&progress), self.clock.now())?;
-        tell(&started, self.clock);
-        let keeper = Keeper::new(store, self.disk.clone(), progress, seed);
-        Ok(Opened::Ready(Box::new((engine, keeper))))
+        let data_dir = &self.config.data_dir;
+        let (parts, keeper) = match known {
+            Known::Alone(start) => {
+                let disk = Directory::open(&data_dir.join(JOURNAL_DIRECTORY))?;
+                let (engine, started) = start.finish(disk.clone(), Arc::clone(&progress), self.clock.now())?;
+                tell(&started, self.clock);
+                let keeper = Keeper::new(store, disk, progress, seed);
+                let engine = LedgerEngine::Journal(Box::new(engine));
+                (LedgerParts { engine, nudges: never(), redis: None }, keeper)
+            }
+            Known::Cluster { start, positions, msg_id_max } => {
+                let log = Directory::open(&data_dir.join(LOG_DIRECTORY))?;
+                let copy = Directory::open(&data_dir.join(COPY_DIRECTORY))?;
+                let (ledger, ends, nudges) = link();
+                let disks = (log, copy.clone());
+                let engine = start.finish(disks, Arc::clone(&progress), ledger, positions, msg_id_max)?;
+                let engine = LedgerEngine::Redis(Box::new(engine));
+                let cluster = &self.config.cluster;
+                let (url, node) = (cluster.redis_url.clone().unwrap_or_default(), cluster.node_id);
+                let token = node_token(data_dir)?;
+                let redis = ClusterEnds { ends, url, node, token, progress: Arc::clone(&progress) };
+                let keeper = Keeper::of_cluster(store, copy, progress, seed);
+                (LedgerParts { engine, nudges, redis: Some(redis) }, keeper)
+            }
+        };
+        Ok(Opened::Ready(Box::new((parts, keeper))))
+    }
+}
+
+impl Engine for LedgerEngine {
+    fn submit(&mut self, now: Now, submission: Submission) {
+        match self {
+            LedgerEngine::Journal(engine) => engine.submit(now, submission),
+            LedgerEngine::Redis(engine) => engine.submit(now, submission),
+        }
+    }
+
+    fn found(&mut self, now: Now, answer: LookupAnswer) {
+        match self {
+            LedgerEngine::Journal(engine) => engine.found(now, answer),
+            LedgerEngine::Redis(engine) => engine.found(now, answer),
+        }
+    }
+
+    fn full(&self) -> bool {
+        match self {
+            LedgerEngine::Journal(engine) => engine.full(),
+            LedgerEngine::Redis(engine) => engine.full(),
+        }
+    }
+
+    fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
+        match self {
+            LedgerEngine::Journal(engine) => engine.commit(now, out),
+            LedgerEngine::Redis(engine) => engine.commit(now, out),
+        }
+    }
+
+    fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
+        match self {
+            LedgerEngine::Journal(engine) => engine.take_lookups(out),
+            LedgerEngine::Redis(engine) => engine.take_lookups(out),
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        match self {
+            LedgerEngine::Journal(engine) => engine.has_more(),
+            LedgerEngine::Redis(engine) => engine.has_more(),
+        }
+    }
+
+    fn counters(&self) -> LedgerCounters {
+        match self {
+            LedgerEngine::Journal(engine) => engine.counters(),
+            LedgerEngine::Redis(engine) => engine.counters(),
+        }
     }
 }
 
@@ -186,6 +313,18 @@ fn tell(started: &Started, clock: &Clock) {
         recovery_ms = clock.now().mono_ms,
         "recovered"
     );
+}
+
+/// Tells Redis that a node that starts again is the one that had its id: whoever holds the data directory has it.
+fn node_token(data_dir: &Path) -> std::io::Result<u64> {
+    let file = data_dir.join(TOKEN_FILE);
+    let kept = std::fs::read_to_string(&file).ok().and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    if let Some(token) = kept {
+        return Ok(token);
+    }
+    let token = unguessable();
+    std::fs::write(&file, format!("{token:016x}\n"))?;
+    Ok(token)
 }
 
 /// A seed that nobody outside can guess (std seeds its hasher from the kernel).

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::mysql::MySqlStore;
+use super::mysql::{MySqlStore, Sharing};
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::ledger::dedup::digest;
@@ -74,7 +74,7 @@ impl Bed for MySql {
     }
 
     fn open(&self) -> MySqlStore {
-        self.run(MySqlStore::open(&self.database.opts(), BATCH_ROWS)).unwrap()
+        self.run(MySqlStore::open(&self.database.opts(), BATCH_ROWS, Sharing::Alone)).unwrap()
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {

@@ -12,7 +12,7 @@ use super::counters::StoreCounters;
 use super::cursors::Cursors;
 use super::messages::Messages;
 use super::page::Assembly;
-use super::{Store, StoreError};
+use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
 use crate::ids::{Seq, ShardId, UserId};
 use crate::journal::disk::Disk;
@@ -23,6 +23,9 @@ use crate::limits::{
     TRANSACTION_BYTES_MAX,
 };
 use crate::shard::event::{Lookup, LookupAnswer, LookupFound, Page, StoreAnswer, StoreAsk};
+
+/// How often a node of a cluster looks how far the others' stores are.
+const STREAM_LOOK_MS: u64 = 200;
 
 /// Cursors are saved so often: what a device may receive again after a crash of the machine.
 const CURSORS_SAVE_MS: u64 = 1_000;
@@ -62,6 +65,9 @@ pub struct Keeper<S: Store, D: Disk> {
     messages: Messages,
     cursors: Cursors,
     cursors_saved_ms: u64,
+    /// In a cluster: whose store this is, and when the others' progress was last looked at.
+    follows: Follows,
+    looked_ms: u64,
     /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
     /// back (a lost connection may take seconds to be noticed, each time).
     reads_away: bool,
@@ -88,6 +94,15 @@ enum Known {
     Sure,
 }
 
+/// What the journal is to the database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Follows {
+    /// All of it, and nobody else writes.
+    Alone,
+    /// A copy of the stream that the stores of all nodes follow; one of them writes at a time.
+    Stream,
+}
+
 /// Why something was not done; which of them makes no difference to what is done next.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
@@ -111,6 +126,8 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             messages: Messages::default(),
             cursors: Cursors::default(),
             cursors_saved_ms: 0,
+            follows: Follows::Alone,
+            looked_ms: 0,
             reads_away: false,
             backoff: Backoff::new(seed),
             retry_at_ms: 0,
@@ -120,6 +137,12 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             rows_max: TRANSACTION_BATCHES_MAX * BATCH_ROWS,
             counters: StoreCounters::default(),
         }
+    }
+
+    /// The same for a node of a cluster: what is in `disk` is the node's copy of the stream.
+    pub fn of_cluster(store: S, disk: D, progress: Arc<Progress>, seed: u64) -> Self {
+        let tail = Tail::of_stream(disk.clone());
+        Keeper { tail, follows: Follows::Stream, ..Keeper::new(store, disk, progress, seed) }
     }
 
     /// Answers a shard; `None`: it expects no answer.
@@ -215,6 +238,8 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         self.secured_ms = now.mono_ms;
         match self.store.secure().await {
             Ok(secured) => {
+                // The copy of a stream is no longer needed where the tail no longer reads it.
+                let secured = if self.follows == Follows::Stream { self.tail.applied() } else { secured };
                 self.secured = secured;
                 self.progress.advance_secured(secured);
                 self.counters.secures += 1;
@@ -253,7 +278,12 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// Nothing waits to be written: all that is durable is applied, and no cursor waits.
     pub fn is_settled(&self) -> bool {
-        self.position == Known::Sure && self.tail.applied() >= self.progress.durable() && self.cursors.is_empty()
+        let written = match self.follows {
+            // What this node's store is not to write, another's will.
+            Follows::Stream if !self.progress.writes_store() => true,
+            _ => self.position == Known::Sure && self.tail.applied() >= self.progress.durable(),
+        };
+        written && self.cursors.is_empty()
     }
 
     /// What waits to be applied, as far as the journal can be read; `None`: it is not known yet where to start.
@@ -268,13 +298,19 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     async fn work(&mut self, now: Now) -> Result<Turn, Fault> {
         let first = self.position == Known::Never;
+        self.look(now);
         self.settle().await?;
         if first {
             self.secure(now).await;
         }
         self.ingest()?;
         let mut turn = Turn::Idle;
-        if let Some(transaction) = self.tail.transaction(self.rows_max, TRANSACTION_BYTES_MAX)? {
+        let writes = self.follows == Follows::Alone || self.progress.writes_store();
+        let transaction = if writes { self.tail.transaction(self.rows_max, TRANSACTION_BYTES_MAX)? } else { None };
+        if transaction.is_none() {
+            self.fence().await?;
+        }
+        if let Some(transaction) = transaction {
             self.position = Known::Doubtful;
             self.store.apply(&transaction).await?;
             self.position = Known::Sure;
@@ -299,6 +335,33 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         Ok(turn)
     }
 
+    /// In a cluster: from time to time another node may have written.
+    fn look(&mut self, now: Now) {
+        let due = now.mono_ms.saturating_sub(self.looked_ms) >= STREAM_LOOK_MS;
+        if self.follows == Follows::Stream && self.position == Known::Sure && due {
+            self.looked_ms = now.mono_ms;
+            self.position = Known::Doubtful;
+        }
+    }
+
+    /// In a cluster whose Redis has lost the stream: once all that was read of it is written, the database's position
+    /// moves to where the next stream begins, and no store can write anything of the lost one any more.
+    async fn fence(&mut self) -> Result<(), Fault> {
+        let to = self.progress.fence_asked();
+        if self.follows == Follows::Alone || self.progress.applied() >= to {
+            return Ok(());
+        }
+        // What is read by this node and written by nobody goes first, whoever's turn it is.
+        while let Some(transaction) = self.tail.transaction(self.rows_max, TRANSACTION_BYTES_MAX)? {
+            self.position = Known::Doubtful;
+            self.store.apply(&transaction).await?;
+            self.advance(transaction.applied);
+        }
+        self.position = Known::Doubtful;
+        self.store.apply(&Transaction { applied: to, ..Transaction::default() }).await?;
+        self.settle().await
+    }
+
     /// Saves some of the cursors that wait.
     pub async fn save_cursors(&mut self) -> Result<(), StoreError> {
         let rows = self.cursors.some(CURSORS_SAVED_MAX);
@@ -319,6 +382,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let known = self.position;
         self.position = Known::Sure;
         self.reads_away = false;
+        if self.follows == Follows::Stream {
+            self.advance(at.applied);
+            return Ok(());
+        }
         let within = known != Known::Never && at.applied >= self.tail.applied() && at.applied <= self.tail.ingested();
         if !within {
             // The first time; or the database was put back to another state while it was away.
@@ -331,6 +398,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     fn advance(&mut self, applied: Position) {
         self.tail.advance(applied);
         self.progress.advance_applied(applied);
+        if self.follows == Follows::Stream {
+            self.progress.advance_secured(self.tail.applied());
+        }
         self.progress.report_tail_messages(self.tail.weight());
     }
 

@@ -30,8 +30,28 @@ use connection::{Connection, Patience, Readers, options};
 use fault::Fault;
 use insert::{Encoded, EncodedGroup, cursors, encode, put_hex};
 
-/// The journal whose position is kept under this number; there is room for those of other nodes.
+/// The journal whose position is kept under this number, when one gateway has the database to itself.
 const NODE: u16 = 0;
+/// The stream whose position is kept under this number, when the nodes of a cluster share the database. No node has it.
+const CLUSTER: u16 = 1024;
+
+/// Who else writes into the database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sharing {
+    /// Nobody.
+    Alone,
+    /// The other nodes of a cluster, one at a time: whoever finds the position moved looks again.
+    Cluster,
+}
+
+impl Sharing {
+    fn node(self) -> u16 {
+        match self {
+            Sharing::Alone => NODE,
+            Sharing::Cluster => CLUSTER,
+        }
+    }
+}
 /// Bodies read in one query of a page.
 const PAGE_BODIES: usize = 64;
 
@@ -39,6 +59,7 @@ const PAGE_BODIES: usize = 64;
 #[derive(Debug)]
 pub struct MySqlStore {
     opts: Opts,
+    sharing: Sharing,
     batch_rows: usize,
     /// It holds the node's lock as long as it lives.
     writer: Option<Connection>,
@@ -48,10 +69,11 @@ pub struct MySqlStore {
 
 impl MySqlStore {
     /// Connects, brings the tables up to date, and takes the node's lock.
-    pub async fn open(url: &Opts, batch_rows: usize) -> Result<Self, StoreError> {
+    pub async fn open(url: &Opts, batch_rows: usize, sharing: Sharing) -> Result<Self, StoreError> {
         let opts = options(url);
-        let mut store =
-            MySqlStore { readers: Readers::new(opts.clone()), opts, batch_rows, writer: None, at: Default::default() };
+        let readers = Readers::new(opts.clone());
+        let at = StorePosition::default();
+        let mut store = MySqlStore { readers, opts, sharing, batch_rows, writer: None, at };
         let begin = async {
             let mut connection = Connection::open(&store.opts).await?;
             schema::prepare(connection.driver()).await?;
@@ -63,7 +85,7 @@ impl MySqlStore {
                 );
             }
             store.readers.give_back(connection);
-            store.writer = Some(open_writer(&store.opts).await?);
+            store.writer = Some(open_writer(&store.opts, store.sharing).await?);
             store.read_position().await
         };
         begin.await.map_err(|fault: Fault| fault.into_store("opening the database"))?;
@@ -73,10 +95,11 @@ impl MySqlStore {
     /// The position, asked on the writing connection: it answers after whatever it was told before.
     async fn read_position(&mut self) -> Result<StorePosition, Fault> {
         let mut writer = self.take_writer().await?;
-        let statement = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {NODE}");
+        let node = self.sharing.node();
+        let statement = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node}");
         let found = writer.first::<(u64, u64)>(statement, Patience::Read).await?;
         self.writer = Some(writer);
-        let (applied, msg_id_max) = found.ok_or(Fault::PositionLost(NODE))?;
+        let (applied, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
         self.at = StorePosition { applied: Position(applied), msg_id_max: MsgId(msg_id_max) };
         Ok(self.at)
     }
@@ -84,14 +107,14 @@ impl MySqlStore {
     async fn take_writer(&mut self) -> Result<Connection, Fault> {
         match self.writer.take() {
             Some(writer) => Ok(writer),
-            None => open_writer(&self.opts).await,
+            None => open_writer(&self.opts, self.sharing).await,
         }
     }
 
     async fn write(&mut self, transaction: &Transaction) -> Result<(), Fault> {
         let mut writer = self.take_writer().await?;
         let encoded = encode(transaction, writer.bounds(self.batch_rows)?);
-        match write(&mut writer, &encoded, self.at).await {
+        match write(&mut writer, &encoded, self.at, self.sharing).await {
             Ok(at) => {
                 self.at = at;
                 self.writer = Some(writer);
@@ -130,8 +153,17 @@ impl MySqlStore {
 }
 
 /// A connection with the node's lock, and a row for its position.
-async fn open_writer(opts: &Opts) -> Result<Connection, Fault> {
+async fn open_writer(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
     let mut writer = Connection::open(opts).await?;
+    if sharing == Sharing::Cluster {
+        // What was numbered before there was a cluster counts too.
+        let row = format!(
+            "INSERT IGNORE INTO ledger_position (node, position, msg_id_max) \
+             SELECT {CLUSTER}, 0, COALESCE(MAX(msg_id_max), 0) FROM ledger_position"
+        );
+        writer.run(row, Patience::Write).await?;
+        return Ok(writer);
+    }
     let lock = format!("SELECT GET_LOCK(CONCAT('ringway.node.{NODE}.', LEFT(SHA1(DATABASE()), 40)), 1)");
     if writer.first::<Option<u8>>(lock, Patience::Read).await?.flatten() != Some(1) {
         return Err(Fault::Taken(NODE));
@@ -142,11 +174,20 @@ async fn open_writer(opts: &Opts) -> Result<Connection, Fault> {
 }
 
 /// Writes a transaction on top of `at`; returns the position after it.
-async fn write(writer: &mut Connection, encoded: &Encoded, at: StorePosition) -> Result<StorePosition, Fault> {
+async fn write(
+    writer: &mut Connection,
+    encoded: &Encoded,
+    at: StorePosition,
+    sharing: Sharing,
+) -> Result<StorePosition, Fault> {
+    let node = sharing.node();
     writer.run("START TRANSACTION", Patience::Write).await?;
-    let lock = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {NODE} FOR UPDATE");
+    let lock = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node} FOR UPDATE");
     let found = writer.first::<(u64, u64)>(lock, Patience::Write).await?;
-    let (position, msg_id_max) = found.ok_or(Fault::PositionLost(NODE))?;
+    let (position, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
+    if position != at.applied.0 && sharing == Sharing::Cluster {
+        return Err(Fault::Overtaken { found: position, expected: at.applied.0 });
+    }
     if position != at.applied.0 {
         return Err(Fault::Moved { found: position, expected: at.applied.0 });
     }
@@ -157,7 +198,7 @@ async fn write(writer: &mut Connection, encoded: &Encoded, at: StorePosition) ->
     let msg_id_max = MsgId(msg_id_max).max(encoded.msg_id_max);
     let applied = encoded.applied;
     let update = format!(
-        "UPDATE ledger_position SET position = {}, msg_id_max = {} WHERE node = {NODE}",
+        "UPDATE ledger_position SET position = {}, msg_id_max = {} WHERE node = {node}",
         applied.0, msg_id_max.0
     );
     writer.run(update, Patience::Write).await?;

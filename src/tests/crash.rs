@@ -9,16 +9,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
-use ringway::load::client::{Row, Said};
+use ringway::load::client::{ClientError, Row, Said};
+use ringway::wire::generated::ringway::wire::ErrorCode;
 
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::traffic::{Orders, User};
 
-const USERS: u64 = 12;
+pub const USERS: u64 = 12;
 const STOPS: u32 = 20;
 
 /// Who is in which group.
-type Groups = BTreeMap<GroupId, BTreeSet<UserId>>;
+pub type Groups = BTreeMap<GroupId, BTreeSet<UserId>>;
 
 #[test]
 fn nothing_acked_is_lost_when_the_process_is_killed_twenty_times() {
@@ -49,7 +50,7 @@ fn storm(stop: Stop, arguments: &[&str]) {
     let mut gateway = Gateway::start(dir.path(), arguments);
     let groups = make_groups(&gateway);
     let orders = Arc::new(Orders::default());
-    let users = start_users(dir.path(), &groups, &orders, seed);
+    let users = start_users(&[dir.path()], &groups, &orders, seed);
 
     for _ in 0..STOPS {
         let before = orders.acked.load(Ordering::Relaxed);
@@ -79,25 +80,32 @@ fn storm(stop: Stop, arguments: &[&str]) {
     assert!(gateway.wait().success());
 }
 
-fn make_groups(gateway: &Gateway) -> Groups {
+/// Groups of some of the users.
+pub fn make_groups(gateway: &Gateway) -> Groups {
     let mut groups = Groups::new();
     for members in [2..=USERS, 1..=USERS / 2, 4..=9] {
         let members: BTreeSet<UserId> = members.map(UserId).collect();
         let owner = *members.first().unwrap();
         let others: Vec<UserId> = members.iter().copied().filter(|user| *user != owner).collect();
         let mut client = gateway.client(owner.0, 99, None);
-        let (group, _) = client.group_create(&others, PATIENCE).unwrap();
-        groups.insert(group, members);
+        let mut made = client.group_create(&others, PATIENCE);
+        while let Err(ClientError::Refused { code: ErrorCode::RetryLater, retry_after_ms, .. }) = made {
+            pause(Duration::from_millis(retry_after_ms.into()));
+            made = client.group_create(&others, PATIENCE);
+        }
+        groups.insert(made.unwrap().0, members);
     }
     groups
 }
 
-fn start_users(dir: &Path, groups: &Groups, orders: &Arc<Orders>, seed: u64) -> Vec<JoinHandle<User>> {
+/// A thread for each user; they connect to the gateways in these directories, in turn.
+pub fn start_users(dirs: &[&Path], groups: &Groups, orders: &Arc<Orders>, seed: u64) -> Vec<JoinHandle<User>> {
     let everybody: Vec<UserId> = (1..=USERS).map(UserId).collect();
     everybody
         .iter()
         .map(|id| {
             let mine = groups.iter().filter(|(_, members)| members.contains(id)).map(|(group, _)| *group).collect();
+            let dir = dirs[id.0 as usize % dirs.len()];
             let user = User::new(*id, dir, mine, everybody.clone(), Arc::clone(orders), seed);
             std::thread::spawn(move || user.run())
         })
@@ -105,7 +113,7 @@ fn start_users(dir: &Path, groups: &Groups, orders: &Arc<Orders>, seed: u64) -> 
 }
 
 /// Reads every inbox from its first row and compares it with what was sent, acked and received.
-fn check(gateway: &Gateway, users: &[User], groups: &Groups) {
+pub fn check(gateway: &Gateway, users: &[User], groups: &Groups) {
     let mut acked: BTreeMap<MsgId, (UserId, Conversation, Vec<u8>)> = BTreeMap::new();
     for user in users {
         for sent in &user.sent {

@@ -7,12 +7,15 @@
 
 mod bad_input;
 mod closes;
+mod cluster;
 mod crash;
 mod descriptors;
 mod doctor;
 mod gateway;
 mod order;
+mod redis;
 mod repeats;
+mod services;
 mod slow_reader;
 mod smoke;
 mod soak;

@@ -43,6 +43,8 @@ pub struct LedgerLoop<E: Engine> {
     pub submissions: SubmissionInbox,
     /// From the store.
     pub found: Receiver<LookupAnswer>,
+    /// Wakes the loop when something has come for the engine; never, on one machine.
+    pub nudges: Receiver<()>,
     /// To each shard, by its id.
     pub shards: Vec<Slot<Vec<Delivery>>>,
     /// To the store.
@@ -96,7 +98,7 @@ impl<E: Engine> LedgerLoop<E> {
 
     /// Sleeps until something comes, and submits what waits, up to what one commit may hold.
     fn wait_and_take(&mut self) -> Intake {
-        if self.submissions.is_empty() && self.found.is_empty() {
+        if self.submissions.is_empty() && self.found.is_empty() && !self.engine.has_more() {
             self.sleep();
         }
         self.submissions.awake();
@@ -122,6 +124,11 @@ impl<E: Engine> LedgerLoop<E> {
             recv(self.found) -> answer => match answer {
                 Ok(answer) => self.engine.found(self.clock.now(), answer),
                 // The store's thread has ended: nothing will come from it, so wait for submissions alone.
+                Err(_) => self.submissions.sleep(REPORT_EVERY),
+            },
+            recv(self.nudges) -> nudge => match nudge {
+                Ok(()) => {}
+                // Who nudged has ended, and the engine knows by itself what that means.
                 Err(_) => self.submissions.sleep(REPORT_EVERY),
             },
             default(REPORT_EVERY) => {}

@@ -79,6 +79,8 @@ impl Source<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) entries: VecDeque<Entry>,
+    /// Marks, oldest first: the stream's entry, and where the mark ends.
+    pub(super) marks: VecDeque<(u64, Position)>,
     /// The number of the first entry.
     first: u64,
     /// Of all entries together.
@@ -170,6 +172,13 @@ impl Index {
                 Kind::Direct { sender, client_msg_id, to, msg_id: record.msg_id }
             }
             Record::Change(_) => Kind::Change,
+            Record::Mark(count) => {
+                let mut bytes = Vec::new();
+                Record::Mark(count).encode(&mut bytes);
+                self.marks.push_back((count, Position(at.0 + bytes.len() as u64)));
+                return Ok(());
+            }
+            Record::Withdrawn(_) => return Ok(()),
         };
         let entry = Entry { at, kind };
         self.rows += self.rows_count(&entry);
@@ -179,6 +188,9 @@ impl Index {
 
     /// Forgets the entries below a position.
     pub(super) fn drop_below(&mut self, to: Position) {
+        while self.marks.front().is_some_and(|(_, at)| *at < to) {
+            self.marks.pop_front();
+        }
         while self.entries.front().is_some_and(|entry| entry.at < to) {
             let Some(entry) = self.entries.pop_front() else { break };
             let number = Number(self.first);

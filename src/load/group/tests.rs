@@ -211,7 +211,14 @@ struct Line {
 fn round(fault: Fault) -> Round {
     let args = Line::parse_from(["group", "--members", "10", "--online", "6"]).args;
     let secret = Secret(b"secret".to_vec());
-    let target = Target { addr: start(fault), secret, gateway: None, cpus: Cpus::default(), clock: Clock::start() };
+    let target = Target {
+        addr: start(fault),
+        secret,
+        gateway: None,
+        others: Vec::new(),
+        cpus: Cpus::default(),
+        clock: Clock::start(),
+    };
     let group = found(&target, args.members).unwrap();
     let mut bench = seat(&args, target, group).unwrap();
     bench.patience_ns = 400_000_000;

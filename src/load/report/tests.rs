@@ -21,7 +21,7 @@ fn round(delivered: u64, burst_ms: f64) -> Round {
 
 fn report(rounds: Vec<Round>) -> Report {
     let scenario = Scenario { scenario: "group", pace: "burst", members: 6, online: 5, body: 100, ephemeral: false };
-    Report::of(scenario, &Rounds { rounds, delivery: latencies(), ack: latencies() })
+    Report::of(scenario, &Rounds { rounds, delivery: latencies(), delivery_across: latencies(), ack: latencies() })
 }
 
 #[test]

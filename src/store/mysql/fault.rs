@@ -53,6 +53,14 @@ pub enum Fault {
         /// What this gateway knows.
         expected: u64,
     },
+    /// Another node of the cluster has moved the position.
+    #[error("another node has written up to entry {found} meanwhile, this one knew {expected}")]
+    Overtaken {
+        /// What the database says.
+        found: u64,
+        /// What this gateway knows.
+        expected: u64,
+    },
     /// The tables are of a newer gateway.
     #[error(
         "the database has schema version {found}, this gateway knows versions up to {known}: \
@@ -124,6 +132,7 @@ impl Fault {
             Fault::SchemaLocked(_) => (Cause::Lock, Passing::Yes),
             Fault::Taken(_) => (Cause::Taken, Passing::Yes),
             Fault::Moved { .. } => (Cause::Taken, Passing::No),
+            Fault::Overtaken { .. } => (Cause::Lock, Passing::Yes),
             Fault::Row(_) | Fault::NewerSchema { .. } | Fault::ForeignTable(_) => (Cause::Schema, Passing::No),
             Fault::PositionLost(_) | Fault::MessageMissing(_) => (Cause::Damage, Passing::No),
         }

@@ -75,6 +75,7 @@ fn bench(per_commit: usize) -> Bench {
     let (submission_inbox, submissions) = submissions::inbox();
     let (report, reports) = mpsc::channel(100);
     let ledger = LedgerLoop {
+        nudges: crossbeam_channel::never(),
         engine: Echo { per_commit, ..Echo::default() },
         clock: Clock::start(),
         submissions: submission_inbox,

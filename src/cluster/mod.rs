@@ -1,0 +1,97 @@
+//! The thread that talks to Redis, for nodes of a cluster: sessions with it, leases, and the ledger's calls.
+//!
+//! It runs on a tokio runtime of its own, because the client's tasks stand still while their thread blocks. What always
+//! holds: a session is one pair of connections, never repaired; when either fails, both go, the ledger is told, and the
+//! next session begins with a look at what Redis has. So no call of an old session is ever made in a new one by this
+//! side, and what Redis still finds of one in a socket is a repeat or of another generation.
+
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use self::session::{Ended, Session};
+use crate::journal::Progress;
+use crate::ledger::redis::link::{News, RedisEnds};
+use crate::limits::{LEASE_MS, REDIS_TIMEOUT_MS};
+
+/// The first wait before Redis is tried again; it doubles each time.
+const RETRY_FIRST_MS: u64 = 50;
+/// The longest.
+const RETRY_MAX_MS: u64 = 1_000;
+/// How long a start waits for the lease of a former process of the same id to end.
+const TAKEN_PATIENCE_MS: u64 = LEASE_MS + 2_000;
+
+/// What the thread owns.
+#[derive(Debug)]
+pub struct ClusterEnds {
+    /// To and from the ledger.
+    pub ends: RedisEnds,
+    /// Where Redis is.
+    pub url: String,
+    /// This node's number.
+    pub node: u16,
+    /// Tells this process from another with the same number.
+    pub token: u64,
+    /// How far the stores are, and whose turn it is to write.
+    pub progress: Arc<Progress>,
+}
+
+/// Runs until the ledger has ended.
+pub async fn run(mut cluster: ClusterEnds) {
+    let mut wait_ms = RETRY_FIRST_MS;
+    let mut taken_for_ms = 0;
+    let mut rng = fastrand::Rng::with_seed(cluster.token);
+    for number in 1.. {
+        let limit = Duration::from_millis(REDIS_TIMEOUT_MS);
+        let ended = match timeout(limit, Session::begin(&cluster, number)).await {
+            Ok(Ok(session)) => {
+                wait_ms = RETRY_FIRST_MS;
+                let ended = session.run(&mut cluster).await;
+                if matches!(ended, Ended::Lost(_) | Ended::OtherGeneration) {
+                    tell(&cluster.ends, News::Away).await;
+                }
+                ended
+            }
+            Ok(Err(ended)) => ended,
+            Err(_) => Ended::Lost("it did not answer in time".to_owned()),
+        };
+        if matches!(ended, Ended::Taken) {
+            cluster.progress.let_store_write(false);
+        }
+        match ended {
+            Ended::Done => return,
+            Ended::OtherGeneration => continue,
+            Ended::Taken if taken_for_ms < TAKEN_PATIENCE_MS => {
+                if taken_for_ms == 0 {
+                    tracing::warn!(
+                        node = cluster.node,
+                        "another gateway has this node's id; waiting for its lease to end"
+                    );
+                }
+                taken_for_ms += 500;
+                sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+            Ended::Taken => return tell(&cluster.ends, News::Taken).await,
+            Ended::Lost(error) => {
+                tracing::warn!(error, "Redis is away: nothing is numbered until it is back; trying again");
+            }
+        }
+        sleep(Duration::from_millis(wait_ms - rng.u64(..=wait_ms / 2))).await;
+        wait_ms = (wait_ms * 2).min(RETRY_MAX_MS);
+        if cluster.ends.orders.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Tells the ledger, waiting for room.
+async fn tell(ends: &RedisEnds, mut news: News) {
+    while let Err(refused) = ends.tell(news) {
+        news = refused;
+        sleep(Duration::from_millis(1)).await;
+    }
+}

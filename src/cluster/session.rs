@@ -1,0 +1,421 @@
+//! One session with Redis: a connection for calls, one for reading the stream, and the heartbeat.
+//!
+//! On Redis's thread. What always holds: calls are sent in the order of the ledger's orders and replies go back in it,
+//! several under way at once; the first failure of any command ends the session.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, HashesInterface, KeysInterface, LuaInterface, StreamsInterface};
+use fred::types::config::{Config, PerformanceConfig};
+use fred::types::{Builder, ConnectHandle, CustomCommand, Value};
+use futures_lite::future::poll_once;
+use tokio::time::{Instant, interval, sleep};
+
+use super::{ClusterEnds, tell};
+use crate::ledger::redis::entry::Values;
+use crate::ledger::redis::link::{Arrival, Generation, News, Order, Reply, What};
+use crate::limits::{
+    CALLS_IN_FLIGHT_MAX, CLAIMS_S, HEARTBEAT_MS, LEASE_MS, REDIS_TIMEOUT_MS, STREAM_KEPT, STREAM_READ_MAX,
+    STREAM_UNSTORED_MAX,
+};
+
+/// Every key of the ledger begins with it; the braces keep them on one node of a Redis Cluster.
+pub const PREFIX: &str = "{ringway:0}:";
+
+const SUBMIT: &str = include_str!("submit.lua");
+const SEED: &str = include_str!("seed.lua");
+const HEARTBEAT: &str = include_str!("heartbeat.lua");
+
+/// How long one read of the stream waits for an entry.
+const READ_BLOCK_MS: u64 = 1_000;
+/// Before Redis is looked at again while another node makes a new generation.
+const LOOK_AGAIN_MS: u64 = 200;
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The ledger has ended.
+    Done,
+    /// The connection, or a command, failed.
+    Lost(String),
+    /// Redis has another generation than this node follows.
+    OtherGeneration,
+    /// Another process has the node's id.
+    Taken,
+}
+
+impl From<fred::error::Error> for Ended {
+    fn from(error: fred::error::Error) -> Self {
+        Ended::Lost(error.to_string())
+    }
+}
+
+/// The scripts, as Redis names them.
+struct Scripts {
+    submit: String,
+    seed: String,
+    heartbeat: String,
+}
+
+/// What was ordered and is not answered.
+type UnderWay = Pin<Box<dyn Future<Output = Result<News, Ended>> + Send>>;
+
+/// A session.
+pub(super) struct Session {
+    number: u64,
+    calls: Client,
+    reads: Client,
+    scripts: Scripts,
+    following: Option<(Generation, u64)>,
+    under_way: VecDeque<UnderWay>,
+    /// The client's own tasks, which would outlive it.
+    tasks: [ConnectHandle; 2],
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(ConnectHandle::abort);
+    }
+}
+
+impl Session {
+    /// Connects, claims the node's id, and tells the ledger what Redis has.
+    pub(super) async fn begin(cluster: &ClusterEnds, number: u64) -> Result<Session, Ended> {
+        let (calls, calling) = connect(&cluster.url).await?;
+        let (reads, reading) = connect(&cluster.url).await?;
+        let tasks = [calling, reading];
+        if number == 1 {
+            tell_of_durability(&calls).await;
+        }
+        let scripts = Scripts {
+            submit: calls.script_load(SUBMIT).await?,
+            seed: calls.script_load(SEED).await?,
+            heartbeat: calls.script_load(HEARTBEAT).await?,
+        };
+        let under_way = VecDeque::new();
+        let mut session = Session { number, calls, reads, scripts, following: None, under_way, tasks };
+        session.beat(cluster, 0).await?;
+        let status = session.status().await?;
+        tell(&cluster.ends, status).await;
+        Ok(session)
+    }
+
+    /// Runs until something fails or the ledger has ended.
+    pub(super) async fn run(mut self, cluster: &mut ClusterEnds) -> Ended {
+        match self.serve(cluster).await {
+            Ok(()) => Ended::Done,
+            Err(ended) => ended,
+        }
+    }
+
+    async fn serve(&mut self, cluster: &mut ClusterEnds) -> Result<(), Ended> {
+        let mut beats = interval(Duration::from_millis(HEARTBEAT_MS));
+        let mut reading: Option<Reading> = None;
+        loop {
+            if reading.is_none()
+                && let Some((generation, after)) = &self.following
+            {
+                reading = Some(self.read(generation, *after));
+            }
+            let has_room = self.under_way.len() < CALLS_IN_FLIGHT_MAX;
+            tokio::select! {
+                biased;
+                news = front(&mut self.under_way) => {
+                    self.under_way.pop_front();
+                    tell(&cluster.ends, news?).await;
+                }
+                read = wait(&mut reading) => {
+                    reading = None;
+                    let arrivals = read?;
+                    if let (Some(last), Some((_, after))) = (arrivals.last(), &mut self.following) {
+                        *after = last.count;
+                        tell(&cluster.ends, News::Entries(arrivals)).await;
+                    }
+                }
+                _ = beats.tick() => {
+                    let read = self.following.as_ref().map_or(0, |(_, after)| *after);
+                    self.beat(cluster, read).await?;
+                }
+                order = cluster.ends.orders.recv(), if has_room => match order {
+                    None => {
+                        self.leave(cluster).await;
+                        return Ok(());
+                    }
+                    Some(Order { session, what }) if session == self.number => self.carry_out(what).await,
+                    // The ledger makes it again.
+                    Some(_) => {}
+                },
+            }
+        }
+    }
+
+    /// Begins what the ledger wants; its news come in the order of orders.
+    async fn carry_out(&mut self, what: What) {
+        let mut begun: UnderWay = match what {
+            What::Follow { generation, after } => {
+                self.following = Some((generation, after));
+                return;
+            }
+            What::Submit { generation, calls } => {
+                let (client, script) = (self.calls.clone(), self.scripts.submit.clone());
+                Box::pin(async move { submit(&client, script, &generation, calls).await })
+            }
+            What::Count => {
+                let client = self.calls.clone();
+                Box::pin(async move { count(&client).await })
+            }
+            What::Begin { generation, replaces } => {
+                let (client, script) = (self.calls.clone(), self.scripts.seed.clone());
+                Box::pin(async move { begin(&client, script, &generation, replaces.as_ref()).await })
+            }
+            What::Seed { generation, base, steps } => {
+                let (client, script) = (self.calls.clone(), self.scripts.seed.clone());
+                let number = self.number;
+                Box::pin(async move { seed(&client, script, &generation, base, steps, number).await })
+            }
+            What::Status => {
+                let (client, number) = (self.calls.clone(), self.number);
+                Box::pin(async move {
+                    sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
+                    status(&client, number).await
+                })
+            }
+        };
+        // The first poll sends it: what is ordered later is sent later.
+        match poll_once(&mut begun).await {
+            Some(news) => self.under_way.push_back(Box::pin(async move { news })),
+            None => self.under_way.push_back(begun),
+        }
+    }
+
+    /// Renews what is leased, and tells Redis how far this node and the database are.
+    async fn beat(&mut self, cluster: &ClusterEnds, read: u64) -> Result<(), Ended> {
+        let generation = self.following.as_ref().map(|(generation, _)| generation.text()).unwrap_or_default();
+        let stored = cluster.progress.applied().0;
+        let read = if generation.is_empty() { stored } else { read };
+        let values: Vec<Value> = vec![
+            cluster.node.to_string().into(),
+            format!("{:016x}", cluster.token).into(),
+            LEASE_MS.to_string().into(),
+            generation.clone().into(),
+            read.to_string().into(),
+            stored.to_string().into(),
+            STREAM_KEPT.to_string().into(),
+        ];
+        let reply: Vec<Value> = self.calls.evalsha(self.scripts.heartbeat.clone(), PREFIX, values).await?;
+        let mut reply = reply.into_iter();
+        if reply.next().and_then(|word| word.into_string()).as_deref() != Some("OK") {
+            return Err(Ended::Taken);
+        }
+        let writes = reply.next().and_then(|flag| flag.as_i64()) == Some(1);
+        if writes != cluster.progress.writes_store() {
+            tracing::info!(writes, "the right to write the cluster's store has changed hands");
+            cluster.progress.let_store_write(writes);
+        }
+        let there = reply.next().and_then(|text| text.into_string()).unwrap_or_default();
+        if !generation.is_empty() && there != generation {
+            return Err(Ended::OtherGeneration);
+        }
+        Ok(())
+    }
+
+    /// Gives back what is leased, so that nobody waits for it to end. If Redis does not take it, it ends by itself.
+    async fn leave(&self, cluster: &ClusterEnds) {
+        let mut keys = vec![format!("{PREFIX}node:{}", cluster.node)];
+        if cluster.progress.writes_store() {
+            keys.push(format!("{PREFIX}writer"));
+        }
+        self.calls.del::<(), _>(keys).await.ok();
+    }
+
+    async fn status(&self) -> Result<News, Ended> {
+        status(&self.calls, self.number).await
+    }
+
+    /// Waits for entries behind one.
+    fn read(&self, generation: &Generation, after: u64) -> Reading {
+        let client = self.reads.clone();
+        let stream = format!("{PREFIX}{}:stream", generation.text());
+        let id = format!("{}-{after}", generation.number);
+        Box::pin(async move {
+            let read: Value = client.xread(Some(STREAM_READ_MAX as u64), Some(READ_BLOCK_MS), stream, id).await?;
+            arrivals(read).ok_or_else(|| Ended::Lost("the stream has something else than entries".to_owned()))
+        })
+    }
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<Arrival>, Ended>> + Send>>;
+
+/// The first of what is under way; for ever, if nothing is.
+async fn front(under_way: &mut VecDeque<UnderWay>) -> Result<News, Ended> {
+    match under_way.front_mut() {
+        Some(first) => first.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait(reading: &mut Option<Reading>) -> Result<Vec<Arrival>, Ended> {
+    match reading {
+        Some(reading) => reading.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn connect(url: &str) -> Result<(Client, ConnectHandle), Ended> {
+    let config = Config::from_url(url)?;
+    let mut builder = Builder::from_config(config);
+    builder.set_performance_config(PerformanceConfig {
+        default_command_timeout: Duration::from_millis(REDIS_TIMEOUT_MS),
+        ..PerformanceConfig::default()
+    });
+    builder.with_connection_config(|connection| {
+        connection.connection_timeout = Duration::from_millis(REDIS_TIMEOUT_MS);
+        connection.max_command_attempts = 1;
+        connection.reconnect_on_auth_error = false;
+        connection.tcp.nodelay = Some(true);
+    });
+    let client = builder.build()?;
+    let task = client.init().await?;
+    Ok((client, task))
+}
+
+/// Says loudly when Redis may lose what it has acknowledged.
+async fn tell_of_durability(client: &Client) {
+    let command = CustomCommand::new_static("CONFIG", None, false);
+    let answer: Result<Vec<String>, _> = client.custom(command, vec!["GET", "append*"]).await;
+    let Ok(answer) = answer else {
+        tracing::warn!("Redis does not say how it is configured: an ack is durable only with appendfsync always");
+        return;
+    };
+    let setting = |name: &str| {
+        let at = answer.iter().step_by(2).position(|other| other == name)?;
+        answer.get(2 * at + 1).map(String::as_str)
+    };
+    let (only, fsync) = (setting("appendonly").unwrap_or("no"), setting("appendfsync").unwrap_or("no"));
+    if only != "yes" || fsync != "always" {
+        tracing::warn!(
+            appendonly = only,
+            appendfsync = fsync,
+            "REDIS MAY LOSE WHAT IT HAS ACKNOWLEDGED: a message is acked when Redis has it, and this Redis does not write \
+             it to disk before it answers; set appendonly yes and appendfsync always"
+        );
+    }
+}
+
+async fn status(client: &Client, session: u64) -> Result<News, Ended> {
+    let fields = vec!["generation", "count", "base", "since_s"];
+    let values: Vec<Option<String>> = client.hmget(format!("{PREFIX}state"), fields).await?;
+    let number = |at: usize| values.get(at).cloned().flatten().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let generation = values.first().cloned().flatten().and_then(|text| Generation::parse(&text));
+    // Redis tells the second in which the generation was made: all names from before its end may be older.
+    let since_ms = (number(3) + 1) * 1_000;
+    Ok(News::Status { session, generation, count: number(1), base: number(2), since_ms })
+}
+
+async fn count(client: &Client) -> Result<News, Ended> {
+    let count: Option<u64> = client.hget(format!("{PREFIX}state"), "count").await?;
+    count.map(News::Count).ok_or(Ended::OtherGeneration)
+}
+
+async fn submit(client: &Client, script: String, generation: &Generation, calls: Vec<Values>) -> Result<News, Ended> {
+    let mut values: Vec<Value> = Vec::with_capacity(3 + calls.len() * 8);
+    values.push(generation.text().into());
+    values.push(STREAM_UNSTORED_MAX.to_string().into());
+    values.push(CLAIMS_S.to_string().into());
+    values.extend(calls.into_iter().flatten().map(|bytes| Value::Bytes(bytes.into())));
+    let reply: Value = client.evalsha(script, PREFIX, values).await?;
+    let Value::Array(mut replies) = reply else { return Err(Ended::OtherGeneration) };
+    let count = replies.pop().and_then(|count| count.as_u64());
+    let replies: Option<Vec<Reply>> = replies.into_iter().map(understood).collect();
+    match (replies, count) {
+        (Some(replies), Some(count)) => Ok(News::Replies { replies, count }),
+        _ => Err(Ended::Lost("a call's reply makes no sense".to_owned())),
+    }
+}
+
+fn understood(reply: Value) -> Option<Reply> {
+    let bytes = bytes_of(reply)?;
+    match bytes.split_first()? {
+        (b'A', _) => Some(Reply::Appended),
+        (b'B', _) => Some(Reply::Bounced),
+        (b'F', _) => Some(Reply::Full),
+        (b'R', claimed) => Some(Reply::Repeat(claimed.to_vec())),
+        _ => None,
+    }
+}
+
+async fn begin(
+    client: &Client,
+    script: String,
+    generation: &Generation,
+    replaces: Option<&Generation>,
+) -> Result<News, Ended> {
+    let replaces = replaces.map(Generation::text).unwrap_or_default();
+    let values: Vec<Value> = vec!["begin".into(), generation.text().into(), replaces.into()];
+    let reply: String = client.evalsha(script, PREFIX, values).await?;
+    if reply == "OK" {
+        return Ok(News::Begun);
+    }
+    // Another node is at it: the next session looks again.
+    sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
+    Err(Ended::OtherGeneration)
+}
+
+async fn seed(
+    client: &Client,
+    script: String,
+    generation: &Generation,
+    base: u64,
+    steps: Vec<(&'static str, Vec<Vec<u8>>)>,
+    session: u64,
+) -> Result<News, Ended> {
+    let began = Instant::now();
+    let last = [("finish", vec![base.to_string().into_bytes()])];
+    for (step, values) in steps.into_iter().chain(last) {
+        let mut all: Vec<Value> = vec![step.into(), generation.text().into()];
+        all.extend(values.into_iter().map(|bytes| Value::Bytes(bytes.into())));
+        let reply: String = client.evalsha(script.clone(), PREFIX, all).await?;
+        if reply != "OK" {
+            return Err(Ended::OtherGeneration);
+        }
+    }
+    let generation = generation.number;
+    tracing::info!(generation, ms = began.elapsed().as_millis() as u64, "the cluster's ledger is made anew");
+    status(client, session).await
+}
+
+/// Entries out of a read: one stream with its entries, each an id and fields.
+fn arrivals(read: Value) -> Option<Vec<Arrival>> {
+    let streams = match read {
+        Value::Null => return Some(Vec::new()),
+        Value::Array(streams) => streams,
+        _ => return None,
+    };
+    let mut arrivals = Vec::new();
+    for stream in streams {
+        let Value::Array(mut pair) = stream else { return None };
+        let Value::Array(entries) = pair.pop()? else { return None };
+        for entry in entries {
+            let Value::Array(mut entry) = entry else { return None };
+            let Value::Array(fields) = entry.pop()? else { return None };
+            let id = entry.pop()?.into_string()?;
+            let count = id.split_once('-')?.1.parse().ok()?;
+            let mut fields = fields.into_iter();
+            let (_, entry, _, rows) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+            arrivals.push(Arrival { count, entry: bytes_of(entry)?, rows: bytes_of(rows)? });
+        }
+    }
+    Some(arrivals)
+}
+
+fn bytes_of(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Bytes(bytes) => Some(bytes.to_vec()),
+        _ => None,
+    }
+}

@@ -1,0 +1,456 @@
+//! What this node has taken and Redis has not settled: on its way, replied to but not read, or searched for.
+//!
+//! Owned by the engine. What always holds: calls are made in the order in which submissions were taken, and after a
+//! lost session all that is not settled is called again in that order; a submission leaves when its entry is read, or
+//! when it is refused or known to be another's.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use foldhash::fast::FixedState;
+
+use super::entry::{Claimed, Entry, Values, change_values, direct_values, group_values};
+use super::link::{Reply, What};
+use super::{NOBODY, RedisEngine, Refusal};
+use crate::clock::Now;
+use crate::ids::{Conversation, GroupId, MsgId, Origin, RosterVersion, UserId};
+use crate::journal::Position;
+use crate::journal::disk::Disk;
+use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
+use crate::ledger::dedup::{Name, digest};
+use crate::ledger::pending::Sending;
+use crate::ledger::staged::Staged;
+use crate::limits::CALL_SUBMISSIONS_MAX;
+use crate::message::Roster;
+use crate::shard::event::{
+    ChangeSubmission, Delivery, DirectSubmission, GroupSubmission, Lookup, LookupFound, StoredMessage,
+};
+
+/// Names that are asked for at once when submissions are made again.
+const SEARCHED_AT_ONCE: usize = 256;
+
+/// What was submitted.
+#[derive(Debug)]
+pub(super) enum Subject {
+    /// A message.
+    Sending(Sending),
+    /// A change of a group, as planned on this node's rosters.
+    Change { submission: ChangeSubmission, record: ChangeRecord },
+    /// A group message of a former process, whose roster is whichever is current.
+    Old { sender: UserId, group: GroupId, client_msg_id: crate::ids::ClientMsgId, body: Box<[u8]> },
+    /// A change of a former process.
+    OldChange(ChangeRecord),
+}
+
+impl Subject {
+    pub(super) fn origin(&self) -> Origin {
+        match self {
+            Subject::Sending(sending) => origin(sending),
+            Subject::Change { submission, .. } => submission.origin,
+            Subject::Old { .. } | Subject::OldChange(_) => NOBODY,
+        }
+    }
+
+    /// As the log and the stream have it.
+    pub(super) fn record(&self, msg_id: MsgId) -> Record<'_> {
+        match self {
+            Subject::Sending(Sending::Direct(DirectSubmission { sender, to, client_msg_id, body, .. })) => {
+                let (sender, to, client_msg_id) = (*sender, *to, *client_msg_id);
+                let (sender_seq, recipient_seq) = Default::default();
+                Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body })
+            }
+            Subject::Sending(Sending::Group(GroupSubmission { sender, roster, client_msg_id, body, .. })) => {
+                group_record(msg_id, *sender, roster.group, *client_msg_id, body)
+            }
+            Subject::Old { sender, group, client_msg_id, body } => {
+                group_record(msg_id, *sender, *group, *client_msg_id, body)
+            }
+            Subject::Change { record, .. } | Subject::OldChange(record) => Record::Change(record.clone()),
+        }
+    }
+
+    /// From a former process's log.
+    pub(super) fn from_log(record: &Record<'_>) -> Option<(MsgId, Option<Name>, Subject)> {
+        match record {
+            Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, body, .. }) => {
+                let (sender, to, client_msg_id, body) = (*sender, *to, *client_msg_id, (*body).into());
+                let direct = DirectSubmission { origin: NOBODY, sender, to, client_msg_id, body };
+                let name = Name { sender, client_msg_id };
+                Some((*msg_id, Some(name), Subject::Sending(Sending::Direct(direct))))
+            }
+            Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, body, .. }) => {
+                let (sender, group, client_msg_id, body) = (*sender, *group, *client_msg_id, (*body).into());
+                let name = Name { sender, client_msg_id };
+                Some((*msg_id, Some(name), Subject::Old { sender, group, client_msg_id, body }))
+            }
+            Record::Change(record) => Some((record.msg_id, None, Subject::OldChange(record.clone()))),
+            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => None,
+        }
+    }
+}
+
+fn group_record<'a>(
+    msg_id: MsgId,
+    sender: UserId,
+    group: GroupId,
+    client_msg_id: crate::ids::ClientMsgId,
+    body: &'a [u8],
+) -> Record<'a> {
+    let roster_at = Position(0);
+    Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences: &[], body })
+}
+
+/// Who sent it.
+pub(super) fn origin(sending: &Sending) -> Origin {
+    match sending {
+        Sending::Direct(direct) => direct.origin,
+        Sending::Group(group) => group.origin,
+    }
+}
+
+/// Its name, its conversation and its body.
+pub(super) fn about(sending: &Sending) -> (Name, Conversation, &[u8]) {
+    match sending {
+        Sending::Direct(DirectSubmission { sender, to, client_msg_id, body, .. }) => {
+            (Name { sender: *sender, client_msg_id: *client_msg_id }, Conversation::User(*to), body)
+        }
+        Sending::Group(GroupSubmission { sender, roster, client_msg_id, body, .. }) => {
+            (Name { sender: *sender, client_msg_id: *client_msg_id }, Conversation::Group(roster.group), body)
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Flight {
+    name: Option<Name>,
+    subject: Subject,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Flying {
+    /// By message, which is the order of taking.
+    flights: BTreeMap<MsgId, Flight>,
+    names: HashMap<Name, MsgId, FixedState>,
+    /// Taken since the last commit.
+    uncommitted: Vec<MsgId>,
+    /// To be called, in order.
+    unsent: VecDeque<MsgId>,
+    /// Called: one list per call, in the order of calls.
+    called: VecDeque<Vec<MsgId>>,
+    /// Replied to, with how far the stream must be read before the reply counts.
+    replied: VecDeque<(u64, MsgId, Reply)>,
+    /// To be searched for in the store before they are called, and those that are being.
+    unsearched: VecDeque<MsgId>,
+    searched: HashMap<Name, Vec<MsgId>, FixedState>,
+    lookups: Vec<Lookup>,
+    /// The store must be here before it is searched: until then its tail has entries of a stream that is lost.
+    search_from: u64,
+}
+
+impl Flying {
+    pub(super) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    pub(super) fn unsent_count(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// Some are still to be found in the store or not.
+    pub(super) fn searches(&self) -> bool {
+        !self.unsearched.is_empty() || !self.searched.is_empty()
+    }
+
+    /// The digest of what is on its way under this name.
+    pub(super) fn named(&self, name: &Name) -> Option<u64> {
+        match &self.flights.get(self.names.get(name)?)?.subject {
+            Subject::Sending(sending) => {
+                let (_, to, body) = about(sending);
+                Some(digest(to, body))
+            }
+            Subject::Old { group, body, .. } => Some(digest(Conversation::Group(*group), body)),
+            Subject::Change { .. } | Subject::OldChange(_) => None,
+        }
+    }
+
+    pub(super) fn add(&mut self, msg_id: MsgId, name: Option<Name>, subject: Subject) {
+        self.put(msg_id, name, subject);
+        self.uncommitted.push(msg_id);
+        self.unsent.push_back(msg_id);
+    }
+
+    /// One of a former generation or process, to be searched for before it is called.
+    pub(super) fn add_again(&mut self, msg_id: MsgId, name: Option<Name>, subject: Subject) {
+        if !self.flights.contains_key(&msg_id) {
+            self.put(msg_id, name, subject);
+            self.unsearched.push_back(msg_id);
+        }
+    }
+
+    fn put(&mut self, msg_id: MsgId, name: Option<Name>, subject: Subject) {
+        if let Some(name) = name {
+            self.names.insert(name, msg_id);
+        }
+        self.flights.insert(msg_id, Flight { name, subject });
+    }
+
+    /// It is settled.
+    pub(super) fn remove(&mut self, msg_id: MsgId) -> Option<Subject> {
+        let flight = self.flights.remove(&msg_id)?;
+        if let Some(name) = flight.name {
+            if self.names.get(&name) == Some(&msg_id) {
+                self.names.remove(&name);
+            }
+            // One of a former process may have the same name as another that took its place.
+            if let Some(searched) = self.searched.get_mut(&name) {
+                searched.retain(|other| *other != msg_id);
+                if searched.is_empty() {
+                    self.searched.remove(&name);
+                }
+            }
+        }
+        Some(flight.subject)
+    }
+
+    /// What was taken since the last commit is on disk.
+    pub(super) fn committed(&mut self) {
+        self.uncommitted.clear();
+    }
+
+    /// It could not be written.
+    pub(super) fn take_uncommitted(&mut self) -> Vec<Subject> {
+        let uncommitted = std::mem::take(&mut self.uncommitted);
+        self.unsent.retain(|msg_id| !uncommitted.contains(msg_id));
+        uncommitted.into_iter().filter_map(|msg_id| self.remove(msg_id)).collect()
+    }
+
+    /// The session is over: all is called again in the next one.
+    pub(super) fn lost(&mut self) {
+        self.called.clear();
+        self.replied.clear();
+        self.unsent = self.flights.keys().copied().collect();
+        let searching: HashSet<MsgId> =
+            self.unsearched.iter().chain(self.searched.values().flatten()).copied().collect();
+        self.unsent.retain(|msg_id| !searching.contains(msg_id));
+    }
+
+    /// The generation is over: whether any of it is stored has to be found out first.
+    pub(super) fn search_all(&mut self, from: u64) {
+        self.search_from = from;
+        self.unsent.clear();
+        let searched: HashSet<MsgId> = self.searched.values().flatten().copied().collect();
+        self.unsearched = self.flights.keys().copied().filter(|msg_id| !searched.contains(msg_id)).collect();
+    }
+
+    pub(super) fn replied(&mut self, replies: Vec<Reply>, count: u64) {
+        let called = self.called.pop_front().unwrap_or_default();
+        for (msg_id, reply) in std::iter::zip(called, replies) {
+            if reply != Reply::Appended {
+                self.replied.push_back((count, msg_id, reply));
+            }
+        }
+    }
+
+    /// Look-ups for what is to be made again.
+    pub(super) fn take_lookups(&mut self, applied: u64, out: &mut Vec<Lookup>) {
+        if applied < self.search_from {
+            return;
+        }
+        while self.searched.len() < SEARCHED_AT_ONCE
+            && let Some(msg_id) = self.unsearched.pop_front()
+        {
+            let Some(flight) = self.flights.get(&msg_id) else { continue };
+            match flight.name {
+                Some(Name { sender, client_msg_id }) => {
+                    let searched = self.searched.entry(Name { sender, client_msg_id }).or_default();
+                    searched.push(msg_id);
+                    if searched.len() == 1 {
+                        self.lookups.push(Lookup { sender, client_msg_id });
+                    }
+                }
+                // A change tells by its version whether it was made already.
+                None => self.unsent.push_back(msg_id),
+            }
+        }
+        out.append(&mut self.lookups);
+    }
+}
+
+impl<D: Disk> RedisEngine<D> {
+    /// The store's answer, if it is about what is to be made again.
+    pub(super) fn found_again(&mut self, name: &Name, found: LookupFound) -> bool {
+        let Some(searched) = self.flying.searched.remove(name) else { return false };
+        for msg_id in searched {
+            match found {
+                LookupFound::Unavailable => self.flying.unsearched.push_back(msg_id),
+                LookupFound::Nothing => self.flying.unsent.push_back(msg_id),
+                LookupFound::Stored(StoredMessage { msg_id: stored, seq, digest, .. }) => {
+                    self.settle_as_repeat(msg_id, stored, seq, digest);
+                }
+            }
+        }
+        true
+    }
+
+    fn settle_as_repeat(&mut self, msg_id: MsgId, stored: MsgId, seq: crate::ids::Seq, digest: u64) {
+        // One that was read meanwhile is settled: it is in the stream, and not yet in the database.
+        let Some(subject) = self.flying.remove(msg_id) else { return };
+        if let Subject::Sending(sending) = &subject
+            && origin(sending) != NOBODY
+        {
+            self.repeat(sending, stored, seq, digest);
+        }
+        if stored == msg_id {
+            // What is in the stream's unread part would have been settled by its entry: this one is in the database.
+            self.log.close(msg_id);
+        } else {
+            self.log.withdraw(msg_id);
+        }
+    }
+
+    /// Makes calls of what waits.
+    pub(super) fn make_calls(&mut self) {
+        if !self.is_level() {
+            return;
+        }
+        let Some(generation) = self.generation.clone() else { return };
+        while !self.flying.unsent.is_empty() {
+            let (mut calls, mut called) = (Vec::new(), Vec::new());
+            while calls.len() < CALL_SUBMISSIONS_MAX
+                && let Some(msg_id) = self.flying.unsent.pop_front()
+            {
+                if let Some(values) = self.values(msg_id) {
+                    calls.push(values);
+                    called.push(msg_id);
+                }
+            }
+            if calls.is_empty() {
+                continue;
+            }
+            if !self.order(What::Submit { generation: generation.clone(), calls }) {
+                called.into_iter().rev().for_each(|msg_id| self.flying.unsent.push_front(msg_id));
+                return;
+            }
+            self.flying.called.push_back(called);
+        }
+    }
+
+    /// A submission's values; `None`: it is settled, or cannot be made any more.
+    fn values(&mut self, msg_id: MsgId) -> Option<Values> {
+        let node = self.settings.node;
+        let Flight { name, subject } = self.flying.flights.get(&msg_id)?;
+        let record = subject.record(msg_id);
+        let (group, members) = match (subject, *name) {
+            (Subject::Sending(Sending::Direct(direct)), Some(name)) => {
+                let entry = Entry { node, version: RosterVersion(0), record };
+                let digest = digest(Conversation::User(direct.to), &direct.body);
+                return Some(direct_values(&name, msg_id, digest, direct.to, &entry));
+            }
+            (Subject::Sending(Sending::Group(group)), Some(name)) => {
+                return group_call(node, &name, msg_id, &group.roster, &group.body, record);
+            }
+            (Subject::Old { group, body, .. }, Some(name)) => {
+                let values = self
+                    .groups
+                    .roster(*group)
+                    .cloned()
+                    .and_then(|roster| group_call(node, &name, msg_id, &roster, body, record));
+                if values.is_none() {
+                    self.give_up(msg_id);
+                }
+                return values;
+            }
+            (Subject::Change { record, .. } | Subject::OldChange(record), _) => {
+                (record.group, self.members_after(record))
+            }
+            (_, None) => return None,
+        };
+        let Record::Change(change) = &record else { return None };
+        let before = RosterVersion(change.version.0 - 1);
+        let entry = Entry { node, version: RosterVersion(0), record };
+        Some(change_values(group.0, before, &members, &entry))
+    }
+
+    fn members_after(&self, record: &ChangeRecord) -> Vec<UserId> {
+        use crate::wire::generated::ringway::wire::GroupChangeKind;
+        let before = self.groups.roster(record.group);
+        let mut members: Vec<UserId> =
+            before.into_iter().flat_map(|roster| roster.members()).map(|member| member.user).collect();
+        match record.kind {
+            GroupChangeKind::Created | GroupChangeKind::Added => {
+                members.extend((record.kind == GroupChangeKind::Created).then_some(record.actor));
+                members.extend(&record.users);
+            }
+            _ => members.retain(|user| record.users.binary_search(user).is_err()),
+        }
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+
+    /// A submission that can no longer be made: nobody waits for it.
+    fn give_up(&mut self, msg_id: MsgId) {
+        self.flying.remove(msg_id);
+        self.log.withdraw(msg_id);
+    }
+
+    /// Heeds replies that the stream has caught up with.
+    pub(super) fn heed_replies(&mut self, now: Now) {
+        while let Some((count, _, _)) = self.flying.replied.front()
+            && *count <= self.seen
+        {
+            let Some((_, msg_id, reply)) = self.flying.replied.pop_front() else { return };
+            match reply {
+                Reply::Appended => {}
+                Reply::Repeat(claimed) => {
+                    if let Some(Claimed { msg_id: stored, digest, seq }) = Claimed::decode(&claimed) {
+                        self.settle_as_repeat(msg_id, stored, seq, digest);
+                    }
+                }
+                Reply::Full => {
+                    // An old one has nobody to try again: it does so by itself.
+                    if self.flying.flights.get(&msg_id).is_some_and(|flight| flight.subject.origin() == NOBODY) {
+                        self.flying.unsearched.push_back(msg_id);
+                    } else if let Some(subject) = self.flying.remove(msg_id) {
+                        self.log.withdraw(msg_id);
+                        self.refuse(subject.origin(), Refusal::StorageFull);
+                    }
+                }
+                Reply::Bounced => self.bounced_by_redis(now, msg_id),
+            }
+        }
+    }
+
+    fn bounced_by_redis(&mut self, now: Now, msg_id: MsgId) {
+        self.counters.bounced += 1;
+        if let Some(Flight { subject: Subject::Old { sender, group, .. }, .. }) = self.flying.flights.get(&msg_id) {
+            let is_member = self.groups.roster(*group).is_some_and(|roster| roster.position(*sender).is_some());
+            return if is_member { self.flying.unsent.push_back(msg_id) } else { self.give_up(msg_id) };
+        }
+        let Some(subject) = self.flying.remove(msg_id) else { return };
+        self.log.withdraw(msg_id);
+        match subject {
+            Subject::Sending(Sending::Group(submission)) => {
+                let roster = self.groups.roster(submission.roster.group).cloned();
+                self.staged.push(Staged::Delivery(Delivery::Bounced { submission, roster }));
+            }
+            Subject::Change { submission, .. } => self.change(now, submission),
+            Subject::Sending(Sending::Direct(_)) | Subject::Old { .. } | Subject::OldChange(_) => {}
+        }
+    }
+}
+
+fn group_call(
+    node: u16,
+    name: &Name,
+    msg_id: MsgId,
+    roster: &Roster,
+    body: &[u8],
+    record: Record<'_>,
+) -> Option<Values> {
+    roster.position(name.sender)?;
+    let place = roster.members().iter().filter(|member| member.user < name.sender).count();
+    let entry = Entry { node, version: roster.version, record };
+    let digest = digest(Conversation::Group(roster.group), body);
+    Some(group_values(name, msg_id, digest, roster, place, &entry))
+}

@@ -1,0 +1,193 @@
+//! What crosses between the ledger's thread and the thread that talks to Redis.
+//!
+//! Two bounded channels: orders one way, news the other. What always holds: an order carries the session it was made
+//! in, and one of another session is not carried out; news come in the order in which Redis said them, and `Away` ends
+//! a session, after which nothing of it comes any more.
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::sync::mpsc;
+
+use super::entry::Values;
+use crate::limits::{LINK_NEWS_MAX, LINK_ORDERS_MAX};
+
+/// A stretch of the ledger's life between two losses of Redis: its number and a nonce, as Redis has it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Generation {
+    /// One more each time.
+    pub number: u64,
+    /// Tells two nodes apart that make the same one.
+    pub nonce: u64,
+}
+
+impl Generation {
+    /// As Redis keeps it.
+    pub fn text(&self) -> String {
+        format!("{}.{:016x}", self.number, self.nonce)
+    }
+
+    /// From what Redis has.
+    pub fn parse(text: &str) -> Option<Generation> {
+        let (number, nonce) = text.split_once('.')?;
+        Some(Generation { number: number.parse().ok()?, nonce: u64::from_str_radix(nonce, 16).ok()? })
+    }
+}
+
+/// What the ledger wants of Redis.
+#[derive(Debug)]
+pub struct Order {
+    /// In which session.
+    pub session: u64,
+    /// What.
+    pub what: What,
+}
+
+/// What an order is about. Dropped with its session: the ledger makes it again in the next one.
+#[derive(Debug)]
+pub enum What {
+    /// Read the stream behind this entry.
+    Follow {
+        /// Of which generation.
+        generation: Generation,
+        /// The last entry known.
+        after: u64,
+    },
+    /// Submit these in one call; answered by [`News::Replies`].
+    Submit {
+        /// In which generation.
+        generation: Generation,
+        /// Each submission's values.
+        calls: Vec<Values>,
+    },
+    /// How many entries are there? Answered by [`News::Count`].
+    Count,
+    /// Take the lock for making a generation; answered by [`News::Begun`].
+    Begin {
+        /// The one to be made.
+        generation: Generation,
+        /// What is there now.
+        replaces: Option<Generation>,
+    },
+    /// Make it, and finish; answered by [`News::Status`] when it is done.
+    Seed {
+        /// The one to be made.
+        generation: Generation,
+        /// The entry that counts as its last.
+        base: u64,
+        /// The values of each step but the last.
+        steps: Vec<(&'static str, Vec<Vec<u8>>)>,
+    },
+    /// Look again, a little later; answered by [`News::Status`].
+    Status,
+}
+
+/// What comes from Redis.
+#[derive(Debug)]
+pub enum News {
+    /// A session begins, or the status was asked for.
+    Status {
+        /// Which session.
+        session: u64,
+        /// What generation Redis has.
+        generation: Option<Generation>,
+        /// The last entry.
+        count: u64,
+        /// The generation's first entry is the one after this.
+        base: u64,
+        /// When the generation was made, Unix milliseconds.
+        since_ms: u64,
+    },
+    /// The lock was taken.
+    Begun,
+    /// Entries, in order.
+    Entries(Vec<Arrival>),
+    /// To a `Submit`, in the order of orders.
+    Replies {
+        /// One per submission.
+        replies: Vec<Reply>,
+        /// How many entries there were then.
+        count: u64,
+    },
+    /// To a `Count`, in the order of orders.
+    Count(u64),
+    /// The connection is lost, or Redis has another generation than an order said: the session is over.
+    Away,
+    /// The node's id is another's.
+    Taken,
+}
+
+/// An entry as it was read.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Its number.
+    pub count: u64,
+    /// [`super::entry::Entry`], encoded.
+    pub entry: Vec<u8>,
+    /// Its rows.
+    pub rows: Vec<u8>,
+}
+
+/// What became of a submission.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// It is in the stream.
+    Appended,
+    /// The name is taken; [`super::entry::Claimed`], encoded.
+    Repeat(Vec<u8>),
+    /// The roster's version is another one.
+    Bounced,
+    /// Too much is unstored.
+    Full,
+}
+
+/// The ledger's ends.
+#[derive(Debug)]
+pub struct LedgerEnds {
+    orders: mpsc::Sender<Order>,
+    news: Receiver<News>,
+}
+
+impl LedgerEnds {
+    /// Gives an order; a full channel hands it back.
+    pub fn order(&self, order: Order) -> Result<(), Order> {
+        self.orders.try_send(order).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(order) | mpsc::error::TrySendError::Closed(order) => order,
+        })
+    }
+
+    /// The next news, if there are any.
+    pub fn news(&self) -> Option<News> {
+        self.news.try_recv().ok()
+    }
+
+    /// More news wait.
+    pub fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+}
+
+/// The ends of the thread that talks to Redis.
+#[derive(Debug)]
+pub struct RedisEnds {
+    /// From the ledger. Closed: the ledger has ended.
+    pub orders: mpsc::Receiver<Order>,
+    news: Sender<News>,
+    nudge: Sender<()>,
+}
+
+impl RedisEnds {
+    /// Tells the ledger, and wakes it; a full channel hands the news back.
+    pub fn tell(&self, news: News) -> Result<(), News> {
+        let told = self.news.try_send(news).map_err(TrySendError::into_inner);
+        // One that waits wakes it as well.
+        self.nudge.try_send(()).ok();
+        told
+    }
+}
+
+/// Makes both, and what wakes the ledger's loop.
+pub fn link() -> (LedgerEnds, RedisEnds, Receiver<()>) {
+    let (orders, receive_orders) = mpsc::channel(LINK_ORDERS_MAX);
+    let (news, receive_news) = bounded(LINK_NEWS_MAX);
+    let (nudge, nudges) = bounded(1);
+    (LedgerEnds { orders, news: receive_news }, RedisEnds { orders: receive_orders, news, nudge }, nudges)
+}

@@ -1,0 +1,209 @@
+//! What this node has submitted to the cluster and no store has yet: a journal of its own.
+//!
+//! Owned by the ledger's thread. What always holds: a submission is on this disk before Redis hears of it, and until
+//! it is in the database or refused; so a Redis that has lost it can be given it again. It leaves out rows: they are
+//! Redis's to give.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::fast::FixedState;
+
+use crate::ids::MsgId;
+use crate::journal::batch::Batch;
+use crate::journal::disk::Disk;
+use crate::journal::reader::Reader;
+use crate::journal::record::Record;
+use crate::journal::recovery::{Recovered, TornTail, recover};
+use crate::journal::segment::{Journal, list_segments};
+use crate::journal::{JournalError, Position};
+use crate::ledger::LedgerError;
+
+/// The log.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    disk: D,
+    journal: Journal<D>,
+    batch: Batch,
+    /// Submissions that may have to be made again, and where they lie.
+    open: HashMap<MsgId, Position, FixedState>,
+    /// Those that are in the stream, by entry.
+    read: VecDeque<(u64, MsgId)>,
+    /// Where the batch will begin, and what is in it.
+    at: Option<Position>,
+    staged: Vec<(MsgId, Position)>,
+    /// Segments with how many open submissions they have, oldest first.
+    segments: VecDeque<(Position, usize)>,
+}
+
+impl<D: Disk> Log<D> {
+    /// Recovers what a former process left, and goes on behind it.
+    pub fn open(disk: D, segment_bytes: u64, seed: u64) -> Result<(Self, Option<TornTail>), JournalError> {
+        let recovered = recover(&disk)?;
+        let mut starts = list_segments(&disk)?;
+        starts.retain(|start| *start < recovered.end);
+        let mut open: HashMap<MsgId, Position, FixedState> = HashMap::with_hasher(FixedState::with_seed(seed));
+        replay(&disk, &recovered, &starts, &mut open)?;
+        let mut segments: VecDeque<(Position, usize)> = starts.iter().map(|start| (*start, 0)).collect();
+        for at in open.values() {
+            count(&mut segments, *at, 1);
+        }
+        let journal = Journal::with_segments_of(segment_bytes, disk.clone(), recovered.end, seed)?;
+        segments.push_back((recovered.end, 0));
+        let log = Log {
+            disk,
+            journal,
+            batch: Batch::new(),
+            open,
+            read: VecDeque::new(),
+            at: None,
+            staged: Vec::new(),
+            segments,
+        };
+        Ok((log, recovered.torn))
+    }
+
+    /// How many submissions are neither stored nor refused.
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Every one of them, as it was submitted, in order.
+    pub fn each_open(&self, visit: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError> {
+        let mut places: Vec<Position> = self.open.values().copied().collect();
+        places.sort_unstable();
+        let mut reader = Reader::new(self.disk.clone());
+        reader.settle(self.journal.tail());
+        for at in places {
+            visit(reader.record_at(at)?);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that one more submission can be staged. An error: the disk has no room.
+    pub fn make_room(&mut self) -> Result<(), JournalError> {
+        if self.at.is_none() {
+            let before = self.journal.segment();
+            self.at = Some(self.journal.prepare()?);
+            if self.journal.segment() != before {
+                self.segments.push_back((self.journal.segment(), 0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages a submission; [`Self::make_room`] said yes.
+    pub fn stage(&mut self, msg_id: MsgId, record: &Record<'_>) {
+        let at = self.at.unwrap_or_default();
+        let at = Position(at.0 + self.batch.push(record));
+        self.staged.push((msg_id, at));
+    }
+
+    /// Bytes that are staged.
+    pub fn staged_bytes(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Writes and syncs what is staged. `false`: it could not be written, and no trace of it is left.
+    pub fn commit(&mut self) -> Result<bool, LedgerError> {
+        if self.batch.is_empty() {
+            return Ok(true);
+        }
+        let appended = self.journal.append(&mut self.batch);
+        self.batch.clear();
+        self.at = None;
+        let staged = std::mem::take(&mut self.staged);
+        if let Err(error) = appended {
+            tracing::error!(%error, "submissions could not be written and are taken back");
+            if let Err(error) = self.journal.rollback() {
+                tracing::error!(%error, "nothing can be submitted until the failed batch's remains are overwritten");
+            }
+            return Ok(false);
+        }
+        self.journal.sync().map_err(LedgerError::Sync)?;
+        for (msg_id, at) in staged {
+            count(&mut self.segments, at, 1);
+            self.open.insert(msg_id, at);
+        }
+        Ok(true)
+    }
+
+    /// It is the stream's entry of this number.
+    pub fn read(&mut self, msg_id: MsgId, entry: u64) {
+        if self.open.contains_key(&msg_id) {
+            self.read.push_back((entry, msg_id));
+        }
+    }
+
+    /// It was refused or is another's: it must not be submitted again. Told to the disk with the next batch.
+    pub fn withdraw(&mut self, msg_id: MsgId) {
+        if self.close(msg_id) && self.make_room().is_ok() {
+            self.batch.push(&Record::Withdrawn(msg_id));
+        }
+    }
+
+    /// It is in the database.
+    pub fn close(&mut self, msg_id: MsgId) -> bool {
+        let Some(at) = self.open.remove(&msg_id) else { return false };
+        count(&mut self.segments, at, -1);
+        true
+    }
+
+    /// The database has all entries up to this one.
+    pub fn stored(&mut self, entry: u64) {
+        while let Some((read, msg_id)) = self.read.front().copied()
+            && read <= entry
+        {
+            self.read.pop_front();
+            self.close(msg_id);
+        }
+        let mut below = None;
+        while self.segments.len() > 1
+            && let Some((_, 0)) = self.segments.front()
+        {
+            self.segments.pop_front();
+            below = self.segments.front().map(|(start, _)| *start);
+        }
+        if let Some(below) = below
+            && let Err(error) = self.journal.retire(below)
+        {
+            tracing::warn!(%error, "a segment that is no longer needed stays on disk until the next one goes");
+        }
+    }
+
+    /// The stream is lost: what was in it has to be found again.
+    pub fn forget_entries(&mut self) {
+        self.read.clear();
+    }
+
+    /// Microseconds spent in syncs.
+    pub fn sync_us(&self) -> u64 {
+        self.journal.sync_us()
+    }
+}
+
+fn count(segments: &mut VecDeque<(Position, usize)>, at: Position, more: isize) {
+    let after = segments.partition_point(|(start, _)| *start <= at);
+    if let Some((_, open)) = after.checked_sub(1).and_then(|index| segments.get_mut(index)) {
+        *open = open.saturating_add_signed(more);
+    }
+}
+
+fn replay<D: Disk>(
+    disk: &D,
+    recovered: &Recovered,
+    starts: &[Position],
+    open: &mut HashMap<MsgId, Position, FixedState>,
+) -> Result<(), JournalError> {
+    let mut reader = Reader::new(disk.clone());
+    for (index, start) in starts.iter().enumerate() {
+        let end = starts.get(index + 1).copied().unwrap_or(recovered.end);
+        let mut at = *start;
+        while at < end {
+            at = reader.read(at, end, usize::MAX, &mut |position, record| match record {
+                Record::Withdrawn(msg_id) => drop(open.remove(&msg_id)),
+                other => drop(other.msg_id().map(|msg_id| open.insert(msg_id, position))),
+            })?;
+        }
+    }
+    Ok(())
+}

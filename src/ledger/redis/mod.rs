@@ -1,0 +1,450 @@
+//! The ledger of several machines: Redis numbers and orders, every node follows the stream it makes.
+//!
+//! Owned by the ledger's thread; a thread of its own talks to Redis (`cluster`), and this one does no network I/O. A
+//! submission is written to this node's log and synced, numbered and appended to the stream by one atomic call, and
+//! comes back in the stream like those of the other nodes: only then is it acked and delivered. What always holds:
+//! rosters, newest seqs and deliveries follow the stream, entry by entry, none left out; what a call replies is heeded
+//! only when the stream has been read as far as Redis was then; without a session nothing is numbered, and senders
+//! get `RETRY_LATER`.
+//!
+//! ```text
+//! entry.rs    submissions and entries as bytes      flying.rs  what Redis has not settled yet
+//! link.rs     what crosses to Redis's thread        follow.rs  from entries to deliveries
+//! log.rs      what this node submitted, on disk     seed.rs    a new generation, when Redis has lost its data
+//! copy.rs     this node's copy of the stream        start.rs   from the database to an engine
+//! ```
+
+pub mod copy;
+pub mod entry;
+pub mod flying;
+pub mod follow;
+pub mod link;
+pub mod log;
+pub mod seed;
+pub mod start;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use self::copy::Copy;
+use self::flying::{Flying, Subject};
+use self::link::{Generation, LedgerEnds, News, Order, What};
+use self::log::Log;
+use crate::clock::Now;
+use crate::ids::{ConnId, GroupId, MsgId, Origin, RosterVersion, SessionRef, ShardId, UserId};
+use crate::journal::Progress;
+use crate::journal::disk::Disk;
+use crate::ledger::dedup::{Name, digest, named_ms};
+use crate::ledger::groups::{Groups, Plan};
+use crate::ledger::pending::{Parked, Pending, Sending};
+use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
+use crate::ledger::staged::Staged;
+use crate::ledger::{Engine, LedgerCounters, LedgerError};
+use crate::limits::{
+    BODY_BYTES_MAX, CLIENT_MSG_ID_AHEAD_MS, COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, FLYING_MAX, LEDGER_RETRY_MS,
+    STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
+};
+use crate::shard::event::{ChangeSubmission, Delivery, Lookup, LookupAnswer, LookupFound, Submission};
+use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+
+/// The largest submission, and what is put behind it, fit in what a batch keeps free.
+const RECORD_RESERVE_BYTES: usize = 1 << 20;
+
+/// Nobody here asked: what other nodes submitted has no session on this one.
+pub const NOBODY: Origin = Origin {
+    session: SessionRef { shard: ShardId(u16::MAX), conn: ConnId { slot: u32::MAX, generation: u32::MAX } },
+    request_id: 0,
+};
+
+/// What an operator or a test decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many shards there are.
+    pub shards: u16,
+    /// This node's number, 0 to 1023.
+    pub node: u16,
+    /// Size of a segment of the log and of the copy.
+    pub segment_bytes: u64,
+    /// What salts and hashes are made from; not to be guessed from outside.
+    pub seed: u64,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct RedisEngine<D: Disk> {
+    settings: Settings,
+    progress: Arc<Progress>,
+    link: LedgerEnds,
+    log: Log<D>,
+    copy: Copy<D>,
+    ids: MsgIdSource,
+    sequences: Sequences,
+    groups: Groups,
+    /// Per group and version: where in an entry each member's row stands.
+    places: HashMap<GroupId, (RosterVersion, Arc<[u32]>), FixedState>,
+    pending: Pending,
+    flying: Flying,
+    questions: Questions,
+    session: Session,
+    generation: Option<Generation>,
+    /// The one that this node is making.
+    making: Option<Generation>,
+    /// Goes into its nonce.
+    nonce: u64,
+    /// The last entry that was followed.
+    seen: u64,
+    /// How far the stream was when the session began.
+    level_at: u64,
+    /// The database had all entries up to here when it was read at start.
+    stored_at_start: u64,
+    /// Names at or above this time are known to Redis, if anybody used them.
+    since_ms: u64,
+    staged: Vec<Staged>,
+    counters: LedgerCounters,
+}
+
+/// What this node and Redis are to each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Session {
+    /// Nothing is heard of Redis.
+    Away,
+    /// This session: Redis has lost its data, and another node is making it anew, or this one asks for the lock.
+    Lost(u64),
+    /// This session: the database's position is being moved to behind the lost stream.
+    Fencing(u64),
+    /// This session: a new generation is being made.
+    Seeding(u64),
+    /// This session: the stream is followed.
+    Following(u64),
+}
+
+/// Questions that wait until the stream has been read as far as it was when they were asked.
+#[derive(Debug, Default)]
+struct Questions {
+    new: Vec<Question>,
+    asked: VecDeque<(Option<u64>, Vec<Question>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    Position { origin: Origin, user: UserId },
+    Groups { origin: Origin, user: UserId },
+    Roster(GroupId),
+}
+
+/// Where a name has been looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Looked {
+    /// In the store and its tail.
+    Everywhere,
+    /// Nowhere yet: Redis knows all names of its time.
+    NoNeed,
+}
+
+/// Why something was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refusal {
+    Code(ErrorCode),
+    StorageFull,
+    RetryLater,
+}
+
+impl<D: Disk> Engine for RedisEngine<D> {
+    fn submit(&mut self, now: Now, submission: Submission) {
+        match submission {
+            Submission::Direct(direct) => self.send(now, Sending::Direct(direct)),
+            Submission::Group(group) => self.send(now, Sending::Group(group)),
+            Submission::Change(change) => self.change(now, change),
+            Submission::Position { origin, user } => self.questions.new.push(Question::Position { origin, user }),
+            Submission::Groups { origin, user } => self.questions.new.push(Question::Groups { origin, user }),
+            Submission::Roster { group, .. } => self.questions.new.push(Question::Roster(group)),
+        }
+    }
+
+    fn found(&mut self, now: Now, answer: LookupAnswer) {
+        let Lookup { sender, client_msg_id } = answer.lookup;
+        let name = Name { sender, client_msg_id };
+        if self.found_again(&name, answer.found) {
+            return;
+        }
+        for sending in self.pending.release(&name) {
+            match answer.found {
+                LookupFound::Unavailable => self.refuse(flying::origin(&sending), Refusal::RetryLater),
+                LookupFound::Stored(stored) => {
+                    let (msg_id, seq) = (stored.msg_id, stored.seq);
+                    self.repeat(&sending, msg_id, seq, stored.digest);
+                }
+                LookupFound::Nothing => self.take(now, name, sending, Looked::Everywhere),
+            }
+        }
+    }
+
+    fn full(&self) -> bool {
+        self.staged.len() >= COMMIT_MESSAGES_MAX
+            || (self.is_level() && self.flying.unsent_count() >= COMMIT_MESSAGES_MAX)
+            || self.log.staged_bytes() >= COMMIT_BYTES_MAX
+    }
+
+    fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
+        if !self.log.commit()? {
+            for subject in self.flying.take_uncommitted() {
+                self.refuse(subject.origin(), Refusal::StorageFull);
+            }
+        }
+        self.flying.committed();
+        while self.staged.len() < COMMIT_MESSAGES_MAX
+            && let Some(news) = self.link.news()
+        {
+            self.heed(now, news)?;
+        }
+        self.copy.flush(self.seen).map_err(LedgerError::Copy)?;
+        let applied = self.progress.applied().0;
+        // The database's position in a later generation says nothing of the entries of this one.
+        if seed::generation_of(applied) == seed::generation_of(self.seen) {
+            self.log.stored(applied);
+        }
+        self.fence(now);
+        self.heed_replies(now);
+        self.make_calls();
+        self.ask();
+        let shards = self.settings.shards;
+        for item in self.staged.drain(..) {
+            item.hand_out(shards, out);
+        }
+        self.groups.keep();
+        Ok(())
+    }
+
+    fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
+        self.pending.take_lookups(out);
+        self.flying.take_lookups(self.progress.applied().0, out);
+    }
+
+    fn counters(&self) -> LedgerCounters {
+        LedgerCounters { sync_us: self.log.sync_us(), bytes: self.copy.bytes(), ..self.counters }
+    }
+
+    fn has_more(&self) -> bool {
+        self.link.has_news()
+    }
+}
+
+impl<D: Disk> RedisEngine<D> {
+    /// Takes a message for Redis, or finds that the store must be asked first whether it was sent long ago.
+    fn send(&mut self, now: Now, sending: Sending) {
+        let origin = flying::origin(&sending);
+        let (name, to, body) = flying::about(&sending);
+        if body.len() > BODY_BYTES_MAX {
+            return self.refuse(origin, Refusal::Code(ErrorCode::BodyTooLarge));
+        }
+        let named = match named_ms(&name.client_msg_id, self.ids.time_ms(now.unix_ms)) {
+            Ok(named) => named,
+            Err(code) => return self.refuse(origin, Refusal::Code(code)),
+        };
+        match self.flying.named(&name) {
+            Some(before) if before != digest(to, body) => {
+                return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
+            }
+            // It is on its way, and its first asking is answered when Redis has it. This one has to ask again.
+            Some(_) => return self.refuse(origin, Refusal::RetryLater),
+            None if !self.numbers() => return self.refuse(origin, Refusal::RetryLater),
+            None => {}
+        }
+        let horizon_ms = self.since_ms.max(now.unix_ms.saturating_sub(WINDOW_MS));
+        if named.saturating_sub(CLIENT_MSG_ID_AHEAD_MS) >= horizon_ms && !self.pending.waits_for(&name) {
+            return self.take(now, name, sending, Looked::NoNeed);
+        }
+        self.park(name, sending);
+    }
+
+    fn park(&mut self, name: Name, sending: Sending) {
+        match self.pending.park(name, sending) {
+            Ok(Parked::First) => self.counters.lookups += 1,
+            Ok(Parked::WithAnother) => {}
+            Err(sending) => self.refuse(flying::origin(&sending), Refusal::RetryLater),
+        }
+    }
+
+    /// The stream is followed, and has been read as far as it was when the session began.
+    fn is_level(&self) -> bool {
+        matches!(self.session, Session::Following(_)) && self.seen >= self.level_at
+    }
+
+    /// Something new can be numbered: Redis is there, and all that it may have lost is on its way again.
+    fn numbers(&self) -> bool {
+        self.is_level() && !self.flying.searches()
+    }
+
+    /// Answers what was sent before.
+    fn repeat(&mut self, sending: &Sending, msg_id: MsgId, seq: crate::ids::Seq, before: u64) {
+        let origin = flying::origin(sending);
+        let (_, to, body) = flying::about(sending);
+        if digest(to, body) != before {
+            return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
+        }
+        self.counters.repeats += 1;
+        let sent_at_ms = sent_at_ms(msg_id);
+        self.staged.push(Staged::Delivery(Delivery::Repeat { origin, msg_id, seq, sent_at_ms }));
+    }
+
+    /// Numbers a message and logs it: it goes to Redis with the next commit. What no member sends may still be a
+    /// repeat, which only the store can tell (its tail has all that was read of the stream).
+    fn take(&mut self, now: Now, name: Name, sending: Sending, looked: Looked) {
+        let origin = flying::origin(&sending);
+        let group = match sending {
+            Sending::Group(group) => group,
+            direct @ Sending::Direct(_) => return self.fly(now, Some(name), Subject::Sending(direct)),
+        };
+        let current = self.groups.roster(group.roster.group).cloned();
+        let is_member = current.as_ref().is_some_and(|roster| roster.position(group.sender).is_some());
+        match current {
+            _ if !is_member && looked == Looked::NoNeed => self.park(name, Sending::Group(group)),
+            None => self.refuse(origin, Refusal::Code(ErrorCode::UnknownGroup)),
+            Some(roster) if roster.version != group.roster.version => {
+                self.counters.bounced += 1;
+                self.staged.push(Staged::Delivery(Delivery::Bounced { submission: group, roster: Some(roster) }));
+            }
+            Some(_) if !is_member => self.refuse(origin, Refusal::Code(ErrorCode::NotAMember)),
+            Some(_) => self.fly(now, Some(name), Subject::Sending(Sending::Group(group))),
+        }
+    }
+
+    fn fly(&mut self, now: Now, name: Option<Name>, mut subject: Subject) {
+        if let Err(refusal) = self.room() {
+            return self.refuse(subject.origin(), refusal);
+        }
+        let msg_id = self.ids.next(now.unix_ms);
+        if let Subject::Change { record, .. } = &mut subject {
+            record.msg_id = msg_id;
+            if record.kind == GroupChangeKind::Created {
+                record.group = GroupId(msg_id.0);
+            }
+        }
+        self.log.stage(msg_id, &subject.record(msg_id));
+        self.flying.add(msg_id, name, subject);
+    }
+
+    fn room(&mut self) -> Result<(), Refusal> {
+        if !self.numbers() || self.flying.len() >= FLYING_MAX {
+            return Err(Refusal::RetryLater);
+        }
+        if self.progress.tail_messages() >= TAIL_MESSAGES_MAX as u64 {
+            return Err(Refusal::StorageFull);
+        }
+        if self.log.staged_bytes() + RECORD_RESERVE_BYTES > crate::limits::JOURNAL_BATCH_BYTES_MAX {
+            return Err(Refusal::RetryLater);
+        }
+        self.log.make_room().map_err(|error| {
+            tracing::error!(%error, "nothing can be submitted: this node's log has no room");
+            Refusal::StorageFull
+        })
+    }
+
+    /// A change is planned on this node's rosters; Redis takes it only if they are the current ones.
+    fn change(&mut self, now: Now, submission: ChangeSubmission) {
+        let origin = submission.origin;
+        if !self.numbers() {
+            return self.refuse(origin, Refusal::RetryLater);
+        }
+        match self.groups.plan(submission.actor, &submission.change, &self.sequences) {
+            Ok(Plan::Change(record)) => self.fly(now, None, Subject::Change { submission, record }),
+            Ok(Plan::Nothing { group, version }) => {
+                self.staged.push(Staged::Delivery(Delivery::Unchanged { origin, group, version }));
+            }
+            Err(ErrorCode::StorageFull) => self.refuse(origin, Refusal::StorageFull),
+            Err(code) => self.refuse(origin, Refusal::Code(code)),
+        }
+    }
+
+    fn refuse(&mut self, origin: Origin, refusal: Refusal) {
+        if origin == NOBODY {
+            return;
+        }
+        let (code, retry_after_ms) = match refusal {
+            Refusal::Code(code) => (code, 0),
+            Refusal::StorageFull => (ErrorCode::StorageFull, STORAGE_FULL_RETRY_MS),
+            Refusal::RetryLater => (ErrorCode::RetryLater, LEDGER_RETRY_MS),
+        };
+        self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
+        self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);
+        self.staged.push(Staged::Delivery(Delivery::Refused { origin, code, retry_after_ms }));
+    }
+
+    /// Passes questions on: Redis says how far the stream is. Without Redis the answer is what this node knows.
+    fn ask(&mut self) {
+        if self.generation.is_none() {
+            // Nothing of the stream has been read since the start: what this node knows may be less than a session.
+            return;
+        }
+        if !matches!(self.session, Session::Following(_)) {
+            let asked = std::mem::take(&mut self.questions.asked).into_iter().flat_map(|(_, questions)| questions);
+            let all: Vec<Question> = asked.chain(std::mem::take(&mut self.questions.new)).collect();
+            return all.into_iter().for_each(|question| self.answer(question));
+        }
+        if !self.questions.new.is_empty() && self.order(What::Count) {
+            let new = std::mem::take(&mut self.questions.new);
+            self.questions.asked.push_back((None, new));
+        }
+        while let Some((Some(count), _)) = self.questions.asked.front()
+            && *count <= self.seen
+        {
+            let (_, questions) = self.questions.asked.pop_front().unwrap_or_default();
+            questions.into_iter().for_each(|question| self.answer(question));
+        }
+    }
+
+    fn counted(&mut self, count: u64) {
+        if let Some((waiting, _)) = self.questions.asked.iter_mut().find(|(waiting, _)| waiting.is_none()) {
+            *waiting = Some(count);
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        self.staged.push(match question {
+            Question::Position { origin, user } => {
+                Staged::Position { origin, user, newest: self.sequences.newest(user) }
+            }
+            Question::Groups { origin, user } => {
+                Staged::Groups { origin, user, groups: self.groups.of_user(user, &self.sequences) }
+            }
+            Question::Roster(group) => {
+                Staged::Delivery(Delivery::Roster { group, roster: self.groups.roster(group).cloned() })
+            }
+        });
+    }
+
+    /// Gives an order in the current session. False: there is no room for it now, or no session.
+    fn order(&self, what: What) -> bool {
+        let session = match self.session {
+            Session::Away => return false,
+            Session::Lost(session)
+            | Session::Fencing(session)
+            | Session::Seeding(session)
+            | Session::Following(session) => session,
+        };
+        self.link.order(Order { session, what }).is_ok()
+    }
+
+    fn heed(&mut self, now: Now, news: News) -> Result<(), LedgerError> {
+        match news {
+            News::Status { session, generation, count, base, since_ms } => {
+                self.status(now, session, generation, count, base, since_ms);
+            }
+            News::Begun => self.begun(),
+            News::Entries(entries) => self.follow(entries)?,
+            News::Replies { replies, count } => self.flying.replied(replies, count),
+            News::Count(count) => self.counted(count),
+            News::Away => {
+                self.session = Session::Away;
+                self.flying.lost();
+            }
+            News::Taken => return Err(LedgerError::Lease(self.settings.node)),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! Several gateways, one ledger: real processes, a real Redis, a real MariaDB.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
+use ringway::load::client::{Client, Row, Said};
+
+use crate::crash::{check, make_groups, start_users};
+use crate::gateway::{Gateway, PATIENCE, pause, signal};
+use crate::redis::Redis;
+use crate::services::Database;
+use crate::traffic::{Orders, User};
+
+/// Starts a node of a cluster.
+fn node(dir: &Path, redis: &Redis, database: &Database, id: u16) -> Gateway {
+    let settings = settings(redis, database, id);
+    let mut arguments = vec!["--shards", "1"];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    Gateway::start(dir, &arguments)
+}
+
+fn settings(redis: &Redis, database: &Database, id: u16) -> [String; 3] {
+    [
+        format!("cluster.redis_url={}", redis.url()),
+        format!("store.url={}", database.url()),
+        format!("cluster.node_id={id}"),
+    ]
+}
+
+/// Sends until it is taken, and returns the row's number.
+fn send(client: &mut Client, to: Conversation, body: &str) -> u64 {
+    let id = client.new_client_msg_id();
+    for _ in 0..PATIENCE.as_millis() / 50 {
+        let request = client.send(to, id, body.as_bytes(), false).unwrap();
+        match client.answer(request, PATIENCE).unwrap() {
+            Said::Sent { seq, .. } => return seq.0,
+            Said::Refused { .. } => pause(Duration::from_millis(50)),
+            other => panic!("expected SendOk, heard {other:?}"),
+        }
+    }
+    panic!("{body:?} is not taken");
+}
+
+fn create(client: &mut Client, users: &[UserId]) -> GroupId {
+    for _ in 0..PATIENCE.as_millis() / 50 {
+        match client.group_create(users, PATIENCE) {
+            Ok((group, _)) => return group,
+            Err(_) => pause(Duration::from_millis(50)),
+        }
+    }
+    panic!("the group is not made");
+}
+
+/// The next rows' numbers and bodies.
+fn rows(client: &mut Client, count: usize) -> Vec<(u64, String)> {
+    let mut rows = Vec::new();
+    while rows.len() < count {
+        match client.next(PATIENCE).unwrap().expect("a row in time") {
+            Said::Row(row) => rows.push((row.seq.0, String::from_utf8(row.body).unwrap())),
+            Said::GroupChanged { .. } => {}
+            other => panic!("expected a row, heard {other:?}"),
+        }
+    }
+    rows
+}
+
+#[test]
+fn what_is_sent_on_one_node_is_delivered_on_another_in_order() {
+    let (redis, database) = (Redis::start(), Database::create());
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    let mut one = a.client(1, 1, None);
+    let mut two = b.client(2, 1, None);
+    let group = create(&mut one, &[UserId(1), UserId(2), UserId(3)]);
+
+    for index in 1..=50 {
+        assert_eq!(send(&mut one, Conversation::Group(group), &format!("group {index}")), index);
+    }
+    let expected: Vec<(u64, String)> = (1..=50).map(|index| (index, format!("group {index}"))).collect();
+    assert_eq!(rows(&mut two, 50), expected, "{}", b.log());
+
+    // The other way round, and one-to-one: numbers go on where they were.
+    assert_eq!(send(&mut two, Conversation::Group(group), "back"), 51);
+    assert_eq!(rows(&mut one, 1), [(51, "back".to_owned())]);
+    assert_eq!(send(&mut two, Conversation::User(UserId(1)), "to one"), 52);
+    assert_eq!(rows(&mut one, 1), [(52, "to one".to_owned())]);
+
+    // Who comes later, on whichever node, gets all of it.
+    for gateway in [&a, &b] {
+        let mut three = gateway.client(3, 1, Some(Seq(0)));
+        let mut expected = expected.clone();
+        expected.push((51, "back".to_owned()));
+        assert_eq!(rows(&mut three, 51), expected);
+    }
+
+    // One of the two stores has written all of it, once.
+    wait_for_rows(&database, 3 * 51 + 2);
+    assert_eq!((database.count("messages"), database.count("inbox")), (52, 3 * 51 + 2));
+}
+
+/// Polls until the database has so many inbox rows.
+fn wait_for_rows(database: &Database, rows: u64) {
+    for _ in 0..PATIENCE.as_millis() / 50 {
+        if database.count("inbox") >= rows {
+            return;
+        }
+        pause(Duration::from_millis(50));
+    }
+    panic!("the database has {} rows, not {rows}", database.count("inbox"));
+}
+
+/// All rows up to the one with this body, numbers strictly rising; what a Gap names was never given out.
+fn rows_until(client: &mut Client, body: &str) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    loop {
+        match client.next(PATIENCE).unwrap().expect("a row in time") {
+            Said::Row(row) => {
+                assert!(rows.last().is_none_or(|last| last.seq < row.seq), "numbers must rise");
+                rows.push(row);
+                if rows.last().is_some_and(|row| row.body == body.as_bytes()) {
+                    return rows;
+                }
+            }
+            Said::GroupChanged { .. } | Said::Gap { .. } => {}
+            other => panic!("expected a row, heard {other:?}"),
+        }
+    }
+}
+
+/// What is received once the repeats are filtered by their message.
+fn told(rows: &[Row]) -> BTreeSet<(MsgId, String)> {
+    rows.iter().map(|row| (row.msg_id, String::from_utf8(row.body.clone()).unwrap())).collect()
+}
+
+#[test]
+fn a_redis_that_is_killed_and_started_again_loses_nothing_and_gives_no_number_twice() {
+    let (mut redis, database) = (Redis::start(), Database::create());
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    let (mut one, mut two) = (a.client(1, 1, None), b.client(2, 1, None));
+    let group = create(&mut one, &[UserId(1), UserId(2)]);
+    for index in 1..=20 {
+        send(&mut one, Conversation::Group(group), &format!("before {index}"));
+    }
+    redis.kill();
+    // Nothing is numbered without Redis, and the connection stays.
+    let id = one.new_client_msg_id();
+    one.send(Conversation::Group(group), id, b"meanwhile", false).unwrap();
+    redis.start_again();
+    for index in 1..=20 {
+        send(&mut one, Conversation::Group(group), &format!("after {index}"));
+    }
+    let rows = rows_until(&mut two, "after 20");
+    let bodies: Vec<&str> = rows.iter().map(|row| std::str::from_utf8(&row.body).unwrap()).collect();
+    let expected: Vec<String> =
+        ["before", "after"].iter().flat_map(|when| (1..=20).map(move |index| format!("{when} {index}"))).collect();
+    let heard: Vec<&str> = bodies.iter().copied().filter(|body| *body != "meanwhile").collect();
+    assert_eq!(heard, expected, "{}\n{}", a.log(), b.log());
+    for (at, row) in rows.iter().enumerate() {
+        assert_eq!(row.seq, Seq(at as u64 + 1), "no number is left out");
+    }
+}
+
+#[test]
+fn a_redis_that_was_emptied_is_given_what_was_acked_again() {
+    let (redis, database) = (Redis::start(), Database::create());
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    let (mut one, mut two) = (a.client(1, 1, None), b.client(2, 1, None));
+    let group = create(&mut one, &[UserId(1), UserId(2), UserId(3)]);
+    let mut newest = 0;
+    for index in 1..=30 {
+        newest = send(&mut one, Conversation::Group(group), &format!("before {index}"));
+    }
+    assert!(redis.command(&["FLUSHALL"]).unwrap().starts_with("+OK"));
+    for index in 1..=30 {
+        let seq = send(&mut one, Conversation::Group(group), &format!("after {index}"));
+        assert!(seq > newest, "{seq} was given before");
+        newest = seq;
+    }
+    let expected: BTreeSet<String> =
+        ["before", "after"].iter().flat_map(|when| (1..=30).map(move |index| format!("{when} {index}"))).collect();
+    let live = told(&rows_until(&mut two, "after 30"));
+    assert_eq!(live.iter().map(|(_, body)| body.clone()).collect::<BTreeSet<_>>(), expected, "{}", b.log());
+    assert_eq!(live.len(), expected.len(), "a message came under two numbers of its own");
+    // And who was not there receives the same, on either node.
+    for gateway in [&a, &b] {
+        let mut three = gateway.client(3, 1, Some(Seq(0)));
+        assert_eq!(told(&rows_until(&mut three, "after 30")), live, "{}", gateway.log());
+    }
+    wait_for_rows(&database, 3 * 60);
+    let twice: Vec<(u64, u64)> =
+        database.rows("SELECT user_id, msg_id FROM inbox GROUP BY user_id, msg_id HAVING COUNT(*) > 1");
+    assert_eq!(twice, [], "a message is in an inbox twice");
+}
+
+#[test]
+fn a_second_gateway_with_the_same_node_id_is_refused() {
+    let (redis, database) = (Redis::start(), Database::create());
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let a = node(dir_a.path(), &redis, &database, 7);
+    let mut one = a.client(1, 1, None);
+    send(&mut one, Conversation::User(UserId(2)), "first");
+    let settings = settings(&redis, &database, 7);
+    let mut arguments = vec!["--shards", "1"];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    let mut second = Gateway::start(dir_b.path(), &arguments);
+    assert!(!second.wait().success());
+    assert!(second.log().contains("another gateway runs as node 7"), "{}", second.log());
+    send(&mut one, Conversation::User(UserId(2)), "still here");
+}
+
+#[test]
+fn nothing_acked_is_lost_when_gateways_and_redis_are_killed_and_stopped_at_random() {
+    let (mut redis, database) = (Redis::start(), Database::create());
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let start = |at: usize, redis: &Redis| node(dirs[at].path(), redis, &database, at as u16 + 1);
+    let mut nodes: Vec<Gateway> = (0..dirs.len()).map(|at| start(at, &redis)).collect();
+    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    // The first change waits for the ledger to be there.
+    create(&mut nodes[0].client(100, 1, None), &[UserId(101)]);
+    let groups = make_groups(&nodes[0]);
+    let orders = Arc::new(Orders::default());
+    let paths: Vec<&Path> = dirs.iter().map(|dir| dir.path()).collect();
+    let users = start_users(&paths, &groups, &orders, seed);
+    for round in 0..12 {
+        let before = orders.acked.load(Ordering::Relaxed);
+        nodes[0].wait_until("somebody is acked again", |_| orders.acked.load(Ordering::Relaxed) > before + 20);
+        pause(Duration::from_millis(random.u64(..200)));
+        // Each node goes down at least once, so that every user loses its connection.
+        let at = if round < 3 { round } else { random.usize(..nodes.len()) };
+        match if round < 3 { 0 } else { random.u32(..5) } {
+            0 | 1 => {
+                nodes.remove(at).kill();
+                nodes.insert(at, start(at, &redis));
+            }
+            2 => {
+                redis.kill();
+                pause(Duration::from_millis(random.u64(..500)));
+                redis.start_again();
+            }
+            3 => {
+                redis.signal(Signal::SIGSTOP);
+                pause(Duration::from_millis(random.u64(..2_000)));
+                redis.signal(Signal::SIGCONT);
+            }
+            _ => {
+                signal(nodes[at].pid(), Signal::SIGSTOP).unwrap();
+                pause(Duration::from_millis(random.u64(..3_000)));
+                signal(nodes[at].pid(), Signal::SIGCONT).unwrap();
+            }
+        }
+    }
+    orders.quiet.store(true, Ordering::Relaxed);
+    nodes[0].wait_until("everything is acked", |_| orders.unacked.load(Ordering::Relaxed) == 0);
+    // A login is answered when its node has followed all that was numbered before it, and has delivered that.
+    for node in &nodes {
+        drop(node.client(100, 2, None));
+    }
+    orders.done.store(true, Ordering::Relaxed);
+    let users: Vec<User> = users.into_iter().map(|user| user.join().unwrap()).collect();
+    for node in &nodes {
+        check(node, &users, &groups);
+    }
+    let rows = users.iter().map(|user| user.rows.len() as u64).sum();
+    wait_for_rows(&database, rows);
+    assert_eq!(database.count("inbox"), rows, "a row is stored twice, or one too many");
+}
