@@ -303,16 +303,18 @@ impl Store for MySqlStore {
         let rows = rows.await?;
         let mut assembly = Assembly::new(after, rows_max, bytes_max);
         for rows in rows.chunks(PAGE_BODIES) {
-            let missing = rows.iter().map(|(_, id)| MsgId(*id)).filter(|id| messages.find(*id).is_none());
+            // Held here: what is read now makes room for itself, perhaps in place of these.
+            let known = rows.iter().filter_map(|(_, id)| Some((MsgId(*id), messages.find(MsgId(*id)).cloned()?)));
+            let mut read: HashMap<MsgId, Arc<Message>> = known.collect();
+            let missing = rows.iter().map(|(_, id)| MsgId(*id)).filter(|id| !read.contains_key(id));
             let ids: Vec<MsgId> = missing.collect();
-            let mut read = self.bodies(&ids, messages).await?;
+            read.extend(self.bodies(&ids, messages).await?);
             for (seq, msg_id) in rows {
                 let (seq, msg_id) = (Seq(*seq), MsgId(*msg_id));
                 if !assembly.wants(seq) {
                     return Ok(assembly.finish());
                 }
-                // What was there a moment ago may have made room for what was read since.
-                let message = read.remove(&msg_id).or_else(|| messages.find(msg_id).cloned());
+                let message = read.remove(&msg_id);
                 let missing = || Fault::MessageMissing(msg_id).into_store(READING);
                 assembly.push(seq, message.ok_or_else(missing)?);
             }

@@ -159,7 +159,8 @@ fn read_inbox(gateway: &Gateway, user: UserId) -> Vec<Row> {
     let mut inbox = Vec::new();
     let mut after = Seq(0);
     loop {
-        let Said::Page { rows, through, end, gap_to, .. } = client.sync(after, 200, PATIENCE).unwrap() else {
+        let page = client.sync(after, 200, PATIENCE).unwrap_or_else(|error| panic!("{error}\n{}", gateway.log()));
+        let Said::Page { rows, through, end, gap_to, .. } = page else {
             panic!("a page was asked for");
         };
         assert_eq!(gap_to, None);
