@@ -144,7 +144,7 @@ fn newest_rows_of_100_000_users(bencher: Bencher) {
     let rows = |seq| (0..USERS).map(move |user| InboxRow { user: UserId(user), seq: Seq(seq), msg_id: MsgId(seq) });
     for seq in 1..=10 {
         let transaction = Transaction { rows: rows(seq).collect(), applied: Position(seq), ..Transaction::default() };
-        block_on(store.apply(&transaction)).unwrap();
+        block_on(store.apply(transaction)).unwrap();
     }
     bencher.counter(ItemsCount::new(USERS)).bench_local(|| {
         let mut users = 0;

@@ -196,9 +196,11 @@ pub const REDIS_TIMEOUT_MS: u64 = 3_000;
 pub const BATCH_ROWS: usize = 500;
 /// Most rows of one insert that may be configured: SQLite binds three values a row, and at most 32,766.
 pub const BATCH_ROWS_MAX: usize = 10_000;
-/// Batches of one transaction: 50,000 rows, about 50 ms for which a reader may have to wait. 20 batches would cost
-/// twice the time a row, because the same pages are written again for the next ones.
-pub const TRANSACTION_BATCHES_MAX: usize = 100;
+/// Rows of one transaction in SQLite: 100 batches, about 50 ms for which a reader may have to wait. 20 batches would
+/// cost twice the time a row, because the same pages are written again for the next ones.
+pub const SQLITE_TRANSACTION_ROWS_MAX: usize = 50_000;
+/// Rows of one transaction in MySQL: 20 batches.
+pub const MYSQL_TRANSACTION_ROWS_MAX: usize = 10_000;
 /// Questions of shards, and as many look-ups, that the store answers between two transactions.
 pub const STORE_ANSWERED_MAX: usize = 64;
 /// How long rows wait in the tail for others to be written with them. A row costs what its page of the table costs,

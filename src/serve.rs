@@ -190,8 +190,8 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     running.start("store", plan.store, &ended, move || {
         let priority = if shares_cpu { Priority::shared_cpu() } else { Priority::own_cpu() };
         let stopped = match keeper {
-            AnyKeeper::Sqlite(keeper) => runtime.block_on(StoreLoop { keeper: *keeper, ends, priority }.run()),
-            AnyKeeper::MySql(keeper) => runtime.block_on(StoreLoop { keeper: *keeper, ends, priority }.run()),
+            AnyKeeper::Sqlite(keeper) => runtime.block_on(StoreLoop::new(*keeper, ends, priority).run()),
+            AnyKeeper::MySql(keeper) => runtime.block_on(StoreLoop::new(*keeper, ends, priority).run()),
         };
         if stopped == Stopped::Unsettled {
             tracing::warn!("the store is behind; the journal has the rest, and the next start stores it");

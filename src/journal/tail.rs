@@ -116,21 +116,28 @@ impl<D: Disk> Tail<D> {
         Ok(())
     }
 
-    /// The next transaction: records from the applied position on, cut between two of them before there are more
-    /// than `rows_max` rows or `bytes_max` bytes (one record alone may have more). `None`: everything ingested is
-    /// applied. Asked again before [`Self::advance`], it may have more.
-    pub fn transaction(&mut self, rows_max: usize, bytes_max: u64) -> Result<Option<Transaction>, JournalError> {
+    /// The next transaction: records from `from` on (the applied position, or where a transaction before it ends), cut
+    /// between two of them before there are more than `rows_max` rows or `bytes_max` bytes (one record alone may have
+    /// more). `None`: there are none. Asked again before [`Self::advance`], it may have more.
+    pub fn transaction(
+        &mut self,
+        from: Position,
+        rows_max: usize,
+        bytes_max: u64,
+    ) -> Result<Option<Transaction>, JournalError> {
         let mut cut = self.ingested;
         let mut rows = 0;
-        for (taken, entry) in self.index.entries.iter().enumerate() {
+        let first = self.index.entries.partition_point(|entry| entry.at < from);
+        for (taken, entry) in self.index.entries.iter().skip(first).enumerate() {
             rows += self.index.rows_count(entry);
-            if taken > 0 && (rows > rows_max || entry.at.0 - self.applied.0 > bytes_max) {
+            if taken > 0 && (rows > rows_max || entry.at.0 - from.0 > bytes_max) {
                 cut = entry.at;
                 break;
             }
         }
         let mut applied = cut;
         if self.counts == Counts::Entries {
+            debug_assert!(from == self.applied, "a stream's transactions are made one after another");
             let marks = &self.index.marks;
             let within = marks.iter().rev().find(|(_, at)| *at <= cut && *at > self.applied);
             // One stretch between two marks may have more than fits.
@@ -140,13 +147,13 @@ impl<D: Disk> Tail<D> {
             cut = at;
             applied = Position(count);
         }
-        if cut <= self.applied {
+        if cut <= from {
             return Ok(None);
         }
         let mut gathering = Gathering::default();
         let mut failed = None;
         let index = &self.index;
-        self.behind.read(self.applied, cut, usize::MAX, &mut |at, record| {
+        self.behind.read(from, cut, usize::MAX, &mut |at, record| {
             if failed.is_some() {
                 return;
             }

@@ -20,6 +20,9 @@ use ringway::wire::generated::ringway::wire::Role;
 
 use crate::random::Random;
 
+/// As much as SQLite takes.
+const TRANSACTION_ROWS_MAX: usize = 50_000;
+
 /// The database's files: they stay when the process goes.
 #[derive(Clone)]
 pub struct Database {
@@ -212,6 +215,23 @@ impl SimStore {
 }
 
 impl Store for SimStore {
+    type Encoded = Transaction;
+    type Writing = std::future::Ready<Result<(), StoreError>>;
+
+    fn transaction_rows_max(&self) -> usize {
+        TRANSACTION_ROWS_MAX
+    }
+
+    fn encode(&self, transaction: Transaction) -> Transaction {
+        transaction
+    }
+
+    fn apply(&mut self, transaction: Transaction) -> Self::Writing {
+        let Transaction { messages, rows, groups, applied, msg_id_max } = transaction;
+        let change = Change::Applied { messages, rows, groups, applied, msg_id_max };
+        std::future::ready(self.commit(change, "applying"))
+    }
+
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
         self.reach("reading the position")?;
         Ok(self.database.inner.borrow().current.position)
@@ -235,17 +255,6 @@ impl Store for SimStore {
             visit(StoredGroup { group: *group, version: *version, members });
         }
         Ok(())
-    }
-
-    async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
-        let change = Change::Applied {
-            messages: transaction.messages.clone(),
-            rows: transaction.rows.clone(),
-            groups: transaction.groups.clone(),
-            applied: transaction.applied,
-            msg_id_max: transaction.msg_id_max,
-        };
-        self.commit(change, "applying")
     }
 
     async fn secure(&mut self) -> Result<Position, StoreError> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::backoff::Backoff;
 use super::counters::StoreCounters;
 use super::cursors::Cursors;
+use super::flight::{Flight, Load};
 use super::messages::Messages;
 use super::page::Assembly;
 use super::{Store, StoreError, Transaction};
@@ -18,10 +19,7 @@ use crate::ids::{Seq, ShardId, UserId};
 use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
 use crate::journal::{JournalError, Position, Progress};
-use crate::limits::{
-    BATCH_ROWS, CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BATCHES_MAX,
-    TRANSACTION_BYTES_MAX,
-};
+use crate::limits::{CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::shard::event::{Lookup, LookupAnswer, LookupFound, Page, StoreAnswer, StoreAsk};
 
 /// How often a node of a cluster looks how far the others' stores are.
@@ -35,6 +33,8 @@ const CURSORS_SAVE_MS: u64 = 1_000;
 pub enum Turn {
     /// All that is durable is applied.
     Idle,
+    /// A transaction is on its way; [`Keeper::landed`] waits for its end.
+    Writing,
     /// One transaction was applied; there may be more.
     Applied {
         /// Its inbox rows.
@@ -60,6 +60,7 @@ pub struct Keeper<S: Store, D: Disk> {
     store: S,
     disk: D,
     tail: Tail<D>,
+    flight: Flight<S>,
     position: Known,
     progress: Arc<Progress>,
     messages: Messages,
@@ -118,9 +119,11 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// Keeps `store` up with the journal in `disk`. `seed` spreads its retries.
     pub fn new(store: S, disk: D, progress: Arc<Progress>, seed: u64) -> Self {
         Keeper {
+            rows_max: store.transaction_rows_max(),
             store,
             tail: Tail::new(disk.clone(), Position(0)),
             disk,
+            flight: Flight::default(),
             position: Known::Never,
             progress,
             messages: Messages::default(),
@@ -134,7 +137,6 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             secured: Position(0),
             secured_ms: 0,
             secure_failed: false,
-            rows_max: TRANSACTION_BATCHES_MAX * BATCH_ROWS,
             counters: StoreCounters::default(),
         }
     }
@@ -206,8 +208,11 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// Ingests the journal and applies at most one transaction. To be called when there is something new, at the
-    /// time it asked for, and at least once a second.
+    /// time it asked for, when a transaction has landed, and at least once a second.
     pub async fn turn(&mut self, now: Now) -> Turn {
+        if self.flight.is_busy() {
+            return self.follow_up(now);
+        }
         if self.backoff.refusals() > 0 && now.mono_ms < self.retry_at_ms {
             // The tail follows meanwhile, so that its weight is known and reading it stays quick.
             if self.position != Known::Never
@@ -218,19 +223,72 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             return Turn::RetryAt(self.retry_at_ms);
         }
         match self.work(now).await {
-            Ok(turn) => {
-                let failures = self.backoff.accepted();
-                if failures > 0 {
-                    tracing::info!(failures, "the journal is being applied to the store again");
-                }
-                self.counters.unavailable = 0;
-                turn
-            }
+            Ok(turn) => turn,
             Err(fault) => {
                 self.failed(now, &fault);
                 Turn::RetryAt(self.retry_at_ms)
             }
         }
+    }
+
+    /// Waits until the transaction on its way has ended, for [`Self::turn`] to look at; for ever, if there is none.
+    pub async fn landed(&mut self) {
+        self.flight.landed().await;
+    }
+
+    /// A transaction is on its way, or its end was not looked at yet.
+    pub fn is_writing(&self) -> bool {
+        self.flight.is_busy()
+    }
+
+    /// Looks whether the transaction on its way has ended; if not, makes the next one ready, once it is a full one.
+    fn follow_up(&mut self, now: Now) -> Turn {
+        let Some((load, outcome)) = self.flight.take_landed() else {
+            if let Err(error) = self.prepare_full() {
+                self.failed(now, &error.into());
+            }
+            return Turn::Writing;
+        };
+        match outcome {
+            Ok(()) => {
+                self.position = Known::Sure;
+                self.advance(load.applied);
+                self.counters.rows += load.rows as u64;
+                self.counters.messages += load.messages as u64;
+                self.counters.group_changes += load.groups as u64;
+                self.counters.transactions += 1;
+                self.succeeded();
+                Turn::Applied { rows: load.rows, messages: load.messages }
+            }
+            Err(error) => {
+                self.failed(now, &error.into());
+                Turn::RetryAt(self.retry_at_ms)
+            }
+        }
+    }
+
+    /// Makes the next transaction ready, if there is enough for a full one behind what is on its way.
+    fn prepare_full(&mut self) -> Result<(), JournalError> {
+        let Some(flying) = self.flight.load() else { return Ok(()) };
+        if self.flight.has_next() || self.follows == Follows::Stream {
+            return Ok(());
+        }
+        self.ingest()?;
+        let bytes = self.tail.ingested().0.saturating_sub(flying.applied.0);
+        if (self.tail.rows().saturating_sub(flying.rows) >= self.rows_max || bytes >= TRANSACTION_BYTES_MAX)
+            && let Some(transaction) = self.tail.transaction(flying.applied, self.rows_max, TRANSACTION_BYTES_MAX)?
+        {
+            self.flight.prepare(&self.store, transaction);
+        }
+        Ok(())
+    }
+
+    fn succeeded(&mut self) {
+        let failures = self.backoff.accepted();
+        if failures > 0 {
+            tracing::info!(failures, "the journal is being applied to the store again");
+        }
+        self.counters.unavailable = 0;
     }
 
     /// Makes what was applied survive a power loss.
@@ -286,14 +344,18 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         written && self.cursors.is_empty()
     }
 
-    /// What waits to be applied, as far as the journal can be read; `None`: it is not known yet where to start.
+    /// What waits to be applied and is not on its way, as far as the journal can be read; `None`: it is not known yet where to start.
     pub fn backlog(&mut self) -> Option<Backlog> {
         if self.position == Known::Never {
             return None;
         }
         // What cannot be read now is reported by the next turn.
         self.ingest().ok();
-        Some(Backlog { bytes: self.progress.durable().0.saturating_sub(self.tail.applied().0), rows: self.tail.rows() })
+        let flying = self.flight.load().unwrap_or(Load { applied: self.tail.applied(), ..Load::default() });
+        Some(Backlog {
+            bytes: self.progress.durable().0.saturating_sub(flying.applied.0),
+            rows: self.tail.rows().saturating_sub(flying.rows),
+        })
     }
 
     async fn work(&mut self, now: Now) -> Result<Turn, Fault> {
@@ -306,20 +368,23 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         self.ingest()?;
         let mut turn = Turn::Idle;
         let writes = self.follows == Follows::Alone || self.progress.writes_store();
-        let transaction = if writes { self.tail.transaction(self.rows_max, TRANSACTION_BYTES_MAX)? } else { None };
-        if transaction.is_none() {
+        if writes
+            && !self.flight.has_next()
+            && let Some(transaction) =
+                self.tail.transaction(self.tail.applied(), self.rows_max, TRANSACTION_BYTES_MAX)?
+        {
+            self.flight.prepare(&self.store, transaction);
+        }
+        if !self.flight.has_next() {
             self.fence().await?;
         }
-        if let Some(transaction) = transaction {
+        if self.flight.has_next() {
             self.position = Known::Doubtful;
-            self.store.apply(&transaction).await?;
-            self.position = Known::Sure;
-            self.advance(transaction.applied);
-            self.counters.rows += transaction.rows.len() as u64;
-            self.counters.messages += transaction.messages.len() as u64;
-            self.counters.group_changes += transaction.groups.len() as u64;
-            self.counters.transactions += 1;
-            turn = Turn::Applied { rows: transaction.rows.len(), messages: transaction.messages.len() };
+            self.flight.start(&mut self.store);
+            turn = self.follow_up(now);
+            if let Turn::RetryAt(_) = turn {
+                return Ok(turn);
+            }
         }
         let cursors_due = now.mono_ms.saturating_sub(self.cursors_saved_ms) >= CURSORS_SAVE_MS;
         if cursors_due || self.cursors.len() >= CURSORS_SAVED_MAX {
@@ -331,6 +396,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let paused = self.secure_failed && now.mono_ms.saturating_sub(self.secured_ms) < SECURE_MS;
         if unsecured > 0 && secure_due && !paused {
             self.secure(now).await;
+        }
+        if turn == Turn::Idle {
+            self.succeeded();
         }
         Ok(turn)
     }
@@ -352,14 +420,22 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             return Ok(());
         }
         // What is read by this node and written by nobody goes first, whoever's turn it is.
-        while let Some(transaction) = self.tail.transaction(self.rows_max, TRANSACTION_BYTES_MAX)? {
-            self.position = Known::Doubtful;
-            self.store.apply(&transaction).await?;
-            self.advance(transaction.applied);
+        while let Some(transaction) =
+            self.tail.transaction(self.tail.applied(), self.rows_max, TRANSACTION_BYTES_MAX)?
+        {
+            let applied = transaction.applied;
+            self.apply(transaction).await?;
+            self.advance(applied);
         }
-        self.position = Known::Doubtful;
-        self.store.apply(&Transaction { applied: to, ..Transaction::default() }).await?;
+        self.apply(Transaction { applied: to, ..Transaction::default() }).await?;
         self.settle().await
+    }
+
+    /// Applies a transaction and waits for its end.
+    async fn apply(&mut self, transaction: Transaction) -> Result<(), StoreError> {
+        self.position = Known::Doubtful;
+        let encoded = self.store.encode(transaction);
+        self.store.apply(encoded).await
     }
 
     /// Saves some of the cursors that wait.
@@ -389,6 +465,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let within = known != Known::Never && at.applied >= self.tail.applied() && at.applied <= self.tail.ingested();
         if !within {
             // The first time; or the database was put back to another state while it was away.
+            self.flight = Flight::default();
             self.tail = Tail::new(self.disk.clone(), at.applied);
         }
         self.advance(at.applied);

@@ -11,6 +11,7 @@ pub mod cause;
 mod contract;
 pub mod counters;
 pub mod cursors;
+pub mod flight;
 pub mod keeper;
 pub mod messages;
 pub mod mysql;
@@ -18,6 +19,8 @@ pub mod page;
 pub mod run;
 pub mod schema;
 pub mod sqlite;
+
+use std::future::Future;
 
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::Position;
@@ -30,16 +33,25 @@ use messages::Messages;
 /// only; the futures are awaited there, one at a time.
 #[expect(async_fn_in_trait, reason = "used through generics on one thread; no Send bound is wanted")]
 pub trait Store {
+    /// A transaction in the form in which the database is sent it.
+    type Encoded;
+    /// A transaction on its way into the database. It goes on by itself, whether or not anybody looks at it.
+    type Writing: Future<Output = Result<(), StoreError>> + Unpin;
+
+    /// Rows of one transaction, at most (one message alone may have more).
+    fn transaction_rows_max(&self) -> usize;
+    /// Makes a transaction ready; it may be applied after others.
+    fn encode(&self, transaction: Transaction) -> Self::Encoded;
+    /// Writes a transaction's batches and its position into the database, all or nothing. One that ends at or below
+    /// the stored position changes nothing. One at a time: the next must wait for its end. After an error it may or
+    /// may not have been committed: ask [`Store::position`] before going on.
+    fn apply(&mut self, transaction: Self::Encoded) -> Self::Writing;
     /// The position up to which batches were applied, and the highest message id stored.
     async fn position(&mut self) -> Result<StorePosition, StoreError>;
     /// Every user's newest row (a skip scan), handed to `visit`.
     async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError>;
     /// Every group with its members, handed to `visit`.
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError>;
-    /// Writes up to `TRANSACTION_BATCHES_MAX` batches and the position in one transaction. One that ends at or
-    /// below the stored position changes nothing. After an error it may or may not have been committed: ask
-    /// [`Store::position`] before going on.
-    async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError>;
     /// Makes what was applied survive a power loss; returns the position up to which that holds.
     async fn secure(&mut self) -> Result<Position, StoreError>;
     /// Begins to write some of what was applied to the disk, without waiting for it, so that [`Self::secure`] finds

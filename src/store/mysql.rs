@@ -11,10 +11,13 @@ pub mod connection;
 pub mod fault;
 pub mod insert;
 pub mod schema;
+pub mod writer;
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use mysql_async::Opts;
 
@@ -23,12 +26,14 @@ use super::page::Assembly;
 use super::{Store, StoreError, StorePosition, Transaction};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::Position;
+use crate::limits::MYSQL_TRANSACTION_ROWS_MAX;
 use crate::message::Message;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::wire::generated::ringway::wire::{ConversationKind, Role};
 use connection::{Connection, Patience, Readers, options};
 use fault::Fault;
-use insert::{Encoded, EncodedGroup, cursors, encode, put_hex};
+use insert::{Bounds, Encoded, cursors, encode, put_hex};
+use writer::{Ending, Writer};
 
 /// The journal whose position is kept under this number, when one gateway has the database to itself.
 const NODE: u16 = 0;
@@ -52,82 +57,45 @@ impl Sharing {
         }
     }
 }
+
 /// Bodies read in one query of a page.
 const PAGE_BODIES: usize = 64;
 
 /// A store in a database.
 #[derive(Debug)]
 pub struct MySqlStore {
-    opts: Opts,
-    sharing: Sharing,
-    batch_rows: usize,
-    /// It holds the node's lock as long as it lives.
-    writer: Option<Connection>,
+    writer: Writer,
     readers: Readers,
-    at: StorePosition,
+    batch_rows: usize,
+    /// How long statements may be, as the last connection that was looked at said.
+    bounds: Bounds,
 }
 
 impl MySqlStore {
     /// Connects, brings the tables up to date, and takes the node's lock.
     pub async fn open(url: &Opts, batch_rows: usize, sharing: Sharing) -> Result<Self, StoreError> {
         let opts = options(url);
-        let readers = Readers::new(opts.clone());
-        let at = StorePosition::default();
-        let mut store = MySqlStore { readers, opts, sharing, batch_rows, writer: None, at };
         let begin = async {
-            let mut connection = Connection::open(&store.opts).await?;
+            let mut connection = Connection::open(&opts).await?;
             schema::prepare(connection.driver()).await?;
-            connection.bounds(batch_rows)?;
+            let bounds = connection.bounds(batch_rows)?;
             if !connection.is_durable_at_commit() {
                 tracing::warn!(
                     "the database runs with innodb_flush_log_at_trx_commit other than 1: a power loss there may take \
                      messages that the journal has given up already; set it to 1"
                 );
             }
+            let mut store = MySqlStore {
+                writer: Writer::new(opts.clone(), sharing),
+                readers: Readers::new(opts.clone()),
+                batch_rows,
+                bounds,
+            };
             store.readers.give_back(connection);
-            store.writer = Some(open_writer(&store.opts, store.sharing).await?);
-            store.read_position().await
+            store.writer.position().await?;
+            Ok(store)
         };
-        begin.await.map_err(|fault: Fault| fault.into_store("opening the database"))?;
-        Ok(store)
-    }
-
-    /// The position, asked on the writing connection: it answers after whatever it was told before.
-    async fn read_position(&mut self) -> Result<StorePosition, Fault> {
-        let mut writer = self.take_writer().await?;
-        let node = self.sharing.node();
-        let statement = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node}");
-        let found = writer.first::<(u64, u64)>(statement, Patience::Read).await?;
-        self.writer = Some(writer);
-        let (applied, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
-        self.at = StorePosition { applied: Position(applied), msg_id_max: MsgId(msg_id_max) };
-        Ok(self.at)
-    }
-
-    async fn take_writer(&mut self) -> Result<Connection, Fault> {
-        match self.writer.take() {
-            Some(writer) => Ok(writer),
-            None => open_writer(&self.opts, self.sharing).await,
-        }
-    }
-
-    async fn write(&mut self, transaction: &Transaction) -> Result<(), Fault> {
-        let mut writer = self.take_writer().await?;
-        let encoded = encode(transaction, writer.bounds(self.batch_rows)?);
-        match write(&mut writer, &encoded, self.at, self.sharing).await {
-            Ok(at) => {
-                self.at = at;
-                self.writer = Some(writer);
-                Ok(())
-            }
-            Err(fault) => {
-                // Unless it can be rolled back, the connection goes, and what it had begun with it.
-                if fault.spares_connection() && writer.run("ROLLBACK", Patience::Read).await.is_ok() {
-                    self.writer = Some(writer);
-                }
-                Err(fault)
-            }
-        }
+        begin.await.map_err(|fault: Fault| fault.into_store("opening the database"))
     }
 
     /// Reads on a connection; one that was idle and is found dead is replaced once.
@@ -152,83 +120,30 @@ impl MySqlStore {
     }
 }
 
-/// A connection with the node's lock, and a row for its position.
-async fn open_writer(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
-    let mut writer = Connection::open(opts).await?;
-    if sharing == Sharing::Cluster {
-        // What was numbered before there was a cluster counts too.
-        let row = format!(
-            "INSERT IGNORE INTO ledger_position (node, position, msg_id_max) \
-             SELECT {CLUSTER}, 0, COALESCE(MAX(msg_id_max), 0) FROM ledger_position"
-        );
-        writer.run(row, Patience::Write).await?;
-        return Ok(writer);
-    }
-    let lock = format!("SELECT GET_LOCK(CONCAT('ringway.node.{NODE}.', LEFT(SHA1(DATABASE()), 40)), 1)");
-    if writer.first::<Option<u8>>(lock, Patience::Read).await?.flatten() != Some(1) {
-        return Err(Fault::Taken(NODE));
-    }
-    let row = format!("INSERT IGNORE INTO ledger_position (node, position, msg_id_max) VALUES ({NODE}, 0, 0)");
-    writer.run(row, Patience::Write).await?;
-    Ok(writer)
-}
-
-/// Writes a transaction on top of `at`; returns the position after it.
-async fn write(
-    writer: &mut Connection,
-    encoded: &Encoded,
-    at: StorePosition,
-    sharing: Sharing,
-) -> Result<StorePosition, Fault> {
-    let node = sharing.node();
-    writer.run("START TRANSACTION", Patience::Write).await?;
-    let lock = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node} FOR UPDATE");
-    let found = writer.first::<(u64, u64)>(lock, Patience::Write).await?;
-    let (position, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
-    if position != at.applied.0 && sharing == Sharing::Cluster {
-        return Err(Fault::Overtaken { found: position, expected: at.applied.0 });
-    }
-    if position != at.applied.0 {
-        return Err(Fault::Moved { found: position, expected: at.applied.0 });
-    }
-    for statement in &encoded.inserts {
-        writer.run(statement.as_slice(), Patience::Write).await?;
-    }
-    write_groups(writer, &encoded.groups).await?;
-    let msg_id_max = MsgId(msg_id_max).max(encoded.msg_id_max);
-    let applied = encoded.applied;
-    let update = format!(
-        "UPDATE ledger_position SET position = {}, msg_id_max = {} WHERE node = {node}",
-        applied.0, msg_id_max.0
-    );
-    writer.run(update, Patience::Write).await?;
-    writer.run("COMMIT", Patience::Write).await?;
-    Ok(StorePosition { applied, msg_id_max })
-}
-
-async fn write_groups(writer: &mut Connection, groups: &[EncodedGroup]) -> Result<(), Fault> {
-    for group in groups {
-        let id = group.group.0;
-        let ask = format!("SELECT version FROM chat_groups WHERE group_id = {id}");
-        let stored = writer.first::<u32>(ask, Patience::Write).await?;
-        if stored.is_some_and(|stored| group.version.0 <= stored) {
-            continue;
-        }
-        for statement in &group.statements {
-            writer.run(statement.as_slice(), Patience::Write).await?;
-        }
-    }
-    Ok(())
-}
-
 impl Store for MySqlStore {
+    type Encoded = Encoded;
+    type Writing = Writing;
+
+    fn transaction_rows_max(&self) -> usize {
+        MYSQL_TRANSACTION_ROWS_MAX
+    }
+
+    fn encode(&self, transaction: Transaction) -> Encoded {
+        encode(&transaction, self.bounds)
+    }
+
+    fn apply(&mut self, transaction: Encoded) -> Writing {
+        Writing(self.writer.begin(transaction))
+    }
+
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
-        let mut found = self.read_position().await;
-        if found.as_ref().is_err_and(Fault::is_lost_connection) {
-            // It may have been lost long ago, while nothing was written.
-            found = self.read_position().await;
+        const READING: &str = "reading the applied position";
+        let at = self.writer.position().await.map_err(|fault| fault.into_store(READING))?;
+        if let Some(connection) = self.writer.connection() {
+            // The server may have come back with other settings.
+            self.bounds = connection.bounds(self.batch_rows).map_err(|fault| fault.into_store(READING))?;
         }
-        found.map_err(|fault| fault.into_store("reading the applied position"))
+        Ok(at)
     }
 
     /// The server jumps from user to user by itself (a loose index scan).
@@ -273,16 +188,9 @@ impl Store for MySqlStore {
         attempt.await.map_err(|fault: Fault| fault.into_store("reading the groups"))
     }
 
-    async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
-        if transaction.applied <= self.at.applied {
-            return Ok(());
-        }
-        self.write(transaction).await.map_err(|fault| fault.into_store("writing batches"))
-    }
-
     /// A commit is durable there as soon as it is answered.
     async fn secure(&mut self) -> Result<Position, StoreError> {
-        Ok(self.at.applied)
+        Ok(self.writer.committed().await)
     }
 
     async fn page(
@@ -354,15 +262,29 @@ impl Store for MySqlStore {
     }
 
     async fn save_cursors(&mut self, rows: &[CursorRow]) -> Result<(), StoreError> {
-        let attempt = async {
-            let mut writer = self.take_writer().await?;
-            for statement in cursors(rows, writer.bounds(self.batch_rows)?) {
-                writer.run(statement, Patience::Write).await?;
+        let statements = cursors(rows, self.bounds);
+        let save = async |connection: &mut Connection| {
+            for statement in &statements {
+                connection.run(statement.as_slice(), Patience::Write).await?;
             }
-            self.writer = Some(writer);
             Ok(())
         };
-        attempt.await.map_err(|fault: Fault| fault.into_store("keeping cursors"))
+        self.read("keeping cursors", save).await
+    }
+}
+
+/// A transaction on its way.
+#[derive(Debug)]
+pub struct Writing(Ending);
+
+impl Future for Writing {
+    type Output = Result<(), StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        // The task ends without a word only when its runtime does.
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|told| told.unwrap_or_else(|_| Err(Fault::Abandoned.into_store("writing batches"))))
     }
 }
 

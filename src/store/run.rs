@@ -32,6 +32,8 @@ pub struct StoreLoop<S: Store, D: Disk> {
     pub ends: StoreEnds,
     /// What the thread claims of its CPU.
     pub priority: Priority,
+    /// Since when a transaction has been on its way, or made ready.
+    writing_since_us: Option<u64>,
 }
 
 /// What connects the store to the others, whatever its database.
@@ -86,6 +88,11 @@ struct Round {
 }
 
 impl<S: Store, D: Disk> StoreLoop<S, D> {
+    /// A loop that has not begun.
+    pub fn new(keeper: Keeper<S, D>, ends: StoreEnds, priority: Priority) -> Self {
+        StoreLoop { keeper, ends, priority, writing_since_us: None }
+    }
+
     /// Runs until all shards and the ledger have ended.
     pub async fn run(mut self) -> Stopped {
         let mut round = Round::default();
@@ -99,31 +106,33 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
             self.report(now_ms, &mut round);
             let unapplied_bytes = self.keeper.backlog().map_or(0, |backlog| backlog.bytes);
             self.priority.follow(round.answered_any, unapplied_bytes);
-            let sleep_ms = match self.due_in(now_ms, retry_at_ms, &mut round) {
-                0 => {
-                    round.write_at_ms = None;
-                    match self.turn().await {
-                        Turn::Applied { .. } => {
-                            retry_at_ms = None;
-                            0
-                        }
-                        Turn::Idle => {
-                            retry_at_ms = None;
-                            REPORT_MS
-                        }
-                        Turn::RetryAt(at_ms) => {
-                            retry_at_ms = Some(at_ms);
-                            at_ms.saturating_sub(now_ms).min(REPORT_MS)
-                        }
+            let due_ms = match self.keeper.is_writing() {
+                true => 0,
+                false => self.due_in(now_ms, retry_at_ms, &mut round),
+            };
+            let sleep_ms = match due_ms {
+                0 => match self.turn().await {
+                    Turn::Applied { .. } => {
+                        (retry_at_ms, round.write_at_ms) = (None, None);
+                        0
                     }
-                }
+                    Turn::Writing => REPORT_MS,
+                    Turn::Idle => {
+                        (retry_at_ms, round.write_at_ms) = (None, None);
+                        REPORT_MS
+                    }
+                    Turn::RetryAt(at_ms) => {
+                        retry_at_ms = Some(at_ms);
+                        at_ms.saturating_sub(now_ms).min(REPORT_MS)
+                    }
+                },
                 wait_ms => wait_ms.min(REPORT_MS),
             };
             if sleep_ms > 0 && asked == Asked::All {
                 self.keeper.write_back();
-                match unapplied_bytes {
-                    0 => self.sleep_idle(sleep_ms).await,
-                    _ => self.sleep(sleep_ms.min(STORE_LOOK_MS)).await,
+                match unapplied_bytes == 0 && !self.keeper.is_writing() {
+                    true => self.sleep_idle(sleep_ms).await,
+                    false => self.sleep(sleep_ms.min(STORE_LOOK_MS)).await,
                 }
             }
         }
@@ -151,23 +160,31 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
     }
 
     async fn turn(&mut self) -> Turn {
-        let began_us = self.ends.clock.mono_us();
+        let began_us = *self.writing_since_us.get_or_insert(self.ends.clock.mono_us());
         let turn = self.keeper.turn(self.ends.clock.now()).await;
         if matches!(turn, Turn::Applied { .. }) {
             self.keeper.applied_in(self.ends.clock.mono_us() - began_us);
         }
+        if !self.keeper.is_writing() {
+            self.writing_since_us = None;
+        }
         turn
     }
 
-    /// Sleeps until somebody asks.
-    async fn sleep(&self, wait_ms: u64) {
-        // It makes no difference which came first.
-        time::timeout(Duration::from_millis(wait_ms), self.ends.inbox.wake.notified()).await.ok();
+    /// Until somebody asks, the journal has grown, or a transaction has landed; it makes no difference which.
+    async fn sleep(&mut self, wait_ms: u64) {
+        let something = async {
+            tokio::select! {
+                () = self.ends.inbox.wake.notified() => {}
+                () = self.keeper.landed() => {}
+            }
+        };
+        time::timeout(Duration::from_millis(wait_ms), something).await.ok();
     }
 
     /// The same while there is nothing to apply: when the journal grows it looks a little later, because now the
     /// shards are busy with what has made it grow, perhaps on this very CPU.
-    async fn sleep_idle(&self, wait_ms: u64) {
+    async fn sleep_idle(&mut self, wait_ms: u64) {
         let inbox = &self.ends.inbox;
         tokio::select! {
             () = inbox.wake.notified() => {}
@@ -260,6 +277,11 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
                 }
                 _ if now_ms >= deadline_ms => break,
                 Turn::Applied { .. } => {}
+                Turn::Writing => {
+                    let wait = Duration::from_millis(deadline_ms - now_ms);
+                    // Not landed in time: the journal has it, and the next start asks what became of it.
+                    time::timeout(wait, self.keeper.landed()).await.ok();
+                }
                 Turn::RetryAt(at_ms) => {
                     let wait_ms = at_ms.min(deadline_ms).saturating_sub(now_ms);
                     time::sleep(Duration::from_millis(wait_ms.max(1))).await;

@@ -25,6 +25,7 @@ use super::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, 
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::Position;
 use crate::ledger::sequence::sent_at_ms;
+use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
 use crate::message::Message;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::wire::generated::ringway::wire::{ConversationKind, Role};
@@ -178,6 +179,21 @@ impl SqliteStore {
         Ok(())
     }
 
+    fn apply_now(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+        if transaction.applied <= self.at.applied {
+            return Ok(());
+        }
+        self.write(transaction).map_err(failed("writing batches"))?;
+        if self.log_bytes() >= self.log_bytes_next && !self.sync_failed {
+            // The transaction is in: what fails here is no reason to write it again.
+            if let Err(error) = self.empty_log() {
+                self.log_bytes_next = self.log_bytes() + LOG_BYTES;
+                tracing::warn!(error = &error as &dyn std::error::Error, "the store's log could not be emptied");
+            }
+        }
+        Ok(())
+    }
+
     /// Makes all that was applied survive a power loss. Emptying the log syncs the log and the file; if a reader in
     /// another process holds that up, syncing the log alone is as good: it is replayed from there.
     fn sync(&mut self) -> Result<Position, StoreError> {
@@ -237,6 +253,22 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    type Encoded = Transaction;
+    /// It blocks, and is over when it returns.
+    type Writing = std::future::Ready<Result<(), StoreError>>;
+
+    fn transaction_rows_max(&self) -> usize {
+        SQLITE_TRANSACTION_ROWS_MAX
+    }
+
+    fn encode(&self, transaction: Transaction) -> Transaction {
+        transaction
+    }
+
+    fn apply(&mut self, transaction: Transaction) -> Self::Writing {
+        std::future::ready(self.apply_now(&transaction))
+    }
+
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
         self.read_position()
     }
@@ -289,21 +321,6 @@ impl Store for SqliteStore {
             Ok(())
         };
         scan().map_err(failed("reading the groups"))
-    }
-
-    async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
-        if transaction.applied <= self.at.applied {
-            return Ok(());
-        }
-        self.write(transaction).map_err(failed("writing batches"))?;
-        if self.log_bytes() >= self.log_bytes_next && !self.sync_failed {
-            // The transaction is in: what fails here is no reason to write it again.
-            if let Err(error) = self.empty_log() {
-                self.log_bytes_next = self.log_bytes() + LOG_BYTES;
-                tracing::warn!(error = &error as &dyn std::error::Error, "the store's log could not be emptied");
-            }
-        }
-        Ok(())
     }
 
     async fn secure(&mut self) -> Result<Position, StoreError> {

@@ -1,7 +1,12 @@
 //! The keeper with a real SQLite file and a journal on a disk in memory, against a naive model of all inboxes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use futures_lite::future::block_on;
 use tempfile::TempDir;
@@ -15,57 +20,100 @@ use crate::journal::segment::Journal;
 use crate::journal::varint;
 use crate::ledger::dedup::digest;
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::{STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
+use crate::limits::{BATCH_ROWS, STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
 use crate::shard::event::{CursorRow, NewestRow, PagePurpose, StoredGroup, StoredMessage};
 use crate::store::cause::Cause;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{StorePosition, Transaction};
 use crate::wire::generated::ringway::wire::{GroupChangeKind, Role};
 
-/// A store that can be told to fail.
+/// A store that can be told to fail, and to take its time.
 struct Flaky {
-    inner: SqliteStore,
+    inner: Rc<RefCell<SqliteStore>>,
     away: bool,
     writes_fail: bool,
     /// The next transaction is committed, and then an error is reported.
     lose_answer: bool,
+    /// How often a transaction is looked at before it has landed, and how many of these times before it is committed.
+    slowness: (u32, u32),
     reads: u64,
 }
 
-fn lost() -> StoreError {
-    StoreError::Unavailable {
-        what: "a test",
-        cause: Cause::Connection,
-        source: Box::new(std::io::Error::other("told to fail")),
+/// A transaction on its way into a slow store.
+struct Slow {
+    inner: Rc<RefCell<SqliteStore>>,
+    transaction: Option<Transaction>,
+    left: u32,
+    commits_at: u32,
+    outcome: Result<(), StoreError>,
+}
+
+impl Future for Slow {
+    type Output = Result<(), StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.left <= self.commits_at
+            && let Some(transaction) = self.transaction.take()
+        {
+            let committed = block_on(self.inner.borrow_mut().apply(transaction));
+            if self.outcome.is_ok() {
+                self.outcome = committed;
+            }
+        }
+        if self.left == 0 {
+            return Poll::Ready(std::mem::replace(&mut self.outcome, Ok(())));
+        }
+        self.left -= 1;
+        Poll::Pending
     }
 }
 
+fn lost() -> StoreError {
+    let source = Box::new(std::io::Error::other("told to fail"));
+    StoreError::Unavailable { what: "a test", cause: Cause::Connection, source }
+}
+
 impl Flaky {
-    fn read(&mut self) -> Result<&mut SqliteStore, StoreError> {
+    fn read(&mut self) -> Result<RefMut<'_, SqliteStore>, StoreError> {
         self.reads += 1;
-        if self.away { Err(lost()) } else { Ok(&mut self.inner) }
+        if self.away { Err(lost()) } else { Ok(self.inner.borrow_mut()) }
     }
 }
 
 impl Store for Flaky {
+    type Encoded = Transaction;
+    type Writing = Slow;
+
+    fn transaction_rows_max(&self) -> usize {
+        self.inner.borrow().transaction_rows_max()
+    }
+    fn encode(&self, transaction: Transaction) -> Transaction {
+        transaction
+    }
+    fn apply(&mut self, transaction: Transaction) -> Slow {
+        let inner = Rc::clone(&self.inner);
+        let (left, commits_at) = self.slowness;
+        let fails = self.away || self.writes_fail;
+        let answer_lost = !fails && std::mem::take(&mut self.lose_answer);
+        Slow {
+            inner,
+            transaction: (!fails).then_some(transaction),
+            left,
+            commits_at,
+            outcome: if fails || answer_lost { Err(lost()) } else { Ok(()) },
+        }
+    }
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
-        self.read()?.position().await
+        block_on(self.read()?.position())
     }
     async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError> {
-        self.read()?.newest_rows(visit).await
+        block_on(self.read()?.newest_rows(visit))
     }
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError> {
-        self.read()?.groups(visit).await
-    }
-    async fn apply(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
-        if self.away || self.writes_fail {
-            return Err(lost());
-        }
-        self.inner.apply(transaction).await?;
-        if std::mem::take(&mut self.lose_answer) { Err(lost()) } else { Ok(()) }
+        block_on(self.read()?.groups(visit))
     }
     async fn secure(&mut self) -> Result<Position, StoreError> {
-        self.read()?.secure().await
+        block_on(self.read()?.secure())
     }
     async fn page(
         &mut self,
@@ -75,19 +123,19 @@ impl Store for Flaky {
         bytes_max: usize,
         messages: &mut Messages,
     ) -> Result<Page, StoreError> {
-        self.read()?.page(user, after, rows_max, bytes_max, messages).await
+        block_on(self.read()?.page(user, after, rows_max, bytes_max, messages))
     }
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
-        self.read()?.find(lookups).await
+        block_on(self.read()?.find(lookups))
     }
     async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
-        self.read()?.cursor(user, device).await
+        block_on(self.read()?.cursor(user, device))
     }
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {
         if self.away || self.writes_fail {
             return Err(lost());
         }
-        self.inner.save_cursors(cursors).await
+        block_on(self.inner.borrow_mut().save_cursors(cursors))
     }
 }
 
@@ -137,7 +185,14 @@ impl World {
 
     fn keeper(&self) -> Keeper<Flaky, MemoryDisk> {
         let inner = SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
-        let store = Flaky { inner, away: false, writes_fail: false, lose_answer: false, reads: 0 };
+        let store = Flaky {
+            inner: Rc::new(RefCell::new(inner)),
+            away: false,
+            writes_fail: false,
+            lose_answer: false,
+            slowness: (0, 0),
+            reads: 0,
+        };
         Keeper::new(store, self.disk.clone(), Arc::clone(&self.progress), 1)
     }
 
@@ -380,7 +435,10 @@ fn random_history(seed: u64) {
         now_ms += world.rng.u64(0..400);
         match world.rng.u8(0..100) {
             0..30 => world.commit(),
-            30..50 => drop(block_on(keeper.turn(at(now_ms)))),
+            30..50 => {
+                keeper.store.slowness = (world.rng.u32(0..4), world.rng.u32(0..4));
+                block_on(keeper.turn(at(now_ms)));
+            }
             50..75 => check_page(&mut world, &mut keeper),
             75..90 => check_lookup(&mut world, &mut keeper),
             90..94 => keeper.store.lose_answer = true,
@@ -465,6 +523,30 @@ fn a_database_that_is_away_is_asked_once_and_then_only_in_turns() {
     keeper.store.away = false;
     block_on(keeper.turn(at(now_ms + 1)));
     assert!(read(&mut keeper, 1, 0, 10).is_some());
+}
+
+#[test]
+fn the_next_transaction_is_made_ready_while_one_is_on_its_way_and_thrown_away_if_that_fails() {
+    for fails in [false, true] {
+        let mut world = World::new(4);
+        let mut keeper = world.keeper();
+        keeper.rows_max = 3;
+        for _ in 0..20 {
+            world.commit();
+        }
+        keeper.store.slowness = (2, 0);
+        keeper.store.lose_answer = fails;
+        assert_eq!(block_on(keeper.turn(at(1))), Turn::Writing);
+        assert_eq!(block_on(keeper.turn(at(2))), Turn::Writing);
+        assert!(keeper.flight.has_next(), "there is more than enough for another");
+        let landed = block_on(keeper.turn(at(3)));
+        assert_eq!(matches!(landed, Turn::RetryAt(_)), fails, "{landed:?}");
+        assert_eq!(keeper.flight.has_next(), !fails);
+        settle(&mut keeper, 4);
+        for user in 0..USERS {
+            assert_eq!(rows(&read(&mut keeper, user, 0, 256).unwrap()), world.expected(user, 0, 256));
+        }
+    }
 }
 
 #[test]

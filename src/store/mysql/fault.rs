@@ -36,6 +36,17 @@ pub enum Fault {
         /// The least that is enough.
         needed: usize,
     },
+    /// The server takes less than it did.
+    #[error("the database takes statements of {found} bytes, and {expected} before: they are made again")]
+    PacketShrunk {
+        /// Now.
+        found: usize,
+        /// When they were made.
+        expected: usize,
+    },
+    /// The task that wrote has gone.
+    #[error("the gateway stopped while it wrote")]
+    Abandoned,
     /// Another gateway has the lock of this node.
     #[error(
         "another gateway uses this database as node {0}: stop it, or give this one a database of its own \
@@ -127,8 +138,8 @@ impl Fault {
             Fault::Driver(Error::Io(_)) => (Cause::Connection, Passing::Yes),
             Fault::Driver(_) => (Cause::Other, Passing::Yes),
             Fault::Silent(_) => (Cause::Timeout, Passing::Yes),
-            Fault::Exhausted(_) => (Cause::Connection, Passing::Yes),
-            Fault::PacketLimit { .. } => (Cause::Packet, Passing::Yes),
+            Fault::Abandoned | Fault::Exhausted(_) => (Cause::Connection, Passing::Yes),
+            Fault::PacketLimit { .. } | Fault::PacketShrunk { .. } => (Cause::Packet, Passing::Yes),
             Fault::SchemaLocked(_) => (Cause::Lock, Passing::Yes),
             Fault::Taken(_) => (Cause::Taken, Passing::Yes),
             Fault::Moved { .. } => (Cause::Taken, Passing::No),

@@ -32,6 +32,8 @@ pub struct Bounds {
 /// A transaction, encoded.
 #[derive(Debug, Default)]
 pub struct Encoded {
+    /// No statement is longer.
+    pub bytes_max: usize,
     /// Messages and rows.
     pub inserts: Vec<Vec<u8>>,
     /// Changes of groups: each is written only if the stored version is lower.
@@ -63,7 +65,13 @@ pub fn encode(transaction: &Transaction, bounds: Bounds) -> Encoded {
         version: write.version,
         statements: group_statements(write, bounds),
     });
-    Encoded { inserts, groups: groups.collect(), applied: transaction.applied, msg_id_max: transaction.msg_id_max }
+    Encoded {
+        bytes_max: bounds.bytes_max,
+        inserts,
+        groups: groups.collect(),
+        applied: transaction.applied,
+        msg_id_max: transaction.msg_id_max,
+    }
 }
 
 /// Encodes cursors; one that is lower than what is kept changes nothing.

@@ -42,11 +42,8 @@ fn start() -> Running {
     let thread = thread::spawn(move || {
         let keeper = Keeper::new(SqliteStore::open(&path, BATCH_ROWS).unwrap(), disk, thread_progress, 1);
         let (report, _reports) = mpsc::channel(1);
-        let looping = StoreLoop {
-            keeper,
-            ends: StoreEnds { clock: Clock::start(), inbox, report, linger_ms: 2, stop_ms: 10_000 },
-            priority: Priority::own_cpu(),
-        };
+        let ends = StoreEnds { clock: Clock::start(), inbox, report, linger_ms: 2, stop_ms: 10_000 };
+        let looping = StoreLoop::new(keeper, ends, Priority::own_cpu());
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(looping.run())
     });
     Running { dir, progress, journal, mailbox, door, found, thread }

@@ -20,15 +20,15 @@ fn rows_count(store: &SqliteStore) -> i64 {
 fn a_full_disk_is_tried_again_and_recovers() {
     let dir = TempDir::new().unwrap();
     let mut store = open(&dir);
-    block_on(store.apply(&transaction(1..=3))).unwrap();
+    block_on(store.apply(transaction(1..=3))).unwrap();
     let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     store.connection.pragma_update(None, "max_page_count", pages).unwrap();
-    let refused = block_on(store.apply(&transaction(4..=2000)));
+    let refused = block_on(store.apply(transaction(4..=2000)));
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
     assert_eq!(block_on(store.position()).unwrap().applied, Position(300));
     assert_eq!(rows_count(&store), 6);
     store.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
-    block_on(store.apply(&transaction(4..=2000))).unwrap();
+    block_on(store.apply(transaction(4..=2000))).unwrap();
     assert_eq!(rows_count(&store), 4000);
 }
 
@@ -39,10 +39,10 @@ fn a_writer_in_another_process_makes_it_unavailable_for_a_while() {
     store.connection.busy_timeout(std::time::Duration::from_millis(1)).unwrap();
     let other = Connection::open(dir.path().join("store.sqlite")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let refused = block_on(store.apply(&transaction(1..=3)));
+    let refused = block_on(store.apply(transaction(1..=3)));
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
     other.execute_batch("ROLLBACK").unwrap();
-    block_on(store.apply(&transaction(1..=3))).unwrap();
+    block_on(store.apply(transaction(1..=3))).unwrap();
 }
 
 #[test]
@@ -73,10 +73,10 @@ fn what_is_secured_is_all_that_was_applied_also_while_somebody_reads() {
     let dir = TempDir::new().unwrap();
     let mut store = open(&dir);
     assert_eq!(block_on(store.secure()).unwrap(), Position(0));
-    block_on(store.apply(&transaction(1..=3))).unwrap();
+    block_on(store.apply(transaction(1..=3))).unwrap();
     assert_eq!(block_on(store.secure()).unwrap(), Position(300));
     let reader = Connection::open(dir.path().join("store.sqlite")).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM inbox;").unwrap();
-    block_on(store.apply(&transaction(4..=5))).unwrap();
+    block_on(store.apply(transaction(4..=5))).unwrap();
     assert_eq!(block_on(store.secure()).unwrap(), Position(500));
 }

@@ -1,0 +1,112 @@
+//! The transaction on its way into the database, and the one made ready meanwhile.
+//!
+//! Owned by the store's core. What always holds: at most one transaction is on its way, and the next begins where it
+//! ends; if it fails, the next is thrown away, because what the database has must be asked first.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::{Store, StoreError, Transaction};
+use crate::journal::Position;
+
+/// What a transaction has, for the counters.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Load {
+    /// Everything below is in it or in one before.
+    pub applied: Position,
+    /// Its inbox rows.
+    pub rows: usize,
+    /// Its messages.
+    pub messages: usize,
+    /// Its changes of groups.
+    pub groups: usize,
+}
+
+impl Load {
+    fn of(transaction: &Transaction) -> Load {
+        Load {
+            applied: transaction.applied,
+            rows: transaction.rows.len(),
+            messages: transaction.messages.len(),
+            groups: transaction.groups.len(),
+        }
+    }
+}
+
+/// How a transaction ended.
+pub type Landed = (Load, Result<(), StoreError>);
+
+/// See the module.
+pub struct Flight<S: Store> {
+    writing: Option<(Load, S::Writing)>,
+    landed: Option<Landed>,
+    next: Option<(Load, S::Encoded)>,
+}
+
+impl<S: Store> Default for Flight<S> {
+    fn default() -> Self {
+        Flight { writing: None, landed: None, next: None }
+    }
+}
+
+impl<S: Store> Flight<S> {
+    /// A transaction is on its way, or its end was not looked at yet.
+    pub fn is_busy(&self) -> bool {
+        self.writing.is_some() || self.landed.is_some()
+    }
+
+    /// The next one is ready.
+    pub fn has_next(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// What is on its way.
+    pub fn load(&self) -> Option<Load> {
+        self.writing.as_ref().map(|(load, _)| *load).or(self.landed.as_ref().map(|(load, _)| *load))
+    }
+
+    /// Makes the next one ready.
+    pub fn prepare(&mut self, store: &S, transaction: Transaction) {
+        debug_assert!(self.next.is_none(), "one is ready already");
+        self.next = Some((Load::of(&transaction), store.encode(transaction)));
+    }
+
+    /// Sends the one that is ready on its way.
+    pub fn start(&mut self, store: &mut S) {
+        debug_assert!(!self.is_busy(), "one at a time");
+        if let Some((load, encoded)) = self.next.take() {
+            self.writing = Some((load, store.apply(encoded)));
+        }
+    }
+
+    /// How the one on its way has ended, if it has.
+    pub fn take_landed(&mut self) -> Option<Landed> {
+        // Nobody is to be woken here: whoever waits does so in `landed`.
+        let mut nobody = Context::from_waker(std::task::Waker::noop());
+        if self.poll(&mut nobody).is_pending() {
+            return None;
+        }
+        let landed = self.landed.take();
+        if landed.as_ref().is_some_and(|(_, outcome)| outcome.is_err()) {
+            self.next = None;
+        }
+        landed
+    }
+
+    /// Waits until the one on its way has ended; for ever, if there is none.
+    pub async fn landed(&mut self) {
+        poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.landed.is_some() {
+            return Poll::Ready(());
+        }
+        let Some((load, writing)) = &mut self.writing else { return Poll::Pending };
+        let Poll::Ready(outcome) = Pin::new(writing).poll(cx) else { return Poll::Pending };
+        self.landed = Some((*load, outcome));
+        self.writing = None;
+        Poll::Ready(())
+    }
+}

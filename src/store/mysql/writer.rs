@@ -1,0 +1,220 @@
+//! Writing: one transaction at a time, in a task of its own on the store's runtime.
+//!
+//! What always holds: a transaction is committed only on top of the position that this gateway knows, under the
+//! lock of the position's row; and the writing connection holds the node's lock as long as it lives, so no second
+//! gateway writes meanwhile, and what an old connection of this one had begun is over before a new one begins.
+
+use mysql_async::Opts;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::Sharing;
+use super::connection::{Connection, Patience};
+use super::fault::Fault;
+use super::insert::{Encoded, EncodedGroup};
+use crate::ids::MsgId;
+use crate::journal::Position;
+use crate::store::{StoreError, StorePosition};
+
+/// What writes.
+#[derive(Debug)]
+pub struct Writer {
+    opts: Opts,
+    sharing: Sharing,
+    state: State,
+    /// The transaction on its way, which gives the state back.
+    task: Option<JoinHandle<State>>,
+}
+
+/// What a transaction leaves behind.
+#[derive(Debug)]
+struct State {
+    /// It holds the node's lock.
+    connection: Option<Connection>,
+    /// What is known to be committed.
+    at: StorePosition,
+}
+
+/// The end of a transaction on its way.
+pub type Ending = oneshot::Receiver<Result<(), StoreError>>;
+
+impl Writer {
+    /// Nothing is connected yet.
+    pub fn new(opts: Opts, sharing: Sharing) -> Self {
+        Writer { opts, sharing, state: State { connection: None, at: StorePosition::default() }, task: None }
+    }
+
+    /// Begins a transaction; one before it has ended, or is waited for first.
+    pub fn begin(&mut self, encoded: Encoded) -> Ending {
+        let (tell, ending) = oneshot::channel();
+        let before = self.task.take();
+        let at = self.state.at;
+        let mut state = std::mem::replace(&mut self.state, State { connection: None, at });
+        let (opts, sharing) = (self.opts.clone(), self.sharing);
+        self.task = Some(tokio::spawn(async move {
+            if let Some(before) = before
+                && let Ok(left) = before.await
+            {
+                state = left;
+            }
+            let outcome = state.write(&opts, sharing, &encoded).await;
+            // Nobody waits any more: the gateway is stopping.
+            tell.send(outcome.map_err(|fault| fault.into_store("writing batches"))).ok();
+            state
+        }));
+        ending
+    }
+
+    /// The position, asked on the writing connection once it is idle.
+    pub async fn position(&mut self) -> Result<StorePosition, Fault> {
+        self.reclaim().await;
+        let mut asked = self.state.read_position(&self.opts, self.sharing).await;
+        if asked.as_ref().is_err_and(Fault::is_lost_connection) {
+            // It may have been lost long ago, while nothing was written.
+            asked = self.state.read_position(&self.opts, self.sharing).await;
+        }
+        asked
+    }
+
+    /// Everything below is known to be committed.
+    pub async fn committed(&mut self) -> Position {
+        if self.task.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.reclaim().await;
+        }
+        self.state.at.applied
+    }
+
+    /// The writing connection, if it is idle and alive.
+    pub fn connection(&self) -> Option<&Connection> {
+        self.state.connection.as_ref()
+    }
+
+    async fn reclaim(&mut self) {
+        if let Some(task) = self.task.take()
+            && let Ok(left) = task.await
+        {
+            self.state = left;
+        }
+    }
+}
+
+impl State {
+    async fn read_position(&mut self, opts: &Opts, sharing: Sharing) -> Result<StorePosition, Fault> {
+        let mut connection = self.take(opts, sharing).await?;
+        let node = sharing.node();
+        let ask = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node}");
+        let found = connection.first::<(u64, u64)>(ask, Patience::Read).await?;
+        self.connection = Some(connection);
+        let (applied, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
+        self.at = StorePosition { applied: Position(applied), msg_id_max: MsgId(msg_id_max) };
+        Ok(self.at)
+    }
+
+    async fn take(&mut self, opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => open(opts, sharing).await,
+        }
+    }
+
+    async fn write(&mut self, opts: &Opts, sharing: Sharing, encoded: &Encoded) -> Result<(), Fault> {
+        if encoded.applied <= self.at.applied {
+            return Ok(());
+        }
+        let mut connection = self.take(opts, sharing).await?;
+        let mut begun = connection.run("START TRANSACTION", Patience::Write).await;
+        if begun.as_ref().is_err_and(Fault::is_lost_connection) {
+            // It was lost while it was idle: nothing was begun on it.
+            connection = open(opts, sharing).await?;
+            begun = connection.run("START TRANSACTION", Patience::Write).await;
+        }
+        let written = match begun {
+            Ok(()) => write(&mut connection, encoded, self.at, sharing).await,
+            Err(fault) => Err(fault),
+        };
+        match written {
+            Ok(at) => {
+                self.at = at;
+                self.connection = Some(connection);
+                Ok(())
+            }
+            Err(fault) => {
+                // Unless it can be rolled back, the connection goes, and what it had begun with it.
+                if fault.spares_connection() && connection.run("ROLLBACK", Patience::Read).await.is_ok() {
+                    self.connection = Some(connection);
+                }
+                Err(fault)
+            }
+        }
+    }
+}
+
+/// A connection with a row for the position; and with the node's lock, if nobody else may write.
+async fn open(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
+    let mut connection = Connection::open(opts).await?;
+    let node = sharing.node();
+    if sharing == Sharing::Alone {
+        let lock = format!("SELECT GET_LOCK(CONCAT('ringway.node.{node}.', LEFT(SHA1(DATABASE()), 40)), 1)");
+        if connection.first::<Option<u8>>(lock, Patience::Read).await?.flatten() != Some(1) {
+            return Err(Fault::Taken(node));
+        }
+    }
+    let row = format!("SELECT COUNT(*) FROM ledger_position WHERE node = {node}");
+    if connection.first::<u64>(row, Patience::Read).await? == Some(0) {
+        // What was numbered before there was a cluster counts too; alone there is nothing else.
+        let row = format!(
+            "INSERT IGNORE INTO ledger_position (node, position, msg_id_max) \
+             SELECT {node}, 0, COALESCE(MAX(msg_id_max), 0) FROM ledger_position"
+        );
+        connection.run(row, Patience::Write).await?;
+    }
+    Ok(connection)
+}
+
+/// Writes a transaction that was begun, on top of `at`; returns the position after it.
+async fn write(
+    connection: &mut Connection,
+    encoded: &Encoded,
+    at: StorePosition,
+    sharing: Sharing,
+) -> Result<StorePosition, Fault> {
+    let node = sharing.node();
+    if encoded.bytes_max > connection.statement_bytes_max() {
+        return Err(Fault::PacketShrunk { found: connection.statement_bytes_max(), expected: encoded.bytes_max });
+    }
+    let lock = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node} FOR UPDATE");
+    let found = connection.first::<(u64, u64)>(lock, Patience::Write).await?;
+    let (position, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
+    if position != at.applied.0 && sharing == Sharing::Cluster {
+        return Err(Fault::Overtaken { found: position, expected: at.applied.0 });
+    }
+    if position != at.applied.0 {
+        return Err(Fault::Moved { found: position, expected: at.applied.0 });
+    }
+    for statement in &encoded.inserts {
+        connection.run(statement.as_slice(), Patience::Write).await?;
+    }
+    write_groups(connection, &encoded.groups).await?;
+    let (applied, msg_id_max) = (encoded.applied, MsgId(msg_id_max).max(encoded.msg_id_max));
+    let update = format!(
+        "UPDATE ledger_position SET position = {}, msg_id_max = {} WHERE node = {node}",
+        applied.0, msg_id_max.0
+    );
+    connection.run(update, Patience::Write).await?;
+    connection.run("COMMIT", Patience::Write).await?;
+    Ok(StorePosition { applied, msg_id_max })
+}
+
+async fn write_groups(connection: &mut Connection, groups: &[EncodedGroup]) -> Result<(), Fault> {
+    for group in groups {
+        let ask = format!("SELECT version FROM chat_groups WHERE group_id = {}", group.group.0);
+        let stored = connection.first::<u32>(ask, Patience::Write).await?;
+        if stored.is_some_and(|stored| group.version.0 <= stored) {
+            continue;
+        }
+        for statement in &group.statements {
+            connection.run(statement.as_slice(), Patience::Write).await?;
+        }
+    }
+    Ok(())
+}
