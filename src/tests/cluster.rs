@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway::load::client::{Client, Row, Said};
 
-use crate::crash::{check, make_groups, start_users};
+use crate::history::{check, make_groups, start_users};
 use crate::gateway::{Gateway, PATIENCE, pause, signal};
 use crate::redis::Redis;
 use crate::services::Database;

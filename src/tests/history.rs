@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
-use ringway::load::client::{Row, Said};
+use ringway::load::client::{ClientError, Row, Said};
+use ringway::wire::generated::ringway::wire::ErrorCode;
 
-use crate::gateway::{Gateway, PATIENCE};
+use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::traffic::{Orders, User};
 
 /// Users who talk.
@@ -17,6 +19,7 @@ pub const USERS: u64 = 12;
 /// Who is in which group.
 pub type Groups = BTreeMap<GroupId, BTreeSet<UserId>>;
 
+/// Groups of some of the users.
 pub fn make_groups(gateway: &Gateway) -> Groups {
     let mut groups = Groups::new();
     for members in [2..=USERS, 1..=USERS / 2, 4..=9] {
@@ -24,18 +27,24 @@ pub fn make_groups(gateway: &Gateway) -> Groups {
         let owner = *members.first().unwrap();
         let others: Vec<UserId> = members.iter().copied().filter(|user| *user != owner).collect();
         let mut client = gateway.client(owner.0, 99, None);
-        let (group, _) = client.group_create(&others, PATIENCE).unwrap();
-        groups.insert(group, members);
+        let mut made = client.group_create(&others, PATIENCE);
+        while let Err(ClientError::Refused { code: ErrorCode::RetryLater, retry_after_ms, .. }) = made {
+            pause(Duration::from_millis(retry_after_ms.into()));
+            made = client.group_create(&others, PATIENCE);
+        }
+        groups.insert(made.unwrap().0, members);
     }
     groups
 }
 
-pub fn start_users(dir: &Path, groups: &Groups, orders: &Arc<Orders>, seed: u64) -> Vec<JoinHandle<User>> {
+/// A thread for each user; they connect to the gateways in these directories, in turn.
+pub fn start_users(dirs: &[&Path], groups: &Groups, orders: &Arc<Orders>, seed: u64) -> Vec<JoinHandle<User>> {
     let everybody: Vec<UserId> = (1..=USERS).map(UserId).collect();
     everybody
         .iter()
         .map(|id| {
             let mine = groups.iter().filter(|(_, members)| members.contains(id)).map(|(group, _)| *group).collect();
+            let dir = dirs[id.0 as usize % dirs.len()];
             let user = User::new(*id, dir, mine, everybody.clone(), Arc::clone(orders), seed);
             std::thread::spawn(move || user.run())
         })
@@ -82,13 +91,14 @@ pub fn check(gateway: &Gateway, users: &[User], groups: &Groups) {
     println!("{} messages, {} rows", acked.len(), users.iter().map(|u| u.rows.len()).sum::<usize>());
 }
 
-pub fn read_inbox(gateway: &Gateway, user: UserId) -> Vec<Row> {
+fn read_inbox(gateway: &Gateway, user: UserId) -> Vec<Row> {
     // Another device than the user's own, so that nothing of the session's own catching up is reused.
     let mut client = gateway.client(user.0, 77, None);
     let mut inbox = Vec::new();
     let mut after = Seq(0);
     loop {
-        let Said::Page { rows, through, end, gap_to, .. } = client.sync(after, 200, PATIENCE).unwrap() else {
+        let page = client.sync(after, 200, PATIENCE).unwrap_or_else(|error| panic!("{error}\n{}", gateway.log()));
+        let Said::Page { rows, through, end, gap_to, .. } = page else {
             panic!("a page was asked for");
         };
         assert_eq!(gap_to, None);

@@ -37,7 +37,7 @@ impl Bed {
         let gateway = Gateway::spawn(&data_dir, &mut command);
         let groups = make_groups(&gateway);
         let orders = Arc::new(Orders::default());
-        let users = start_users(&data_dir, &groups, &orders, fastrand::u64(..));
+        let users = start_users(&[&data_dir], &groups, &orders, fastrand::u64(..));
         Bed { mariadb, database, gateway, groups, orders, users }
     }
 

@@ -3,15 +3,23 @@
 //! What always holds: a test has a database of its own, which goes when the test ends; and a test that stops or
 //! kills a server has a server of its own.
 #![allow(dead_code, reason = "unit tests and end-to-end tests each use a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
 
-use std::path::Path;
-use std::process::Command;
+use std::fs::OpenOptions;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, Opts};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// How long a server may take to start or to stop on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The URL of the MariaDB that the tests share.
 fn shared_url() -> &'static str {
@@ -28,11 +36,14 @@ fn shared_url() -> &'static str {
 
 /// Runs `scripts/services.sh`; returns what it printed.
 pub fn script(arguments: &[&str]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/services.sh");
-    let output = Command::new(path).args(arguments).output().unwrap();
+    let output = Command::new(script_path()).args(arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "scripts/services.sh {}: {errors}", arguments.join(" "));
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn script_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/services.sh")
 }
 
 /// A test's own database on the shared server, or on another.
@@ -92,6 +103,97 @@ impl Drop for Database {
     fn drop(&mut self) {
         // A server that was stopped by its test took the database with it.
         on(&self.server, &format!("DROP DATABASE IF EXISTS {}", self.name)).ok();
+    }
+}
+
+/// A MariaDB of a test's own, which may be stopped, killed and started again.
+pub struct MariaDb {
+    dir: PathBuf,
+    port: u16,
+    options: Vec<String>,
+    child: Option<Child>,
+}
+
+impl MariaDb {
+    /// Starts one whose data is in `dir`, which is made.
+    pub fn start(dir: &Path, options: &[&str]) -> MariaDb {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut server = MariaDb { dir: dir.to_owned(), port, options, child: None };
+        server.resume();
+        server
+    }
+
+    /// The URL of a database that every server has.
+    pub fn url(&self) -> String {
+        format!("mysql://ringway:ringway@127.0.0.1:{}/mysql", self.port)
+    }
+
+    /// Starts it again, on the same data, and waits until it answers.
+    pub fn resume(&mut self) {
+        self.launch(&mut Command::new(script_path()));
+    }
+
+    /// The same, by another program that takes the script's path and arguments as its last ones.
+    pub fn launch(&mut self, command: &mut Command) {
+        let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
+        command.arg("mariadb").arg(&self.dir).arg(self.port.to_string()).args(&self.options);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if on(&self.url(), "SELECT 1").is_ok() {
+                return;
+            }
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "MariaDB ended with {ended:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("MariaDB does not answer:\n{}", self.log());
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    pub fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        let mut child = self.child.take().unwrap();
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if child.try_wait().unwrap().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child = Some(child);
+        panic!("MariaDB does not end:\n{}", self.log());
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().unwrap().id();
+        nix::sys::signal::kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+    }
+
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.with_extension("log")
+    }
+}
+
+impl Drop for MariaDb {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Orders {
     pub quiet: AtomicBool,
     /// No user has to say anything any more: end when all is acked and read.
     pub done: AtomicBool,
+    /// Users with an odd number close their connection and come back each time this grows.
+    pub come_back: AtomicU64,
     /// Acks over all users.
     pub acked: AtomicU64,
     /// Messages over all users that wait for their first ack.
@@ -60,6 +62,8 @@ pub struct User {
     pub rows: BTreeMap<Seq, Row>,
     cursor: Seq,
     pub reconnects: u64,
+    /// How many of these it wanted itself.
+    pub came_back: u64,
     /// `Closing{Draining}` frames received.
     pub farewells: u64,
 }
@@ -86,6 +90,7 @@ impl User {
             rows: BTreeMap::new(),
             cursor: Seq(0),
             reconnects: 0,
+            came_back: 0,
             farewells: 0,
         }
     }
@@ -138,6 +143,10 @@ impl User {
             }
             if self.random.u32(..50) == 0 {
                 client.ack(self.cursor)?;
+            }
+            if self.id.0 % 2 == 1 && self.orders.come_back.load(Ordering::Relaxed) > self.came_back {
+                self.came_back += 1;
+                return Err(ClientError::Closed);
             }
         }
     }
@@ -200,7 +209,7 @@ impl User {
                     self.remember(Row { seq, msg_id, sender, to, sent_at_ms, body });
                 }
             }
-            Said::Refused { request, code: ErrorCode::RetryLater, .. } => {
+            Said::Refused { request, code: ErrorCode::RetryLater | ErrorCode::StorageFull, .. } => {
                 self.refused.extend(self.asked.remove(&request));
             }
             Said::Closing { reason, message, reconnect, reconnect_after_ms } => {
