@@ -8,6 +8,8 @@
 #   --no-tune      never tune
 #   --keep         leave the host tuned afterwards
 #   --report DIR   where report.html, report.json and the logs go [target/soak]
+#   --memory-max N the gateway in a cgroup with so much memory, as in 200M: what it has no room for it must refuse, and
+#                  live; as root
 #   anything else  goes to `ringway soak` as it is
 #
 #   RINGWAY=...    another binary [target/release/ringway, which is built if it is not there]
@@ -25,6 +27,7 @@ connections=5000
 report=target/soak
 tune=ask
 keep=no
+memory_max='' cgroup=''
 gateway='' soak='' data='' tuned=no
 
 say() { printf 'soak: %s\n' "$*"; }
@@ -45,9 +48,13 @@ while [ "$asked" -gt 0 ]; do
         --yes) tune=yes ;;
         --no-tune) tune=no ;;
         --keep) keep=yes ;;
-        --report | --connections)
+        --report | --connections | --memory-max)
             [ "$asked" -gt 0 ] || die "$option needs a value"
-            if [ "$option" = --report ]; then report=$1; else connections=$1; fi
+            case $option in
+                --report) report=$1 ;;
+                --connections) connections=$1 ;;
+                --memory-max) memory_max=$1 ;;
+            esac
             shift
             asked=$((asked - 1))
             ;;
@@ -99,6 +106,7 @@ undo() {
     fi
     stop_gateway || [ "$code" -ne 0 ] || code=1
     [ -z "$data" ] || rm -rf "$data"
+    [ -z "$cgroup" ] || rmdir "$cgroup" || code=1
     if [ "$tuned" = yes ] && [ "$keep" = no ]; then
         $root tuning/revert.sh --state "$state" || code=1
     fi
@@ -161,11 +169,31 @@ fi
 
 # ---- serve ------------------------------------------------------------------------------------------
 
+# make_cgroup TOP FILE: a cgroup below TOP whose FILE limits its memory.
+make_cgroup() {
+    mkdir "$1/ringway-soak.$$" || die "no cgroup can be made in $1: --memory-max needs root, and cgroups it may change"
+    cgroup=$1/ringway-soak.$$
+    echo "$memory_max" >"$cgroup/$2" || die "--memory-max $memory_max: the kernel does not take it"
+}
+
+if [ -n "$memory_max" ]; then
+    if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+        echo +memory >/sys/fs/cgroup/cgroup.subtree_control || die "cgroups cannot be changed here: --memory-max needs root"
+        make_cgroup /sys/fs/cgroup memory.max
+    else
+        make_cgroup /sys/fs/cgroup/memory memory.limit_in_bytes
+    fi
+    # How many connections there is room for is the gateway's own to find out.
+    set_max=
+else
+    set_max="--set limits.connections_max=$connections_max"
+fi
 # Where files outlive a start of the host, hence a disk.
 data=$(mktemp -d /var/tmp/ringway-soak.XXXXXX)
-# shellcheck disable=SC2086 # several words on purpose
-"$ringway" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --data-dir "$data" \
-    --set limits.connections_max="$connections_max" ${SERVE:-} >"$report/gateway.log" 2>&1 &
+# shellcheck disable=SC2016,SC2086 # the inner shell's own variables; several words on purpose
+sh -c '[ -z "$0" ] || echo $$ >"$0/cgroup.procs" || exit 1; exec "$@"' "$cgroup" \
+    "$ringway" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --data-dir "$data" $set_max ${SERVE:-} \
+    >"$report/gateway.log" 2>&1 &
 gateway=$!
 until [ -s "$data/listen" ] && [ -s "$data/admin" ]; do
     if ! kill -0 "$gateway" 2>/dev/null; then

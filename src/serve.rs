@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::cluster::{self, ClusterEnds};
 use crate::config::{Auth, Config};
 use crate::control::systemd::{Environment, Notices};
-use crate::control::{self, ControlEnds, REPORTS_MAX, Stage, StopSignal};
+use crate::control::{self, ControlEnds, REPORTS_MAX, Room, Stage, StopSignal};
 use crate::datadir::{DataDir, DataDirError, SecretOrigin};
 use crate::doctor::start::{self, UnfitHost};
 use crate::ids::ShardId;
@@ -116,7 +116,8 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let plan = CpuPlan::new(config)?;
     plan.confine()?;
     let shards = plan.shards.len();
-    let connections_max = connections_max(config, shards)?;
+    let room = room(config, shards)?;
+    let connections_max = usize::try_from(room.connections_max).unwrap_or(usize::MAX);
     let auth = authenticator(config, &data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
     let (admin_listener, admin) = admin_listener(config.admin)?;
@@ -134,6 +135,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         stage: receive_stage,
         shards: shards as u16,
         journal_bytes_max: config.limits.journal_bytes_max,
+        room,
         stops,
     };
     // It ends when everything else has, or with the process: nobody waits for it.
@@ -310,7 +312,7 @@ fn keep_files_private() {
 }
 
 /// Connections of the gateway: what is configured and this host can keep.
-fn connections_max(config: &Config, shards: usize) -> Result<usize, UnfitHost> {
+fn room(config: &Config, shards: usize) -> Result<Room, UnfitHost> {
     rlimits::raise();
     let kept = start::connections(config, shards)?;
     if let Some(finding) = &kept.reduced_by {
@@ -319,7 +321,8 @@ fn connections_max(config: &Config, shards: usize) -> Result<usize, UnfitHost> {
     for finding in &kept.warnings {
         tracing::warn!("this host will not keep the configured connections: {finding}");
     }
-    Ok(usize::try_from(kept.connections).unwrap_or(usize::MAX))
+    let limited_by = kept.reduced_by.map_or_else(|| "limits.connections_max".to_owned(), |finding| finding.id);
+    Ok(Room { connections_max: kept.connections, limited_by })
 }
 
 fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usize) -> ShardConfig {

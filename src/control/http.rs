@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
-use crate::control::{Snapshot, Stage, metrics};
+use crate::control::{Room, Snapshot, Stage, metrics};
 use crate::limits::ADMIN_REQUESTS_MAX;
 
 /// The longest an admin connection lives.
@@ -38,6 +38,8 @@ pub struct Facts {
     pub clock: Clock,
     /// When the journal counts as full.
     pub journal_bytes_max: u64,
+    /// How many connections there is room for.
+    pub room: Arc<Room>,
 }
 
 impl Facts {
@@ -71,7 +73,7 @@ async fn readyz(State(facts): State<Facts>) -> impl IntoResponse {
 
 async fn metrics_text(State(facts): State<Facts>) -> impl IntoResponse {
     let snapshot = Arc::clone(&facts.snapshot.borrow());
-    let text = metrics::text(&snapshot, facts.reasons_not_ready().is_empty());
+    let text = metrics::text(&snapshot, facts.reasons_not_ready().is_empty(), &facts.room);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

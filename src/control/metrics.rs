@@ -5,7 +5,7 @@
 
 use std::fmt::Display;
 
-use crate::control::Snapshot;
+use crate::control::{Room, Snapshot};
 use crate::net::budget::Spent;
 use crate::net::shard::ShardReport;
 use crate::shard::counters::{ShardCounters, reason_name};
@@ -14,9 +14,10 @@ use crate::topology::ledger::LedgerReport;
 use crate::wire::generated::ringway::wire::CloseReason;
 
 /// All metrics as text.
-pub fn text(snapshot: &Snapshot, ready: bool) -> String {
+pub fn text(snapshot: &Snapshot, ready: bool, room: &Room) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024) };
     page.single("ringway_ready", "gauge", "1 if clients should be sent here", u64::from(ready));
+    page.room(room);
     let shards: Vec<&ShardReport> = snapshot.shards.iter().flatten().map(|(_, report)| report.as_ref()).collect();
     page.single("ringway_shards", "gauge", "Shards that report", shards.len());
     page.shards(&shards);
@@ -114,6 +115,12 @@ impl Page {
                 self.value(name, &format!("{{shard=\"{}\"}}", report.shard), value(report));
             }
         }
+    }
+
+    fn room(&mut self, room: &Room) {
+        let name = "ringway_connections_max";
+        self.head(name, "gauge", "Connections that there is room for, and what limits them");
+        self.value(name, &format!("{{limited_by=\"{}\"}}", room.limited_by), room.connections_max);
     }
 
     fn closes_and_sheds(&mut self, shards: &[&ShardReport]) {

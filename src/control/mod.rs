@@ -66,8 +66,20 @@ pub struct ControlEnds {
     pub shards: u16,
     /// The journal's cap, to tell when it is full.
     pub journal_bytes_max: u64,
+    /// How many connections there is room for.
+    pub room: Room,
     /// SIGTERM and SIGINT, to the main thread.
     pub stops: crossbeam_channel::Sender<StopSignal>,
+}
+
+/// How many connections there is room for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// So many.
+    pub connections_max: u64,
+    /// What keeps them down to that: `limits.connections_max`, or what the host has too little of, as the doctor calls
+    /// it.
+    pub limited_by: String,
 }
 
 /// Somebody wants the process to stop.
@@ -148,7 +160,7 @@ pub fn run(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + S
 }
 
 async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let ControlEnds { admin, clock, mut reports, mut store_reports, mut stage, shards, journal_bytes_max, stops } =
+    let ControlEnds { admin, clock, mut reports, mut store_reports, mut stage, shards, journal_bytes_max, room, stops } =
         ends;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -156,7 +168,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
     let (publish, published) = watch::channel(Arc::new(snapshot.clone()));
     let server = tokio::spawn(http::serve(
         tokio::net::TcpListener::from_std(admin)?,
-        http::Facts { snapshot: published, stage: stage.clone(), clock, journal_bytes_max },
+        http::Facts { snapshot: published, stage: stage.clone(), clock, journal_bytes_max, room: Arc::new(room) },
     ));
     let mut watchdog = Watchdog::new(&Environment::of_process(), std::process::id()).unwrap_or_else(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "systemd's watchdog gets no pings");

@@ -25,11 +25,16 @@ fn snapshot() -> Snapshot {
     snapshot
 }
 
+fn room() -> Room {
+    Room { connections_max: 1_000, limited_by: "memory.available".to_owned() }
+}
+
 #[test]
 fn metrics_name_the_shard_the_close_reason_what_was_full_and_the_budget() {
-    let text = metrics::text(&snapshot(), true);
+    let text = metrics::text(&snapshot(), true, &room());
     for line in [
         "ringway_ready 1",
+        "ringway_connections_max{limited_by=\"memory.available\"} 1000",
         "ringway_connections{shard=\"1\"} 7",
         "ringway_closes_total{shard=\"1\",reason=\"BadFrame\"} 3",
         "ringway_shed_total{shard=\"1\",what=\"submissions\"} 2",
@@ -46,7 +51,7 @@ fn every_metric_has_its_type_before_its_first_value() {
     let mut snapshot = snapshot();
     snapshot.take(0, Report::Ledger(LedgerReport::default()));
     snapshot.take(0, Report::Store(StoreCounters::default()));
-    let text = metrics::text(&snapshot, true);
+    let text = metrics::text(&snapshot, true, &room());
     let mut typed = std::collections::HashSet::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {

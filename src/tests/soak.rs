@@ -205,6 +205,27 @@ fn a_gateway_without_descriptors_refuses_by_name_and_serves_those_who_are_in() {
 }
 
 #[test]
+fn a_gateway_short_of_memory_refuses_by_name_and_serves_those_who_are_in() {
+    let dir = tempfile::tempdir().unwrap();
+    // Room for 500 connections: half of what is left, at 5,376 bytes each (tuning/values.conf).
+    let available_kib = 2 * 5_376 * 500 / 1_024;
+    let meminfo = dir.path().join("meminfo");
+    std::fs::write(&meminfo, format!("MemTotal: 8388608 kB\nMemAvailable: {available_kib} kB\n")).unwrap();
+    let script = "mount --bind \"$0\" /proc/meminfo && exec \"$@\"";
+    let options = ["--user", "--map-root-user", "--mount", "sh", "-c", script, meminfo.to_str().unwrap()];
+    let mut command = Gateway::command_under("unshare", &options, dir.path(), &["--shards", "1"]);
+    let gateway = Gateway::spawn(dir.path(), &mut command);
+    let soaked = Soak::run(dir.path(), "--connections 800 --processes 1 --for 5s --groups 5x20 --churn 0%");
+    assert_eq!(soaked.code, 4, "{soaked}");
+    soaked.assert_nothing_lost();
+    assert!(soaked.finds("room for connections (memory.available) ran out"), "{soaked}");
+    assert!(soaked.refused("gateway", "connections") > 0, "{soaked}");
+    assert!(soaked.refused("load", "Overloaded") > 0, "{soaked}");
+    assert!((490..=500).contains(&soaked.number("/ramp/logged_in")), "{soaked}");
+    assert!(gateway.admin_page("/readyz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
 fn ports_that_run_out_are_foreseen_and_if_not_named() {
     let dir = tempfile::tempdir().unwrap();
     let script =

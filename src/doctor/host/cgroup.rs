@@ -42,10 +42,15 @@ const V2: Files =
     Files { limits: &["memory.max", "memory.high"], usage: "memory.current", reclaimable: "inactive_file" };
 
 impl Cgroups {
-    /// Reads them.
+    /// Reads those of this process.
     pub fn read(machine: &dyn Machine, mountinfo: &str) -> Cgroups {
+        Cgroups::read_of(machine, mountinfo, "/proc/self/cgroup")
+    }
+
+    /// Reads those of the process whose `cgroup` file this is.
+    pub fn read_of(machine: &dyn Machine, mountinfo: &str, cgroup_file: &str) -> Cgroups {
         let mut found = Cgroups::default();
-        let own = machine.file("/proc/self/cgroup");
+        let own = machine.file(cgroup_file);
         for line in own.value().unwrap_or_default().lines() {
             let mut parts = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };

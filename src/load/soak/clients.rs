@@ -100,6 +100,8 @@ pub struct Clients {
     pub ends: Names,
     /// What the kernel refused.
     pub kernel: Names,
+    /// When the newest login was answered.
+    pub login_ns: u64,
     clients: Vec<Client>,
     census: Census,
     dialer: Dialer,
@@ -134,6 +136,7 @@ impl Clients {
             seats,
             ends: Names::new(),
             kernel: Names::new(),
+            login_ns: 0,
             clients: vec![out; seats.share() as usize],
             census: Census::default(),
             dialer,
@@ -254,6 +257,7 @@ impl Clients {
         let Some(client) = self.clients.get_mut(local as usize).filter(|c| c.phase == Phase::Dialing) else {
             return false;
         };
+        self.login_ns = now_ns;
         client.phase = Phase::Live;
         client.since_ms = now_ms;
         client.tries = 0;

@@ -14,7 +14,8 @@ use super::args::SoakArgs;
 use super::children::{Children, News};
 use super::figures::{Figures, Phase};
 use super::fit::{Host, Spread};
-use super::orders::{Order, Plan};
+use super::memory_limit::MemoryLimits;
+use super::orders::{Names, Order, Plan};
 use super::progress::Progress;
 use super::report::{Ramp, Span};
 use super::seats::Counts;
@@ -80,6 +81,10 @@ pub struct Baseline {
     pub descriptors: Option<u64>,
     /// Its metrics.
     pub metrics: Option<Metrics>,
+    /// The memory limits it is under.
+    pub memory_limits: MemoryLimits,
+    /// What had happened at them.
+    pub memory_events: Names,
 }
 
 /// A phase of a soak.
@@ -212,7 +217,10 @@ impl<'a> Conductor<'a> {
         let settled_ns = now_ns + 1_500_000_000;
         let watched = self.subject.admin.is_some() || self.subject.pid.is_some();
         self.wait(|c| c.clock.mono_ns() >= settled_ns && (!watched || c.figures.gateway.at_ns > now_ns));
+        let memory_limits = self.subject.pid.map(MemoryLimits::of).unwrap_or_default();
         self.baseline = Baseline {
+            memory_events: memory_limits.events(),
+            memory_limits,
             resident_bytes: self.subject.pid.map(resident_bytes).filter(|bytes| *bytes > 0),
             descriptors: self.subject.pid.and_then(watch::descriptors),
             metrics: self.figures.gateway.metrics.clone(),
@@ -222,29 +230,21 @@ impl<'a> Conductor<'a> {
     fn ramp(&mut self) -> Result<(), LoadError> {
         self.enter(Phase::Ramp);
         let start_ns = self.clock.mono_ns();
-        let last_ns = self.come()?;
+        self.come()?;
+        let last_ns = self.figures.beats().iter().map(|beat| beat.login_ns).max().unwrap_or(0);
         let (logged_in, seconds) = (self.figures.totals().logins, last_ns.saturating_sub(start_ns) as f64 / 1e9);
         let logins_per_s = if seconds > 0.0 { logged_in as f64 / seconds } else { 0.0 };
         self.ramp = Ramp { logged_in, seconds, logins_per_s };
         Ok(())
     }
 
-    /// Everybody comes; returns when the last one was seen to be there.
-    fn come(&mut self) -> Result<u64, LoadError> {
+    /// Everybody comes.
+    fn come(&mut self) -> Result<(), LoadError> {
         let per_s = self.args.ramp / f64::from(self.spread.processes);
         self.tell_all(&Order::Come { per_s })?;
         let asked = u64::from(self.args.connections);
-        let mut last = (0, self.clock.mono_ns());
-        self.wait_while_progressing(
-            |c| c.live(),
-            |c| {
-                if c.live() > last.0 {
-                    last = (c.live(), c.clock.mono_ns());
-                }
-                c.live() >= asked
-            },
-        );
-        Ok(last.1)
+        self.wait_while_progressing(|c| c.live(), |c| c.live() >= asked);
+        Ok(())
     }
 
     /// What the connections cost, before anything is said.
@@ -325,7 +325,7 @@ impl<'a> Conductor<'a> {
             return Ok(());
         }
         self.enter(Phase::Return);
-        self.come().map(drop)
+        self.come()
     }
 
     fn leave_for_good(&mut self) -> Result<(), LoadError> {

@@ -4,6 +4,7 @@
 
 use super::conduct::Conductor;
 use super::figures::Phase;
+use super::memory_limit::{KILLED, REACHED};
 use super::orders::{Effort, Names};
 use super::report::{Latencies, Process, Refused, Report, Setup};
 use super::verdict::{Facts, Growth, Memory, judge};
@@ -14,7 +15,6 @@ const USUAL_CLOSES: &[&str] = &["PeerClosed", "LoggedOut"];
 const GATEWAY_EXHAUSTED: &[(&str, &str)] = &[
     ("ringway_shed_total{what=\"descriptors\"}", "the gateway's descriptors"),
     ("ringway_descriptors_out_total", "descriptors or memory for the gateway's sockets"),
-    ("ringway_shed_total{what=\"connections\"}", "the gateway's limit of connections"),
 ];
 /// What the kernel calls it.
 const KERNEL_EXHAUSTED: &[(&str, &str)] = &[
@@ -66,6 +66,7 @@ impl Conductor<'_> {
             missing: figures.missing(),
             open_at_end: figures.sum(|beat| beat.open),
             ends: figures.names(|beat| &beat.ends),
+            killed_at_limit: self.memory_events(KILLED),
             storage_full: refusals.get("StorageFull").copied().unwrap_or(0),
             refusals,
             exhausted: self.exhausted(),
@@ -125,13 +126,29 @@ impl Conductor<'_> {
         (value(&self.figures.gateway.metrics) - value(&self.baseline.metrics)).max(0.0) as u64
     }
 
+    /// What has happened at the gateway's memory limits since the baseline.
+    fn memory_events(&self, name: &str) -> u64 {
+        let count = |names: &Names| names.get(name).copied().unwrap_or(0);
+        count(&self.baseline.memory_limits.events()).saturating_sub(count(&self.baseline.memory_events))
+    }
+
     fn exhausted(&self) -> Names {
         let kernel = self.figures.names(|beat| &beat.kernel);
         let ends = self.figures.names(|beat| &beat.ends);
+        // Its limit may be what is configured, or what the host has room for.
+        let limited_by = self.figures.gateway.metrics.as_ref().and_then(|metrics| {
+            metrics.by_label("ringway_connections_max", "limited_by").next().map(|(name, _)| name.to_owned())
+        });
+        let limit = format!("room for connections ({})", limited_by.as_deref().unwrap_or("unknown"));
+        let room = (limit.as_str(), self.gateway_counted("ringway_shed_total{what=\"connections\"}"));
         let gateway = GATEWAY_EXHAUSTED.iter().map(|(metric, name)| (*name, self.gateway_counted(metric)));
         let load = KERNEL_EXHAUSTED.iter().map(|(errno, name)| (*name, kernel.get(*errno).copied().unwrap_or(0)));
-        let mut all: Names =
-            gateway.chain(load).filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count)).collect();
+        let mut all: Names = gateway
+            .chain([room])
+            .chain(load)
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect();
         if self.figures.gateway.metrics.is_none()
             && let Some(count) = ends.get("Overloaded")
         {
@@ -166,6 +183,9 @@ impl Conductor<'_> {
             ] {
                 add("gateway", "refused:", name, self.gateway_counted(metric));
             }
+        }
+        for name in [REACHED, KILLED] {
+            add("kernel", "the gateway's cgroup:", name, self.memory_events(name));
         }
         for (what, names) in [
             ("connections ended:", figures.names(|beat| &beat.ends)),

@@ -164,10 +164,11 @@ fn charts(report: &Report) -> Vec<Chart> {
         name,
         points: report.seconds.iter().map(|second| (second.at_s, value(second))).collect(),
     };
+    // A figure of an interval is level from its start to its end.
     let by_interval = |name, value: fn(&Interval) -> f64| {
-        let middle = |interval: &Interval| (interval.from_s + interval.to_s) / 2.0;
         let measured = report.intervals.iter().filter(|interval| interval.delivery.count > 0);
-        Line { name, points: measured.map(|interval| (middle(interval), Some(value(interval) / 1e3))).collect() }
+        let ends = |interval: &Interval| [interval.from_s, interval.to_s].map(|at| (at, Some(value(interval) / 1e3)));
+        Line { name, points: measured.flat_map(ends).collect() }
     };
     let linear = |title, lines| Chart { title, scale: Scale::Linear, lines };
     let per_s = report.seconds.windows(2).filter_map(|pair| {

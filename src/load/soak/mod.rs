@@ -10,7 +10,7 @@
 //! - [`process`]: one process: its [`clients`] (with [`dial`] and [`pace`]), what they say ([`sending`]), and what
 //!   they hear ([`inboxes`]).
 //! - [`conduct`], [`children`], [`progress`]: the conductor, its processes, and what it shows while it runs.
-//! - [`subject`], [`watch`]: the gateway, and what it looks like from outside.
+//! - [`subject`], [`watch`], [`memory_limit`]: the gateway, and what it looks like from outside.
 //! - [`figures`], [`evidence`], [`verdict`]: what was measured, and what it means.
 //! - [`report`], [`html`], [`chart`]: how it is shown.
 
@@ -25,6 +25,7 @@ pub mod figures;
 pub mod fit;
 pub mod html;
 pub mod inboxes;
+pub mod memory_limit;
 pub mod orders;
 pub mod pace;
 pub mod process;

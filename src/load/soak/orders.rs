@@ -144,6 +144,8 @@ pub struct Beat {
     pub away: u32,
     /// Sends that are not answered yet.
     pub open: u32,
+    /// When the newest login was answered, nanoseconds of the host; 0: none was.
+    pub login_ns: u64,
     /// Resident memory of the process.
     pub resident_bytes: u64,
     /// Counts.

@@ -222,6 +222,7 @@ impl Process {
             dialing: census.dialing,
             away: census.away,
             open: load.sending.open(),
+            login_ns: load.clients.login_ns,
             resident_bytes: resident_bytes(std::process::id()),
             totals: load.totals,
             ends: load.clients.ends.clone(),

@@ -95,7 +95,7 @@ pub struct Latencies {
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Refused {
-    /// Who counted it: `gateway` or `load`.
+    /// Who counted it: `gateway`, `load` or `kernel`.
     pub side: &'static str,
     /// Connections, requests, or what the kernel was asked for.
     pub what: &'static str,
@@ -151,7 +151,7 @@ impl Report {
         let mut lines = Vec::new();
         let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
         let (asked, sources) = (count(setup.connections.into()), setup.source_addresses.max(1));
-        line("connections", format!("{asked} asked for, from {} processes, {sources} addresses", setup.processes));
+        line("connections", format!("{asked} asked for; processes {}, source addresses {sources}", setup.processes));
         let (logged_in, per_s) = (count(ramp.logged_in), count(ramp.logins_per_s as u64));
         line("logged in", format!("{logged_in} in {:.1} s, {per_s} a second", ramp.seconds));
         line("broke off, came back", format!("{}, {}", count(totals.churned), count(totals.resumed)));

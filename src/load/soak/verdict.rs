@@ -131,6 +131,8 @@ pub struct Facts {
     pub exhausted: Names,
     /// Requests refused because the gateway's disk or journal was full.
     pub storage_full: u64,
+    /// Processes of the gateway's cgroup that the kernel killed at its memory limit.
+    pub killed_at_limit: u64,
     pub gateway_gone: bool,
     pub processes_lost: u64,
     pub interrupted: bool,
@@ -188,7 +190,9 @@ impl Findings {
         self.fail_if(totals.corrupt, "frames were not what was sent, or not for whom they came to");
         self.fail_if(totals.gaps, "gaps: rows were not kept until their client came back");
         if facts.gateway_gone {
-            self.add(Outcome::Failed, "the gateway's process ended");
+            let why =
+                if facts.killed_at_limit > 0 { ": the kernel killed it at its cgroup's memory limit" } else { "" };
+            self.add(Outcome::Failed, format!("the gateway's process ended{why}"));
         }
         self.0.len() > before
     }

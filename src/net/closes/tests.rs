@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::control::{Snapshot, metrics};
+use crate::control::{Room, Snapshot, metrics};
 use crate::ids::{ConnId, DeviceId, UserId};
 use crate::net::shard::{ShardReport, ShellCounters};
 use crate::shard::counters::{CLOSE_REASONS, ShardCounters};
@@ -56,7 +56,7 @@ fn metrics_of(reason: CloseReason) -> String {
     let (shell, depths) = (ShellCounters::default(), Depths::default());
     let report = ShardReport { shard: ShardId(0), core, shell, depths, store_asks: 0, budgets: Default::default() };
     let snapshot = Snapshot { shards: vec![Some((0, Arc::new(report)))], ..Snapshot::default() };
-    metrics::text(&snapshot, true)
+    metrics::text(&snapshot, true, &Room { connections_max: 1, limited_by: String::new() })
 }
 
 #[test]
