@@ -33,8 +33,8 @@ pub const MEMBERSHIPS_MAX: usize = 32 << 20;
 
 // ---- shard ------------------------------------------------------------------------------------------
 
-/// Default cap of the gateway's connections, about 1.1 GB of memory when all are idle. What the process may
-/// open (`RLIMIT_NOFILE`) bounds it further.
+/// Default cap of the gateway's connections, about 1.1 GB of memory when all are idle. The default is reduced to what
+/// the host can keep (`doctor::start`).
 pub const CONNECTIONS_MAX: usize = 1_000_000;
 
 /// Descriptors that no client gets, of those that the process may have: for hand-overs, which hold a socket twice for

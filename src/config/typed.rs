@@ -79,7 +79,12 @@ pub const KEYS: &[Key] = &[
     key("drain.spread_s", "10", Form::Number, "clients are told to come back spread over so many seconds"),
     key("log.level", "info", Form::Text, "error, warn, info, debug, trace, or a tracing filter"),
     key("log.format", "auto", Form::Text, "human, json, or auto: human on a terminal"),
-    key("limits.connections_max", CONNECTIONS_MAX, Form::Number, "connections of the whole gateway"),
+    key(
+        "limits.connections_max",
+        CONNECTIONS_MAX,
+        Form::Number,
+        "connections of the whole gateway; the default is reduced to what the host can keep",
+    ),
     key("limits.outbox_bytes_max", OUTBOX_BYTES_MAX, Form::Number, "bytes waiting for one connection"),
     key("limits.outbox_bytes_per_shard_max", OUTBOX_SHARD_BYTES_MAX, Form::Number, "the same, for all of a shard"),
     key(

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::config::typed::Origin;
 use crate::doctor::host::Host;
 use crate::doctor::host::live::ThisMachine;
-use crate::doctor::values::{Kind, Values, ValuesError};
+use crate::doctor::values::{Amount, Kind, Values, ValuesError};
 use crate::doctor::{Finding, Need, ProfileBy, checks};
 
 /// Why `serve` does not start on this host.
@@ -92,12 +92,17 @@ fn on(host: &Host, values: &Values, config: &Config, shards: usize) -> Result<Ke
     Ok(Kept { connections: least.clamp(1, connections), reduced_by, warnings: Vec::new() })
 }
 
-/// What grows with the connections, and for how many there is enough of it.
+/// What grows with the connections, and for how many there is enough of it. Somebody who has said nothing gets a
+/// gateway also on a host that has not the base for one under load: half of what there is.
 fn affordable(host: &Host, values: &Values) -> Result<Vec<(&'static str, u64)>, ValuesError> {
     let descriptors = host.descriptors.map(|limit| limit.hard);
     let limits = [
         (checks::DESCRIPTORS, descriptors, values.amount(Kind::Rlimit, "nofile")?),
         (checks::MEMORY_AVAILABLE, host.memory_available(), values.amount(Kind::Memory, "available")?),
     ];
-    Ok(limits.into_iter().filter_map(|(id, have, amount)| Some((id, checks::affordable(have?, amount)))).collect())
+    let of = |(id, have, amount): (&'static str, Option<u64>, Amount)| {
+        let have = have?;
+        Some((id, checks::affordable(have, Amount { base: amount.base.min(have / 2), ..amount })))
+    };
+    Ok(limits.into_iter().filter_map(of).collect())
 }

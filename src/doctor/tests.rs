@@ -248,8 +248,9 @@ fn what_the_scripts_set_is_what_the_doctor_demands_for_every_profile() {
     for profile in &values.profiles {
         let descriptors = values.amount(Kind::Rlimit, "nofile").unwrap().for_connections(profile.connections);
         assert!(descriptors <= fs_limit.for_connections(profile.connections), "no process could be given them");
-        // 6 descriptors for each shard's rings and 25 beside, and the admin server's.
+        // 6 descriptors for each shard's rings and 25 beside, the admin server's, and those that no client gets.
         let own = 6 * profile.cpus as u64 + 25 + limits::ADMIN_REQUESTS_MAX as u64;
+        let own = own + limits::DESCRIPTORS_FREE_OF_CLIENTS;
         assert!(descriptors >= profile.connections + own, "{}", profile.name);
         let memory = values.amount(Kind::Memory, "total").unwrap().for_connections(profile.connections);
         assert!(memory <= profile.memory_gib << 30, "{} has not the memory it is for", profile.name);

@@ -10,9 +10,9 @@ pub const AVAILABLE: &str = "memory.available";
 /// Memory is shown in these.
 pub const BYTES_PER_MIB: u64 = 1 << 20;
 
-/// How many connections `have` is enough for. A host that is too small for the base gives half of what it has.
+/// How many connections `have` is enough for: none if it is not even enough for the base.
 pub fn affordable(have: u64, amount: Amount) -> u64 {
-    (have - amount.base.min(have / 2)).checked_div(amount.per_connection).unwrap_or(u64::MAX)
+    have.saturating_sub(amount.base).checked_div(amount.per_connection).unwrap_or(u64::MAX)
 }
 
 /// What the machine, or the cgroup, has at all.
@@ -44,14 +44,17 @@ fn enough(subject: Subject<'_>, have: Option<u64>, host: &Host, need: &Need<'_>,
         None => current,
     };
     subject.seen(current, required, have >= bytes, || {
-        let fewer = format!("--set limits.connections_max={}", affordable(have, amount).max(1));
-        match cgroup {
+        let more = match cgroup {
             Some(memory) => format!(
-                "raise the limit in {} by {} MiB (systemd: MemoryMax=, docker run --memory), or {fewer}",
+                "raise the limit in {} by {} MiB (systemd: MemoryMax=, docker run --memory)",
                 memory.file,
                 (bytes - have).div_ceil(BYTES_PER_MIB)
             ),
-            None => format!("a host with more memory, or {fewer}"),
+            None => "a host with more memory".to_owned(),
+        };
+        match affordable(have, amount) {
+            0 => more,
+            fewer => format!("{more}, or --set limits.connections_max={fewer}"),
         }
     })
 }

@@ -65,6 +65,22 @@ fn the_default_is_what_descriptors_and_memory_allow() {
 }
 
 #[test]
+fn what_a_refusal_offers_instead_is_kept() {
+    let said = started("small-cgroup", &["limits.connections_max=500000"]).unwrap_err();
+    let offer = said.rsplit("--set ").next().unwrap().trim();
+    assert_eq!(offer, "limits.connections_max=154867");
+    assert_eq!(started("small-cgroup", &[offer]).unwrap().connections, 154_867);
+    let said = started("tiny-cgroup", &["limits.connections_max=1000"]).unwrap_err();
+    assert!(said.contains("by 70 MiB") && !said.contains("--set"), "there is no number to offer: {said}");
+}
+
+#[test]
+fn the_default_starts_also_where_there_is_little() {
+    let kept = started("tiny-cgroup", &[]).unwrap();
+    assert_eq!(kept.connections, 32 * 1024 * 1024 / 5_376);
+}
+
+#[test]
 fn without_io_uring_nothing_starts_however_few_connections() {
     refused("io-uring-off", &[], &["io_uring: refused with EPERM", "sysctl -w kernel.io_uring_disabled=0"]);
     refused("old-kernel", &["limits.connections_max=1"], &["kernel: 5.4.0", "boot Linux 5.8 or newer"]);
