@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway::load::client::{Client, Row, Said};
 
-use crate::history::{check, make_groups, start_users};
 use crate::gateway::{Gateway, PATIENCE, pause, signal};
+use crate::history::{check, make_groups, start_users};
 use crate::redis::Redis;
 use crate::services::Database;
 use crate::traffic::{Orders, User};

@@ -109,14 +109,14 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
         copy.flush(base + entry).unwrap();
     }
     tail.ingest(progress.durable()).unwrap();
-    let transaction = tail.transaction(6, u64::MAX).unwrap().unwrap();
+    let transaction = tail.transaction(tail.applied(), 6, u64::MAX).unwrap().unwrap();
     assert_eq!((transaction.rows.len(), transaction.applied), (6, Position(base + 2)));
     // Another node has written the first two and a part that this node has not read: only the third is left.
     tail.advance(Position(base + 2));
-    let transaction = tail.transaction(6, u64::MAX).unwrap().unwrap();
+    let transaction = tail.transaction(tail.applied(), 6, u64::MAX).unwrap().unwrap();
     assert_eq!((transaction.rows.len(), transaction.applied), (3, Position(base + 3)));
     // The stream is lost, and the database's position is in the next generation.
     tail.advance(Position(base_of(2)));
-    assert!(tail.transaction(6, u64::MAX).unwrap().is_none());
+    assert!(tail.transaction(tail.applied(), 6, u64::MAX).unwrap().is_none());
     assert_eq!(tail.applied(), progress.durable());
 }
