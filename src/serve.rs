@@ -190,7 +190,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     };
     let shares_cpu = plan.store.is_none_or(|cpu| plan.shards.contains(&cpu));
     running.start("store", plan.store, &ended, move || {
-        let priority = if shares_cpu { Priority::shared_cpu() } else { Priority::own_cpu() };
+        let priority = if shares_cpu { Priority::shared_cpu(ends.inbox.rush.clone()) } else { Priority::own_cpu() };
         let stopped = match keeper {
             AnyKeeper::Sqlite(keeper) => runtime.block_on(StoreLoop::new(*keeper, ends, priority).run()),
             AnyKeeper::MySql(keeper) => runtime.block_on(StoreLoop::new(*keeper, ends, priority).run()),

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod mailbox;
 pub mod metronome;
 pub mod priority;
+pub mod rush;
 pub mod store;
 pub mod submissions;
 

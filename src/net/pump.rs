@@ -75,6 +75,7 @@ impl Pump {
         for _ in 0..TURN_ITEMS_MAX {
             if self.commit.len() > 0 {
                 let now = shell.clock.now();
+                shell.rush();
                 if let Some(delivered) = shell.core.deliver_next(now, &mut self.commit) {
                     self.unflushed_bytes += delivered.recipient_bytes;
                     if delivered.write == Write::Now {
@@ -114,12 +115,18 @@ impl Pump {
     async fn flush(&mut self) {
         self.unflushed_bytes = 0;
         loop {
-            let flush = self.door.borrow_mut().flush(TURN_ITEMS_MAX);
+            let flush = self.write_some();
             if flush == Flush::Done {
                 break;
             }
             glommio::yield_if_needed().await;
         }
+    }
+
+    fn write_some(&mut self) -> Flush {
+        let mut shell = self.door.borrow_mut();
+        shell.rush();
+        shell.flush(TURN_ITEMS_MAX)
     }
 
     /// Sleeps until there is mail, or something to write, or the last connection of a drain has gone.

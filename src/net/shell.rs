@@ -161,7 +161,13 @@ impl Shell {
                 self.core.refused_submission(now, refused);
             }
         }
+        self.rush();
         self.outlets.submissions.wake();
+    }
+
+    /// Deliveries are in hand.
+    pub fn rush(&self) {
+        self.outlets.store.rush().passes();
     }
 
     fn route_lanes(&mut self, now: Now) {

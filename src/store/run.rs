@@ -19,6 +19,7 @@ use crate::journal::disk::Disk;
 use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX};
 use crate::shard::event::{Lookup, LookupAnswer};
 use crate::topology::priority::Priority;
+use crate::topology::rush;
 use crate::topology::store::StoreInbox;
 
 /// How often the counters are handed to control, and the longest sleep: cursors and securing go by time.
@@ -198,6 +199,8 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
         round.answered.clear();
         round.answered.resize(self.ends.inbox.answers.len(), false);
         round.answered_any = false;
+        // Somebody waits for these; what the thread claims after them, `follow` says.
+        rush::gives_way(false);
         let mut asked = Asked::All;
         for taken in 0.. {
             if taken == STORE_ANSWERED_MAX {

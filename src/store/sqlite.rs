@@ -6,16 +6,17 @@
 //! synced. One connection reads and writes: both happen on one thread, and they share one page cache.
 //! Other processes may read the file meanwhile.
 
+mod courtesy;
+
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 
 use rusqlite::hooks::Wal;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::cause::Cause;
 use super::messages::Messages;
@@ -28,6 +29,7 @@ use crate::ledger::sequence::sent_at_ms;
 use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
 use crate::message::Message;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use crate::topology::rush;
 use crate::wire::generated::ringway::wire::{ConversationKind, Role};
 
 /// The one journal whose position the file keeps; the table has room for more.
@@ -74,6 +76,9 @@ thread_local! {
 /// ledger's `fdatasync` may have to wait. At one call in 10 ms it keeps up with 25 MB a second.
 const WRITE_BACK_BYTES: u64 = 256 << 10;
 
+/// Operations of SQLite's machine between two looks whether there is a rush: some 50 rows, as many microseconds.
+const STEP_OPERATIONS: c_int = 1_000;
+
 /// Every statement of this file stays prepared.
 const STATEMENTS_MAX: usize = 32;
 
@@ -105,7 +110,9 @@ impl SqliteStore {
     /// Opens the file, or makes it with its tables.
     pub fn open(path: &Path, batch_rows: usize) -> Result<Self, StoreError> {
         const OPENING: &str = "opening the store's file";
-        let mut connection = Connection::open(path).map_err(failed(OPENING))?;
+        let files = if courtesy::register() { courtesy::FILES } else { c"unix" };
+        let opened = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), files);
+        let mut connection = opened.map_err(failed(OPENING))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.execute_batch(PAGE).map_err(failed(OPENING))?;
         schema::prepare(&mut connection).map_err(|error| match error {
@@ -122,6 +129,13 @@ impl SqliteStore {
             .map(bits)
             .map_err(failed(OPENING))?;
         connection.wal_hook(Some(note_log_pages));
+        connection.progress_handler(
+            STEP_OPERATIONS,
+            Some(|| {
+                rush::give_way();
+                false
+            }),
+        );
         let mut insert_batch = String::from(INSERT_ROW.split("VALUES").next().unwrap_or_default());
         insert_batch.push_str("VALUES (?,?,?)");
         for _ in 1..batch_rows {
@@ -523,9 +537,6 @@ fn insert_rows(
                 statement.raw_bind_parameter(3 * at + 3, stored(row.msg_id.0))?;
             }
             statement.raw_execute()?;
-            // The kernel's scheduler, having picked this thread on a CPU it shares with a shard, leaves it there until
-            // its next tick, some milliseconds, whatever its priority; so it asks to be looked at again.
-            thread::yield_now();
         }
     }
     let mut statement = writing.prepare_cached(INSERT_ROW)?;

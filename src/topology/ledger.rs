@@ -109,7 +109,10 @@ impl<E: Engine> LedgerLoop<E> {
         }
         while !self.engine.full() {
             match self.submissions.next() {
-                Ok(submission) => self.engine.submit(now, submission),
+                Ok(submission) => {
+                    self.store.rush().commit_begins();
+                    self.engine.submit(now, submission);
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Intake::Closed,
             }
@@ -141,6 +144,7 @@ impl<E: Engine> LedgerLoop<E> {
             if deliveries.is_empty() {
                 continue;
             }
+            self.store.rush().commit_lands();
             if let Err(deliveries) = slot.put(std::mem::take(deliveries)) {
                 *waits_for_room += 1;
                 slot.wake();

@@ -4,10 +4,12 @@
 //! Where the store shares a CPU with a shard it therefore runs only when nothing else wants to (`SCHED_IDLE`),
 //! and as anybody else while somebody waits for an answer from it, or it has fallen far behind. Measured with
 //! everything on one CPU, a burst of 100 messages to 300 members took a quarter less time that way (medians of 21:
-//! 14.9 and 10.9 ms).
+//! 14.9 and 10.9 ms). What the kernel's scheduler does not do for it then, `rush` does.
 //!
 //! Used by the store's thread for itself. What always holds: a thread that could not come back to normal (without
 //! CAP_SYS_NICE or RLIMIT_NICE the kernel does not let it) never leaves it, and only claims less by its niceness.
+
+use crate::topology::rush::{self, Rush};
 
 /// Unapplied journal bytes above which storing is urgent (some 45,000 messages to 500) ...
 const URGENT_BYTES: u64 = 32 << 20;
@@ -36,8 +38,9 @@ impl Priority {
         Priority { claim: Claim::Share, may_change: false }
     }
 
-    /// Of the calling thread, which shares its CPU with a shard.
-    pub fn shared_cpu() -> Self {
+    /// Of the calling thread, which shares its CPU with a shard and heeds its rushes.
+    pub fn shared_cpu(rush: Rush) -> Self {
+        rush::heed(rush);
         let mut priority = Priority { claim: Claim::Share, may_change: may_come_back() };
         if priority.may_change {
             priority.set(Claim::Leftovers);
@@ -62,6 +65,7 @@ impl Priority {
     }
 
     fn set(&mut self, claim: Claim) {
+        rush::gives_way(claim == Claim::Leftovers);
         if !self.may_change || claim == self.claim {
             return;
         }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::limits;
 use crate::shard::event::{Lookup, LookupAnswer, StoreAnswer, StoreAsk};
 use crate::topology::mailbox::Slot;
+use crate::topology::rush::Rush;
 
 /// The sending end, one per shard and one for the ledger.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct StoreDoor {
     lookups: Sender<Lookup>,
     wake: Arc<Notify>,
     grew: Arc<Notify>,
+    rush: Rush,
 }
 
 impl StoreDoor {
@@ -40,6 +42,11 @@ impl StoreDoor {
     /// Tells the store that the journal has grown: it wakes if it had nothing to do, and looks a little later.
     pub fn grew(&self) {
         self.grew.notify_one();
+    }
+
+    /// Where to say that deliveries are in hand, so that the store keeps off a CPU that it shares.
+    pub fn rush(&self) -> &Rush {
+        &self.rush
     }
 
     /// How many questions wait.
@@ -64,6 +71,8 @@ pub struct StoreInbox {
     pub wake: Arc<Notify>,
     /// Notified when the journal has grown.
     pub grew: Arc<Notify>,
+    /// What shards and ledger say of deliveries in hand.
+    pub rush: Rush,
     /// To each shard, by its id. A full one means the answer is dropped and the shard asks again.
     pub answers: Vec<Slot<StoreAnswer>>,
     /// To the ledger; it has room for every look-up that may be open.
@@ -77,13 +86,15 @@ pub fn inbox(answers: Vec<Slot<StoreAnswer>>) -> (StoreInbox, StoreDoor, Receive
     let (found, receive_found) = bounded(limits::LOOKUPS_PENDING_MAX);
     let wake = Arc::new(Notify::new());
     let grew = Arc::new(Notify::new());
+    let rush = Rush::default();
     let inbox = StoreInbox {
         asks: receive_asks,
         lookups: receive_lookups,
         wake: Arc::clone(&wake),
         grew: Arc::clone(&grew),
+        rush: rush.clone(),
         answers,
         found,
     };
-    (inbox, StoreDoor { asks, lookups, wake, grew }, receive_found)
+    (inbox, StoreDoor { asks, lookups, wake, grew, rush }, receive_found)
 }
