@@ -131,6 +131,14 @@ pub struct Origin {
     pub request_id: u32,
 }
 
+impl Origin {
+    /// Nobody here asked: what comes from other nodes has no session on this one.
+    pub const NOBODY: Origin = Origin {
+        session: SessionRef { shard: ShardId(u16::MAX), conn: ConnId { slot: u32::MAX, generation: u32::MAX } },
+        request_id: 0,
+    };
+}
+
 /// Where a message is addressed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Conversation {

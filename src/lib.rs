@@ -34,6 +34,7 @@
 //! | [`ledger`] | what orders messages, and the contract a second engine would meet | sockets, clocks, shards' state |
 //! | [`journal`] | the append-only log: segments, batches, recovery | what its records mean to users |
 //! | [`store`] | the database's thread: batches in, pages out, the unapplied tail | sessions |
+//! | [`cluster`] | the thread that talks to Redis, and through it to other nodes | what entries of the ledger mean |
 //! | [`net`], [`topology`] | the shell: io_uring, mailboxes, threads and CPUs | what frames mean |
 //! | [`control`] | the admin server's thread | the state of a shard: it is sent copies of counters |
 //! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |

@@ -189,6 +189,26 @@ pub const LEASE_MS: u64 = 5_000;
 pub const HEARTBEAT_MS: u64 = 1_000;
 /// How long a command may take before Redis counts as gone.
 pub const REDIS_TIMEOUT_MS: u64 = 3_000;
+/// What all shards have to tell other nodes and is not taken yet (an ephemeral message holds its body); at the limit
+/// news of sessions wait in their shard, and ephemeral messages stay on their node.
+pub const TO_NODES_MAX: usize = 1_024;
+/// What other nodes have told and one shard has not taken; at the limit ephemeral messages are dropped, and news of
+/// sessions are asked for again.
+pub const FROM_NODES_MAX: usize = 1_024;
+/// News of sessions that wait in a shard (32 bytes each); above it all sessions are told again later.
+pub const SESSION_NEWS_MAX: usize = 65_536;
+/// News of sessions that a shard tells in one tick: about 50,000 a second.
+pub const SESSION_NEWS_PER_TICK_MAX: usize = 1_024;
+/// Sessions of other nodes that a shard knows (40 bytes each); above it those that come later are not known here.
+pub const SESSIONS_ELSEWHERE_MAX: usize = 4 << 20;
+/// Sessions of other nodes that a shard looks at in one tick when some have ended with their node.
+pub const SESSIONS_SWEPT_PER_TICK_MAX: u32 = 4_096;
+/// Messages of other nodes that were received and not looked at; above it the nodes are asked to tell everything again.
+pub const NODE_MESSAGES_MAX: usize = 4_096;
+/// A message to other nodes is sent when it is so long, or when nothing more waits.
+pub const NODE_MESSAGE_BYTES: usize = 32 * 1024;
+/// Messages to other nodes on their way at once.
+pub const NODE_MESSAGES_IN_FLIGHT_MAX: usize = 16;
 
 // ---- store ------------------------------------------------------------------------------------------
 

@@ -24,11 +24,12 @@ use crate::control::{self, ControlEnds, REPORTS_MAX, Room, Stage, StopSignal};
 use crate::datadir::{DataDir, DataDirError, SecretOrigin};
 use crate::doctor::start::{self, UnfitHost};
 use crate::ids::ShardId;
+use crate::limits::TO_NODES_MAX;
 use crate::net::closes;
 use crate::net::listener::{self, ListenError};
 use crate::net::shard::{self, ShardEnds};
 use crate::net::shell::Outlets;
-use crate::serve::parts::{AnyKeeper, Persistence};
+use crate::serve::parts::{AnyKeeper, Persistence, unguessable};
 use crate::shard::config::{DevicePolicy, ShardConfig};
 use crate::store::run::{Stopped, StoreEnds, StoreLoop};
 use crate::token::{self, KeyError};
@@ -178,7 +179,12 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         reports: reports.clone(),
     };
     running.start("ledger", plan.ledger, &ended, move || ledger.run().map(drop).map_err(Into::into))?;
-    if let Some(redis) = redis {
+    let mut to_nodes = None;
+    if let Some(link) = redis {
+        let (nodes, told) = mpsc::channel(TO_NODES_MAX);
+        to_nodes = Some(nodes);
+        let shards = slots.iter().map(|slots| slots.nodes.clone()).collect();
+        let redis = link.with_shards(unguessable(), shards, told, reports.clone());
         running.start("redis", None, &ended, move || run_redis(redis))?;
     }
     let ends = StoreEnds {
@@ -212,7 +218,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
             clock,
             socket,
             mailbox,
-            outlets: Outlets { submissions: submissions.clone(), lanes, store: door.clone() },
+            outlets: Outlets { submissions: submissions.clone(), lanes, store: door.clone(), nodes: to_nodes.clone() },
             reports: reports.clone(),
             spread_ms: config.drain.spread_s * 1000,
             listening: listening.clone(),
@@ -220,7 +226,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         running.start(&format!("shard-{id}"), Some(*cpu), &ended, move || shard::run(ends))?;
     }
     // What is left here would keep the threads waiting for us: each knows by its channels when to end.
-    drop((slots, submissions, door, reports, listening));
+    drop((slots, submissions, door, to_nodes, reports, listening));
 
     let ears = running.await_listening(&receive_listening, shards)?;
     // It beats until the main thread is through.
@@ -333,6 +339,7 @@ fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usiz
     ShardConfig {
         id,
         shards,
+        node: config.cluster.redis_url.is_some().then_some(config.cluster.node_id),
         heartbeat_ms: session.heartbeat_s * 1000,
         login_timeout_ms: session.login_timeout_s * 1000,
         devices_max: session.devices_max,

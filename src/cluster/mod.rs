@@ -1,21 +1,29 @@
-//! The thread that talks to Redis, for nodes of a cluster: sessions with it, leases, and the ledger's calls.
+//! The thread that talks to Redis, for nodes of a cluster: sessions with it, leases, the ledger's calls, and the nodes'
+//! talk with each other.
 //!
 //! It runs on a tokio runtime of its own, because the client's tasks stand still while their thread blocks. What always
-//! holds: a session is one pair of connections, never repaired; when either fails, both go, the ledger is told, and the
-//! next session begins with a look at what Redis has. So no call of an old session is ever made in a new one by this
+//! holds: a session is three connections, never repaired; when one fails, all go, the ledger is told, and the next session begins with a look at what Redis has. So no call of an old session is ever made in a new one by this
 //! side, and what Redis still finds of one in a socket is a repeat or of another generation.
 
+mod hearing;
+pub mod nodes;
 mod session;
+pub mod talk;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use self::nodes::{Nodes, NodesReport};
 use self::session::{Ended, Session};
+use crate::control::Report;
 use crate::journal::Progress;
 use crate::ledger::redis::link::{News, RedisEnds};
 use crate::limits::{LEASE_MS, REDIS_TIMEOUT_MS};
+use crate::shard::event::nodes::{FromNodes, ToNodes};
+use crate::topology::mailbox::Slot;
 
 /// The first wait before Redis is tried again; it doubles each time.
 const RETRY_FIRST_MS: u64 = 50;
@@ -24,9 +32,9 @@ const RETRY_MAX_MS: u64 = 1_000;
 /// How long a start waits for the lease of a former process of the same id to end.
 const TAKEN_PATIENCE_MS: u64 = LEASE_MS + 2_000;
 
-/// What the thread owns.
+/// What the thread needs to follow the ledger.
 #[derive(Debug)]
-pub struct ClusterEnds {
+pub struct LedgerLink {
     /// To and from the ledger.
     pub ends: RedisEnds,
     /// Where Redis is.
@@ -39,27 +47,60 @@ pub struct ClusterEnds {
     pub progress: Arc<Progress>,
 }
 
+/// What the thread owns.
+#[derive(Debug)]
+pub struct ClusterEnds {
+    ledger: LedgerLink,
+    nodes: Nodes,
+    /// From the shards.
+    told: mpsc::Receiver<ToNodes>,
+    /// To control.
+    reports: mpsc::Sender<Report>,
+}
+
+impl LedgerLink {
+    /// With the ends to the shards and to control it is all the thread needs. `process` is another one in every process.
+    pub fn with_shards(
+        self,
+        process: u64,
+        shards: Vec<Slot<FromNodes>>,
+        told: mpsc::Receiver<ToNodes>,
+        reports: mpsc::Sender<Report>,
+    ) -> ClusterEnds {
+        let nodes = Nodes::new(self.node, process, shards);
+        ClusterEnds { ledger: self, nodes, told, reports }
+    }
+}
+
+impl ClusterEnds {
+    /// Tells control; one that is behind gets the next one.
+    fn report(&self, report: NodesReport) {
+        drop(self.reports.try_send(Report::Nodes(report)));
+    }
+}
+
 /// Runs until the ledger has ended.
 pub async fn run(mut cluster: ClusterEnds) {
     let mut wait_ms = RETRY_FIRST_MS;
     let mut taken_for_ms = 0;
-    let mut rng = fastrand::Rng::with_seed(cluster.token);
+    let mut rng = fastrand::Rng::with_seed(cluster.ledger.token);
     for number in 1.. {
         let limit = Duration::from_millis(REDIS_TIMEOUT_MS);
-        let ended = match timeout(limit, Session::begin(&cluster, number)).await {
+        let ended = match timeout(limit, Session::begin(&mut cluster, number)).await {
             Ok(Ok(session)) => {
                 wait_ms = RETRY_FIRST_MS;
                 let ended = session.run(&mut cluster).await;
                 if matches!(ended, Ended::Lost(_) | Ended::OtherGeneration) {
-                    tell(&cluster.ends, News::Away).await;
+                    tell(&cluster.ledger.ends, News::Away).await;
                 }
+                cluster.report(NodesReport { nodes: 0, ..cluster.nodes.report() });
                 ended
             }
             Ok(Err(ended)) => ended,
             Err(_) => Ended::Lost("it did not answer in time".to_owned()),
         };
         if matches!(ended, Ended::Taken) {
-            cluster.progress.let_store_write(false);
+            cluster.ledger.progress.let_store_write(false);
         }
         match ended {
             Ended::Done => return,
@@ -67,7 +108,7 @@ pub async fn run(mut cluster: ClusterEnds) {
             Ended::Taken if taken_for_ms < TAKEN_PATIENCE_MS => {
                 if taken_for_ms == 0 {
                     tracing::warn!(
-                        node = cluster.node,
+                        node = cluster.ledger.node,
                         "another gateway has this node's id; waiting for its lease to end"
                     );
                 }
@@ -75,14 +116,14 @@ pub async fn run(mut cluster: ClusterEnds) {
                 sleep(Duration::from_millis(500)).await;
                 continue;
             }
-            Ended::Taken => return tell(&cluster.ends, News::Taken).await,
+            Ended::Taken => return tell(&cluster.ledger.ends, News::Taken).await,
             Ended::Lost(error) => {
                 tracing::warn!(error, "Redis is away: nothing is numbered until it is back; trying again");
             }
         }
         sleep(Duration::from_millis(wait_ms - rng.u64(..=wait_ms / 2))).await;
         wait_ms = (wait_ms * 2).min(RETRY_MAX_MS);
-        if cluster.ends.orders.is_closed() {
+        if cluster.ledger.ends.orders.is_closed() {
             return;
         }
     }

@@ -1,9 +1,9 @@
-//! One session with Redis: a connection for calls, one for reading the stream, and the heartbeat.
+//! One session with Redis: a connection for calls, one for reading the stream, one to hear other nodes, and the heartbeat.
 //!
 //! On Redis's thread. What always holds: calls are sent in the order of the ledger's orders and replies go back in it,
 //! several under way at once; the first failure of any command ends the session.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use fred::types::{Builder, ConnectHandle, CustomCommand, Value};
 use futures_lite::future::poll_once;
 use tokio::time::{Instant, interval, sleep};
 
+use super::hearing::Hearing;
 use super::{ClusterEnds, tell};
 use crate::ledger::redis::entry::Values;
 use crate::ledger::redis::link::{Arrival, Generation, News, Order, Reply, What};
@@ -61,8 +62,8 @@ struct Scripts {
     heartbeat: String,
 }
 
-/// What was ordered and is not answered.
-type UnderWay = Pin<Box<dyn Future<Output = Result<News, Ended>> + Send>>;
+/// What was begun and is not answered.
+pub(super) type UnderWay<T> = Pin<Box<dyn Future<Output = Result<T, Ended>> + Send>>;
 
 /// A session.
 pub(super) struct Session {
@@ -70,8 +71,10 @@ pub(super) struct Session {
     calls: Client,
     reads: Client,
     scripts: Scripts,
+    hearing: Hearing,
+    began: Instant,
     following: Option<(Generation, u64)>,
-    under_way: VecDeque<UnderWay>,
+    under_way: VecDeque<UnderWay<News>>,
     /// The client's own tasks, which would outlive it.
     tasks: [ConnectHandle; 2],
 }
@@ -84,9 +87,10 @@ impl Drop for Session {
 
 impl Session {
     /// Connects, claims the node's id, and tells the ledger what Redis has.
-    pub(super) async fn begin(cluster: &ClusterEnds, number: u64) -> Result<Session, Ended> {
-        let (calls, calling) = connect(&cluster.url).await?;
-        let (reads, reading) = connect(&cluster.url).await?;
+    pub(super) async fn begin(cluster: &mut ClusterEnds, number: u64) -> Result<Session, Ended> {
+        let url = cluster.ledger.url.clone();
+        let (calls, calling) = connect(&url).await?;
+        let (reads, reading) = connect(&url).await?;
         let tasks = [calling, reading];
         if number == 1 {
             tell_of_durability(&calls).await;
@@ -96,11 +100,15 @@ impl Session {
             seed: calls.script_load(SEED).await?,
             heartbeat: calls.script_load(HEARTBEAT).await?,
         };
-        let under_way = VecDeque::new();
-        let mut session = Session { number, calls, reads, scripts, following: None, under_way, tasks };
+        let (under_way, began) = (VecDeque::new(), Instant::now());
+        let hearing = Hearing::begin(&url, cluster.ledger.node, calls.clone()).await?;
+        let mut session = Session { number, calls, reads, scripts, hearing, began, following: None, under_way, tasks };
         session.beat(cluster, 0).await?;
+        // What the shards told meanwhile is told again, as all they have.
+        while cluster.told.try_recv().is_ok() {}
+        cluster.nodes.begin();
         let status = session.status().await?;
-        tell(&cluster.ends, status).await;
+        tell(&cluster.ledger.ends, status).await;
         Ok(session)
     }
 
@@ -122,25 +130,27 @@ impl Session {
                 reading = Some(self.read(generation, *after));
             }
             let has_room = self.under_way.len() < CALLS_IN_FLIGHT_MAX;
+            self.hearing.publish(&mut cluster.nodes).await;
             tokio::select! {
                 biased;
                 news = front(&mut self.under_way) => {
                     self.under_way.pop_front();
-                    tell(&cluster.ends, news?).await;
+                    tell(&cluster.ledger.ends, news?).await;
                 }
                 read = wait(&mut reading) => {
                     reading = None;
                     let arrivals = read?;
                     if let (Some(last), Some((_, after))) = (arrivals.last(), &mut self.following) {
                         *after = last.count;
-                        tell(&cluster.ends, News::Entries(arrivals)).await;
+                        tell(&cluster.ledger.ends, News::Entries(arrivals)).await;
                     }
                 }
                 _ = beats.tick() => {
                     let read = self.following.as_ref().map_or(0, |(_, after)| *after);
                     self.beat(cluster, read).await?;
+                    cluster.report(cluster.nodes.report());
                 }
-                order = cluster.ends.orders.recv(), if has_room => match order {
+                order = cluster.ledger.ends.orders.recv(), if has_room => match order {
                     None => {
                         self.leave(cluster).await;
                         return Ok(());
@@ -149,13 +159,14 @@ impl Session {
                     // The ledger makes it again.
                     Some(_) => {}
                 },
+                heard = self.hearing.next(&mut cluster.told) => self.hearing.heed(heard?, &mut cluster.nodes, &mut cluster.told),
             }
         }
     }
 
     /// Begins what the ledger wants; its news come in the order of orders.
     async fn carry_out(&mut self, what: What) {
-        let mut begun: UnderWay = match what {
+        let begun: UnderWay<News> = match what {
             What::Follow { generation, after } => {
                 self.following = Some((generation, after));
                 return;
@@ -185,21 +196,18 @@ impl Session {
                 })
             }
         };
-        // The first poll sends it: what is ordered later is sent later.
-        match poll_once(&mut begun).await {
-            Some(news) => self.under_way.push_back(Box::pin(async move { news })),
-            None => self.under_way.push_back(begun),
-        }
+        self.under_way.push_back(sent(begun).await);
     }
 
     /// Renews what is leased, and tells Redis how far this node and the database are.
-    async fn beat(&mut self, cluster: &ClusterEnds, read: u64) -> Result<(), Ended> {
+    async fn beat(&mut self, cluster: &mut ClusterEnds, read: u64) -> Result<(), Ended> {
+        let ClusterEnds { ledger, nodes, .. } = cluster;
         let generation = self.following.as_ref().map(|(generation, _)| generation.text()).unwrap_or_default();
-        let stored = cluster.progress.applied().0;
+        let stored = ledger.progress.applied().0;
         let read = if generation.is_empty() { stored } else { read };
         let values: Vec<Value> = vec![
-            cluster.node.to_string().into(),
-            format!("{:016x}", cluster.token).into(),
+            ledger.node.to_string().into(),
+            format!("{:016x}", ledger.token).into(),
             LEASE_MS.to_string().into(),
             generation.clone().into(),
             read.to_string().into(),
@@ -212,11 +220,13 @@ impl Session {
             return Err(Ended::Taken);
         }
         let writes = reply.next().and_then(|flag| flag.as_i64()) == Some(1);
-        if writes != cluster.progress.writes_store() {
+        if writes != ledger.progress.writes_store() {
             tracing::info!(writes, "the right to write the cluster's store has changed hands");
-            cluster.progress.let_store_write(writes);
+            ledger.progress.let_store_write(writes);
         }
         let there = reply.next().and_then(|text| text.into_string()).unwrap_or_default();
+        let alive: BTreeSet<u16> = reply.filter_map(|node| node.into_string()?.parse().ok()).collect();
+        nodes.alive(&alive, self.began.elapsed() >= Duration::from_millis(LEASE_MS));
         if !generation.is_empty() && there != generation {
             return Err(Ended::OtherGeneration);
         }
@@ -225,11 +235,12 @@ impl Session {
 
     /// Gives back what is leased, so that nobody waits for it to end. If Redis does not take it, it ends by itself.
     async fn leave(&self, cluster: &ClusterEnds) {
-        let mut keys = vec![format!("{PREFIX}node:{}", cluster.node)];
-        if cluster.progress.writes_store() {
+        let mut keys = vec![format!("{PREFIX}node:{}", cluster.ledger.node)];
+        if cluster.ledger.progress.writes_store() {
             keys.push(format!("{PREFIX}writer"));
         }
         self.calls.del::<(), _>(keys).await.ok();
+        self.hearing.say_last(cluster.nodes.bye()).await;
     }
 
     async fn status(&self) -> Result<News, Ended> {
@@ -250,8 +261,16 @@ impl Session {
 
 type Reading = Pin<Box<dyn Future<Output = Result<Vec<Arrival>, Ended>> + Send>>;
 
+/// Sends what was begun: the first poll does, so that what is begun later is sent later.
+pub(super) async fn sent<T: Send + 'static>(mut begun: UnderWay<T>) -> UnderWay<T> {
+    match poll_once(&mut begun).await {
+        Some(answer) => Box::pin(async move { answer }),
+        None => begun,
+    }
+}
+
 /// The first of what is under way; for ever, if nothing is.
-async fn front(under_way: &mut VecDeque<UnderWay>) -> Result<News, Ended> {
+pub(super) async fn front<T>(under_way: &mut VecDeque<UnderWay<T>>) -> Result<T, Ended> {
     match under_way.front_mut() {
         Some(first) => first.await,
         None => std::future::pending().await,
@@ -266,10 +285,16 @@ async fn wait(reading: &mut Option<Reading>) -> Result<Vec<Arrival>, Ended> {
 }
 
 async fn connect(url: &str) -> Result<(Client, ConnectHandle), Ended> {
+    connect_hearing(url, PerformanceConfig::default().broadcast_channel_capacity).await
+}
+
+/// The same, with room for so many messages of other nodes.
+pub(super) async fn connect_hearing(url: &str, messages: usize) -> Result<(Client, ConnectHandle), Ended> {
     let config = Config::from_url(url)?;
     let mut builder = Builder::from_config(config);
     builder.set_performance_config(PerformanceConfig {
         default_command_timeout: Duration::from_millis(REDIS_TIMEOUT_MS),
+        broadcast_channel_capacity: messages,
         ..PerformanceConfig::default()
     });
     builder.with_connection_config(|connection| {
@@ -412,7 +437,7 @@ fn arrivals(read: Value) -> Option<Vec<Arrival>> {
     Some(arrivals)
 }
 
-fn bytes_of(value: Value) -> Option<Vec<u8>> {
+pub(super) fn bytes_of(value: Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.as_bytes().to_vec()),
         Value::Bytes(bytes) => Some(bytes.to_vec()),

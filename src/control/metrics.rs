@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 
+use crate::cluster::nodes::NodesReport;
 use crate::control::{Room, Snapshot};
 use crate::net::budget::Spent;
 use crate::net::shard::ShardReport;
@@ -29,6 +30,9 @@ pub fn text(snapshot: &Snapshot, ready: bool, room: &Room) -> String {
     if let Some(store) = &snapshot.store {
         page.store(store);
     }
+    if let Some(nodes) = &snapshot.nodes {
+        page.nodes(nodes);
+    }
     page.text
 }
 
@@ -48,6 +52,7 @@ const PER_SHARD: &[PerShard] = &[
     ("ringway_outbox_bytes", "gauge", "Bytes waiting for clients", |r| r.core.outbox_bytes),
     ("ringway_audience_memberships", "gauge", "Memberships held for fan-out", |r| r.core.audience_memberships),
     ("ringway_rosters", "gauge", "Rosters held", |r| r.core.rosters),
+    ("ringway_sessions_elsewhere", "gauge", "Sessions known on other nodes", |r| r.core.sessions_elsewhere),
     ("ringway_accepted_total", "counter", "Connections accepted", |r| r.core.accepted_total),
     ("ringway_adopted_total", "counter", "Connections taken over from shards", |r| r.core.adopted_total),
     ("ringway_handed_over_total", "counter", "Connections given to other shards", |r| r.core.handed_over_total),
@@ -90,6 +95,7 @@ const SHED: &[Shed] = &[
     ("syncs", |c| c.shed.syncs),
     ("presence", |c| c.shed.presence),
     ("ephemeral", |c| c.shed.ephemeral),
+    ("sessions_elsewhere", |c| c.shed.sessions_elsewhere),
     ("cursors", |c| c.shed.cursors),
     ("announcements", |c| c.shed.announcements),
 ];
@@ -179,6 +185,24 @@ impl Page {
         }
         let seconds = c.sync_us as f64 / 1e6;
         self.single("ringway_ledger_sync_seconds_total", "counter", "Time spent in fdatasync", seconds);
+    }
+
+    fn nodes(&mut self, c: &NodesReport) {
+        self.single("ringway_cluster_nodes", "gauge", "Nodes of the cluster that are alive, this one too", c.nodes);
+        let totals = [
+            ("told", "Messages to other nodes", c.told),
+            ("heard", "Messages of other nodes", c.heard),
+            ("missed", "Messages of other nodes that were lost; what they said is asked for again", c.missed),
+            ("unreadable", "Messages of other nodes that make no sense", c.unreadable),
+            (
+                "ephemeral_dropped",
+                "Ephemeral messages of other nodes that a shard had no room for",
+                c.ephemeral_dropped,
+            ),
+        ];
+        for (name, help, value) in totals {
+            self.single(&format!("ringway_cluster_{name}_total"), "counter", help, value);
+        }
     }
 
     fn store(&mut self, c: &StoreCounters) {

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::cluster::nodes::NodesReport;
 use crate::control::systemd::{Environment, Watchdog};
 use crate::ids::ShardId;
 use crate::net::shard::ShardReport;
@@ -48,6 +49,8 @@ pub enum Report {
     Ledger(LedgerReport),
     /// By the store.
     Store(StoreCounters),
+    /// By the thread that talks to the cluster's other nodes.
+    Nodes(NodesReport),
 }
 
 /// What control is given.
@@ -99,6 +102,8 @@ pub struct Snapshot {
     pub serving_since_ms: u64,
     /// The store's.
     pub store: Option<StoreCounters>,
+    /// Of the cluster's nodes, if this is one.
+    pub nodes: Option<NodesReport>,
 }
 
 impl Snapshot {
@@ -115,6 +120,7 @@ impl Snapshot {
                 self.ledger_at_ms = now_ms;
             }
             Report::Store(counters) => self.store = Some(counters),
+            Report::Nodes(report) => self.nodes = Some(report),
         }
     }
 

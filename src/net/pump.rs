@@ -107,6 +107,7 @@ impl Pump {
             Mail::Crossing(Crossing::Envelope(envelope)) => shell.core.lane(now, envelope),
             Mail::Crossing(Crossing::Connection(handover)) => shell.adopt(&self.door, *handover),
             Mail::Answer(answer) => shell.core.stored(now, answer),
+            Mail::Nodes(envelope) => shell.core.from_nodes(now, envelope),
             Mail::Order(Order::Drain) => self.drain.begin(shell),
         }
     }

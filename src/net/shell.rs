@@ -13,6 +13,7 @@ use std::task::Waker;
 
 use glommio::net::TcpStream;
 use nix::sys::resource::{Resource, getrlimit};
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::clock::{Clock, Now};
 use crate::ids::{ConnId, ShardId};
@@ -23,6 +24,7 @@ use crate::net::connection::Connection;
 use crate::net::seat::{Phase, Seat, Seats, Writer};
 use crate::net::shard::ShellCounters;
 use crate::shard::event::HandedOver;
+use crate::shard::event::nodes::ToNodes;
 use crate::shard::{AfterWrite, NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Slot};
 use crate::topology::store::StoreDoor;
@@ -50,6 +52,8 @@ pub struct Outlets {
     pub lanes: Vec<Option<Slot<Crossing>>>,
     /// To the store.
     pub store: StoreDoor,
+    /// To the cluster's other nodes, if there is a cluster.
+    pub nodes: Option<mpsc::Sender<ToNodes>>,
 }
 
 /// The state.
@@ -124,6 +128,7 @@ impl Shell {
         self.route_handovers();
         self.route_lanes(now);
         self.route_asks(now);
+        self.route_to_nodes();
         let effects = self.core.effects();
         for conn in effects.resumed.drain(..) {
             if let Some(seat) = self.seats.seat(conn) {
@@ -216,6 +221,18 @@ impl Shell {
         if asked {
             self.outlets.store.wake();
         }
+    }
+
+    fn route_to_nodes(&mut self) {
+        let mut refused = Vec::new();
+        while let Some(told) = self.core.effects().to_nodes.pop_front() {
+            let Some(door) = &self.outlets.nodes else { continue };
+            if let Err(TrySendError::Full(told) | TrySendError::Closed(told)) = door.try_send(told) {
+                refused.push(told);
+            }
+        }
+        // What the core keeps of it goes to the front of what it keeps, so the last is given back first.
+        refused.into_iter().rev().for_each(|told| self.core.refused_to_nodes(told));
     }
 
     fn route_handovers(&mut self) {

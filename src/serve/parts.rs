@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Now};
-use crate::cluster::ClusterEnds;
+use crate::cluster::LedgerLink;
 use crate::config::{Config, StoreUrl};
 use crate::control::{Stage, StopSignal};
 use crate::ids::MsgId;
@@ -47,7 +47,7 @@ pub struct Persistence {
     /// Wakes the ledger's loop when Redis's thread has something for it; never, without a cluster.
     pub nudges: Receiver<()>,
     /// For Redis's thread, in a cluster.
-    pub redis: Option<ClusterEnds>,
+    pub redis: Option<LedgerLink>,
     /// For the store's thread.
     pub keeper: AnyKeeper,
     /// What the store was opened on, and has to run on.
@@ -81,7 +81,7 @@ enum Opened<S: Store> {
 struct LedgerParts {
     engine: LedgerEngine,
     nudges: Receiver<()>,
-    redis: Option<ClusterEnds>,
+    redis: Option<LedgerLink>,
 }
 
 /// What a database said, for either engine.
@@ -232,7 +232,7 @@ impl Opening<'_> {
                 let cluster = &self.config.cluster;
                 let (url, node) = (cluster.redis_url.clone().unwrap_or_default(), cluster.node_id);
                 let token = node_token(data_dir)?;
-                let redis = ClusterEnds { ends, url, node, token, progress: Arc::clone(&progress) };
+                let redis = LedgerLink { ends, url, node, token, progress: Arc::clone(&progress) };
                 let keeper = Keeper::of_cluster(store, copy, progress, seed);
                 (LedgerParts { engine, nudges, redis: Some(redis) }, keeper)
             }
@@ -328,6 +328,6 @@ fn node_token(data_dir: &Path) -> std::io::Result<u64> {
 }
 
 /// A seed that nobody outside can guess (std seeds its hasher from the kernel).
-fn unguessable() -> u64 {
+pub fn unguessable() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }

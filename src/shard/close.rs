@@ -200,6 +200,7 @@ impl Shard {
             return;
         }
         let user = session.user;
+        self.session_ends(slot);
         self.audiences.left(user, slot, &self.directory);
         self.directory.leave(slot, &mut self.sessions);
         self.directory.release(user);

@@ -10,12 +10,14 @@ pub struct ShardConfig {
     pub id: ShardId,
     /// Of how many.
     pub shards: u16,
+    /// The node's number, if it is one of a cluster: other nodes are told of sessions and ephemeral messages.
+    pub node: Option<u16>,
     /// Clients send something at least this often; a connection silent for two and a half times as long is
     /// closed (two lost heartbeats and half an interval of delay).
     pub heartbeat_ms: u32,
     /// From accept to a complete login.
     pub login_timeout_ms: u32,
-    /// Sessions one user may have at once.
+    /// Sessions one user may have at once, on all nodes of a cluster together.
     pub devices_max: u16,
     /// What happens above `devices_max`.
     pub device_policy: DevicePolicy,
@@ -43,6 +45,7 @@ impl ShardConfig {
         ShardConfig {
             id,
             shards: shards.max(1),
+            node: None,
             heartbeat_ms: 60_000,
             login_timeout_ms: 10_000,
             devices_max: 8,

@@ -31,6 +31,8 @@ pub struct ShardCounters {
     pub audience_memberships: u64,
     /// Rosters cached.
     pub rosters: u64,
+    /// Sessions of this shard's users on other nodes.
+    pub sessions_elsewhere: u64,
     /// Connections accepted.
     pub accepted_total: u64,
     /// Connections adopted from other shards.
@@ -92,8 +94,11 @@ pub struct ShedCounters {
     pub syncs: u64,
     /// Presence questions refused or given up.
     pub presence: u64,
-    /// Ephemeral pushes dropped for sessions that are behind or over their cap.
+    /// Ephemeral pushes dropped for sessions that are behind or over their cap, and messages that did not reach another
+    /// shard or node.
     pub ephemeral: u64,
+    /// Sessions of other nodes that are not known here, because too many are.
+    pub sessions_elsewhere: u64,
     /// Cursors dropped because the store took none for long.
     pub cursors: u64,
     /// Announcements of group changes dropped for sessions over their cap.

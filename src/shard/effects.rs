@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::event::nodes::ToNodes;
 use super::event::{HandedOver, LaneEnvelope, StoreAsk, Submission};
 use crate::ids::{ConnId, DeviceId, ShardId, UserId};
 use crate::wire::generated::ringway::wire::CloseReason;
@@ -18,6 +19,8 @@ pub struct Effects {
     pub lanes: VecDeque<(ShardId, LaneEnvelope)>,
     /// To the store.
     pub asks: VecDeque<StoreAsk>,
+    /// To the cluster's other nodes; nothing without a cluster.
+    pub to_nodes: VecDeque<ToNodes>,
     /// Connections whose outboxes have something to write, each listed once until `Shard::written` (or
     /// `disconnected`) is called for it. Call `written` with 0 when the socket took nothing.
     pub dirty: Vec<ConnId>,
@@ -61,6 +64,7 @@ impl Effects {
         self.submissions.is_empty()
             && self.lanes.is_empty()
             && self.asks.is_empty()
+            && self.to_nodes.is_empty()
             && self.dirty.is_empty()
             && self.cuts.is_empty()
             && self.handovers.is_empty()

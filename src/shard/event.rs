@@ -3,6 +3,8 @@
 //! Each variant's comment says who recovers if it is dropped. Sending is `try_send` (in the shell); a refusal
 //! hands the envelope back to the core, which answers the asker. No envelope holds a descriptor or a lock.
 
+pub mod nodes;
+
 use std::sync::Arc;
 
 use crate::ids::{

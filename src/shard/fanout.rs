@@ -238,7 +238,8 @@ impl Shard {
         self.fell_behind(fallen);
     }
 
-    /// An ephemeral message: to whoever is online and has room; it moves nobody's cursor.
+    /// An ephemeral message: to whoever is online and has room; it moves nobody's cursor. One to a single user goes on
+    /// to the nodes where that user is online too, unless it comes from one.
     pub(super) fn deliver_ephemeral(
         &mut self,
         now: Now,
@@ -282,6 +283,12 @@ impl Shard {
                 }
             }
             (Conversation::Group(GroupId(_)), None) => {}
+        }
+        if let Conversation::User(user) = message.to
+            && origin != Origin::NOBODY
+            && let Some(reach) = self.elsewhere.reach(user)
+        {
+            self.ephemeral_elsewhere(reach, Arc::clone(message));
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Shard;
+use super::event::nodes::Reach;
 use super::event::{GroupAnnouncement, GroupSubmission, LaneAnswer, LaneEnvelope, Submission};
 use super::index::Index;
 use super::slab::Slab;
@@ -23,16 +24,19 @@ use crate::wire::generated::ringway::wire::ErrorCode;
 /// What waits for its group's roster.
 #[derive(Debug)]
 pub(super) enum RosterAsk {
-    Send { origin: Origin, sender: UserId, client_msg_id: ClientMsgId, body: Arc<[u8]>, ephemeral: bool },
-    Info { origin: Origin, user: UserId },
-}
-
-impl RosterAsk {
-    fn origin(&self) -> Origin {
-        match self {
-            RosterAsk::Send { origin, .. } | RosterAsk::Info { origin, .. } => *origin,
-        }
-    }
+    Send {
+        origin: Origin,
+        sender: UserId,
+        client_msg_id: ClientMsgId,
+        body: Arc<[u8]>,
+        ephemeral: bool,
+    },
+    Info {
+        origin: Origin,
+        user: UserId,
+    },
+    /// An ephemeral message from another node.
+    Heard(Arc<Message>),
 }
 
 #[derive(Debug, Default)]
@@ -145,7 +149,7 @@ impl Shard {
         let group_count = self.rosters.asked.get(&group).map_or(0, Vec::len);
         if group_count >= ROSTER_WAITERS_MAX || self.rosters.waiters_count >= ROSTER_WAITERS_SHARD_MAX {
             self.counts.shed.roster_waiters += 1;
-            return self.refuse_anywhere(now, ask.origin(), ErrorCode::RetryLater, RETRY_AFTER_MS);
+            return self.refuse_ask(now, &ask, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
         self.rosters.waiters_count += 1;
         self.rosters.asked.entry(group).or_default().push(ask);
@@ -168,7 +172,7 @@ impl Shard {
                     let submission = GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 };
                     self.effects.submissions.push_back(Submission::Group(submission));
                 }
-                (None, ask) => self.refuse_anywhere(now, ask.origin(), ErrorCode::UnknownGroup, 0),
+                (None, ask) => self.refuse_ask(now, &ask, ErrorCode::UnknownGroup, 0),
             }
         }
     }
@@ -176,7 +180,7 @@ impl Shard {
     /// The ledger's mailbox had no room for the question.
     pub(super) fn roster_refused(&mut self, now: Now, group: GroupId) {
         for ask in self.rosters.take_waiters(group) {
-            self.refuse_anywhere(now, ask.origin(), ErrorCode::RetryLater, RETRY_AFTER_MS);
+            self.refuse_ask(now, &ask, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
     }
 
@@ -193,9 +197,21 @@ impl Shard {
                 let submission = GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 };
                 self.effects.submissions.push_back(Submission::Group(submission));
             }
-            RosterAsk::Info { origin, .. } | RosterAsk::Send { origin, .. } => {
-                self.refuse_anywhere(now, origin, ErrorCode::NotAMember, 0);
+            // Its own node has looked whether its sender is a member, perhaps in a newer roster.
+            RosterAsk::Heard(message) => self.spread_ephemeral(now, Origin::NOBODY, &message, roster),
+            ask @ (RosterAsk::Info { .. } | RosterAsk::Send { .. }) => {
+                self.refuse_ask(now, &ask, ErrorCode::NotAMember, 0);
             }
+        }
+    }
+
+    /// What waited for a roster is not done.
+    fn refuse_ask(&mut self, now: Now, ask: &RosterAsk, code: ErrorCode, retry_after_ms: u32) {
+        match ask {
+            RosterAsk::Send { origin, .. } | RosterAsk::Info { origin, .. } => {
+                self.refuse_anywhere(now, *origin, code, retry_after_ms);
+            }
+            RosterAsk::Heard(_) => self.counts.shed.ephemeral += 1,
         }
     }
 
@@ -268,20 +284,25 @@ impl Shard {
         }
     }
 
-    /// To every shard with members, then the sender's answer.
+    /// To every shard with members and to the other nodes, then the sender's answer.
     fn fan_out_ephemeral(&mut self, now: Now, origin: Origin, sender: UserId, roster: &Arc<Roster>, body: &[u8]) {
         let message = self.ephemeral_message(now, sender, Conversation::Group(roster.group), body);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
+        self.spread_ephemeral(now, origin, &message, roster);
+        self.ephemeral_elsewhere(Reach::All, message);
+        self.answer_anywhere(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
+    }
+
+    /// To every shard with members.
+    fn spread_ephemeral(&mut self, now: Now, origin: Origin, message: &Arc<Message>, roster: &Arc<Roster>) {
         for shard in roster.shards() {
-            let message = Arc::clone(&message);
             if shard == self.config.id {
-                self.deliver_ephemeral(now, &message, Some(roster), origin);
+                self.deliver_ephemeral(now, message, Some(roster), origin);
             } else {
-                let envelope = LaneEnvelope::Ephemeral { message, roster: Some(Arc::clone(roster)), origin };
-                self.effects.lanes.push_back((shard, envelope));
+                let (message, roster) = (Arc::clone(message), Some(Arc::clone(roster)));
+                self.effects.lanes.push_back((shard, LaneEnvelope::Ephemeral { message, roster, origin }));
             }
         }
-        self.answer_anywhere(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
     }
 
     /// An ephemeral message is numbered by the shard that makes it: its time, the shard in the place of the node

@@ -5,8 +5,6 @@
 //! before `LoginOk`.
 
 use super::Shard;
-use super::config::DevicePolicy;
-use super::directory::SessionsOf;
 use super::event::{HandedOver, StoreAsk, Submission, Transport};
 use super::receive::Flow;
 use super::session::{Flags, Phase};
@@ -121,7 +119,7 @@ impl Shard {
 
     /// Makes the connection one of its user's sessions, and asks what it needs to know.
     fn register(&mut self, now: Now, slot: u32, login: &Login) {
-        if !self.make_room_for_device(now, slot, login) {
+        if !self.make_room_for_device(now, slot, login.user, login.device) {
             return;
         }
         let user = self.directory.ensure(login.user);
@@ -133,6 +131,8 @@ impl Shard {
         session.expires_at_s = login.expires_at_s.try_into().unwrap_or(u32::MAX);
         session.newest = Seq(0);
         session.flags.set(Flags::PAUSED);
+        self.session_begins(now, slot);
+        let Some(session) = self.sessions.at_mut(slot) else { return };
         let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id: login.request_id };
         match login.last_seq {
             Some(seq) => {
@@ -144,34 +144,6 @@ impl Shard {
                 session.phase = Phase::AwaitingCursor;
                 let (user, device) = (login.user, login.device);
                 self.effects.asks.push_back(StoreAsk::Cursor { origin, user, device });
-            }
-        }
-    }
-
-    /// The same device replaces itself; above the number of devices the policy decides. False: the new one goes.
-    fn make_room_for_device(&mut self, now: Now, slot: u32, login: &Login) -> bool {
-        let first = self.directory.first_session(login.user);
-        let same = SessionsOf { sessions: &self.sessions, at: first }
-            .find(|other| self.sessions.at(*other).is_some_and(|session| session.device == login.device));
-        if let Some(same) = same {
-            self.close(now, same, CloseReason::Replaced);
-            return true;
-        }
-        let mut others = SessionsOf { sessions: &self.sessions, at: first };
-        let count = others.by_ref().count();
-        if count < usize::from(self.config.devices_max.max(1)) {
-            return true;
-        }
-        match self.config.device_policy {
-            DevicePolicy::ReplaceOldest => {
-                if let Some(oldest) = (SessionsOf { sessions: &self.sessions, at: first }).last() {
-                    self.close(now, oldest, CloseReason::DeviceLimit);
-                }
-                true
-            }
-            DevicePolicy::RefuseNew => {
-                self.close(now, slot, CloseReason::DeviceLimit);
-                false
             }
         }
     }

@@ -11,6 +11,7 @@
 //! group.rs     groups that live here            presence.rs  who is online, over all shards
 //! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
+//! elsewhere.rs sessions on other nodes              devices.rs   which sessions of a user may stay
 //! timers.rs    time-outs, the tick              close.rs     every end of a connection    drain.rs
 //! session.rs, directory.rs, outgoing.rs, outbox.rs, wheel.rs, index.rs, slab.rs    the state
 //! ```
@@ -21,9 +22,11 @@ mod close;
 pub mod config;
 pub mod counters;
 mod cursors;
+mod devices;
 mod directory;
 mod drain;
 pub mod effects;
+mod elsewhere;
 pub mod event;
 pub mod fanout;
 mod group;
@@ -50,6 +53,7 @@ use self::cursors::Cursors;
 use self::directory::Directory;
 use self::drain::Drain;
 use self::effects::Effects;
+use self::elsewhere::Elsewhere;
 use self::event::{Delivery, LaneAnswer, LaneEnvelope, StoreAnswer, StoreAsk, Submission};
 use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
@@ -79,6 +83,7 @@ pub struct Shard {
     outgoing: Outgoing,
     pages: Pages,
     gathers: Gathers,
+    elsewhere: Elsewhere,
     cursors: Cursors,
     wheel: Wheel,
     effects: Effects,
@@ -125,6 +130,7 @@ impl Shard {
             outgoing: Outgoing::new(&config),
             pages: Pages::default(),
             gathers: Gathers::default(),
+            elsewhere: Elsewhere::new(),
             cursors: Cursors::default(),
             wheel: Wheel::default(),
             effects: Effects::default(),
@@ -380,6 +386,7 @@ impl Shard {
             intake_bytes: self.intake_bytes as u64,
             audience_memberships: self.audiences.memberships_count() as u64,
             rosters: self.rosters.count() as u64,
+            sessions_elsewhere: self.elsewhere.count() as u64,
             ..self.counts.clone()
         }
     }

@@ -1,6 +1,7 @@
 //! Who of these users is online? Asked of each user's shard, gathered, answered in the order asked.
 //!
-//! Part of the shard's core. What always holds: at most `PRESENCE_GATHERS_MAX` questions are open; one whose
+//! Part of the shard's core. In a cluster a user's shard knows of its sessions on other nodes too (`elsewhere.rs`), so
+//! that nobody else is asked. What always holds: at most `PRESENCE_GATHERS_MAX` questions are open; one whose
 //! answers do not all come within `PRESENCE_TIMEOUT_MS` is refused with `RETRY_LATER`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +40,7 @@ impl Shard {
             by_home.entry(user.home(self.config.shards).0).or_default().push(*user);
         }
         let here = by_home.remove(&self.config.id.0).unwrap_or_default();
-        let online: BTreeSet<UserId> = here.into_iter().filter(|user| self.directory.is_online(*user)).collect();
+        let online: BTreeSet<UserId> = here.into_iter().filter(|user| self.is_online(*user)).collect();
         let gather =
             Gather { origin, asked, online, missing: by_home.len(), expires_ms: now.mono_ms + PRESENCE_TIMEOUT_MS };
         if gather.missing == 0 {
@@ -58,9 +59,14 @@ impl Shard {
         }
     }
 
+    /// A user of this shard has a session, here or on another node.
+    fn is_online(&self, user: UserId) -> bool {
+        self.directory.is_online(user) || self.elsewhere.has(user)
+    }
+
     /// Another shard asks who of its question's users is online here.
     pub(super) fn presence_asked(&mut self, origin: Origin, mut users: Vec<UserId>) {
-        users.retain(|user| self.directory.is_online(*user));
+        users.retain(|user| self.is_online(*user));
         let answer = LaneEnvelope::Answer { origin, answer: LaneAnswer::Online(users) };
         self.effects.lanes.push_back((origin.session.shard, answer));
     }

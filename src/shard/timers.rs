@@ -30,6 +30,7 @@ impl Shard {
             self.save_cursors();
         }
         self.drain_on(now);
+        self.tell_nodes();
     }
 
     fn timer(&mut self, now: Now, slot: u32) {

@@ -17,14 +17,14 @@ use crate::services::Database;
 use crate::traffic::{Orders, User};
 
 /// Starts a node of a cluster.
-fn node(dir: &Path, redis: &Redis, database: &Database, id: u16) -> Gateway {
+pub fn node(dir: &Path, redis: &Redis, database: &Database, id: u16) -> Gateway {
     let settings = settings(redis, database, id);
     let mut arguments = vec!["--shards", "1"];
     settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     Gateway::start(dir, &arguments)
 }
 
-fn settings(redis: &Redis, database: &Database, id: u16) -> [String; 3] {
+pub fn settings(redis: &Redis, database: &Database, id: u16) -> [String; 3] {
     [
         format!("cluster.redis_url={}", redis.url()),
         format!("store.url={}", database.url()),
@@ -46,7 +46,7 @@ fn send(client: &mut Client, to: Conversation, body: &str) -> u64 {
     panic!("{body:?} is not taken");
 }
 
-fn create(client: &mut Client, users: &[UserId]) -> GroupId {
+pub fn create(client: &mut Client, users: &[UserId]) -> GroupId {
     for _ in 0..PATIENCE.as_millis() / 50 {
         match client.group_create(users, PATIENCE) {
             Ok((group, _)) => return group,

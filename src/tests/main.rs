@@ -13,6 +13,7 @@ mod descriptors;
 mod doctor;
 mod gateway;
 mod history;
+mod nodes;
 mod order;
 mod outage;
 mod redis;

@@ -1,7 +1,7 @@
 //! What a shard receives from, and the sending ends that other threads hold.
 //!
 //! A mailbox is several bounded channels and one waker: what comes from the ledger, from each other shard, from
-//! the store and from control. What always holds: whoever sends wakes once after a batch, never per envelope,
+//! the store, from control and from a cluster's other nodes. What always holds: whoever sends wakes once after a batch, never per envelope,
 //! and a shard that is awake costs its senders no system call. No envelope is lost here: a full channel hands
 //! it back to the sender.
 
@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
 use crate::ids::ShardId;
 use crate::limits;
+use crate::shard::event::nodes::FromNodes;
 use crate::shard::event::{Delivery, HandedOver, LaneEnvelope, StoreAnswer};
 
 /// Orders from control that may wait for one shard.
@@ -58,6 +59,7 @@ pub struct Mailbox {
     lanes: Vec<Receiver<Crossing>>,
     answers: Receiver<StoreAnswer>,
     orders: Receiver<Order>,
+    nodes: Receiver<FromNodes>,
     waker: Arc<AtomicWaker>,
 }
 
@@ -112,6 +114,8 @@ pub struct Slots {
     pub answers: Slot<StoreAnswer>,
     /// For control.
     pub orders: Slot<Order>,
+    /// For the thread that talks to other nodes.
+    pub nodes: Slot<FromNodes>,
 }
 
 /// Makes the mailbox of shard `id` of `shards`.
@@ -120,6 +124,7 @@ pub fn mailbox(id: ShardId, shards: u16) -> (Mailbox, Slots) {
     let (deliveries, receive_deliveries) = slot(limits::COMMITS_IN_FLIGHT_MAX, &waker);
     let (answers, receive_answers) = slot(limits::STORE_ANSWERS_MAX, &waker);
     let (orders, receive_orders) = slot(ORDERS_MAX, &waker);
+    let (nodes, receive_nodes) = slot(limits::FROM_NODES_MAX, &waker);
     let mut lanes = Vec::new();
     let mut receive_lanes = Vec::new();
     for from in 0..shards {
@@ -136,9 +141,10 @@ pub fn mailbox(id: ShardId, shards: u16) -> (Mailbox, Slots) {
         lanes: receive_lanes,
         answers: receive_answers,
         orders: receive_orders,
+        nodes: receive_nodes,
         waker,
     };
-    (mailbox, Slots { deliveries, lanes, answers, orders })
+    (mailbox, Slots { deliveries, lanes, answers, orders, nodes })
 }
 
 /// With many shards each lane holds less, so that all of them stay affordable.
@@ -162,12 +168,14 @@ pub enum Mail {
     Answer(StoreAnswer),
     /// From control.
     Order(Order),
+    /// From the cluster's other nodes.
+    Nodes(FromNodes),
 }
 
 impl Mailbox {
     /// The next thing, round robin over the kinds: `turn` is the caller's counter.
     pub fn next(&self, turn: &mut usize) -> Option<Mail> {
-        let kinds = 3 + self.lanes.len();
+        let kinds = 4 + self.lanes.len();
         for _ in 0..kinds {
             let kind = *turn % kinds;
             *turn = turn.wrapping_add(1);
@@ -175,7 +183,8 @@ impl Mailbox {
                 0 => received(self.deliveries.try_recv()).map(Mail::Deliveries),
                 1 => received(self.answers.try_recv()).map(Mail::Answer),
                 2 => received(self.orders.try_recv()).map(Mail::Order),
-                lane => self.lanes.get(lane - 3).and_then(|lane| received(lane.try_recv())).map(Mail::Crossing),
+                3 => received(self.nodes.try_recv()).map(Mail::Nodes),
+                lane => self.lanes.get(lane - 4).and_then(|lane| received(lane.try_recv())).map(Mail::Crossing),
             };
             if mail.is_some() {
                 return mail;
@@ -189,6 +198,7 @@ impl Mailbox {
         self.deliveries.is_empty()
             && self.answers.is_empty()
             && self.orders.is_empty()
+            && self.nodes.is_empty()
             && self.lanes.iter().all(Receiver::is_empty)
     }
 

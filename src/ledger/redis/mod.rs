@@ -33,7 +33,7 @@ use self::flying::{Flying, Subject};
 use self::link::{Generation, LedgerEnds, News, Order, What};
 use self::log::Log;
 use crate::clock::Now;
-use crate::ids::{ConnId, GroupId, MsgId, Origin, RosterVersion, SessionRef, ShardId, UserId};
+use crate::ids::{GroupId, MsgId, Origin, RosterVersion, UserId};
 use crate::journal::Progress;
 use crate::journal::disk::Disk;
 use crate::ledger::dedup::{Name, digest, named_ms};
@@ -52,11 +52,8 @@ use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 /// The largest submission, and what is put behind it, fit in what a batch keeps free.
 const RECORD_RESERVE_BYTES: usize = 1 << 20;
 
-/// Nobody here asked: what other nodes submitted has no session on this one.
-pub const NOBODY: Origin = Origin {
-    session: SessionRef { shard: ShardId(u16::MAX), conn: ConnId { slot: u32::MAX, generation: u32::MAX } },
-    request_id: 0,
-};
+/// Who asked for what other nodes submitted.
+const NOBODY: Origin = Origin::NOBODY;
 
 /// What an operator or a test decides.
 #[derive(Clone, Copy, Debug)]

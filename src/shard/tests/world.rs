@@ -8,6 +8,7 @@ use crate::clock::Now;
 use crate::ids::{ClientMsgId, ConnId, Conversation, DeviceId, GroupId, Seq, ShardId, UserId};
 use crate::shard::config::ShardConfig;
 use crate::shard::effects::Closed;
+use crate::shard::event::nodes::ToNodes;
 use crate::shard::event::{Delivery, StoreAnswer, StoreAsk, Submission};
 use crate::shard::{AfterWrite, Shard};
 use crate::wire::deframer::Deframer;
@@ -104,6 +105,8 @@ pub struct World {
     next_name: u64,
     /// All closes, if the shards list them.
     pub closed: Vec<Closed>,
+    /// What other nodes were told.
+    pub told: Vec<ToNodes>,
 }
 
 impl World {
@@ -133,6 +136,7 @@ impl World {
             held_answers: VecDeque::new(),
             next_name: 0,
             closed: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -225,6 +229,7 @@ impl World {
             let effects = std::mem::take(self.shards[at].effects());
             busy |= !effects.is_empty();
             self.closed.extend(effects.closed);
+            self.told.extend(effects.to_nodes);
             self.held_submissions.extend(effects.submissions);
             self.held_asks.extend(effects.asks.into_iter().map(|ask| (shard, ask)));
             for (to, envelope) in effects.lanes {

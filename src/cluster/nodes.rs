@@ -1,0 +1,409 @@
+//! The other nodes of the cluster: who is there, what they are told, what they tell.
+//!
+//! A state machine without I/O, owned by Redis's thread: what the shards say and what was heard goes in, messages to
+//! publish and envelopes for the shards come out. The nodes talk over Redis's pub/sub: each announces its logins and
+//! logouts to all, and every node keeps all of it in its shards. The alternative, a hash per node in Redis, would cost a
+//! look-up there for every user of every Presence request, in the one thread that also numbers the cluster's messages,
+//! and a device policy would still have to be announced; what the disk of Redis syncs stays the ledger alone.
+//!
+//! What always holds: nodes are alive as long as their leases (`heartbeat.lua`); Redis hands the messages of a node on
+//! in order and loses them only with a connection. Whoever may have missed something says Hello, and is told everything
+//! again by everybody: sessions in a new epoch, then Whole, and what was heard only in earlier epochs has ended. Until
+//! Whole the old counts on, so that nobody's presence flickers because somebody asks.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::talk::{self, Item, Speaker};
+use crate::ids::{Conversation, UserId};
+use crate::limits::NODE_MESSAGE_BYTES;
+use crate::message::Message;
+use crate::shard::event::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
+use crate::topology::mailbox::Slot;
+
+/// What control is told once a second. All but `nodes` only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct NodesReport {
+    /// Nodes alive, this one too; none that is known to be while Redis is away.
+    pub nodes: u64,
+    /// Messages published.
+    pub told: u64,
+    /// Messages heard.
+    pub heard: u64,
+    /// Messages, or parts for a shard, that were lost here.
+    pub missed: u64,
+    /// Messages that make no sense.
+    pub unreadable: u64,
+    /// Ephemeral messages that a shard had no room for.
+    pub ephemeral_dropped: u64,
+}
+
+/// A message to publish.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Publish {
+    /// To whom; `None`: all.
+    pub to: Option<u16>,
+    /// [`talk`].
+    pub bytes: Vec<u8>,
+}
+
+/// Another node that is alive.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    process: u64,
+    epoch: u32,
+    /// What it says is passed on under this.
+    stamp: u32,
+}
+
+/// Telling everything.
+#[derive(Debug)]
+struct Walk {
+    /// The epoch.
+    number: u32,
+    /// Shards that are through.
+    through: usize,
+    reach: Reach,
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct Nodes {
+    us: Speaker,
+    shards: Vec<Slot<FromNodes>>,
+    known: BTreeMap<u16, Known>,
+    /// Their leases have ended, and they said no Bye: they may not know it.
+    lapsed: BTreeSet<u16>,
+    /// The last one given out, to whichever node.
+    stamp: u32,
+    walk: Option<Walk>,
+    /// Who is to be told everything next; empty: nobody.
+    newcomers: BTreeSet<u16>,
+    /// Everybody is.
+    tells_all: bool,
+    /// Something was missed: everybody has to tell everything.
+    misses: bool,
+    /// What shards had no room to hear: to forget these nodes. Nobody tells it again, so it is kept.
+    unforgotten: Vec<(usize, FromNodes)>,
+    /// A message that grows, and to whom.
+    reach: Reach,
+    growing: Vec<u8>,
+    publishes: VecDeque<Publish>,
+    report: NodesReport,
+}
+
+impl Nodes {
+    /// Of a node that knows nobody yet. `process` is another one in every process.
+    pub fn new(node: u16, process: u64, shards: Vec<Slot<FromNodes>>) -> Self {
+        Nodes {
+            us: Speaker { node, process, epoch: 0 },
+            shards,
+            known: BTreeMap::new(),
+            lapsed: BTreeSet::new(),
+            stamp: 0,
+            walk: None,
+            newcomers: BTreeSet::new(),
+            tells_all: false,
+            misses: false,
+            unforgotten: Vec::new(),
+            reach: Reach::All,
+            growing: Vec::new(),
+            publishes: VecDeque::new(),
+            report: NodesReport::default(),
+        }
+    }
+
+    /// A session with Redis begins; what is published is heard from here on. Both sides may have missed anything.
+    pub fn begin(&mut self) {
+        self.growing.clear();
+        self.publishes.clear();
+        self.walk = None;
+        self.newcomers.clear();
+        self.tells_all = true;
+        self.misses = false;
+        self.say(&Reach::All, &Item::Hello);
+        self.flush();
+        self.go_on();
+    }
+
+    /// These hold leases. `is_settled`: for longer than a lease, so that whoever does not hold one is gone.
+    pub fn alive(&mut self, alive: &BTreeSet<u16>, is_settled: bool) {
+        for node in alive {
+            if *node != self.us.node && !self.known.contains_key(node) {
+                let stamp = self.next_stamp();
+                self.meet(*node, Known { process: 0, epoch: 0, stamp });
+            }
+        }
+        let gone: Vec<u16> = self.known.keys().filter(|node| !alive.contains(node)).copied().collect();
+        for node in gone.into_iter().filter(|_| is_settled) {
+            tracing::warn!(node, nodes = self.known.len(), "a node is gone: its lease has ended");
+            self.lapsed.insert(node);
+            self.part(node);
+        }
+        for (shard, forget) in std::mem::take(&mut self.unforgotten) {
+            self.tell_to_forget(shard, forget);
+        }
+        if std::mem::take(&mut self.misses) {
+            self.say(&Reach::All, &Item::Hello);
+        }
+        self.go_on();
+        self.flush();
+    }
+
+    /// A shard says something.
+    pub fn told(&mut self, told: ToNodes) {
+        match told {
+            ToNodes::Sessions(tellings) => {
+                for telling in tellings {
+                    match telling {
+                        // Whoever is not known yet says Hello, and is told all of it.
+                        Telling::News(_) if self.known.is_empty() => {}
+                        Telling::News(news) => self.say(&Reach::All, &Item::Session(news)),
+                        Telling::Again(news) => self.say_again(news),
+                        Telling::Through(number) => self.through(number),
+                    }
+                }
+            }
+            ToNodes::Incomplete => {
+                self.walk = None;
+                self.tells_all = true;
+                self.go_on();
+            }
+            ToNodes::Ephemeral { .. } if self.known.is_empty() => {}
+            ToNodes::Ephemeral { reach, message } => self.say(&reach, &Item::Ephemeral(message)),
+        }
+    }
+
+    /// A message was heard; our own come back too.
+    pub fn heard(&mut self, bytes: &[u8]) {
+        let Some((speaker, items)) = talk::read(bytes) else {
+            if self.report.unreadable == 0 {
+                tracing::error!("another node says what makes no sense: are all nodes of the same version?");
+            }
+            self.report.unreadable += 1;
+            return;
+        };
+        if speaker.node == self.us.node {
+            return;
+        }
+        self.report.heard += 1;
+        let Some(stamp) = self.stamp_of(speaker) else { return };
+        let mut sessions: Vec<Vec<SessionNews>> = self.shards.iter().map(|_| Vec::new()).collect();
+        for item in items {
+            match item {
+                Item::Session(news) => {
+                    if let Some(list) = sessions.get_mut(usize::from(self.home(news.user))) {
+                        list.push(news);
+                    }
+                }
+                Item::Whole => {
+                    self.pass(speaker.node, stamp, &mut sessions);
+                    self.forget(speaker.node, stamp);
+                }
+                Item::Hello => {
+                    self.lapsed.remove(&speaker.node);
+                    self.newcomers.insert(speaker.node);
+                }
+                Item::Bye => {
+                    tracing::info!(node = speaker.node, nodes = self.known.len(), "a node has left the cluster");
+                    return self.part(speaker.node);
+                }
+                Item::Ephemeral(message) => self.pass_ephemeral(message),
+            }
+        }
+        self.pass(speaker.node, stamp, &mut sessions);
+        self.shards.iter().for_each(Slot::wake);
+        self.go_on();
+    }
+
+    /// So many messages were lost before anybody looked at them.
+    pub fn missed(&mut self, count: u64) {
+        self.report.missed += count;
+        self.misses = true;
+    }
+
+    /// Ends the message that grows: nothing more waits now.
+    pub fn flush(&mut self) {
+        if self.growing.is_empty() {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.growing);
+        match &self.reach {
+            Reach::All => self.publishes.push_back(Publish { to: None, bytes }),
+            Reach::Nodes(nodes) => {
+                let each = nodes.iter().map(|node| Publish { to: Some(*node), bytes: bytes.clone() });
+                self.publishes.extend(each);
+            }
+        }
+    }
+
+    /// Messages that wait to be published.
+    pub fn waiting(&self) -> usize {
+        self.publishes.len()
+    }
+
+    /// The next message to publish.
+    pub fn next_publish(&mut self) -> Option<Publish> {
+        let next = self.publishes.pop_front();
+        self.report.told += u64::from(next.is_some());
+        next
+    }
+
+    /// The last message of a node that stops.
+    pub fn bye(&self) -> Publish {
+        let mut bytes = Vec::new();
+        talk::begin(self.us, &mut bytes);
+        talk::put(&Item::Bye, &mut bytes);
+        Publish { to: None, bytes }
+    }
+
+    /// For metrics.
+    pub fn report(&self) -> NodesReport {
+        NodesReport { nodes: self.known.len() as u64 + 1, ..self.report }
+    }
+
+    /// Begins to tell everything, if somebody waits for it and nobody is being told.
+    fn go_on(&mut self) {
+        let nobody_waits = !self.tells_all && self.newcomers.is_empty();
+        if self.walk.is_some() || nobody_waits {
+            return;
+        }
+        let number = self.us.epoch + 1;
+        let asked = self.shards.iter().filter(|shard| shard.put(FromNodes::TellAll(number)).is_ok()).count();
+        self.shards.iter().for_each(Slot::wake);
+        if asked < self.shards.len() {
+            // With the next heartbeat, under another number.
+            self.us.epoch = number;
+            return;
+        }
+        self.flush();
+        self.us.epoch = number;
+        let newcomers = std::mem::take(&mut self.newcomers);
+        let tells_all = std::mem::take(&mut self.tells_all);
+        let reach = if tells_all { Reach::All } else { Reach::Nodes(newcomers.into_iter().collect()) };
+        self.walk = Some(Walk { number, through: 0, reach });
+    }
+
+    fn say_again(&mut self, news: SessionNews) {
+        // Of a walk that was given up for another one.
+        let Some(walk) = self.walk.take() else { return };
+        self.say(&walk.reach, &Item::Session(news));
+        self.walk = Some(walk);
+    }
+
+    /// A shard has told everything.
+    fn through(&mut self, number: u32) {
+        let Some(mut walk) = self.walk.take() else { return };
+        walk.through += usize::from(walk.number == number);
+        if walk.through < self.shards.len() {
+            self.walk = Some(walk);
+            return;
+        }
+        self.say(&walk.reach, &Item::Whole);
+        self.flush();
+        self.go_on();
+    }
+
+    fn say(&mut self, reach: &Reach, item: &Item) {
+        if self.reach != *reach {
+            self.flush();
+            self.reach = reach.clone();
+        }
+        if self.growing.is_empty() {
+            talk::begin(self.us, &mut self.growing);
+        }
+        talk::put(item, &mut self.growing);
+        if self.growing.len() >= NODE_MESSAGE_BYTES {
+            self.flush();
+        }
+    }
+
+    fn next_stamp(&mut self) -> u32 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    /// Under which stamp a message counts; `None`: it is older than what was heard already.
+    fn stamp_of(&mut self, speaker: Speaker) -> Option<u32> {
+        let Speaker { node, process, epoch } = speaker;
+        let before = self.known.get(&node).copied();
+        match before {
+            Some(known) if known.process == process && known.epoch == epoch => return Some(known.stamp),
+            Some(known) if known.process == process && known.epoch > epoch => return None,
+            _ => {}
+        }
+        let stamp = self.next_stamp();
+        let known = Known { process, epoch, stamp };
+        match before {
+            Some(before) => {
+                if before.process != process && before.process != 0 {
+                    tracing::info!(node, "a node has started again");
+                }
+                self.known.insert(node, known);
+            }
+            None => self.meet(node, known),
+        }
+        Some(stamp)
+    }
+
+    fn meet(&mut self, node: u16, known: Known) {
+        self.known.insert(node, known);
+        tracing::info!(node, nodes = self.known.len() + 1, "a node has joined the cluster");
+        if self.lapsed.remove(&node) {
+            // It only stood still, and does not know that its sessions are forgotten here, and it was told nothing.
+            self.say(&Reach::Nodes(vec![node]), &Item::Hello);
+            self.newcomers.insert(node);
+        }
+    }
+
+    fn part(&mut self, node: u16) {
+        self.known.remove(&node);
+        self.newcomers.remove(&node);
+        let below = self.next_stamp();
+        self.forget(node, below);
+        self.shards.iter().for_each(Slot::wake);
+    }
+
+    /// What was heard of the node before this stamp has ended.
+    fn forget(&mut self, node: u16, below: u32) {
+        for shard in 0..self.shards.len() {
+            self.tell_to_forget(shard, FromNodes::Forget { node, below });
+        }
+    }
+
+    fn tell_to_forget(&mut self, shard: usize, forget: FromNodes) {
+        let put = self.shards.get(shard).map(|shard| shard.put(forget));
+        if let Some(Err(forget)) = put {
+            self.unforgotten.push((shard, forget));
+        }
+    }
+
+    fn pass(&mut self, node: u16, stamp: u32, sessions: &mut [Vec<SessionNews>]) {
+        for (shard, news) in sessions.iter_mut().enumerate() {
+            if !news.is_empty() {
+                let sessions = FromNodes::Sessions { node, stamp, news: std::mem::take(news) };
+                if self.shards.get(shard).is_some_and(|shard| shard.put(sessions).is_err()) {
+                    self.missed(1);
+                }
+            }
+        }
+    }
+
+    fn pass_ephemeral(&mut self, message: Arc<Message>) {
+        let home = match message.to {
+            Conversation::User(user) => self.home(user),
+            Conversation::Group(group) => group.home(self.shards.len() as u16).0,
+        };
+        let shard = self.shards.get(usize::from(home));
+        if shard.is_some_and(|shard| shard.put(FromNodes::Ephemeral(message)).is_err()) {
+            self.report.ephemeral_dropped += 1;
+        }
+    }
+
+    fn home(&self, user: UserId) -> u16 {
+        user.home(self.shards.len() as u16).0
+    }
+}
+
+#[cfg(test)]
+mod tests;
