@@ -9,7 +9,7 @@
 #   --keep         leave the host tuned afterwards
 #   --report DIR   where report.html, report.json and the logs go [target/soak]
 #   --memory-max N the gateway in a cgroup with so much memory, as in 200M: what it has no room for it must refuse, and
-#                  live; as root
+#                  live; as root or with sudo
 #   anything else  goes to `ringway soak` as it is
 #
 #   RINGWAY=...    another binary [target/release/ringway, which is built if it is not there]
@@ -106,7 +106,7 @@ undo() {
     fi
     stop_gateway || [ "$code" -ne 0 ] || code=1
     [ -z "$data" ] || rm -rf "$data"
-    [ -z "$cgroup" ] || rmdir "$cgroup" || code=1
+    [ -z "$cgroup" ] || $root rmdir "$cgroup" || code=1
     if [ "$tuned" = yes ] && [ "$keep" = no ]; then
         $root tuning/revert.sh --state "$state" || code=1
     fi
@@ -171,14 +171,16 @@ fi
 
 # make_cgroup TOP FILE: a cgroup below TOP whose FILE limits its memory.
 make_cgroup() {
-    mkdir "$1/ringway-soak.$$" || die "no cgroup can be made in $1: --memory-max needs root, and cgroups it may change"
+    $root mkdir "$1/ringway-soak.$$" ||
+        die "no cgroup can be made in $1: --memory-max needs root or sudo, and cgroups it may change"
     cgroup=$1/ringway-soak.$$
-    echo "$memory_max" >"$cgroup/$2" || die "--memory-max $memory_max: the kernel does not take it"
+    echo "$memory_max" | $root tee "$cgroup/$2" >/dev/null || die "--memory-max $memory_max: the kernel does not take it"
 }
 
 if [ -n "$memory_max" ]; then
     if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
-        echo +memory >/sys/fs/cgroup/cgroup.subtree_control || die "cgroups cannot be changed here: --memory-max needs root"
+        echo +memory | $root tee /sys/fs/cgroup/cgroup.subtree_control >/dev/null ||
+            die "cgroups cannot be changed here: --memory-max needs root or sudo"
         make_cgroup /sys/fs/cgroup memory.max
     else
         make_cgroup /sys/fs/cgroup/memory memory.limit_in_bytes
@@ -191,7 +193,7 @@ fi
 # Where files outlive a start of the host, hence a disk.
 data=$(mktemp -d /var/tmp/ringway-soak.XXXXXX)
 # shellcheck disable=SC2016,SC2086 # the inner shell's own variables; several words on purpose
-sh -c '[ -z "$0" ] || echo $$ >"$0/cgroup.procs" || exit 1; exec "$@"' "$cgroup" \
+root=$root sh -c '[ -z "$0" ] || echo $$ | $root tee "$0/cgroup.procs" >/dev/null || exit 1; exec "$@"' "$cgroup" \
     "$ringway" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --data-dir "$data" $set_max ${SERVE:-} \
     >"$report/gateway.log" 2>&1 &
 gateway=$!

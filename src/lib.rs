@@ -39,7 +39,7 @@
 //! | [`control`] | the admin server's thread | the state of a shard: it is sent copies of counters |
 //! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
 //! | [`doctor`] | what a host must be like, what this one is like, what to do | how any of it is set |
-//! | [`load`] | clients: `bench`, `chat`, and what tests log in with | the gateway's insides |
+//! | [`load`] | clients: `bench`, `soak`, `chat`, and what tests log in with | the gateway's insides |
 //!
 //! # What always holds
 //!

@@ -22,6 +22,7 @@ mod services;
 mod slow_reader;
 mod smoke;
 mod soak;
+mod soak_losses;
 mod start;
 mod storm;
 mod systemd;

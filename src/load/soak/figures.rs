@@ -158,8 +158,9 @@ impl Figures {
             sum.lag_ns_max = sum.lag_ns_max.max(beat.effort.lag_ns_max);
         }
         if let Some(place) = self.beats.get_mut(process) {
-            // What comes once is kept.
+            // What comes once, or no longer, is kept.
             beat.made = beat.made.or_else(|| place.made.take());
+            beat.missing = beat.missing.or(place.missing);
             *place = beat;
         }
     }

@@ -190,7 +190,11 @@ impl Process {
                 sending.start(group_per_s, direct_per_s);
                 self.churn.start(churn_per_s, self.clock.mono_ns());
             }
-            Order::Leave => clients.leave(),
+            Order::Leave => {
+                clients.leave();
+                // Who is told to leave can no longer be asked for what is missing: what was found before stands.
+                self.compare = None;
+            }
             Order::Quiesce => {
                 clients.hurry();
                 self.quiescing = true;
