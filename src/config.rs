@@ -121,6 +121,8 @@ pub struct Store {
     pub batch_rows: usize,
     /// Connections to a database server.
     pub pool_size: usize,
+    /// How long messages are kept; 0: for ever.
+    pub retention_days: u32,
 }
 
 /// Which database.
@@ -288,6 +290,7 @@ impl Config {
                 linger_ms: typed.number("store.linger_ms", 0, 10_000)? as u32,
                 batch_rows: typed.number("store.batch_rows", 1, limits::BATCH_ROWS_MAX as u64)? as usize,
                 pool_size: typed.number("store.pool_size", 2, limits::MYSQL_POOL_SIZE_MAX as u64)? as usize,
+                retention_days: typed.number("store.retention_days", 0, 36_500)? as u32,
             },
             cluster: Cluster {
                 redis_url: typed.redis_url()?,

@@ -242,6 +242,8 @@ pub const TRANSACTION_BYTES_MAX: u64 = 8 << 20;
 pub const STORE_RETRY_FIRST_MS: u64 = 50;
 /// The longest wait: how late the store may notice that the database is back.
 pub const STORE_RETRY_MAX_MS: u64 = 5_000;
+/// How often the log says again what is wrong with the store while it lasts.
+pub const STORE_TROUBLE_SAID_MS: u64 = 60_000;
 /// What was applied is secured after so many journal bytes: half a segment, since segments go only behind that.
 pub const SECURE_BYTES: u64 = SEGMENT_BYTES / 2;
 /// And at least so often, while anything is applied; each costs syncs on the disk that the ledger syncs on too.
@@ -255,6 +257,16 @@ pub const MESSAGES_SHARED_MAX: usize = 4_096;
 /// Bytes of frames kept so.
 pub const MESSAGES_SHARED_BYTES_MAX: usize = 16 << 20;
 
+/// Users whose inboxes one step of retention looks at.
+pub const RETENTION_USERS: usize = 100;
+/// Rows, or messages, that one step of retention deletes: some milliseconds.
+pub const RETENTION_ROWS: usize = 500;
+/// Between two steps: 25,000 rows a second at most, and most of the time left to others.
+pub const RETENTION_STEP_EVERY_MS: u64 = 20;
+/// Between two passes over all inboxes.
+pub const RETENTION_PASS_EVERY_MS: u64 = 60 * 60 * 1000;
+/// After a failure.
+pub const RETENTION_AGAIN_MS: u64 = 60 * 1000;
 /// How long a new connection to MySQL may take, its settings included.
 pub const MYSQL_CONNECT_TIMEOUT_MS: u64 = 2_000;
 /// How long a read from MySQL may take: sessions wait for it, and those whose rows are in the tail as well.

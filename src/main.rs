@@ -16,6 +16,7 @@ use ringway::journal::recovery;
 use ringway::load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
 use ringway::load::soak;
 use ringway::load::soak::args::SoakArgs;
+use ringway::store;
 use ringway::{log, serve, token};
 
 #[derive(Parser, Debug)]
@@ -46,6 +47,9 @@ enum Command {
     /// Look at a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Look at the store.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 #[derive(Args, Debug)]
@@ -106,6 +110,12 @@ struct TokenArgs {
 }
 
 #[derive(Subcommand, Debug)]
+enum StoreCommand {
+    /// Compare it with the journal: 0 if nothing differs, 1 if something does, 2 if it could not be told.
+    Check(ConfigArgs),
+}
+
+#[derive(Subcommand, Debug)]
 enum JournalCommand {
     /// Check every segment of a journal; exits non-zero if it is damaged.
     Verify {
@@ -161,6 +171,16 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Chat(args) => Ok(exit_code(run_chat(&args)?)),
         Command::Doctor(args) => Ok(diagnose(&args)),
+        Command::Store(StoreCommand::Check(args)) => {
+            let config = args.typed(&[]).and_then(|typed| Ok(Config::new(&typed)?));
+            Ok(config.map_or_else(
+                |error| {
+                    print_chain(error.as_ref());
+                    ExitCode::from(store::cli::NOT_COMPARED)
+                },
+                |config| store::cli::run(&config),
+            ))
+        }
         Command::Journal(JournalCommand::Verify { dir }) => {
             verify_journal(&dir)?;
             Ok(ExitCode::SUCCESS)

@@ -25,6 +25,7 @@ use crate::datadir::{DataDir, DataDirError, SecretOrigin};
 use crate::doctor::start::{self, UnfitHost};
 use crate::ids::ShardId;
 use crate::limits::TO_NODES_MAX;
+use crate::log::Chain;
 use crate::net::closes;
 use crate::net::listener::{self, ListenError};
 use crate::net::shard::{self, ShardEnds};
@@ -106,7 +107,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let clock = Clock::start();
     keep_files_private();
     let notices = Notices::new(&Environment::of_process()).unwrap_or_else(|error| {
-        tracing::warn!(error = &error as &dyn Error, "systemd is told nothing");
+        tracing::warn!(error = %Chain(&error), "systemd is told nothing");
         Notices::none()
     });
     let data_dir = DataDir::lock(&config.data_dir)?;
@@ -194,12 +195,19 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         linger_ms: u64::from(config.store.linger_ms),
         stop_ms: u64::from(config.drain.timeout_s) * 1000,
     };
+    let retention_days = config.store.retention_days;
     let shares_cpu = plan.store.is_none_or(|cpu| plan.shards.contains(&cpu));
     running.start("store", plan.store, &ended, move || {
         let priority = if shares_cpu { Priority::shared_cpu(ends.inbox.rush.clone()) } else { Priority::own_cpu() };
         let stopped = match keeper {
-            AnyKeeper::Sqlite(keeper) => runtime.block_on(StoreLoop::new(*keeper, ends, priority).run()),
-            AnyKeeper::MySql(keeper) => runtime.block_on(StoreLoop::new(*keeper, ends, priority).run()),
+            AnyKeeper::Sqlite(keeper) => {
+                let keeper = keeper.with_retention_days(retention_days);
+                runtime.block_on(StoreLoop::new(keeper, ends, priority).run())
+            }
+            AnyKeeper::MySql(keeper) => {
+                let keeper = keeper.with_retention_days(retention_days);
+                runtime.block_on(StoreLoop::new(keeper, ends, priority).run())
+            }
         };
         if stopped == Stopped::Unsettled {
             tracing::warn!("the store is behind; the journal has the rest, and the next start stores it");

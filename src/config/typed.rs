@@ -67,6 +67,7 @@ pub const KEYS: &[Key] = &[
         "how long the store waits for more rows, while more come, before it writes",
     ),
     key("store.batch_rows", "500", Form::Number, "rows of one insert"),
+    key("store.retention_days", "0", Form::Number, "messages older than so many days are deleted; 0: never"),
     key("store.pool_size", "4", Form::Number, "connections to a database server: one writes, the others read"),
     key(
         "cluster.redis_url",

@@ -10,6 +10,7 @@ use crate::control::{Room, Snapshot};
 use crate::net::budget::Spent;
 use crate::net::shard::ShardReport;
 use crate::shard::counters::{ShardCounters, reason_name};
+use crate::store::cause::Cause;
 use crate::store::counters::StoreCounters;
 use crate::topology::ledger::LedgerReport;
 use crate::wire::generated::ringway::wire::CloseReason;
@@ -208,6 +209,7 @@ impl Page {
     fn store(&mut self, c: &StoreCounters) {
         let gauges = [
             ("unavailable", "1 while the database takes no writes", c.unavailable),
+            ("broken", "1 while journal and database contradict each other", c.broken),
             ("applied_position", "Everything below is in the database", c.applied),
             ("durable_position", "Everything below is durable in the journal", c.durable),
             ("secured_position", "Everything below survives a power loss in the database", c.secured),
@@ -228,10 +230,18 @@ impl Page {
             ("lookups", "Messages looked up", c.lookups),
             ("cursors", "Cursors stored", c.cursors),
             ("cursors_dropped", "Cursors thrown away", c.cursors_dropped),
+            ("rows_expired", "Rows deleted by retention", c.rows_expired),
+            ("messages_expired", "Messages deleted by retention", c.messages_expired),
+            ("expiries", "Passes of retention over all inboxes", c.expiries),
             ("secures", "Checkpoints", c.secures),
         ];
         for (name, help, value) in totals {
             self.single(&format!("ringway_store_{name}_total"), "counter", help, value);
+        }
+        let name = "ringway_store_refusals_total";
+        self.head(name, "counter", "What the database refused or did not answer, by cause");
+        for (cause, count) in std::iter::zip(Cause::ALL, c.refusals) {
+            self.value(name, &format!("{{cause=\"{}\"}}", cause.name()), count);
         }
         let seconds = c.apply_us as f64 / 1e6;
         self.single("ringway_store_apply_seconds_total", "counter", "Time spent applying", seconds);

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::cluster::nodes::NodesReport;
 use crate::control::systemd::{Environment, Watchdog};
 use crate::ids::ShardId;
+use crate::log::Chain;
 use crate::net::shard::ShardReport;
 use crate::store::counters::StoreCounters;
 use crate::topology::ledger::LedgerReport;
@@ -135,7 +136,11 @@ impl Snapshot {
         }
         reasons.extend(self.silent(stage, now_ms));
         if let Some(store) = &self.store {
-            if store.unavailable != 0 {
+            if store.broken != 0 {
+                reasons.push(
+                    "the store refuses what the journal has (see the log); messages are kept in the journal".to_owned(),
+                );
+            } else if store.unavailable != 0 {
                 reasons.push("the store takes no writes; messages are kept in the journal".to_owned());
             }
             if store.durable.saturating_sub(store.secured) >= journal_bytes_max {
@@ -177,7 +182,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         http::Facts { snapshot: published, stage: stage.clone(), clock, journal_bytes_max, room: Arc::new(room) },
     ));
     let mut watchdog = Watchdog::new(&Environment::of_process(), std::process::id()).unwrap_or_else(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "systemd's watchdog gets no pings");
+        tracing::warn!(error = %Chain(&error), "systemd's watchdog gets no pings");
         None
     });
     loop {

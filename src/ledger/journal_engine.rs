@@ -162,6 +162,10 @@ impl<D: Disk> Engine for JournalEngine<D> {
         for sending in self.pending.release(&name) {
             match answer.found {
                 LookupFound::Unavailable => self.refuse(parts(&sending).origin, Refusal::RetryLater),
+                // Whether it is a repeat cannot be known any more.
+                LookupFound::Expired => {
+                    self.refuse(parts(&sending).origin, Refusal::Code(ErrorCode::BadRequest));
+                }
                 LookupFound::Stored(stored) => {
                     let known = Known { msg_id: stored.msg_id, seq: stored.seq, digest: stored.digest };
                     self.repeat(&sending, known);

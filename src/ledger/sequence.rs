@@ -13,6 +13,11 @@ const NODE_SHIFT: u32 = 12;
 const COUNTER_MAX: u64 = (1 << NODE_SHIFT) - 1;
 const NODE_MAX: u16 = (1 << (TIME_SHIFT - NODE_SHIFT)) - 1;
 
+/// The lowest number that a message of this time (Unix milliseconds) can have.
+pub fn first_msg_id(unix_ms: u64) -> MsgId {
+    MsgId(unix_ms.saturating_sub(MSG_ID_EPOCH_MS) << TIME_SHIFT)
+}
+
 /// The time inside a message id, Unix milliseconds.
 pub fn sent_at_ms(msg_id: MsgId) -> u64 {
     MSG_ID_EPOCH_MS + (msg_id.0 >> TIME_SHIFT)

@@ -27,6 +27,7 @@ use crate::ledger::redis::{self, RedisEngine};
 use crate::ledger::start::{Start, Started};
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
 use crate::limits::SEGMENT_BYTES;
+use crate::log::Chain;
 use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
 use crate::store::backoff::Backoff;
 use crate::store::keeper::Keeper;
@@ -160,7 +161,7 @@ impl Opening<'_> {
             };
             let wait_ms = backoff.refused();
             tracing::warn!(
-                error = &error as &dyn Error,
+                error = %Chain(&error),
                 retry_ms = wait_ms,
                 "waiting for the store: nobody is served before its newest rows are known"
             );

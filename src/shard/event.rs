@@ -419,6 +419,8 @@ pub struct LookupAnswer {
 pub enum LookupFound {
     /// It was never stored.
     Nothing,
+    /// It is not there, but its name is older than what retention keeps: it may have been.
+    Expired,
     /// The store cannot be read now: the sender gets `RETRY_LATER`.
     Unavailable,
     /// It was.

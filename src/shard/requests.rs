@@ -31,6 +31,9 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::AlreadyLoggedIn => "this connection is logged in already",
         ErrorCode::SeqAhead => "the seq is above the user's newest",
         ErrorCode::TooManyGroups => "a user is in at most 2000 groups",
+        ErrorCode::BadRequest => {
+            "client_msg_id is older than the messages that are kept, so a repeat could not be told: send under a new one"
+        }
         _ => "the request is not valid",
     }
 }

@@ -304,6 +304,10 @@ impl Store for SimStore {
         Ok(lookups.iter().map(found).collect())
     }
 
+    async fn kept_from(&mut self) -> Result<MsgId, StoreError> {
+        Ok(MsgId(0))
+    }
+
     async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
         self.reach("reading a cursor")?;
         Ok(self.database.inner.borrow().current.cursors.get(&(user, device)).copied())

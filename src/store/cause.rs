@@ -29,6 +29,8 @@ pub enum Cause {
     Damage,
     /// Another gateway writes into the same database.
     Taken,
+    /// The journal could not be read; the database is well.
+    Journal,
     /// Something else; the error says what.
     Other,
 }
@@ -37,7 +39,7 @@ impl Cause {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// All of them, in the order of their declaration.
-    pub const ALL: [Cause; 13] = [
+    pub const ALL: [Cause; 14] = [
         Cause::Connection,
         Cause::Timeout,
         Cause::ReadOnly,
@@ -50,6 +52,7 @@ impl Cause {
         Cause::Constraint,
         Cause::Damage,
         Cause::Taken,
+        Cause::Journal,
         Cause::Other,
     ];
 
@@ -68,6 +71,7 @@ impl Cause {
             Cause::Constraint => "constraint",
             Cause::Damage => "damage",
             Cause::Taken => "taken",
+            Cause::Journal => "journal",
             Cause::Other => "other",
         }
     }

@@ -15,10 +15,10 @@ use crate::ledger::sequence::sent_at_ms;
 use crate::limits::BATCH_ROWS;
 use crate::services::Database;
 
-const FAR: u64 = 1 << 63;
+pub(super) const FAR: u64 = 1 << 63;
 
 /// A database for one test, which can be opened again and again.
-trait Bed {
+pub(super) trait Bed {
     type S: Store;
     fn new() -> Self;
     fn open(&self) -> Self::S;
@@ -27,13 +27,13 @@ trait Bed {
     fn count(&self, table: &str) -> u64;
 }
 
-struct Sqlite {
+pub(super) struct Sqlite {
     dir: TempDir,
     runtime: Runtime,
 }
 
-struct MySql {
-    database: Database,
+pub(super) struct MySql {
+    pub(super) database: Database,
     runtime: Runtime,
 }
 
@@ -63,6 +63,13 @@ impl Bed for Sqlite {
     fn count(&self, table: &str) -> u64 {
         let connection = Connection::open(self.dir.path().join("store.sqlite")).unwrap();
         connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).unwrap() as u64
+    }
+}
+
+impl MySql {
+    /// As one of several gateways.
+    pub(super) fn open_of_cluster(&self) -> MySqlStore {
+        self.run(MySqlStore::open(&self.database.opts(), BATCH_ROWS, Sharing::Cluster)).unwrap()
     }
 }
 
@@ -150,16 +157,23 @@ pub(super) fn transaction(numbers: std::ops::RangeInclusive<u64>) -> Transaction
     }
 }
 
-async fn apply<S: Store>(store: &mut S, transaction: Transaction) -> Result<(), StoreError> {
+pub(super) async fn apply<S: Store>(store: &mut S, transaction: Transaction) -> Result<(), StoreError> {
     let encoded = store.encode(transaction);
     store.apply(encoded).await
 }
 
-fn seqs(page: &Page) -> Vec<u64> {
+pub(super) fn seqs(page: &Page) -> Vec<u64> {
     page.rows.iter().map(|(seq, _)| seq.0).collect()
 }
 
-fn page<B: Bed>(bed: &B, store: &mut B::S, user: u64, after: u64, rows_max: usize, bytes_max: usize) -> Page {
+pub(super) fn page<B: Bed>(
+    bed: &B,
+    store: &mut B::S,
+    user: u64,
+    after: u64,
+    rows_max: usize,
+    bytes_max: usize,
+) -> Page {
     bed.run(store.page(UserId(user), Seq(after), rows_max, bytes_max, &mut Messages::default())).unwrap()
 }
 

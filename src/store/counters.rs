@@ -2,6 +2,8 @@
 //!
 //! Plain integers that the thread copies out; they count since the process started unless they say otherwise.
 
+use super::cause::Cause;
+
 /// See each field.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct StoreCounters {
@@ -15,6 +17,8 @@ pub struct StoreCounters {
     pub transactions: u64,
     /// Microseconds spent applying (gathering included).
     pub apply_us: u64,
+    /// Refusals of the database, in the order of `Cause::ALL`.
+    pub refusals: [u64; Cause::COUNT],
     /// Attempts to write that failed and were or will be repeated.
     pub retries: u64,
     /// Pages answered with rows, or with none because there are none.
@@ -29,10 +33,18 @@ pub struct StoreCounters {
     pub cursors: u64,
     /// Cursors thrown away because too many waited for a store that was away; devices receive some rows again.
     pub cursors_dropped: u64,
+    /// Rows deleted because they were older than `store.retention_days`.
+    pub rows_expired: u64,
+    /// Messages deleted for that.
+    pub messages_expired: u64,
+    /// Passes over all inboxes for that.
+    pub expiries: u64,
     /// How often what was applied was secured.
     pub secures: u64,
     /// Now: 1 while the database does not take writes.
     pub unavailable: u64,
+    /// Now: 1 while journal and database contradict each other.
+    pub broken: u64,
     /// Now: everything below this position is in the database.
     pub applied: u64,
     /// Now: everything below this position is durable in the journal.
@@ -41,4 +53,13 @@ pub struct StoreCounters {
     pub secured: u64,
     /// Now: the tail's weight, about 100 bytes each.
     pub tail_weight: u64,
+}
+
+impl StoreCounters {
+    /// Counts a refusal.
+    pub fn refuse(&mut self, cause: Cause) {
+        if let Some(count) = self.refusals.get_mut(cause as usize) {
+            *count += 1;
+        }
+    }
 }

@@ -8,18 +8,26 @@
 use std::sync::Arc;
 
 use super::backoff::Backoff;
+use super::cause::Cause;
 use super::counters::StoreCounters;
 use super::cursors::Cursors;
 use super::flight::{Flight, Load};
 use super::messages::Messages;
 use super::page::Assembly;
+use super::retention::{Expire, Retention};
+use super::trouble::{Severity, Trouble};
 use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
-use crate::ids::{Seq, ShardId, UserId};
+use crate::ids::{MsgId, Seq, ShardId, UserId};
 use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
 use crate::journal::{JournalError, Position, Progress};
-use crate::limits::{CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
+use crate::ledger::sequence::sent_at_ms;
+use crate::limits::{
+    CLIENT_MSG_ID_AHEAD_MS, CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS,
+    TRANSACTION_BYTES_MAX,
+};
+use crate::log::Chain;
 use crate::shard::event::{Lookup, LookupAnswer, LookupFound, Page, StoreAnswer, StoreAsk};
 
 /// How often a node of a cluster looks how far the others' stores are.
@@ -75,6 +83,8 @@ pub struct Keeper<S: Store, D: Disk> {
     /// Writes that failed in a row, and when the next may be tried.
     backoff: Backoff,
     retry_at_ms: u64,
+    trouble: Trouble,
+    retention: Retention,
     secured: Position,
     secured_ms: u64,
     secure_failed: bool,
@@ -115,6 +125,17 @@ enum Fault {
     Away,
 }
 
+/// The database is ahead of all that this gateway has ever written to its journal.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it is at position {found} of a journal, and this gateway's journal ends at {written}: stop one of the two \
+     gateways, then look with `ringway store check` at what the other has done"
+)]
+struct Foreign {
+    found: u64,
+    written: u64,
+}
+
 impl<S: Store, D: Disk> Keeper<S, D> {
     /// Keeps `store` up with the journal in `disk`. `seed` spreads its retries.
     pub fn new(store: S, disk: D, progress: Arc<Progress>, seed: u64) -> Self {
@@ -134,6 +155,8 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             reads_away: false,
             backoff: Backoff::new(seed),
             retry_at_ms: 0,
+            trouble: Trouble::default(),
+            retention: Retention::new(0),
             secured: Position(0),
             secured_ms: 0,
             secure_failed: false,
@@ -284,11 +307,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     fn succeeded(&mut self) {
-        let failures = self.backoff.accepted();
-        if failures > 0 {
-            tracing::info!(failures, "the journal is being applied to the store again");
-        }
-        self.counters.unavailable = 0;
+        self.trouble.ends(self.backoff.accepted(), &mut self.counters);
     }
 
     /// Makes what was applied survive a power loss.
@@ -306,7 +325,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             // Nothing is lost: the journal keeps what is not secured.
             Err(error) => {
                 if !self.secure_failed {
-                    tracing::error!(error = &error as &dyn std::error::Error, "the store could not be synced");
+                    tracing::error!(error = %Chain(&error), "the store could not be synced");
                 }
                 self.secure_failed = true;
             }
@@ -344,7 +363,8 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         written && self.cursors.is_empty()
     }
 
-    /// What waits to be applied and is not on its way, as far as the journal can be read; `None`: it is not known yet where to start.
+    /// What waits to be applied and is not on its way, as far as the journal can be read; `None`: it is not known yet
+    /// where to start.
     pub fn backlog(&mut self) -> Option<Backlog> {
         if self.position == Known::Never {
             return None;
@@ -352,8 +372,13 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         // What cannot be read now is reported by the next turn.
         self.ingest().ok();
         let flying = self.flight.load().unwrap_or(Load { applied: self.tail.applied(), ..Load::default() });
+        let reached = match self.follows {
+            Follows::Alone => flying.applied,
+            // The database counts the stream's entries, not this journal's bytes.
+            Follows::Stream => self.tail.applied(),
+        };
         Some(Backlog {
-            bytes: self.progress.durable().0.saturating_sub(flying.applied.0),
+            bytes: self.progress.durable().0.saturating_sub(reached.0),
             rows: self.tail.rows().saturating_sub(flying.rows),
         })
     }
@@ -456,15 +481,27 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         let at = self.store.position().await?;
         let known = self.position;
-        self.position = Known::Sure;
         self.reads_away = false;
         if self.follows == Follows::Stream {
+            self.position = Known::Sure;
             self.advance(at.applied);
             return Ok(());
         }
+        if known != Known::Never && at.applied > self.tail.ingested() {
+            let source = Box::new(Foreign { found: at.applied.0, written: self.tail.ingested().0 });
+            let what = "another gateway has written into this database";
+            return Err(StoreError::Broken { what, cause: Cause::Taken, source }.into());
+        }
+        self.position = Known::Sure;
         let within = known != Known::Never && at.applied >= self.tail.applied() && at.applied <= self.tail.ingested();
         if !within {
-            // The first time; or the database was put back to another state while it was away.
+            if known != Known::Never {
+                tracing::warn!(
+                    position = at.applied.0,
+                    before = self.tail.applied().0,
+                    "the database was put back to an earlier state: the journal is applied to it again from there"
+                );
+            }
             self.flight = Flight::default();
             self.tail = Tail::new(self.disk.clone(), at.applied);
         }
@@ -527,8 +564,15 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         };
         match stored {
             Ok(stored) => {
+                let missing = stored.iter().any(Option::is_none);
+                // Asked after the look-up: before a message is deleted, this is raised above it.
+                let kept_from = if missing { self.store.kept_from().await? } else { MsgId(0) };
                 for (place, message) in std::iter::zip(places, stored) {
-                    found[place] = message.map_or(LookupFound::Nothing, LookupFound::Stored);
+                    found[place] = match message {
+                        Some(message) => LookupFound::Stored(message),
+                        None if is_older(&lookups[place], kept_from) => LookupFound::Expired,
+                        None => LookupFound::Nothing,
+                    };
                 }
             }
             Err(fault) => {
@@ -555,33 +599,65 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// A read was refused.
     fn refused(&mut self, fault: &Fault) {
         self.counters.reads_refused += 1;
-
+        if !matches!(fault, Fault::Away) {
+            self.counters.refuse(fault.kind().0);
+        }
         match fault {
             Fault::Away => {}
             Fault::Store(StoreError::Unavailable { .. }) => {
                 if !self.reads_away {
-                    tracing::warn!(error = fault as &dyn std::error::Error, "the store cannot be read now");
+                    tracing::warn!(error = %Chain(fault), "the store cannot be read now");
                 }
                 self.reads_away = true;
             }
             // It concerns what was read; the rest may be well.
             Fault::Store(StoreError::Broken { .. }) | Fault::Journal(_) => {
-                tracing::error!(error = fault as &dyn std::error::Error, "a read failed");
+                tracing::error!(error = %Chain(fault), "a read failed");
             }
         }
     }
 
-    /// A write failed: the next try waits, twice as long each time up to a limit, less a random part.
+    /// A write failed: the next try waits.
     fn failed(&mut self, now: Now, fault: &Fault) {
-        if self.backoff.refusals() == 0 {
-            tracing::error!(
-                error = fault as &dyn std::error::Error,
-                "the journal is not being applied to the store; trying again"
-            );
-        }
+        self.trouble.begins_or_lasts(now.mono_ms, fault.kind(), fault, &mut self.counters);
         self.retry_at_ms = now.mono_ms + self.backoff.refused();
-        self.counters.retries += 1;
-        self.counters.unavailable = 1;
+    }
+}
+
+/// Whether a message of this name may have had a number below `kept_from`.
+fn is_older(lookup: &Lookup, kept_from: MsgId) -> bool {
+    let named_ms = lookup.client_msg_id.unix_ms().unwrap_or(0);
+    kept_from > MsgId(0) && named_ms <= sent_at_ms(kept_from) + CLIENT_MSG_ID_AHEAD_MS
+}
+
+impl<S: Expire, D: Disk> Keeper<S, D> {
+    /// Deletes a little of what is old, if that is due.
+    pub fn retain(&mut self, now: Now) {
+        if self.position != Known::Never && self.backoff.refusals() == 0 {
+            self.retention.step(&mut self.store, now, &mut self.counters);
+        }
+    }
+
+    /// When [`Self::retain`] has something to do, on the monotonic clock.
+    pub fn retain_due_ms(&self) -> Option<u64> {
+        self.retention.due_ms()
+    }
+
+    /// Keeps messages so many days; 0: for ever.
+    pub fn with_retention_days(mut self, days: u32) -> Self {
+        self.retention = Retention::new(days);
+        self
+    }
+}
+
+impl Fault {
+    fn kind(&self) -> (Cause, Severity) {
+        match self {
+            Fault::Store(error @ StoreError::Broken { .. }) => (error.cause(), Severity::Contradiction),
+            Fault::Store(error) => (error.cause(), Severity::Passing),
+            Fault::Journal(_) => (Cause::Journal, Severity::Contradiction),
+            Fault::Away => (Cause::Connection, Severity::Passing),
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 pub mod backoff;
 pub mod batch;
 pub mod cause;
+pub mod check;
+pub mod cli;
 #[cfg(test)]
 mod contract;
 pub mod counters;
@@ -16,9 +18,11 @@ pub mod keeper;
 pub mod messages;
 pub mod mysql;
 pub mod page;
+pub mod retention;
 pub mod run;
 pub mod schema;
 pub mod sqlite;
+pub mod trouble;
 
 use std::future::Future;
 
@@ -70,6 +74,8 @@ pub trait Store {
     ) -> Result<Page, StoreError>;
     /// What was stored under these names, parallel to `lookups`.
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError>;
+    /// Messages below this number may have been deleted by retention; zero if none was ever.
+    async fn kept_from(&mut self) -> Result<MsgId, StoreError>;
     /// The cursor of a device.
     async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError>;
     /// Keeps cursors; one that is lower than what is kept changes nothing.

@@ -8,8 +8,10 @@
 //! It runs on the store's tokio runtime and must be dropped there. One connection writes, others read.
 
 pub mod connection;
+mod expiry;
 pub mod fault;
 pub mod insert;
+mod inspect;
 pub mod schema;
 pub mod writer;
 
@@ -31,6 +33,7 @@ use crate::message::Message;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::wire::generated::ringway::wire::{ConversationKind, Role};
 use connection::{Connection, Patience, Readers, options};
+use expiry::Expirer;
 use fault::Fault;
 use insert::{Bounds, Encoded, cursors, encode, put_hex};
 use writer::{Ending, Writer};
@@ -47,12 +50,14 @@ pub enum Sharing {
     Alone,
     /// The other nodes of a cluster, one at a time: whoever finds the position moved looks again.
     Cluster,
+    /// A gateway on its own, perhaps; this one only reads.
+    Watching,
 }
 
 impl Sharing {
     fn node(self) -> u16 {
         match self {
-            Sharing::Alone => NODE,
+            Sharing::Alone | Sharing::Watching => NODE,
             Sharing::Cluster => CLUSTER,
         }
     }
@@ -66,6 +71,7 @@ const PAGE_BODIES: usize = 64;
 pub struct MySqlStore {
     writer: Writer,
     readers: Readers,
+    expirer: Expirer,
     batch_rows: usize,
     /// How long statements may be, as the last connection that was looked at said.
     bounds: Bounds,
@@ -77,7 +83,10 @@ impl MySqlStore {
         let opts = options(url);
         let begin = async {
             let mut connection = Connection::open(&opts).await?;
-            schema::prepare(connection.driver()).await?;
+            match sharing {
+                Sharing::Watching => schema::expect(connection.driver()).await?,
+                Sharing::Alone | Sharing::Cluster => schema::prepare(connection.driver()).await?,
+            }
             let bounds = connection.bounds(batch_rows)?;
             if !connection.is_durable_at_commit() {
                 tracing::warn!(
@@ -88,6 +97,7 @@ impl MySqlStore {
             let mut store = MySqlStore {
                 writer: Writer::new(opts.clone(), sharing),
                 readers: Readers::new(opts.clone()),
+                expirer: Expirer::new(opts.clone()),
                 batch_rows,
                 bounds,
             };
@@ -139,9 +149,14 @@ impl Store for MySqlStore {
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
         const READING: &str = "reading the applied position";
         let at = self.writer.position().await.map_err(|fault| fault.into_store(READING))?;
-        if let Some(connection) = self.writer.connection() {
-            // The server may have come back with other settings.
-            self.bounds = connection.bounds(self.batch_rows).map_err(|fault| fault.into_store(READING))?;
+        // The server may have come back with other settings.
+        match self.writer.connection().map(|connection| connection.bounds(self.batch_rows)) {
+            Some(Ok(bounds)) => self.bounds = bounds,
+            Some(Err(fault)) => {
+                self.writer.forget_connection();
+                return Err(fault.into_store(READING));
+            }
+            None => {}
         }
         Ok(at)
     }
@@ -210,6 +225,7 @@ impl Store for MySqlStore {
             self.read(READING, async |c: &mut Connection| c.rows::<(u64, u64)>(&*statement, Patience::Read).await);
         let rows = rows.await?;
         let mut assembly = Assembly::new(after, rows_max, bytes_max);
+        let mut kept_from = None;
         for rows in rows.chunks(PAGE_BODIES) {
             // Held here: what is read now makes room for itself, perhaps in place of these.
             let known = rows.iter().filter_map(|(_, id)| Some((MsgId(*id), messages.find(MsgId(*id)).cloned()?)));
@@ -222,9 +238,20 @@ impl Store for MySqlStore {
                 if !assembly.wants(seq) {
                     return Ok(assembly.finish());
                 }
-                let message = read.remove(&msg_id);
-                let missing = || Fault::MessageMissing(msg_id).into_store(READING);
-                assembly.push(seq, message.ok_or_else(missing)?);
+                if let Some(message) = read.remove(&msg_id) {
+                    assembly.push(seq, message);
+                    continue;
+                }
+                let kept_from = match kept_from {
+                    Some(known) => known,
+                    None => *kept_from.insert(self.kept_from().await?),
+                };
+                if msg_id >= kept_from {
+                    return Err(Fault::MessageMissing(msg_id).into_store(READING));
+                }
+                if !assembly.skip(seq) {
+                    return Ok(assembly.finish());
+                }
             }
         }
         Ok(assembly.finish())
@@ -252,6 +279,13 @@ impl Store for MySqlStore {
         });
         let found: HashMap<(UserId, ClientMsgId), StoredMessage> = rows.collect();
         Ok(lookups.iter().map(|lookup| found.get(&(lookup.sender, lookup.client_msg_id)).copied()).collect())
+    }
+
+    async fn kept_from(&mut self) -> Result<MsgId, StoreError> {
+        let found = self.read("reading from where on messages are kept", async |c: &mut Connection| {
+            c.first::<u64>("SELECT kept_from FROM retention WHERE id = 1", Patience::Read).await
+        });
+        Ok(MsgId(found.await?.unwrap_or(0)))
     }
 
     async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
@@ -312,14 +346,19 @@ impl MySqlStore {
         let rows =
             self.read("reading messages", async |c: &mut Connection| c.rows::<Body>(&*text, Patience::Read).await);
         let rows = rows.await?.into_iter().filter_map(|(msg_id, sender, kind, id, name, body)| {
-            let to = match ConversationKind(kind) {
-                ConversationKind::Group => Conversation::Group(GroupId(id)),
-                _ => Conversation::User(UserId(id)),
-            };
+            let to = conversation(kind, id);
             let msg_id = MsgId(msg_id);
             let name = ClientMsgId(name.try_into().ok()?);
             Some((msg_id, messages.keep(msg_id, UserId(sender), to, name, &body)))
         });
         Ok(rows.collect())
+    }
+}
+
+/// Where a message is addressed, as the table has it.
+fn conversation(kind: u8, id: u64) -> Conversation {
+    match ConversationKind(kind) {
+        ConversationKind::Group => Conversation::Group(GroupId(id)),
+        _ => Conversation::User(UserId(id)),
     }
 }

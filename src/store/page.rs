@@ -29,7 +29,7 @@ impl Assembly {
 
     /// Goes on with a page that already has rows, under the same limits.
     pub fn resume(page: Page, after: Seq, rows_max: usize, bytes_max: usize) -> Self {
-        let next = page.rows.last().map_or(after, |(seq, _)| *seq).next();
+        let next = page.rows.last().map(|(seq, _)| *seq).max(page.gap_to).unwrap_or(after).next();
         let bytes = page.rows.iter().map(|(_, message)| message.push.body().len()).sum();
         Assembly { page, next, rows_max, bytes_max, bytes }
     }
@@ -53,6 +53,16 @@ impl Assembly {
         self.next = seq.next();
         self.bytes += message.push.body().len();
         self.page.rows.push((seq, message));
+    }
+
+    /// Counts a row whose message is no longer kept as missing. Says whether the page may go on behind it.
+    pub fn skip(&mut self, seq: Seq) -> bool {
+        let first = self.page.rows.is_empty();
+        if first {
+            self.page.gap_to = Some(seq);
+            self.next = seq.next();
+        }
+        first
     }
 
     /// The last row so far, or what the page starts after.

@@ -13,6 +13,7 @@ use tokio::time;
 use super::Store;
 use super::counters::StoreCounters;
 use super::keeper::{Backlog, Keeper, Turn};
+use super::retention::Expire;
 use crate::clock::Clock;
 use crate::ids::ShardId;
 use crate::journal::disk::Disk;
@@ -88,7 +89,7 @@ struct Round {
     reported_ms: u64,
 }
 
-impl<S: Store, D: Disk> StoreLoop<S, D> {
+impl<S: Expire, D: Disk> StoreLoop<S, D> {
     /// A loop that has not begun.
     pub fn new(keeper: Keeper<S, D>, ends: StoreEnds, priority: Priority) -> Self {
         StoreLoop { keeper, ends, priority, writing_since_us: None }
@@ -129,6 +130,11 @@ impl<S: Store, D: Disk> StoreLoop<S, D> {
                 },
                 wait_ms => wait_ms.min(REPORT_MS),
             };
+            self.keeper.retain(self.ends.clock.now());
+            let sleep_ms = self
+                .keeper
+                .retain_due_ms()
+                .map_or(sleep_ms, |due_ms| sleep_ms.min(due_ms.saturating_sub(now_ms).max(1)));
             if sleep_ms > 0 && asked == Asked::All {
                 self.keeper.write_back();
                 match unapplied_bytes == 0 && !self.keeper.is_writing() {

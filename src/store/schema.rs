@@ -10,8 +10,11 @@
 
 use rusqlite::Connection;
 
-/// The version of `TABLES`, kept in the file's `user_version`; 0 is an empty file.
-pub const VERSION: i64 = 1;
+/// The version of the last of `STEPS`, kept in the file's `user_version`; 0 is an empty file.
+pub const VERSION: i64 = STEPS.len() as i64;
+
+/// What each version adds to the one before.
+const STEPS: [&str; 2] = [TABLES, RETENTION];
 
 /// Version 1.
 ///
@@ -63,6 +66,20 @@ CREATE TABLE ledger_position (
 ) STRICT;
 ";
 
+/// Version 2.
+///
+/// - `retention`: one line. `kept_from`: messages below this number may have been deleted.
+/// - `retained_messages`: during a pass of retention, the old messages that somebody's newest row refers to.
+const RETENTION: &str = "
+CREATE TABLE retention (
+  id        INTEGER PRIMARY KEY CHECK (id = 1),
+  kept_from INTEGER NOT NULL
+) STRICT;
+CREATE TABLE retained_messages (
+  msg_id INTEGER PRIMARY KEY
+) STRICT;
+";
+
 /// Why the tables could not be made ready.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
@@ -74,6 +91,14 @@ pub enum SchemaError {
         /// What the file says.
         found: i64,
     },
+    /// The file was written by an older version, and is not to be changed now.
+    #[error(
+        "the file has schema version {found}, this gateway expects {VERSION}: start the gateway once, it brings it up to date"
+    )]
+    Older {
+        /// What the file says.
+        found: i64,
+    },
     /// The file has tables, but none that this gateway made.
     #[error("the file is an SQLite database of something else: use another data directory")]
     Foreign,
@@ -82,22 +107,37 @@ pub enum SchemaError {
     Database(#[from] rusqlite::Error),
 }
 
-/// Makes the tables in an empty file, and refuses a file this version does not know.
+/// Makes the tables in an empty file, brings an older one up to date, and refuses a file this version does not know.
 pub fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
+    let found = version(connection)?;
+    if found > VERSION {
+        return Err(SchemaError::Newer { found });
+    }
+    if found == 0 {
+        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables != 0 {
+            return Err(SchemaError::Foreign);
+        }
+    }
+    let missing = STEPS.get(usize::try_from(found).unwrap_or(0)..).unwrap_or_default();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    for step in missing {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Refuses a file of another version than this one's.
+pub fn expect(connection: &Connection) -> Result<(), SchemaError> {
     match version(connection)? {
         VERSION => Ok(()),
-        0 => {
-            let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if tables != 0 {
-                return Err(SchemaError::Foreign);
-            }
-            let transaction = connection.transaction()?;
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-            transaction.commit()?;
-            Ok(())
-        }
-        found => Err(SchemaError::Newer { found }),
+        found if found > VERSION => Err(SchemaError::Newer { found }),
+        found => Err(SchemaError::Older { found }),
     }
 }
 

@@ -7,6 +7,8 @@
 //! Other processes may read the file meanwhile.
 
 mod courtesy;
+mod expiry;
+mod inspect;
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -27,6 +29,7 @@ use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVers
 use crate::journal::Position;
 use crate::ledger::sequence::sent_at_ms;
 use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
+use crate::log::Chain;
 use crate::message::Message;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::topology::rush;
@@ -124,10 +127,18 @@ impl SqliteStore {
             },
         })?;
         connection.execute_batch(SETTINGS).map_err(failed(OPENING))?;
+        let mut store = Self::over(connection, path, batch_rows)?;
+        store.read_position()?;
+        // What a run before this one left in the log may never have been synced.
+        store.sync()?;
+        Ok(store)
+    }
+
+    fn over(connection: Connection, path: &Path, batch_rows: usize) -> Result<Self, StoreError> {
         let page_bytes: u64 = connection
             .pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
             .map(bits)
-            .map_err(failed(OPENING))?;
+            .map_err(failed("reading the size of the file's pages"))?;
         connection.wal_hook(Some(note_log_pages));
         connection.progress_handler(
             STEP_OPERATIONS,
@@ -141,7 +152,7 @@ impl SqliteStore {
         for _ in 1..batch_rows {
             insert_batch.push_str(",(?,?,?)");
         }
-        let mut store = SqliteStore {
+        Ok(SqliteStore {
             connection,
             path: path.to_owned(),
             batch_rows,
@@ -153,11 +164,7 @@ impl SqliteStore {
             log: None,
             written_back: 0,
             sync_failed: false,
-        };
-        store.read_position()?;
-        // What a run before this one left in the log may never have been synced.
-        store.sync()?;
-        Ok(store)
+        })
     }
 
     fn read_position(&mut self) -> Result<StorePosition, StoreError> {
@@ -202,7 +209,7 @@ impl SqliteStore {
             // The transaction is in: what fails here is no reason to write it again.
             if let Err(error) = self.empty_log() {
                 self.log_bytes_next = self.log_bytes() + LOG_BYTES;
-                tracing::warn!(error = &error as &dyn std::error::Error, "the store's log could not be emptied");
+                tracing::warn!(error = %Chain(&error), "the store's log could not be emptied");
             }
         }
         Ok(())
@@ -369,6 +376,7 @@ impl Store for SqliteStore {
     ) -> Result<Page, StoreError> {
         const READING: &str = "reading a page of an inbox";
         let mut assembly = Assembly::new(after, rows_max, bytes_max);
+        let kept_from = || read_kept_from(&self.connection);
         let mut fill = || -> Result<Option<MsgId>, rusqlite::Error> {
             let mut page = self.connection.prepare_cached(
                 "SELECT seq, msg_id FROM inbox WHERE user_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
@@ -388,7 +396,9 @@ impl Store for SqliteStore {
                     Some(message) => Arc::clone(message),
                     None => match read_message(&mut bodies, msg_id, messages)? {
                         Some(message) => message,
-                        None => return Ok(Some(msg_id)),
+                        None if msg_id >= kept_from()? => return Ok(Some(msg_id)),
+                        None if assembly.skip(seq) => continue,
+                        None => break,
                     },
                 };
                 assembly.push(seq, message);
@@ -427,6 +437,10 @@ impl Store for SqliteStore {
                 .collect()
         };
         look().map_err(failed("looking a message up"))
+    }
+
+    async fn kept_from(&mut self) -> Result<MsgId, StoreError> {
+        read_kept_from(&self.connection).map_err(failed("reading from where on messages are kept"))
     }
 
     async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
@@ -473,6 +487,12 @@ fn note_log_pages(_: &Wal, pages: c_int) -> rusqlite::Result<()> {
     Ok(())
 }
 
+fn read_kept_from(connection: &Connection) -> Result<MsgId, rusqlite::Error> {
+    let mut statement = connection.prepare_cached("SELECT kept_from FROM retention WHERE id = 1")?;
+    let found = statement.query_row([], |row| row.get(0)).optional()?;
+    Ok(MsgId(found.map_or(0, bits)))
+}
+
 fn read_message(
     bodies: &mut CachedStatement<'_>,
     msg_id: MsgId,
@@ -480,11 +500,7 @@ fn read_message(
 ) -> Result<Option<Arc<Message>>, rusqlite::Error> {
     bodies
         .query_row([stored(msg_id.0)], |row| {
-            let id = bits(row.get(2)?);
-            let to = match ConversationKind(row.get(1)?) {
-                ConversationKind::Group => Conversation::Group(GroupId(id)),
-                _ => Conversation::User(UserId(id)),
-            };
+            let to = conversation(row.get(1)?, bits(row.get(2)?));
             let sender = UserId(bits(row.get(0)?));
             let body = row.get_ref(4)?.as_blob()?;
             Ok(messages.keep(msg_id, sender, to, ClientMsgId(row.get(3)?), body))
@@ -576,6 +592,14 @@ fn write_group(writing: &Connection, write: &GroupWrite) -> Result<(), rusqlite:
         writing.prepare_cached("DELETE FROM chat_groups WHERE group_id = ?1")?.execute([group])?;
     }
     Ok(())
+}
+
+/// Where a message is addressed, as the table has it.
+fn conversation(kind: u8, id: u64) -> Conversation {
+    match ConversationKind(kind) {
+        ConversationKind::Group => Conversation::Group(GroupId(id)),
+        _ => Conversation::User(UserId(id)),
+    }
 }
 
 /// As SQLite keeps a u64 (schema.rs says what that means for order).

@@ -42,7 +42,8 @@ pub fn script(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn script_path() -> PathBuf {
+/// `scripts/services.sh`.
+pub fn script_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/services.sh")
 }
 
@@ -66,6 +67,12 @@ impl Database {
         let database = Database { server, name };
         on(&database.server, &format!("CREATE DATABASE {}", database.name)).unwrap();
         database
+    }
+
+    /// One whose directory the server has found in its own when it started.
+    pub fn found_on(server: &str, name: &str) -> Database {
+        let server = server.rsplit_once('/').expect("a URL with a database").0.to_owned() + "/";
+        Database { server, name: name.to_owned() }
     }
 
     /// Its URL.
@@ -117,11 +124,27 @@ pub struct MariaDb {
 impl MariaDb {
     /// Starts one whose data is in `dir`, which is made.
     pub fn start(dir: &Path, options: &[&str]) -> MariaDb {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = MariaDb { dir: dir.to_owned(), port, options, child: None };
+        let mut server = MariaDb::stopped(dir, options);
         server.resume();
         server
+    }
+
+    /// The same, by a program that has [`script_path`] as its last argument and takes more.
+    pub fn start_under(dir: &Path, options: &[&str], command: &mut Command) -> MariaDb {
+        let mut server = MariaDb::stopped(dir, options);
+        server.launch(command);
+        server
+    }
+
+    fn stopped(dir: &Path, options: &[&str]) -> MariaDb {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        MariaDb { dir: dir.to_owned(), port, options, child: None }
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// The URL of a database that every server has.
@@ -134,7 +157,7 @@ impl MariaDb {
         self.launch(&mut Command::new(script_path()));
     }
 
-    /// The same, by another program that takes the script's path and arguments as its last ones.
+    /// The same, by a program that has the script's path as its last argument and takes more.
     pub fn launch(&mut self, command: &mut Command) {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         command.arg("mariadb").arg(&self.dir).arg(self.port.to_string()).args(&self.options);
@@ -174,8 +197,7 @@ impl MariaDb {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.child.as_ref().unwrap().id();
-        nix::sys::signal::kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+        nix::sys::signal::kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
     }
 
     /// What it said so far.

@@ -283,7 +283,8 @@ impl<D: Disk> RedisEngine<D> {
         for msg_id in searched {
             match found {
                 LookupFound::Unavailable => self.flying.unsearched.push_back(msg_id),
-                LookupFound::Nothing => self.flying.unsent.push_back(msg_id),
+                // It was acked: rather sent twice under its number, which recipients know, than lost.
+                LookupFound::Nothing | LookupFound::Expired => self.flying.unsent.push_back(msg_id),
                 LookupFound::Stored(StoredMessage { msg_id: stored, seq, digest, .. }) => {
                     self.settle_as_repeat(msg_id, stored, seq, digest);
                 }

@@ -169,6 +169,10 @@ impl<D: Disk> Engine for RedisEngine<D> {
         for sending in self.pending.release(&name) {
             match answer.found {
                 LookupFound::Unavailable => self.refuse(flying::origin(&sending), Refusal::RetryLater),
+                // Whether it is a repeat cannot be known any more.
+                LookupFound::Expired => {
+                    self.refuse(flying::origin(&sending), Refusal::Code(ErrorCode::BadRequest));
+                }
                 LookupFound::Stored(stored) => {
                     let (msg_id, seq) = (stored.msg_id, stored.seq);
                     self.repeat(&sending, msg_id, seq, stored.digest);

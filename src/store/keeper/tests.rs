@@ -128,6 +128,9 @@ impl Store for Flaky {
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
         block_on(self.read()?.find(lookups))
     }
+    async fn kept_from(&mut self) -> Result<MsgId, StoreError> {
+        block_on(self.read()?.kept_from())
+    }
     async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
         block_on(self.read()?.cursor(user, device))
     }

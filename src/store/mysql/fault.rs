@@ -44,6 +44,9 @@ pub enum Fault {
         /// When they were made.
         expected: usize,
     },
+    /// A step of retention outside a pass.
+    #[error("the lock for deleting old messages was lost: the pass begins anew")]
+    NotExpiring,
     /// The task that wrote has gone.
     #[error("the gateway stopped while it wrote")]
     Abandoned,
@@ -83,6 +86,20 @@ pub enum Fault {
         /// What this gateway knows.
         known: u32,
     },
+    /// The tables are of an older gateway, and not to be changed now.
+    #[error(
+        "the database has schema version {found}, this gateway expects {known}: start the gateway once, it brings it \
+         up to date"
+    )]
+    OlderSchema {
+        /// What the database says; 0: nothing.
+        found: u32,
+        /// What this gateway knows.
+        known: u32,
+    },
+    /// It was opened to be read.
+    #[error("the database was opened for reading only")]
+    Watching,
     /// There are tables of these names which no gateway made.
     #[error("the database has a table `{0}` that is not the gateway's: use another database")]
     ForeignTable(String),
@@ -115,9 +132,10 @@ impl Fault {
         }
     }
 
-    /// Whether the connection may be used again.
+    /// Whether the connection may be used again. One that has lost its database, or its rights, never gets them back.
     pub fn spares_connection(&self) -> bool {
-        matches!(self, Fault::Driver(Error::Server(error)) if cause_of(error) != Cause::Connection)
+        const FOR_GOOD: [Cause; 3] = [Cause::Connection, Cause::NoDatabase, Cause::Denied];
+        matches!(self, Fault::Driver(Error::Server(error)) if !FOR_GOOD.contains(&cause_of(error)))
     }
 
     /// The connection was found dead, which says nothing about the server: it may have been restarted meanwhile.
@@ -138,13 +156,16 @@ impl Fault {
             Fault::Driver(Error::Io(_)) => (Cause::Connection, Passing::Yes),
             Fault::Driver(_) => (Cause::Other, Passing::Yes),
             Fault::Silent(_) => (Cause::Timeout, Passing::Yes),
-            Fault::Abandoned | Fault::Exhausted(_) => (Cause::Connection, Passing::Yes),
+            Fault::Abandoned | Fault::NotExpiring | Fault::Exhausted(_) => (Cause::Connection, Passing::Yes),
             Fault::PacketLimit { .. } | Fault::PacketShrunk { .. } => (Cause::Packet, Passing::Yes),
             Fault::SchemaLocked(_) => (Cause::Lock, Passing::Yes),
             Fault::Taken(_) => (Cause::Taken, Passing::Yes),
             Fault::Moved { .. } => (Cause::Taken, Passing::No),
             Fault::Overtaken { .. } => (Cause::Lock, Passing::Yes),
-            Fault::Row(_) | Fault::NewerSchema { .. } | Fault::ForeignTable(_) => (Cause::Schema, Passing::No),
+            Fault::Row(_) | Fault::NewerSchema { .. } | Fault::OlderSchema { .. } | Fault::ForeignTable(_) => {
+                (Cause::Schema, Passing::No)
+            }
+            Fault::Watching => (Cause::Other, Passing::No),
             Fault::PositionLost(_) | Fault::MessageMissing(_) => (Cause::Damage, Passing::No),
         }
     }

@@ -21,8 +21,10 @@ pub const VERSION: u32 = STEPS.len() as u32;
 /// How long another gateway's steps are waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What each version adds to the one before. The columns are those of the embedded store (`store::schema`).
-const STEPS: [&[&str]; 1] = [&[
+/// What each version adds to the one before. Tables and columns are those of the embedded store (`store::schema`).
+const STEPS: [&[&str]; 2] = [TABLES, RETENTION];
+
+const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS messages (
        msg_id            BIGINT UNSIGNED  NOT NULL PRIMARY KEY,
        sender            BIGINT UNSIGNED  NOT NULL,
@@ -62,7 +64,17 @@ const STEPS: [&[&str]; 1] = [&[
        position   BIGINT UNSIGNED   NOT NULL,
        msg_id_max BIGINT UNSIGNED   NOT NULL
      ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary",
-]];
+];
+
+const RETENTION: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS retention (
+       id        TINYINT UNSIGNED NOT NULL PRIMARY KEY,
+       kept_from BIGINT UNSIGNED  NOT NULL
+     ) ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS retained_messages (
+       msg_id BIGINT UNSIGNED NOT NULL PRIMARY KEY
+     ) ENGINE=InnoDB",
+];
 
 /// Where the version is kept; made first, so that its presence says whose tables the others are.
 const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS ringway_schema (
@@ -70,7 +82,8 @@ const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS ringway_schema (
        version INT UNSIGNED     NOT NULL
      ) ENGINE=InnoDB";
 
-const TABLES: &str = "'messages', 'inbox', 'chat_groups', 'group_members', 'cursors', 'ledger_position'";
+/// Tables of these names without [`VERSION_TABLE`] are somebody else's.
+const NAMES: &str = "'messages', 'inbox', 'chat_groups', 'group_members', 'cursors', 'ledger_position', 'retention'";
 
 /// Brings the database's tables to [`VERSION`].
 pub async fn prepare(conn: &mut Conn) -> Result<(), Fault> {
@@ -88,6 +101,14 @@ pub async fn prepare(conn: &mut Conn) -> Result<(), Fault> {
     stepped
 }
 
+/// Refuses a database of another version than this one's.
+pub async fn expect(conn: &mut Conn) -> Result<(), Fault> {
+    match version(conn).await? {
+        Some(VERSION) => Ok(()),
+        found => Err(Fault::OlderSchema { found: found.unwrap_or(0), known: VERSION }),
+    }
+}
+
 /// With the lock: makes the steps that are missing.
 async fn step(conn: &mut Conn) -> Result<(), Fault> {
     let found = match version(conn).await? {
@@ -95,7 +116,7 @@ async fn step(conn: &mut Conn) -> Result<(), Fault> {
         None => {
             let foreign = format!(
                 "SELECT table_name AS name FROM information_schema.tables \
-                 WHERE table_schema = DATABASE() AND table_name IN ({TABLES}) LIMIT 1"
+                 WHERE table_schema = DATABASE() AND table_name IN ({NAMES}) LIMIT 1"
             );
             if let Some(table) = conn.query_first::<String, _>(foreign).await? {
                 return Err(Fault::ForeignTable(table));

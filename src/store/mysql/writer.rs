@@ -12,6 +12,7 @@ use super::Sharing;
 use super::connection::{Connection, Patience};
 use super::fault::Fault;
 use super::insert::{Encoded, EncodedGroup};
+use super::schema;
 use crate::ids::MsgId;
 use crate::journal::Position;
 use crate::store::{StoreError, StorePosition};
@@ -89,6 +90,11 @@ impl Writer {
         self.state.connection.as_ref()
     }
 
+    /// Gives an idle writing connection up: the next one may be told other settings.
+    pub fn forget_connection(&mut self) {
+        self.state.connection = None;
+    }
+
     async fn reclaim(&mut self) {
         if let Some(task) = self.task.take()
             && let Ok(left) = task.await
@@ -118,6 +124,9 @@ impl State {
     }
 
     async fn write(&mut self, opts: &Opts, sharing: Sharing, encoded: &Encoded) -> Result<(), Fault> {
+        if sharing == Sharing::Watching {
+            return Err(Fault::Watching);
+        }
         if encoded.applied <= self.at.applied {
             return Ok(());
         }
@@ -152,6 +161,8 @@ impl State {
 /// A connection with a row for the position; and with the node's lock, if nobody else may write.
 async fn open(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
     let mut connection = Connection::open(opts).await?;
+    // A newer gateway may have changed the tables, or an older state of them was restored, while there was none.
+    schema::expect(connection.driver()).await?;
     let node = sharing.node();
     if sharing == Sharing::Alone {
         let lock = format!("SELECT GET_LOCK(CONCAT('ringway.node.{node}.', LEFT(SHA1(DATABASE()), 40)), 1)");
@@ -160,7 +171,7 @@ async fn open(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
         }
     }
     let row = format!("SELECT COUNT(*) FROM ledger_position WHERE node = {node}");
-    if connection.first::<u64>(row, Patience::Read).await? == Some(0) {
+    if sharing != Sharing::Watching && connection.first::<u64>(row, Patience::Read).await? == Some(0) {
         // What was numbered before there was a cluster counts too; alone there is nothing else.
         let row = format!(
             "INSERT IGNORE INTO ledger_position (node, position, msg_id_max) \
@@ -180,6 +191,7 @@ async fn write(
 ) -> Result<StorePosition, Fault> {
     let node = sharing.node();
     if encoded.bytes_max > connection.statement_bytes_max() {
+        connection.bounds(1)?;
         return Err(Fault::PacketShrunk { found: connection.statement_bytes_max(), expected: encoded.bytes_max });
     }
     let lock = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node} FOR UPDATE");

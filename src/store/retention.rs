@@ -1,0 +1,185 @@
+//! Deleting what is older than `store.retention_days`, a little at a time.
+//!
+//! Owned by the store's core, which takes a step when one is due. A pass first walks all inboxes and deletes old rows
+//! from their beginnings, then deletes the old messages that no row refers to any more. What always holds: a user's
+//! newest row stays, and its message with it, so that numbers never fall; before anything is deleted the database
+//! says from where on it is complete, so that a repeat of what was deleted is refused and never stored again; and a
+//! step is so small that inserts and readers do not notice. A pass that was interrupted begins anew, and finds what it
+//! had deleted gone. What comes into the database late, with an old number, may lose its message before its row: such a
+//! row counts as deleted.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::counters::StoreCounters;
+use super::{Store, StoreError};
+use crate::clock::Now;
+use crate::ids::{MsgId, UserId};
+use crate::ledger::sequence::first_msg_id;
+use crate::limits::{RETENTION_AGAIN_MS, RETENTION_PASS_EVERY_MS, RETENTION_STEP_EVERY_MS};
+use crate::log::Chain;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// A database that can delete what is old.
+pub trait Expire: Store {
+    /// Takes a step, which goes on by itself, whether or not anybody looks at it, and beside transactions. One at a
+    /// time. After an error the pass is over: the next step is [`Step::Begin`].
+    fn expire(&mut self, step: Step) -> Expiring;
+}
+
+/// A step on its way.
+pub type Expiring = Pin<Box<dyn Future<Output = Result<Done, StoreError>> + Send>>;
+
+/// What a pass consists of, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// A pass for messages below `cutoff`, and no higher than what is stored, begins: the database is told that they
+    /// may be gone. Only one gateway at a time is in a pass.
+    Begin {
+        /// Older than this, as a number that no older message has.
+        cutoff: MsgId,
+    },
+    /// Some old rows go, from the place on that the walk over all users has reached.
+    Rows {
+        /// As it began.
+        cutoff: MsgId,
+        /// Where to go on.
+        walk: Walk,
+    },
+    /// Some old messages above `after` go that no newest row refers to.
+    Messages {
+        /// As it began.
+        cutoff: MsgId,
+        /// Where to go on.
+        after: MsgId,
+    },
+    /// The pass is over.
+    End,
+}
+
+/// What a step has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Done {
+    /// The pass has begun, for messages below this number.
+    Begun(MsgId),
+    /// Nothing is stored, or another gateway is in a pass.
+    NothingToDo,
+    /// Rows are gone.
+    Rows(RowsExpired),
+    /// Messages are gone.
+    Messages(MessagesExpired),
+    /// The pass is over.
+    Ended,
+}
+
+/// A walk over all users, in the database's order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Walk {
+    /// Nobody was visited.
+    Begin,
+    /// This user was, and all before.
+    After(UserId),
+    /// All were.
+    End,
+}
+
+/// What a step over inboxes did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowsExpired {
+    /// Rows deleted.
+    pub rows: u64,
+    /// Where to go on.
+    pub walk: Walk,
+}
+
+/// What a step over messages did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessagesExpired {
+    /// Messages deleted.
+    pub messages: u64,
+    /// Where to go on; `None`: those were the last old ones.
+    pub through: Option<MsgId>,
+}
+
+/// Where retention is.
+pub struct Retention {
+    /// How long messages are kept; `None`: for ever.
+    keep_ms: Option<u64>,
+    /// The next step; `None`: a pass is to begin.
+    next: Option<Step>,
+    running: Option<Expiring>,
+    due_ms: u64,
+    failing: bool,
+}
+
+impl Retention {
+    /// Keeps messages so many days; 0: for ever.
+    pub fn new(days: u32) -> Self {
+        let keep_ms = (days > 0).then(|| u64::from(days) * DAY_MS);
+        Retention { keep_ms, next: None, running: None, due_ms: 0, failing: false }
+    }
+
+    /// When the next step is to be taken, or looked at, on the monotonic clock; `None`: never.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.keep_ms.map(|_| self.due_ms)
+    }
+
+    /// Looks at the step on its way, and takes the next, if one is due.
+    pub fn step<S: Expire>(&mut self, store: &mut S, now: Now, counters: &mut StoreCounters) {
+        let Some(keep_ms) = self.keep_ms.filter(|_| now.mono_ms >= self.due_ms) else { return };
+        self.due_ms = now.mono_ms + RETENTION_STEP_EVERY_MS;
+        let Some(mut running) = self.running.take() else {
+            let cutoff = first_msg_id(now.unix_ms.saturating_sub(keep_ms));
+            self.running = Some(store.expire(self.next.unwrap_or(Step::Begin { cutoff })));
+            return;
+        };
+        // Nobody is to be woken here: it is looked at again in a moment.
+        match running.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => self.running = Some(running),
+            Poll::Ready(Ok(done)) => {
+                self.failing = false;
+                self.done(done, now, counters);
+            }
+            Poll::Ready(Err(error)) => {
+                counters.refuse(error.cause());
+                if !self.failing {
+                    tracing::warn!(error = %Chain(&error), "old messages cannot be deleted now; trying again later");
+                }
+                // A pass begins anew: what it had remembered may be gone with a connection.
+                (self.next, self.failing) = (None, true);
+                self.due_ms = now.mono_ms + RETENTION_AGAIN_MS;
+            }
+        }
+    }
+
+    /// A step is done: what comes next, and when.
+    fn done(&mut self, done: Done, now: Now, counters: &mut StoreCounters) {
+        let cutoff = match self.next {
+            Some(Step::Rows { cutoff, .. } | Step::Messages { cutoff, .. }) => cutoff,
+            Some(Step::Begin { .. } | Step::End) | None => MsgId(0),
+        };
+        self.next = match done {
+            Done::Begun(cutoff) => Some(Step::Rows { cutoff, walk: Walk::Begin }),
+            Done::Rows(RowsExpired { rows, walk }) => {
+                counters.rows_expired += rows;
+                match walk {
+                    Walk::End => Some(Step::Messages { cutoff, after: MsgId(0) }),
+                    walk => Some(Step::Rows { cutoff, walk }),
+                }
+            }
+            Done::Messages(MessagesExpired { messages, through }) => {
+                counters.messages_expired += messages;
+                through.map_or(Some(Step::End), |after| Some(Step::Messages { cutoff, after }))
+            }
+            Done::NothingToDo | Done::Ended => {
+                counters.expiries += u64::from(done == Done::Ended);
+                self.due_ms = now.mono_ms + RETENTION_PASS_EVERY_MS;
+                None
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! What is wrong with the database at the moment: said in the log when it begins, changes and lasts; and counted.
+//!
+//! Owned by the store's core. What always holds: an outage of an hour is a line a minute for each of its causes, not a
+//! line an attempt; and every refusal is counted under its cause.
+
+use std::error::Error;
+
+use super::cause::Cause;
+use super::counters::StoreCounters;
+use crate::limits::STORE_TROUBLE_SAID_MS;
+use crate::log::Chain;
+
+/// Whether trying again is enough.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Severity {
+    /// It passes, by itself or when an operator has mended the database.
+    Passing,
+    /// Journal and database contradict each other: somebody has to decide which is right.
+    Contradiction,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    /// When each cause was last named, since the trouble began; in the order of `Cause::ALL`.
+    said_ms: [Option<u64>; Cause::COUNT],
+}
+
+impl Trouble {
+    /// A write was refused.
+    pub fn begins_or_lasts(
+        &mut self,
+        now_ms: u64,
+        (cause, severity): (Cause, Severity),
+        error: &dyn Error,
+        counters: &mut StoreCounters,
+    ) {
+        counters.retries += 1;
+        counters.unavailable = 1;
+        counters.broken = u64::from(severity == Severity::Contradiction);
+        counters.refuse(cause);
+        let Some(said_ms) = self.said_ms.get_mut(cause as usize) else { return };
+        if said_ms.is_some_and(|said_ms| now_ms.saturating_sub(said_ms) < STORE_TROUBLE_SAID_MS) {
+            return;
+        }
+        *said_ms = Some(now_ms);
+        let (cause, error) = (cause.name(), Chain(error));
+        match severity {
+            Severity::Passing => tracing::error!(
+                cause,
+                %error,
+                "the journal is not being applied to the store; messages are kept in the journal, and it is tried again"
+            ),
+            Severity::Contradiction => tracing::error!(
+                cause,
+                %error,
+                "the store refuses what the journal has, and will again: somebody must look at it (`ringway store \
+                 check` says what differs); until then messages are kept in the journal, up to limits.journal_bytes_max"
+            ),
+        }
+    }
+
+    /// A write went through after so many that did not.
+    pub fn ends(&mut self, failures: u32, counters: &mut StoreCounters) {
+        if failures > 0 {
+            tracing::info!(failures, "the journal is being applied to the store again");
+        }
+        self.said_ms = Default::default();
+        (counters.unavailable, counters.broken) = (0, 0);
+    }
+}
