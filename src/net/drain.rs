@@ -3,15 +3,12 @@
 //! Part of the shard's pump. What always holds: once a drain has begun nothing new is taken in, and the pump runs
 //! on until no connection is left, so that everything told to a client before is also written.
 
-use glommio::Task;
-
 use crate::net::shell::{Door, Shell};
 
 /// How far a shard is with ending.
 pub struct Drain {
     state: State,
     spread_ms: u32,
-    accepting: Option<Task<()>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,17 +18,16 @@ enum State {
 }
 
 impl Drain {
-    /// Of a shard that serves. `accepting` is the task to stop, `spread_ms` over how long clients come back.
-    pub fn new(accepting: Task<()>, spread_ms: u32) -> Self {
-        Drain { state: State::Serving, spread_ms, accepting: Some(accepting) }
+    /// Of a shard that serves. `spread_ms`: over how long clients come back.
+    pub fn new(spread_ms: u32) -> Self {
+        Drain { state: State::Serving, spread_ms }
     }
 
     /// The order has come.
     pub fn begin(&mut self, shell: &mut Shell) {
         if self.state == State::Serving {
             self.state = State::Draining;
-            // Dropping it cancels it, and its socket goes with it. (Awaiting that would need to be woken by it.)
-            drop(self.accepting.take());
+            shell.stop_accepting();
             let now = shell.clock.now();
             shell.core.drain(now, self.spread_ms);
         }

@@ -1,21 +1,18 @@
-//! The listening sockets and the task that accepts from one.
+//! The listening sockets, and how one is accepted from.
 //!
 //! Sockets are bound on the main thread, so that errors come before anything starts, and listened on by the
 //! shards. What always holds: running out of descriptors neither spins nor silences the gateway: the shell refuses
-//! peers while there are still some left to do it with; where the kernel has none, or no memory, the task waits a
-//! little; all of it is counted.
+//! peers while there are still some left to do it with; where the kernel has none, or no memory, nobody is let in for a
+//! little while; all of it is counted.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use glommio::GlommioError;
-use glommio::net::TcpListener;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::limits::TURN_ITEMS_MAX;
-use crate::net::shell::Door;
+use crate::clock::Now;
 
 /// Connections the kernel keeps for a shard that has not accepted them yet (it caps this at
 /// `net.core.somaxconn`).
@@ -25,7 +22,7 @@ const BACKLOG: i32 = 65_535;
 const IN_USE_TRIES: u32 = 30;
 const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 /// How long to wait when descriptors or memory have run out.
-const BACK_OFF: Duration = Duration::from_millis(10);
+const BACK_OFF_MS: u64 = 10;
 
 /// Why nobody can listen there.
 #[derive(Debug, thiserror::Error)]
@@ -98,45 +95,100 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 }
 
 /// What a shard accepts from.
-pub struct Listener(TcpListener);
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Nobody waits, and the ring watches it.
+    Watched,
+    /// Somebody may wait.
+    Waiting,
+    /// Nobody can be let in before this time.
+    BackOff { until_ms: u64 },
+}
+
+/// What came of accepting.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A connection.
+    Socket(OwnedFd),
+    /// Nobody waits: have the ring watch it.
+    Nobody,
+    /// The ring watches it, or it is not time yet.
+    NotNow,
+    /// No descriptor or no memory is left; it is not time for a while.
+    Nothing,
+}
 
 impl Listener {
-    /// Starts to listen. Must be called inside the shard's executor.
+    /// Starts to listen.
     pub fn listen(socket: Socket) -> io::Result<Listener> {
         socket.listen(BACKLOG)?;
         // Accepted sockets inherit it.
         socket.set_tcp_nodelay(true)?;
-        // SAFETY: the descriptor is open and listening, and given away here. It stays in blocking mode: glommio
-        // asks without blocking itself, and its ring would not wait on a descriptor that is not.
-        Ok(Listener(unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) }))
+        socket.set_nonblocking(true)?;
+        Ok(Listener { socket, state: State::Waiting })
     }
 
-    /// Accepts until it is cancelled.
-    pub async fn accept(self, door: Door) {
+    /// Somebody may wait.
+    pub fn look(&mut self) {
+        self.state = State::Waiting;
+    }
+
+    /// Whether it was put off, and it is time again.
+    pub fn is_due(&self, now: Now) -> bool {
+        matches!(self.state, State::BackOff { until_ms } if until_ms <= now.mono_ms)
+    }
+
+    /// Accepts one that waits.
+    pub fn accept(&mut self, now: Now) -> Accepted {
+        if self.state != State::Waiting {
+            return Accepted::NotNow;
+        }
         loop {
-            for _ in 0..TURN_ITEMS_MAX {
-                match self.0.accept().await {
-                    Ok(stream) => door.borrow_mut().accept(&door, stream),
-                    Err(error) => self.refused_by_kernel(&door, &error).await,
+            let error = match accept(self.socket.as_raw_fd()) {
+                Ok(socket) => return Accepted::Socket(socket),
+                Err(error) => error,
+            };
+            match error.raw_os_error() {
+                Some(libc::EAGAIN) => {
+                    self.state = State::Watched;
+                    return Accepted::Nobody;
                 }
+                // The peer was faster than we: nothing is wrong.
+                Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM) => continue,
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {}
+                _ => tracing::warn!(%error, "a connection could not be accepted"),
             }
-            glommio::yield_if_needed().await;
+            self.state = State::BackOff { until_ms: now.mono_ms + BACK_OFF_MS };
+            return Accepted::Nothing;
         }
     }
+}
 
-    async fn refused_by_kernel(&self, door: &Door, error: &GlommioError<()>) {
-        let code = match error {
-            GlommioError::IoError(error) => error.raw_os_error(),
-            _ => None,
-        };
-        match code {
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                door.borrow_mut().counters.descriptors_out += 1;
-            }
-            // The peer was faster than we: nothing is wrong.
-            Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM) => return,
-            _ => tracing::warn!(%error, "a connection could not be accepted"),
-        }
-        glommio::timer::sleep(BACK_OFF).await;
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // The ring may watch it, and would keep it open; an error means that nobody can connect anyway.
+        drop(self.socket.shutdown(Shutdown::Both));
+    }
+}
+
+fn accept(listener: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: nobody wants the address, so null pointers are allowed.
+    let accepted = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
+    if accepted < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, open, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(accepted) })
 }

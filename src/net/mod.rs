@@ -4,9 +4,10 @@
 //! never open across an await; bytes are read into one buffer per shard; a dirty outbox is written once per turn;
 //! nothing is allocated per message.
 //!
-//! [`listener`] accepts, [`connection`] is one task per socket, [`pump`] empties the mailbox and flushes,
-//! [`drain`] ends it all; [`shell`] is the state they share, [`seat`] what it knows of each connection, [`closes`] the log line at its end, [`budget`] whose
-//! time is whose.
+//! [`ring`] tells what can be read or written; [`listener`] accepts, [`connection`] is a connection's turn, [`turns`]
+//! the tasks in which they have them; [`pump`] empties the mailbox and flushes, [`drain`] ends it all; [`shell`] is the
+//! state they share, [`seat`] what it knows of each connection, [`refused`] those it does not take, [`closes`] the log
+//! line at a connection's end, [`budget`] whose time is whose.
 
 pub mod budget;
 pub mod closes;
@@ -14,6 +15,9 @@ pub mod connection;
 pub mod drain;
 pub mod listener;
 pub mod pump;
+pub mod refused;
+pub mod ring;
 pub mod seat;
 pub mod shard;
 pub mod shell;
+pub mod turns;

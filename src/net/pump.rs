@@ -61,6 +61,7 @@ impl Pump {
                 glommio::yield_if_needed().await;
             }
             if self.drain.is_over(&self.door) {
+                self.door.borrow_mut().end();
                 return;
             }
             self.sleep().await;
@@ -105,7 +106,7 @@ impl Pump {
         match mail {
             Mail::Deliveries(commit) => self.commit = commit.into_iter(),
             Mail::Crossing(Crossing::Envelope(envelope)) => shell.core.lane(now, envelope),
-            Mail::Crossing(Crossing::Connection(handover)) => shell.adopt(&self.door, *handover),
+            Mail::Crossing(Crossing::Connection(handover)) => shell.adopt(*handover),
             Mail::Answer(answer) => shell.core.stored(now, answer),
             Mail::Nodes(envelope) => shell.core.from_nodes(now, envelope),
             Mail::Order(Order::Drain) => self.drain.begin(shell),

@@ -1,4 +1,4 @@
-//! What the shell knows of each connection, 32 bytes in a slab that grows by chunks.
+//! What the shell knows of each connection, 12 bytes in a slab that grows by chunks.
 //!
 //! Owned by the shell of one shard. What always holds: a seat's index is its connection's slot in the core, and a
 //! look-up with an old generation finds nothing.
@@ -6,11 +6,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::RawFd;
-use std::task::Waker;
+use std::os::fd::OwnedFd;
 
 use crate::ids::ConnId;
 use crate::net::budget::Budget;
+use crate::net::ring::Watch;
 
 /// Seats per chunk: growing copies none of the others.
 const CHUNK_SEATS: usize = 1_024;
@@ -18,18 +18,21 @@ const CHUNK_SEATS: usize = 1_024;
 /// One connection, as the shell sees it.
 #[derive(Debug)]
 pub struct Seat {
-    /// Wakes the connection's task; `None` before its first turn.
-    pub waker: Option<Waker>,
-    /// The socket, owned by the task's stream.
-    pub descriptor: RawFd,
+    /// The socket.
+    pub socket: OwnedFd,
     generation: u32,
     /// Where it is in its life.
     pub phase: Phase,
     /// Who writes its outbox.
     pub writer: Writer,
-    /// On whose time its task runs.
+    /// On whose time it has its turns.
     pub budget: Budget,
+    /// Bits of [`Watch`], and `READY`.
+    flags: u8,
 }
+
+/// It is listed as ready.
+const READY: u8 = 128;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +43,7 @@ pub enum Phase {
     /// its time is up. (Closing with bytes unread would reset the connection, and the peer might lose the last
     /// frame.)
     Lingering,
-    /// To be closed by its task at once.
+    /// To be closed at its next turn.
     Cut,
 }
 
@@ -49,22 +52,47 @@ pub enum Phase {
 pub enum Writer {
     /// The pump, with all the others.
     Pump,
-    /// The socket is full: the connection's task, when it is writable again.
-    Task,
+    /// The socket is full: the connection's turn, when it is writable again.
+    Turn,
 }
 
 impl Seat {
     /// A seat for an open connection.
-    pub fn new(descriptor: RawFd, conn: ConnId, budget: Budget) -> Self {
+    pub fn new(socket: OwnedFd, conn: ConnId, budget: Budget) -> Self {
         let (generation, phase, writer) = (conn.generation, Phase::Open, Writer::Pump);
-        Seat { waker: None, descriptor, generation, phase, writer, budget }
+        Seat { socket, generation, phase, writer, budget, flags: 0 }
     }
 
-    /// Lets the connection's task run.
-    pub fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
+    /// Whether the ring watches the socket for it.
+    pub fn is_watched(&self, watch: Watch) -> bool {
+        self.flags & watch.bit() != 0
+    }
+
+    /// The ring does from now on.
+    pub fn watched(&mut self, watch: Watch) {
+        self.flags |= watch.bit();
+    }
+
+    /// The ring did, and the event has come.
+    pub fn watch_ended(&mut self, watch: Watch) {
+        self.flags &= !watch.bit();
+    }
+
+    /// What the ring watches it for.
+    pub fn watches(&self) -> u8 {
+        self.flags & !READY
+    }
+
+    /// Is to be listed as ready; false: it is already.
+    pub fn enlist(&mut self) -> bool {
+        let listed = self.flags & READY != 0;
+        self.flags |= READY;
+        !listed
+    }
+
+    /// Is not listed any more.
+    pub fn delist(&mut self) {
+        self.flags &= !READY;
     }
 }
 
@@ -86,16 +114,16 @@ impl Seats {
         self.taken == 0
     }
 
-    /// Takes the seat of a connection. The one that was left there, if its task has not ended yet, loses it.
+    /// Takes the seat of a connection, which nobody has.
     pub fn take(&mut self, conn: ConnId, seat: Seat) {
         let (chunk, at) = place(conn);
         while self.chunks.len() <= chunk {
             self.chunks.push((0..CHUNK_SEATS).map(|_| None).collect());
         }
-        if let Some(place) = self.chunks.get_mut(chunk).and_then(|chunk| chunk.get_mut(at))
-            && place.replace(seat).is_none()
-        {
-            self.taken += 1;
+        if let Some(place) = self.chunks.get_mut(chunk).and_then(|chunk| chunk.get_mut(at)) {
+            let before = place.replace(seat);
+            debug_assert!(before.is_none(), "a slot is freed before it is used again");
+            self.taken += usize::from(before.is_none());
         }
     }
 
@@ -121,4 +149,4 @@ fn place(conn: ConnId) -> (usize, usize) {
     (slot / CHUNK_SEATS, slot % CHUNK_SEATS)
 }
 
-const _: () = assert!(size_of::<Option<Seat>>() <= 32, "one per connection: keep it small");
+const _: () = assert!(size_of::<Option<Seat>>() <= 12, "one per connection: keep it small");

@@ -25,7 +25,9 @@ use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
 use crate::net::drain::Drain;
 use crate::net::listener::Listener;
 use crate::net::pump::Pump;
+use crate::net::ring::SocketRing;
 use crate::net::shell::{Door, Outlets, Shell};
+use crate::net::turns;
 use crate::shard::Shard;
 use crate::shard::config::ShardConfig;
 use crate::shard::counters::ShardCounters;
@@ -112,24 +114,29 @@ pub fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
 async fn serve(ends: ShardEnds) -> io::Result<()> {
     let id = ends.config.id;
     let core = Shard::new(ends.config, ends.auth);
+    let (ring, listener) = (SocketRing::new()?, Listener::listen(ends.socket)?);
+    let bell = ring.bell()?;
     let budgets = Budgets::new(PREEMPT);
-    let (accept, delivery) = (budgets.queue(Budget::Accept), budgets.queue(Budget::Delivery));
-    let shell = Shell::new(core, ends.clock, ends.outlets, budgets);
-    let door: Door = Rc::new(RefCell::new(shell));
+    let queues = [Budget::Accept, Budget::Sessions, Budget::Delivery].map(|budget| budgets.queue(budget));
+    let door: Door = Rc::new(RefCell::new(Shell::new(core, ends.clock, ends.outlets, budgets, ring, listener)));
 
-    let listener = Listener::listen(ends.socket)?;
-    let accepting = spawn(listener.accept(Rc::clone(&door)), accept)?;
+    let [accept, sessions, delivery] = queues;
     let depths = ends.mailbox.depth_gauge();
-    let pump = Pump::new(Rc::clone(&door), ends.mailbox, Drain::new(accepting, ends.spread_ms));
-    drop(spawn(pump.run(), delivery)?.detach());
+    let pump = Pump::new(Rc::clone(&door), ends.mailbox, Drain::new(ends.spread_ms));
+    spawn(turns::run(Rc::clone(&door), Budget::Accept), accept)?;
+    spawn(turns::run(Rc::clone(&door), Budget::Sessions), sessions)?;
+    spawn(turns::hear_bell(Rc::clone(&door), bell), sessions)?;
+    spawn(pump.run(), delivery)?;
     // Here and not in a task of its own: until the metronome has its ear, nothing ends a sleep that glommio falls
     // into by mistake, and only the first turn of the first task is safe from that (see PREEMPT_AT_START).
     tick(id, door, ends.listening, depths, ends.reports).await;
     Ok(())
 }
 
-fn spawn(task: impl Future<Output = ()> + 'static, queue: TaskQueueHandle) -> io::Result<glommio::Task<()>> {
-    glommio::spawn_local_into(task, queue).map_err(|error| io::Error::other(error.to_string()))
+fn spawn(task: impl Future<Output = ()> + 'static, queue: TaskQueueHandle) -> io::Result<()> {
+    let task = glommio::spawn_local_into(task, queue).map_err(|error| io::Error::other(error.to_string()))?;
+    drop(task.detach());
+    Ok(())
 }
 
 async fn next_beat(unheard: &AtomicU32) {

@@ -1,29 +1,30 @@
 //! The state that a shard's tasks share: the core, the seats, the buffer to read into, the ends of the channels.
 //!
 //! Owned by one shard's thread, behind one `Rc<RefCell<_>>`. What always holds: after each batch of events
-//! [`Shell::route`] has passed on what the core wants passed on, and the pump has been told if an outbox is dirty.
-//! What an event means is the core's business, when to look at a socket is the tasks'.
+//! [`Shell::route`] has passed on what the core wants passed on, and the pump has been told if an outbox is dirty; a
+//! seat owns its socket. What an event means is the core's business, when to look at a socket is the tasks'.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Waker;
 
-use glommio::net::TcpStream;
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::clock::{Clock, Now};
 use crate::ids::{ConnId, ShardId};
-use crate::limits::{DESCRIPTORS_FREE_ALWAYS, DESCRIPTORS_FREE_OF_CLIENTS};
+use crate::limits::{DESCRIPTORS_FREE_OF_CLIENTS, TURN_ITEMS_MAX};
 use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
 use crate::net::closes;
-use crate::net::connection::Connection;
+use crate::net::connection;
+use crate::net::listener::{Accepted, Listener};
+use crate::net::refused::{Refused, leaves_free};
+use crate::net::ring::{Event, SocketRing, Watch};
 use crate::net::seat::{Phase, Seat, Seats, Writer};
 use crate::net::shard::ShellCounters;
-use crate::shard::event::HandedOver;
+use crate::net::turns::Ready;
 use crate::shard::event::nodes::ToNodes;
 use crate::shard::{AfterWrite, NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Slot};
@@ -36,9 +37,9 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Slices of an outbox written with one system call: 64 chunks, or 32 bodies and what lies between.
 const WRITE_SLICES_MAX: usize = 64;
 /// How long a closed connection's peer may take to close its side.
-const LINGER_MS: u64 = 1_000;
-/// Sockets of refused peers that are kept so long; above it the oldest is closed.
-const REFUSED_KEPT_MAX: usize = 64;
+pub const LINGER_MS: u64 = 1_000;
+/// Connections that have their turn, and as many that are accepted, before others are looked at.
+const TURNS_MAX: usize = TURN_ITEMS_MAX / 4;
 
 /// A shard's shell, as its tasks hold it.
 pub type Door = Rc<RefCell<Shell>>;
@@ -68,6 +69,14 @@ pub struct Shell {
     pub read_buffer: Box<[u8]>,
     /// Counted by the shell.
     pub counters: ShellCounters,
+    /// Who is to have a turn.
+    pub ready: Ready,
+    /// Tells what can be read or written.
+    pub ring: SocketRing,
+    /// Sockets of refused peers.
+    pub refused: Refused,
+    /// `None`: nobody is let in any more.
+    listener: Option<Listener>,
     outlets: Outlets,
     /// Wakes the pump if it sleeps.
     pump: Option<Waker>,
@@ -75,8 +84,6 @@ pub struct Shell {
     flushing: Vec<ConnId>,
     /// Closed connections whose peers may still close first, by the time that ends.
     lingering: VecDeque<(u64, ConnId)>,
-    /// Sockets of refused peers, likewise.
-    refused: VecDeque<(u64, OwnedFd)>,
     /// On whose time the shard's tasks run.
     budgets: Budgets,
 }
@@ -103,18 +110,28 @@ pub enum Wrote {
 
 impl Shell {
     /// A shell without connections.
-    pub fn new(core: Shard, clock: Clock, outlets: Outlets, budgets: Budgets) -> Self {
+    pub fn new(
+        core: Shard,
+        clock: Clock,
+        outlets: Outlets,
+        budgets: Budgets,
+        ring: SocketRing,
+        listener: Listener,
+    ) -> Self {
         Shell {
             core,
             clock,
             seats: Seats::default(),
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             counters: ShellCounters::default(),
+            ready: Ready::default(),
+            ring,
+            refused: Refused::default(),
+            listener: Some(listener),
             outlets,
             pump: None,
             flushing: Vec::new(),
             lingering: VecDeque::new(),
-            refused: VecDeque::new(),
             budgets,
         }
     }
@@ -129,19 +146,13 @@ impl Shell {
         self.route_lanes(now);
         self.route_asks(now);
         self.route_to_nodes();
-        let effects = self.core.effects();
-        for conn in effects.resumed.drain(..) {
-            if let Some(seat) = self.seats.seat(conn) {
-                seat.wake();
-            }
+        while let Some(conn) = self.core.effects().resumed.pop() {
+            self.ready(conn);
         }
-        for conn in effects.cuts.drain(..) {
-            if let Some(seat) = self.seats.seat(conn) {
-                seat.phase = Phase::Cut;
-                seat.wake();
-            }
+        while let Some(conn) = self.core.effects().cuts.pop() {
+            self.cut(conn);
         }
-        if !effects.dirty.is_empty()
+        if !self.core.effects().dirty.is_empty()
             && let Some(pump) = self.pump.take()
         {
             pump.wake();
@@ -152,7 +163,7 @@ impl Shell {
     fn tell_closes(&mut self) {
         let shard = self.core.id();
         for closed in self.core.effects().closed.drain(..) {
-            let descriptor = self.seats.seat(closed.conn).map(|seat| seat.descriptor);
+            let descriptor = self.seats.seat(closed.conn).map(|seat| seat.socket.as_raw_fd());
             closes::tell(&closed, shard, descriptor);
         }
     }
@@ -235,33 +246,85 @@ impl Shell {
         refused.into_iter().rev().for_each(|told| self.core.refused_to_nodes(told));
     }
 
+    /// Sockets whose users live elsewhere go to those shards. Where that fails the peer is refused.
     fn route_handovers(&mut self) {
         while let Some((conn, to, session)) = self.core.effects().handovers.pop() {
-            // The core has freed the connection: its task finds no seat and ends.
+            // The core has freed the connection. (The ring does not watch one that has just been read.)
             let Some(seat) = self.seats.leave(conn) else { continue };
-            seat.wake();
-            if let Err(session) = self.hand_over(seat.descriptor, to, session) {
-                self.counters.handovers_refused += 1;
-                let bytes = self.core.handover_failed(self.clock.now(), &session);
-                self.refuse_with(seat.descriptor, CloseReason::Overloaded, &bytes);
+            let handover = Box::new(Handover { descriptor: seat.socket, session });
+            let lane = self.outlets.lanes.get(usize::from(to.0)).and_then(Option::as_ref);
+            let refused = match lane {
+                Some(lane) => {
+                    let sent = lane.put(Crossing::Connection(handover));
+                    lane.wake();
+                    match sent {
+                        Err(Crossing::Connection(refused)) => refused,
+                        _ => continue,
+                    }
+                }
+                None => handover,
+            };
+            self.counters.handovers_refused += 1;
+            let bytes = self.core.handover_failed(self.clock.now(), &refused.session);
+            self.refuse_with(refused.descriptor, CloseReason::Overloaded, &bytes);
+        }
+    }
+
+    /// The connection is to have a turn.
+    pub fn ready(&mut self, conn: ConnId) {
+        if let Some(seat) = self.seats.seat(conn)
+            && seat.enlist()
+        {
+            self.ready.push(seat.budget, conn);
+        }
+    }
+
+    /// The connection is to be closed at once.
+    fn cut(&mut self, conn: ConnId) {
+        if let Some(seat) = self.seats.seat(conn) {
+            seat.phase = Phase::Cut;
+            self.ready(conn);
+        }
+    }
+
+    /// Has the ring watch a connection's socket.
+    pub fn watch(&mut self, conn: ConnId, watch: Watch) {
+        if let Some(seat) = self.seats.seat(conn)
+            && !seat.is_watched(watch)
+        {
+            seat.watched(watch);
+            self.ring.watch(seat.socket.as_raw_fd(), conn, watch);
+        }
+    }
+
+    /// Takes in what the ring has to tell.
+    pub fn hear(&mut self) {
+        while let Some(event) = self.ring.next_event() {
+            match event {
+                Event::Listener => self.look_at_listener(),
+                Event::Socket(conn, watch) => {
+                    if let Some(seat) = self.seats.seat(conn) {
+                        seat.watch_ended(watch);
+                        self.ready(conn);
+                    }
+                }
             }
         }
     }
 
-    /// Sends a duplicate of the socket to the user's shard; hands back what could not be sent: no descriptor is left,
-    /// or the lane is full.
-    fn hand_over(&self, descriptor: RawFd, to: ShardId, session: HandedOver) -> Result<(), HandedOver> {
-        let lane = self.outlets.lanes.get(usize::from(to.0)).and_then(Option::as_ref);
-        // SAFETY: the descriptor is open: the stream that owns it is dropped by its task, which is not running.
-        let duplicate = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned();
-        let duplicate = duplicate.ok().filter(|copy| leaves_free(copy.as_raw_fd(), DESCRIPTORS_FREE_ALWAYS));
-        let (Some(lane), Some(descriptor)) = (lane, duplicate) else { return Err(session) };
-        let sent = lane.put(Crossing::Connection(Box::new(Handover { descriptor, session })));
-        lane.wake();
-        match sent {
-            Err(Crossing::Connection(refused)) => Err(refused.session),
-            _ => Ok(()),
+    /// Lets some of a budget's connections have their turn. True: there are more.
+    pub fn take_turns(&mut self, budget: Budget) -> bool {
+        self.hear();
+        let accepted_all = budget != Budget::Accept || self.accept_some();
+        for _ in 0..TURNS_MAX {
+            let Some(conn) = self.ready.pop(budget) else { break };
+            if let Some(seat) = self.seats.seat(conn) {
+                seat.delist();
+                connection::turn(self, conn);
+            }
         }
+        self.ring.submit();
+        !accepted_all || self.ready.has(budget)
     }
 
     /// The pump goes to sleep: wake it when there is something to write. `false`: there is already.
@@ -287,6 +350,7 @@ impl Shell {
                 None => break,
             }
         }
+        self.ring.submit();
         if self.flushing.is_empty() && self.core.effects().dirty.is_empty() { Flush::Done } else { Flush::More }
     }
 
@@ -300,7 +364,7 @@ impl Shell {
         }
     }
 
-    /// Writes a connection's outbox, unless its task does. What the socket does not take is left to the task.
+    /// Writes a connection's outbox, unless that is left to its turn, as what the socket does not take is.
     fn write(&mut self, now: Now, conn: ConnId) {
         match self.seats.seat(conn) {
             Some(seat) if seat.phase == Phase::Open && seat.writer == Writer::Pump => {}
@@ -312,28 +376,25 @@ impl Shell {
             Wrote::All => {}
             Wrote::Full => {
                 self.counters.sockets_full += 1;
-                seat.writer = Writer::Task;
-                seat.wake();
+                seat.writer = Writer::Turn;
+                self.watch(conn, Watch::Writable);
             }
             // Reset by the peer, most likely: reading would say so too.
-            Wrote::Broken => {
-                seat.phase = Phase::Cut;
-                seat.wake();
-            }
+            Wrote::Broken => self.cut(conn),
         }
     }
 
     /// Writes a connection's outbox as far as its socket takes it, with as few system calls as it takes.
     pub fn write_socket(&mut self, now: Now, conn: ConnId) -> Wrote {
         let Some(seat) = self.seats.seat(conn) else { return Wrote::Broken };
-        let descriptor = seat.descriptor;
+        let socket = seat.socket.as_raw_fd();
         loop {
             let Some(outbox) = self.core.outbox(conn) else { return Wrote::All };
             let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
             let filled = outbox.slices(&mut slices);
             let slices = slices.get(..filled).unwrap_or_default();
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-            let written = send(descriptor, slices);
+            let written = send(socket, slices);
             self.counters.sends += 1;
             let taken = match &written {
                 Ok(bytes) => *bytes,
@@ -354,119 +415,74 @@ impl Shell {
         }
     }
 
-    /// So many bytes of the outbox went out by another way.
-    pub fn wrote(&mut self, now: Now, conn: ConnId, bytes: usize) {
-        if self.core.written(now, conn, bytes) == AfterWrite::CloseNow {
-            self.linger(now, conn);
-        }
-    }
-
     /// The last frame is out: shuts our side, and gives the peer some time to close its own.
     fn linger(&mut self, now: Now, conn: ConnId) {
         let Some(seat) = self.seats.seat(conn) else { return };
-        // SAFETY: a plain system call on a descriptor that the connection's task keeps open. That the peer has
-        // closed already is all that can go wrong.
-        unsafe { libc::shutdown(seat.descriptor, libc::SHUT_WR) };
+        shut_writing(seat.socket.as_raw_fd());
         seat.phase = Phase::Lingering;
-        seat.wake();
+        self.ready(conn);
         self.lingering.push_back((now.mono_ms + LINGER_MS, conn));
     }
 
-    /// A socket was accepted: takes it, or tells its peer why not.
-    pub fn accept(&mut self, door: &Door, stream: TcpStream) {
-        if !leaves_free(stream.as_raw_fd(), DESCRIPTORS_FREE_OF_CLIENTS) {
-            self.core.refused_for_descriptors();
-            return self.refuse(stream.as_raw_fd(), CloseReason::Overloaded);
-        }
-        match self.core.accept(self.clock.now()) {
-            Ok(conn) => self.seat(door, stream, conn, Budget::Accept),
-            Err(reason) => self.refuse(stream.as_raw_fd(), reason),
+    /// Connections wait to be accepted, or may be by now.
+    fn look_at_listener(&mut self) {
+        if let Some(listener) = &mut self.listener {
+            listener.look();
+            self.ready.wake(Budget::Accept);
         }
     }
 
-    /// A connection comes from another shard: as [`Self::accept`].
-    pub fn adopt(&mut self, door: &Door, handover: Handover) {
-        let adopted = self.core.adopt(self.clock.now(), handover.session);
-        // SAFETY: the descriptor is open and owned by nobody else; the stream takes it over.
-        let stream = unsafe { TcpStream::from_raw_fd(handover.descriptor.into_raw_fd()) };
-        match adopted {
-            Ok(conn) => self.seat(door, stream, conn, Budget::Sessions),
-            Err(NotAdopted { reason, bytes }) => self.refuse_with(stream.as_raw_fd(), reason, &bytes),
-        }
+    /// Nobody is let in any more.
+    pub fn stop_accepting(&mut self) {
+        self.listener = None;
     }
 
-    fn seat(&mut self, door: &Door, stream: TcpStream, conn: ConnId, budget: Budget) {
-        self.seats.take(conn, Seat::new(stream.as_raw_fd(), conn, budget));
-        // The seat is the task's pass: a drain waits until all are free.
-        self.start(door, stream, conn, budget);
-    }
-
-    /// A connection has logged in: from now on its time is the sessions'. Its task so far has ended.
-    pub fn move_to_sessions(&mut self, door: &Door, stream: TcpStream, conn: ConnId) {
-        let Some(seat) = self.seats.seat(conn) else { return };
-        seat.waker = None;
-        seat.budget = Budget::Sessions;
-        self.start(door, stream, conn, Budget::Sessions);
-    }
-
-    fn start(&mut self, door: &Door, stream: TcpStream, conn: ConnId, budget: Budget) {
-        match glommio::spawn_local_into(Connection::new(stream, door, conn), self.budgets.queue(budget)) {
-            Ok(task) => drop(task.detach()),
-            Err(error) => {
-                // Only a queue that does not exist is refused, and this one lives as long as the executor.
-                tracing::error!(%error, "a connection's task could not be started");
-                self.leave(conn);
+    /// Lets some in; true: that was all.
+    fn accept_some(&mut self) -> bool {
+        for _ in 0..TURNS_MAX {
+            let Some(listener) = &mut self.listener else { return true };
+            match listener.accept(self.clock.now()) {
+                Accepted::Socket(socket) => self.accept(socket),
+                Accepted::Nobody => {
+                    self.ring.watch_listener(listener.as_raw_fd());
+                    return true;
+                }
+                Accepted::NotNow => return true,
+                Accepted::Nothing => self.counters.descriptors_out += 1,
             }
         }
+        false
+    }
+
+    /// A socket was accepted: takes it, or tells its peer why not.
+    fn accept(&mut self, socket: OwnedFd) {
+        if !leaves_free(socket.as_raw_fd(), DESCRIPTORS_FREE_OF_CLIENTS) {
+            self.core.refused_for_descriptors();
+            return self.refuse(socket, CloseReason::Overloaded);
+        }
+        match self.core.accept(self.clock.now()) {
+            Ok(conn) => self.seat(socket, conn, Budget::Accept),
+            Err(reason) => self.refuse(socket, reason),
+        }
+    }
+
+    /// A connection comes from another shard: as one that was accepted.
+    pub fn adopt(&mut self, handover: Handover) {
+        match self.core.adopt(self.clock.now(), handover.session) {
+            Ok(conn) => self.seat(handover.descriptor, conn, Budget::Sessions),
+            Err(NotAdopted { reason, bytes }) => self.refuse_with(handover.descriptor, reason, &bytes),
+        }
+    }
+
+    /// The seat is its pass: a drain waits until all are free. Most have said something already.
+    fn seat(&mut self, socket: OwnedFd, conn: ConnId, budget: Budget) {
+        self.seats.take(conn, Seat::new(socket, conn, budget));
+        self.ready(conn);
     }
 
     /// What each budget has taken.
     pub fn spent(&mut self) -> [Spent; BUDGETS] {
         self.budgets.spent()
-    }
-
-    /// Tells a peer why it is refused.
-    pub fn refuse(&mut self, descriptor: RawFd, reason: CloseReason) {
-        let frame = self.core.encode_refusal(self.clock.now(), reason).to_vec();
-        self.refuse_with(descriptor, reason, &frame);
-    }
-
-    /// Tells a peer in these bytes why it is refused, and shuts our side. Its socket is kept a little, so that what
-    /// the peer has sent meanwhile does not reset the connection before it has read that.
-    fn refuse_with(&mut self, descriptor: RawFd, reason: CloseReason, bytes: &[u8]) {
-        let now = self.clock.now();
-        closes::tell_refused(reason, self.core.id(), descriptor);
-        // A fresh socket takes a small frame; one that does not is broken.
-        drop(send(descriptor, &[IoSlice::new(bytes)]));
-        // SAFETY: the descriptor is open: the caller owns it. A failure means that the peer is gone.
-        unsafe { libc::shutdown(descriptor, libc::SHUT_WR) };
-        // SAFETY: as above; the duplicate owns itself.
-        let kept = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned();
-        match kept.ok().filter(|kept| leaves_free(kept.as_raw_fd(), DESCRIPTORS_FREE_ALWAYS)) {
-            Some(kept) => {
-                if self.refused.len() >= REFUSED_KEPT_MAX {
-                    self.let_go_of_refused();
-                }
-                self.refused.push_back((now.mono_ms + LINGER_MS, kept));
-            }
-            // The caller closes it now.
-            None => self.discard_unread(descriptor),
-        }
-    }
-
-    /// Closes the socket that was refused first.
-    fn let_go_of_refused(&mut self) {
-        if let Some((_, socket)) = self.refused.pop_front() {
-            self.discard_unread(socket.as_raw_fd());
-        }
-    }
-
-    /// Throws away what a socket has received: closing it with that unread would reset the connection.
-    fn discard_unread(&mut self, descriptor: RawFd) {
-        let (into, length) = (self.read_buffer.as_mut_ptr(), self.read_buffer.len());
-        // SAFETY: the descriptor is open: the caller owns it; the buffer is writable for its length, and nobody reads
-        // from it between turns. Whether there was anything does not matter.
-        unsafe { libc::recv(descriptor, into.cast(), length, libc::MSG_DONTWAIT) };
     }
 
     /// The connection's socket is going away: the core and the pump hear of it. Nothing for one handed over.
@@ -476,13 +492,22 @@ impl Shell {
         }
         self.core.disconnected(self.clock.now(), conn);
         self.tell_closes();
-        self.seats.leave(conn);
+        if let Some(seat) = self.seats.leave(conn) {
+            let watches = seat.watches();
+            self.ring.let_go(seat.socket, conn, watches);
+        }
         self.route();
         if self.seats.is_empty()
             && let Some(pump) = self.pump.take()
         {
             pump.wake();
         }
+    }
+
+    /// The last connection of a drain has gone: the tasks end.
+    pub fn end(&mut self) {
+        self.ready.end();
+        self.ring.ring_bell();
     }
 
     /// Questions that wait for the store, all shards' together.
@@ -493,37 +518,36 @@ impl Shell {
     /// Lets time pass: the core's time-outs, and connections that have lingered long enough.
     pub fn tick(&mut self) {
         let now = self.clock.now();
+        // Should the bell not be heard, it is now.
+        self.hear();
+        if self.listener.as_ref().is_some_and(|listener| listener.is_due(now)) {
+            self.look_at_listener();
+        }
         self.core.tick(now);
         while let Some((until, conn)) = self.lingering.front().copied()
             && until <= now.mono_ms
         {
             self.lingering.pop_front();
-            if let Some(seat) = self.seats.seat(conn) {
-                seat.phase = Phase::Cut;
-                seat.wake();
-            }
+            self.cut(conn);
         }
-        while self.refused.front().is_some_and(|(until, _)| *until <= now.mono_ms) {
-            self.let_go_of_refused();
-        }
+        self.close_refused(now);
         self.route();
     }
 }
 
-/// Whether so many more descriptors can be opened after this one. The kernel gives out the lowest number that is free,
-/// so a number near the limit says that nearly all below it are taken, whoever has them.
-fn leaves_free(descriptor: RawFd, count: u64) -> bool {
-    // Asked each time: an operator may change the limit of a process that runs.
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    u64::try_from(descriptor).is_ok_and(|number| number < limit.saturating_sub(count))
+/// Shuts our side of a connection.
+pub fn shut_writing(socket: RawFd) {
+    // SAFETY: a plain system call on a descriptor that the caller keeps open. That the peer has closed already is all
+    // that can go wrong.
+    unsafe { libc::shutdown(socket, libc::SHUT_WR) };
 }
 
 /// One non-blocking write of several slices.
-fn send(descriptor: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+pub fn send(socket: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let sent = match slices {
         // SAFETY: the slice is readable for its length; the descriptor is open as long as its seat is taken.
-        [one] => unsafe { libc::send(descriptor, one.as_ptr().cast(), one.len(), FLAGS) },
+        [one] => unsafe { libc::send(socket, one.as_ptr().cast(), one.len(), FLAGS) },
         _ => {
             // SAFETY: a msghdr is plain data, for which all zeroes are valid.
             let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -531,7 +555,7 @@ fn send(descriptor: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
             message.msg_iov = slices.as_ptr().cast_mut().cast();
             message.msg_iovlen = slices.len() as _;
             // SAFETY: `message` points to as many iovecs as it says, all of which live through the call.
-            unsafe { libc::sendmsg(descriptor, &raw const message, FLAGS) }
+            unsafe { libc::sendmsg(socket, &raw const message, FLAGS) }
         }
     };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())

@@ -1,0 +1,77 @@
+//! Peers that are refused: told why, and given a moment to read it.
+//!
+//! Owned by the shell of one shard. What always holds: a refused peer's socket is kept a little, so that what it has
+//! sent meanwhile does not reset the connection before it has read why; few are kept, and none when descriptors are
+//! short.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::clock::Now;
+use crate::limits::DESCRIPTORS_FREE_ALWAYS;
+use crate::net::closes;
+use crate::net::shell::{LINGER_MS, Shell, send, shut_writing};
+use crate::wire::generated::ringway::wire::CloseReason;
+
+/// Sockets that are kept; above it the oldest is closed.
+const KEPT_MAX: usize = 64;
+
+/// Sockets of refused peers, with the time at which they are closed.
+#[derive(Default, Debug)]
+pub struct Refused {
+    kept: VecDeque<(u64, OwnedFd)>,
+}
+
+impl Shell {
+    /// Tells a peer why it is refused.
+    pub(super) fn refuse(&mut self, socket: OwnedFd, reason: CloseReason) {
+        let frame = self.core.encode_refusal(self.clock.now(), reason).to_vec();
+        self.refuse_with(socket, reason, &frame);
+    }
+
+    /// Tells it in these bytes, and shuts our side.
+    pub(super) fn refuse_with(&mut self, socket: OwnedFd, reason: CloseReason, bytes: &[u8]) {
+        closes::tell_refused(reason, self.core.id(), socket.as_raw_fd());
+        // A fresh socket takes a small frame; one that does not is broken.
+        drop(send(socket.as_raw_fd(), &[IoSlice::new(bytes)]));
+        shut_writing(socket.as_raw_fd());
+        if !leaves_free(socket.as_raw_fd(), DESCRIPTORS_FREE_ALWAYS) {
+            return self.discard_unread(socket);
+        }
+        if self.refused.kept.len() >= KEPT_MAX
+            && let Some((_, oldest)) = self.refused.kept.pop_front()
+        {
+            self.discard_unread(oldest);
+        }
+        let until_ms = self.clock.now().mono_ms + LINGER_MS;
+        self.refused.kept.push_back((until_ms, socket));
+    }
+
+    /// Closes those whose time is up.
+    pub(super) fn close_refused(&mut self, now: Now) {
+        while self.refused.kept.front().is_some_and(|(until, _)| *until <= now.mono_ms)
+            && let Some((_, socket)) = self.refused.kept.pop_front()
+        {
+            self.discard_unread(socket);
+        }
+    }
+
+    /// Throws away what a socket has received, and closes it: with that unread it would reset the connection.
+    fn discard_unread(&mut self, socket: OwnedFd) {
+        let (into, length) = (self.read_buffer.as_mut_ptr(), self.read_buffer.len());
+        // SAFETY: the descriptor is open: it is owned here; the buffer is writable for its length, and nobody reads
+        // from it between turns. Whether there was anything does not matter.
+        unsafe { libc::recv(socket.as_raw_fd(), into.cast(), length, libc::MSG_DONTWAIT) };
+    }
+}
+
+/// Whether so many more descriptors can be opened after this one. The kernel gives out the lowest number that is free,
+/// so a number near the limit says that nearly all below it are taken, whoever has them.
+pub(super) fn leaves_free(descriptor: RawFd, count: u64) -> bool {
+    // Asked each time: an operator may change the limit of a process that runs.
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    u64::try_from(descriptor).is_ok_and(|number| number < limit.saturating_sub(count))
+}

@@ -1,0 +1,194 @@
+//! The shard's ring for sockets: tells which of them can be read or written.
+//!
+//! An io_uring of its own beside glommio's three, because theirs does not carry half a million polls. On each of its
+//! turns glommio cancels a timer in the ring that has its polls of sockets, and the kernel looks for that timer among
+//! the polls, which it keeps in 256 lists: 8 µs a turn with 15,000 connections, 380 µs with 500,000. And a task and a
+//! poll source of glommio's are 680 bytes a connection. Measured with 15,000 connections, in one run: 423 bytes a
+//! connection instead of 1,163, 38,700 logins a second instead of 22,700.
+//!
+//! Owned by one shard's thread. What always holds: a socket is watched at most once for each [`Watch`], for one event;
+//! nothing is ever cancelled: a socket that goes away while it is watched is shut, which is an event, and closed after
+//! it. The ring rings a bell (an eventfd) that glommio listens to.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use foldhash::fast::FixedState;
+use io_uring::{IoUring, opcode, squeue, types};
+
+use crate::ids::ConnId;
+
+/// Watches handed to the kernel at once.
+const SUBMISSIONS: u32 = 4_096;
+/// Events that wait for the shard; what is above, the kernel keeps until there is room.
+const EVENTS: u32 = 16_384;
+/// Not a connection: the listening socket.
+const LISTENER: u64 = u64::MAX;
+/// Set in a slot's number when it is about writing. There are never so many slots.
+const WRITABLE_BIT: u32 = 1 << 31;
+
+/// What a socket is watched for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Watch {
+    /// There is something to read, or nothing will ever be again.
+    Readable,
+    /// There is room to write, or never will be again.
+    Writable,
+}
+
+impl Watch {
+    /// As one of the bits that a seat keeps.
+    pub fn bit(self) -> u8 {
+        match self {
+            Watch::Readable => 1,
+            Watch::Writable => 2,
+        }
+    }
+}
+
+/// What has happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Connections wait to be accepted.
+    Listener,
+    /// What a connection's socket was watched for.
+    Socket(ConnId, Watch),
+}
+
+/// The ring.
+pub struct SocketRing {
+    ring: IoUring,
+    bell: OwnedFd,
+    /// Watches that the ring had no room for.
+    waiting: VecDeque<squeue::Entry>,
+    /// Sockets that have gone away, until their last watch has ended; with how many those are.
+    leaving: HashMap<u64, (OwnedFd, u32), FixedState>,
+}
+
+impl SocketRing {
+    /// A ring that watches nothing.
+    pub fn new() -> io::Result<SocketRing> {
+        let ring = IoUring::builder().setup_cqsize(EVENTS).build(SUBMISSIONS)?;
+        // SAFETY: takes and keeps no pointer; the result is checked below.
+        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if bell < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, open, and owned by nobody else.
+        let bell = unsafe { OwnedFd::from_raw_fd(bell) };
+        ring.submitter().register_eventfd(bell.as_raw_fd())?;
+        Ok(SocketRing { ring, bell, waiting: VecDeque::new(), leaving: HashMap::default() })
+    }
+
+    /// Becomes readable when something has happened.
+    pub fn bell(&self) -> io::Result<OwnedFd> {
+        self.bell.try_clone()
+    }
+
+    /// Rings the bell though nothing has happened.
+    pub fn ring_bell(&self) {
+        let one: u64 = 1;
+        // SAFETY: eight readable bytes, as an eventfd wants them. It can only fail when the bell rings anyway.
+        unsafe { libc::write(self.bell.as_raw_fd(), (&raw const one).cast(), size_of_val(&one)) };
+    }
+
+    /// Watches the listening socket until connections wait there.
+    pub fn watch_listener(&mut self, socket: RawFd) {
+        self.push(socket, libc::POLLIN, LISTENER);
+    }
+
+    /// Watches a connection's socket for one event; the caller remembers that it does, and submits.
+    pub fn watch(&mut self, socket: RawFd, conn: ConnId, watch: Watch) {
+        match watch {
+            Watch::Readable => self.push(socket, libc::POLLIN, name(conn)),
+            Watch::Writable => {
+                let slot = conn.slot | WRITABLE_BIT;
+                self.push(socket, libc::POLLOUT, name(ConnId { slot, ..conn }));
+            }
+        }
+    }
+
+    fn push(&mut self, socket: RawFd, events: libc::c_short, user_data: u64) {
+        let events = u32::from(events.cast_unsigned());
+        let entry = opcode::PollAdd::new(types::Fd(socket), events).build().user_data(user_data);
+        self.waiting.push_back(entry);
+    }
+
+    /// Hands all new watches to the kernel. What it does not take now it is given the next time.
+    pub fn submit(&mut self) {
+        while !self.waiting.is_empty() {
+            let mut submission = self.ring.submission();
+            while let Some(entry) = self.waiting.front() {
+                // SAFETY: a poll refers to no memory; its descriptor is open now, and the kernel holds on to the file.
+                if unsafe { submission.push(entry) }.is_err() {
+                    break;
+                }
+                self.waiting.pop_front();
+            }
+            drop(submission);
+            // Refused while events overflow: they are taken first.
+            if self.ring.submit().is_err() {
+                break;
+            }
+        }
+    }
+
+    /// The next event.
+    pub fn next_event(&mut self) -> Option<Event> {
+        loop {
+            let Some(done) = self.ring.completion().next() else {
+                if !self.ring.submission().cq_overflow() || self.ring.submit().is_err() {
+                    return None;
+                }
+                continue;
+            };
+            let name = done.user_data();
+            if name == LISTENER {
+                return Some(Event::Listener);
+            }
+            let (slot, generation) = (name as u32, (name >> 32) as u32);
+            let conn = ConnId { slot: slot & !WRITABLE_BIT, generation };
+            if !self.is_leaving(conn) {
+                let watch = if slot & WRITABLE_BIT == 0 { Watch::Readable } else { Watch::Writable };
+                return Some(Event::Socket(conn, watch));
+            }
+        }
+    }
+
+    /// One watch less of a socket that has gone away; after the last it is closed. False: it has not gone away.
+    fn is_leaving(&mut self, conn: ConnId) -> bool {
+        if self.leaving.is_empty() {
+            return false;
+        }
+        let Some((_, watches)) = self.leaving.get_mut(&self::name(conn)) else { return false };
+        *watches -= 1;
+        if *watches == 0 {
+            self.leaving.remove(&self::name(conn));
+        }
+        true
+    }
+
+    /// A socket goes away; `watches` are the bits of those that have not ended. Shutting it ends them.
+    pub fn let_go(&mut self, socket: OwnedFd, conn: ConnId, watches: u8) {
+        if watches == 0 {
+            return;
+        }
+        // SAFETY: the descriptor is open: it is owned here. If the peer is gone already that is an event too.
+        unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+        self.leaving.insert(name(conn), (socket, watches.count_ones()));
+    }
+
+    /// Sockets that have gone away and are not closed yet.
+    pub fn leaving(&self) -> usize {
+        self.leaving.len()
+    }
+}
+
+/// The connection, in the words of the kernel.
+fn name(conn: ConnId) -> u64 {
+    u64::from(conn.generation) << 32 | u64::from(conn.slot)
+}
