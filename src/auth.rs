@@ -1,7 +1,7 @@
 //! Who a token says its bearer is.
 //!
-//! Each shard has an [`Authenticator`] of its own: a key, and the tokens it has verified, so that a reconnect storm
-//! does not pay for the same signature twice. What always holds: a token counts only if it is signed with the
+//! Each shard has an [`Authenticator`] of its own: a key made ready, and the tokens it has verified, so that a reconnect
+//! storm does not pay for the same signature twice. What always holds: a token counts only if it is signed with the
 //! algorithm that belongs to the configured key, whatever its header says, and only until it expires. It knows no
 //! clock, and keeps no list of revoked tokens.
 
@@ -9,7 +9,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
+use jsonwebtoken::crypto::{JwtSigner, JwtVerifier};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, decode_header};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -18,6 +22,10 @@ use crate::limits::{TOKEN_BYTES_MAX, TOKENS_CACHED_MAX};
 
 /// Tokens longer than this are verified each time: remembering them would cost too much.
 const TOKEN_CACHED_BYTES_MAX: usize = 1024;
+/// The same for headers.
+const HEADER_KNOWN_BYTES_MAX: usize = 256;
+/// What [`Minter::mint`] makes is not longer.
+const MINTED_BYTES_MAX: usize = 224;
 
 /// What a verified token says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,34 +59,54 @@ pub enum AuthKeyError {
     NotEd25519Pem,
 }
 
-/// Verifies tokens with one key and remembers those it has verified. A clone starts with the same key.
+/// What tokens are verified with; goes to every shard.
 #[derive(Clone)]
-pub struct Authenticator {
+pub struct AuthKey {
     key: DecodingKey,
-    validation: Validation,
+    algorithm: Algorithm,
+}
+
+impl AuthKey {
+    /// Tokens are signed with HMAC-SHA256 and this secret.
+    pub fn hs256(secret: &[u8]) -> AuthKey {
+        AuthKey { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256 }
+    }
+
+    /// Tokens are signed with the Ed25519 key whose public half this is, in PEM form.
+    pub fn eddsa_pem(pem: &[u8]) -> Result<AuthKey, AuthKeyError> {
+        let key = DecodingKey::from_ed_pem(pem).map_err(|_| AuthKeyError::NotEd25519Pem)?;
+        Ok(AuthKey { key, algorithm: Algorithm::EdDSA })
+    }
+}
+
+impl fmt::Debug for AuthKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key stays out of logs.
+        write!(f, "AuthKey({:?})", self.algorithm)
+    }
+}
+
+/// Verifies tokens with one key and remembers those it has verified.
+pub struct Authenticator {
+    algorithm: Algorithm,
+    /// The key, made ready once: for HS256 that is half of what a short token takes. `None` only for a key that is not
+    /// the algorithm's, and [`AuthKey`] makes none.
+    verifier: Option<Box<dyn JwtVerifier>>,
+    /// The header of the last token, which was good: one maker writes the same in all of its tokens.
+    header: String,
     verified: Verified,
 }
 
 impl Authenticator {
+    /// Nothing is verified yet.
+    pub fn new(key: &AuthKey) -> Self {
+        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&key.algorithm, &key.key).ok();
+        Authenticator { algorithm: key.algorithm, verifier, header: String::new(), verified: Verified::default() }
+    }
+
     /// Tokens are signed with HMAC-SHA256 and this secret.
     pub fn hs256(secret: &[u8]) -> Self {
-        Self::new(DecodingKey::from_secret(secret), Algorithm::HS256)
-    }
-
-    /// Tokens are signed with the Ed25519 key whose public half this is, in PEM form.
-    pub fn eddsa_pem(pem: &[u8]) -> Result<Self, AuthKeyError> {
-        let key = DecodingKey::from_ed_pem(pem).map_err(|_| AuthKeyError::NotEd25519Pem)?;
-        Ok(Self::new(key, Algorithm::EdDSA))
-    }
-
-    fn new(key: DecodingKey, algorithm: Algorithm) -> Self {
-        let mut validation = Validation::new(algorithm);
-        // Times are checked here against the caller's clock; audience and issuer are the token maker's business.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims.clear();
-        Authenticator { key, validation, verified: Verified::default() }
+        Self::new(&AuthKey::hs256(secret))
     }
 
     /// What the token says, if it is genuine and has not expired at `now_unix_s`.
@@ -89,9 +117,7 @@ impl Authenticator {
         if let Some(claims) = self.verified.find(token) {
             return unexpired(claims, now_unix_s);
         }
-        let raw = jsonwebtoken::decode::<RawClaims>(token, &self.key, &self.validation)
-            .map_err(|_| AuthError::Invalid)?
-            .claims;
+        let raw = self.genuine(token).ok_or(AuthError::Invalid)?;
         let claims = unexpired(raw.parse()?, now_unix_s)?;
         if raw.nbf.is_some_and(|from| from > now_unix_s as f64) {
             return Err(AuthError::Invalid);
@@ -101,20 +127,73 @@ impl Authenticator {
         }
         Ok(claims)
     }
+
+    /// What the token says, if our key's owner has signed it. Times are the caller's business, audience and issuer the
+    /// token maker's.
+    fn genuine(&mut self, token: &str) -> Option<RawClaims> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let (header, claims) = message.split_once('.')?;
+        if header != self.header {
+            if decode_header(token).ok()?.alg != self.algorithm {
+                return None;
+            }
+            self.header.clear();
+            if header.len() <= HEADER_KNOWN_BYTES_MAX {
+                self.header.push_str(header);
+            }
+        }
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        self.verifier.as_ref()?.verify(message.as_bytes(), &signature).ok()?;
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+    }
 }
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The key stays out of logs.
-        write!(f, "Authenticator({:?})", self.validation.algorithms)
+        write!(f, "Authenticator({:?})", self.algorithm)
     }
 }
 
 /// Makes a token: JSON claims `sub` and `dev` (decimal strings) and `exp` (Unix seconds), signed with HS256.
 pub fn mint_hs256(secret: &[u8], user: UserId, device: Option<DeviceId>, expires_at_s: u64) -> String {
-    let claims = MintedClaims { sub: user.0.to_string(), dev: device.map(|d| d.0.to_string()), exp: expires_at_s };
-    // Signing fails only for a key of another kind, and this one is made here.
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret)).unwrap_or_default()
+    Minter::hs256(secret).mint(user, device, expires_at_s)
+}
+
+/// Makes many tokens with one secret: what is the same in all of them is made once.
+pub struct Minter {
+    /// `None` only for a key of another kind than the one that is made here.
+    signer: Option<Box<dyn JwtSigner>>,
+    /// With the dot behind it.
+    header: String,
+}
+
+impl Minter {
+    /// Signs with HMAC-SHA256 and this secret.
+    pub fn hs256(secret: &[u8]) -> Minter {
+        let signer = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::HS256, &EncodingKey::from_secret(secret)).ok();
+        let mut header = String::new();
+        push_part(&mut header, &Header::new(Algorithm::HS256));
+        header.push('.');
+        Minter { signer, header }
+    }
+
+    /// The token that [`mint_hs256`] makes.
+    pub fn mint(&self, user: UserId, device: Option<DeviceId>, expires_at_s: u64) -> String {
+        let claims = MintedClaims { sub: user.0.to_string(), dev: device.map(|d| d.0.to_string()), exp: expires_at_s };
+        let mut token = String::with_capacity(MINTED_BYTES_MAX);
+        token.push_str(&self.header);
+        push_part(&mut token, &claims);
+        let signature = self.signer.as_ref().and_then(|signer| signer.try_sign(token.as_bytes()).ok());
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature.unwrap_or_default(), &mut token);
+        token
+    }
+}
+
+/// A part of a token: base64 of JSON. What is made here can be written as JSON.
+fn push_part(token: &mut String, part: &impl Serialize) {
+    URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(part).unwrap_or_default(), token);
 }
 
 fn unexpired(claims: Claims, now_unix_s: u64) -> Result<Claims, AuthError> {

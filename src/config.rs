@@ -224,6 +224,8 @@ pub struct Limits {
     pub outbox_bytes_per_shard_max: usize,
     /// Journal bytes not yet in the store.
     pub journal_bytes_max: u64,
+    /// How long accepting, asking or delivering may keep a shard from the others.
+    pub turn_ms: u32,
 }
 
 /// What was typed makes no sense.
@@ -315,6 +317,7 @@ impl Config {
                     1 << 40,
                 )? as usize,
                 journal_bytes_max: typed.number("limits.journal_bytes_max", limits::SEGMENT_BYTES * 2, 1 << 44)?,
+                turn_ms: typed.number("limits.turn_ms", 1, 1000)? as u32,
             },
             connections_origin: typed.origin("limits.connections_max"),
         })

@@ -67,6 +67,9 @@ pub const SHARD_ROSTERS_MAX: usize = 65_536;
 pub const ROSTER_WAITERS_MAX: usize = 256;
 /// How often a submission that carried an old roster is submitted again before the sender gets `RETRY_LATER`.
 pub const ROSTER_BOUNCES_MAX: u8 = 8;
+/// How long a task queue of a shard may let the others wait. Between two turns the executor makes some five system
+/// calls: a few microseconds, but half a millisecond where the CPU is emulated, where this must be longer.
+pub const TURN_MS: u32 = 1;
 /// Items a task handles before it lets the others run.
 pub const TURN_ITEMS_MAX: usize = 64;
 /// Rows between two acknowledgements a client may leave open, told in the protocol's description.

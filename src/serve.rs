@@ -11,11 +11,12 @@ mod stop;
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use tokio::sync::{mpsc, watch};
 
-use crate::auth::{AuthKeyError, Authenticator};
+use crate::auth::{AuthKey, AuthKeyError};
 use crate::clock::Clock;
 use crate::cluster::{self, ClusterEnds};
 use crate::config::{Auth, Config};
@@ -227,6 +228,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
             socket,
             mailbox,
             outlets: Outlets { submissions: submissions.clone(), lanes, store: door.clone(), nodes: to_nodes.clone() },
+            turn: Duration::from_millis(config.limits.turn_ms.into()),
             reports: reports.clone(),
             spread_ms: config.drain.spread_s * 1000,
             listening: listening.clone(),
@@ -296,13 +298,11 @@ fn admin_listener(address: SocketAddr) -> Result<(TcpListener, SocketAddr), List
     Ok((listener, real))
 }
 
-fn authenticator(config: &Config, data_dir: &DataDir) -> Result<Authenticator, ServeError> {
+fn authenticator(config: &Config, data_dir: &DataDir) -> Result<AuthKey, ServeError> {
     Ok(match &config.auth {
-        Auth::Secret(secret) => Authenticator::hs256(secret),
-        Auth::SecretFile(path) => Authenticator::hs256(&token::read_secret(path)?),
-        Auth::PublicKeyFile(path) => {
-            Authenticator::eddsa_pem(&token::read_key_file(path)?).map_err(ServeError::PublicKey)?
-        }
+        Auth::Secret(secret) => AuthKey::hs256(secret),
+        Auth::SecretFile(path) => AuthKey::hs256(&token::read_secret(path)?),
+        Auth::PublicKeyFile(path) => AuthKey::eddsa_pem(&token::read_key_file(path)?).map_err(ServeError::PublicKey)?,
         Auth::Development => {
             let (secret, origin) = data_dir.development_secret()?;
             let file = data_dir.path().join("secret");
@@ -314,7 +314,7 @@ fn authenticator(config: &Config, data_dir: &DataDir) -> Result<Authenticator, S
                 ),
                 SecretOrigin::Found => tracing::info!(file = %file.display(), "verifying tokens with this secret"),
             }
-            Authenticator::hs256(&secret)
+            AuthKey::hs256(&secret)
         }
     })
 }

@@ -1,7 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey};
@@ -120,26 +118,74 @@ fn ed25519() -> (EncodingKey, String) {
 }
 
 #[test]
+fn a_header_that_is_known_vouches_for_nothing_else() {
+    let mut auth = Authenticator::hs256(SECRET);
+    let good = |user: u64| mint_hs256(SECRET, UserId(user), None, 2000);
+    let [one, two] = [good(1), good(2)];
+    assert!(auth.verify(&one, 0).is_ok());
+    let parts = |token: &str| token.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let (one, two) = (parts(&one), parts(&two));
+    let none = URL_SAFE_NO_PAD.encode(json!({"alg": "none", "typ": "JWT"}).to_string());
+    let hs512 = URL_SAFE_NO_PAD.encode(json!({"alg": "HS512", "typ": "JWT"}).to_string());
+    for forged in [
+        format!("{}.{}.{}", one[0], two[1], one[2]),
+        format!("{}.{}.", one[0], two[1]),
+        format!("{}.{}", one[0], two[1]),
+        format!("{}..{}", one[0], two[2]),
+        format!("{}.{}.{}.{}", one[0], two[1], two[1], two[2]),
+        format!("{}.{}.{}", none, two[1], two[2]),
+        format!("{}.{}.", none, two[1]),
+        format!("{}.{}.{}", hs512, two[1], two[2]),
+        mint_hs256(b"another secret of at least 32 bytes!", UserId(2), None, 2000),
+    ] {
+        assert_eq!(auth.verify(&forged, 0), Err(AuthError::Invalid), "{forged}");
+        // And what is refused makes nothing known.
+        assert!(auth.verify(&good(rand_user(&forged)), 0).is_ok());
+    }
+}
+
+/// A user for whom no token was verified before.
+fn rand_user(salt: &str) -> u64 {
+    salt.bytes().fold(1_000, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte))
+}
+
+#[test]
+fn one_minter_makes_the_tokens_of_many() {
+    let minter = Minter::hs256(SECRET);
+    let mut auth = Authenticator::hs256(SECRET);
+    for (user, device) in [(0, None), (7, Some(9)), (u64::MAX, Some(u64::MAX))] {
+        let token = minter.mint(UserId(user), device.map(DeviceId), u64::MAX);
+        assert_eq!(token, mint_hs256(SECRET, UserId(user), device.map(DeviceId), u64::MAX));
+        assert!(token.len() <= MINTED_BYTES_MAX, "{}", token.len());
+        let claims = auth.verify(&token, 0).unwrap();
+        assert_eq!((claims.user, claims.device), (UserId(user), device.map(DeviceId)));
+        // As the library reads it.
+        let mut usual = jsonwebtoken::Validation::new(Algorithm::HS256);
+        usual.required_spec_claims.clear();
+        usual.validate_exp = false;
+        jsonwebtoken::decode::<RawClaims>(&token, &DecodingKey::from_secret(SECRET), &usual).unwrap();
+    }
+}
+
+#[test]
 fn an_ed25519_token_is_accepted_by_its_public_key_alone() {
     let (private, public) = ed25519();
     let claims = json!({"sub": "7", "exp": 2000, "dev": "3"});
     let token = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &private).unwrap();
-    let mut auth = Authenticator::eddsa_pem(public.as_bytes()).unwrap();
+    let mut auth = Authenticator::new(&AuthKey::eddsa_pem(public.as_bytes()).unwrap());
     let expected = Claims { user: UserId(7), device: Some(DeviceId(3)), expires_at_s: 2000 };
     assert_eq!(auth.verify(&token, 0), Ok(expected));
     assert_eq!(auth.verify(&token, 2000), Err(AuthError::Expired));
     assert_eq!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid));
-    let mut other = Authenticator::eddsa_pem(
-        SigningKey::from_bytes(&[6; 32]).verifying_key().to_public_key_pem(LineEnding::LF).unwrap().as_bytes(),
-    )
-    .unwrap();
+    let others = SigningKey::from_bytes(&[6; 32]).verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
+    let mut other = Authenticator::new(&AuthKey::eddsa_pem(others.as_bytes()).unwrap());
     assert_eq!(other.verify(&token, 0), Err(AuthError::Invalid));
 }
 
 #[test]
 fn a_public_key_is_not_accepted_as_an_hmac_secret() {
     let (_, public) = ed25519();
-    let mut auth = Authenticator::eddsa_pem(public.as_bytes()).unwrap();
+    let mut auth = Authenticator::new(&AuthKey::eddsa_pem(public.as_bytes()).unwrap());
     // What a forger who knows the public key would try.
     let forged = mint_hs256(public.as_bytes(), UserId(7), None, 2000);
     assert_eq!(auth.verify(&forged, 0), Err(AuthError::Invalid));
@@ -148,10 +194,10 @@ fn a_public_key_is_not_accepted_as_an_hmac_secret() {
 #[test]
 fn a_key_that_is_no_ed25519_public_key_is_refused() {
     for pem in ["", "garbage", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
-        assert_eq!(Authenticator::eddsa_pem(pem.as_bytes()).unwrap_err(), AuthKeyError::NotEd25519Pem, "{pem}");
+        assert_eq!(AuthKey::eddsa_pem(pem.as_bytes()).unwrap_err(), AuthKeyError::NotEd25519Pem, "{pem}");
     }
     let private = SigningKey::from_bytes(&[5; 32]).to_pkcs8_pem(LineEnding::LF).unwrap();
-    assert_eq!(Authenticator::eddsa_pem(private.as_bytes()).unwrap_err(), AuthKeyError::NotEd25519Pem);
+    assert_eq!(AuthKey::eddsa_pem(private.as_bytes()).unwrap_err(), AuthKeyError::NotEd25519Pem);
 }
 
 #[test]
@@ -180,5 +226,6 @@ fn what_is_invalid_or_too_long_is_not_remembered() {
 #[test]
 fn a_key_is_not_shown_in_debug_output() {
     let shown = format!("{:?}", Authenticator::hs256(b"hunter2"));
-    assert_eq!(shown, "Authenticator([HS256])");
+    assert_eq!(shown, "Authenticator(HS256)");
+    assert_eq!(format!("{:?}", AuthKey::hs256(b"hunter2")), "AuthKey(HS256)");
 }

@@ -94,6 +94,12 @@ pub const KEYS: &[Key] = &[
         Form::Number,
         "journal not yet in the store; above: STORAGE_FULL",
     ),
+    key(
+        "limits.turn_ms",
+        "1",
+        Form::Number,
+        "how long logging in, asking or delivering may let the others wait; more where the CPU is emulated",
+    ),
 ];
 
 // The defaults are text here and numbers in `limits`; a test holds them together.
@@ -103,10 +109,11 @@ const OUTBOX_SHARD_BYTES_MAX: &str = "536870912";
 const JOURNAL_BYTES_MAX: &str = "8589934592";
 
 const _: () = {
-    assert!(KEYS.len() <= 25 + 4, "at most 25 keys and the [limits] table");
+    assert!(KEYS.len() <= 25 + 5, "at most 25 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);
+    assert!(limits::TURN_MS == 1);
 };
 
 /// The environment's prefix.

@@ -88,6 +88,8 @@ pub struct JournalEngine<D: Disk> {
     /// Segments on disk: where each starts, and the ledger's time by then, Unix milliseconds.
     pub(super) segments: VecDeque<(Position, u64)>,
     pub(super) counters: LedgerCounters,
+    /// The journal has grown since [`Engine::grew`] was asked.
+    pub(super) grown: bool,
     pub(super) commit: Commit,
 }
 
@@ -183,6 +185,10 @@ impl<D: Disk> Engine for JournalEngine<D> {
         self.commit.staged.len() >= COMMIT_MESSAGES_MAX
             || self.commit.rows >= COMMIT_ROWS_MAX
             || self.commit.batch.len() >= COMMIT_BYTES_MAX
+    }
+
+    fn grew(&mut self) -> bool {
+        std::mem::take(&mut self.grown)
     }
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
@@ -432,6 +438,7 @@ impl<D: Disk> JournalEngine<D> {
         }
         let durable = self.journal.sync().map_err(LedgerError::Sync)?;
         self.progress.advance_durable(durable);
+        self.grown = true;
         self.counters.commits += 1;
         self.counters.bytes += bytes;
         self.counters.messages += self.commit.messages as u64;

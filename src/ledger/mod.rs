@@ -41,6 +41,11 @@ pub trait Engine {
     /// Look-ups to ask the store since the last call, moved to `out`.
     fn take_lookups(&mut self, out: &mut Vec<Lookup>);
 
+    /// Whether what the store reads may have grown since this was asked last.
+    fn grew(&mut self) -> bool {
+        true
+    }
+
     /// There is more to do at once: the loop must not sleep.
     fn has_more(&self) -> bool {
         false

@@ -151,6 +151,8 @@ impl Start {
             bases: Bases::new(settings.seed ^ 3),
             segments,
             counters: LedgerCounters::default(),
+            // What was there before the start may not be in the store.
+            grown: true,
             commit: Commit::new(replay.ids.last()),
         };
         Ok((engine, started))

@@ -2,7 +2,7 @@
 //!
 //! Owned by the shard's thread. What always holds: accepting and logging in, what logged-in clients ask (heartbeats
 //! above all), and what is delivered to them run in queues of their own, so that a flood of one kind takes its own
-//! share and delays the others by no more than a turn of `PREEMPT`.
+//! share and delays the others by no more than a turn (`limits.turn_ms`).
 
 use std::time::Duration;
 

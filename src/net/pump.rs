@@ -98,6 +98,7 @@ impl Pump {
             }
         }
         shell.route();
+        shell.wake_ledger();
         found
     }
 

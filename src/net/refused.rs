@@ -20,9 +20,25 @@ use crate::wire::generated::ringway::wire::CloseReason;
 const KEPT_MAX: usize = 64;
 
 /// Sockets of refused peers, with the time at which they are closed.
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct Refused {
     kept: VecDeque<(u64, OwnedFd)>,
+    /// How many descriptors the process might have at the last tick.
+    descriptors_max: u64,
+}
+
+impl Default for Refused {
+    fn default() -> Refused {
+        Refused { kept: VecDeque::new(), descriptors_max: descriptors_max() }
+    }
+}
+
+impl Refused {
+    /// Whether so many more descriptors can be opened after this one. The kernel gives out the lowest number that is
+    /// free, so a number near the limit says that nearly all below it are taken, whoever has them.
+    pub(super) fn leaves_free(&self, descriptor: RawFd, count: u64) -> bool {
+        u64::try_from(descriptor).is_ok_and(|number| number < self.descriptors_max.saturating_sub(count))
+    }
 }
 
 impl Shell {
@@ -38,7 +54,7 @@ impl Shell {
         // A fresh socket takes a small frame; one that does not is broken.
         drop(send(socket.as_raw_fd(), &[IoSlice::new(bytes)]));
         shut_writing(socket.as_raw_fd());
-        if !leaves_free(socket.as_raw_fd(), DESCRIPTORS_FREE_ALWAYS) {
+        if !self.refused.leaves_free(socket.as_raw_fd(), DESCRIPTORS_FREE_ALWAYS) {
             return self.discard_unread(socket);
         }
         if self.refused.kept.len() >= KEPT_MAX
@@ -50,8 +66,9 @@ impl Shell {
         self.refused.kept.push_back((until_ms, socket));
     }
 
-    /// Closes those whose time is up.
+    /// A tick: closes those whose time is up, and looks at the limit of descriptors.
     pub(super) fn close_refused(&mut self, now: Now) {
+        self.refused.descriptors_max = descriptors_max();
         while self.refused.kept.front().is_some_and(|(until, _)| *until <= now.mono_ms)
             && let Some((_, socket)) = self.refused.kept.pop_front()
         {
@@ -68,10 +85,7 @@ impl Shell {
     }
 }
 
-/// Whether so many more descriptors can be opened after this one. The kernel gives out the lowest number that is free,
-/// so a number near the limit says that nearly all below it are taken, whoever has them.
-pub(super) fn leaves_free(descriptor: RawFd, count: u64) -> bool {
-    // Asked each time: an operator may change the limit of a process that runs.
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    u64::try_from(descriptor).is_ok_and(|number| number < limit.saturating_sub(count))
+/// How many descriptors the process may have now: an operator may change that while it runs.
+fn descriptors_max() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }

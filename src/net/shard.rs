@@ -17,7 +17,7 @@ use glommio::{LocalExecutorBuilder, Placement, TaskQueueHandle};
 use socket2::Socket;
 use tokio::sync::mpsc;
 
-use crate::auth::Authenticator;
+use crate::auth::{AuthKey, Authenticator};
 use crate::clock::Clock;
 use crate::control::Report;
 use crate::ids::ShardId;
@@ -38,8 +38,6 @@ use crate::topology::metronome::Ear;
 pub const RING_DEPTH: usize = 4_096;
 /// Registered buffers, which sockets do not use: as little as glommio takes.
 pub const IO_MEMORY_BYTES: usize = 64 * 1024;
-/// A task queue that others wait for is interrupted after this.
-const PREEMPT: Duration = Duration::from_millis(1);
 /// The same while no task queue of ours is active: longer than the kernel will ever keep a thread from its first
 /// turn, since glommio would then sleep for ever (see `topology::metronome`).
 const PREEMPT_AT_START: Duration = Duration::from_secs(60);
@@ -51,7 +49,7 @@ pub struct ShardEnds {
     /// The core's settings.
     pub config: ShardConfig,
     /// Verifies tokens.
-    pub auth: Authenticator,
+    pub auth: AuthKey,
     /// The process's time.
     pub clock: Clock,
     /// Bound, not listening yet.
@@ -60,6 +58,8 @@ pub struct ShardEnds {
     pub mailbox: Mailbox,
     /// Where to send to.
     pub outlets: Outlets,
+    /// How long a task queue may let the others wait.
+    pub turn: Duration,
     /// To control.
     pub reports: mpsc::Sender<Report>,
     /// Over how long a drain spreads the clients' reconnects.
@@ -113,10 +113,10 @@ pub fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
 
 async fn serve(ends: ShardEnds) -> io::Result<()> {
     let id = ends.config.id;
-    let core = Shard::new(ends.config, ends.auth);
+    let core = Shard::new(ends.config, Authenticator::new(&ends.auth));
     let (ring, listener) = (SocketRing::new()?, Listener::listen(ends.socket)?);
     let bell = ring.bell()?;
-    let budgets = Budgets::new(PREEMPT);
+    let budgets = Budgets::new(ends.turn);
     let queues = [Budget::Accept, Budget::Sessions, Budget::Delivery].map(|budget| budgets.queue(budget));
     let door: Door = Rc::new(RefCell::new(Shell::new(core, ends.clock, ends.outlets, budgets, ring, listener)));
 

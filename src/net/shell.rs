@@ -20,11 +20,12 @@ use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
 use crate::net::closes;
 use crate::net::connection;
 use crate::net::listener::{Accepted, Listener};
-use crate::net::refused::{Refused, leaves_free};
+use crate::net::refused::Refused;
 use crate::net::ring::{Event, SocketRing, Watch};
 use crate::net::seat::{Phase, Seat, Seats, Writer};
 use crate::net::shard::ShellCounters;
 use crate::net::turns::Ready;
+use crate::shard::event::Submission;
 use crate::shard::event::nodes::ToNodes;
 use crate::shard::{AfterWrite, NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Slot};
@@ -78,6 +79,8 @@ pub struct Shell {
     /// `None`: nobody is let in any more.
     listener: Option<Listener>,
     outlets: Outlets,
+    /// The ledger was asked for somebody who logs in, and not woken yet.
+    asked: bool,
     /// Wakes the pump if it sleeps.
     pump: Option<Waker>,
     /// Outboxes to write this turn; keeps its memory from turn to turn.
@@ -129,6 +132,7 @@ impl Shell {
             refused: Refused::default(),
             listener: Some(listener),
             outlets,
+            asked: false,
             pump: None,
             flushing: Vec::new(),
             lingering: VecDeque::new(),
@@ -172,13 +176,26 @@ impl Shell {
         if self.core.effects().submissions.is_empty() {
             return;
         }
+        let mut hurry = false;
         while let Some(submission) = self.core.effects().submissions.pop_front() {
+            hurry |= !matches!(submission, Submission::Position { .. });
             if let Err(refused) = self.outlets.submissions.submit(submission) {
                 self.core.refused_submission(now, refused);
             }
         }
-        self.rush();
-        self.outlets.submissions.wake();
+        self.asked = true;
+        if hurry {
+            self.rush();
+            self.wake_ledger();
+        }
+    }
+
+    /// Wakes the ledger if it was asked anything. Those who log in wait for each other, and this is called once for all
+    /// who had their turns: to wake another thread costs more than everything else that a login takes of the ledger.
+    pub fn wake_ledger(&mut self) {
+        if std::mem::take(&mut self.asked) {
+            self.outlets.submissions.wake();
+        }
     }
 
     /// Deliveries are in hand.
@@ -324,6 +341,7 @@ impl Shell {
             }
         }
         self.ring.submit();
+        self.wake_ledger();
         !accepted_all || self.ready.has(budget)
     }
 
@@ -456,7 +474,7 @@ impl Shell {
 
     /// A socket was accepted: takes it, or tells its peer why not.
     fn accept(&mut self, socket: OwnedFd) {
-        if !leaves_free(socket.as_raw_fd(), DESCRIPTORS_FREE_OF_CLIENTS) {
+        if !self.refused.leaves_free(socket.as_raw_fd(), DESCRIPTORS_FREE_OF_CLIENTS) {
             self.core.refused_for_descriptors();
             return self.refuse(socket, CloseReason::Overloaded);
         }
@@ -532,6 +550,7 @@ impl Shell {
         }
         self.close_refused(now);
         self.route();
+        self.wake_ledger();
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::control::Report;
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
-use crate::shard::event::{Delivery, Lookup, LookupAnswer, LookupFound};
+use crate::shard::event::{Delivery, Lookup, LookupAnswer, LookupFound, Submission};
 use crate::topology::mailbox::Slot;
 use crate::topology::store::StoreDoor;
 use crate::topology::submissions::SubmissionInbox;
@@ -110,7 +110,9 @@ impl<E: Engine> LedgerLoop<E> {
         while !self.engine.full() {
             match self.submissions.next() {
                 Ok(submission) => {
-                    self.store.rush().commit_begins();
+                    if !matches!(submission, Submission::Position { .. }) {
+                        self.store.rush().commit_begins();
+                    }
                     self.engine.submit(now, submission);
                 }
                 Err(TryRecvError::Empty) => break,
@@ -155,7 +157,7 @@ impl<E: Engine> LedgerLoop<E> {
         }
     }
 
-    /// Passes look-ups on to the store, and tells it that the journal has grown. What the store has no room for
+    /// Passes look-ups on to the store, and tells it if the journal has grown. What the store has no room for
     /// is answered as unavailable, which the next commit hands out.
     fn ask_store(&mut self, lookups: &mut Vec<Lookup>) -> Asked {
         let mut asked = Asked::All;
@@ -171,7 +173,9 @@ impl<E: Engine> LedgerLoop<E> {
         if asks {
             self.store.wake();
         }
-        self.store.grew();
+        if self.engine.grew() {
+            self.store.grew();
+        }
         asked
     }
 }

@@ -582,6 +582,21 @@ fn a_login_learns_its_newest_row_in_order_with_its_deliveries() {
 }
 
 #[test]
+fn logins_do_not_make_the_journal_grow_and_messages_do() {
+    let mut ledger = Ledger::new();
+    // What an earlier run left may wait for the store.
+    assert!(ledger.engine.grew());
+    ledger.engine.submit(ledger.now, Submission::Position { origin: origin(1, 1), user: UserId(1) });
+    assert_eq!(ledger.answers().len(), 1);
+    assert!(!ledger.engine.grew());
+    let name = ledger.name();
+    ledger.direct(2, 1, 2, name, b"hello");
+    ledger.answers();
+    assert!(ledger.engine.grew());
+    assert!(!ledger.engine.grew());
+}
+
+#[test]
 fn segments_behind_the_store_go_when_the_window_no_longer_needs_them() {
     let mut ledger = Ledger::new();
     let body = vec![7; BODY_BYTES_MAX];

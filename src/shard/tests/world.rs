@@ -115,11 +115,10 @@ impl World {
     }
 
     pub fn with(shards: u16, adjust: impl Fn(&mut ShardConfig)) -> Self {
-        let auth = Authenticator::hs256(SECRET);
         let make = |id| {
             let mut config = ShardConfig::new(ShardId(id), shards);
             adjust(&mut config);
-            Shard::new(config, auth.clone())
+            Shard::new(config, Authenticator::hs256(SECRET))
         };
         World {
             shards: (0..shards).map(make).collect(),
