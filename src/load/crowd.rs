@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::error::LoadError;
 use super::swarm::{Brought, LinkId, Swarm, Window};
-use crate::auth::mint_hs256;
+use crate::auth::{Minter, mint_hs256};
 use crate::clock::Clock;
 use crate::ids::{DeviceId, Seq, UserId};
 use crate::wire::frame::{Encoder, read_server};
@@ -40,9 +40,24 @@ pub enum Start {
 pub struct Secret(pub Vec<u8>);
 
 impl Secret {
+    /// Makes many tokens.
+    pub fn minter(&self) -> TokenMinter {
+        TokenMinter(Minter::hs256(&self.0))
+    }
+
     /// A token for a user's devices.
     pub fn token(&self, user: UserId, now_unix_ms: u64) -> String {
         mint_hs256(&self.0, user, None, now_unix_ms / 1000 + TOKEN_VALID_S)
+    }
+}
+
+/// Makes the tokens of a crowd that is large.
+pub struct TokenMinter(Minter);
+
+impl TokenMinter {
+    /// A token for a user's devices.
+    pub fn token(&self, user: UserId, now_unix_ms: u64) -> String {
+        self.0.mint(user, None, now_unix_ms / 1000 + TOKEN_VALID_S)
     }
 }
 

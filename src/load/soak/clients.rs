@@ -16,7 +16,7 @@ use super::seats::Seats;
 use crate::clock::Clock;
 use crate::ids::{DeviceId, Seq};
 use crate::limits::ACK_ROWS_MAX;
-use crate::load::crowd::Secret;
+use crate::load::crowd::{Secret, TokenMinter};
 use crate::load::swarm::{LinkId, Swarm};
 use crate::wire::frame::Encoder;
 
@@ -105,7 +105,7 @@ pub struct Clients {
     clients: Vec<Client>,
     census: Census,
     dialer: Dialer,
-    secret: Secret,
+    minter: TokenMinter,
     encoder: Encoder,
     clock: Clock,
     start_ns: u64,
@@ -140,7 +140,7 @@ impl Clients {
             clients: vec![out; seats.share() as usize],
             census: Census::default(),
             dialer,
-            secret,
+            minter: secret.minter(),
             encoder: Encoder::new(),
             clock,
             start_ns: clock.mono_ns(),
@@ -413,7 +413,7 @@ impl Clients {
         client.told = false;
         self.census.dialing += 1;
         self.pending.push_back((local, now_ms));
-        let token = self.secret.token(self.seats.user(local), self.clock.now().unix_ms);
+        let token = self.minter.token(self.seats.user(local), self.clock.now().unix_ms);
         let login = self.encoder.login(0, &token, DeviceId(1), Some(Seq(client.cursor)));
         swarm.send(LinkId(local), login);
     }

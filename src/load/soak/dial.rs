@@ -47,8 +47,8 @@ impl Dialer {
 }
 
 fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
+    let kind = Type::from(libc::SOCK_STREAM | libc::SOCK_NONBLOCK);
+    let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source {
         choose_port_at_connect(&socket)?;

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::ids::{GroupId, Seq};
 use crate::load::crowd::Secret;
 use crate::load::error::LoadError;
-use crate::load::gateway::resident_bytes;
+use crate::load::gateway::{pause, resident_bytes};
 use crate::load::report::latencies;
 use crate::load::swarm::{Brought, Swarm};
 use crate::wire::frame::read_server;
@@ -36,6 +36,9 @@ const ORDERS_MAX: usize = 64;
 const WAIT_MAX: Duration = Duration::from_millis(5);
 /// The shortest: epoll counts in milliseconds.
 const WAIT_MIN: Duration = Duration::from_millis(1);
+/// While everybody logs in and nobody sends, answers are gathered for so long: to be woken for each of them would cost
+/// both sides more than the login, above all where the CPU is emulated.
+const GATHER: Duration = Duration::from_millis(5);
 const BEAT_EVERY_NS: u64 = 1_000_000_000;
 /// Who breaks off comes back after so many milliseconds.
 const CHURN_AWAY_MS: std::ops::RangeInclusive<u32> = 1_000..=5_000;
@@ -133,10 +136,16 @@ impl Process {
             }
             self.work();
             let before_ns = self.clock.mono_ns();
-            let wait = self.wait(before_ns);
+            let gathers = self.gathers();
+            let wait = if gathers { GATHER } else { self.wait(before_ns) };
+            if gathers {
+                pause(GATHER);
+            }
             let Process { load, swarm, .. } = &mut self;
             swarm
-                .turn(wait, &mut |link, brought, at_ns| load.hear(link.0, brought, at_ns))
+                .turn(if gathers { Duration::ZERO } else { wait }, &mut |link, brought, at_ns| {
+                    load.hear(link.0, brought, at_ns)
+                })
                 .map_err(LoadError::io("waiting for the sockets failed"))?;
             let woken_ns = self.swarm.polled_ns();
             let overslept_ns = woken_ns.saturating_sub(before_ns + wait.as_nanos() as u64);
@@ -164,6 +173,11 @@ impl Process {
             let broke = (0..CHURN_TRIES).any(|_| clients.break_off(fastrand::u32(..share), away_ms, &mut self.swarm));
             totals.churned += u64::from(broke);
         }
+    }
+
+    /// Nothing is measured but how many have logged in.
+    fn gathers(&self) -> bool {
+        self.load.clients.census().dialing > 0 && self.load.sending.next_ns() == u64::MAX
     }
 
     /// Until the next message is due. One that is due and cannot go waits for an answer, which ends the wait.
