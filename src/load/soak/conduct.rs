@@ -30,6 +30,8 @@ use crate::load::gateway::resident_bytes;
 const TURN: Duration = Duration::from_millis(50);
 /// Without any progress for so long, a phase is over.
 const PATIENCE_NS: u64 = 15_000_000_000;
+/// The same on a machine that is emulated.
+const PATIENCE_EMULATED_NS: u64 = 60_000_000_000;
 /// The longest that the gateway's memory may take to settle.
 const SETTLE_NS: u64 = 60_000_000_000;
 /// The gateway has so few connections that its descriptors can be counted.
@@ -409,12 +411,13 @@ impl<'a> Conductor<'a> {
         mut done: impl FnMut(&Self) -> bool,
     ) {
         let (mut is, mut since_ns) = (progress(self), self.clock.mono_ns());
+        let patience_ns = if self.args.emulated { PATIENCE_EMULATED_NS } else { PATIENCE_NS };
         self.wait(|c| {
             let (now, now_ns) = (progress(c), c.clock.mono_ns());
             if now != is {
                 (is, since_ns) = (now, now_ns);
             }
-            done(c) || now_ns > since_ns + PATIENCE_NS
+            done(c) || now_ns > since_ns + patience_ns
         });
     }
 
