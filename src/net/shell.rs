@@ -4,6 +4,8 @@
 //! [`Shell::route`] has passed on what the core wants passed on, and the pump has been told if an outbox is dirty; a
 //! seat owns its socket. What an event means is the core's business, when to look at a socket is the tasks'.
 
+mod route;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -11,13 +13,12 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::Waker;
 
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Now};
-use crate::ids::{ConnId, ShardId};
+use crate::ids::ConnId;
 use crate::limits::{DESCRIPTORS_FREE_OF_CLIENTS, TURN_ITEMS_MAX};
 use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
-use crate::net::closes;
 use crate::net::connection;
 use crate::net::listener::{Accepted, Listener};
 use crate::net::refused::Refused;
@@ -25,7 +26,6 @@ use crate::net::ring::{Event, SocketRing, Watch};
 use crate::net::seat::{Phase, Seat, Seats, Writer};
 use crate::net::shard::ShellCounters;
 use crate::net::turns::Ready;
-use crate::shard::event::Submission;
 use crate::shard::event::nodes::ToNodes;
 use crate::shard::{AfterWrite, NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Slot};
@@ -137,153 +137,6 @@ impl Shell {
             flushing: Vec::new(),
             lingering: VecDeque::new(),
             budgets,
-        }
-    }
-
-    /// Passes on what the core wants passed on, with one wake-up per receiver, and tells the pump if there is
-    /// something to write.
-    pub fn route(&mut self) {
-        let now = self.clock.now();
-        self.tell_closes();
-        self.route_submissions(now);
-        self.route_handovers();
-        self.route_lanes(now);
-        self.route_asks(now);
-        self.route_to_nodes();
-        while let Some(conn) = self.core.effects().resumed.pop() {
-            self.ready(conn);
-        }
-        while let Some(conn) = self.core.effects().cuts.pop() {
-            self.cut(conn);
-        }
-        if !self.core.effects().dirty.is_empty()
-            && let Some(pump) = self.pump.take()
-        {
-            pump.wake();
-        }
-    }
-
-    /// Writes down what was closed, if anybody reads it: nothing is listed otherwise.
-    fn tell_closes(&mut self) {
-        let shard = self.core.id();
-        for closed in self.core.effects().closed.drain(..) {
-            let descriptor = self.seats.seat(closed.conn).map(|seat| seat.socket.as_raw_fd());
-            closes::tell(&closed, shard, descriptor);
-        }
-    }
-
-    fn route_submissions(&mut self, now: Now) {
-        if self.core.effects().submissions.is_empty() {
-            return;
-        }
-        let mut hurry = false;
-        while let Some(submission) = self.core.effects().submissions.pop_front() {
-            hurry |= !matches!(submission, Submission::Position { .. });
-            if let Err(refused) = self.outlets.submissions.submit(submission) {
-                self.core.refused_submission(now, refused);
-            }
-        }
-        self.asked = true;
-        if hurry {
-            self.rush();
-            self.wake_ledger();
-        }
-    }
-
-    /// Wakes the ledger if it was asked anything. Those who log in wait for each other, and this is called once for all
-    /// who had their turns: to wake another thread costs more than everything else that a login takes of the ledger.
-    pub fn wake_ledger(&mut self) {
-        if std::mem::take(&mut self.asked) {
-            self.outlets.submissions.wake();
-        }
-    }
-
-    /// Deliveries are in hand.
-    pub fn rush(&self) {
-        self.outlets.store.rush().passes();
-    }
-
-    fn route_lanes(&mut self, now: Now) {
-        let mut woken: Option<ShardId> = None;
-        while let Some((to, envelope)) = self.core.effects().lanes.pop_front() {
-            let lane = self.outlets.lanes.get(usize::from(to.0)).and_then(Option::as_ref);
-            let Some(lane) = lane else {
-                debug_assert!(false, "the core sends to itself or to no shard");
-                self.core.refused_lane(now, to, envelope);
-                continue;
-            };
-            match lane.put(Crossing::Envelope(envelope)) {
-                // Runs of envelopes to one shard wake it once; it is awake after the first wake-up anyway.
-                Ok(()) if woken == Some(to) => {}
-                Ok(()) => {
-                    if let Some(before) = woken.replace(to) {
-                        self.wake_lane(before);
-                    }
-                }
-                Err(Crossing::Envelope(refused)) => {
-                    lane.wake();
-                    self.core.refused_lane(now, to, refused);
-                }
-                Err(Crossing::Connection(_)) => {}
-            }
-        }
-        if let Some(last) = woken {
-            self.wake_lane(last);
-        }
-    }
-
-    fn wake_lane(&self, to: ShardId) {
-        if let Some(lane) = self.outlets.lanes.get(usize::from(to.0)).and_then(Option::as_ref) {
-            lane.wake();
-        }
-    }
-
-    fn route_asks(&mut self, now: Now) {
-        let mut asked = false;
-        while let Some(ask) = self.core.effects().asks.pop_front() {
-            match self.outlets.store.ask(ask) {
-                Ok(()) => asked = true,
-                Err(refused) => self.core.refused_ask(now, refused),
-            }
-        }
-        if asked {
-            self.outlets.store.wake();
-        }
-    }
-
-    fn route_to_nodes(&mut self) {
-        let mut refused = Vec::new();
-        while let Some(told) = self.core.effects().to_nodes.pop_front() {
-            let Some(door) = &self.outlets.nodes else { continue };
-            if let Err(TrySendError::Full(told) | TrySendError::Closed(told)) = door.try_send(told) {
-                refused.push(told);
-            }
-        }
-        // What the core keeps of it goes to the front of what it keeps, so the last is given back first.
-        refused.into_iter().rev().for_each(|told| self.core.refused_to_nodes(told));
-    }
-
-    /// Sockets whose users live elsewhere go to those shards. Where that fails the peer is refused.
-    fn route_handovers(&mut self) {
-        while let Some((conn, to, session)) = self.core.effects().handovers.pop() {
-            // The core has freed the connection. (The ring does not watch one that has just been read.)
-            let Some(seat) = self.seats.leave(conn) else { continue };
-            let handover = Box::new(Handover { descriptor: seat.socket, session });
-            let lane = self.outlets.lanes.get(usize::from(to.0)).and_then(Option::as_ref);
-            let refused = match lane {
-                Some(lane) => {
-                    let sent = lane.put(Crossing::Connection(handover));
-                    lane.wake();
-                    match sent {
-                        Err(Crossing::Connection(refused)) => refused,
-                        _ => continue,
-                    }
-                }
-                None => handover,
-            };
-            self.counters.handovers_refused += 1;
-            let bytes = self.core.handover_failed(self.clock.now(), &refused.session);
-            self.refuse_with(refused.descriptor, CloseReason::Overloaded, &bytes);
         }
     }
 
