@@ -109,6 +109,44 @@ impl Groups {
         self.rosters.insert(stored.group, Arc::new(roster));
     }
 
+    /// A group as the store has it, in place of what is known.
+    pub fn replace(&mut self, stored: &StoredGroup, sequences: &mut Sequences) {
+        self.remove(stored.group);
+        self.load(stored, sequences);
+    }
+
+    /// The store has no such group.
+    pub fn remove(&mut self, group: GroupId) {
+        let Some(roster) = self.rosters.remove(&group) else { return };
+        roster.members().iter().for_each(|member| self.leave(member.slot, group));
+    }
+
+    /// A change that may have been lost, as it has to be made on the roster as it is now; `None`: it is so already, or
+    /// cannot be any more.
+    pub fn remade(&self, record: &ChangeRecord) -> Option<ChangeRecord> {
+        let Some(roster) = self.rosters.get(&record.group) else {
+            return (record.kind == GroupChangeKind::Created).then(|| record.clone());
+        };
+        let is_member = |user: &UserId| roster.position(*user).is_some();
+        let (users, new_owner) = match record.kind {
+            GroupChangeKind::Created => return None,
+            GroupChangeKind::Added => {
+                let users: Vec<UserId> = record.users.iter().filter(|user| !is_member(user)).copied().collect();
+                let fits = roster.members().len() + users.len() <= self.limits.group_members_max;
+                (if fits { users } else { Vec::new() }, None)
+            }
+            _ => {
+                let users: Vec<UserId> = record.users.iter().filter(|user| is_member(user)).copied().collect();
+                let owner_leaves = users.iter().any(|user| roster.role(*user) == Some(Role::Owner));
+                let others = roster.members().iter().map(|member| member.user).filter(|user| !users.contains(user));
+                let new_owner = if owner_leaves { others.min() } else { None };
+                (users, new_owner)
+            }
+        };
+        let version = RosterVersion(roster.version.0 + 1);
+        (!users.is_empty()).then(|| ChangeRecord { version, users, new_owner, ..record.clone() })
+    }
+
     /// The group's current roster.
     pub fn roster(&self, group: GroupId) -> Option<&Arc<Roster>> {
         self.rosters.get(&group)

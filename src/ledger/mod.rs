@@ -75,6 +75,12 @@ pub enum LedgerError {
         /// The next there is.
         next: u64,
     },
+    /// What the database had of groups when a new stream was begun is no longer to be had.
+    #[error(
+        "this node came too late to the cluster's new stream: entry {0} went to a roster that the database no longer has; \
+         start it again, and it reads everything from there"
+    )]
+    Late(u64),
     /// An entry does not follow from those before it.
     #[error("entry {0} of the cluster's stream cannot be understood: are all nodes of the same version?")]
     Entry(u64),

@@ -74,6 +74,11 @@ impl Staged {
                     give(shard, Delivery::Changed { origin, roster, announcement });
                 }
             }
+            Delivery::Reloaded { group, roster } => {
+                for shard in (0..shards).map(ShardId) {
+                    give(shard, Delivery::Reloaded { group, roster: roster.clone() });
+                }
+            }
             Delivery::Bounced { submission, roster } => {
                 give(submission.roster.group.home(shards), Delivery::Bounced { submission, roster });
             }

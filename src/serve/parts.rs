@@ -22,6 +22,7 @@ use crate::journal::disk::Directory;
 use crate::journal::{Position, Progress};
 use crate::ledger::journal_engine::{JournalEngine, Settings};
 use crate::ledger::redis::link::link;
+use crate::ledger::redis::reload::reloading;
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{self, RedisEngine};
 use crate::ledger::start::{Start, Started};
@@ -227,14 +228,15 @@ impl Opening<'_> {
                 let log = Directory::open(&data_dir.join(LOG_DIRECTORY))?;
                 let copy = Directory::open(&data_dir.join(COPY_DIRECTORY))?;
                 let (ledger, ends, nudges) = link();
+                let (asker, answerer) = reloading(ends.nudge());
                 let disks = (log, copy.clone());
-                let engine = start.finish(disks, Arc::clone(&progress), ledger, positions, msg_id_max)?;
+                let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), positions, msg_id_max)?;
                 let engine = LedgerEngine::Redis(Box::new(engine));
                 let cluster = &self.config.cluster;
                 let (url, node) = (cluster.redis_url.clone().unwrap_or_default(), cluster.node_id);
                 let token = node_token(data_dir)?;
                 let redis = LedgerLink { ends, url, node, token, progress: Arc::clone(&progress) };
-                let keeper = Keeper::of_cluster(store, copy, progress, seed);
+                let keeper = Keeper::of_cluster(store, copy, progress, answerer, seed);
                 (LedgerParts { engine, nudges, redis: Some(redis) }, keeper)
             }
         };

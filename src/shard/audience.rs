@@ -168,6 +168,13 @@ impl Audiences {
         false
     }
 
+    /// The group's audience is made again when it is needed: its roster may come again as another one.
+    pub(super) fn forget(&mut self, group: GroupId, directory: &mut Directory) {
+        if let Some(slot) = self.find(group) {
+            self.evict(slot, directory);
+        }
+    }
+
     fn evict(&mut self, slot: u32, directory: &mut Directory) {
         let audience = self.audiences.reached(slot);
         let Some(roster) = audience.roster.take() else { return };

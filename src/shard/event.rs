@@ -190,6 +190,13 @@ pub enum Delivery {
         /// What changed.
         announcement: Arc<GroupAnnouncement>,
     },
+    /// The ledger has lost changes of a group, and goes on with this roster, which may be an older one; to every shard.
+    Reloaded {
+        /// The group.
+        group: GroupId,
+        /// Its roster; `None`: there is no such group.
+        roster: Option<Arc<Roster>>,
+    },
     /// The change changed nothing (everybody was in it already): only the answer, to the origin's shard.
     Unchanged {
         /// Who asked.

@@ -261,6 +261,15 @@ impl Shard {
         }
     }
 
+    /// The ledger goes on with this roster, whatever was here.
+    pub(super) fn reloaded(&mut self, group: GroupId, roster: Option<&Arc<Roster>>) {
+        self.audiences.forget(group, &mut self.directory);
+        if self.rosters.find(group).is_some() {
+            self.rosters.remove(group);
+            roster.into_iter().for_each(|roster| self.rosters.put(roster));
+        }
+    }
+
     /// Answers a change.
     pub(super) fn group_ok(&mut self, now: Now, origin: Origin, group: GroupId, version: RosterVersion) {
         if let Some(slot) = self.settle(origin) {

@@ -231,6 +231,7 @@ impl Shard {
             }
             Delivery::Roster { group, roster } => self.roster_found(now, group, roster.as_ref()),
             Delivery::Changed { origin, roster, announcement } => self.changed(now, origin, &roster, &announcement),
+            Delivery::Reloaded { group, roster } => self.reloaded(group, roster.as_ref()),
             Delivery::Unchanged { origin, group, version } => self.group_ok(now, origin, group, version),
         }
     }

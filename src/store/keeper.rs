@@ -22,6 +22,7 @@ use crate::ids::{MsgId, Seq, ShardId, UserId};
 use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
 use crate::journal::{JournalError, Position, Progress};
+use crate::ledger::redis::reload::{Answerer, GroupsAsk};
 use crate::ledger::sequence::sent_at_ms;
 use crate::limits::{
     CLIENT_MSG_ID_AHEAD_MS, CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS,
@@ -77,6 +78,9 @@ pub struct Keeper<S: Store, D: Disk> {
     /// In a cluster: whose store this is, and when the others' progress was last looked at.
     follows: Follows,
     looked_ms: u64,
+    /// In a cluster: the ledger's questions about groups, and the one that is being answered.
+    answerer: Option<Answerer>,
+    groups_ask: Option<GroupsAsk>,
     /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
     /// back (a lost connection may take seconds to be noticed, each time).
     reads_away: bool,
@@ -152,6 +156,8 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             cursors_saved_ms: 0,
             follows: Follows::Alone,
             looked_ms: 0,
+            answerer: None,
+            groups_ask: None,
             reads_away: false,
             backoff: Backoff::new(seed),
             retry_at_ms: 0,
@@ -165,9 +171,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// The same for a node of a cluster: what is in `disk` is the node's copy of the stream.
-    pub fn of_cluster(store: S, disk: D, progress: Arc<Progress>, seed: u64) -> Self {
+    pub fn of_cluster(store: S, disk: D, progress: Arc<Progress>, answerer: Answerer, seed: u64) -> Self {
         let tail = Tail::of_stream(disk.clone());
-        Keeper { tail, follows: Follows::Stream, ..Keeper::new(store, disk, progress, seed) }
+        let answerer = Some(answerer);
+        Keeper { tail, answerer, follows: Follows::Stream, ..Keeper::new(store, disk, progress, seed) }
     }
 
     /// Answers a shard; `None`: it expects no answer.
@@ -402,6 +409,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         if !self.flight.has_next() {
             self.fence().await?;
+            self.tell_groups().await?;
         }
         if self.flight.has_next() {
             self.position = Known::Doubtful;
@@ -454,6 +462,22 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         self.apply(Transaction { applied: to, ..Transaction::default() }).await?;
         self.settle().await
+    }
+
+    /// In a cluster: tells the ledger which groups are other ones in the database. Read again if it fails.
+    async fn tell_groups(&mut self) -> Result<(), Fault> {
+        let Some(answerer) = &self.answerer else { return Ok(()) };
+        if let Some(ask) = answerer.next() {
+            self.groups_ask = Some(ask);
+        }
+        let Some(ask) = &mut self.groups_ask else { return Ok(()) };
+        ask.begin();
+        self.store.groups(&mut |group| ask.visit(group)).await?;
+        let at = self.store.position().await?.applied;
+        if let Some(ask) = self.groups_ask.take() {
+            answerer.answer(ask.finish(at));
+        }
+        Ok(())
     }
 
     /// Applies a transaction and waits for its end.

@@ -33,7 +33,7 @@ pub fn settings(redis: &Redis, database: &Database, id: u16) -> [String; 3] {
 }
 
 /// Sends until it is taken, and returns the row's number.
-fn send(client: &mut Client, to: Conversation, body: &str) -> u64 {
+pub fn send(client: &mut Client, to: Conversation, body: &str) -> u64 {
     let id = client.new_client_msg_id();
     for _ in 0..PATIENCE.as_millis() / 50 {
         let request = client.send(to, id, body.as_bytes(), false).unwrap();
@@ -104,7 +104,7 @@ fn what_is_sent_on_one_node_is_delivered_on_another_in_order() {
 }
 
 /// Polls until the database has so many inbox rows.
-fn wait_for_rows(database: &Database, rows: u64) {
+pub fn wait_for_rows(database: &Database, rows: u64) {
     for _ in 0..PATIENCE.as_millis() / 50 {
         if database.count("inbox") >= rows {
             return;

@@ -14,6 +14,7 @@ mod doctor;
 mod gateway;
 mod history;
 mod kept;
+mod lost_changes;
 mod nodes;
 mod order;
 mod outage;

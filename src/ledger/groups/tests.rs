@@ -140,3 +140,58 @@ fn a_change_that_does_not_follow_is_refused() {
     let refused = world.groups.apply(&record, &mut world.sequences);
     assert_eq!(refused, Err(OutOfOrder { group, known: RosterVersion(1), change: RosterVersion(7) }));
 }
+
+#[test]
+fn what_the_store_has_takes_the_place_of_what_was_known() {
+    let mut world = World::new();
+    let group = world.change(1, GroupChange::Create(users([2, 3]))).unwrap().unwrap().group;
+    let other = world.change(1, GroupChange::Create(users([2]))).unwrap().unwrap().group;
+    world.change(1, GroupChange::Add(group, users([4]))).unwrap();
+    let stored = |members: &[(u64, Role)]| StoredGroup {
+        group,
+        version: RosterVersion(1),
+        members: members.iter().map(|(user, role)| (UserId(*user), *role)).collect(),
+    };
+    world.groups.replace(&stored(&[(1, Role::Owner), (2, Role::Member)]), &mut world.sequences);
+    assert_eq!(members(world.groups.roster(group).unwrap()), [(1, Role::Owner), (2, Role::Member)]);
+    assert_eq!((world.groups_of(3), world.groups_of(4)), (vec![], vec![]));
+    world.groups.remove(other);
+    assert_eq!((world.groups_of(1), world.groups_of(2)), (vec![group.0], vec![group.0]));
+    // Memberships are counted right: so many more fit, and one more does not.
+    let room = LIMITS.memberships_max - 2;
+    assert!(world.change(7, GroupChange::Create(users(10..14))).is_ok());
+    assert!(world.change(8, GroupChange::Create(users(20..24))).is_ok());
+    assert_eq!(room, 10);
+    assert_eq!(world.change(9, GroupChange::Create(users([30]))).unwrap_err(), ErrorCode::StorageFull);
+}
+
+#[test]
+fn a_lost_change_is_made_on_what_the_group_is_now_and_not_if_it_is_so_already() {
+    let mut world = World::new();
+    let roster = world.change(1, GroupChange::Create(users([2, 3]))).unwrap().unwrap();
+    let (group, kind) = (roster.group, GroupChangeKind::Added);
+    let lost = |kind, changed: &[u64]| ChangeRecord {
+        msg_id: MsgId(99),
+        group,
+        version: RosterVersion(2),
+        kind,
+        actor: UserId(1),
+        users: users(changed.iter().copied()),
+        new_owner: None,
+    };
+    world.change(1, GroupChange::Add(group, users([4]))).unwrap();
+    let remade = world.groups.remade(&lost(kind, &[4, 5])).unwrap();
+    assert_eq!((remade.version, &remade.users), (RosterVersion(3), &users([5])));
+    assert!(world.groups.apply(&remade, &mut world.sequences).unwrap().is_some());
+    assert_eq!(world.groups.remade(&lost(kind, &[4, 5])), None, "they are in it");
+    assert_eq!(world.groups.remade(&lost(kind, &[6])), None, "it is full");
+    assert_eq!(world.groups.remade(&lost(GroupChangeKind::Removed, &[6])), None, "they are not in it");
+    let left = world.groups.remade(&lost(GroupChangeKind::Left, &[1])).unwrap();
+    assert_eq!((left.version, left.new_owner), (RosterVersion(4), Some(UserId(2))), "its owner leaves");
+    let created =
+        ChangeRecord { group: GroupId(77), version: RosterVersion(1), ..lost(GroupChangeKind::Created, &[2]) };
+    assert_eq!(world.groups.remade(&created), Some(created.clone()));
+    assert_eq!(world.groups.remade(&ChangeRecord { group, ..created }), None);
+    let unknown = ChangeRecord { group: GroupId(77), ..lost(kind, &[4]) };
+    assert_eq!(world.groups.remade(&unknown), None, "there is no such group");
+}

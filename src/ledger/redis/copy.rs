@@ -76,6 +76,11 @@ impl<D: Disk> Copy<D> {
         Ok(())
     }
 
+    /// A roster's version may come again as another roster.
+    pub fn forget_rosters(&mut self) {
+        self.bases.clear();
+    }
+
     /// Bytes written.
     pub fn bytes(&self) -> u64 {
         self.bytes

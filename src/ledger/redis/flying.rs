@@ -37,7 +37,7 @@ pub(super) enum Subject {
     Change { submission: ChangeSubmission, record: ChangeRecord },
     /// A group message of a former process, whose roster is whichever is current.
     Old { sender: UserId, group: GroupId, client_msg_id: crate::ids::ClientMsgId, body: Box<[u8]> },
-    /// A change of a former process.
+    /// A change of a former process, or generation, to be made on whichever roster is current.
     OldChange(ChangeRecord),
 }
 
@@ -268,7 +268,7 @@ impl Flying {
                         self.lookups.push(Lookup { sender, client_msg_id });
                     }
                 }
-                // A change tells by its version whether it was made already.
+                // A change told by its version whether it was made already.
                 None => self.unsent.push_back(msg_id),
             }
         }
@@ -341,7 +341,7 @@ impl<D: Disk> RedisEngine<D> {
         let node = self.settings.node;
         let Flight { name, subject } = self.flying.flights.get(&msg_id)?;
         let record = subject.record(msg_id);
-        let (group, members) = match (subject, *name) {
+        let change = match (subject, *name) {
             (Subject::Sending(Sending::Direct(direct)), Some(name)) => {
                 let entry = Entry { node, version: RosterVersion(0), record };
                 let digest = digest(Conversation::User(direct.to), &direct.body);
@@ -361,15 +361,20 @@ impl<D: Disk> RedisEngine<D> {
                 }
                 return values;
             }
-            (Subject::Change { record, .. } | Subject::OldChange(record), _) => {
-                (record.group, self.members_after(record))
-            }
+            (Subject::Change { record, .. }, _) => record.clone(),
+            (Subject::OldChange(record), _) => match self.groups.remade(record) {
+                Some(remade) => remade,
+                None => {
+                    self.give_up(msg_id);
+                    return None;
+                }
+            },
             (_, None) => return None,
         };
-        let Record::Change(change) = &record else { return None };
-        let before = RosterVersion(change.version.0 - 1);
-        let entry = Entry { node, version: RosterVersion(0), record };
-        Some(change_values(group.0, before, &members, &entry))
+        let (before, members) = (RosterVersion(change.version.0 - 1), self.members_after(&change));
+        let group = change.group.0;
+        let entry = Entry { node, version: RosterVersion(0), record: Record::Change(change) };
+        Some(change_values(group, before, &members, &entry))
     }
 
     fn members_after(&self, record: &ChangeRecord) -> Vec<UserId> {
@@ -427,6 +432,10 @@ impl<D: Disk> RedisEngine<D> {
         if let Some(Flight { subject: Subject::Old { sender, group, .. }, .. }) = self.flying.flights.get(&msg_id) {
             let is_member = self.groups.roster(*group).is_some_and(|roster| roster.position(*sender).is_some());
             return if is_member { self.flying.unsent.push_back(msg_id) } else { self.give_up(msg_id) };
+        }
+        if let Some(Flight { subject: Subject::OldChange(_), .. }) = self.flying.flights.get(&msg_id) {
+            // Another change came first: on what that one made of the group.
+            return self.flying.unsent.push_back(msg_id);
         }
         let Some(subject) = self.flying.remove(msg_id) else { return };
         self.log.withdraw(msg_id);

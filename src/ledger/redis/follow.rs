@@ -67,7 +67,12 @@ impl<D: Disk> RedisEngine<D> {
         let Some(roster) = current else {
             // The database was read a little later than its position: it has the message and a later change.
             self.settled(record.msg_id);
-            return if stored { Ok(()) } else { Err(LedgerError::Entry(count)) };
+            return match stored {
+                true => Ok(()),
+                // The roster that the message went to is nowhere any more.
+                false if count <= self.groups_at => Err(LedgerError::Late(count)),
+                false => Err(LedgerError::Entry(count)),
+            };
         };
         let packed: Vec<Seq> = rows(packed).collect();
         let seqs: Option<Arc<[Seq]>> =
@@ -117,13 +122,15 @@ impl<D: Disk> RedisEngine<D> {
     fn change_entry(&mut self, count: u64, record: &ChangeRecord, stored: bool) -> Result<(), LedgerError> {
         let known = self.groups.roster(record.group).map_or(RosterVersion(0), |roster| roster.version);
         let origin = self.settled(record.msg_id);
-        if record.version <= known || (stored && record.version.0 != known.0 + 1) {
+        let is_loaded = count <= self.groups_at && record.version <= known;
+        if is_loaded || (stored && record.version.0 != known.0 + 1) {
             return Ok(());
         }
         let applied = self.groups.apply(record, &mut self.sequences);
         let roster = applied.ok().flatten().ok_or(LedgerError::Entry(count))?;
         self.groups.keep();
         self.places.remove(&record.group);
+        self.changed_at.insert(record.group, count);
         if stored {
             return Ok(());
         }

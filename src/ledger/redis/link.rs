@@ -175,6 +175,11 @@ pub struct RedisEnds {
 }
 
 impl RedisEnds {
+    /// What wakes the ledger, for another thread that has something for it.
+    pub fn nudge(&self) -> Sender<()> {
+        self.nudge.clone()
+    }
+
     /// Tells the ledger, and wakes it; a full channel hands the news back.
     pub fn tell(&self, news: News) -> Result<(), News> {
         let told = self.news.try_send(news).map_err(TrySendError::into_inner);

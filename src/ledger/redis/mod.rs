@@ -11,7 +11,8 @@
 //! entry.rs    submissions and entries as bytes      flying.rs  what Redis has not settled yet
 //! link.rs     what crosses to Redis's thread        follow.rs  from entries to deliveries
 //! log.rs      what this node submitted, on disk     seed.rs    a new generation, when Redis has lost its data
-//! copy.rs     this node's copy of the stream        start.rs   from the database to an engine
+//! copy.rs     this node's copy of the stream        reload.rs  the database's groups, for a new generation
+//! start.rs    from the database to an engine
 //! ```
 
 pub mod copy;
@@ -20,6 +21,7 @@ pub mod flying;
 pub mod follow;
 pub mod link;
 pub mod log;
+pub mod reload;
 pub mod seed;
 pub mod start;
 
@@ -32,6 +34,7 @@ use self::copy::Copy;
 use self::flying::{Flying, Subject};
 use self::link::{Generation, LedgerEnds, News, Order, What};
 use self::log::Log;
+use self::reload::{Asker, Found};
 use crate::clock::Now;
 use crate::ids::{GroupId, MsgId, Origin, RosterVersion, UserId};
 use crate::journal::Progress;
@@ -84,6 +87,15 @@ pub struct RedisEngine<D: Disk> {
     pending: Pending,
     flying: Flying,
     questions: Questions,
+    asker: Asker,
+    /// What is gone on with when the groups are loaded.
+    found: Option<Found>,
+    /// Groups that have changed, and the entry that changed them last, until the database has it.
+    changed_at: HashMap<GroupId, u64, FixedState>,
+    /// Groups are as the database had them when it was here, or newer.
+    groups_at: u64,
+    /// The generation for which they were loaded from it.
+    loaded_for: u64,
     session: Session,
     generation: Option<Generation>,
     /// The one that this node is making.
@@ -111,6 +123,8 @@ enum Session {
     Lost(u64),
     /// This session: the database's position is being moved to behind the lost stream.
     Fencing(u64),
+    /// This session: the database's groups are read, for a generation that this node makes or begins to follow.
+    Loading(u64),
     /// This session: a new generation is being made.
     Seeding(u64),
     /// This session: the stream is followed.
@@ -205,8 +219,10 @@ impl<D: Disk> Engine for RedisEngine<D> {
         // The database's position in a later generation says nothing of the entries of this one.
         if seed::generation_of(applied) == seed::generation_of(self.seen) {
             self.log.stored(applied);
+            self.changed_at.retain(|_, at| *at > applied);
         }
         self.fence(now);
+        self.groups_found();
         self.heed_replies(now);
         self.make_calls();
         self.ask();
@@ -422,6 +438,7 @@ impl<D: Disk> RedisEngine<D> {
             Session::Away => return false,
             Session::Lost(session)
             | Session::Fencing(session)
+            | Session::Loading(session)
             | Session::Seeding(session)
             | Session::Following(session) => session,
         };

@@ -2,10 +2,11 @@
 //!
 //! On the ledger's thread. What always holds: entries of a generation are numbered from its number times 2^40 on, so
 //! the database's position tells its generation; before a new one begins, the database's position is moved to its
-//! beginning, so that no store writes what the lost stream had; every user's numbers jump by `SEQ_JUMP`.
+//! beginning, so that no store writes what the lost stream had, and its groups are those that the database then has; every user's numbers jump by `SEQ_JUMP`.
 
 use super::entry::{seq_bytes, users_bytes};
 use super::link::{Generation, What};
+use super::reload::Found;
 use super::{RedisEngine, Session};
 use crate::clock::Now;
 use crate::ids::{Seq, UserId};
@@ -72,6 +73,16 @@ impl<D: Disk> RedisEngine<D> {
             return;
         }
         let Some(there) = generation else { return };
+        let found = Found { there, count, base, since_ms };
+        if found.there.number > generation_of(self.seen) && found.there.number != self.loaded_for {
+            return self.load_groups(session, Some(found));
+        }
+        self.follow_from(session, found);
+    }
+
+    /// Follows the stream, behind what was read of it or from its beginning.
+    pub(super) fn follow_from(&mut self, session: u64, found: Found) {
+        let Found { there, count, base, since_ms } = found;
         let changed = there.number > generation_of(self.seen) || self.generation.is_none();
         if there.number > generation_of(self.seen) {
             self.seen = base;
@@ -105,14 +116,12 @@ impl<D: Disk> RedisEngine<D> {
         if self.progress.applied().0 < base {
             return;
         }
-        let steps = self.steps();
-        self.session = Session::Seeding(session);
-        self.order(What::Seed { generation: making, base, steps });
+        self.load_groups(session, None);
     }
 
     /// Everything this node knows of numbers and groups. Members of a group that nobody else has touched lie side by
     /// side then, as they did when they were first seen.
-    fn steps(&self) -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    pub(super) fn steps(&self) -> Vec<(&'static str, Vec<Vec<u8>>)> {
         let mut steps = Vec::new();
         let mut users: Vec<(UserId, Seq)> = self.sequences.each().collect();
         users.sort_unstable();
@@ -144,12 +153,15 @@ impl<D: Disk> RedisEngine<D> {
     /// All that this node has submitted, and that is perhaps neither in the database nor in the stream.
     fn submit_again(&mut self, from: u64) {
         self.log.forget_entries();
-        let flying = &mut self.flying;
-        let again = self.log.each_open(&mut |record| {
-            if let Some((msg_id, name, subject)) = super::flying::Subject::from_log(&record) {
-                flying.add_again(msg_id, name, subject);
+        let mut open = Vec::new();
+        let again = self.log.each_open(&mut |record| open.extend(super::flying::Subject::from_log(&record)));
+        for (msg_id, name, subject) in open {
+            if self.is_made(&subject) {
+                self.log.close(msg_id);
+            } else {
+                self.flying.add_again(msg_id, name, subject);
             }
-        });
+        }
         if let Err(error) = again {
             tracing::error!(%error, "this node's log cannot be read: what Redis lost of it is not submitted again");
         }

@@ -12,6 +12,7 @@ use super::copy::Copy;
 use super::flying::Flying;
 use super::link::LedgerEnds;
 use super::log::Log;
+use super::reload::Asker;
 use super::{Questions, RedisEngine, Session, Settings};
 use crate::ids::MsgId;
 use crate::journal::disk::Disk;
@@ -60,7 +61,7 @@ impl RedisStart {
         self,
         (log_disk, copy_disk): (D, D),
         progress: Arc<Progress>,
-        link: LedgerEnds,
+        (link, asker): (LedgerEnds, Asker),
         (before, after): (Position, Position),
         msg_id_max: MsgId,
     ) -> Result<RedisEngine<D>, StartError> {
@@ -93,6 +94,11 @@ impl RedisStart {
             pending: Pending::new(settings.seed ^ 5),
             flying: Flying::default(),
             questions: Questions::default(),
+            asker,
+            found: None,
+            changed_at: HashMap::with_hasher(FixedState::with_seed(settings.seed ^ 7)),
+            groups_at: after.0,
+            loaded_for: 0,
             session: Session::Away,
             generation: None,
             making: None,
