@@ -156,7 +156,7 @@ run_redis() {
 }
 
 redis_answers() {
-    [ "$(timeout 2 redis-cli -h 127.0.0.1 -p "$1" ping 2>/dev/null)" = PONG ]
+    [ "$(timeout 10 redis-cli -h 127.0.0.1 -p "$1" ping 2>/dev/null)" = PONG ]
 }
 
 # ---- up, status, down -------------------------------------------------------------------------------
