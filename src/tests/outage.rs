@@ -9,9 +9,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway::ids::{MsgId, Seq};
+use ringway::ids::{Conversation, MsgId, Seq, UserId};
+use ringway::load::client::{Client, Said};
+use ringway::wire::generated::ringway::wire::ErrorCode;
 
-use crate::gateway::{Gateway, pause};
+use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::history::{Groups, check, make_groups, start_users};
 use crate::services::{Database, MariaDb};
 use crate::traffic::{Orders, User};
@@ -164,6 +166,95 @@ fn a_database_that_stands_still_delays_nobody_and_goes_on_where_it_was() {
         bed.acks_go_on(200);
     }
     bed.finish();
+}
+
+/// Sends so many at once; returns the numbers of those that were acked, and how many were refused as `STORAGE_FULL`.
+fn send_some(sender: &mut Client, count: usize, body: &[u8]) -> (Vec<MsgId>, usize) {
+    let requests: Vec<u32> = (0..count)
+        .map(|_| sender.send(Conversation::User(UserId(2)), sender.new_client_msg_id(), body, false).unwrap())
+        .collect();
+    let (mut acked, mut full) = (Vec::new(), 0);
+    for request in requests {
+        match sender.answer(request, PATIENCE).unwrap() {
+            Said::Sent { msg_id, .. } => acked.push(msg_id),
+            Said::Refused { code: ErrorCode::StorageFull, retry_after_ms, .. } => {
+                assert!(retry_after_ms > 0);
+                full += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    (acked, full)
+}
+
+/// The next rows, in order.
+fn hear(receiver: &mut Client, expected: &[MsgId]) {
+    for msg_id in expected {
+        match receiver.next(PATIENCE).unwrap() {
+            Some(Said::Row(row)) => assert_eq!(row.msg_id, *msg_id),
+            other => panic!("expected {msg_id:?}, heard {other:?}"),
+        }
+    }
+}
+
+fn is_there(client: &mut Client) {
+    let request = client.ping().unwrap();
+    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Said::Pong { .. }));
+}
+
+#[test]
+fn a_journal_that_is_full_because_the_database_is_away_refuses_disconnects_nobody_and_recovers_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    open_to_others(dir.path());
+    let mut mariadb = MariaDb::start(&dir.path().join("mariadb"), &[]);
+    let database = Database::create_on(&mariadb.url());
+    let data_dir = dir.path().join("data");
+    std::fs::create_dir(&data_dir).unwrap();
+    let bytes_max = 128 << 20;
+    let cap = format!("limits.journal_bytes_max={bytes_max}");
+    let mut command = Gateway::command(&data_dir, &["--shards", "1", "--set", &cap]);
+    command.env("RINGWAY_STORE_URL", database.url());
+    let mut gateway = Gateway::spawn(&data_dir, &mut command);
+    let (mut sender, mut receiver) = (gateway.client(1, 1, None), gateway.client(2, 1, Some(Seq(0))));
+    let mut idle = gateway.client(3, 1, None);
+
+    mariadb.stop();
+    let body = vec![b'x'; 16_000];
+    let mut all: Vec<MsgId> = Vec::new();
+    loop {
+        let (acked, full) = send_some(&mut sender, 32, &body);
+        hear(&mut receiver, &acked);
+        all.extend(acked);
+        if full > 0 {
+            break;
+        }
+        assert!(all.len() * body.len() < 2 * bytes_max, "it is never full");
+    }
+    println!("full after {} messages", all.len());
+    gateway.wait_until("it says why", |gateway| gateway.admin_page("/readyz").contains("the journal is full"));
+    assert!(metric(&gateway, "ringway_ledger_storage_full_total") >= Some(1));
+    // Whoever was there stays; who comes back is served; and what needs no journal goes on.
+    [&mut sender, &mut receiver, &mut idle].into_iter().for_each(is_there);
+    let known = all.len() - 10;
+    let mut again = gateway.client(2, 2, Some(Seq(known as u64)));
+    hear(&mut again, &all[known..]);
+    assert_eq!(send_some(&mut sender, 1, &body), (vec![], 1), "nothing has changed");
+
+    mariadb.resume();
+    gateway.wait_until("messages are taken again", |_| {
+        let (acked, _) = send_some(&mut sender, 1, &body);
+        all.extend(&acked);
+        !acked.is_empty()
+    });
+    hear(&mut receiver, &all[all.len() - 1..]);
+    [&mut sender, &mut receiver, &mut idle, &mut again].into_iter().for_each(is_there);
+    let stored = all.len() as u64;
+    gateway.wait_until("everything is stored", |_| database.count("messages") >= stored);
+    let rows: Vec<(u64, u64)> = database.rows("SELECT seq, msg_id FROM inbox WHERE user_id = 2 ORDER BY seq");
+    assert!(rows.into_iter().eq((1..).zip(all.iter().map(|msg_id| msg_id.0))), "every row once, in order");
+    assert_eq!((database.count("messages"), database.count("inbox")), (stored, 2 * stored));
+    gateway.terminate();
+    assert!(gateway.wait().success());
 }
 
 /// A server that is started by root runs as somebody else, who must get to its directory.
