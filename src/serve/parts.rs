@@ -32,7 +32,7 @@ use crate::log::Chain;
 use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
 use crate::store::backoff::Backoff;
 use crate::store::keeper::Keeper;
-use crate::store::mysql::{MySqlStore, Sharing};
+use crate::store::mysql::{MySqlStore, Sharing, Use};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 
@@ -114,7 +114,8 @@ impl Persistence {
                 (parts, AnyKeeper::Sqlite(Box::new(keeper)))
             }
             StoreUrl::MySql(url) => {
-                let store = async || MySqlStore::open(url, config.store.batch_rows, sharing).await;
+                let how = Use { batch_rows: config.store.batch_rows, pool_size: config.store.pool_size, sharing };
+                let store = async || MySqlStore::open(url, how).await;
                 let Opened::Ready(ready) = opening.waited_for(store)? else { return Ok(None) };
                 let (parts, keeper) = *ready;
                 (parts, AnyKeeper::MySql(Box::new(keeper)))

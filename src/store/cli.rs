@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::StoreError;
 use super::check::{CheckError, Findings, check};
-use super::mysql::{MySqlStore, Sharing};
+use super::mysql::{MySqlStore, Sharing, Use};
 use super::sqlite::SqliteStore;
 use crate::config::{Config, StoreUrl};
 use crate::journal::disk::Directory;
@@ -48,8 +48,9 @@ fn compare(config: &Config) -> Result<Findings, Box<dyn Error>> {
                 check(&mut SqliteStore::open_for_reading(&file)?, &disk).await
             }
             StoreUrl::MySql(url) => {
-                let opened: Result<MySqlStore, StoreError> =
-                    MySqlStore::open(url, config.store.batch_rows, Sharing::Watching).await;
+                let (batch_rows, pool_size) = (config.store.batch_rows, config.store.pool_size);
+                let how = Use { batch_rows, pool_size, sharing: Sharing::Watching };
+                let opened: Result<MySqlStore, StoreError> = MySqlStore::open(url, how).await;
                 check(&mut opened?, &disk).await
             }
         }

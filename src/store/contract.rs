@@ -7,12 +7,12 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::mysql::{MySqlStore, Sharing};
+use super::mysql::{MySqlStore, Sharing, Use};
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::ledger::dedup::digest;
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::BATCH_ROWS;
+use crate::limits::{BATCH_ROWS, MYSQL_POOL_SIZE};
 use crate::services::Database;
 
 pub(super) const FAR: u64 = 1 << 63;
@@ -69,7 +69,17 @@ impl Bed for Sqlite {
 impl MySql {
     /// As one of several gateways.
     pub(super) fn open_of_cluster(&self) -> MySqlStore {
-        self.run(MySqlStore::open(&self.database.opts(), BATCH_ROWS, Sharing::Cluster)).unwrap()
+        self.open_as(MYSQL_POOL_SIZE, Sharing::Cluster)
+    }
+
+    /// With so many connections.
+    pub(super) fn open_with_pool(&self, pool_size: usize) -> MySqlStore {
+        self.open_as(pool_size, Sharing::Alone)
+    }
+
+    fn open_as(&self, pool_size: usize, sharing: Sharing) -> MySqlStore {
+        let how = Use { batch_rows: BATCH_ROWS, pool_size, sharing };
+        self.run(MySqlStore::open(&self.database.opts(), how)).unwrap()
     }
 }
 
@@ -81,7 +91,7 @@ impl Bed for MySql {
     }
 
     fn open(&self) -> MySqlStore {
-        self.run(MySqlStore::open(&self.database.opts(), BATCH_ROWS, Sharing::Alone)).unwrap()
+        self.open_as(MYSQL_POOL_SIZE, Sharing::Alone)
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
@@ -116,6 +126,7 @@ claims! {
     a_page_starts_after_the_cursor_and_ends_at_its_limits
     deleted_rows_are_announced_as_a_gap_and_never_skipped_in_the_middle
     a_row_without_its_message_is_an_error_not_a_hole
+    several_pages_at_once_are_each_as_if_read_alone
     a_repeat_is_found_under_its_sender_and_name_only
     the_newest_row_of_every_user_is_found_also_of_ids_above_two_to_the_63
     cursors_never_go_back
@@ -245,6 +256,20 @@ fn a_row_without_its_message_is_an_error_not_a_hole<B: Bed>(bed: &B) {
     bed.sql(&format!("DELETE FROM messages WHERE msg_id = {}", 2u64 << 22));
     let read = bed.run(store.page(UserId(1), Seq(0), 10, 1000, &mut Messages::default()));
     assert!(matches!(read, Err(StoreError::Broken { .. })));
+}
+
+fn several_pages_at_once_are_each_as_if_read_alone<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(apply(&mut store, transaction(1..=99))).unwrap();
+    bed.sql(&format!("DELETE FROM messages WHERE msg_id = {}", 50u64 << 22));
+    let wanted =
+        |user, after, rows_max| PageWanted { user: UserId(user), after: Seq(after), rows_max, bytes_max: 1_000 };
+    let asked = [wanted(1, 0, 5), wanted(FAR, 49, 5), wanted(77, 0, 5), wanted(FAR, 97, 9), wanted(1, 95, 2)];
+    let pages = bed.run(store.pages(&asked, &mut Messages::default()));
+    let seqs: Vec<Option<Vec<u64>>> = pages.iter().map(|page| page.as_ref().ok().map(seqs)).collect();
+    // One of them cannot be read, which harms no other.
+    assert_eq!(seqs, [Some(vec![1, 2, 3, 4, 5]), None, Some(vec![]), Some(vec![98, 99]), Some(vec![96, 97])]);
+    assert!(matches!(pages[1], Err(StoreError::Broken { .. })));
 }
 
 fn a_repeat_is_found_under_its_sender_and_name_only<B: Bed>(bed: &B) {

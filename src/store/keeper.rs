@@ -5,6 +5,8 @@
 //! because nothing is applied while it is read; and a database that is away delays only what is in it alone.
 //! It leaves out waiting: [`Keeper::turn`] says when it wants to be called again.
 
+pub mod pages;
+
 use std::sync::Arc;
 
 use super::backoff::Backoff;
@@ -13,23 +15,20 @@ use super::counters::StoreCounters;
 use super::cursors::Cursors;
 use super::flight::{Flight, Load};
 use super::messages::Messages;
-use super::page::Assembly;
 use super::retention::{Expire, Retention};
 use super::trouble::{Severity, Trouble};
 use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
-use crate::ids::{MsgId, Seq, ShardId, UserId};
+use crate::ids::{MsgId, ShardId};
 use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
 use crate::journal::{JournalError, Position, Progress};
 use crate::ledger::redis::reload::{Answerer, GroupsAsk};
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::{
-    CLIENT_MSG_ID_AHEAD_MS, CURSORS_SAVED_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SECURE_BYTES, SECURE_MS,
-    TRANSACTION_BYTES_MAX,
-};
+use crate::limits::{CLIENT_MSG_ID_AHEAD_MS, CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::log::Chain;
-use crate::shard::event::{Lookup, LookupAnswer, LookupFound, Page, StoreAnswer, StoreAsk};
+use crate::shard::event::{Lookup, LookupAnswer, LookupFound, StoreAnswer, StoreAsk};
+use pages::PageAsked;
 
 /// How often a node of a cluster looks how far the others' stores are.
 const STREAM_LOOK_MS: u64 = 200;
@@ -181,18 +180,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     pub async fn ask(&mut self, ask: StoreAsk) -> Option<(ShardId, StoreAnswer)> {
         match ask {
             StoreAsk::Page { session, purpose, user, after, rows_max } => {
-                let answer = match self.page(user, after, usize::from(rows_max).min(PAGE_ROWS_MAX)).await {
-                    Ok(page) => {
-                        self.counters.pages += 1;
-                        self.counters.page_rows += page.rows.len() as u64;
-                        StoreAnswer::Page { session, purpose, after, page }
-                    }
-                    Err(fault) => {
-                        self.refused(&fault);
-                        StoreAnswer::Unavailable { session, purpose: Some(purpose) }
-                    }
-                };
-                Some((session.shard, answer))
+                let mut answers = Vec::with_capacity(1);
+                self.pages(&[PageAsked { session, purpose, user, after, rows_max }], &mut answers).await;
+                answers.pop()
             }
             StoreAsk::Cursor { origin, user, device } => {
                 let kept = self.cursors.find(user, device);
@@ -550,20 +540,6 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.progress.report_tail_messages(self.tail.weight());
         }
         Ok(())
-    }
-
-    async fn page(&mut self, user: UserId, after: Seq, rows_max: usize) -> Result<Page, Fault> {
-        self.prepare_read().await?;
-        let mut assembly = Assembly::new(after, rows_max, PAGE_BYTES_MAX);
-        if !self.tail.covers(user, after)? {
-            if self.reads_away {
-                return Err(Fault::Away);
-            }
-            let stored = self.store.page(user, after, rows_max, PAGE_BYTES_MAX, &mut self.messages).await?;
-            assembly = Assembly::resume(stored, after, rows_max, PAGE_BYTES_MAX);
-        }
-        self.tail.fill(user, &mut assembly, &mut self.messages)?;
-        Ok(assembly.finish())
     }
 
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<LookupFound>, Fault> {

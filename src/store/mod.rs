@@ -72,6 +72,14 @@ pub trait Store {
         bytes_max: usize,
         messages: &mut Messages,
     ) -> Result<Page, StoreError>;
+    /// Several pages, each as [`Self::page`] reads it; parallel to `wanted`.
+    async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>> {
+        let mut pages = Vec::with_capacity(wanted.len());
+        for PageWanted { user, after, rows_max, bytes_max } in wanted {
+            pages.push(self.page(*user, *after, *rows_max, *bytes_max, messages).await);
+        }
+        pages
+    }
     /// What was stored under these names, parallel to `lookups`.
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError>;
     /// Messages below this number may have been deleted by retention; zero if none was ever.
@@ -80,6 +88,19 @@ pub trait Store {
     async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError>;
     /// Keeps cursors; one that is lower than what is kept changes nothing.
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError>;
+}
+
+/// A page that is to be read: see [`Store::page`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageWanted {
+    /// Whose inbox.
+    pub user: UserId,
+    /// Rows after this one.
+    pub after: Seq,
+    /// At most so many.
+    pub rows_max: usize,
+    /// No more once their bodies have so many bytes.
+    pub bytes_max: usize,
 }
 
 /// Where a store stands.

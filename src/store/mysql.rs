@@ -12,30 +12,28 @@ mod expiry;
 pub mod fault;
 pub mod insert;
 mod inspect;
+mod pages;
 pub mod schema;
 pub mod writer;
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use mysql_async::Opts;
 
 use super::messages::Messages;
-use super::page::Assembly;
-use super::{Store, StoreError, StorePosition, Transaction};
+use super::{PageWanted, Store, StoreError, StorePosition, Transaction};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::Position;
 use crate::limits::MYSQL_TRANSACTION_ROWS_MAX;
-use crate::message::Message;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::wire::generated::ringway::wire::{ConversationKind, Role};
 use connection::{Connection, Patience, Readers, options};
 use expiry::Expirer;
 use fault::Fault;
 use insert::{Bounds, Encoded, cursors, encode, put_hex};
+use pages::read_kept_from;
 use writer::{Ending, Writer};
 
 /// The journal whose position is kept under this number, when one gateway has the database to itself.
@@ -63,8 +61,18 @@ impl Sharing {
     }
 }
 
-/// Bodies read in one query of a page.
-const PAGE_BODIES: usize = 64;
+const READING_PAGES: &str = "reading pages of inboxes";
+
+/// How a database is used.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// Rows of one insert.
+    pub batch_rows: usize,
+    /// Connections: one writes, the others read. While old messages are deleted there is one more.
+    pub pool_size: usize,
+    /// Who else writes.
+    pub sharing: Sharing,
+}
 
 /// A store in a database.
 #[derive(Debug)]
@@ -79,7 +87,8 @@ pub struct MySqlStore {
 
 impl MySqlStore {
     /// Connects, brings the tables up to date, and takes the node's lock.
-    pub async fn open(url: &Opts, batch_rows: usize, sharing: Sharing) -> Result<Self, StoreError> {
+    pub async fn open(url: &Opts, how: Use) -> Result<Self, StoreError> {
+        let Use { batch_rows, pool_size, sharing } = how;
         let opts = options(url);
         let begin = async {
             let mut connection = Connection::open(&opts).await?;
@@ -96,7 +105,7 @@ impl MySqlStore {
             }
             let mut store = MySqlStore {
                 writer: Writer::new(opts.clone(), sharing),
-                readers: Readers::new(opts.clone()),
+                readers: Readers::new(opts.clone(), pool_size.saturating_sub(1)),
                 expirer: Expirer::new(opts.clone()),
                 batch_rows,
                 bounds,
@@ -216,45 +225,13 @@ impl Store for MySqlStore {
         bytes_max: usize,
         messages: &mut Messages,
     ) -> Result<Page, StoreError> {
-        const READING: &str = "reading a page of an inbox";
-        let statement = format!(
-            "SELECT seq, msg_id FROM inbox WHERE user_id = {} AND seq > {} ORDER BY seq LIMIT {rows_max}",
-            user.0, after.0
-        );
-        let rows =
-            self.read(READING, async |c: &mut Connection| c.rows::<(u64, u64)>(&*statement, Patience::Read).await);
-        let rows = rows.await?;
-        let mut assembly = Assembly::new(after, rows_max, bytes_max);
-        let mut kept_from = None;
-        for rows in rows.chunks(PAGE_BODIES) {
-            // Held here: what is read now makes room for itself, perhaps in place of these.
-            let known = rows.iter().filter_map(|(_, id)| Some((MsgId(*id), messages.find(MsgId(*id)).cloned()?)));
-            let mut read: HashMap<MsgId, Arc<Message>> = known.collect();
-            let missing = rows.iter().map(|(_, id)| MsgId(*id)).filter(|id| !read.contains_key(id));
-            let ids: Vec<MsgId> = missing.collect();
-            read.extend(self.bodies(&ids, messages).await?);
-            for (seq, msg_id) in rows {
-                let (seq, msg_id) = (Seq(*seq), MsgId(*msg_id));
-                if !assembly.wants(seq) {
-                    return Ok(assembly.finish());
-                }
-                if let Some(message) = read.remove(&msg_id) {
-                    assembly.push(seq, message);
-                    continue;
-                }
-                let kept_from = match kept_from {
-                    Some(known) => known,
-                    None => *kept_from.insert(self.kept_from().await?),
-                };
-                if msg_id >= kept_from {
-                    return Err(Fault::MessageMissing(msg_id).into_store(READING));
-                }
-                if !assembly.skip(seq) {
-                    return Ok(assembly.finish());
-                }
-            }
-        }
-        Ok(assembly.finish())
+        let mut pages = self.pages(&[PageWanted { user, after, rows_max, bytes_max }], messages).await;
+        pages.pop().unwrap_or_else(|| Err(Fault::NotAsked.into_store(READING_PAGES)))
+    }
+
+    async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>> {
+        let read = pages::read(&mut self.readers, wanted, messages).await;
+        read.into_iter().map(|page| page.map_err(|fault| fault.into_store(READING_PAGES))).collect()
     }
 
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
@@ -282,10 +259,7 @@ impl Store for MySqlStore {
     }
 
     async fn kept_from(&mut self) -> Result<MsgId, StoreError> {
-        let found = self.read("reading from where on messages are kept", async |c: &mut Connection| {
-            c.first::<u64>("SELECT kept_from FROM retention WHERE id = 1", Patience::Read).await
-        });
-        Ok(MsgId(found.await?.unwrap_or(0)))
+        self.read("reading from where on messages are kept", async |c: &mut Connection| read_kept_from(c).await).await
     }
 
     async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
@@ -319,39 +293,6 @@ impl Future for Writing {
         Pin::new(&mut self.0)
             .poll(cx)
             .map(|told| told.unwrap_or_else(|_| Err(Fault::Abandoned.into_store("writing batches"))))
-    }
-}
-
-impl MySqlStore {
-    /// Reads messages; all that are found are returned, and kept for the next who asks.
-    async fn bodies(
-        &mut self,
-        ids: &[MsgId],
-        messages: &mut Messages,
-    ) -> Result<HashMap<MsgId, Arc<Message>>, StoreError> {
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let mut text = String::from(
-            "SELECT msg_id, sender, conversation_kind, conversation_id, client_msg_id, body FROM messages \
-             WHERE msg_id IN (",
-        );
-        for (at, id) in ids.iter().enumerate() {
-            let comma = if at > 0 { "," } else { "" };
-            // A String takes whatever is written to it.
-            write!(text, "{comma}{}", id.0).ok();
-        }
-        text.push(')');
-        type Body = (u64, u64, u8, u64, Vec<u8>, Vec<u8>);
-        let rows =
-            self.read("reading messages", async |c: &mut Connection| c.rows::<Body>(&*text, Patience::Read).await);
-        let rows = rows.await?.into_iter().filter_map(|(msg_id, sender, kind, id, name, body)| {
-            let to = conversation(kind, id);
-            let msg_id = MsgId(msg_id);
-            let name = ClientMsgId(name.try_into().ok()?);
-            Some((msg_id, messages.keep(msg_id, UserId(sender), to, name, &body)))
-        });
-        Ok(rows.collect())
     }
 }
 

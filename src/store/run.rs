@@ -12,13 +12,14 @@ use tokio::time;
 
 use super::Store;
 use super::counters::StoreCounters;
+use super::keeper::pages::PageAsked;
 use super::keeper::{Backlog, Keeper, Turn};
 use super::retention::Expire;
 use crate::clock::Clock;
 use crate::ids::ShardId;
 use crate::journal::disk::Disk;
 use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX};
-use crate::shard::event::{Lookup, LookupAnswer};
+use crate::shard::event::{Lookup, LookupAnswer, StoreAsk};
 use crate::topology::priority::Priority;
 use crate::topology::rush;
 use crate::topology::store::StoreInbox;
@@ -75,6 +76,7 @@ enum Asked {
 /// What a loop keeps from one round to the next.
 #[derive(Debug, Default)]
 struct Round {
+    pages: Vec<PageAsked>,
     lookups: Vec<Lookup>,
     found: Vec<LookupAnswer>,
     /// Shards to wake, by id.
@@ -214,6 +216,9 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 break;
             }
             match self.ends.inbox.asks.try_recv() {
+                Ok(StoreAsk::Page { session, purpose, user, after, rows_max }) => {
+                    round.pages.push(PageAsked { session, purpose, user, after, rows_max });
+                }
                 Ok(ask) => {
                     if let Some((shard, answer)) = self.keeper.ask(ask).await {
                         round.answered_any = true;
@@ -228,6 +233,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 }
             }
         }
+        self.answer_pages(round).await;
         for (slot, answered) in std::iter::zip(&self.ends.inbox.answers, &round.answered) {
             if *answered {
                 slot.wake();
@@ -247,6 +253,20 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
             }
         }
         asked
+    }
+
+    /// Pages are read together: a database elsewhere reads several at once.
+    async fn answer_pages(&mut self, round: &mut Round) {
+        if round.pages.is_empty() {
+            return;
+        }
+        round.answered_any = true;
+        let mut answers = Vec::with_capacity(round.pages.len());
+        self.keeper.pages(&round.pages, &mut answers).await;
+        round.pages.clear();
+        for (shard, answer) in answers {
+            self.hand_over(shard, answer, round);
+        }
     }
 
     fn hand_over(&self, shard: ShardId, answer: crate::shard::event::StoreAnswer, round: &mut Round) {

@@ -15,6 +15,7 @@ use crate::limits::{
     MYSQL_CONNECT_TIMEOUT_MS, MYSQL_LOCK_TIMEOUT_S, MYSQL_READ_TIMEOUT_MS, MYSQL_STATEMENT_BYTES_MAX,
     MYSQL_WRITE_TIMEOUT_MS,
 };
+use crate::log::Chain;
 
 /// How long an answer is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,12 +159,19 @@ pub fn options(url: &Opts) -> Opts {
 pub struct Readers {
     opts: Opts,
     idle: Vec<Connection>,
+    /// No more are kept, or read at once.
+    connections_max: usize,
 }
 
 impl Readers {
     /// None is made yet.
-    pub fn new(opts: Opts) -> Self {
-        Readers { opts, idle: Vec::new() }
+    pub fn new(opts: Opts, connections_max: usize) -> Self {
+        Readers { opts, idle: Vec::new(), connections_max: connections_max.max(1) }
+    }
+
+    /// What they are made with.
+    pub fn opts(&self) -> &Opts {
+        &self.opts
     }
 
     /// One that is idle, or a new one.
@@ -174,6 +182,23 @@ impl Readers {
         }
     }
 
+    /// As many as are wanted and may be; at least one, and fewer if the server gives no more.
+    pub async fn take_some(&mut self, wanted: usize) -> Result<Vec<Connection>, Fault> {
+        let wanted = wanted.clamp(1, self.connections_max);
+        let mut taken = self.idle.split_off(self.idle.len().saturating_sub(wanted));
+        while taken.len() < wanted {
+            match Connection::open(&self.opts).await {
+                Ok(connection) => taken.push(connection),
+                Err(fault) if taken.is_empty() => return Err(fault),
+                Err(fault) => {
+                    tracing::debug!(error = %Chain(&fault), having = taken.len(), "fewer connections read than may");
+                    break;
+                }
+            }
+        }
+        Ok(taken)
+    }
+
     /// A new one, in place of one that was found dead; the idle ones have most likely gone with it.
     pub async fn take_fresh(&mut self) -> Result<Connection, Fault> {
         self.idle.clear();
@@ -182,6 +207,8 @@ impl Readers {
 
     /// It is idle again.
     pub fn give_back(&mut self, connection: Connection) {
-        self.idle.push(connection);
+        if self.idle.len() < self.connections_max {
+            self.idle.push(connection);
+        }
     }
 }

@@ -22,9 +22,9 @@ pub enum Fault {
     /// No answer.
     #[error("the database has not answered for {} s", .0.as_secs())]
     Silent(Duration),
-    /// Every connection of the pool is in use.
-    #[error("all {0} connections to the database are in use; store.pool_size says how many there may be")]
-    Exhausted(usize),
+    /// There was no connection left to ask on.
+    #[error("the connections to the database were lost before this was asked")]
+    NotAsked,
     /// Too short even for one message.
     #[error(
         "the database takes statements of {found} bytes, and a message may need {needed}: \
@@ -135,7 +135,12 @@ impl Fault {
     /// Whether the connection may be used again. One that has lost its database, or its rights, never gets them back.
     pub fn spares_connection(&self) -> bool {
         const FOR_GOOD: [Cause; 3] = [Cause::Connection, Cause::NoDatabase, Cause::Denied];
-        matches!(self, Fault::Driver(Error::Server(error)) if !FOR_GOOD.contains(&cause_of(error)))
+        match self {
+            Fault::Driver(Error::Server(error)) => !FOR_GOOD.contains(&cause_of(error)),
+            // It answered.
+            Fault::MessageMissing(_) => true,
+            _ => false,
+        }
     }
 
     /// The connection was found dead, which says nothing about the server: it may have been restarted meanwhile.
@@ -156,7 +161,7 @@ impl Fault {
             Fault::Driver(Error::Io(_)) => (Cause::Connection, Passing::Yes),
             Fault::Driver(_) => (Cause::Other, Passing::Yes),
             Fault::Silent(_) => (Cause::Timeout, Passing::Yes),
-            Fault::Abandoned | Fault::NotExpiring | Fault::Exhausted(_) => (Cause::Connection, Passing::Yes),
+            Fault::Abandoned | Fault::NotExpiring | Fault::NotAsked => (Cause::Connection, Passing::Yes),
             Fault::PacketLimit { .. } | Fault::PacketShrunk { .. } => (Cause::Packet, Passing::Yes),
             Fault::SchemaLocked(_) => (Cause::Lock, Passing::Yes),
             Fault::Taken(_) => (Cause::Taken, Passing::Yes),

@@ -1,0 +1,96 @@
+//! Pages of inboxes, from the database and from the unapplied tail.
+//!
+//! What always holds: nothing is applied while pages are read, so there is no hole between what the database has and
+//! what the tail has; and what is in the tail alone needs no database.
+
+use super::{Fault, Keeper};
+use crate::ids::{Seq, SessionRef, ShardId, UserId};
+use crate::journal::disk::Disk;
+use crate::limits::{PAGE_BYTES_MAX, PAGE_ROWS_MAX};
+use crate::shard::event::{Page, PagePurpose, StoreAnswer};
+use crate::store::page::Assembly;
+use crate::store::{PageWanted, Store};
+
+/// A page that a shard asks for: see `StoreAsk::Page`.
+#[derive(Clone, Copy, Debug)]
+pub struct PageAsked {
+    /// Who reads.
+    pub session: SessionRef,
+    /// What for.
+    pub purpose: PagePurpose,
+    /// Whose inbox.
+    pub user: UserId,
+    /// Rows after this one.
+    pub after: Seq,
+    /// At most so many.
+    pub rows_max: u16,
+}
+
+impl PageAsked {
+    fn wanted(&self) -> PageWanted {
+        let rows_max = usize::from(self.rows_max).min(PAGE_ROWS_MAX);
+        PageWanted { user: self.user, after: self.after, rows_max, bytes_max: PAGE_BYTES_MAX }
+    }
+}
+
+impl<S: Store, D: Disk> Keeper<S, D> {
+    /// Answers shards, several at once; the answers are appended, parallel to `asked`.
+    pub async fn pages(&mut self, asked: &[PageAsked], answers: &mut Vec<(ShardId, StoreAnswer)>) {
+        let read = match self.read_pages(asked).await {
+            Ok(read) => read,
+            Err(fault) => {
+                let others = std::iter::repeat_with(|| Err(Fault::Away));
+                std::iter::once(Err(fault)).chain(others).take(asked.len()).collect()
+            }
+        };
+        for (asked, stored) in std::iter::zip(asked, read) {
+            let PageAsked { session, purpose, after, .. } = *asked;
+            let answer = match stored.and_then(|stored| self.with_tail(asked, stored)) {
+                Ok(page) => {
+                    self.counters.pages += 1;
+                    self.counters.page_rows += page.rows.len() as u64;
+                    StoreAnswer::Page { session, purpose, after, page }
+                }
+                Err(fault) => {
+                    self.refused(&fault);
+                    StoreAnswer::Unavailable { session, purpose: Some(purpose) }
+                }
+            };
+            answers.push((session.shard, answer));
+        }
+    }
+
+    /// What the database has of them; `None`: the tail has all that was asked for.
+    async fn read_pages(&mut self, asked: &[PageAsked]) -> Result<Vec<Result<Option<Page>, Fault>>, Fault> {
+        self.prepare_read().await?;
+        let mut pages = Vec::with_capacity(asked.len());
+        let (mut wanted, mut places) = (Vec::new(), Vec::new());
+        for (place, asked) in asked.iter().enumerate() {
+            let in_tail = self.tail.covers(asked.user, asked.after)?;
+            if !in_tail && !self.reads_away {
+                wanted.push(asked.wanted());
+                places.push(place);
+            }
+            pages.push(if in_tail { Ok(None) } else { Err(Fault::Away) });
+        }
+        if !wanted.is_empty() {
+            let stored = self.store.pages(&wanted, &mut self.messages).await;
+            for (place, stored) in std::iter::zip(places, stored) {
+                if let Some(page) = pages.get_mut(place) {
+                    *page = stored.map(Some).map_err(Fault::Store);
+                }
+            }
+        }
+        Ok(pages)
+    }
+
+    fn with_tail(&mut self, asked: &PageAsked, stored: Option<Page>) -> Result<Page, Fault> {
+        let PageWanted { user, after, rows_max, bytes_max } = asked.wanted();
+        let mut assembly = match stored {
+            Some(stored) => Assembly::resume(stored, after, rows_max, bytes_max),
+            None => Assembly::new(after, rows_max, bytes_max),
+        };
+        self.tail.fill(user, &mut assembly, &mut self.messages)?;
+        Ok(assembly.finish())
+    }
+}
