@@ -5,7 +5,7 @@
 //! (EEVDF, Linux 6.18) often picks a `SCHED_IDLE` thread although a normal one wants to run, and leaves it there until
 //! its next tick; with the tick at 250 Hz deliveries waited 2 to 6 ms for the store, one in thirty (tracepoints).
 //!
-//! What always holds: the store waits for [`RUSH_US_MAX`] at most before it has [`TURN_US`] to itself, so it goes on
+//! What always holds: the store waits for `RUSH_US_MAX` at most before it has `TURN_US` to itself, so it goes on
 //! under a rush that never ends; and it does not wait at all while it claims its share of the CPU (`priority`).
 
 use std::cell::RefCell;
