@@ -207,7 +207,12 @@ fn derive(
     if let Some((kind, actor, users)) = &facts.announced {
         return Some(apply(*kind, *actor, users));
     }
-    // Answered with this version: it made it, unless the version before was already as it wanted.
+    // Answered with this version: it made it, unless the version before was already as it wanted, or a change whose
+    // answer nobody heard made it, and the answered one found it done.
+    let unheard = |c: &crate::model::Change| c.group == Some(group) && c.answer.is_none() && !c.refused;
+    if model.changes.iter().any(unheard) {
+        return None;
+    }
     let answered = model.changes.iter().filter(|c| c.answer == Some((group, version)));
     let answered = answered.filter(|c| (c.kind == GroupChangeKind::Created) == (version == 1));
     let mut made = answered.map(|c| apply(c.kind, c.actor, &c.users.iter().copied().collect()));
