@@ -82,8 +82,8 @@ oldest=$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)
 [ "${1:-}" != soak-vm ] || exit 0
 [ "$(uname -s)" = Linux ] || fail "Ringway runs on Linux: its shards are io_uring loops." "Use a Linux machine or VM."
 kernel=$(uname -r | cut -d - -f 1)
-oldest=$(printf '5.8\n%s\n' "$kernel" | sort -V | head -n 1)
-[ "$oldest" = 5.8 ] || fail "the kernel is $kernel, and 5.8 is needed for io_uring as Ringway uses it."
+oldest=$(printf '5.11\n%s\n' "$kernel" | sort -V | head -n 1)
+[ "$oldest" = 5.11 ] || fail "the kernel is $kernel, and 5.11 is needed for io_uring as Ringway uses it."
 disabled=$(cat /proc/sys/kernel/io_uring_disabled 2>/dev/null || echo 0)
 if [ "$disabled" = 2 ] || { [ "$disabled" = 1 ] && [ "$(id -u)" -ne 0 ]; }; then
     fail "io_uring is switched off on this machine (kernel.io_uring_disabled = $disabled)." \

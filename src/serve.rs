@@ -38,7 +38,6 @@ use crate::token::{self, KeyError};
 use crate::topology::cpus::{CpuError, CpuPlan};
 use crate::topology::ledger::LedgerLoop;
 use crate::topology::mailbox::{self, Order, Slot};
-use crate::topology::metronome;
 use crate::topology::priority::Priority;
 use crate::topology::{self, Ended};
 
@@ -238,13 +237,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     // What is left here would keep the threads waiting for us: each knows by its channels when to end.
     drop((slots, submissions, door, to_nodes, reports, listening));
 
-    let ears = running.await_listening(&receive_listening, shards)?;
-    // It beats until the main thread is through.
-    let (_beating, stop_beating) = bounded(0);
-    spawn("metronome", None, &ended, move || {
-        metronome::run(&ears, &stop_beating);
-        Ok(())
-    })?;
+    running.await_listening(&receive_listening, shards)?;
     data_dir.publish_address("admin", admin)?;
     data_dir.publish_address("listen", listen)?;
     running.stage.send_replace(Stage::Serving);

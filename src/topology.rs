@@ -7,7 +7,6 @@
 pub mod cpus;
 pub mod ledger;
 pub mod mailbox;
-pub mod metronome;
 pub mod priority;
 pub mod rush;
 pub mod store;

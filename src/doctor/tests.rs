@@ -209,8 +209,8 @@ fn an_old_kernel_is_fatal_and_so_is_the_locked_memory_it_counts() {
         &["fatal kernel", "fatal io_uring", "fatal locked_memory", "hint client_ports"],
     );
     assert_eq!(finding(&report, "io_uring").current, "the kernel does not say what it knows (EINVAL)");
-    // Three rings of 512 KiB and their buffers for each of 14 shards.
-    assert_eq!(finding(&report, "locked_memory").required, format!("at least {}", 14 * 3 * (512 + 64) * 1024));
+    // For each of 14 shards three rings of 24 KiB with their buffers, and one of 768 KiB for its sockets.
+    assert_eq!(finding(&report, "locked_memory").required, format!("at least {}", 14 * (3 * (24 + 64) + 768) * 1024));
 }
 
 #[test]

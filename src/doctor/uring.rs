@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::net::shard::RING_DEPTH;
+use crate::net::ring::SUBMISSIONS;
 
 /// The operations glommio 0.9 insists on (it ends the process without them), with their numbers in the kernel's
 /// `io_uring.h`.
@@ -121,12 +121,12 @@ pub fn probe() -> Uring {
     Uring::Works { missing: missing.collect() }
 }
 
-/// A ring of a shard's depth: on kernels that count rings as locked memory a small one would prove nothing.
+/// A ring of the depth of a shard's: on kernels that count rings as locked memory a small one would prove nothing.
 fn ring() -> io::Result<OwnedFd> {
     let mut params = [0u32; PARAMS_WORDS];
     // SAFETY: `params` has the size of the kernel's struct, zeroes ask for nothing special, and it lives through
     // the call.
-    let answer = unsafe { libc::syscall(libc::SYS_io_uring_setup, RING_DEPTH as libc::c_uint, params.as_mut_ptr()) };
+    let answer = unsafe { libc::syscall(libc::SYS_io_uring_setup, SUBMISSIONS, params.as_mut_ptr()) };
     match i32::try_from(answer) {
         // SAFETY: a descriptor just made, owned by nobody else.
         Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),

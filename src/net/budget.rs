@@ -2,11 +2,16 @@
 //!
 //! Owned by the shard's thread. What always holds: accepting and logging in, what logged-in clients ask (heartbeats
 //! above all), and what is delivered to them run in queues of their own, so that a flood of one kind takes its own
-//! share and delays the others by no more than a turn (`limits.turn_ms`).
+//! share and delays the others by no more than a slice (`limits.turn_ms`).
+//!
+//! The executor divides the time by shares, and a task says itself when its slice is over ([`Slice`]). glommio's own
+//! way is a timer of its ring that is set and cancelled on each turn: five system calls where none is needed.
 
 use std::time::Duration;
 
 use glommio::{Latency, Shares, TaskQueueHandle};
+
+use crate::net::shell::Door;
 
 /// How many budgets there are.
 pub const BUDGETS: usize = 4;
@@ -64,18 +69,52 @@ pub struct Spent {
 pub struct Budgets {
     queues: [TaskQueueHandle; BUDGETS],
     spent: [Spent; BUDGETS],
+    slice_ms: u64,
+    /// Sleep that the executor will count as time of its own queue.
+    rested_ns: u64,
+}
+
+/// What a task has of the shard's time until it lets the others run.
+#[derive(Debug)]
+pub struct Slice {
+    began_ms: u64,
+}
+
+impl Slice {
+    /// Begins now.
+    pub fn begin(door: &Door) -> Slice {
+        Slice { began_ms: door.borrow().clock.now().mono_ms }
+    }
+
+    /// Lets the others run when it is over, and begins again.
+    pub async fn pass_on(&mut self, door: &Door) {
+        if door.borrow_mut().is_time_over(self.began_ms) {
+            glommio::executor().yield_task_queue_now().await;
+            *self = Slice::begin(door);
+        }
+    }
 }
 
 impl Budgets {
-    /// Makes the queues. Call it from the executor's own queue. `latency`: how long one may let the others wait.
-    pub fn new(latency: Duration) -> Budgets {
+    /// Makes the queues. Call it from the executor's own queue. `slice`: how long one may let the others wait.
+    pub fn new(slice: Duration) -> Budgets {
         let executor = glommio::executor();
         let queues = ALL.map(|budget| match budget {
             Budget::Timers => executor.current_task_queue(),
-            _ => executor.create_task_queue(Shares::Static(budget.shares()), Latency::Matters(latency), budget.name()),
+            _ => executor.create_task_queue(Shares::Static(budget.shares()), Latency::NotImportant, budget.name()),
         });
         let spent = ALL.map(|budget| Spent { name: budget.name(), shares: budget.shares() as u64, ..Spent::default() });
-        Budgets { queues, spent }
+        Budgets { queues, spent, slice_ms: slice.as_millis() as u64, rested_ns: 0 }
+    }
+
+    /// How long a task may go on when others want to.
+    pub fn slice_ms(&self) -> u64 {
+        self.slice_ms
+    }
+
+    /// The shard slept for so long, in the executor's own queue.
+    pub fn rested(&mut self, ns: u64) {
+        self.rested_ns += ns;
     }
 
     /// The queue of a budget.
@@ -88,7 +127,14 @@ impl Budgets {
         for (spent, queue) in self.spent.iter_mut().zip(self.queues) {
             // The executor counts from the last time it was asked. It knows its own queues.
             if let Ok(stats) = glommio::executor().task_queue_stats(queue) {
-                spent.busy_ns += stats.runtime().as_nanos() as u64;
+                let mut busy_ns = stats.runtime().as_nanos() as u64;
+                if spent.name == Budget::Timers.name() {
+                    // What it has not counted yet it counts the next time.
+                    let slept_ns = self.rested_ns.min(busy_ns);
+                    self.rested_ns -= slept_ns;
+                    busy_ns -= slept_ns;
+                }
+                spent.busy_ns += busy_ns;
                 spent.turns += stats.queue_selected();
             }
         }

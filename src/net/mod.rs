@@ -4,7 +4,7 @@
 //! never open across an await; bytes are read into one buffer per shard; a dirty outbox is written once per turn;
 //! nothing is allocated per message.
 //!
-//! [`ring`] tells what can be read or written; [`listener`] accepts, [`connection`] is a connection's turn, [`turns`]
+//! [`ring`] tells what can be read or written; [`rest`] is where the thread sleeps; [`listener`] accepts, [`connection`] is a connection's turn, [`turns`]
 //! the tasks in which they have them; [`pump`] empties the mailbox and flushes, [`drain`] ends it all; [`shell`] is the
 //! state they share, [`seat`] what it knows of each connection, [`refused`] those it does not take, [`closes`] the log
 //! line at a connection's end, [`budget`] whose time is whose.
@@ -16,6 +16,7 @@ pub mod drain;
 pub mod listener;
 pub mod pump;
 pub mod refused;
+pub mod rest;
 pub mod ring;
 pub mod seat;
 pub mod shard;

@@ -5,10 +5,11 @@
 //! them, each once; it sleeps only when there is nothing to hand in and nothing to write.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::vec;
 
 use crate::limits::{OUTBOX_BYTES_MAX, TURN_ITEMS_MAX};
+use crate::net::budget::Slice;
 use crate::net::drain::Drain;
 use crate::net::shell::{Door, Flush, Shell};
 use crate::shard::event::Delivery;
@@ -23,6 +24,8 @@ const FLUSH_BYTES: usize = OUTBOX_BYTES_MAX / 4;
 pub struct Pump {
     door: Door,
     mailbox: Mailbox,
+    /// What the mailbox wakes.
+    alarm: Waker,
     /// Which part of the mailbox is next.
     turn: usize,
     /// What is left of the commit being handed in.
@@ -42,23 +45,24 @@ enum Found {
 }
 
 impl Pump {
-    /// The pump of a shard's mailbox.
-    pub fn new(door: Door, mailbox: Mailbox, drain: Drain) -> Self {
-        Pump { door, mailbox, turn: 0, commit: Vec::new().into_iter(), unflushed_bytes: 0, drain }
+    /// The pump of a shard's mailbox, which sounds the alarm of its ring.
+    pub fn new(door: Door, mailbox: Mailbox, alarm: Waker, drain: Drain) -> Self {
+        Pump { door, mailbox, alarm, turn: 0, commit: Vec::new().into_iter(), unflushed_bytes: 0, drain }
     }
 
     /// Runs until a drain is through.
     pub async fn run(mut self) {
         loop {
+            let mut slice = Slice::begin(&self.door);
             loop {
                 let found = self.take_turn();
                 if found == Found::Nothing || self.unflushed_bytes >= FLUSH_BYTES {
-                    self.flush().await;
+                    self.flush(&mut slice).await;
                 }
                 if found == Found::Nothing {
                     break;
                 }
-                glommio::yield_if_needed().await;
+                slice.pass_on(&self.door).await;
             }
             if self.drain.is_over(&self.door) {
                 self.door.borrow_mut().end();
@@ -72,6 +76,7 @@ impl Pump {
     fn take_turn(&mut self) -> Found {
         let door = self.door.clone();
         let mut shell = door.borrow_mut();
+        shell.hear();
         let mut found = Found::More;
         for _ in 0..TURN_ITEMS_MAX {
             if self.commit.len() > 0 {
@@ -115,14 +120,14 @@ impl Pump {
     }
 
     /// Writes every dirty outbox.
-    async fn flush(&mut self) {
+    async fn flush(&mut self, slice: &mut Slice) {
         self.unflushed_bytes = 0;
         loop {
             let flush = self.write_some();
             if flush == Flush::Done {
                 break;
             }
-            glommio::yield_if_needed().await;
+            slice.pass_on(&self.door).await;
         }
     }
 
@@ -140,8 +145,9 @@ impl Pump {
             if std::mem::replace(&mut slept, true) {
                 return Poll::Ready(());
             }
-            self.mailbox.register(cx.waker());
-            // What came before the waker was there has woken nobody.
+            // Other threads wake the ring, which the shard hears whatever it does.
+            self.mailbox.register(&self.alarm);
+            // What came before the alarm was there has set off none.
             if self.mailbox.is_empty() && self.door.borrow_mut().pump_sleeps(cx.waker()) {
                 Poll::Pending
             } else {

@@ -5,12 +5,8 @@
 
 use std::cell::RefCell;
 use std::error::Error;
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use glommio::{LocalExecutorBuilder, Placement, TaskQueueHandle};
@@ -25,6 +21,7 @@ use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
 use crate::net::drain::Drain;
 use crate::net::listener::Listener;
 use crate::net::pump::Pump;
+use crate::net::rest::Rest;
 use crate::net::ring::SocketRing;
 use crate::net::shell::{Door, Outlets, Shell};
 use crate::net::turns;
@@ -32,17 +29,14 @@ use crate::shard::Shard;
 use crate::shard::config::ShardConfig;
 use crate::shard::counters::ShardCounters;
 use crate::topology::mailbox::{Depths, Mailbox};
-use crate::topology::metronome::Ear;
 
-/// Entries of the ring: polls that may be handed to the kernel at once.
-pub const RING_DEPTH: usize = 4_096;
+/// Entries of each of glommio's rings, in which nothing ever happens: few.
+pub const RING_DEPTH: usize = 128;
 /// Registered buffers, which sockets do not use: as little as glommio takes.
 pub const IO_MEMORY_BYTES: usize = 64 * 1024;
-/// The same while no task queue of ours is active: longer than the kernel will ever keep a thread from its first
-/// turn, since glommio would then sleep for ever (see `topology::metronome`).
-const PREEMPT_AT_START: Duration = Duration::from_secs(60);
-/// Ticks between two reports to control.
-const TICKS_PER_REPORT: u32 = 50;
+/// How often glommio looks at its own rings, in which nothing ever happens: the shard rests in a ring of its own (see
+/// `net::rest`). A kernel that takes so long to let a thread have its first turn would have it sleep for ever.
+const LOOK_AT_OWN_RINGS: Duration = Duration::from_secs(3_600);
 
 /// Everything a shard's thread is given.
 pub struct ShardEnds {
@@ -58,14 +52,14 @@ pub struct ShardEnds {
     pub mailbox: Mailbox,
     /// Where to send to.
     pub outlets: Outlets,
-    /// How long a task queue may let the others wait.
+    /// How long a task may let the others wait.
     pub turn: Duration,
     /// To control.
     pub reports: mpsc::Sender<Report>,
     /// Over how long a drain spreads the clients' reconnects.
     pub spread_ms: u32,
-    /// Told when the shard listens, with what the metronome needs.
-    pub listening: crossbeam_channel::Sender<Ear>,
+    /// Told when the shard listens.
+    pub listening: crossbeam_channel::Sender<ShardId>,
 }
 
 /// What the shell counts beside the core; all only grow.
@@ -105,7 +99,7 @@ pub fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY_BYTES)
-        .preempt_timer(PREEMPT_AT_START)
+        .preempt_timer(LOOK_AT_OWN_RINGS)
         .make()
         .map_err(|error| format!("io_uring cannot be used: {error}"))?;
     executor.run(serve(ends)).map_err(Into::into)
@@ -115,21 +109,21 @@ async fn serve(ends: ShardEnds) -> io::Result<()> {
     let id = ends.config.id;
     let core = Shard::new(ends.config, Authenticator::new(&ends.auth));
     let (ring, listener) = (SocketRing::new()?, Listener::listen(ends.socket)?);
-    let bell = ring.bell()?;
+    let alarm = ring.alarm();
     let budgets = Budgets::new(ends.turn);
     let queues = [Budget::Accept, Budget::Sessions, Budget::Delivery].map(|budget| budgets.queue(budget));
     let door: Door = Rc::new(RefCell::new(Shell::new(core, ends.clock, ends.outlets, budgets, ring, listener)));
 
     let [accept, sessions, delivery] = queues;
     let depths = ends.mailbox.depth_gauge();
-    let pump = Pump::new(Rc::clone(&door), ends.mailbox, Drain::new(ends.spread_ms));
+    let pump = Pump::new(Rc::clone(&door), ends.mailbox, alarm, Drain::new(ends.spread_ms));
     spawn(turns::run(Rc::clone(&door), Budget::Accept), accept)?;
     spawn(turns::run(Rc::clone(&door), Budget::Sessions), sessions)?;
-    spawn(turns::hear_bell(Rc::clone(&door), bell), sessions)?;
     spawn(pump.run(), delivery)?;
-    // Here and not in a task of its own: until the metronome has its ear, nothing ends a sleep that glommio falls
-    // into by mistake, and only the first turn of the first task is safe from that (see PREEMPT_AT_START).
-    tick(id, door, ends.listening, depths, ends.reports).await;
+    // Only a main thread that is gone does not hear it, and then the process ends.
+    ends.listening.send(id).ok();
+    drop(ends.listening);
+    Rest::new(id, door, depths, ends.reports).run().await;
     Ok(())
 }
 
@@ -137,45 +131,4 @@ fn spawn(task: impl Future<Output = ()> + 'static, queue: TaskQueueHandle) -> io
     let task = glommio::spawn_local_into(task, queue).map_err(|error| io::Error::other(error.to_string()))?;
     drop(task.detach());
     Ok(())
-}
-
-async fn next_beat(unheard: &AtomicU32) {
-    poll_fn(|_| if unheard.swap(0, Ordering::Relaxed) > 0 { Poll::Ready(()) } else { Poll::Pending }).await;
-}
-
-/// Lets time pass for the shard until every other task has ended: each holds the door, so it is the gate that a
-/// drain waits for. It is woken by the metronome alone.
-async fn tick(
-    id: ShardId,
-    door: Door,
-    listening: crossbeam_channel::Sender<Ear>,
-    depths: impl Fn() -> Depths,
-    reports: mpsc::Sender<Report>,
-) {
-    let unheard = Arc::new(AtomicU32::new(0));
-    let ear = Ear { waker: poll_fn(|cx| Poll::Ready(cx.waker().clone())).await, unheard: Arc::clone(&unheard) };
-    // Only a main thread that is gone does not hear it, and then the process ends.
-    drop(listening.send(ear));
-    drop(listening);
-    let mut ticks: u32 = 0;
-    while Rc::strong_count(&door) > 1 {
-        next_beat(&unheard).await;
-        let mut shell = door.borrow_mut();
-        // The last one passes on what the core keeps for a second.
-        shell.tick();
-        ticks = ticks.wrapping_add(1);
-        if ticks.is_multiple_of(TICKS_PER_REPORT) {
-            let report = ShardReport {
-                shard: id,
-                core: shell.core.counters(),
-                shell: shell.counters,
-                depths: depths(),
-                store_asks: shell.store_asks(),
-                budgets: shell.spent(),
-            };
-            // Control that is behind gets the next one.
-            drop(reports.try_send(Report::Shard(Box::new(report))));
-        }
-    }
-    door.borrow_mut().tick();
 }

@@ -83,6 +83,10 @@ pub struct Shell {
     asked: bool,
     /// Wakes the pump if it sleeps.
     pump: Option<Waker>,
+    /// Wakes the rest, which sleeps while any other task has something to do.
+    rest: Option<Waker>,
+    /// When time is to pass for the core again.
+    tick_due_ms: u64,
     /// Outboxes to write this turn; keeps its memory from turn to turn.
     flushing: Vec<ConnId>,
     /// Closed connections whose peers may still close first, by the time that ends.
@@ -134,6 +138,8 @@ impl Shell {
             outlets,
             asked: false,
             pump: None,
+            rest: None,
+            tick_due_ms: 0,
             flushing: Vec::new(),
             lingering: VecDeque::new(),
             budgets,
@@ -167,11 +173,14 @@ impl Shell {
         }
     }
 
-    /// Takes in what the ring has to tell.
+    /// Takes in what the ring has to tell, and gives it what it is to watch. Every task does so at each turn, since
+    /// nobody else looks at the ring while one of them is awake.
     pub fn hear(&mut self) {
+        self.ring.submit();
         while let Some(event) = self.ring.next_event() {
             match event {
                 Event::Listener => self.look_at_listener(),
+                Event::Alarm => self.wake_pump(),
                 Event::Socket(conn, watch) => {
                     if let Some(seat) = self.seats.seat(conn) {
                         seat.watch_ended(watch);
@@ -193,7 +202,6 @@ impl Shell {
                 connection::turn(self, conn);
             }
         }
-        self.ring.submit();
         self.wake_ledger();
         !accepted_all || self.ready.has(budget)
     }
@@ -206,7 +214,57 @@ impl Shell {
         if !self.pump.as_ref().is_some_and(|pump| pump.will_wake(waker)) {
             self.pump = Some(waker.clone());
         }
+        self.fell_asleep();
         true
+    }
+
+    /// Lets the pump look around.
+    fn wake_pump(&mut self) {
+        if let Some(pump) = self.pump.take() {
+            pump.wake();
+        }
+    }
+
+    /// A task has nothing to do: if none has, the shard rests.
+    pub fn fell_asleep(&mut self) {
+        if self.is_idle() {
+            self.wake_rest();
+        }
+    }
+
+    /// No task but the rest has anything to do.
+    pub fn is_idle(&self) -> bool {
+        self.pump.is_some() && self.ready.is_asleep()
+    }
+
+    fn wake_rest(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            rest.wake();
+        }
+    }
+
+    /// The rest sleeps: wake it when no other task has anything to do, or time is to pass.
+    pub fn rest_sleeps(&mut self, waker: &Waker) {
+        self.rest = Some(waker.clone());
+    }
+
+    /// Time is to pass for the core at `tick_due_ms`: whoever looks at the clock then wakes the rest.
+    pub fn tick_at(&mut self, tick_due_ms: u64) {
+        self.tick_due_ms = tick_due_ms;
+    }
+
+    /// A task that has gone on since `began_ms` is to let the others run.
+    pub fn is_time_over(&mut self, began_ms: u64) -> bool {
+        let now_ms = self.clock.now().mono_ms;
+        if now_ms >= self.tick_due_ms {
+            self.wake_rest();
+        }
+        now_ms - began_ms >= self.budgets.slice_ms()
+    }
+
+    /// What each task may take of the time.
+    pub fn budgets(&mut self) -> &mut Budgets {
+        &mut self.budgets
     }
 
     /// Writes up to `connections_max` dirty outboxes, each with as few system calls as it takes.
@@ -221,7 +279,6 @@ impl Shell {
                 None => break,
             }
         }
-        self.ring.submit();
         if self.flushing.is_empty() && self.core.effects().dirty.is_empty() { Flush::Done } else { Flush::More }
     }
 
@@ -368,17 +425,15 @@ impl Shell {
             self.ring.let_go(seat.socket, conn, watches);
         }
         self.route();
-        if self.seats.is_empty()
-            && let Some(pump) = self.pump.take()
-        {
-            pump.wake();
+        if self.seats.is_empty() {
+            self.wake_pump();
         }
     }
 
     /// The last connection of a drain has gone: the tasks end.
     pub fn end(&mut self) {
         self.ready.end();
-        self.ring.ring_bell();
+        self.wake_rest();
     }
 
     /// Questions that wait for the store, all shards' together.
@@ -389,8 +444,6 @@ impl Shell {
     /// Lets time pass: the core's time-outs, and connections that have lingered long enough.
     pub fn tick(&mut self) {
         let now = self.clock.now();
-        // Should the bell not be heard, it is now.
-        self.hear();
         if self.listener.as_ref().is_some_and(|listener| listener.is_due(now)) {
             self.look_at_listener();
         }

@@ -1,22 +1,15 @@
-//! The tasks in which connections have their turns: one for those that come and log in, one for sessions, and one that
-//! hears the ring's bell for both.
+//! The tasks in which connections have their turns: one for those that come and log in, one for sessions.
 //!
 //! Each runs in its budget's queue. What always holds: a connection is in one list once; a task lets the others run
-//! after a few turns when their time has come; all end after the last connection of a drain.
+//! when its slice of the time is over; both end after the last connection of a drain.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::task::{Poll, Waker};
 
-use glommio::io::BufferedFile;
-
 use crate::ids::ConnId;
-use crate::net::budget::Budget;
+use crate::net::budget::{Budget, Slice};
 use crate::net::shell::Door;
-
-/// Bytes of an eventfd's number.
-const BELL_BYTES: usize = 8;
 
 /// Who is to have a turn.
 #[derive(Default, Debug)]
@@ -72,6 +65,11 @@ impl Ready {
         self.wake(Budget::Sessions);
     }
 
+    /// Both tasks sleep.
+    pub fn is_asleep(&self) -> bool {
+        self.coming.sleeper.is_some() && self.sessions.sleeper.is_some()
+    }
+
     /// The tasks are to end.
     pub fn is_over(&self) -> bool {
         self.over
@@ -81,8 +79,9 @@ impl Ready {
 /// Lets a budget's connections have their turns, until the shard ends.
 pub async fn run(door: Door, budget: Budget) {
     loop {
+        let mut slice = Slice::begin(&door);
         while door.borrow_mut().take_turns(budget) {
-            glommio::yield_if_needed().await;
+            slice.pass_on(&door).await;
         }
         if door.borrow().ready.is_over() {
             return;
@@ -99,21 +98,8 @@ async fn sleep(door: &Door, budget: Budget) {
             return Poll::Ready(());
         }
         shell.ready.line(budget).sleeper = Some(cx.waker().clone());
+        shell.fell_asleep();
         Poll::Pending
     })
     .await;
-}
-
-/// Hears the bell, until the shard ends.
-pub async fn hear_bell(door: Door, bell: OwnedFd) {
-    // SAFETY: the descriptor is open, and given away here. An eventfd is read like a file: eight bytes, at any place,
-    // when there is something in it.
-    let bell = unsafe { BufferedFile::from_raw_fd(bell.into_raw_fd()) };
-    while !door.borrow().ready.is_over() {
-        if let Err(error) = bell.read_at(0, BELL_BYTES).await {
-            // The time-outs' ticks look at the ring as well.
-            return tracing::error!(%error, "the bell of a shard's sockets cannot be heard: all of them are slow now");
-        }
-        door.borrow_mut().hear();
-    }
 }

@@ -9,28 +9,26 @@ use crossbeam_channel::{Receiver, select, tick};
 
 use super::{NoReason, Running, ServeError};
 use crate::control::Stage;
+use crate::ids::ShardId;
 use crate::topology::Ended;
 use crate::topology::mailbox::Order;
-use crate::topology::metronome::Ear;
 
 /// How often a stop looks at the time and reminds the store.
 const REMIND: Duration = Duration::from_millis(50);
 
 impl Running {
-    /// Waits until every shard listens; returns what the metronome needs of each.
-    pub(super) fn await_listening(&mut self, listening: &Receiver<Ear>, shards: usize) -> Result<Vec<Ear>, ServeError> {
-        let mut ears = Vec::with_capacity(shards);
-        while ears.len() < shards {
+    /// Waits until every shard listens.
+    pub(super) fn await_listening(&mut self, listening: &Receiver<ShardId>, shards: usize) -> Result<(), ServeError> {
+        for _ in 0..shards {
             select! {
-                recv(listening) -> ear => match ear {
-                    Ok(ear) => ears.push(ear),
-                    // A shard has ended before it could: its report says why.
-                    Err(_) => return Err(unexpected(self.ended.recv().ok())),
+                // Nothing comes from a shard that has ended before it could listen: its report says why.
+                recv(listening) -> shard => if shard.is_err() {
+                    return Err(unexpected(self.ended.recv().ok()));
                 },
                 recv(self.ended) -> ended => return Err(unexpected(ended.ok())),
             }
         }
-        Ok(ears)
+        Ok(())
     }
 
     /// Waits until somebody wants the process to stop, or a thread ends by itself.

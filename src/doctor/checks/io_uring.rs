@@ -20,7 +20,7 @@ pub fn release(host: &Host, rule: &Rule) -> Finding {
         return subject.unseen("no version to compare with".to_owned(), "a version".to_owned(), String::new());
     };
     let required = format!("at least {wanted}");
-    let fix = format!("boot Linux {wanted} or newer, such as Debian 11's or later");
+    let fix = format!("boot Linux {wanted} or newer, such as Debian 12's or later");
     match (host.kernel(), host.release.value()) {
         (Some(version), Some(release)) => subject.seen(release.to_owned(), required, version >= *wanted, || fix),
         _ => subject.unseen("its version cannot be read".to_owned(), required, "uname -r".to_owned()),

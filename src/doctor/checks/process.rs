@@ -5,6 +5,7 @@ use super::{BYTES_PER_MIB, Subject};
 use crate::doctor::host::{Host, ProcessLimit};
 use crate::doctor::values::{Compare, Rule};
 use crate::doctor::{Finding, Need, Severity};
+use crate::net::ring::{EVENTS, SUBMISSIONS};
 use crate::net::shard::{IO_MEMORY_BYTES, RING_DEPTH};
 
 /// The check of open files.
@@ -12,13 +13,10 @@ pub const DESCRIPTORS: &str = "descriptors";
 /// glommio 0.9 makes no executor below this limit.
 const EXECUTOR_MEMLOCK_BYTES: u64 = 512 * 1024;
 /// An executor's rings: one that wakes, one that polls, one for what is urgent.
-const RINGS: u64 = 3;
-/// Pages of one ring on kernels that count them as locked: an entry takes 64 bytes, its two completions 32, its place
-/// in the queue 4, in two blocks each rounded up to a power of two.
-const RING_BYTES: u64 = {
-    let entries = RING_DEPTH as u64;
-    (entries * 64).next_power_of_two() + (entries * (32 + 4) + 4_096).next_power_of_two()
-};
+const EXECUTOR_RINGS: u64 = 3;
+const EXECUTOR_RINGS_BYTES: u64 =
+    EXECUTOR_RINGS * (ring_bytes(RING_DEPTH as u64, 2 * RING_DEPTH as u64) + IO_MEMORY_BYTES as u64);
+const SOCKET_RING_BYTES: u64 = ring_bytes(SUBMISSIONS as u64, EVENTS as u64);
 const PORTS: &str = "net.ipv4.ip_local_port_range";
 
 /// Open files: `serve` raises the soft limit itself, so that the hard one counts.
@@ -62,7 +60,7 @@ pub fn memlock(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
 /// What the executors cannot start without.
 fn floor(host: &Host, need: &Need<'_>) -> u64 {
     let rings_locked = !host.locks_uncounted && host.kernel().is_some_and(|version| version < RINGS_NOT_LOCKED);
-    let shard = RINGS * (RING_BYTES + IO_MEMORY_BYTES as u64);
+    let shard = EXECUTOR_RINGS_BYTES + SOCKET_RING_BYTES;
     match rings_locked {
         true => EXECUTOR_MEMLOCK_BYTES.max(shard * need.shards as u64),
         false => EXECUTOR_MEMLOCK_BYTES,
@@ -112,3 +110,9 @@ pub fn client_ports(host: &Host, need: &Need<'_>) -> Finding {
 }
 
 const _: () = assert!(IO_MEMORY_BYTES as u64 <= BYTES_PER_MIB, "as little as glommio takes");
+
+/// Pages of one ring on kernels that count them as locked: an entry takes 64 bytes, a completion 16, an entry's place in
+/// the queue 4, in two blocks each rounded up to a power of two.
+const fn ring_bytes(entries: u64, completions: u64) -> u64 {
+    (entries * 64).next_power_of_two() + (completions * 16 + entries * 4 + 4_096).next_power_of_two()
+}

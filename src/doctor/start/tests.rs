@@ -83,5 +83,5 @@ fn the_default_starts_also_where_there_is_little() {
 #[test]
 fn without_io_uring_nothing_starts_however_few_connections() {
     refused("io-uring-off", &[], &["io_uring: refused with EPERM", "sysctl -w kernel.io_uring_disabled=0"]);
-    refused("old-kernel", &["limits.connections_max=1"], &["kernel: 5.4.0", "boot Linux 5.8 or newer"]);
+    refused("old-kernel", &["limits.connections_max=1"], &["kernel: 5.4.0", "boot Linux 5.11 or newer"]);
 }

@@ -14,7 +14,7 @@ fn what_a_queue_does_is_charged_to_its_budget() {
         let work = async {
             let clock = Clock::start();
             while clock.mono_ns() < WORK_NS {
-                glommio::yield_if_needed().await;
+                glommio::executor().yield_task_queue_now().await;
             }
         };
         glommio::spawn_local_into(work, budgets.queue(Budget::Accept)).unwrap().await;

@@ -1,23 +1,23 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::*;
 
 const CONN: ConnId = ConnId { slot: 7, generation: 3 };
 
-/// Waits until the bell rings, at most five seconds, and silences it.
-fn bell_rings(ring: &SocketRing) -> bool {
-    let mut asked = libc::pollfd { fd: ring.bell.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd, which lives through the call.
-    if unsafe { libc::poll(&raw mut asked, 1, 5_000) } != 1 {
-        return false;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The next event, for which it waits.
+fn event(ring: &mut SocketRing) -> Event {
+    for _ in 0..100 {
+        if let Some(event) = ring.next_event() {
+            return event;
+        }
+        ring.wait(PATIENCE);
     }
-    let mut rang = 0_u64;
-    // SAFETY: eight writable bytes.
-    unsafe { libc::read(ring.bell.as_raw_fd(), (&raw mut rang).cast(), size_of_val(&rang)) == 8 }
+    panic!("nothing happens");
 }
 
 fn pair() -> (OwnedFd, UnixStream) {
@@ -26,22 +26,20 @@ fn pair() -> (OwnedFd, UnixStream) {
 }
 
 #[test]
-fn a_watch_tells_of_one_event_and_rings() {
+fn a_watch_tells_of_one_event() {
     let mut ring = SocketRing::new().unwrap();
     let (ours, mut theirs) = pair();
     ring.watch(ours.as_raw_fd(), CONN, Watch::Readable);
     ring.submit();
     assert_eq!(ring.next_event(), None);
     theirs.write_all(b"a").unwrap();
-    assert!(bell_rings(&ring));
-    assert_eq!(ring.next_event(), Some(Event::Socket(CONN, Watch::Readable)));
+    assert_eq!(event(&mut ring), Event::Socket(CONN, Watch::Readable));
     theirs.write_all(b"b").unwrap();
     assert_eq!(ring.next_event(), None);
     // What is there already is an event too.
     ring.watch(ours.as_raw_fd(), CONN, Watch::Readable);
     ring.submit();
-    assert!(bell_rings(&ring));
-    assert_eq!(ring.next_event(), Some(Event::Socket(CONN, Watch::Readable)));
+    assert_eq!(event(&mut ring), Event::Socket(CONN, Watch::Readable));
 }
 
 #[test]
@@ -52,11 +50,9 @@ fn reading_and_writing_are_told_apart_for_the_highest_slots_too() {
     ring.watch(ours.as_raw_fd(), conn, Watch::Readable);
     ring.watch(ours.as_raw_fd(), conn, Watch::Writable);
     ring.submit();
-    assert!(bell_rings(&ring));
-    assert_eq!(ring.next_event(), Some(Event::Socket(conn, Watch::Writable)));
+    assert_eq!(event(&mut ring), Event::Socket(conn, Watch::Writable));
     theirs.write_all(b"a").unwrap();
-    assert!(bell_rings(&ring));
-    assert_eq!(ring.next_event(), Some(Event::Socket(conn, Watch::Readable)));
+    assert_eq!(event(&mut ring), Event::Socket(conn, Watch::Readable));
 }
 
 #[test]
@@ -71,7 +67,7 @@ fn a_socket_that_goes_away_while_it_is_watched_is_closed_and_nobody_hears_of_it(
     assert_eq!(ring.leaving(), 1);
     let mut heard = Vec::new();
     while ring.leaving() > 0 {
-        assert!(bell_rings(&ring));
+        ring.wait(PATIENCE);
         heard.extend(std::iter::from_fn(|| ring.next_event()));
     }
     assert_eq!(heard, [Event::Socket(ConnId { generation: 4, ..CONN }, Watch::Writable)]);
@@ -105,9 +101,26 @@ fn more_events_than_the_ring_has_room_for_are_all_told() {
 }
 
 #[test]
-fn the_bell_can_be_rung_by_hand() {
-    let ring = SocketRing::new().unwrap();
-    ring.ring_bell();
-    assert!(bell_rings(&ring));
-    assert!(ring.bell().unwrap().as_fd().as_raw_fd() >= 0);
+fn an_alarm_ends_the_wait_each_time_it_sounds() {
+    let mut ring = SocketRing::new().unwrap();
+    for _ in 0..3 {
+        let alarm = ring.alarm();
+        std::thread::spawn(move || alarm.wake()).join().unwrap();
+        assert_eq!(event(&mut ring), Event::Alarm);
+        assert_eq!(ring.next_event(), None);
+    }
+    // However often it sounded before.
+    (0..3).for_each(|_| ring.alarm().wake_by_ref());
+    assert_eq!(event(&mut ring), Event::Alarm);
+    ring.wait(Duration::ZERO);
+    assert_eq!(ring.next_event(), None);
+}
+
+#[test]
+fn a_wait_ends_when_its_time_is_over() {
+    let mut ring = SocketRing::new().unwrap();
+    let clock = crate::clock::Clock::start();
+    ring.wait(Duration::from_millis(20));
+    assert!(clock.mono_ns() >= 20_000_000);
+    assert_eq!(ring.next_event(), None);
 }

@@ -33,10 +33,8 @@ impl Shell {
         while let Some(conn) = self.core.effects().cuts.pop() {
             self.cut(conn);
         }
-        if !self.core.effects().dirty.is_empty()
-            && let Some(pump) = self.pump.take()
-        {
-            pump.wake();
+        if !self.core.effects().dirty.is_empty() {
+            self.wake_pump();
         }
     }
 
