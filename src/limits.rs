@@ -170,7 +170,7 @@ pub const LEDGER_RETRY_MS: u32 = 200;
 pub const LINK_ORDERS_MAX: usize = 64;
 /// News from Redis that wait for the ledger; at the limit the stream is not read on.
 pub const LINK_NEWS_MAX: usize = 64;
-/// Submissions of one call: Redis does nothing else meanwhile (about 0.1 ms for each group message of 500).
+/// Submissions of one call: Redis does nothing else meanwhile (about 20 us for each, whatever its recipients).
 pub const CALL_SUBMISSIONS_MAX: usize = 16;
 /// Calls on their way at once.
 pub const CALLS_IN_FLIGHT_MAX: usize = 8;
@@ -178,14 +178,25 @@ pub const CALLS_IN_FLIGHT_MAX: usize = 8;
 pub const STREAM_READ_MAX: usize = 128;
 /// Submissions of one node that Redis has not settled (each holds its body); above it `RETRY_LATER`.
 pub const FLYING_MAX: usize = 16_384;
-/// Entries of the stream that may be unstored; above it `STORAGE_FULL`. A group message of 500 is about 4 KB.
+/// Entries of the stream that may be unstored; above it `STORAGE_FULL`. Each takes its body and about 100 bytes.
 pub const STREAM_UNSTORED_MAX: u64 = 1 << 20;
 /// Entries of the stream that are kept though they are stored, for nodes that stood still a moment.
 pub const STREAM_KEPT: u64 = 10_000;
 /// How long Redis remembers a name at the least: longer than nodes rely on it (`WINDOW_MS`), because clocks differ.
 pub const CLAIMS_S: u64 = 15 * 60;
-/// The jump of every number when Redis has lost its data: more than can have been given out and not stored.
+/// The jump of every number when Redis has lost its data: as many as can have been given out and not stored, because
+/// an entry has at most one row of each user.
 pub const SEQ_JUMP: u64 = 1 << 20;
+/// Entries whose sender's row a node knows without asking the store (8 bytes each).
+pub const SENDER_ROWS_MAX: usize = 1 << 20;
+/// Entries whose rows nodes compare at once.
+pub const WINDOW_ENTRIES: u64 = 1_024;
+/// Windows that Redis keeps to compare with, about 60 bytes each: all that may be unstored, so that a node which starts
+/// again and follows them once more is compared as well.
+pub const WINDOWS_KEPT: u64 = 1 << 10;
+/// Users that may still become known when a message to somebody new is refused: more than all nodes together have on
+/// their way.
+pub const LEDGER_USERS_RESERVE: usize = 1 << 22;
 /// How long a node's lease lasts.
 pub const LEASE_MS: u64 = 5_000;
 /// How often it is renewed.
@@ -319,5 +330,7 @@ const _: () = {
     );
     assert!(JOURNAL_BATCH_BYTES_MAX as u64 * 2 <= SEGMENT_BYTES, "a batch must fit a segment");
     assert!(MYSQL_LOCK_TIMEOUT_S * 1000 < MYSQL_WRITE_TIMEOUT_MS, "the server says that a lock was not given");
+    assert!(SEQ_JUMP >= STREAM_UNSTORED_MAX, "what a lost stream had given out lies below the jump");
+    assert!(WINDOWS_KEPT * WINDOW_ENTRIES >= STREAM_UNSTORED_MAX, "what is followed again is compared again");
     assert!(COMMIT_ROWS_MAX >= GROUP_MEMBERS_MAX, "one message must fit a commit");
 };

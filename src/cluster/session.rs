@@ -17,19 +17,22 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::hearing::Hearing;
 use super::{ClusterEnds, tell};
-use crate::ledger::redis::entry::Values;
-use crate::ledger::redis::link::{Arrival, Generation, News, Order, Reply, What};
+use crate::ids::Seq;
+use crate::ledger::redis::entry::{VALUES, Values, decimal};
+use crate::ledger::redis::link::{Arrival, Compared, Found, Generation, News, Order, Reply, What};
 use crate::limits::{
     CALLS_IN_FLIGHT_MAX, CLAIMS_S, HEARTBEAT_MS, LEASE_MS, REDIS_TIMEOUT_MS, STREAM_KEPT, STREAM_READ_MAX,
-    STREAM_UNSTORED_MAX,
+    STREAM_UNSTORED_MAX, WINDOWS_KEPT,
 };
 
-/// Every key of the ledger begins with it; the braces keep them on one node of a Redis Cluster.
-pub const PREFIX: &str = "{ringway:0}:";
+/// Every key of the ledger begins with it; the braces keep them on one node of a Redis Cluster. It names the form of what
+/// is kept, so that another form is not misread.
+pub const PREFIX: &str = "{ringway:0}:2:";
 
 const SUBMIT: &str = include_str!("submit.lua");
 const SEED: &str = include_str!("seed.lua");
 const HEARTBEAT: &str = include_str!("heartbeat.lua");
+const COMPARE: &str = include_str!("compare.lua");
 
 /// How long one read of the stream waits for an entry.
 const READ_BLOCK_MS: u64 = 1_000;
@@ -60,6 +63,7 @@ struct Scripts {
     submit: String,
     seed: String,
     heartbeat: String,
+    compare: String,
 }
 
 /// What was begun and is not answered.
@@ -99,6 +103,7 @@ impl Session {
             submit: calls.script_load(SUBMIT).await?,
             seed: calls.script_load(SEED).await?,
             heartbeat: calls.script_load(HEARTBEAT).await?,
+            compare: calls.script_load(COMPARE).await?,
         };
         let (under_way, began) = (VecDeque::new(), Instant::now());
         let hearing = Hearing::begin(&url, cluster.ledger.node, calls.clone()).await?;
@@ -183,10 +188,17 @@ impl Session {
                 let (client, script) = (self.calls.clone(), self.scripts.seed.clone());
                 Box::pin(async move { begin(&client, script, &generation, replaces.as_ref()).await })
             }
-            What::Seed { generation, base, steps } => {
+            What::Seed { generation, base, floor, groups } => {
                 let (client, script) = (self.calls.clone(), self.scripts.seed.clone());
                 let number = self.number;
-                Box::pin(async move { seed(&client, script, &generation, base, steps, number).await })
+                Box::pin(async move {
+                    seed(&client, script, &generation, (base, floor), groups).await?;
+                    status(&client, number).await
+                })
+            }
+            What::Compare { generation, window, digest } => {
+                let (client, script) = (self.calls.clone(), self.scripts.compare.clone());
+                Box::pin(async move { compare(&client, script, &generation, window, digest).await })
             }
             What::Status => {
                 let (client, number) = (self.calls.clone(), self.number);
@@ -332,13 +344,14 @@ async fn tell_of_durability(client: &Client) {
 }
 
 async fn status(client: &Client, session: u64) -> Result<News, Ended> {
-    let fields = vec!["generation", "count", "base", "since_s"];
+    let fields = vec!["generation", "count", "floor", "since_s"];
     let values: Vec<Option<String>> = client.hmget(format!("{PREFIX}state"), fields).await?;
     let number = |at: usize| values.get(at).cloned().flatten().and_then(|text| text.parse().ok()).unwrap_or(0);
     let generation = values.first().cloned().flatten().and_then(|text| Generation::parse(&text));
     // Redis tells the second in which the generation was made: all names from before its end may be older.
     let since_ms = (number(3) + 1) * 1_000;
-    Ok(News::Status { session, generation, count: number(1), base: number(2), since_ms })
+    let found = generation.map(|there| Found { there, count: number(1), floor: Seq(number(2)), since_ms });
+    Ok(News::Status { session, found })
 }
 
 async fn count(client: &Client) -> Result<News, Ended> {
@@ -347,7 +360,7 @@ async fn count(client: &Client) -> Result<News, Ended> {
 }
 
 async fn submit(client: &Client, script: String, generation: &Generation, calls: Vec<Values>) -> Result<News, Ended> {
-    let mut values: Vec<Value> = Vec::with_capacity(3 + calls.len() * 8);
+    let mut values: Vec<Value> = Vec::with_capacity(3 + calls.len() * VALUES);
     values.push(generation.text().into());
     values.push(STREAM_UNSTORED_MAX.to_string().into());
     values.push(CLAIMS_S.to_string().into());
@@ -394,13 +407,12 @@ async fn seed(
     client: &Client,
     script: String,
     generation: &Generation,
-    base: u64,
-    steps: Vec<(&'static str, Vec<Vec<u8>>)>,
-    session: u64,
-) -> Result<News, Ended> {
+    (base, floor): (u64, Seq),
+    groups: Vec<Vec<Vec<u8>>>,
+) -> Result<(), Ended> {
     let began = Instant::now();
-    let last = [("finish", vec![base.to_string().into_bytes()])];
-    for (step, values) in steps.into_iter().chain(last) {
+    let last = [("finish", vec![decimal(base), decimal(floor.0)])];
+    for (step, values) in groups.into_iter().map(|groups| ("groups", groups)).chain(last) {
         let mut all: Vec<Value> = vec![step.into(), generation.text().into()];
         all.extend(values.into_iter().map(|bytes| Value::Bytes(bytes.into())));
         let reply: String = client.evalsha(script.clone(), PREFIX, all).await?;
@@ -410,7 +422,28 @@ async fn seed(
     }
     let generation = generation.number;
     tracing::info!(generation, ms = began.elapsed().as_millis() as u64, "the cluster's ledger is made anew");
-    status(client, session).await
+    Ok(())
+}
+
+async fn compare(
+    client: &Client,
+    script: String,
+    generation: &Generation,
+    window: u64,
+    digest: u64,
+) -> Result<News, Ended> {
+    let values: Vec<Value> = vec![
+        generation.text().into(),
+        window.to_string().into(),
+        format!("{digest:016x}").into(),
+        WINDOWS_KEPT.to_string().into(),
+    ];
+    let reply: String = client.evalsha(script, PREFIX, values).await?;
+    match &*reply {
+        "OK" => Ok(News::Compared { window, outcome: Compared::Same }),
+        "OTHER" => Ok(News::Compared { window, outcome: Compared::Other }),
+        _ => Err(Ended::OtherGeneration),
+    }
 }
 
 /// Entries out of a read: one stream with its entries, each an id and fields.
@@ -430,8 +463,8 @@ fn arrivals(read: Value) -> Option<Vec<Arrival>> {
             let id = entry.pop()?.into_string()?;
             let count = id.split_once('-')?.1.parse().ok()?;
             let mut fields = fields.into_iter();
-            let (_, entry, _, rows) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-            arrivals.push(Arrival { count, entry: bytes_of(entry)?, rows: bytes_of(rows)? });
+            let (_, entry) = (fields.next()?, fields.next()?);
+            arrivals.push(Arrival { count, entry: bytes_of(entry)? });
         }
     }
     Some(arrivals)

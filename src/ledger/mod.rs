@@ -15,6 +15,7 @@ pub mod staged;
 pub mod start;
 
 use crate::clock::Now;
+use crate::ids::Seq;
 use crate::journal::JournalError;
 use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
 
@@ -75,12 +76,24 @@ pub enum LedgerError {
         /// The next there is.
         next: u64,
     },
-    /// What the database had of groups when a new stream was begun is no longer to be had.
+    /// A new stream would give out numbers that were given out before.
     #[error(
-        "this node came too late to the cluster's new stream: entry {0} went to a roster that the database no longer has; \
-         start it again, and it reads everything from there"
+        "the cluster's new stream numbers rows above {floor}, and this node knows of a row {highest}: was the database put \
+         back to an earlier state?"
     )]
-    Late(u64),
+    Floor {
+        /// The stream's floor.
+        floor: Seq,
+        /// The highest number that this node knows.
+        highest: Seq,
+    },
+    /// Nodes have come to different numbers.
+    #[error(
+        "this node has numbered window {0} of the cluster's stream otherwise than another node: what it has delivered \
+         cannot be relied on. The process ends; started again it begins from the database. Look there whether rows were \
+         changed by hand, and whether all nodes are of the same version"
+    )]
+    Diverged(u64),
     /// An entry does not follow from those before it.
     #[error("entry {0} of the cluster's stream cannot be understood: are all nodes of the same version?")]
     Entry(u64),

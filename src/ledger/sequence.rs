@@ -73,17 +73,24 @@ impl MsgIdSource {
 pub struct Sequences {
     slots: PartedMap<UserId, LedgerSlot>,
     newest: Vec<Seq>,
+    /// Rows are numbered above this, whoever's they are.
+    floor: Seq,
 }
 
 impl Sequences {
     /// Nobody is known. The seed keeps those who choose user ids from choosing collisions.
     pub fn new(seed: u64) -> Self {
-        Sequences { slots: PartedMap::new(seed), newest: Vec::new() }
+        Sequences { slots: PartedMap::new(seed), newest: Vec::new(), floor: Seq(0) }
     }
 
-    /// Every known user with its newest seq, in no order.
-    pub fn each(&self) -> impl Iterator<Item = (UserId, Seq)> + '_ {
-        self.slots.iter().map(|(user, slot)| (*user, self.at(*slot)))
+    /// The highest seq of all users.
+    pub fn highest(&self) -> Seq {
+        self.newest.iter().copied().max().unwrap_or_default()
+    }
+
+    /// From now on rows are numbered above this.
+    pub fn set_floor(&mut self, floor: Seq) {
+        self.floor = floor;
     }
 
     /// How many users are known.
@@ -124,7 +131,7 @@ impl Sequences {
     pub fn next(&mut self, slot: LedgerSlot) -> Seq {
         match self.newest.get_mut(slot.0 as usize) {
             Some(newest) => {
-                newest.0 += 1;
+                *newest = (*newest).max(self.floor).next();
                 *newest
             }
             None => Seq(0),

@@ -79,6 +79,11 @@ impl Staged {
                     give(shard, Delivery::Reloaded { group, roster: roster.clone() });
                 }
             }
+            Delivery::Missed { newest } => {
+                for shard in (0..shards).map(ShardId) {
+                    give(shard, Delivery::Missed { newest: newest.clone() });
+                }
+            }
             Delivery::Bounced { submission, roster } => {
                 give(submission.roster.group.home(shards), Delivery::Bounced { submission, roster });
             }

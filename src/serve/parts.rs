@@ -17,9 +17,8 @@ use crate::clock::{Clock, Now};
 use crate::cluster::LedgerLink;
 use crate::config::{Config, StoreUrl};
 use crate::control::{Stage, StopSignal};
-use crate::ids::MsgId;
+use crate::journal::Progress;
 use crate::journal::disk::Directory;
-use crate::journal::{Position, Progress};
 use crate::ledger::journal_engine::{JournalEngine, Settings};
 use crate::ledger::redis::link::link;
 use crate::ledger::redis::reload::reloading;
@@ -34,7 +33,7 @@ use crate::store::backoff::Backoff;
 use crate::store::keeper::Keeper;
 use crate::store::mysql::{MySqlStore, Sharing, Use};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, StorePosition};
 
 const STORE_FILE: &str = "store.sqlite";
 const JOURNAL_DIRECTORY: &str = "journal";
@@ -89,7 +88,7 @@ struct LedgerParts {
 /// What a database said, for either engine.
 enum Known {
     Alone(Box<Start>),
-    Cluster { start: Box<RedisStart>, positions: (Position, Position), msg_id_max: MsgId },
+    Cluster { start: Box<RedisStart>, at: StorePosition },
 }
 
 impl Persistence {
@@ -196,17 +195,13 @@ impl Opening<'_> {
         Ok((store, Known::Alone(Box::new(start)), seed))
     }
 
-    /// The same in a cluster, in the order that `ledger::redis::start` needs.
+    /// The same in a cluster, whose other nodes may write meanwhile.
     async fn read_for_cluster<S: Store>(&self, store: &mut S, seed: u64) -> Result<Known, StoreError> {
         let node = self.config.cluster.node_id;
         let settings = redis::Settings { shards: self.shards, node, segment_bytes: SEGMENT_BYTES, seed };
-        let before = store.position().await?;
         let mut start = RedisStart::new(settings);
-        store.groups(&mut |group| start.group(&group)).await?;
-        store.newest_rows(&mut |row| start.newest_row(row)).await?;
-        let after = store.position().await?;
-        let positions = (before.applied, after.applied);
-        Ok(Known::Cluster { start: Box::new(start), positions, msg_id_max: after.msg_id_max })
+        let at = store.snapshot(&mut |stored| start.visit(stored)).await?;
+        Ok(Known::Cluster { start: Box::new(start), at })
     }
 
     /// The journal on top of it.
@@ -225,13 +220,13 @@ impl Opening<'_> {
                 let engine = LedgerEngine::Journal(Box::new(engine));
                 (LedgerParts { engine, nudges: never(), redis: None }, keeper)
             }
-            Known::Cluster { start, positions, msg_id_max } => {
+            Known::Cluster { start, at } => {
                 let log = Directory::open(&data_dir.join(LOG_DIRECTORY))?;
                 let copy = Directory::open(&data_dir.join(COPY_DIRECTORY))?;
                 let (ledger, ends, nudges) = link();
                 let (asker, answerer) = reloading(ends.nudge());
                 let disks = (log, copy.clone());
-                let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), positions, msg_id_max)?;
+                let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at)?;
                 let engine = LedgerEngine::Redis(Box::new(engine));
                 let cluster = &self.config.cluster;
                 let (url, node) = (cluster.redis_url.clone().unwrap_or_default(), cluster.node_id);

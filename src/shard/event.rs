@@ -197,6 +197,11 @@ pub enum Delivery {
         /// Its roster; `None`: there is no such group.
         roster: Option<Arc<Roster>>,
     },
+    /// Rows that are in the store and were never delivered here; to every shard. Whoever is online reads them there.
+    Missed {
+        /// Users and their newest rows.
+        newest: Arc<[(UserId, Seq)]>,
+    },
     /// The change changed nothing (everybody was in it already): only the answer, to the origin's shard.
     Unchanged {
         /// Who asked.

@@ -238,6 +238,20 @@ impl Shard {
         self.fell_behind(fallen);
     }
 
+    /// The user has rows in the store that were not delivered here: the user's sessions catch up.
+    pub(super) fn missed(&mut self, user: UserId, newest: Seq) {
+        let mut slot = self.directory.first_session(user);
+        let mut fallen = Fallen::default();
+        while let Some(session) = self.sessions.at_mut(slot) {
+            session.newest = session.newest.max(newest);
+            if session.phase == Phase::Live && newest > session.cursor {
+                fall_behind(session, slot, &mut fallen);
+            }
+            slot = session.next_of_user;
+        }
+        self.fell_behind(fallen);
+    }
+
     /// An ephemeral message: to whoever is online and has room; it moves nobody's cursor. One to a single user goes on
     /// to the nodes where that user is online too, unless it comes from one.
     pub(super) fn deliver_ephemeral(

@@ -4,6 +4,8 @@
 //! the layout depends on the ids alone, so runs repeat. Ids come from signed tokens and from the ledger, so the
 //! hash needs no secret.
 
+use crate::ids::mixed;
+
 /// Segments, each with its own table: half a million entries are 500 in each.
 const SEGMENTS: usize = 1_024;
 /// The smallest table.
@@ -24,14 +26,6 @@ struct Segment {
     count: u32,
 }
 
-/// Spreads an id over 64 bits (the finalizer of SplitMix64).
-fn mix(id: u64) -> u64 {
-    let mut z = id.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
 impl Index {
     pub(super) fn new() -> Self {
         Index { segments: vec![Segment::default(); SEGMENTS] }
@@ -39,7 +33,7 @@ impl Index {
 
     /// The slot of `id`, where `id_of` tells a slot's id.
     pub(super) fn find(&self, id: u64, id_of: impl Fn(u32) -> u64) -> Option<u32> {
-        let hash = mix(id);
+        let hash = mixed(id);
         let segment = self.segments.get(hash as usize % SEGMENTS)?;
         let mask = segment.table.len().checked_sub(1)?;
         let mut place = (hash >> 32) as usize & mask;
@@ -54,13 +48,13 @@ impl Index {
 
     /// Adds an id that is not in yet.
     pub(super) fn insert(&mut self, id: u64, slot: u32, id_of: impl Fn(u32) -> u64) {
-        let hash = mix(id);
+        let hash = mixed(id);
         let Some(segment) = self.segments.get_mut(hash as usize % SEGMENTS) else { return };
         if (segment.count as usize + 1) * 8 > segment.table.len() * 7 {
             let grown = vec![NIL; (segment.table.len() * 2).max(TABLE_MIN)].into_boxed_slice();
             let old = std::mem::replace(&mut segment.table, grown);
             for slot in old.iter().copied().filter(|slot| *slot != NIL) {
-                segment.put(mix(id_of(slot)), slot);
+                segment.put(mixed(id_of(slot)), slot);
             }
         }
         segment.put(hash, slot);
@@ -69,7 +63,7 @@ impl Index {
 
     /// Takes `id` out.
     pub(super) fn remove(&mut self, id: u64, id_of: impl Fn(u32) -> u64) {
-        let hash = mix(id);
+        let hash = mixed(id);
         let Some(segment) = self.segments.get_mut(hash as usize % SEGMENTS) else { return };
         let Some(mask) = segment.table.len().checked_sub(1) else { return };
         let table = &mut segment.table;
@@ -83,7 +77,7 @@ impl Index {
         // What follows moves up if its own place is not behind the hole, so that no search stops early.
         let mut next = (hole + 1) & mask;
         while table[next] != NIL {
-            let home = (mix(id_of(table[next])) >> 32) as usize & mask;
+            let home = (mixed(id_of(table[next])) >> 32) as usize & mask;
             if (next.wrapping_sub(home) & mask) >= (next.wrapping_sub(hole) & mask) {
                 table[hole] = table[next];
                 hole = next;

@@ -232,6 +232,7 @@ impl Shard {
             Delivery::Roster { group, roster } => self.roster_found(now, group, roster.as_ref()),
             Delivery::Changed { origin, roster, announcement } => self.changed(now, origin, &roster, &announcement),
             Delivery::Reloaded { group, roster } => self.reloaded(group, roster.as_ref()),
+            Delivery::Missed { newest } => newest.iter().for_each(|(user, newest)| self.missed(*user, *newest)),
             Delivery::Unchanged { origin, group, version } => self.group_ok(now, origin, group, version),
         }
     }

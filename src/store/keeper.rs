@@ -23,7 +23,7 @@ use crate::ids::{MsgId, ShardId};
 use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
 use crate::journal::{JournalError, Position, Progress};
-use crate::ledger::redis::reload::{Answerer, GroupsAsk};
+use crate::ledger::redis::reload::{Answerer, SnapshotAsk};
 use crate::ledger::sequence::sent_at_ms;
 use crate::limits::{CLIENT_MSG_ID_AHEAD_MS, CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::log::Chain;
@@ -77,9 +77,9 @@ pub struct Keeper<S: Store, D: Disk> {
     /// In a cluster: whose store this is, and when the others' progress was last looked at.
     follows: Follows,
     looked_ms: u64,
-    /// In a cluster: the ledger's questions about groups, and the one that is being answered.
+    /// In a cluster: the ledger's questions for a snapshot, and the one that is being answered.
     answerer: Option<Answerer>,
-    groups_ask: Option<GroupsAsk>,
+    snapshot_ask: Option<SnapshotAsk>,
     /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
     /// back (a lost connection may take seconds to be noticed, each time).
     reads_away: bool,
@@ -156,7 +156,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             follows: Follows::Alone,
             looked_ms: 0,
             answerer: None,
-            groups_ask: None,
+            snapshot_ask: None,
             reads_away: false,
             backoff: Backoff::new(seed),
             retry_at_ms: 0,
@@ -399,7 +399,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         if !self.flight.has_next() {
             self.fence().await?;
-            self.tell_groups().await?;
+            self.tell_snapshot().await?;
         }
         if self.flight.has_next() {
             self.position = Known::Doubtful;
@@ -454,18 +454,20 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         self.settle().await
     }
 
-    /// In a cluster: tells the ledger which groups are other ones in the database. Read again if it fails.
-    async fn tell_groups(&mut self) -> Result<(), Fault> {
+    /// In a cluster: tells the ledger what the database has. Read again if it fails.
+    async fn tell_snapshot(&mut self) -> Result<(), Fault> {
         let Some(answerer) = &self.answerer else { return Ok(()) };
         if let Some(ask) = answerer.next() {
-            self.groups_ask = Some(ask);
+            self.snapshot_ask = Some(ask);
         }
-        let Some(ask) = &mut self.groups_ask else { return Ok(()) };
+        let Some(ask) = &mut self.snapshot_ask else { return Ok(()) };
         ask.begin();
-        self.store.groups(&mut |group| ask.visit(group)).await?;
-        let at = self.store.position().await?.applied;
-        if let Some(ask) = self.groups_ask.take() {
-            answerer.answer(ask.finish(at));
+        let at = self.store.snapshot(&mut |stored| ask.visit(stored)).await?;
+        // Before the ledger goes on from there: what the tail has of a lost stream is dropped.
+        self.position = Known::Doubtful;
+        self.settle().await?;
+        if let (Some(answerer), Some(ask)) = (&self.answerer, self.snapshot_ask.take()) {
+            answerer.answer(ask.finish(at.applied));
         }
         Ok(())
     }

@@ -56,6 +56,14 @@ pub trait Store {
     async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError>;
     /// Every group with its members, handed to `visit`.
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError>;
+    /// Groups and newest rows as they were at one position, handed to `visit`; returns the position. This is for a
+    /// database that nobody else writes into meanwhile.
+    async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError> {
+        let at = self.position().await?;
+        self.groups(&mut |group| visit(Stored::Group(group))).await?;
+        self.newest_rows(&mut |row| visit(Stored::Newest(row))).await?;
+        Ok(at)
+    }
     /// Makes what was applied survive a power loss; returns the position up to which that holds.
     async fn secure(&mut self) -> Result<Position, StoreError>;
     /// Begins to write some of what was applied to the disk, without waiting for it, so that [`Self::secure`] finds
@@ -101,6 +109,15 @@ pub struct PageWanted {
     pub rows_max: usize,
     /// No more once their bodies have so many bytes.
     pub bytes_max: usize,
+}
+
+/// What a snapshot of the database has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stored {
+    /// A group with its members.
+    Group(StoredGroup),
+    /// A user's newest row.
+    Newest(NewestRow),
 }
 
 /// Where a store stands.

@@ -14,6 +14,7 @@ pub mod insert;
 mod inspect;
 mod pages;
 pub mod schema;
+mod snapshot;
 pub mod writer;
 
 use std::collections::HashMap;
@@ -23,12 +24,12 @@ use std::task::{Context, Poll};
 use mysql_async::Opts;
 
 use super::messages::Messages;
-use super::{PageWanted, Store, StoreError, StorePosition, Transaction};
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use super::{PageWanted, Store, StoreError, StorePosition, Stored, Transaction};
+use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 use crate::journal::Position;
 use crate::limits::MYSQL_TRANSACTION_ROWS_MAX;
 use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
-use crate::wire::generated::ringway::wire::{ConversationKind, Role};
+use crate::wire::generated::ringway::wire::ConversationKind;
 use connection::{Connection, Patience, Readers, options};
 use expiry::Expirer;
 use fault::Fault;
@@ -170,46 +171,35 @@ impl Store for MySqlStore {
         Ok(at)
     }
 
-    /// The server jumps from user to user by itself (a loose index scan).
     async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError> {
-        let what = "reading every user's newest row";
         let attempt = async {
             let mut connection = self.readers.take().await?;
-            let statement = "SELECT user_id, MAX(seq) FROM inbox GROUP BY user_id";
-            let mut row = |(user, seq)| visit(NewestRow { user: UserId(user), seq: Seq(seq) });
-            connection.visit::<(u64, u64)>(statement, &mut row).await?;
+            snapshot::newest_rows(&mut connection, visit).await?;
             self.readers.give_back(connection);
             Ok(())
         };
-        attempt.await.map_err(|fault: Fault| fault.into_store(what))
+        attempt.await.map_err(|fault: Fault| fault.into_store("reading every user's newest row"))
     }
 
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError> {
         let attempt = async {
             let mut connection = self.readers.take().await?;
-            let statement = "SELECT g.group_id, g.version, m.user_id, m.role \
-                 FROM chat_groups g JOIN group_members m ON m.group_id = g.group_id ORDER BY g.group_id";
-            let mut reading: Option<StoredGroup> = None;
-            let mut row = |(group, version, user, role)| {
-                let (group, member) = (GroupId(group), (UserId(user), Role(role)));
-                match &mut reading {
-                    Some(same) if same.group == group => same.members.push(member),
-                    other => {
-                        let next = StoredGroup { group, version: RosterVersion(version), members: vec![member] };
-                        if let Some(complete) = other.replace(next) {
-                            visit(complete);
-                        }
-                    }
-                }
-            };
-            connection.visit::<(u64, u32, u64, u8)>(statement, &mut row).await?;
-            if let Some(complete) = reading {
-                visit(complete);
-            }
+            snapshot::groups(&mut connection, visit).await?;
             self.readers.give_back(connection);
             Ok(())
         };
         attempt.await.map_err(|fault: Fault| fault.into_store("reading the groups"))
+    }
+
+    async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError> {
+        let attempt = async {
+            // One that is idle may be dead; this is rare enough for one of its own.
+            let mut connection = Connection::open(self.readers.opts()).await?;
+            let at = snapshot::read(&mut connection, self.writer.sharing(), visit).await?;
+            self.readers.give_back(connection);
+            Ok(at)
+        };
+        attempt.await.map_err(|fault: Fault| fault.into_store("reading a snapshot of groups and newest rows"))
     }
 
     /// A commit is durable there as soon as it is answered.

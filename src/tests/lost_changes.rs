@@ -108,7 +108,7 @@ fn a_change_that_only_one_node_had_read_when_it_was_lost_for_good_is_no_more_the
     crate::cluster::wait_for_rows(&database, 3);
 
     // From here on nobody's store writes.
-    assert!(redis.command(&["SET", "{ringway:0}:writer", "nobody"]).unwrap().starts_with("+OK"));
+    assert!(redis.command(&["SET", "{ringway:0}:2:writer", "nobody"]).unwrap().starts_with("+OK"));
     let gave_up = |log: String| log.lines().any(|line| line.contains("changed hands") && line.contains("false"));
     a.wait_until("the node whose store wrote has heard so", |a| [a.log(), b.log(), c.log()].into_iter().any(gave_up));
     stop_reading(&a, &redis, 2);

@@ -146,7 +146,9 @@ fn answer(delivery: Delivery) -> (Origin, Answer) {
         }
         Delivery::Position { origin, newest } => (origin, Answer::Position(newest.0)),
         Delivery::Groups { origin, .. } => (origin, Answer::Other),
-        Delivery::Roster { .. } | Delivery::Reloaded { .. } => (Origin::default(), Answer::Other),
+        Delivery::Roster { .. } | Delivery::Reloaded { .. } | Delivery::Missed { .. } => {
+            (Origin::default(), Answer::Other)
+        }
     }
 }
 

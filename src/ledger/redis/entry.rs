@@ -1,28 +1,25 @@
 //! What one submission looks like on its way to Redis, and its entry on the way back.
 //!
 //! Used by the ledger's thread. What always holds: what was read from the stream is decoded without panic, whatever it
-//! holds; a submission's rows come back in the order of the members' user ids, whatever the shards of a node.
+//! holds. An entry has no rows: whoever follows the stream numbers them.
 
-use crate::ids::{Conversation, MsgId, RosterVersion, Seq, UserId};
+use crate::ids::{GroupId, MsgId, RosterVersion};
 use crate::journal::record::{RECORD_PREFIX_BYTES, Record, RecordError};
 use crate::ledger::dedup::Name;
-use crate::message::Roster;
 
-/// A row's number in an entry, and in the string of all seqs.
-pub const SEQ_BYTES: usize = 6;
 /// Values of one submission in a call.
-pub const VALUES: usize = 8;
+pub const VALUES: usize = 7;
 /// The time that names of one hash of claims lie in, milliseconds.
 const CLAIMS_SLICE_MS: u64 = 10_000;
 
-/// An entry of the stream, without its rows.
+/// An entry of the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry<'a> {
     /// Who submitted it.
     pub node: u16,
     /// Of a group message: the roster's version. Zero otherwise.
     pub version: RosterVersion,
-    /// What it is. A message's own fields for its rows are empty: they stand beside it.
+    /// What it is. A message's own fields for its rows are empty.
     pub record: Record<'a>,
 }
 
@@ -46,31 +43,15 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The rows beside an entry.
-pub fn rows(bytes: &[u8]) -> impl ExactSizeIterator<Item = Seq> + '_ {
-    bytes.chunks_exact(SEQ_BYTES).map(seq)
-}
-
-/// A seq as Redis keeps it.
-pub fn seq_bytes(seq: Seq) -> [u8; SEQ_BYTES] {
-    let mut bytes = [0; SEQ_BYTES];
-    bytes.copy_from_slice(&seq.0.to_be_bytes()[8 - SEQ_BYTES..]);
-    bytes
-}
-
-fn seq(bytes: &[u8]) -> Seq {
-    Seq(bytes.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)))
-}
-
-/// What is kept of a claimed name: message, digest, and the sender's row, which Redis adds.
+/// What is kept of a claimed name: message, digest, and the number of its entry, which Redis adds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claimed {
     /// The message that has the name.
     pub msg_id: MsgId,
     /// [`crate::ledger::dedup::digest`] of it.
     pub digest: u64,
-    /// The sender's row.
-    pub seq: Seq,
+    /// Its entry.
+    pub count: u64,
 }
 
 impl Claimed {
@@ -79,7 +60,8 @@ impl Claimed {
         let (msg_id, rest) = bytes.split_first_chunk::<8>()?;
         let (digest, rest) = rest.split_first_chunk::<8>()?;
         let (msg_id, digest) = (MsgId(u64::from_be_bytes(*msg_id)), u64::from_be_bytes(*digest));
-        (rest.len() == SEQ_BYTES).then(|| Claimed { msg_id, digest, seq: seq(rest) })
+        let count = std::str::from_utf8(rest).ok()?.parse().ok()?;
+        Some(Claimed { msg_id, digest, count })
     }
 }
 
@@ -87,57 +69,44 @@ impl Claimed {
 pub type Values = [Vec<u8>; VALUES];
 
 /// A one-to-one message's.
-pub fn direct_values(name: &Name, msg_id: MsgId, digest: u64, to: UserId, entry: &Entry<'_>) -> Values {
+pub fn direct_values(name: &Name, msg_id: MsgId, digest: u64, entry: &Entry<'_>) -> Values {
     let (key, slice, known) = claim(name, msg_id, digest);
-    let ends = (name.sender.0.to_be_bytes().to_vec(), to.0.to_be_bytes().to_vec());
-    [b"D".to_vec(), ends.0, ends.1, key, slice, known, Vec::new(), entry.encode()]
+    [b"D".to_vec(), Vec::new(), Vec::new(), key, slice, known, entry.encode()]
 }
 
-/// A group message's. `place` is the sender's among the members by user id.
-pub fn group_values(
-    name: &Name,
-    msg_id: MsgId,
-    digest: u64,
-    roster: &Roster,
-    place: usize,
-    entry: &Entry<'_>,
-) -> Values {
+/// A group message's.
+pub fn group_values(name: &Name, msg_id: MsgId, digest: u64, group: GroupId, entry: &Entry<'_>) -> Values {
     let (key, slice, known) = claim(name, msg_id, digest);
-    let group = roster.group.0.to_string().into_bytes();
-    let version = roster.version.0.to_string().into_bytes();
-    [b"G".to_vec(), group, version, key, slice, known, (place + 1).to_string().into_bytes(), entry.encode()]
+    [b"G".to_vec(), decimal(group.0), decimal(entry.version.0.into()), key, slice, known, entry.encode()]
 }
 
-/// A change's: `members` are those after it, by user id.
-pub fn change_values(group: u64, before: RosterVersion, members: &[UserId], entry: &Entry<'_>) -> Values {
-    let (group, version) = (group.to_string().into_bytes(), before.0.to_string().into_bytes());
-    [b"C".to_vec(), group, version, users_bytes(members), Vec::new(), Vec::new(), Vec::new(), entry.encode()]
+/// What a change leaves of its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// Somebody is in it.
+    Members,
+    /// Nobody.
+    Nobody,
 }
 
-/// User ids one behind the other.
-pub fn users_bytes(users: &[UserId]) -> Vec<u8> {
-    users.iter().flat_map(|user| user.0.to_be_bytes()).collect()
+/// A change's.
+pub fn change_values(group: GroupId, before: RosterVersion, left: Left, entry: &Entry<'_>) -> Values {
+    let kind = match left {
+        Left::Members => b"C",
+        Left::Nobody => b"E",
+    };
+    let (group, version) = (decimal(group.0), decimal(before.0.into()));
+    [kind.to_vec(), group, version, Vec::new(), Vec::new(), Vec::new(), entry.encode()]
 }
 
-/// The places of a roster's members among them by user id: a row of an entry belongs to the member who has its place.
-pub fn places(roster: &Roster) -> Box<[u32]> {
-    let mut by_user: Vec<u32> = (0..roster.members().len() as u32).collect();
-    by_user.sort_unstable_by_key(|at| roster.members().get(*at as usize).map(|member| member.user));
-    let mut places = vec![0; by_user.len()];
-    for (place, at) in by_user.iter().enumerate() {
-        places[*at as usize] = place as u32;
-    }
-    places.into()
+/// A number as Redis keeps it.
+pub fn decimal(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
 }
 
 fn claim(name: &Name, msg_id: MsgId, digest: u64) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let key = [&name.sender.0.to_be_bytes()[..], &name.client_msg_id.0].concat();
     let slice = name.client_msg_id.unix_ms().unwrap_or_default() / CLAIMS_SLICE_MS;
     let known = [msg_id.0.to_be_bytes(), digest.to_be_bytes()].concat();
-    (key, slice.to_string().into_bytes(), known)
-}
-
-/// Where a message's conversation and body give its digest.
-pub fn digest_of(to: Conversation, body: &[u8]) -> u64 {
-    crate::ledger::dedup::digest(to, body)
+    (key, decimal(slice), known)
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use foldhash::fast::FixedState;
 
-use super::entry::{Claimed, Entry, Values, change_values, direct_values, group_values};
+use super::entry::{Claimed, Entry, Left, Values, change_values, direct_values, group_values};
 use super::link::{Reply, What};
 use super::{NOBODY, RedisEngine, Refusal};
 use crate::clock::Now;
@@ -20,10 +20,11 @@ use crate::ledger::dedup::{Name, digest};
 use crate::ledger::pending::Sending;
 use crate::ledger::staged::Staged;
 use crate::limits::CALL_SUBMISSIONS_MAX;
-use crate::message::Roster;
+use crate::message::{Roster, RosterMember};
 use crate::shard::event::{
     ChangeSubmission, Delivery, DirectSubmission, GroupSubmission, Lookup, LookupFound, StoredMessage,
 };
+use crate::wire::generated::ringway::wire::GroupChangeKind;
 
 /// Names that are asked for at once when submissions are made again.
 const SEARCHED_AT_ONCE: usize = 256;
@@ -345,7 +346,7 @@ impl<D: Disk> RedisEngine<D> {
             (Subject::Sending(Sending::Direct(direct)), Some(name)) => {
                 let entry = Entry { node, version: RosterVersion(0), record };
                 let digest = digest(Conversation::User(direct.to), &direct.body);
-                return Some(direct_values(&name, msg_id, digest, direct.to, &entry));
+                return Some(direct_values(&name, msg_id, digest, &entry));
             }
             (Subject::Sending(Sending::Group(group)), Some(name)) => {
                 return group_call(node, &name, msg_id, &group.roster, &group.body, record);
@@ -371,27 +372,19 @@ impl<D: Disk> RedisEngine<D> {
             },
             (_, None) => return None,
         };
-        let (before, members) = (RosterVersion(change.version.0 - 1), self.members_after(&change));
-        let group = change.group.0;
+        let (before, left) = (RosterVersion(change.version.0 - 1), self.left_by(&change));
+        let group = change.group;
         let entry = Entry { node, version: RosterVersion(0), record: Record::Change(change) };
-        Some(change_values(group, before, &members, &entry))
+        Some(change_values(group, before, left, &entry))
     }
 
-    fn members_after(&self, record: &ChangeRecord) -> Vec<UserId> {
-        use crate::wire::generated::ringway::wire::GroupChangeKind;
-        let before = self.groups.roster(record.group);
-        let mut members: Vec<UserId> =
-            before.into_iter().flat_map(|roster| roster.members()).map(|member| member.user).collect();
-        match record.kind {
-            GroupChangeKind::Created | GroupChangeKind::Added => {
-                members.extend((record.kind == GroupChangeKind::Created).then_some(record.actor));
-                members.extend(&record.users);
-            }
-            _ => members.retain(|user| record.users.binary_search(user).is_err()),
+    fn left_by(&self, record: &ChangeRecord) -> Left {
+        let adds = matches!(record.kind, GroupChangeKind::Created | GroupChangeKind::Added);
+        let stays = |member: &RosterMember| record.users.binary_search(&member.user).is_err();
+        match self.groups.roster(record.group) {
+            Some(before) if !adds && !before.members().iter().any(stays) => Left::Nobody,
+            _ => Left::Members,
         }
-        members.sort_unstable();
-        members.dedup();
-        members
     }
 
     /// A submission that can no longer be made: nobody waits for it.
@@ -409,8 +402,8 @@ impl<D: Disk> RedisEngine<D> {
             match reply {
                 Reply::Appended => {}
                 Reply::Repeat(claimed) => {
-                    if let Some(Claimed { msg_id: stored, digest, seq }) = Claimed::decode(&claimed) {
-                        self.settle_as_repeat(msg_id, stored, seq, digest);
+                    if let Some(claimed) = Claimed::decode(&claimed) {
+                        self.claimed_before(msg_id, claimed);
                     }
                 }
                 Reply::Full => {
@@ -424,6 +417,26 @@ impl<D: Disk> RedisEngine<D> {
                 }
                 Reply::Bounced => self.bounced_by_redis(now, msg_id),
             }
+        }
+    }
+
+    /// Redis knows the name. Which row the sender has is known here, if that was not long ago, and else in the store.
+    fn claimed_before(&mut self, msg_id: MsgId, claimed: Claimed) {
+        let Claimed { msg_id: stored, digest, count } = claimed;
+        if let Some(seq) = self.senders.find(count) {
+            return self.settle_as_repeat(msg_id, stored, seq, digest);
+        }
+        let Some(subject) = self.flying.remove(msg_id) else { return };
+        if stored == msg_id {
+            self.log.close(msg_id);
+        } else {
+            self.log.withdraw(msg_id);
+        }
+        if let Subject::Sending(sending) = subject
+            && origin(&sending) != NOBODY
+        {
+            let (name, ..) = about(&sending);
+            self.park(name, sending);
         }
     }
 
@@ -459,8 +472,7 @@ fn group_call(
     record: Record<'_>,
 ) -> Option<Values> {
     roster.position(name.sender)?;
-    let place = roster.members().iter().filter(|member| member.user < name.sender).count();
     let entry = Entry { node, version: roster.version, record };
     let digest = digest(Conversation::Group(roster.group), body);
-    Some(group_values(name, msg_id, digest, roster, place, &entry))
+    Some(group_values(name, msg_id, digest, roster.group, &entry))
 }

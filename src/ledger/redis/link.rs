@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::mpsc;
 
 use super::entry::Values;
+use crate::ids::Seq;
 use crate::limits::{LINK_NEWS_MAX, LINK_ORDERS_MAX};
 
 /// A stretch of the ledger's life between two losses of Redis: its number and a nonce, as Redis has it.
@@ -30,6 +31,19 @@ impl Generation {
         let (number, nonce) = text.split_once('.')?;
         Some(Generation { number: number.parse().ok()?, nonce: u64::from_str_radix(nonce, 16).ok()? })
     }
+}
+
+/// What Redis says of the ledger.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Which generation.
+    pub there: Generation,
+    /// The last entry.
+    pub count: u64,
+    /// What every user's rows of the generation are numbered above.
+    pub floor: Seq,
+    /// When the generation was made, Unix milliseconds.
+    pub since_ms: u64,
 }
 
 /// What the ledger wants of Redis.
@@ -73,8 +87,19 @@ pub enum What {
         generation: Generation,
         /// The entry that counts as its last.
         base: u64,
-        /// The values of each step but the last.
-        steps: Vec<(&'static str, Vec<Vec<u8>>)>,
+        /// What every user's rows are numbered above.
+        floor: Seq,
+        /// Groups and their versions, one behind the other: the values of each step.
+        groups: Vec<Vec<Vec<u8>>>,
+    },
+    /// Compare with other nodes how the entries of a window were numbered; answered by [`News::Compared`].
+    Compare {
+        /// Of which generation.
+        generation: Generation,
+        /// Which window.
+        window: u64,
+        /// The digest of its rows.
+        digest: u64,
     },
     /// Look again, a little later; answered by [`News::Status`].
     Status,
@@ -87,14 +112,8 @@ pub enum News {
     Status {
         /// Which session.
         session: u64,
-        /// What generation Redis has.
-        generation: Option<Generation>,
-        /// The last entry.
-        count: u64,
-        /// The generation's first entry is the one after this.
-        base: u64,
-        /// When the generation was made, Unix milliseconds.
-        since_ms: u64,
+        /// What Redis has; `None`: nothing.
+        found: Option<Found>,
     },
     /// The lock was taken.
     Begun,
@@ -109,6 +128,13 @@ pub enum News {
     },
     /// To a `Count`, in the order of orders.
     Count(u64),
+    /// To a `Compare`, in the order of orders.
+    Compared {
+        /// Which window.
+        window: u64,
+        /// What came of it.
+        outcome: Compared,
+    },
     /// The connection is lost, or Redis has another generation than an order said: the session is over.
     Away,
     /// The node's id is another's.
@@ -122,8 +148,15 @@ pub struct Arrival {
     pub count: u64,
     /// [`super::entry::Entry`], encoded.
     pub entry: Vec<u8>,
-    /// Its rows.
-    pub rows: Vec<u8>,
+}
+
+/// Whether other nodes have numbered the same entries otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compared {
+    /// None of them, as far as is known.
+    Same,
+    /// At least one.
+    Other,
 }
 
 /// What became of a submission.

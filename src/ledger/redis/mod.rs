@@ -1,17 +1,22 @@
-//! The ledger of several machines: Redis numbers and orders, every node follows the stream it makes.
+//! The ledger of several machines: Redis orders, and the order is the numbering; every node follows the stream it makes.
 //!
 //! Owned by the ledger's thread; a thread of its own talks to Redis (`cluster`), and this one does no network I/O. A
-//! submission is written to this node's log and synced, numbered and appended to the stream by one atomic call, and
-//! comes back in the stream like those of the other nodes: only then is it acked and delivered. What always holds:
-//! rosters, newest seqs and deliveries follow the stream, entry by entry, none left out; what a call replies is heeded
-//! only when the stream has been read as far as Redis was then; without a session nothing is numbered, and senders
-//! get `RETRY_LATER`.
+//! submission is written to this node's log and synced, and one atomic call of Redis drops it as a repeat, checks its
+//! group's version and appends it to the stream. It comes back in the stream like those of the other nodes, and each
+//! node gives every recipient's row the number after the recipient's last: only then is it acked and delivered. All
+//! nodes come to the same numbers, because they begin from a snapshot of the database, which one of them writes in the
+//! stream's order, and leave no entry out. They compare what they have come to, and one that differs ends.
+//!
+//! What always holds: rosters, newest seqs and deliveries follow the stream, entry by entry; what a call replies is
+//! heeded only when the stream has been read as far as Redis was then; without a session nothing is numbered, and
+//! senders get `RETRY_LATER`.
 //!
 //! ```text
-//! entry.rs    submissions and entries as bytes      flying.rs  what Redis has not settled yet
-//! link.rs     what crosses to Redis's thread        follow.rs  from entries to deliveries
-//! log.rs      what this node submitted, on disk     seed.rs    a new generation, when Redis has lost its data
-//! copy.rs     this node's copy of the stream        reload.rs  the database's groups, for a new generation
+//! entry.rs    submissions and entries as bytes      flying.rs   what Redis has not settled yet
+//! link.rs     what crosses to Redis's thread        follow.rs   from entries to numbered rows and deliveries
+//! log.rs      what this node submitted, on disk     seed.rs     a new generation, when Redis has lost its data
+//! copy.rs     this node's copy of the stream        reload.rs   a snapshot of the database, for a new generation
+//! senders.rs  senders' rows, to answer repeats      windows.rs  digests of rows, to compare with other nodes
 //! start.rs    from the database to an engine
 //! ```
 
@@ -23,7 +28,9 @@ pub mod link;
 pub mod log;
 pub mod reload;
 pub mod seed;
+pub mod senders;
 pub mod start;
+pub mod windows;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,11 +39,13 @@ use foldhash::fast::FixedState;
 
 use self::copy::Copy;
 use self::flying::{Flying, Subject};
-use self::link::{Generation, LedgerEnds, News, Order, What};
+use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, What};
 use self::log::Log;
-use self::reload::{Asker, Found};
+use self::reload::Asker;
+use self::senders::SenderRows;
+use self::windows::Windows;
 use crate::clock::Now;
-use crate::ids::{GroupId, MsgId, Origin, RosterVersion, UserId};
+use crate::ids::{GroupId, MsgId, Origin, UserId};
 use crate::journal::Progress;
 use crate::journal::disk::Disk;
 use crate::ledger::dedup::{Name, digest, named_ms};
@@ -47,7 +56,7 @@ use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
 use crate::limits::{
     BODY_BYTES_MAX, CLIENT_MSG_ID_AHEAD_MS, COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, FLYING_MAX, LEDGER_RETRY_MS,
-    STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
+    LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
 };
 use crate::shard::event::{ChangeSubmission, Delivery, Lookup, LookupAnswer, LookupFound, Submission};
 use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
@@ -82,32 +91,26 @@ pub struct RedisEngine<D: Disk> {
     ids: MsgIdSource,
     sequences: Sequences,
     groups: Groups,
-    /// Per group and version: where in an entry each member's row stands.
-    places: HashMap<GroupId, (RosterVersion, Arc<[u32]>), FixedState>,
+    senders: SenderRows,
+    windows: Windows,
     pending: Pending,
     flying: Flying,
     questions: Questions,
     asker: Asker,
-    /// What is gone on with when the groups are loaded.
+    /// What is gone on with when the snapshot is loaded.
     found: Option<Found>,
     /// Groups that have changed, and the entry that changed them last, until the database has it.
     changed_at: HashMap<GroupId, u64, FixedState>,
-    /// Groups are as the database had them when it was here, or newer.
-    groups_at: u64,
-    /// The generation for which they were loaded from it.
-    loaded_for: u64,
     session: Session,
     generation: Option<Generation>,
     /// The one that this node is making.
     making: Option<Generation>,
     /// Goes into its nonce.
     nonce: u64,
-    /// The last entry that was followed.
+    /// The last entry that was followed, or that is in the snapshot of the database.
     seen: u64,
     /// How far the stream was when the session began.
     level_at: u64,
-    /// The database had all entries up to here when it was read at start.
-    stored_at_start: u64,
     /// Names at or above this time are known to Redis, if anybody used them.
     since_ms: u64,
     staged: Vec<Staged>,
@@ -123,7 +126,7 @@ enum Session {
     Lost(u64),
     /// This session: the database's position is being moved to behind the lost stream.
     Fencing(u64),
-    /// This session: the database's groups are read, for a generation that this node makes or begins to follow.
+    /// This session: a snapshot of the database is read, for a generation that this node makes or begins to follow.
     Loading(u64),
     /// This session: a new generation is being made.
     Seeding(u64),
@@ -222,9 +225,10 @@ impl<D: Disk> Engine for RedisEngine<D> {
             self.changed_at.retain(|_, at| *at > applied);
         }
         self.fence(now);
-        self.groups_found();
+        self.loaded()?;
         self.heed_replies(now);
         self.make_calls();
+        self.compare();
         self.ask();
         let shards = self.settings.shards;
         for item in self.staged.drain(..) {
@@ -312,6 +316,9 @@ impl<D: Disk> RedisEngine<D> {
         let origin = flying::origin(&sending);
         let group = match sending {
             Sending::Group(group) => group,
+            direct @ Sending::Direct(_) if self.sequences.users() + LEDGER_USERS_RESERVE > LEDGER_USERS_MAX => {
+                return self.refuse(flying::origin(&direct), Refusal::StorageFull);
+            }
             direct @ Sending::Direct(_) => return self.fly(now, Some(name), Subject::Sending(direct)),
         };
         let current = self.groups.roster(group.roster.group).cloned();
@@ -432,6 +439,16 @@ impl<D: Disk> RedisEngine<D> {
         });
     }
 
+    /// Lets Redis compare the windows that this node has followed with what other nodes have told of them.
+    fn compare(&mut self) {
+        let (Session::Following(_), Some(generation)) = (self.session, &self.generation) else { return };
+        while let Some((window, digest)) = self.windows.front()
+            && self.order(What::Compare { generation: generation.clone(), window, digest })
+        {
+            self.windows.pop_front();
+        }
+    }
+
     /// Gives an order in the current session. False: there is no room for it now, or no session.
     fn order(&self, what: What) -> bool {
         let session = match self.session {
@@ -447,13 +464,13 @@ impl<D: Disk> RedisEngine<D> {
 
     fn heed(&mut self, now: Now, news: News) -> Result<(), LedgerError> {
         match news {
-            News::Status { session, generation, count, base, since_ms } => {
-                self.status(now, session, generation, count, base, since_ms);
-            }
+            News::Status { session, found } => self.status(now, session, found)?,
             News::Begun => self.begun(),
             News::Entries(entries) => self.follow(entries)?,
             News::Replies { replies, count } => self.flying.replied(replies, count),
             News::Count(count) => self.counted(count),
+            News::Compared { window, outcome: Compared::Other } => return Err(LedgerError::Diverged(window)),
+            News::Compared { outcome: Compared::Same, .. } => {}
             News::Away => {
                 self.session = Session::Away;
                 self.flying.lost();

@@ -1,9 +1,10 @@
-//! The groups as the database has them, asked for when the stream that this node followed is lost.
+//! What the database has of users and groups, asked for when a stream begins that this node has not followed.
 //!
 //! Between the ledger's thread, which asks, and the store's, which reads. A change of a group may be read by some nodes
 //! and lost with Redis; what the database has when it is moved past the lost stream is what all nodes begin the next
 //! one with, and changes that it does not have are made again by whoever submitted them. What always holds: a node
-//! follows a new stream only after its groups are the database's; an answer counts only for the last question.
+//! follows a new stream only from a snapshot of the database on, behind the entry that the snapshot ends with; an
+//! answer counts only for the last question.
 
 use std::collections::HashMap;
 
@@ -11,63 +12,74 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use foldhash::fast::FixedState;
 
 use super::flying::Subject;
-use super::link::{Generation, What};
+use super::link::{Found, What};
+use super::seed::{base_of, floor_of, generation_of};
 use super::{RedisEngine, Session};
-use crate::ids::{GroupId, RosterVersion};
+use crate::ids::{GroupId, RosterVersion, Seq, UserId};
 use crate::journal::Position;
 use crate::journal::disk::Disk;
+use crate::ledger::LedgerError;
 use crate::ledger::staged::Staged;
-use crate::shard::event::{Delivery, StoredGroup};
+use crate::shard::event::{Delivery, NewestRow, StoredGroup};
+use crate::store::Stored;
 
 /// Questions that wait, and answers: the last one counts.
 const WAITING_MAX: usize = 4;
 
-/// Which groups are other ones in the database?
+/// What does the database have, and which groups are other ones there?
 #[derive(Debug)]
-pub struct GroupsAsk {
+pub struct SnapshotAsk {
     number: u64,
     /// What the ledger has; version zero: whatever the database has is to be told.
     versions: HashMap<GroupId, RosterVersion, FixedState>,
     changed: Vec<StoredGroup>,
+    rows: Vec<NewestRow>,
 }
 
-/// These.
+/// This.
 #[derive(Debug)]
-pub struct GroupsFound {
+pub struct Snapshot {
     number: u64,
-    /// The database's position after reading: no change behind it was seen.
+    /// The database's position: all entries up to it are in this, and none behind.
     at: Position,
-    /// At other versions, or not known to the ledger.
+    /// Groups at other versions, or not known to the ledger.
     changed: Vec<StoredGroup>,
-    /// Not there.
+    /// Groups that are not there.
     gone: Vec<GroupId>,
+    /// Every user's newest row (16 bytes each).
+    rows: Vec<NewestRow>,
 }
 
-impl GroupsAsk {
+impl SnapshotAsk {
     /// Reads from the beginning, perhaps not for the first time.
     pub fn begin(&mut self) {
         self.changed.clear();
+        self.rows.clear();
         self.versions.values_mut().for_each(|version| version.0 &= !SEEN);
     }
 
-    /// A group of the database.
-    pub fn visit(&mut self, group: StoredGroup) {
-        if self.versions.get(&group.group) != Some(&group.version) {
-            self.changed.push(group);
-        } else if let Some(version) = self.versions.get_mut(&group.group) {
-            // Seen: what is left at the end is gone.
-            version.0 |= SEEN;
+    /// Something the database has.
+    pub fn visit(&mut self, stored: Stored) {
+        match stored {
+            Stored::Newest(row) => self.rows.push(row),
+            Stored::Group(group) if self.versions.get(&group.group) != Some(&group.version) => self.changed.push(group),
+            Stored::Group(group) => {
+                if let Some(version) = self.versions.get_mut(&group.group) {
+                    // Seen: what is left at the end is gone.
+                    version.0 |= SEEN;
+                }
+            }
         }
     }
 
     /// All have been visited.
-    pub fn finish(mut self, at: Position) -> GroupsFound {
+    pub fn finish(mut self, at: Position) -> Snapshot {
         for group in &self.changed {
             self.versions.remove(&group.group);
         }
         let unseen = self.versions.iter().filter(|(_, version)| version.0 & SEEN == 0);
         let gone = unseen.map(|(group, _)| *group).collect();
-        GroupsFound { number: self.number, at, changed: self.changed, gone }
+        Snapshot { number: self.number, at, changed: self.changed, gone, rows: self.rows }
     }
 }
 
@@ -77,8 +89,8 @@ const SEEN: u32 = 1 << 31;
 /// The ledger's ends.
 #[derive(Debug)]
 pub struct Asker {
-    asks: Sender<GroupsAsk>,
-    found: Receiver<GroupsFound>,
+    asks: Sender<SnapshotAsk>,
+    answers: Receiver<Snapshot>,
     /// Of the last question.
     number: u64,
     /// There was room for it.
@@ -88,51 +100,43 @@ pub struct Asker {
 /// The store's ends.
 #[derive(Debug)]
 pub struct Answerer {
-    asks: Receiver<GroupsAsk>,
-    found: Sender<GroupsFound>,
+    asks: Receiver<SnapshotAsk>,
+    answers: Sender<Snapshot>,
     nudge: Sender<()>,
 }
 
 /// Makes both; `nudge` wakes the ledger's loop.
 pub fn reloading(nudge: Sender<()>) -> (Asker, Answerer) {
     let (asks, receive_asks) = bounded(WAITING_MAX);
-    let (found, receive_found) = bounded(WAITING_MAX);
-    (Asker { asks, found: receive_found, number: 0, is_asked: false }, Answerer { asks: receive_asks, found, nudge })
+    let (answers, receive_answers) = bounded(WAITING_MAX);
+    let asker = Asker { asks, answers: receive_answers, number: 0, is_asked: false };
+    (asker, Answerer { asks: receive_asks, answers, nudge })
 }
 
 impl Answerer {
     /// The last question, if one waits.
-    pub fn next(&self) -> Option<GroupsAsk> {
+    pub fn next(&self) -> Option<SnapshotAsk> {
         self.asks.try_iter().last()
     }
 
     /// Answers it.
-    pub fn answer(&self, found: GroupsFound) {
+    pub fn answer(&self, snapshot: Snapshot) {
         // If the ledger has ended nobody waits; it takes answers faster than it asks.
-        self.found.try_send(found).ok();
+        self.answers.try_send(snapshot).ok();
         self.nudge.try_send(()).ok();
     }
 }
 
-/// What a session found of Redis, kept while the groups are read.
-#[derive(Clone, Debug)]
-pub(super) struct Found {
-    pub(super) there: Generation,
-    pub(super) count: u64,
-    pub(super) base: u64,
-    pub(super) since_ms: u64,
-}
-
 impl<D: Disk> RedisEngine<D> {
-    /// Asks for the groups; what was found of Redis is gone on with afterwards, or a new generation is made.
-    pub(super) fn load_groups(&mut self, session: u64, then: Option<Found>) {
+    /// Asks for a snapshot; what was found of Redis is gone on with afterwards, or a new generation is made.
+    pub(super) fn load(&mut self, session: u64, then: Option<Found>) {
         self.found = then;
         self.session = Session::Loading(session);
         self.asker.is_asked = false;
-        self.ask_for_groups();
+        self.ask_for_snapshot();
     }
 
-    fn ask_for_groups(&mut self) {
+    fn ask_for_snapshot(&mut self) {
         if self.asker.is_asked || self.asker.asks.is_full() {
             return;
         }
@@ -141,36 +145,56 @@ impl<D: Disk> RedisEngine<D> {
         versions.extend(self.groups.each().map(|roster| (roster.group, roster.version)));
         // What the database may not have: another change may have made the same version.
         versions.extend(self.changed_at.keys().map(|group| (*group, RosterVersion(0))));
-        let ask = GroupsAsk { number: self.asker.number, versions, changed: Vec::new() };
+        let ask = SnapshotAsk { number: self.asker.number, versions, changed: Vec::new(), rows: Vec::new() };
         self.asker.is_asked = self.asker.asks.try_send(ask).is_ok();
     }
 
     /// Takes the answer, if it has come.
-    pub(super) fn groups_found(&mut self) {
-        let Session::Loading(session) = self.session else { return };
-        self.ask_for_groups();
+    pub(super) fn loaded(&mut self) -> Result<(), LedgerError> {
+        let Session::Loading(session) = self.session else { return Ok(()) };
+        self.ask_for_snapshot();
         let number = self.asker.number;
-        let Some(found) = self.asker.found.try_iter().find(|found| found.number == number) else { return };
-        self.take_groups(found);
+        let Some(snapshot) = self.asker.answers.try_iter().find(|snapshot| snapshot.number == number) else {
+            return Ok(());
+        };
+        let at = snapshot.at.0;
         match (self.found.take(), self.making.clone()) {
-            (Some(found), _) => {
-                self.loaded_for = found.there.number;
-                self.follow_from(session, found);
+            (Some(found), _) if generation_of(at) == found.there.number => {
+                self.check_floor(found.floor)?;
+                self.take_snapshot(snapshot);
+                self.follow_from(session, found)?;
             }
-            (None, Some(making)) => {
-                self.loaded_for = making.number;
-                let base = super::seed::base_of(making.number);
-                let steps = self.steps();
+            (None, Some(making)) if at == base_of(making.number) => {
+                let highest = snapshot.rows.iter().map(|row| row.seq).max().unwrap_or_default();
+                let (base, floor) = (at, floor_of(making.number, highest));
+                self.check_floor(floor)?;
+                self.take_snapshot(snapshot);
                 self.session = Session::Seeding(session);
-                self.order(What::Seed { generation: making, base, steps });
+                self.order(What::Seed { generation: making, base, floor, groups: self.group_versions() });
             }
-            (None, None) => {}
+            // Meanwhile another node has made one.
+            (found, making) => {
+                debug_assert!(found.is_some() || making.is_some(), "a snapshot is asked for to go on with something");
+                self.session = Session::Lost(session);
+                self.order(What::Status);
+            }
         }
+        Ok(())
     }
 
-    fn take_groups(&mut self, found: GroupsFound) {
-        let GroupsFound { at, changed, gone, .. } = found;
-        if changed.len() + gone.len() > 0 {
+    /// At a generation's beginning every user's number is the floor. So what nodes have been told of the lost stream,
+    /// some more than others, makes no difference, as long as it lies below.
+    fn check_floor(&self, floor: Seq) -> Result<(), LedgerError> {
+        let highest = self.sequences.highest();
+        if highest > floor {
+            return Err(LedgerError::Floor { floor, highest });
+        }
+        Ok(())
+    }
+
+    fn take_snapshot(&mut self, snapshot: Snapshot) {
+        let Snapshot { at, changed, gone, rows, .. } = snapshot;
+        if self.generation.is_some() && changed.len() + gone.len() > 0 {
             tracing::warn!(
                 groups = changed.len() + gone.len(),
                 "groups are taken from the database: it has others than the lost ledger had"
@@ -181,13 +205,30 @@ impl<D: Disk> RedisEngine<D> {
         }
         gone.iter().for_each(|group| self.groups.remove(*group));
         for group in changed.iter().map(|stored| stored.group).chain(gone) {
-            self.places.remove(&group);
             let roster = self.groups.roster(group).cloned();
             self.staged.push(Staged::Delivery(Delivery::Reloaded { group, roster }));
         }
         self.copy.forget_rosters();
         self.changed_at.clear();
-        self.groups_at = at.0;
+        self.senders.clear();
+        self.windows.interrupted();
+        self.missed(rows);
+        self.seen = at.0;
+    }
+
+    /// Rows that are in the database and that this node has not delivered: those who are online read them from there.
+    fn missed(&mut self, rows: Vec<NewestRow>) {
+        let mut missed: Vec<(UserId, Seq)> = Vec::new();
+        for NewestRow { user, seq } in rows {
+            let Some(slot) = self.sequences.assign(user) else { continue };
+            if seq > self.sequences.at(slot) {
+                self.sequences.raise(slot, seq);
+                missed.push((user, seq));
+            }
+        }
+        if self.generation.is_some() && !missed.is_empty() {
+            self.staged.push(Staged::Delivery(Delivery::Missed { newest: missed.into() }));
+        }
     }
 
     /// Changes that the database has now need not be made again.

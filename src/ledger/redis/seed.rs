@@ -2,24 +2,23 @@
 //!
 //! On the ledger's thread. What always holds: entries of a generation are numbered from its number times 2^40 on, so
 //! the database's position tells its generation; before a new one begins, the database's position is moved to its
-//! beginning, so that no store writes what the lost stream had, and its groups are those that the database then has; every user's numbers jump by `SEQ_JUMP`.
+//! beginning, so that no store writes what the lost stream had, and its groups are those that the database then has;
+//! every user's rows are numbered above the generation's floor, which is above all that was ever given out.
 
-use super::entry::{seq_bytes, users_bytes};
-use super::link::{Generation, What};
-use super::reload::Found;
+use super::entry::decimal;
+use super::link::{Found, Generation, What};
 use super::{RedisEngine, Session};
 use crate::clock::Now;
-use crate::ids::{Seq, UserId};
+use crate::ids::Seq;
 use crate::journal::Position;
 use crate::journal::disk::Disk;
+use crate::ledger::LedgerError;
 use crate::limits::SEQ_JUMP;
 
 /// Entries of a generation are numbered in so many bits.
 const ENTRY_BITS: u32 = 40;
-/// Users of one step.
-const USERS_PER_STEP: usize = 1_000;
-/// Members of one step (a group may have more).
-const MEMBERS_PER_STEP: usize = 1_000;
+/// Groups of one step.
+const GROUPS_PER_STEP: usize = 1_000;
 
 /// The generation that an entry, or a position of the database, belongs to.
 pub fn generation_of(entry: u64) -> u64 {
@@ -31,33 +30,32 @@ pub fn base_of(generation: u64) -> u64 {
     generation << ENTRY_BITS
 }
 
-/// What a user's first row of a generation counts from, if nothing is known of the user.
-pub fn first_seq_after(generation: u64) -> Seq {
-    Seq(generation.saturating_sub(1) * SEQ_JUMP)
+/// What all rows of a generation are numbered above, if this is the highest seq of all rows in the database when its
+/// position is moved to the generation's beginning.
+///
+/// It is above all that was given out before, stored or not, whatever the node knows that makes the generation. The
+/// database's highest seq never falls, so each floor is at least a jump above the one before; and in the generation
+/// before nobody was given more than a jump above both its floor and what of it is stored.
+pub fn floor_of(generation: u64, highest: Seq) -> Seq {
+    let jumps = if highest == Seq(0) { generation.saturating_sub(1) } else { generation };
+    Seq(highest.0 + jumps * SEQ_JUMP)
 }
 
 impl<D: Disk> RedisEngine<D> {
     /// A session begins, or Redis was looked at again.
-    pub(super) fn status(
-        &mut self,
-        now: Now,
-        session: u64,
-        generation: Option<Generation>,
-        count: u64,
-        base: u64,
-        since_ms: u64,
-    ) {
+    pub(super) fn status(&mut self, now: Now, session: u64, found: Option<Found>) -> Result<(), LedgerError> {
         let known = generation_of(self.seen.max(self.progress.applied().0));
-        let lost = match &generation {
+        let lost = match &found {
             None => true,
-            Some(there) if there.number < known => true,
-            Some(there) => {
+            Some(Found { there, .. }) if there.number < known => true,
+            Some(Found { there, count, .. }) => {
                 let same = self.generation.as_ref().filter(|ours| ours.number == there.number);
-                let gone_back = generation_of(self.seen) == there.number && count < self.seen;
+                let gone_back = generation_of(self.seen) == there.number && *count < self.seen;
                 gone_back || same.is_some_and(|ours| ours != there)
             }
         };
         self.session = Session::Lost(session);
+        let generation = found.as_ref().map(|found| found.there.clone());
         if lost {
             let replaces = generation.clone();
             let number = known.max(generation.map_or(0, |there| there.number)) + 1;
@@ -70,29 +68,27 @@ impl<D: Disk> RedisEngine<D> {
             }
             self.making = Some(made.clone());
             self.order(What::Begin { generation: made, replaces });
-            return;
+            return Ok(());
         }
-        let Some(there) = generation else { return };
-        let found = Found { there, count, base, since_ms };
-        if found.there.number > generation_of(self.seen) && found.there.number != self.loaded_for {
-            return self.load_groups(session, Some(found));
+        let Some(found) = found else { return Ok(()) };
+        if found.there.number > generation_of(self.seen) {
+            self.load(session, Some(found));
+            return Ok(());
         }
-        self.follow_from(session, found);
+        self.follow_from(session, found)
     }
 
-    /// Follows the stream, behind what was read of it or from its beginning.
-    pub(super) fn follow_from(&mut self, session: u64, found: Found) {
-        let Found { there, count, base, since_ms } = found;
-        let changed = there.number > generation_of(self.seen) || self.generation.is_none();
-        if there.number > generation_of(self.seen) {
-            self.seen = base;
-        }
+    /// Follows the stream, behind what was read of it or is in the snapshot of the database.
+    pub(super) fn follow_from(&mut self, session: u64, found: Found) -> Result<(), LedgerError> {
+        let Found { there, count, floor, since_ms } = found;
+        let changed = self.generation.as_ref() != Some(&there);
+        self.sequences.set_floor(floor);
         self.generation = Some(there.clone());
         self.since_ms = since_ms;
         self.level_at = count;
         self.session = Session::Following(session);
         if changed {
-            self.submit_again(base);
+            self.submit_again(self.seen);
         }
         tracing::info!(
             generation = there.number,
@@ -100,6 +96,7 @@ impl<D: Disk> RedisEngine<D> {
             "following the cluster's ledger"
         );
         self.order(What::Follow { generation: there, after: self.seen });
+        Ok(())
     }
 
     /// The lock is this node's: the database's position is moved first.
@@ -116,38 +113,14 @@ impl<D: Disk> RedisEngine<D> {
         if self.progress.applied().0 < base {
             return;
         }
-        self.load_groups(session, None);
+        self.load(session, None);
     }
 
-    /// Everything this node knows of numbers and groups. Members of a group that nobody else has touched lie side by
-    /// side then, as they did when they were first seen.
-    pub(super) fn steps(&self) -> Vec<(&'static str, Vec<Vec<u8>>)> {
-        let mut steps = Vec::new();
-        let mut users: Vec<(UserId, Seq)> = self.sequences.each().collect();
-        users.sort_unstable();
-        for piece in users.chunks(USERS_PER_STEP) {
-            let pair = |(user, seq): &(UserId, Seq)| {
-                [user.0.to_be_bytes().to_vec(), seq_bytes(Seq(seq.0 + SEQ_JUMP)).to_vec()]
-            };
-            steps.push(("users", piece.iter().flat_map(pair).collect()));
-        }
-        let (mut values, mut members) = (Vec::new(), 0);
-        for roster in self.groups.each() {
-            let mut users: Vec<UserId> = roster.members().iter().map(|member| member.user).collect();
-            users.sort_unstable();
-            members += users.len();
-            values.push(roster.group.0.to_string().into_bytes());
-            values.push(roster.version.0.to_string().into_bytes());
-            values.push(users_bytes(&users));
-            if members >= MEMBERS_PER_STEP {
-                steps.push(("group", std::mem::take(&mut values)));
-                members = 0;
-            }
-        }
-        if !values.is_empty() {
-            steps.push(("group", values));
-        }
-        steps
+    /// Every group with its version, in steps.
+    pub(super) fn group_versions(&self) -> Vec<Vec<Vec<u8>>> {
+        let pairs: Vec<[Vec<u8>; 2]> =
+            self.groups.each().map(|roster| [decimal(roster.group.0), decimal(roster.version.0.into())]).collect();
+        pairs.chunks(GROUPS_PER_STEP).map(<[_]>::concat).collect()
     }
 
     /// All that this node has submitted, and that is perhaps neither in the database nor in the stream.

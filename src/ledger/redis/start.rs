@@ -1,7 +1,7 @@
 //! Builds the engine at start: what the database knows, and this node's log. The stream brings the rest.
 //!
-//! Runs once, before the ledger's thread loops. What always holds: the database's position is read before its groups,
-//! and those before its newest rows; so every entry behind the position is in all three or can be followed.
+//! Runs once, before the ledger's thread loops. What always holds: the database's position, its groups and its newest
+//! rows are of one snapshot, so they are what following the stream up to that position would have made of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,17 +13,19 @@ use super::flying::Flying;
 use super::link::LedgerEnds;
 use super::log::Log;
 use super::reload::Asker;
+use super::senders::SenderRows;
+use super::windows::Windows;
 use super::{Questions, RedisEngine, Session, Settings};
-use crate::ids::MsgId;
+use crate::journal::Progress;
 use crate::journal::disk::Disk;
-use crate::journal::{Position, Progress};
 use crate::ledger::LedgerCounters;
 use crate::ledger::groups::{GroupLimits, Groups};
 use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::start::StartError;
 use crate::limits::LEDGER_USERS_MAX;
-use crate::shard::event::{NewestRow, StoredGroup};
+use crate::shard::event::NewestRow;
+use crate::store::{StorePosition, Stored};
 
 /// Gathers what the database knows; [`RedisStart::finish`] adds the log.
 #[derive(Debug)]
@@ -35,35 +37,31 @@ pub struct RedisStart {
 }
 
 impl RedisStart {
-    /// Before groups and rows are visited, in this order.
+    /// Before groups and rows are visited.
     pub fn new(settings: Settings) -> Self {
         let sequences = Sequences::new(settings.seed);
         let groups = Groups::new(settings.seed ^ 1, settings.shards, GroupLimits::default());
         RedisStart { settings, sequences, groups, users_over: false }
     }
 
-    /// A group in the database.
-    pub fn group(&mut self, group: &StoredGroup) {
-        self.groups.load(group, &mut self.sequences);
-    }
-
-    /// A user's newest row in the database.
-    pub fn newest_row(&mut self, row: NewestRow) {
-        match self.sequences.assign(row.user) {
-            Some(slot) => self.sequences.raise(slot, row.seq),
-            None => self.users_over = true,
+    /// Something the database has.
+    pub fn visit(&mut self, stored: Stored) {
+        match stored {
+            Stored::Group(group) => self.groups.load(&group, &mut self.sequences),
+            Stored::Newest(NewestRow { user, seq }) => match self.sequences.assign(user) {
+                Some(slot) => self.sequences.raise(slot, seq),
+                None => self.users_over = true,
+            },
         }
     }
 
-    /// Opens the log, empties the copy. `before` is the database's position when reading began, `after` when it had
-    /// ended; `msg_id_max` is the highest number in it.
+    /// Opens the log, empties the copy. `at` is the snapshot's position.
     pub fn finish<D: Disk>(
         self,
         (log_disk, copy_disk): (D, D),
         progress: Arc<Progress>,
         (link, asker): (LedgerEnds, Asker),
-        (before, after): (Position, Position),
-        msg_id_max: MsgId,
+        at: StorePosition,
     ) -> Result<RedisEngine<D>, StartError> {
         let RedisStart { settings, sequences, groups, users_over } = self;
         if users_over {
@@ -73,14 +71,14 @@ impl RedisStart {
         if let Some(torn) = torn {
             tracing::warn!(file = torn.file, offset = torn.offset, "the log ended in a batch that was being written");
         }
-        let mut ids = MsgIdSource::new(settings.node, msg_id_max);
+        let mut ids = MsgIdSource::new(settings.node, at.msg_id_max);
         log.each_open(&mut |record| {
             if let Some(msg_id) = record.msg_id() {
                 ids.raise(msg_id);
             }
         })?;
         let copy = Copy::begin(copy_disk, settings.segment_bytes, Arc::clone(&progress), settings.seed ^ 3)?;
-        progress.advance_applied(after);
+        progress.advance_applied(at.applied);
         Ok(RedisEngine {
             settings,
             progress,
@@ -90,22 +88,20 @@ impl RedisStart {
             ids,
             sequences,
             groups,
-            places: HashMap::with_hasher(FixedState::with_seed(settings.seed ^ 4)),
+            senders: SenderRows::default(),
+            windows: Windows::default(),
             pending: Pending::new(settings.seed ^ 5),
             flying: Flying::default(),
             questions: Questions::default(),
             asker,
             found: None,
             changed_at: HashMap::with_hasher(FixedState::with_seed(settings.seed ^ 7)),
-            groups_at: after.0,
-            loaded_for: 0,
             session: Session::Away,
             generation: None,
             making: None,
             nonce: settings.seed,
-            seen: before.0,
+            seen: at.applied.0,
             level_at: u64::MAX,
-            stored_at_start: after.0,
             since_ms: u64::MAX,
             staged: Vec::new(),
             counters: LedgerCounters::default(),

@@ -1,18 +1,23 @@
-//! The parts that need no Redis: entries, the log, the copy that the store's thread reads.
+//! The parts that need no Redis: entries, numbers, the log, the copy that the store's thread reads.
 #![allow(clippy::unwrap_used, reason = "tests")]
+
+mod fold;
 
 use std::sync::Arc;
 
 use super::copy::Copy;
-use super::entry::{Claimed, Entry, places, rows, seq_bytes};
+use super::entry::{Claimed, Entry};
 use super::link::Generation;
 use super::log::Log;
-use super::seed::{base_of, generation_of};
+use super::seed::{base_of, floor_of, generation_of};
+use super::senders::SenderRows;
+use super::windows::{EntryRows, Windows};
 use crate::ids::{ClientMsgId, GroupId, LedgerSlot, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
 use crate::journal::tail::Tail;
 use crate::journal::{Position, Progress};
+use crate::limits::{SENDER_ROWS_MAX, SEQ_JUMP, STREAM_UNSTORED_MAX, WINDOW_ENTRIES};
 use crate::message::{Roster, RosterMember};
 use crate::wire::generated::ringway::wire::Role;
 
@@ -39,24 +44,13 @@ fn an_entry_is_read_as_it_was_written_and_none_of_its_beginnings_is_one() {
 }
 
 #[test]
-fn a_row_belongs_to_the_member_who_has_its_place_by_user_id() {
-    let member = |user| RosterMember { user: UserId(user), slot: LedgerSlot(0), role: Role::Member };
-    // On four shards members stand in another order than by user id.
-    let roster = Roster::new(GroupId(1), RosterVersion(1), (1..=50).map(member).collect(), 4);
-    let packed: Vec<u8> = (1..=50).flat_map(|user| seq_bytes(Seq(user << 30))).collect();
-    let seqs: Vec<Seq> = rows(&packed).collect();
-    assert!(roster.members().windows(2).any(|pair| pair[0].user > pair[1].user), "the test must mix them");
-    for (member, place) in roster.members().iter().zip(places(&roster).iter()) {
-        assert_eq!(seqs[*place as usize], Seq(member.user.0 << 30));
-    }
-}
-
-#[test]
 fn a_claim_and_a_generation_are_read_back() {
     let mut bytes = [5u64.to_be_bytes(), 6u64.to_be_bytes()].concat();
     assert_eq!(Claimed::decode(&bytes), None);
-    bytes.extend_from_slice(&seq_bytes(Seq(7)));
-    assert_eq!(Claimed::decode(&bytes), Some(Claimed { msg_id: MsgId(5), digest: 6, seq: Seq(7) }));
+    bytes.extend_from_slice(b"1099511627777");
+    assert_eq!(Claimed::decode(&bytes), Some(Claimed { msg_id: MsgId(5), digest: 6, count: base_of(1) + 1 }));
+    bytes.push(b'-');
+    assert_eq!(Claimed::decode(&bytes), None);
     let generation = Generation { number: 3, nonce: 0xABC };
     assert_eq!(Generation::parse(&generation.text()), Some(generation));
     assert_eq!(Generation::parse("3"), None);
@@ -119,4 +113,68 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
     tail.advance(Position(base_of(2)));
     assert!(tail.transaction(tail.applied(), 6, u64::MAX).unwrap().is_none());
     assert_eq!(tail.applied(), progress.durable());
+}
+
+#[test]
+fn a_floor_is_above_all_that_was_given_out_before_it_whatever_of_it_was_stored() {
+    // Nothing was ever stored, and each generation gave a user all it could.
+    assert_eq!(floor_of(1, Seq(0)), Seq(0));
+    for generation in 1..10 {
+        let given = floor_of(generation, Seq(0)).0 + STREAM_UNSTORED_MAX;
+        assert!(floor_of(generation + 1, Seq(0)).0 >= given, "after generation {generation}");
+    }
+    // Some of it was: the rest is no more than may be unstored.
+    for (generation, stored, unstored) in [(1, 1, STREAM_UNSTORED_MAX), (1, 5, 10), (7, 3, STREAM_UNSTORED_MAX)] {
+        let highest = Seq(floor_of(generation, Seq(12)).0 + stored);
+        assert!(floor_of(generation + 1, highest).0 >= highest.0 + unstored);
+    }
+    // What was numbered before there was a cluster lies below.
+    assert_eq!(floor_of(1, Seq(40)), Seq(40 + SEQ_JUMP));
+}
+
+#[test]
+fn the_senders_rows_of_the_last_entries_are_known_and_no_others() {
+    let mut rows = SenderRows::default();
+    assert_eq!(rows.find(0), None);
+    let base = base_of(3);
+    let last = base + SENDER_ROWS_MAX as u64 + 5;
+    for count in base + 1..=last {
+        rows.push(count, Seq(count - base));
+    }
+    assert_eq!([rows.find(base + 5), rows.find(last + 1)], [None, None]);
+    assert_eq!([rows.find(base + 6), rows.find(last)], [Some(Seq(6)), Some(Seq(last - base))]);
+    // Entries are left out: what lies before is not told as if it lay elsewhere.
+    rows.push(last + 10, Seq(1));
+    assert_eq!([rows.find(last), rows.find(last + 9), rows.find(last + 10)], [None, None, Some(Seq(1))]);
+}
+
+/// Follows entries in which each of these users has a row, and returns what there is to compare.
+fn windows(counts: std::ops::RangeInclusive<u64>, rows: &[(u64, u64)], msg_id: u64) -> Vec<(u64, u64)> {
+    let (mut windows, mut done) = (Windows::default(), Vec::new());
+    for count in counts {
+        let mut entry = EntryRows::default();
+        rows.iter().for_each(|(user, seq)| entry.add(UserId(*user), Seq(seq + count)));
+        windows.take(count, MsgId(msg_id + count), entry);
+        done.extend(windows.front());
+        windows.pop_front();
+    }
+    done
+}
+
+#[test]
+fn whole_windows_alone_are_compared_and_any_other_row_makes_another_digest() {
+    let base = base_of(2);
+    let two = base + 1..=base + 2 * WINDOW_ENTRIES;
+    let first = windows(two.clone(), &[(1, 5), (2, 9)], 0);
+    let window = base / WINDOW_ENTRIES;
+    assert_eq!(first.iter().map(|(window, _)| *window).collect::<Vec<_>>(), [window, window + 1]);
+    assert_eq!(windows(two.clone(), &[(2, 9), (1, 5)], 0), first, "members stand in another order");
+    for other in [&[(1, 5), (2, 10)][..], &[(1, 9), (2, 5)], &[(1, 5)], &[(1, 5), (3, 9)]] {
+        let other = windows(two.clone(), other, 0);
+        assert!(std::iter::zip(&first, &other).all(|(one, other)| one.0 == other.0 && one.1 != other.1));
+    }
+    assert_ne!(windows(two, &[(1, 5), (2, 9)], 1)[0], first[0], "other messages");
+    // One who came later compares what it has followed from its beginning on.
+    assert_eq!(windows(base + 2..=base + 2 * WINDOW_ENTRIES, &[(1, 5), (2, 9)], 0), first[1..]);
+    assert_eq!(windows(base + 2..=base + 2 * WINDOW_ENTRIES - 1, &[(1, 5), (2, 9)], 0), []);
 }

@@ -12,7 +12,7 @@ use super::Sharing;
 use super::connection::{Connection, Patience};
 use super::fault::Fault;
 use super::insert::{Encoded, EncodedGroup};
-use super::schema;
+use super::{schema, snapshot};
 use crate::ids::MsgId;
 use crate::journal::Position;
 use crate::store::{StoreError, StorePosition};
@@ -85,6 +85,11 @@ impl Writer {
         self.state.at.applied
     }
 
+    /// Who else writes.
+    pub fn sharing(&self) -> Sharing {
+        self.sharing
+    }
+
     /// The writing connection, if it is idle and alive.
     pub fn connection(&self) -> Option<&Connection> {
         self.state.connection.as_ref()
@@ -107,12 +112,8 @@ impl Writer {
 impl State {
     async fn read_position(&mut self, opts: &Opts, sharing: Sharing) -> Result<StorePosition, Fault> {
         let mut connection = self.take(opts, sharing).await?;
-        let node = sharing.node();
-        let ask = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node}");
-        let found = connection.first::<(u64, u64)>(ask, Patience::Read).await?;
+        self.at = snapshot::position(&mut connection, sharing).await?;
         self.connection = Some(connection);
-        let (applied, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
-        self.at = StorePosition { applied: Position(applied), msg_id_max: MsgId(msg_id_max) };
         Ok(self.at)
     }
 

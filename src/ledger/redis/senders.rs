@@ -1,0 +1,44 @@
+//! The sender's row of each entry followed lately, with which repeats are answered.
+//!
+//! Owned by the engine. What always holds: it has the last entries that were followed, one behind the other, at most
+//! `SENDER_ROWS_MAX`; older ones are to be had from the store.
+
+use std::collections::VecDeque;
+
+use crate::ids::Seq;
+use crate::limits::SENDER_ROWS_MAX;
+
+/// Sender's rows by entry.
+#[derive(Debug, Default)]
+pub struct SenderRows {
+    /// The number of the entry behind the last one.
+    next: u64,
+    seqs: VecDeque<Seq>,
+}
+
+impl SenderRows {
+    /// The entry was followed; of what is no message the row is zero.
+    pub fn push(&mut self, count: u64, seq: Seq) {
+        if count != self.next {
+            self.seqs.clear();
+        }
+        if self.seqs.len() >= SENDER_ROWS_MAX {
+            self.seqs.pop_front();
+        }
+        self.seqs.push_back(seq);
+        self.next = count + 1;
+    }
+
+    /// Another stream begins.
+    pub fn clear(&mut self) {
+        self.seqs.clear();
+        self.next = 0;
+    }
+
+    /// The sender's row in this entry, if it is still known.
+    pub fn find(&self, count: u64) -> Option<Seq> {
+        let behind = self.next.checked_sub(count)?;
+        let at = self.seqs.len().checked_sub(usize::try_from(behind).ok()?)?;
+        self.seqs.get(at).copied()
+    }
+}

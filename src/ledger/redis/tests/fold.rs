@@ -1,0 +1,349 @@
+//! Nodes that follow one stream: whatever else is different about them, they number alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::clock::Now;
+use crate::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::journal::memory_disk::MemoryDisk;
+use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
+use crate::journal::{Position, Progress};
+use crate::ledger::redis::entry::Entry;
+use crate::ledger::redis::link::{Arrival, Compared, Found, Generation, News, RedisEnds, What, link};
+use crate::ledger::redis::reload::{Answerer, reloading};
+use crate::ledger::redis::seed::{base_of, floor_of};
+use crate::ledger::redis::start::RedisStart;
+use crate::ledger::redis::{RedisEngine, Settings};
+use crate::ledger::{Engine, LedgerError};
+use crate::shard::event::{Delivery, NewestRow, StoredGroup};
+use crate::store::{StorePosition, Stored};
+use crate::wire::generated::ringway::wire::{GroupChangeKind, Role};
+
+const GROUP: GroupId = GroupId(7);
+
+/// A node, whose Redis and whose store are played by the test.
+struct Node {
+    engine: RedisEngine<MemoryDisk>,
+    redis: RedisEnds,
+    store: Answerer,
+    progress: Arc<Progress>,
+    shards: u16,
+    /// What was delivered: message, user, seq.
+    delivered: Vec<(u64, u64, u64)>,
+    /// Users who were told that they have missed something.
+    missed: Vec<(u64, u64)>,
+    /// What it wants of Redis.
+    wants: Vec<What>,
+}
+
+impl Node {
+    /// One that found this in the database.
+    fn start(node: u16, shards: u16, stored: &Database) -> Node {
+        let (ledger, redis, _nudges) = link();
+        let (asker, store) = reloading(redis.nudge());
+        let progress = Arc::new(Progress::default());
+        let mut start = RedisStart::new(Settings { shards, node, segment_bytes: 0, seed: node.into() });
+        stored.each(&mut |stored| start.visit(stored));
+        let disks = (MemoryDisk::new(1), MemoryDisk::new(2));
+        let at = StorePosition { applied: Position(stored.at), msg_id_max: MsgId(0) };
+        let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at).unwrap();
+        let (delivered, missed, wants) = Default::default();
+        Node { engine, redis, store, progress, shards, delivered, missed, wants }
+    }
+
+    fn hear(&mut self, news: News) -> Result<(), LedgerError> {
+        self.redis.tell(news).unwrap();
+        self.commit()
+    }
+
+    fn commit(&mut self) -> Result<(), LedgerError> {
+        let mut out: Vec<Vec<Delivery>> = (0..self.shards).map(|_| Vec::new()).collect();
+        self.engine.commit(Now { mono_ms: 1, unix_ms: 1 << 41 }, &mut out)?;
+        for (shard, delivery) in out.into_iter().enumerate().flat_map(|(at, all)| all.into_iter().map(move |d| (at, d)))
+        {
+            match delivery {
+                Delivery::Group { message, roster, seqs, .. } => {
+                    let range = roster.range(crate::ids::ShardId(shard as u16));
+                    let rows = std::iter::zip(roster.members(), seqs.iter()).skip(range.start).take(range.len());
+                    self.delivered.extend(rows.map(|(member, seq)| (message.msg_id.0, member.user.0, seq.0)));
+                }
+                Delivery::Direct { message, sender_seq, .. } => {
+                    self.delivered.push((message.msg_id.0, message.sender.0, sender_seq.0));
+                }
+                Delivery::Missed { newest } if shard == 0 => {
+                    self.missed.extend(newest.iter().map(|(user, seq)| (user.0, seq.0)));
+                }
+                _ => {}
+            }
+        }
+        while let Ok(order) = self.redis.orders.try_recv() {
+            self.wants.push(order.what);
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, stream: &Stream, from: u64) -> Result<(), LedgerError> {
+        self.delivered.clear();
+        for entries in stream.entries.chunks(100) {
+            let arrivals = entries.iter().filter(|(count, _)| *count > from);
+            let arrivals = arrivals.map(|(count, entry)| Arrival { count: *count, entry: entry.clone() });
+            self.hear(News::Entries(arrivals.collect()))?;
+        }
+        self.delivered.sort_unstable();
+        self.delivered.dedup();
+        Ok(())
+    }
+
+    /// Answers its question for a snapshot.
+    fn answer(&mut self, stored: &Database) -> Result<(), LedgerError> {
+        let mut ask = self.store.next().expect("it asks");
+        ask.begin();
+        stored.each(&mut |stored| ask.visit(stored));
+        self.store.answer(ask.finish(Position(stored.at)));
+        self.commit()
+    }
+}
+
+/// What is stored.
+#[derive(Clone, Default)]
+struct Database {
+    at: u64,
+    newest: BTreeMap<u64, u64>,
+    members: Vec<u64>,
+    version: u32,
+}
+
+impl Database {
+    fn each(&self, visit: &mut dyn FnMut(Stored)) {
+        let members = self.members.iter().map(|user| (UserId(*user), Role::Member)).collect();
+        let version = RosterVersion(self.version);
+        if self.version > 0 {
+            visit(Stored::Group(StoredGroup { group: GROUP, version, members }));
+        }
+        for (user, seq) in &self.newest {
+            visit(Stored::Newest(NewestRow { user: UserId(*user), seq: Seq(*seq) }));
+        }
+    }
+
+    /// Writes what was delivered of the entries up to one.
+    fn write(&mut self, delivered: &[(u64, u64, u64)], to: u64) {
+        for (msg_id, user, seq) in delivered {
+            if *msg_id <= to {
+                let newest = self.newest.entry(*user).or_default();
+                *newest = (*newest).max(*seq);
+            }
+        }
+        self.at = to;
+    }
+}
+
+/// A stream; messages have their entry's number.
+struct Stream {
+    found: Found,
+    entries: Vec<(u64, Vec<u8>)>,
+    version: u32,
+}
+
+impl Stream {
+    fn begin(generation: u64, floor: Seq, version: u32) -> Stream {
+        let there = Generation { number: generation, nonce: generation };
+        let found = Found { there, count: base_of(generation), floor, since_ms: 0 };
+        Stream { found, entries: Vec::new(), version }
+    }
+
+    fn status(&self) -> News {
+        News::Status { session: 1, found: Some(self.found.clone()) }
+    }
+
+    fn push(&mut self, version: u32, record: impl FnOnce(MsgId) -> Record<'static>) {
+        self.found.count += 1;
+        let entry = Entry { node: 999, version: RosterVersion(version), record: record(MsgId(self.found.count)) };
+        self.entries.push((self.found.count, entry.encode()));
+    }
+
+    fn group(&mut self) {
+        let roster_at = Position(0);
+        let client_msg_id = ClientMsgId([0; 16]);
+        self.push(self.version, |msg_id| {
+            let (sender, group) = (UserId(1), GROUP);
+            Record::Group(GroupRecord {
+                msg_id,
+                sender,
+                group,
+                client_msg_id,
+                roster_at,
+                differences: &[],
+                body: b"all",
+            })
+        });
+    }
+
+    fn direct(&mut self, sender: u64, to: u64) {
+        let (sender_seq, recipient_seq) = Default::default();
+        let (sender, to, client_msg_id) = (UserId(sender), UserId(to), ClientMsgId([0; 16]));
+        self.push(0, |msg_id| {
+            Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body: b"one" })
+        });
+    }
+
+    fn change(&mut self, kind: GroupChangeKind, users: &[u64]) {
+        self.version += 1;
+        let (version, users) = (RosterVersion(self.version), users.iter().map(|user| UserId(*user)).collect());
+        self.push(0, |msg_id| {
+            let (group, actor, new_owner) = (GROUP, UserId(1), None);
+            Record::Change(ChangeRecord { msg_id, group, version, kind, actor, users, new_owner })
+        });
+    }
+
+    /// Messages to a group that changes, and between users.
+    fn mix(&mut self, messages: u64) {
+        for index in 0..messages {
+            match index % 10 {
+                3 => self.direct(index % 7 + 1, index % 13 + 1),
+                6 if index % 20 == 6 => self.change(GroupChangeKind::Added, &[1_000 + index]),
+                6 => self.change(GroupChangeKind::Removed, &[1_000 + index - 10]),
+                _ => self.group(),
+            }
+        }
+    }
+}
+
+/// A first stream with a group in it.
+fn stream(messages: u64) -> Stream {
+    let mut stream = Stream::begin(1, Seq(0), 0);
+    stream.change(GroupChangeKind::Created, &(2..=60).collect::<Vec<_>>());
+    stream.mix(messages);
+    stream
+}
+
+#[test]
+fn nodes_with_other_shards_number_alike_and_agree_on_every_window() {
+    let stream = stream(3_000);
+    let (mut one, mut other) = (Node::start(1, 1, &Database::default()), Node::start(2, 3, &Database::default()));
+    for node in [&mut one, &mut other] {
+        node.progress.advance_applied(Position(base_of(1)));
+        node.hear(stream.status()).unwrap();
+        node.answer(&Database { at: base_of(1), ..Database::default() }).unwrap();
+        node.follow(&stream, 0).unwrap();
+    }
+    assert!(one.delivered.len() > 100_000);
+    // Another shard gives a direct message's other row; each user's are in order and without holes.
+    assert_eq!(one.delivered, other.delivered);
+    let compared = |node: &Node| -> Vec<(u64, u64)> {
+        let compare = |what: &What| match what {
+            What::Compare { window, digest, .. } => Some((*window, *digest)),
+            _ => None,
+        };
+        node.wants.iter().filter_map(compare).collect()
+    };
+    assert_eq!(compared(&one).len(), 2);
+    assert_eq!(compared(&one), compared(&other));
+    // One that is told that others differ ends.
+    let error = one.hear(News::Compared { window: 5, outcome: Compared::Other }).unwrap_err();
+    assert!(error.to_string().contains("window 5"), "{error}");
+}
+
+#[test]
+fn a_node_that_starts_from_the_database_numbers_like_one_that_has_followed_all() {
+    let stream = stream(500);
+    let mut first = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
+    first.hear(stream.status()).unwrap();
+    first.follow(&stream, 0).unwrap();
+    for stored in [1, 2, 100, 257, 500] {
+        let mut database = Database { members: (1..=60).collect(), version: 1, ..Database::default() };
+        database.write(&first.delivered, base_of(1) + stored);
+        let (mut at, entries) = (stored as usize, &stream.entries);
+        // The group's members as they were there.
+        for (_, entry) in &entries[1..at.max(1)] {
+            if let Record::Change(change) = Entry::decode(entry).unwrap().record {
+                database.version = change.version.0;
+                let users = change.users.iter().map(|user| user.0);
+                match change.kind {
+                    GroupChangeKind::Added => database.members.extend(users),
+                    _ => database.members.retain(|member| !change.users.contains(&UserId(*member))),
+                }
+            }
+        }
+        at = database.at as usize;
+        let mut later = Node::start(2, 2, &database);
+        later.hear(stream.status()).unwrap();
+        later.follow(&stream, at as u64).unwrap();
+        let expected: Vec<_> = first.delivered.iter().copied().filter(|(msg_id, ..)| *msg_id > at as u64).collect();
+        assert_eq!(later.delivered, expected, "from entry {stored} on");
+    }
+}
+
+/// Two nodes that have followed a stream, of which the database has only the beginning, and the database.
+fn after_a_loss() -> (Stream, Node, Node, Database) {
+    let mut lost = Stream::begin(1, Seq(0), 1);
+    (0..20).for_each(|_| lost.group());
+    let mut database = Database { at: base_of(1), members: (1..=5).collect(), version: 1, ..Database::default() };
+    let mut nodes = [1, 2].map(|node| Node::start(node, node, &database));
+    // The second has read less of it.
+    for (node, read) in std::iter::zip(&mut nodes, [20, 12]) {
+        node.hear(lost.status()).unwrap();
+        let entries = lost.entries[..read].iter();
+        let arrivals = entries.map(|(count, entry)| Arrival { count: *count, entry: entry.clone() });
+        node.hear(News::Entries(arrivals.collect())).unwrap();
+        node.hear(News::Away).unwrap();
+    }
+    database.write(&nodes[0].delivered, base_of(1) + 8);
+    let next = Stream::begin(2, floor_of(2, Seq(8)), 1);
+    database.at = base_of(2);
+    let [one, two] = nodes;
+    (next, one, two, database)
+}
+
+#[test]
+fn after_a_loss_every_user_goes_on_from_the_floor_on_every_node() {
+    let (mut next, mut one, mut two, database) = after_a_loss();
+    next.group();
+    next.direct(900, 2);
+    let floor = next.found.floor.0;
+    assert!(floor > 20);
+    let mut late = Node::start(3, 3, &database);
+    for node in [&mut one, &mut two] {
+        node.progress.advance_applied(Position(base_of(2)));
+        node.hear(next.status()).unwrap();
+        node.answer(&database).unwrap();
+        node.follow(&next, 0).unwrap();
+    }
+    late.hear(next.status()).unwrap();
+    late.follow(&next, 0).unwrap();
+    let base = base_of(2);
+    let mut expected: Vec<_> = (1..=5).map(|user| (base + 1, user, floor + 1)).collect();
+    expected.push((base + 2, 900, floor + 1));
+    for node in [&one, &two, &late] {
+        assert_eq!(node.delivered, expected);
+    }
+}
+
+#[test]
+fn a_node_that_comes_to_the_new_stream_late_begins_behind_what_is_stored_and_its_users_read_that() {
+    let (mut next, mut one, mut two, mut database) = after_a_loss();
+    (0..10).for_each(|_| next.group());
+    one.progress.advance_applied(Position(base_of(2)));
+    one.hear(next.status()).unwrap();
+    one.answer(&database).unwrap();
+    one.follow(&next, 0).unwrap();
+    database.write(&one.delivered, base_of(2) + 4);
+    let floor = next.found.floor.0;
+    two.progress.advance_applied(Position(base_of(2)));
+    two.hear(next.status()).unwrap();
+    two.answer(&database).unwrap();
+    assert_eq!(two.missed, (1..=5).map(|user| (user, floor + 4)).collect::<Vec<_>>());
+    two.follow(&next, 0).unwrap();
+    one.delivered.retain(|(msg_id, ..)| *msg_id > base_of(2) + 4);
+    assert_eq!(two.delivered, one.delivered);
+    assert_eq!(two.delivered.len(), 6 * 5);
+}
+
+#[test]
+fn a_floor_below_what_was_given_out_is_refused() {
+    let (mut next, mut one, _, database) = after_a_loss();
+    next.found.floor = Seq(19);
+    one.progress.advance_applied(Position(base_of(2)));
+    one.hear(next.status()).unwrap();
+    let error = one.answer(&database).unwrap_err();
+    assert!(matches!(error, LedgerError::Floor { floor: Seq(19), highest: Seq(20) }), "{error}");
+}

@@ -1,0 +1,67 @@
+//! Everything that the ledger begins from, as it was at one moment: the position, groups, and users' newest rows.
+//!
+//! On the store's thread. What always holds: all that [`read`] hands out was committed with the position that it returns
+//! or before, and nothing of it later, whoever writes meanwhile.
+
+use super::Sharing;
+use super::connection::{Connection, Patience};
+use super::fault::Fault;
+use crate::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::journal::Position;
+use crate::shard::event::{NewestRow, StoredGroup};
+use crate::store::{StorePosition, Stored};
+use crate::wire::generated::ringway::wire::Role;
+
+/// Reads it in one transaction. After an error the connection is not to be used again.
+pub async fn read(
+    connection: &mut Connection,
+    sharing: Sharing,
+    visit: &mut dyn FnMut(Stored),
+) -> Result<StorePosition, Fault> {
+    // For the next transaction only.
+    connection.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", Patience::Read).await?;
+    connection.run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY", Patience::Read).await?;
+    let at = position(connection, sharing).await?;
+    groups(connection, &mut |group| visit(Stored::Group(group))).await?;
+    newest_rows(connection, &mut |row| visit(Stored::Newest(row))).await?;
+    connection.run("COMMIT", Patience::Read).await?;
+    Ok(at)
+}
+
+/// The position up to which batches were applied, and the highest message id stored.
+pub async fn position(connection: &mut Connection, sharing: Sharing) -> Result<StorePosition, Fault> {
+    let node = sharing.node();
+    let ask = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node}");
+    let found = connection.first::<(u64, u64)>(ask, Patience::Read).await?;
+    let (applied, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
+    Ok(StorePosition { applied: Position(applied), msg_id_max: MsgId(msg_id_max) })
+}
+
+/// Every user's newest row. The server jumps from user to user by itself (a loose index scan).
+pub async fn newest_rows(connection: &mut Connection, visit: &mut dyn FnMut(NewestRow)) -> Result<(), Fault> {
+    let statement = "SELECT user_id, MAX(seq) FROM inbox GROUP BY user_id";
+    let mut row = |(user, seq)| visit(NewestRow { user: UserId(user), seq: Seq(seq) });
+    connection.visit::<(u64, u64)>(statement, &mut row).await
+}
+
+/// Every group with its members.
+pub async fn groups(connection: &mut Connection, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), Fault> {
+    let statement = "SELECT g.group_id, g.version, m.user_id, m.role \
+         FROM chat_groups g JOIN group_members m ON m.group_id = g.group_id ORDER BY g.group_id";
+    let mut reading: Option<StoredGroup> = None;
+    let mut row = |(group, version, user, role)| {
+        let (group, member) = (GroupId(group), (UserId(user), Role(role)));
+        match &mut reading {
+            Some(same) if same.group == group => same.members.push(member),
+            other => {
+                let next = StoredGroup { group, version: RosterVersion(version), members: vec![member] };
+                if let Some(complete) = other.replace(next) {
+                    visit(complete);
+                }
+            }
+        }
+    };
+    connection.visit::<(u64, u32, u64, u8)>(statement, &mut row).await?;
+    reading.into_iter().for_each(visit);
+    Ok(())
+}
