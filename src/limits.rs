@@ -201,6 +201,9 @@ pub const LEDGER_USERS_RESERVE: usize = 1 << 22;
 pub const LEASE_MS: u64 = 5_000;
 /// How often it is renewed.
 pub const HEARTBEAT_MS: u64 = 1_000;
+/// How long a Redis that was started again is left alone, so that a node that has read more than it has can say so:
+/// longer than nodes wait before they try again.
+pub const REDIS_SETTLES_MS: u64 = 2_000;
 /// How long a command may take before Redis counts as gone.
 pub const REDIS_TIMEOUT_MS: u64 = 3_000;
 /// What all shards have to tell other nodes and is not taken yet (an ephemeral message holds its body); at the limit

@@ -19,10 +19,10 @@ use super::hearing::Hearing;
 use super::{ClusterEnds, tell};
 use crate::ids::Seq;
 use crate::ledger::redis::entry::{VALUES, Values, decimal};
-use crate::ledger::redis::link::{Arrival, Compared, Found, Generation, News, Order, Reply, What};
+use crate::ledger::redis::link::{Age, Arrival, Compared, Found, Generation, News, Order, Reply, What};
 use crate::limits::{
-    CALLS_IN_FLIGHT_MAX, CLAIMS_S, HEARTBEAT_MS, LEASE_MS, REDIS_TIMEOUT_MS, STREAM_KEPT, STREAM_READ_MAX,
-    STREAM_UNSTORED_MAX, WINDOWS_KEPT,
+    CALLS_IN_FLIGHT_MAX, CLAIMS_S, HEARTBEAT_MS, LEASE_MS, REDIS_SETTLES_MS, REDIS_TIMEOUT_MS, STREAM_KEPT,
+    STREAM_READ_MAX, STREAM_UNSTORED_MAX, WINDOWS_KEPT,
 };
 
 /// Every key of the ledger begins with it; the braces keep them on one node of a Redis Cluster. It names the form of what
@@ -32,6 +32,7 @@ pub const PREFIX: &str = "{ringway:0}:2:";
 const SUBMIT: &str = include_str!("submit.lua");
 const SEED: &str = include_str!("seed.lua");
 const HEARTBEAT: &str = include_str!("heartbeat.lua");
+const STATUS: &str = include_str!("status.lua");
 const COMPARE: &str = include_str!("compare.lua");
 
 /// How long one read of the stream waits for an entry.
@@ -64,6 +65,7 @@ struct Scripts {
     seed: String,
     heartbeat: String,
     compare: String,
+    status: String,
 }
 
 /// What was begun and is not answered.
@@ -72,6 +74,8 @@ pub(super) type UnderWay<T> = Pin<Box<dyn Future<Output = Result<T, Ended>> + Se
 /// A session.
 pub(super) struct Session {
     number: u64,
+    /// What Redis calls its own process.
+    run: String,
     calls: Client,
     reads: Client,
     scripts: Scripts,
@@ -99,15 +103,18 @@ impl Session {
         if number == 1 {
             tell_of_durability(&calls).await;
         }
+        let run = run_of(&calls).await;
         let scripts = Scripts {
             submit: calls.script_load(SUBMIT).await?,
             seed: calls.script_load(SEED).await?,
             heartbeat: calls.script_load(HEARTBEAT).await?,
             compare: calls.script_load(COMPARE).await?,
+            status: calls.script_load(STATUS).await?,
         };
         let (under_way, began) = (VecDeque::new(), Instant::now());
         let hearing = Hearing::begin(&url, cluster.ledger.node, calls.clone()).await?;
-        let mut session = Session { number, calls, reads, scripts, hearing, began, following: None, under_way, tasks };
+        let mut session =
+            Session { number, run, calls, reads, scripts, hearing, began, following: None, under_way, tasks };
         session.beat(cluster, 0).await?;
         // What the shards told meanwhile is told again, as all they have.
         while cluster.told.try_recv().is_ok() {}
@@ -190,10 +197,10 @@ impl Session {
             }
             What::Seed { generation, base, floor, groups } => {
                 let (client, script) = (self.calls.clone(), self.scripts.seed.clone());
-                let number = self.number;
+                let status = self.status();
                 Box::pin(async move {
                     seed(&client, script, &generation, (base, floor), groups).await?;
-                    status(&client, number).await
+                    status.await
                 })
             }
             What::Compare { generation, window, digest } => {
@@ -201,10 +208,10 @@ impl Session {
                 Box::pin(async move { compare(&client, script, &generation, window, digest).await })
             }
             What::Status => {
-                let (client, number) = (self.calls.clone(), self.number);
+                let status = self.status();
                 Box::pin(async move {
                     sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
-                    status(&client, number).await
+                    status.await
                 })
             }
         };
@@ -255,8 +262,10 @@ impl Session {
         self.hearing.say_last(cluster.nodes.bye()).await;
     }
 
-    async fn status(&self) -> Result<News, Ended> {
-        status(&self.calls, self.number).await
+    fn status(&self) -> UnderWay<News> {
+        let (client, script, run) = (self.calls.clone(), self.scripts.status.clone(), self.run.clone());
+        let number = self.number;
+        Box::pin(async move { status(&client, script, run, number).await })
     }
 
     /// Waits for entries behind one.
@@ -343,14 +352,26 @@ async fn tell_of_durability(client: &Client) {
     }
 }
 
-async fn status(client: &Client, session: u64) -> Result<News, Ended> {
-    let fields = vec!["generation", "count", "floor", "since_s"];
-    let values: Vec<Option<String>> = client.hmget(format!("{PREFIX}state"), fields).await?;
-    let number = |at: usize| values.get(at).cloned().flatten().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let generation = values.first().cloned().flatten().and_then(|text| Generation::parse(&text));
-    // Redis tells the second in which the generation was made: all names from before its end may be older.
-    let since_ms = (number(3) + 1) * 1_000;
-    let found = generation.map(|there| Found { there, count: number(1), floor: Seq(number(2)), since_ms });
+/// Another one each time that Redis is started; nothing, if it does not say.
+async fn run_of(client: &Client) -> String {
+    let command = CustomCommand::new_static("INFO", None, false);
+    let answer: Result<String, _> = client.custom(command, vec!["server"]).await;
+    let answer = answer.unwrap_or_default();
+    answer.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().to_owned()
+}
+
+async fn status(client: &Client, script: String, run: String, session: u64) -> Result<News, Ended> {
+    let values: Vec<Value> = vec![run.into(), REDIS_SETTLES_MS.to_string().into()];
+    let values: Vec<String> = client.evalsha(script, PREFIX, values).await?;
+    let number = |at: usize| values.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let found = values.first().and_then(|text| Generation::parse(text)).map(|there| Found {
+        there,
+        count: number(1),
+        floor: Seq(number(2)),
+        // Redis tells the second in which the generation was made: all names from before its end may be older.
+        since_ms: (number(3) + 1) * 1_000,
+        age: if number(4) == 0 { Age::Settled } else { Age::Fresh },
+    });
     Ok(News::Status { session, found })
 }
 

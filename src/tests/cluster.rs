@@ -115,7 +115,7 @@ pub fn wait_for_rows(database: &Database, rows: u64) {
 }
 
 /// All rows up to the one with this body, numbers strictly rising; what a Gap names was never given out.
-fn rows_until(client: &mut Client, body: &str) -> Vec<Row> {
+pub fn rows_until(client: &mut Client, body: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     loop {
         match client.next(PATIENCE).unwrap().expect("a row in time") {
@@ -133,7 +133,7 @@ fn rows_until(client: &mut Client, body: &str) -> Vec<Row> {
 }
 
 /// What is received once the repeats are filtered by their message.
-fn told(rows: &[Row]) -> BTreeSet<(MsgId, String)> {
+pub fn told(rows: &[Row]) -> BTreeSet<(MsgId, String)> {
     rows.iter().map(|row| (row.msg_id, String::from_utf8(row.body.clone()).unwrap())).collect()
 }
 

@@ -122,6 +122,11 @@ impl Gateway {
         std::fs::read_to_string(log_path(&self.data_dir)).unwrap_or_default()
     }
 
+    /// It has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// SIGKILL, now.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

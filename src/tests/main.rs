@@ -16,6 +16,8 @@ mod history;
 mod kept;
 mod lost_changes;
 mod nodes;
+mod numbering;
+mod old_dump;
 mod order;
 mod outage;
 mod redis;

@@ -46,6 +46,24 @@ impl Redis {
         self.wait();
     }
 
+    /// A copy of its data as they are now.
+    pub fn copy(&self) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_files(self.dir.path(), copy.path());
+        copy
+    }
+
+    /// After a kill: puts the data of a copy in place of its own.
+    pub fn put_back(&self, copy: &tempfile::TempDir) {
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap();
+            }
+        }
+        copy_files(copy.path(), self.dir.path());
+    }
+
     /// SIGSTOP or SIGCONT.
     pub fn signal(&self, which: Signal) {
         signal(self.child.id(), which).unwrap();
@@ -81,6 +99,18 @@ impl Drop for Redis {
         if matches!(self.child.try_wait(), Ok(None)) {
             drop(self.child.kill());
             drop(self.child.wait());
+        }
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_files(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
         }
     }
 }

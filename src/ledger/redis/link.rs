@@ -44,6 +44,17 @@ pub struct Found {
     pub floor: Seq,
     /// When the generation was made, Unix milliseconds.
     pub since_ms: u64,
+    /// Whether it may be gone on with.
+    pub age: Age,
+}
+
+/// How long Redis has been what it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Age {
+    /// Long enough for every node to have looked at what it has.
+    Settled,
+    /// It was started a moment ago, perhaps with less than it had: a node that has read more will say so.
+    Fresh,
 }
 
 /// What the ledger wants of Redis.

@@ -122,7 +122,8 @@ pub struct RedisEngine<D: Disk> {
 enum Session {
     /// Nothing is heard of Redis.
     Away,
-    /// This session: Redis has lost its data, and another node is making it anew, or this one asks for the lock.
+    /// This session: Redis was started a moment ago, or has lost its data, and another node is making it anew, or this
+    /// one asks for the lock.
     Lost(u64),
     /// This session: the database's position is being moved to behind the lost stream.
     Fencing(u64),

@@ -6,7 +6,7 @@
 //! every user's rows are numbered above the generation's floor, which is above all that was ever given out.
 
 use super::entry::decimal;
-use super::link::{Found, Generation, What};
+use super::link::{Age, Found, Generation, What};
 use super::{RedisEngine, Session};
 use crate::clock::Now;
 use crate::ids::Seq;
@@ -71,6 +71,10 @@ impl<D: Disk> RedisEngine<D> {
             return Ok(());
         }
         let Some(found) = found else { return Ok(()) };
+        if found.age == Age::Fresh {
+            self.order(What::Status);
+            return Ok(());
+        }
         if found.there.number > generation_of(self.seen) {
             self.load(session, Some(found));
             return Ok(());
@@ -80,7 +84,7 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.
     pub(super) fn follow_from(&mut self, session: u64, found: Found) -> Result<(), LedgerError> {
-        let Found { there, count, floor, since_ms } = found;
+        let Found { there, count, floor, since_ms, .. } = found;
         let changed = self.generation.as_ref() != Some(&there);
         self.sequences.set_floor(floor);
         self.generation = Some(there.clone());

@@ -9,7 +9,7 @@ use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::journal::{Position, Progress};
 use crate::ledger::redis::entry::Entry;
-use crate::ledger::redis::link::{Arrival, Compared, Found, Generation, News, RedisEnds, What, link};
+use crate::ledger::redis::link::{Age, Arrival, Compared, Found, Generation, News, RedisEnds, What, link};
 use crate::ledger::redis::reload::{Answerer, reloading};
 use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::redis::start::RedisStart;
@@ -147,7 +147,7 @@ struct Stream {
 impl Stream {
     fn begin(generation: u64, floor: Seq, version: u32) -> Stream {
         let there = Generation { number: generation, nonce: generation };
-        let found = Found { there, count: base_of(generation), floor, since_ms: 0 };
+        let found = Found { there, count: base_of(generation), floor, since_ms: 0, age: Age::Settled };
         Stream { found, entries: Vec::new(), version }
     }
 
@@ -346,4 +346,23 @@ fn a_floor_below_what_was_given_out_is_refused() {
     one.hear(next.status()).unwrap();
     let error = one.answer(&database).unwrap_err();
     assert!(matches!(error, LedgerError::Floor { floor: Seq(19), highest: Seq(20) }), "{error}");
+}
+
+#[test]
+fn a_redis_that_was_just_started_is_not_gone_on_with_but_what_it_has_lost_is_found_at_once() {
+    let (mut next, mut one, mut two, _) = after_a_loss();
+    // The first has read twenty entries, the second twelve.
+    next.found.there = Generation { number: 1, nonce: 1 };
+    next.found.age = Age::Fresh;
+    next.found.count = base_of(1) + 15;
+    for node in [&mut one, &mut two] {
+        node.wants.clear();
+        node.hear(next.status()).unwrap();
+    }
+    assert!(matches!(one.wants[..], [What::Begin { .. }]), "{:?}", one.wants);
+    assert!(matches!(two.wants[..], [What::Status]), "{:?}", two.wants);
+    next.found.age = Age::Settled;
+    two.wants.clear();
+    two.hear(next.status()).unwrap();
+    assert!(matches!(two.wants[..], [What::Follow { .. }]), "{:?}", two.wants);
 }

@@ -1,0 +1,387 @@
+//! The cluster's ledger: how many group messages one Redis on one core carries.
+//!
+//! `cargo bench --bench cluster` starts a Redis of its own (append-only file, synced at every write) on the first CPU
+//! and as many nodes as `--nodes` says, and sends to groups whose members are scattered over all users. Each message
+//! goes the way that it goes in a gateway: from a submission into the node's log on a real disk, by the script into the
+//! stream, and from there, numbered, to every recipient's row. The store is played: it says at once that it has written
+//! everything. There are no connections. Every row's number is checked against the one before it.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark stops where it fails")]
+#![expect(clippy::disallowed_methods, reason = "it has no clock of the gateway's")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use crossbeam_channel::Receiver;
+use ringway::clock::Clock;
+use ringway::cluster::{self, LedgerLink};
+use ringway::ids::{ClientMsgId, GroupId, LedgerSlot, MsgId, Origin, RosterVersion, Seq, ShardId, UserId};
+use ringway::journal::disk::Directory;
+use ringway::journal::{Position, Progress};
+use ringway::ledger::Engine;
+use ringway::ledger::redis::link::link;
+use ringway::ledger::redis::reload::{Answerer, reloading};
+use ringway::ledger::redis::start::RedisStart;
+use ringway::ledger::redis::{RedisEngine, Settings};
+use ringway::limits::{CLIENT_MSG_ID_AHEAD_MS, SEGMENT_BYTES};
+use ringway::message::{Roster, RosterMember};
+use ringway::shard::event::{Delivery, GroupSubmission, LookupAnswer, LookupFound, StoredGroup, Submission};
+use ringway::store::{StorePosition, Stored};
+use ringway::wire::generated::ringway::wire::Role;
+use tokio::sync::mpsc;
+
+/// What is measured.
+#[derive(Parser, Clone, Debug)]
+#[command(about = "How many group messages the cluster's ledger carries through one Redis")]
+struct Args {
+    /// A Redis that is running; without it one is started on the first CPU. What it has of a ledger is replaced.
+    #[arg(long)]
+    redis: Option<String>,
+    /// Groups.
+    #[arg(long, default_value_t = 1_000)]
+    groups: usize,
+    /// Members of each.
+    #[arg(long, default_value_t = 500)]
+    members: usize,
+    /// Users, of whom the members are taken at random.
+    #[arg(long, default_value_t = 500_000)]
+    users: u64,
+    /// Nodes that submit and follow.
+    #[arg(long, default_value_t = 1)]
+    nodes: u16,
+    /// Messages that a node has on their way.
+    #[arg(long, default_value_t = 512)]
+    in_flight: u64,
+    /// Bytes of a body.
+    #[arg(long, default_value_t = 100)]
+    body: usize,
+    /// For so long.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+    /// What cargo says to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// A name of another benchmark, that cargo hands to all of them.
+    #[arg(hide = true)]
+    filter: Vec<String>,
+}
+
+fn main() {
+    let args = Args::parse();
+    if !args.filter.is_empty() {
+        return;
+    }
+    let own = match &args.redis {
+        Some(_) => None,
+        None => match Redis::start() {
+            Some(redis) => Some(redis),
+            None => return println!("cluster: redis-server is not installed, or did not start: nothing is measured"),
+        },
+    };
+    let url = args.redis.clone().or_else(|| own.as_ref().map(Redis::url)).unwrap();
+    measure(&args, &url);
+}
+
+/// A Redis of this process's own, on the first CPU.
+struct Redis {
+    child: Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Redis {
+    fn start() -> Option<Redis> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir_in(base()).unwrap();
+        let log = File::create(dir.path().join("redis.log")).unwrap();
+        let child = Command::new("taskset")
+            .args(["-c", "0", "redis-server", "--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir"])
+            .arg(dir.path())
+            .stdin(Stdio::null())
+            .stdout(log)
+            .spawn()
+            .ok()?;
+        let redis = Redis { child, port, _dir: dir };
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(10) {
+            if info(&redis.url(), "server").is_some() {
+                return Some(redis);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Where data lies: on the disk that holds the target directory.
+fn base() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// A section of what Redis says about itself.
+fn info(url: &str, section: &str) -> Option<String> {
+    let address = url.strip_prefix("redis://")?.split('/').next()?;
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(format!("*2\r\n$4\r\nINFO\r\n${}\r\n{section}\r\n", section.len()).as_bytes()).ok()?;
+    let mut answer = vec![0; 16 << 10];
+    let read = stream.read(&mut answer).ok()?;
+    let text = String::from_utf8_lossy(&answer[..read]).into_owned();
+    text.starts_with('$').then_some(text)
+}
+
+/// Microseconds of CPU that Redis has used.
+fn redis_cpu_us(url: &str) -> f64 {
+    let text = info(url, "cpu").unwrap();
+    let field = |name: &str| -> f64 {
+        text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).expect("INFO cpu has it")
+    };
+    (field("used_cpu_user:") + field("used_cpu_sys:")) * 1e6
+}
+
+/// What all nodes share.
+struct Shared {
+    groups: Vec<StoredGroup>,
+    /// The database's position.
+    stored: AtomicU64,
+    ends: AtomicBool,
+}
+
+/// What one node has done so far.
+#[derive(Default)]
+struct Done {
+    acked: AtomicU64,
+    followed: AtomicU64,
+    rows: AtomicU64,
+    refused: AtomicU64,
+    looked_up: AtomicU64,
+}
+
+fn measure(args: &Args, url: &str) {
+    let mut random = fastrand::Rng::with_seed(1);
+    let groups = (1..=args.groups as u64).map(|group| StoredGroup {
+        group: GroupId(group),
+        version: RosterVersion(1),
+        members: scattered(&mut random, args),
+    });
+    let shared = Shared { groups: groups.collect(), stored: AtomicU64::new(0), ends: AtomicBool::new(false) };
+    let shared = Arc::new(shared);
+    let mut nodes = Vec::new();
+    for node in 1..=args.nodes {
+        let done = Arc::new(Done::default());
+        let threads = start_node(args, url, node, &shared, &done);
+        nodes.push((done, threads));
+        // The first makes the ledger, the others find it.
+        wait_for("a node's messages come back", || {
+            nodes.iter().all(|(done, _)| done.acked.load(Ordering::Relaxed) > 0)
+        });
+    }
+    // Names of a ledger that was made just now are looked up in the store.
+    std::thread::sleep(Duration::from_millis(CLIENT_MSG_ID_AHEAD_MS + 3_000));
+    let sum = |count: fn(&Done) -> &AtomicU64| -> u64 {
+        nodes.iter().map(|(done, _)| count(done).load(Ordering::Relaxed)).sum()
+    };
+    let before = (sum(|done| &done.acked), sum(|done| &done.rows), sum(|done| &done.looked_up), redis_cpu_us(url));
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_secs(args.seconds));
+    let seconds = began.elapsed().as_secs_f64();
+    let messages = sum(|done| &done.acked) - before.0;
+    // Each node numbers all of them.
+    let rows = (sum(|done| &done.rows) - before.1) / u64::from(args.nodes);
+    let looked_up = sum(|done| &done.looked_up) - before.2;
+    let redis_us = redis_cpu_us(url) - before.3;
+    let refused = sum(|done| &done.refused);
+    shared.ends.store(true, Ordering::Relaxed);
+    for (_, threads) in nodes {
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+    assert_eq!(looked_up, 0, "the store is asked for names that Redis knows");
+    let per_second = messages as f64 / seconds;
+    let (redis_message_us, redis_percent) = (redis_us / messages as f64, redis_us / seconds / 1e4);
+    if args.json {
+        let report = serde_json::json!({
+            "scenario": "cluster", "groups": args.groups, "members": args.members, "users": args.users,
+            "nodes": args.nodes, "seconds": seconds, "messages": messages, "messages_per_s": per_second,
+            "rows_per_s": rows as f64 / seconds, "redis_cpu_us_per_message": redis_message_us,
+            "redis_cpu_percent": redis_percent, "refused": refused,
+        });
+        return println!("{report}");
+    }
+    println!(
+        "{} groups of {} members at random among {} users, {} node(s), {} messages in flight each, {seconds:.1} s",
+        args.groups, args.members, args.users, args.nodes, args.in_flight
+    );
+    println!("messages per second    {per_second:>12.0}");
+    println!("rows per second        {:>12.0}   each numbered by every node, and checked", rows as f64 / seconds);
+    println!("Redis CPU per message  {redis_message_us:>12.1} us");
+    println!("Redis CPU              {redis_percent:>12.0} %");
+    println!("refused                {refused:>12}");
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn scattered(random: &mut fastrand::Rng, args: &Args) -> Vec<(UserId, Role)> {
+    let mut users = std::collections::BTreeSet::new();
+    while users.len() < args.members {
+        users.insert(random.u64(1..=args.users));
+    }
+    users.into_iter().map(|user| (UserId(user), Role::Member)).collect()
+}
+
+/// Starts a node's ledger and its thread that talks to Redis.
+fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Arc<Done>) -> [JoinHandle<()>; 2] {
+    let (ledger, ends, nudges) = link();
+    let (asker, store) = reloading(ends.nudge());
+    let progress = Arc::new(Progress::default());
+    let settings = Settings { shards: 1, node, segment_bytes: SEGMENT_BYTES, seed: node.into() };
+    let mut start = RedisStart::new(settings);
+    shared.groups.iter().for_each(|group| start.visit(Stored::Group(group.clone())));
+    let dir = tempfile::tempdir_in(base()).unwrap();
+    let [log, copy] = ["log", "copy"].map(|name| Directory::open(&dir.path().join(name)).unwrap());
+    let at = StorePosition { applied: Position(0), msg_id_max: MsgId(0) };
+    let engine = start.finish((log, copy), Arc::clone(&progress), (ledger, asker), at).unwrap();
+    let link = LedgerLink { ends, url: url.to_owned(), node, token: node.into(), progress: Arc::clone(&progress) };
+    let talks = std::thread::spawn(move || {
+        let (_to_nodes, told) = mpsc::channel(1);
+        let (reports, _) = mpsc::channel(1);
+        let ends = link.with_shards(node.into(), Vec::new(), told, reports);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(cluster::run(ends));
+    });
+    let (args, shared, done) = (args.clone(), Arc::clone(shared), Arc::clone(done));
+    let runs = std::thread::spawn(move || {
+        let member = |(user, role): &(UserId, Role)| RosterMember { user: *user, slot: LedgerSlot(0), role: *role };
+        let roster = |group: &StoredGroup| {
+            let members = group.members.iter().map(member).collect();
+            Arc::new(Roster::new(group.group, group.version, members, 1))
+        };
+        let rosters = shared.groups.iter().map(roster).collect();
+        let newest = vec![Seq(0); args.users as usize + 1];
+        let random = fastrand::Rng::with_seed(node.into());
+        let body = vec![7; args.body].into();
+        Node { engine, store, nudges, progress, shared, done, args, node, rosters, newest, random, body, flying: 0 }
+            .run();
+        drop(dir);
+    });
+    [talks, runs]
+}
+
+/// A node's ledger, with the shards and the store around it played.
+struct Node {
+    engine: RedisEngine<Directory>,
+    store: Answerer,
+    nudges: Receiver<()>,
+    progress: Arc<Progress>,
+    shared: Arc<Shared>,
+    done: Arc<Done>,
+    args: Args,
+    node: u16,
+    rosters: Vec<Arc<Roster>>,
+    /// Each user's newest row.
+    newest: Vec<Seq>,
+    random: fastrand::Rng,
+    body: Arc<[u8]>,
+    flying: u64,
+}
+
+impl Node {
+    fn run(mut self) {
+        let clock = Clock::start();
+        let mut out = vec![Vec::new()];
+        let mut lookups = Vec::new();
+        let origin =
+            Origin { session: ringway::ids::SessionRef { shard: ShardId(0), ..Origin::NOBODY.session }, request_id: 1 };
+        while !self.shared.ends.load(Ordering::Relaxed) {
+            if !self.engine.has_more() {
+                self.nudges.recv_timeout(Duration::from_millis(1)).ok();
+            }
+            let now = clock.now();
+            while self.flying < self.args.in_flight && !self.engine.full() {
+                let roster = Arc::clone(&self.rosters[self.random.usize(..self.rosters.len())]);
+                let sender = roster.members()[self.random.usize(..self.args.members)].user;
+                let client_msg_id = ClientMsgId::from_parts(now.unix_ms, self.random.u128(..));
+                let body = Arc::clone(&self.body);
+                let submission = GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 };
+                self.engine.submit(now, Submission::Group(submission));
+                self.flying += 1;
+            }
+            self.engine.commit(now, &mut out).unwrap();
+            for delivery in out[0].drain(..) {
+                match delivery {
+                    Delivery::Group { roster, seqs, origin, .. } => {
+                        Self::check(&mut self.newest, &roster, &seqs);
+                        self.done.followed.fetch_add(1, Ordering::Relaxed);
+                        self.done.rows.fetch_add(seqs.len() as u64, Ordering::Relaxed);
+                        if origin != Origin::NOBODY {
+                            self.flying -= 1;
+                            self.done.acked.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    Delivery::Refused { .. } => {
+                        self.flying -= 1;
+                        self.done.refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Delivery::Reloaded { .. } | Delivery::Missed { .. } => {}
+                    other => panic!("node {} did not expect {other:?}", self.node),
+                }
+            }
+            self.engine.take_lookups(&mut lookups);
+            self.done.looked_up.fetch_add(lookups.len() as u64, Ordering::Relaxed);
+            for lookup in lookups.drain(..) {
+                self.engine.found(now, LookupAnswer { lookup, found: LookupFound::Nothing });
+            }
+            self.play_store();
+        }
+    }
+
+    /// Each row is the one after its user's last.
+    fn check(newest: &mut [Seq], roster: &Roster, seqs: &[Seq]) {
+        for (member, seq) in std::iter::zip(roster.members(), seqs) {
+            let newest = &mut newest[member.user.0 as usize];
+            assert_eq!(newest.next(), *seq, "user {}", member.user.0);
+            *newest = *seq;
+        }
+    }
+
+    fn play_store(&mut self) {
+        let fence = self.progress.fence_asked();
+        self.shared.stored.fetch_max(fence.0, Ordering::Relaxed);
+        let base = self.shared.stored.load(Ordering::Relaxed);
+        self.progress.advance_applied(Position(base + self.done.followed.load(Ordering::Relaxed)));
+        self.progress.advance_secured(self.progress.durable());
+        if let Some(mut ask) = self.store.next() {
+            ask.begin();
+            self.shared.groups.iter().for_each(|group| ask.visit(Stored::Group(group.clone())));
+            self.store.answer(ask.finish(Position(base)));
+        }
+    }
+}
