@@ -180,8 +180,9 @@ pub const STREAM_READ_MAX: usize = 128;
 pub const FLYING_MAX: usize = 16_384;
 /// Entries of the stream that may be unstored; above it `STORAGE_FULL`. Each takes its body and about 100 bytes.
 pub const STREAM_UNSTORED_MAX: u64 = 1 << 20;
-/// Entries of the stream that are kept though they are stored, for nodes that stood still a moment.
-pub const STREAM_KEPT: u64 = 10_000;
+/// Entries of the stream that are kept though they are stored, for nodes that stood still a moment, or read the database
+/// before they follow: some 30 MB.
+pub const STREAM_KEPT: u64 = 100_000;
 /// How long Redis remembers a name at the least: longer than nodes rely on it (`WINDOW_MS`), because clocks differ.
 pub const CLAIMS_S: u64 = 15 * 60;
 /// The jump of every number when Redis has lost its data: as many as can have been given out and not stored, because

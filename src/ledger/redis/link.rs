@@ -224,9 +224,12 @@ impl RedisEnds {
         self.nudge.clone()
     }
 
-    /// Tells the ledger, and wakes it; a full channel hands the news back.
+    /// Tells the ledger, and wakes it; a full channel hands the news back. A ledger that has ended needs no news.
     pub fn tell(&self, news: News) -> Result<(), News> {
-        let told = self.news.try_send(news).map_err(TrySendError::into_inner);
+        let told = match self.news.try_send(news) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(news)) => Err(news),
+        };
         // One that waits wakes it as well.
         self.nudge.try_send(()).ok();
         told

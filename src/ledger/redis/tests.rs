@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::copy::Copy;
 use super::entry::{Claimed, Entry};
-use super::link::Generation;
+use super::link::{Generation, News, link};
 use super::log::Log;
 use super::seed::{base_of, floor_of, generation_of};
 use super::senders::SenderRows;
@@ -177,4 +177,13 @@ fn whole_windows_alone_are_compared_and_any_other_row_makes_another_digest() {
     // One who came later compares what it has followed from its beginning on.
     assert_eq!(windows(base + 2..=base + 2 * WINDOW_ENTRIES, &[(1, 5), (2, 9)], 0), first[1..]);
     assert_eq!(windows(base + 2..=base + 2 * WINDOW_ENTRIES - 1, &[(1, 5), (2, 9)], 0), []);
+}
+
+#[test]
+fn news_for_a_ledger_that_has_ended_are_not_held_back() {
+    let (ledger, redis, _nudges) = link();
+    while redis.tell(News::Count(1)).is_ok() {}
+    assert!(redis.tell(News::Count(1)).is_err(), "a full channel hands them back");
+    drop(ledger);
+    assert!(redis.tell(News::Count(1)).is_ok());
 }
