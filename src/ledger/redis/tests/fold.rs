@@ -96,7 +96,7 @@ impl Node {
 
     /// Answers its question for a snapshot.
     fn answer(&mut self, stored: &Database) -> Result<(), LedgerError> {
-        let mut ask = self.store.next().expect("it asks");
+        let mut ask = self.store.next().unwrap();
         ask.begin();
         stored.each(&mut |stored| ask.visit(stored));
         self.store.answer(ask.finish(Position(stored.at)));
