@@ -374,7 +374,9 @@ impl Node {
 
     fn play_store(&mut self) {
         let fence = self.progress.fence_asked();
-        self.shared.stored.fetch_max(fence.0, Ordering::Relaxed);
+        if self.shared.stored.fetch_max(fence.0, Ordering::Relaxed) < fence.0 {
+            self.progress.report_fenced(fence);
+        }
         let base = self.shared.stored.load(Ordering::Relaxed);
         self.progress.advance_applied(Position(base + self.done.followed.load(Ordering::Relaxed)));
         self.progress.advance_secured(self.progress.durable());

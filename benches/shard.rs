@@ -85,7 +85,7 @@ fn login(shard: &mut Shard, user: UserId) {
     shard.receive(NOW, conn, &mut frame);
     while let Some(submission) = shard.effects().submissions.pop_front() {
         if let Submission::Position { origin, .. } = submission {
-            shard.deliver(NOW, Delivery::Position { origin, newest: Seq(0) });
+            shard.deliver(NOW, Delivery::Position { origin, newest: Seq(0), given: Seq(0) });
         }
     }
     shard.written(NOW, conn, usize::MAX);

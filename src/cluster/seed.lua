@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the ledger's prefix
 -- ARGV     step, the new generation, then what the step takes:
---   'begin'   the generation that is replaced, or '' if there is none. Refused while another node is at it
+--   'begin'   the generation that is replaced, or '' if there is none, and the node. Refused while another node is at it
 --   'groups'  pairs of group and version
 --   'finish'  how many entries there are said to be, and what every user's rows are numbered above; everything of the
 --             generation before goes
@@ -18,12 +18,13 @@ local step, generation = ARGV[1], ARGV[2]
 local PATIENCE_S = 10
 
 local now_s = tonumber(call('TIME')[1])
-local current = call('HMGET', state, 'generation', 'seeding', 'seeding_s')
+local current = call('HMGET', state, 'generation', 'seeding', 'seeding_s', 'seeder')
 
 if step == 'begin' then
   if (current[1] or '') ~= ARGV[3] then return 'GEN' end
-  if current[2] and current[2] ~= '' and now_s - tonumber(current[3]) < PATIENCE_S then return 'BUSY' end
-  call('HSET', state, 'seeding', generation, 'seeding_s', now_s)
+  local is_seeding = current[2] and current[2] ~= '' and current[4] ~= ARGV[4]
+  if is_seeding and now_s - tonumber(current[3]) < PATIENCE_S then return 'BUSY' end
+  call('HSET', state, 'seeding', generation, 'seeding_s', now_s, 'seeder', ARGV[4])
   return 'OK'
 end
 if current[2] ~= generation then return 'BUSY' end

@@ -191,9 +191,9 @@ impl Session {
                 let client = self.calls.clone();
                 Box::pin(async move { count(&client).await })
             }
-            What::Begin { generation, replaces } => {
+            What::Begin { generation, replaces, node } => {
                 let (client, script) = (self.calls.clone(), self.scripts.seed.clone());
-                Box::pin(async move { begin(&client, script, &generation, replaces.as_ref()).await })
+                Box::pin(async move { begin(&client, script, &generation, replaces.as_ref(), node).await })
             }
             What::Seed { generation, base, floor, groups } => {
                 let (client, script) = (self.calls.clone(), self.scripts.seed.clone());
@@ -412,9 +412,10 @@ async fn begin(
     script: String,
     generation: &Generation,
     replaces: Option<&Generation>,
+    node: u16,
 ) -> Result<News, Ended> {
     let replaces = replaces.map(Generation::text).unwrap_or_default();
-    let values: Vec<Value> = vec!["begin".into(), generation.text().into(), replaces.into()];
+    let values: Vec<Value> = vec!["begin".into(), generation.text().into(), replaces.into(), node.to_string().into()];
     let reply: String = client.evalsha(script, PREFIX, values).await?;
     if reply == "OK" {
         return Ok(News::Begun);

@@ -83,6 +83,7 @@ pub struct Progress {
     tail_messages: AtomicU64,
     writes_store: AtomicBool,
     fence_asked: AtomicU64,
+    fenced: AtomicU64,
 }
 
 impl Progress {
@@ -134,6 +135,16 @@ impl Progress {
     /// Asks the store's thread to move the database's position there.
     pub fn ask_fence(&self, position: Position) {
         self.fence_asked.store(position.0, Ordering::Release);
+    }
+
+    /// In a cluster: the last position that this node's store, and no other, has moved the database's to.
+    pub fn fenced(&self) -> Position {
+        Position(self.fenced.load(Ordering::Acquire))
+    }
+
+    /// This node's store has moved the database's position there.
+    pub fn report_fenced(&self, position: Position) {
+        self.fenced.store(position.0, Ordering::Release);
     }
 
     /// Messages the tail indexes that the store has not applied.

@@ -144,7 +144,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
             }
             Submission::Position { origin, user } => {
                 let newest = self.sequences.newest(user);
-                self.commit.staged.push(Staged::Position { origin, user, newest });
+                self.commit.staged.push(Staged::Position { origin, user, newest, given: newest });
             }
             Submission::Groups { origin, user } => {
                 let groups = self.groups.of_user(user, &self.sequences);

@@ -88,6 +88,11 @@ impl Sequences {
         self.newest.iter().copied().max().unwrap_or_default()
     }
 
+    /// What rows are numbered above.
+    pub fn floor(&self) -> Seq {
+        self.floor
+    }
+
     /// From now on rows are numbered above this.
     pub fn set_floor(&mut self, floor: Seq) {
         self.floor = floor;

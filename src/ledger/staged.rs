@@ -25,6 +25,8 @@ pub enum Staged {
         user: UserId,
         /// The user's newest row so far.
         newest: Seq,
+        /// The highest number that a client may have been told, if that is more.
+        given: Seq,
     },
     /// A [`Delivery::Groups`], with whom it is about.
     Groups {
@@ -46,7 +48,9 @@ impl Staged {
         };
         let delivery = match self {
             Staged::Delivery(delivery) => delivery,
-            Staged::Position { origin, newest, .. } => Delivery::Position { origin, newest },
+            Staged::Position { origin, newest, given, .. } => {
+                Delivery::Position { origin, newest, given: given.max(newest) }
+            }
             Staged::Groups { origin, groups, .. } => Delivery::Groups { origin, groups },
         };
         match delivery {
@@ -102,7 +106,7 @@ impl Staged {
     pub fn failed(self, durable: MsgId, groups_changed: bool, sequences: &Sequences, groups: &Groups) -> Staged {
         let delivery = match self {
             Staged::Position { origin, user, .. } => {
-                return Staged::Position { origin, user, newest: sequences.newest(user) };
+                return Staged::Position { origin, user, newest: sequences.newest(user), given: Seq(0) };
             }
             Staged::Groups { origin, user, .. } => {
                 return Staged::Groups { origin, user, groups: groups.of_user(user, sequences) };

@@ -165,6 +165,9 @@ pub enum Delivery {
         origin: Origin,
         /// The user's newest durable seq.
         newest: Seq,
+        /// A client may have been told numbers up to this one: above `newest` lie rows of a lost stream, or such as this
+        /// node has not heard of.
+        given: Seq,
     },
     /// The answer to [`Submission::Groups`].
     Groups {

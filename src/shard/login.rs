@@ -164,16 +164,17 @@ impl Shard {
     }
 
     /// The ledger knows the user's newest row, and every delivery up to it came before this.
-    pub(super) fn position_found(&mut self, now: Now, origin: Origin, newest: Seq) {
+    pub(super) fn position_found(&mut self, now: Now, origin: Origin, newest: Seq, given: Seq) {
         let Some(slot) = self.slot_of(origin.session.conn) else { return };
         let Some(session) = self.sessions.at_mut(slot) else { return };
-        let newest = newest.max(session.newest);
+        let mut newest = newest.max(session.newest);
         match session.phase {
-            Phase::AwaitingPositionClaimed if session.cursor > newest => {
+            Phase::AwaitingPositionClaimed if session.cursor > newest.max(given) => {
                 self.close(now, slot, CloseReason::SeqAhead);
                 return;
             }
-            Phase::AwaitingPositionClaimed => {}
+            // It has seen rows that are no more, or of which nobody has told here yet.
+            Phase::AwaitingPositionClaimed => newest = newest.max(session.cursor),
             Phase::AwaitingPosition => session.cursor = session.cursor.min(newest),
             _ => return,
         }

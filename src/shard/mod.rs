@@ -223,7 +223,7 @@ impl Shard {
                 self.refuse_origin(now, origin, code, retry_after_ms);
             }
             Delivery::Bounced { submission, roster } => self.bounced(now, submission, roster.as_ref()),
-            Delivery::Position { origin, newest } => self.position_found(now, origin, newest),
+            Delivery::Position { origin, newest, given } => self.position_found(now, origin, newest, given),
             Delivery::Groups { origin, groups } => {
                 if let Some(slot) = self.settle(origin) {
                     self.reply(now, slot, |encoder| encoder.group_list(origin.request_id, &groups));

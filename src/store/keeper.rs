@@ -451,6 +451,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.advance(applied);
         }
         self.apply(Transaction { applied: to, ..Transaction::default() }).await?;
+        self.progress.report_fenced(to);
         self.settle().await
     }
 

@@ -1,13 +1,18 @@
-//! A Redis that is put back to an old dump: what it was given since is neither lost nor mixed up.
+//! A Redis that has lost what it was given, by an old dump or altogether: nothing of it is lost for those who were acked,
+//! and nothing is mixed up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ringway::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
-use ringway::load::client::{Client, Row, Said};
+use ringway::load::client::{Client, ClientError, Row, Said};
 use ringway::wire::generated::ringway::wire::ErrorCode;
 
 use crate::cluster::{create, node, rows_until, send, told, wait_for_rows};
-use crate::gateway::{Gateway, PATIENCE, pause};
+use crate::gateway::{Gateway, PATIENCE, address, log_in, pause};
 use crate::redis::Redis;
 use crate::services::Database;
 
@@ -17,7 +22,7 @@ fn send_as(client: &mut Client, to: Conversation, name: ClientMsgId, body: &str)
         let request = client.send(to, name, body.as_bytes(), false).unwrap();
         match client.answer(request, PATIENCE).unwrap() {
             Said::Sent { msg_id, repeat, .. } => return (msg_id, repeat),
-            Said::Refused { .. } => pause(std::time::Duration::from_millis(50)),
+            Said::Refused { .. } => pause(Duration::from_millis(50)),
             other => panic!("expected SendOk, heard {other:?}"),
         }
     }
@@ -79,7 +84,7 @@ fn an_old_dump_loses_nothing_that_was_acked(store: Store) {
         let request = one.send(to, id, b"meanwhile", false).unwrap();
         // One that was on its way when Redis went is not answered before it is back.
         refused |= matches!(
-            one.answer(request, std::time::Duration::from_millis(500)),
+            one.answer(request, Duration::from_millis(500)),
             Ok(Said::Refused { code: ErrorCode::RetryLater, .. })
         );
         refused
@@ -126,4 +131,185 @@ fn a_redis_put_back_to_an_old_dump_loses_nothing_that_was_acked_and_stored() {
 #[test]
 fn a_redis_put_back_to_an_old_dump_loses_nothing_that_was_acked_and_not_stored() {
     an_old_dump_loses_nothing_that_was_acked(Store::StandsStill);
+}
+
+/// What users of the test below are told, and tell.
+#[derive(Default)]
+struct Talk {
+    ends: AtomicBool,
+    acked: AtomicU64,
+}
+
+/// A user who sends one message after the other, each until it is acked, and remembers all that came.
+struct Talker {
+    user: u64,
+    dir: PathBuf,
+    to: Vec<Conversation>,
+    talk: Arc<Talk>,
+    random: fastrand::Rng,
+    /// Message, and what it says.
+    acked: Vec<(MsgId, String, Conversation)>,
+    seen: BTreeMap<Seq, MsgId>,
+    cursor: Seq,
+    /// Sent and not acked.
+    open: Option<(ClientMsgId, Conversation, String)>,
+}
+
+impl Talker {
+    fn run(mut self) -> Talker {
+        while !(self.open.is_none() && self.talk.ends.load(Ordering::Relaxed)) {
+            match self.connection() {
+                Ok(()) => {}
+                Err(
+                    ClientError::Io(_) | ClientError::Closed | ClientError::TimedOut(_) | ClientError::Closing { .. },
+                ) => {
+                    pause(Duration::from_millis(20));
+                }
+                Err(error) => panic!("user {}: {error}", self.user),
+            }
+        }
+        self
+    }
+
+    fn connection(&mut self) -> Result<(), ClientError> {
+        let addr = address(&self.dir, "listen").ok_or(ClientError::Closed)?;
+        let mut client = log_in(addr, self.user, 1, Some(self.cursor))?;
+        let mut live = self.cursor;
+        while !(self.open.is_none() && self.talk.ends.load(Ordering::Relaxed)) {
+            let (name, to, body) = match self.open.clone() {
+                Some(open) => open,
+                None => {
+                    let to = self.to[self.random.usize(..self.to.len())];
+                    let open = (client.new_client_msg_id(), to, format!("{} says {}", self.user, self.acked.len()));
+                    self.open.insert(open).clone()
+                }
+            };
+            let request = client.send(to, name, body.as_bytes(), false)?;
+            loop {
+                match client.next(PATIENCE)?.ok_or(ClientError::Closed)? {
+                    Said::Row(row) => {
+                        assert!(row.seq > live, "user {}: numbers must rise", self.user);
+                        live = row.seq;
+                        self.remember(row.seq, row.msg_id);
+                    }
+                    Said::Sent { request: of, msg_id, seq, .. } if of == request => {
+                        self.remember(seq, msg_id);
+                        self.acked.push((msg_id, body, to));
+                        self.open = None;
+                        self.talk.acked.fetch_add(1, Ordering::Relaxed);
+                        break;
+                    }
+                    Said::Refused { request: of, .. } if of == request => {
+                        pause(Duration::from_millis(50));
+                        break;
+                    }
+                    Said::Gap { .. } | Said::GroupChanged { .. } => {}
+                    other => panic!("user {}: nobody asked for {other:?}", self.user),
+                }
+            }
+            self.cursor = client.cursor();
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, seq: Seq, msg_id: MsgId) {
+        let before = *self.seen.entry(seq).or_insert(msg_id);
+        assert_eq!(before, msg_id, "user {}: {seq:?} was given to two messages", self.user);
+    }
+}
+
+#[test]
+fn nothing_acked_is_lost_and_no_number_has_two_messages_when_redis_loses_its_data_at_random() {
+    let (mut redis, database) = (Redis::start(), Database::create());
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let start = |at: usize, redis: &Redis| node(dirs[at].path(), redis, &database, at as u16 + 1);
+    let mut nodes: Vec<Gateway> = (0..dirs.len()).map(|at| start(at, &redis)).collect();
+    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let users: Vec<u64> = (1..=9).collect();
+    let group = create(&mut nodes[0].client(1, 9, None), &users.iter().copied().map(UserId).collect::<Vec<_>>());
+    let to: Vec<Conversation> = std::iter::once(Conversation::Group(group))
+        .chain(users.iter().map(|user| Conversation::User(UserId(*user))))
+        .collect();
+    let talk = Arc::new(Talk::default());
+    let talkers: Vec<_> = users
+        .iter()
+        .map(|user| {
+            let dir: &Path = dirs[*user as usize % dirs.len()].path();
+            let talker = Talker {
+                user: *user,
+                dir: dir.to_owned(),
+                to: to.clone(),
+                talk: Arc::clone(&talk),
+                random: fastrand::Rng::with_seed(seed ^ user),
+                acked: Vec::new(),
+                seen: BTreeMap::new(),
+                cursor: Seq(0),
+                open: None,
+            };
+            std::thread::spawn(move || talker.run())
+        })
+        .collect();
+    let progress = |nodes: &mut Vec<Gateway>| {
+        let before = talk.acked.load(Ordering::Relaxed);
+        nodes[0].wait_until("users are acked again", |_| talk.acked.load(Ordering::Relaxed) > before + 30);
+    };
+    for _ in 0..8 {
+        progress(&mut nodes);
+        let dump = redis.copy();
+        progress(&mut nodes);
+        pause(Duration::from_millis(random.u64(..300)));
+        match random.u32(..4) {
+            0 => assert!(redis.command(&["FLUSHALL"]).unwrap().starts_with("+OK")),
+            1 => {
+                // One that stands still meanwhile finds the others gone on without it.
+                let at = random.usize(..nodes.len());
+                crate::gateway::signal(nodes[at].pid(), nix::sys::signal::Signal::SIGSTOP).unwrap();
+                assert!(redis.command(&["FLUSHALL"]).unwrap().starts_with("+OK"));
+                pause(Duration::from_millis(random.u64(..3_000)));
+                crate::gateway::signal(nodes[at].pid(), nix::sys::signal::Signal::SIGCONT).unwrap();
+            }
+            2 => {
+                let at = random.usize(..nodes.len());
+                assert!(redis.command(&["FLUSHALL"]).unwrap().starts_with("+OK"));
+                nodes.remove(at).kill();
+                nodes.insert(at, start(at, &redis));
+            }
+            _ => {
+                redis.kill();
+                redis.put_back(&dump);
+                pause(Duration::from_millis(random.u64(..1_000)));
+                redis.start_again();
+            }
+        }
+    }
+    progress(&mut nodes);
+    talk.ends.store(true, Ordering::Relaxed);
+    let talkers: Vec<Talker> = talkers.into_iter().map(|talker| talker.join().unwrap()).collect();
+    let last = "the very last";
+    for user in &users {
+        send(&mut nodes[0].client(100, *user, None), Conversation::User(UserId(*user)), last);
+    }
+    for talker in &talkers {
+        let due: BTreeSet<(MsgId, String)> = talkers
+            .iter()
+            .flat_map(|other| other.acked.iter().map(move |acked| (other.user, acked)))
+            .filter(|(sender, (.., to))| {
+                *sender == talker.user
+                    || *to == Conversation::Group(group)
+                    || *to == Conversation::User(UserId(talker.user))
+            })
+            .map(|(_, (msg_id, body, _))| (*msg_id, body.clone()))
+            .collect();
+        let mut seen = talker.seen.clone();
+        for gateway in &nodes {
+            let inbox = rows_until(&mut gateway.client(talker.user, 7, Some(Seq(0))), last);
+            check_numbers(&mut seen, &inbox, gateway);
+            let mut told = told(&inbox);
+            assert_eq!(told.len(), inbox.len(), "user {}: a message is in the inbox twice", talker.user);
+            told.retain(|(_, body)| body != last);
+            assert_eq!(told, due, "user {}\n{}", talker.user, gateway.log());
+        }
+    }
 }

@@ -144,7 +144,7 @@ fn answer(delivery: Delivery) -> (Origin, Answer) {
         Delivery::Bounced { submission, roster } => {
             (submission.origin, Answer::Bounced(roster.map(|roster| roster.version)))
         }
-        Delivery::Position { origin, newest } => (origin, Answer::Position(newest.0)),
+        Delivery::Position { origin, newest, .. } => (origin, Answer::Position(newest.0)),
         Delivery::Groups { origin, .. } => (origin, Answer::Other),
         Delivery::Roster { .. } | Delivery::Reloaded { .. } | Delivery::Missed { .. } => {
             (Origin::default(), Answer::Other)

@@ -91,6 +91,8 @@ pub enum What {
         generation: Generation,
         /// What is there now.
         replaces: Option<Generation>,
+        /// Who asks: a lock that this node has is no obstacle.
+        node: u16,
     },
     /// Make it, and finish; answered by [`News::Status`] when it is done.
     Seed {

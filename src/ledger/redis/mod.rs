@@ -45,7 +45,7 @@ use self::reload::Asker;
 use self::senders::SenderRows;
 use self::windows::Windows;
 use crate::clock::Now;
-use crate::ids::{GroupId, MsgId, Origin, UserId};
+use crate::ids::{GroupId, MsgId, Origin, Seq, UserId};
 use crate::journal::Progress;
 use crate::journal::disk::Disk;
 use crate::ledger::dedup::{Name, digest, named_ms};
@@ -225,7 +225,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
             self.log.stored(applied);
             self.changed_at.retain(|_, at| *at > applied);
         }
-        self.fence(now);
+        self.fence();
         self.loaded()?;
         self.heed_replies(now);
         self.make_calls();
@@ -300,7 +300,7 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// Answers what was sent before.
-    fn repeat(&mut self, sending: &Sending, msg_id: MsgId, seq: crate::ids::Seq, before: u64) {
+    fn repeat(&mut self, sending: &Sending, msg_id: MsgId, seq: Seq, before: u64) {
         let origin = flying::origin(sending);
         let (_, to, body) = flying::about(sending);
         if digest(to, body) != before {
@@ -429,7 +429,10 @@ impl<D: Disk> RedisEngine<D> {
     fn answer(&mut self, question: Question) {
         self.staged.push(match question {
             Question::Position { origin, user } => {
-                Staged::Position { origin, user, newest: self.sequences.newest(user) }
+                // Another node may have read more than this one, when it does not read.
+                let reads = matches!(self.session, Session::Following(_));
+                let given = if reads { self.sequences.floor() } else { Seq(u64::MAX) };
+                Staged::Position { origin, user, newest: self.sequences.newest(user), given }
             }
             Question::Groups { origin, user } => {
                 Staged::Groups { origin, user, groups: self.groups.of_user(user, &self.sequences) }

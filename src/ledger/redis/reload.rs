@@ -162,7 +162,12 @@ impl<D: Disk> RedisEngine<D> {
             (Some(found), _) if generation_of(at) == found.there.number => {
                 self.check_floor(found.floor)?;
                 self.take_snapshot(snapshot);
-                self.follow_from(session, found)?;
+                if found.count >= at {
+                    return self.follow_from(session, found);
+                }
+                // It was looked at before the database was; or it has less than the database.
+                self.session = Session::Lost(session);
+                self.order(What::Status);
             }
             (None, Some(making)) if at == base_of(making.number) => {
                 let highest = snapshot.rows.iter().map(|row| row.seq).max().unwrap_or_default();

@@ -2,7 +2,8 @@
 //!
 //! On the ledger's thread. What always holds: entries of a generation are numbered from its number times 2^40 on, so
 //! the database's position tells its generation; before a new one begins, the database's position is moved to its
-//! beginning, so that no store writes what the lost stream had, and its groups are those that the database then has;
+//! beginning, so that no store writes what the lost stream had, and its groups are those that the database then has; the
+//! one node that moved the position makes the generation, so that no number stands for two of them;
 //! every user's rows are numbered above the generation's floor, which is above all that was ever given out.
 
 use super::entry::decimal;
@@ -67,7 +68,7 @@ impl<D: Disk> RedisEngine<D> {
                 );
             }
             self.making = Some(made.clone());
-            self.order(What::Begin { generation: made, replaces });
+            self.order(What::Begin { generation: made, replaces, node: self.settings.node });
             return Ok(());
         }
         let Some(found) = found else { return Ok(()) };
@@ -110,11 +111,17 @@ impl<D: Disk> RedisEngine<D> {
         self.session = Session::Fencing(session);
     }
 
-    /// Goes on when the database's position has been moved.
-    pub(super) fn fence(&mut self, _now: Now) {
+    /// Goes on when the database's position has been moved. If another node has moved it there, the generation is that
+    /// node's to make, and perhaps it was made, given out and lost: this one takes the next number.
+    pub(super) fn fence(&mut self) {
         let (Session::Fencing(session), Some(making)) = (self.session, self.making.clone()) else { return };
         let base = base_of(making.number);
         if self.progress.applied().0 < base {
+            return;
+        }
+        if self.progress.fenced().0 != base {
+            self.session = Session::Lost(session);
+            self.order(What::Status);
             return;
         }
         self.load(session, None);

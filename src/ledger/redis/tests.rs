@@ -1,5 +1,5 @@
 //! The parts that need no Redis: entries, numbers, the log, the copy that the store's thread reads.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod fold;
 

@@ -1,7 +1,8 @@
 //! The inbox as a session sees it: in order, without holes, whatever happens in between.
 
 use super::world::{Client, Got, World};
-use crate::ids::{Conversation, Origin, Seq, UserId};
+use crate::ids::{Conversation, Origin, Seq, ShardId, UserId};
+use crate::shard::event::Delivery;
 
 const TO_5: Conversation = Conversation::User(UserId(5));
 
@@ -113,6 +114,25 @@ fn a_session_that_is_told_of_a_row_out_of_turn_catches_up_instead_of_skipping() 
     world.settle();
     world.pass(200);
     assert_eq!(world.seqs(client), [1, 2]);
+}
+
+#[test]
+fn sessions_whose_rows_are_in_the_store_and_were_never_delivered_read_them_there() {
+    let mut world = World::new(1);
+    let clients = [world.login(5, 1, Some(0)), world.login(5, 2, Some(0)), world.login(1, 1, Some(0))];
+    drop(world.ledger.direct_message(UserId(1), UserId(5), b"on another node", Origin::default()));
+    let newest = [(UserId(5), Seq(1)), (UserId(77), Seq(9))].into();
+    world.deliver(vec![(ShardId(0), Delivery::Missed { newest })]);
+    world.settle();
+    world.pass(200);
+    assert_eq!([world.seqs(clients[0]), world.seqs(clients[1])], [[1], [1]]);
+    assert_eq!(world.seqs(clients[2]), [0; 0], "nobody has said that this user has missed anything");
+    // What comes next goes straight out.
+    let next = world.ledger.direct_message(UserId(9), UserId(5), b"here", Origin::default());
+    world.deliver(next);
+    world.settle();
+    assert_eq!(world.seqs(clients[0]), [2]);
+    assert_eq!(world.shards[0].counters().fell_behind_total, 2);
 }
 
 #[test]

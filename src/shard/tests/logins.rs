@@ -2,10 +2,10 @@
 
 use super::world::{Got, SECRET, World, closing};
 use crate::auth::mint_hs256;
-use crate::ids::{Conversation, DeviceId, Seq, ShardId, UserId};
+use crate::ids::{Conversation, DeviceId, Origin, Seq, ShardId, UserId};
 use crate::shard::config::DevicePolicy;
 use crate::shard::effects::Closed;
-use crate::shard::event::{StoreAnswer, StoreAsk};
+use crate::shard::event::{Delivery, StoreAnswer, StoreAsk, Submission};
 use crate::wire::generated::ringway::wire::CloseReason;
 
 #[test]
@@ -123,6 +123,25 @@ fn above_the_device_limit_the_new_session_is_refused_where_the_policy_says_so() 
     assert_eq!(closing(&world.got(second)), Some(CloseReason::DeviceLimit));
     assert!(world.is_open(first) && !world.is_open(second));
     assert_eq!(world.shards[0].counters().sessions, 1);
+}
+
+#[test]
+fn a_last_seq_of_a_row_that_is_lost_is_taken_and_what_comes_next_is_not_skipped() {
+    let mut world = World::new(1);
+    world.hold_ledger = true;
+    let client = world.login(5, 1, Some(3));
+    let Some(Submission::Position { origin, .. }) = world.held_submissions.pop_front() else { panic!() };
+    world.hold_ledger = false;
+    let position = Delivery::Position { origin, newest: Seq(1), given: Seq(10) };
+    world.deliver(vec![(ShardId(0), position)]);
+    world.settle();
+    assert_eq!(world.got(client), [Got::LoginOk { last: 3, from: 3 }]);
+    for _ in 0..5 {
+        let message = world.ledger.direct_message(UserId(1), UserId(5), b"numbered on", Origin::default());
+        world.deliver(message);
+    }
+    world.settle();
+    assert_eq!(world.seqs(client), [4, 5]);
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Ledger {
             }
             Submission::Change(change) => self.change(change.origin, change.actor, change.change),
             Submission::Position { origin, user } => {
-                vec![(origin.session.shard, Delivery::Position { origin, newest: self.newest(user) })]
+                vec![(origin.session.shard, Delivery::Position { origin, newest: self.newest(user), given: Seq(0) })]
             }
             Submission::Groups { origin, user } => {
                 let entry = |roster: &Arc<Roster>| {

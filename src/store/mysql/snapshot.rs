@@ -65,3 +65,6 @@ pub async fn groups(connection: &mut Connection, visit: &mut dyn FnMut(StoredGro
     reading.into_iter().for_each(visit);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ impl Engine for Echo {
     fn submit(&mut self, _: Now, submission: Submission) {
         match submission {
             Submission::Position { origin, .. } => {
-                self.staged.push(Delivery::Position { origin, newest: Seq(self.commits) });
+                self.staged.push(Delivery::Position { origin, newest: Seq(self.commits), given: Seq(0) });
             }
             Submission::Roster { .. } => {
                 self.lookups.push(Lookup { sender: UserId(1), client_msg_id: ClientMsgId([0; 16]) });
@@ -39,7 +39,7 @@ impl Engine for Echo {
 
     fn found(&mut self, _: Now, answer: LookupAnswer) {
         let newest = Seq(if answer.found == LookupFound::Unavailable { 7_777 } else { 8_888 });
-        self.staged.push(Delivery::Position { origin: Origin::default(), newest });
+        self.staged.push(Delivery::Position { origin: Origin::default(), newest, given: newest });
     }
 
     fn full(&self) -> bool {

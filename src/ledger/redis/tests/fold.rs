@@ -366,3 +366,46 @@ fn a_redis_that_was_just_started_is_not_gone_on_with_but_what_it_has_lost_is_fou
     two.hear(next.status()).unwrap();
     assert!(matches!(two.wants[..], [What::Follow { .. }]), "{:?}", two.wants);
 }
+
+#[test]
+fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
+    let (_, mut one, mut two, database) = after_a_loss();
+    let base = Position(base_of(2));
+    for node in [&mut one, &mut two] {
+        node.wants.clear();
+        node.hear(News::Status { session: 1, found: None }).unwrap();
+        assert!(matches!(&node.wants[..], [What::Begin { generation, .. }] if generation.number == 2));
+        node.hear(News::Begun).unwrap();
+        assert_eq!(node.progress.fence_asked(), base);
+        node.progress.advance_applied(base);
+    }
+    // The first has, the second has not: perhaps that generation was made, given out and lost already.
+    one.progress.report_fenced(base);
+    for node in [&mut one, &mut two] {
+        node.wants.clear();
+        node.commit().unwrap();
+    }
+    assert!(matches!(two.wants[..], [What::Status]), "{:?}", two.wants);
+    two.wants.clear();
+    two.hear(News::Status { session: 1, found: None }).unwrap();
+    assert!(matches!(&two.wants[..], [What::Begin { generation, .. }] if generation.number == 3));
+    one.answer(&database).unwrap();
+    let [What::Seed { generation, base: from, floor, groups }] = &one.wants[..] else { panic!("{:?}", one.wants) };
+    assert_eq!((generation.number, *from, *floor), (2, base.0, floor_of(2, Seq(8))));
+    assert_eq!(groups[..], [vec![b"7".to_vec(), b"1".to_vec()]]);
+}
+
+#[test]
+fn a_stream_that_is_shorter_than_what_the_database_has_of_it_is_not_followed() {
+    let (next, mut one, _, mut database) = after_a_loss();
+    database.at = base_of(2) + 4;
+    one.progress.advance_applied(Position(database.at));
+    one.wants.clear();
+    one.hear(next.status()).unwrap();
+    one.answer(&database).unwrap();
+    assert!(matches!(one.wants[..], [What::Status]), "{:?}", one.wants);
+    one.wants.clear();
+    // It was not only looked at too early.
+    one.hear(next.status()).unwrap();
+    assert!(matches!(&one.wants[..], [What::Begin { generation, .. }] if generation.number == 3));
+}
