@@ -188,6 +188,9 @@ pub const CLAIMS_S: u64 = 15 * 60;
 /// The jump of every number when Redis has lost its data: as many as can have been given out and not stored, because
 /// an entry has at most one row of each user.
 pub const SEQ_JUMP: u64 = 1 << 20;
+/// How long a node waits, after Redis has lost its data, for other nodes to make changes of groups again on which its own
+/// messages stand: a node that was killed has time to start.
+pub const LOST_CHANGES_MS: u64 = 60_000;
 /// Entries whose sender's row a node knows without asking the store (8 bytes each).
 pub const SENDER_ROWS_MAX: usize = 1 << 20;
 /// Entries whose rows nodes compare at once.

@@ -19,12 +19,21 @@ use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::dedup::{Name, digest};
 use crate::ledger::pending::Sending;
 use crate::ledger::staged::Staged;
-use crate::limits::CALL_SUBMISSIONS_MAX;
+use crate::limits::{CALL_SUBMISSIONS_MAX, LOST_CHANGES_MS};
 use crate::message::{Roster, RosterMember};
 use crate::shard::event::{
     ChangeSubmission, Delivery, DirectSubmission, GroupSubmission, Lookup, LookupFound, StoredMessage,
 };
 use crate::wire::generated::ringway::wire::GroupChangeKind;
+
+/// Whether what stands on a lost change waits for that to be made again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Patience {
+    /// It does.
+    Waits,
+    /// It has.
+    GivesUp,
+}
 
 /// Names that are asked for at once when submissions are made again.
 const SEARCHED_AT_ONCE: usize = 256;
@@ -144,6 +153,8 @@ pub(super) struct Flying {
     unsearched: VecDeque<MsgId>,
     searched: HashMap<Name, Vec<MsgId>, FixedState>,
     lookups: Vec<Lookup>,
+    /// Old ones that cannot be made on the groups as they are, but perhaps after another lost change has been made again.
+    deferred: Vec<MsgId>,
     /// The store must be here before it is searched: until then its tail has entries of a stream that is lost.
     search_from: u64,
 }
@@ -229,6 +240,7 @@ impl Flying {
     pub(super) fn lost(&mut self) {
         self.called.clear();
         self.replied.clear();
+        self.deferred.clear();
         self.unsent = self.flights.keys().copied().collect();
         let searching: HashSet<MsgId> =
             self.unsearched.iter().chain(self.searched.values().flatten()).copied().collect();
@@ -239,8 +251,14 @@ impl Flying {
     pub(super) fn search_all(&mut self, from: u64) {
         self.search_from = from;
         self.unsent.clear();
+        self.deferred.clear();
         let searched: HashSet<MsgId> = self.searched.values().flatten().copied().collect();
         self.unsearched = self.flights.keys().copied().filter(|msg_id| !searched.contains(msg_id)).collect();
+    }
+
+    /// A group has changed, or it is time to give up: what was deferred is tried again.
+    pub(super) fn retry_deferred(&mut self) {
+        self.unsent.extend(self.deferred.drain(..));
     }
 
     pub(super) fn replied(&mut self, replies: Vec<Reply>, count: u64) {
@@ -311,9 +329,17 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// Makes calls of what waits.
-    pub(super) fn make_calls(&mut self) {
+    pub(super) fn make_calls(&mut self, now: Now) {
         if !self.is_level() {
             return;
+        }
+        let since_ms = *self.level_since_ms.get_or_insert(now.mono_ms);
+        self.patience = match now.mono_ms.saturating_sub(since_ms) < LOST_CHANGES_MS {
+            true => Patience::Waits,
+            false => Patience::GivesUp,
+        };
+        if self.patience == Patience::GivesUp {
+            self.flying.retry_deferred();
         }
         let Some(generation) = self.generation.clone() else { return };
         while !self.flying.unsent.is_empty() {
@@ -358,13 +384,17 @@ impl<D: Disk> RedisEngine<D> {
                     .cloned()
                     .and_then(|roster| group_call(node, &name, msg_id, &roster, body, record));
                 if values.is_none() {
-                    self.give_up(msg_id);
+                    self.defer(msg_id);
                 }
                 return values;
             }
             (Subject::Change { record, .. }, _) => record.clone(),
             (Subject::OldChange(record), _) => match self.groups.remade(record) {
                 Some(remade) => remade,
+                None if self.groups.roster(record.group).is_none() => {
+                    self.defer(msg_id);
+                    return None;
+                }
                 None => {
                     self.give_up(msg_id);
                     return None;
@@ -384,6 +414,15 @@ impl<D: Disk> RedisEngine<D> {
         match self.groups.roster(record.group) {
             Some(before) if !adds && !before.members().iter().any(stays) => Left::Nobody,
             _ => Left::Members,
+        }
+    }
+
+    /// A submission that cannot be made now, because a change that it stands on is lost. Whoever made that change makes
+    /// it again; if that takes too long it is given up.
+    fn defer(&mut self, msg_id: MsgId) {
+        match self.patience {
+            Patience::Waits => self.flying.deferred.push(msg_id),
+            Patience::GivesUp => self.give_up(msg_id),
         }
     }
 
@@ -444,7 +483,7 @@ impl<D: Disk> RedisEngine<D> {
         self.counters.bounced += 1;
         if let Some(Flight { subject: Subject::Old { sender, group, .. }, .. }) = self.flying.flights.get(&msg_id) {
             let is_member = self.groups.roster(*group).is_some_and(|roster| roster.position(*sender).is_some());
-            return if is_member { self.flying.unsent.push_back(msg_id) } else { self.give_up(msg_id) };
+            return if is_member { self.flying.unsent.push_back(msg_id) } else { self.defer(msg_id) };
         }
         if let Some(Flight { subject: Subject::OldChange(_), .. }) = self.flying.flights.get(&msg_id) {
             // Another change came first: on what that one made of the group.

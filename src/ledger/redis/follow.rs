@@ -98,6 +98,7 @@ impl<D: Disk> RedisEngine<D> {
         let applied = self.groups.apply(record, &mut self.sequences);
         let roster = applied.ok().flatten().ok_or(LedgerError::Entry(count))?;
         self.groups.keep();
+        self.flying.retry_deferred();
         self.changed_at.insert(record.group, count);
         let mut members = EntryRows::default();
         roster.members().iter().for_each(|member| members.add(member.user, Seq(u64::from(member.role.0))));

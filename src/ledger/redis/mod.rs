@@ -38,7 +38,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use self::copy::Copy;
-use self::flying::{Flying, Subject};
+use self::flying::{Flying, Patience, Subject};
 use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, What};
 use self::log::Log;
 use self::reload::Asker;
@@ -109,6 +109,9 @@ pub struct RedisEngine<D: Disk> {
     nonce: u64,
     /// The last entry that was followed, or that is in the snapshot of the database.
     seen: u64,
+    /// Since when the generation's stream has been followed, monotonic milliseconds.
+    level_since_ms: Option<u64>,
+    patience: Patience,
     /// How far the stream was when the session began.
     level_at: u64,
     /// Names at or above this time are known to Redis, if anybody used them.
@@ -228,7 +231,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
         self.fence();
         self.loaded()?;
         self.heed_replies(now);
-        self.make_calls();
+        self.make_calls(now);
         self.compare();
         self.ask();
         let shards = self.settings.shards;

@@ -215,6 +215,8 @@ impl<D: Disk> RedisEngine<D> {
         }
         self.copy.forget_rosters();
         self.changed_at.clear();
+        // Where its own submissions stood in the lost stream says no more whether they are stored.
+        self.log.forget_entries();
         self.senders.clear();
         self.windows.interrupted();
         self.missed(rows);

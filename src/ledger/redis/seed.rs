@@ -93,6 +93,7 @@ impl<D: Disk> RedisEngine<D> {
         self.level_at = count;
         self.session = Session::Following(session);
         if changed {
+            self.level_since_ms = None;
             self.submit_again(self.seen);
         }
         tracing::info!(
@@ -136,7 +137,6 @@ impl<D: Disk> RedisEngine<D> {
 
     /// All that this node has submitted, and that is perhaps neither in the database nor in the stream.
     fn submit_again(&mut self, from: u64) {
-        self.log.forget_entries();
         let mut open = Vec::new();
         let again = self.log.each_open(&mut |record| open.extend(super::flying::Subject::from_log(&record)));
         for (msg_id, name, subject) in open {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use super::copy::Copy;
-use super::flying::Flying;
+use super::flying::{Flying, Patience};
 use super::link::LedgerEnds;
 use super::log::Log;
 use super::reload::Asker;
@@ -101,6 +101,8 @@ impl RedisStart {
             making: None,
             nonce: settings.seed,
             seen: at.applied.0,
+            level_since_ms: None,
+            patience: Patience::Waits,
             level_at: u64::MAX,
             since_ms: u64::MAX,
             staged: Vec::new(),
