@@ -443,6 +443,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             return Ok(());
         }
         // What is read by this node and written by nobody goes first, whoever's turn it is.
+        self.ingest()?;
         while let Some(transaction) =
             self.tail.transaction(self.tail.applied(), self.rows_max, TRANSACTION_BYTES_MAX)?
         {
@@ -464,7 +465,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let Some(ask) = &mut self.snapshot_ask else { return Ok(()) };
         ask.begin();
         let at = self.store.snapshot(&mut |stored| ask.visit(stored)).await?;
-        // Before the ledger goes on from there: what the tail has of a lost stream is dropped.
+        // Before the ledger goes on from there: what it had read of a lost stream is taken into the tail, to the last
+        // entry, and dropped. Else it would be found later, and count as stored.
+        self.ingest()?;
         self.position = Known::Doubtful;
         self.settle().await?;
         if let (Some(answerer), Some(ask)) = (&self.answerer, self.snapshot_ask.take()) {
