@@ -139,7 +139,8 @@ impl<D: Disk> Tail<D> {
         if self.counts == Counts::Entries {
             debug_assert!(from == self.applied, "a stream's transactions are made one after another");
             let marks = &self.index.marks;
-            let within = marks.iter().rev().find(|(_, at)| *at <= cut && *at > self.applied);
+            let after = marks.partition_point(|(_, at)| *at <= cut);
+            let within = after.checked_sub(1).and_then(|last| marks.get(last)).filter(|(_, at)| *at > self.applied);
             // One stretch between two marks may have more than fits.
             let Some((count, at)) = within.or_else(|| marks.iter().find(|(_, at)| *at > self.applied)).copied() else {
                 return Ok(None);
@@ -186,10 +187,14 @@ impl<D: Disk> Tail<D> {
     pub fn advance(&mut self, applied: Position) {
         let to = match self.counts {
             Counts::Bytes => applied,
-            Counts::Entries => match self.index.marks.iter().rev().find(|(count, _)| *count <= applied.0) {
-                Some((_, at)) => *at,
-                None => return,
-            },
+            Counts::Entries => {
+                let marks = &self.index.marks;
+                let after = marks.partition_point(|(count, _)| *count <= applied.0);
+                match after.checked_sub(1).and_then(|last| marks.get(last)) {
+                    Some((_, at)) => *at,
+                    None => return,
+                }
+            }
         };
         self.index.drop_below(to);
         self.applied = self.applied.max(to);

@@ -1,7 +1,7 @@
 //! A node's copy of the stream: a journal from which its store's thread serves reads and, when it is its turn, writes.
 //!
 //! Written by the ledger's thread. What always holds: it has every entry behind the one it began with, in the stream's
-//! order, each stretch ended by a mark. It is never synced and thrown away at start: Redis has the stream.
+//! order, each ended by a mark. It is never synced and thrown away at start: Redis has the stream.
 
 use std::sync::Arc;
 
@@ -60,12 +60,18 @@ impl<D: Disk> Copy<D> {
         self.batch.len() >= COMMIT_BYTES_MAX
     }
 
-    /// Ends a stretch with a mark, if there is one, and shows it to the store's thread.
-    pub fn flush(&mut self, count: u64) -> Result<(), JournalError> {
+    /// Ends an entry with a mark: another node's store may stop writing, and this one's begin, behind any entry.
+    pub fn end_entry(&mut self, count: u64) {
+        if !self.batch.is_empty() {
+            self.batch.push(&Record::Mark(count));
+        }
+    }
+
+    /// Shows what was added to the store's thread.
+    pub fn flush(&mut self) -> Result<(), JournalError> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        self.batch.push(&Record::Mark(count));
         self.bytes += self.batch.len() as u64;
         self.journal.append(&mut self.batch)?;
         let tail = self.journal.settle();

@@ -33,9 +33,10 @@ impl<D: Disk> RedisEngine<D> {
             }
             let decoded = Entry::decode(&entry).map_err(|_| LedgerError::Entry(count))?;
             self.take_entry(count, &decoded)?;
+            self.copy.end_entry(count);
             self.seen = count;
             if self.copy.is_long() {
-                self.copy.flush(count).map_err(LedgerError::Copy)?;
+                self.copy.flush().map_err(LedgerError::Copy)?;
             }
         }
         Ok(())

@@ -221,7 +221,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
         {
             self.heed(now, news)?;
         }
-        self.copy.flush(self.seen).map_err(LedgerError::Copy)?;
+        self.copy.flush().map_err(LedgerError::Copy)?;
         let applied = self.progress.applied().0;
         // The database's position in a later generation says nothing of the entries of this one.
         if seed::generation_of(applied) == seed::generation_of(self.seen) {

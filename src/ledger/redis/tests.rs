@@ -100,8 +100,10 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
     let base = base_of(1);
     for entry in 1..=3u64 {
         copy.push_group(message(entry), &roster, &[Seq(entry), Seq(entry), Seq(entry)]).unwrap();
-        copy.flush(base + entry).unwrap();
+        copy.end_entry(base + entry);
     }
+    // All three are read at once.
+    copy.flush().unwrap();
     tail.ingest(progress.durable()).unwrap();
     let transaction = tail.transaction(tail.applied(), 6, u64::MAX).unwrap().unwrap();
     assert_eq!((transaction.rows.len(), transaction.applied), (6, Position(base + 2)));
