@@ -213,6 +213,7 @@ impl Page {
             ("applied_position", "Everything below is in the database", c.applied),
             ("durable_position", "Everything below is durable in the journal", c.durable),
             ("secured_position", "Everything below survives a power loss in the database", c.secured),
+            ("cache_bytes", "Memory of the embedded database's pages, 64 MiB at most", c.cache_bytes),
             ("tail_weight", "Weight of what is not in the database yet", c.tail_weight),
         ];
         for (name, help, value) in gauges {

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use super::bench::Pace;
 use super::body::BODY_BYTES_MIN;
 use super::error::LoadError;
-use super::{chat, direct, disk, group, idle, storm, targets};
+use super::{chat, direct, disk, floor, group, idle, storm, targets};
 use crate::config::StoreUrl;
 use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
@@ -43,6 +43,8 @@ pub enum BenchScenario {
     Idle(IdleArgs),
     /// The disk alone: what the journal's writes take here without a gateway.
     Disk(DiskArgs),
+    /// This machine alone: what a paced group message takes of its disk and its loopback without a gateway.
+    Floor(FloorArgs),
     /// Everybody logs in at once, is idle, is dropped at once and comes back: what it costs, and what messages notice.
     Storm(StormArgs),
     /// All of these, with their targets beside what is measured here.
@@ -193,6 +195,29 @@ impl DiskArgs {
     }
 }
 
+/// `bench floor`.
+#[derive(Args, Clone, Debug)]
+pub struct FloorArgs {
+    /// Messages, one after another.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub messages: u64,
+    /// To so many sockets each.
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub online: u32,
+    /// Bytes sent to each socket: a push of 100 bytes takes about 200.
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u32).range(12..=16_384))]
+    pub bytes: u32,
+    /// Messages per second.
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    pub rate: f64,
+    /// On the disk of this directory [default: where a bench's gateway has its data].
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `bench storm`.
 #[derive(Args, Clone, Debug)]
 pub struct StormArgs {
@@ -333,6 +358,7 @@ pub fn run_bench(args: &BenchArgs) -> Result<Outcome, LoadError> {
         BenchScenario::Direct(args) => direct::run(args)?,
         BenchScenario::Idle(args) => idle::run(args)?,
         BenchScenario::Disk(args) => disk::run(args)?,
+        BenchScenario::Floor(args) => floor::run(args)?,
         BenchScenario::Storm(args) => storm::run(args)?,
         BenchScenario::Targets => targets::run()?,
     };

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
+use tempfile::TempDir;
 
 use super::cli::DiskArgs;
 use super::error::LoadError;
@@ -45,26 +46,47 @@ pub fn run(args: &DiskArgs) -> Result<bool, LoadError> {
 }
 
 fn measure(args: &DiskArgs) -> std::io::Result<Quantiles> {
-    let base: PathBuf = args.dir.clone().unwrap_or_else(data_base);
-    let directory = tempfile::Builder::new().prefix("ringway-disk-").tempdir_in(base)?;
-    let file_bytes = args.syncs * args.bytes as u64;
-    let file = Directory::open(directory.path())?.create("segment", file_bytes)?;
-    let block = vec![0; 1 << 20];
-    for offset in (0..file_bytes).step_by(block.len()) {
-        let left = (file_bytes - offset).min(block.len() as u64) as usize;
-        file.write_at(offset, block.get(..left).unwrap_or_default())?;
-    }
-    file.sync()?;
+    let mut segment = Segment::make(args.dir.clone(), args.syncs, args.bytes)?;
     let clock = Clock::start();
     let mut latency = latencies();
-    let data = vec![1; args.bytes];
     let between = Duration::from_secs_f64(1.0 / args.rate);
-    for at in 0..args.syncs {
+    for _ in 0..args.syncs {
         pause(between);
         let began_ns = clock.mono_ns();
-        file.write_at(at * args.bytes as u64, &data)?;
-        file.sync()?;
+        segment.write()?;
         latency.saturating_record(clock.mono_ns() - began_ns);
     }
     Ok(Quantiles::of(&latency))
+}
+
+/// A file as the journal has them: allocated, written once before, and gone with its directory.
+pub struct Segment {
+    file: <Directory as Disk>::File,
+    data: Vec<u8>,
+    at: u64,
+    _directory: TempDir,
+}
+
+impl Segment {
+    /// With room for so many writes of so many bytes, in `dir` or where a bench's gateway has its data.
+    pub fn make(dir: Option<PathBuf>, writes: u64, bytes: usize) -> std::io::Result<Segment> {
+        let base = dir.unwrap_or_else(data_base);
+        let directory = tempfile::Builder::new().prefix("ringway-disk-").tempdir_in(base)?;
+        let file_bytes = writes * bytes as u64;
+        let file = Directory::open(directory.path())?.create("segment", file_bytes)?;
+        let block = vec![0; 1 << 20];
+        for offset in (0..file_bytes).step_by(block.len()) {
+            let left = (file_bytes - offset).min(block.len() as u64) as usize;
+            file.write_at(offset, block.get(..left).unwrap_or_default())?;
+        }
+        file.sync()?;
+        Ok(Segment { file, data: vec![1; bytes], at: 0, _directory: directory })
+    }
+
+    /// The next write, and its `fdatasync`.
+    pub fn write(&mut self) -> std::io::Result<()> {
+        self.file.write_at(self.at, &self.data)?;
+        self.at += self.data.len() as u64;
+        self.file.sync()
+    }
 }

@@ -12,7 +12,7 @@
 //! - [`stored`]: counts inbox rows where they are kept.
 //! - [`room`], [`mod@bench`]: who sends and receives what, and the rounds that drive it.
 //! - [`soak`]: half a million connections for hours, from several processes, with a verdict.
-//! - [`group`], [`direct`], [`idle`], [`storm`], [`disk`]: the scenarios; [`targets`] runs them all. [`report`]: their
+//! - [`group`], [`direct`], [`idle`], [`storm`], [`disk`], [`floor`]: the scenarios; [`targets`] runs them all. [`report`]: their
 //!   figures.
 
 pub mod acks;
@@ -28,6 +28,7 @@ pub mod crowd;
 pub mod direct;
 pub mod disk;
 pub mod error;
+pub mod floor;
 pub mod gateway;
 pub mod group;
 pub mod idle;

@@ -102,6 +102,15 @@ const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "the machine alone, as often: write, fdatasync, 300 sends",
+        command: &["floor", "--messages", "1000"],
+        figures: &[
+            ms("delivery p50", "/delivery_us/p50", None),
+            ms("delivery p99", "/delivery_us/p99", None),
+            figure("one send", "/send_us", "µs", None),
+        ],
+    },
+    Scenario {
         name: "100 messages a second",
         command: &["group", "--rate", "100", "--messages", "1000"],
         figures: &[

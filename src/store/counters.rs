@@ -51,6 +51,8 @@ pub struct StoreCounters {
     pub durable: u64,
     /// Now: everything below this position is in the database and survives a power loss.
     pub secured: u64,
+    /// Now: the database's pages that are kept in memory, 64 MiB at most.
+    pub cache_bytes: u64,
     /// Now: the tail's weight, about 100 bytes each.
     pub tail_weight: u64,
 }

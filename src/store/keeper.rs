@@ -340,6 +340,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             applied: self.tail.applied().0,
             durable: self.progress.durable().0,
             secured: self.secured.0,
+            cache_bytes: self.store.cache_bytes(),
             tail_weight: self.tail.weight(),
             ..self.counters
         }

@@ -69,6 +69,11 @@ pub trait Store {
     /// Begins to write some of what was applied to the disk, without waiting for it, so that [`Self::secure`] finds
     /// little left; called every few milliseconds. A database elsewhere has nothing to do here.
     fn write_back(&mut self) {}
+    /// Memory of the database's pages that are kept in this process, which has a limit of its own. A database elsewhere
+    /// keeps none here.
+    fn cache_bytes(&self) -> u64 {
+        0
+    }
     /// Rows of an inbox after `after`, in seq order; `gap_to` if the rows right after it are no longer kept. The
     /// page ends before a hole, and after the row that reaches `bytes_max` bytes of bodies. Messages that are in
     /// `messages` need not be read; those that are read go into it.

@@ -350,6 +350,21 @@ impl Store for SqliteStore {
 
     /// The log is synced in one go when it is emptied; tens of megabytes at once would keep the disk from the ledger
     /// for as many milliseconds.
+    fn cache_bytes(&self) -> u64 {
+        let (mut now, mut highest) = (0, 0);
+        // SAFETY: the connection is open while it is borrowed, and both numbers are written before the call returns.
+        let answer = unsafe {
+            rusqlite::ffi::sqlite3_db_status(
+                self.connection.handle(),
+                rusqlite::ffi::SQLITE_DBSTATUS_CACHE_USED,
+                &raw mut now,
+                &raw mut highest,
+                0,
+            )
+        };
+        if answer == rusqlite::ffi::SQLITE_OK { u64::try_from(now).unwrap_or(0) } else { 0 }
+    }
+
     fn write_back(&mut self) {
         let unwritten = self.log_bytes().saturating_sub(self.written_back).min(WRITE_BACK_BYTES);
         if unwritten == 0 {

@@ -83,14 +83,19 @@ impl Conductor<'_> {
         }
     }
 
-    /// How the gateway's memory changed in the last three quarters of the steady phase.
+    /// How the gateway's memory changed in the last three quarters of the steady phase, beside what its store keeps of
+    /// the database's pages: that fills up to its limit as rows come, whoever is connected.
     fn growth(&self) -> Option<Growth> {
         let of = |second: &&super::figures::Second| second.phase == Phase::Steady;
         let all: Vec<_> = self.figures.seconds.iter().filter(of).collect();
         let (from_s, to_s) = (all.first()?.at_s, all.last()?.at_s);
         let later = all.iter().filter(|second| second.at_s >= from_s + (to_s - from_s) / 4.0);
-        let samples: Vec<(f64, f64)> =
-            later.filter_map(|second| Some((second.at_s, second.gateway_resident_bytes? as f64))).collect();
+        let samples: Vec<(f64, f64)> = later
+            .filter_map(|second| {
+                let cache_bytes = second.gateway_cache_bytes.unwrap_or(0);
+                Some((second.at_s, second.gateway_resident_bytes?.saturating_sub(cache_bytes) as f64))
+            })
+            .collect();
         let totals = self.figures.totals();
         Growth::of(&samples, (totals.group_acked + totals.direct_acked) * 3 / 4)
     }

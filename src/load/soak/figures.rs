@@ -23,6 +23,7 @@ pub struct Second {
     pub live: u64,
     pub delivered: u64,
     pub gateway_resident_bytes: Option<u64>,
+    pub gateway_cache_bytes: Option<u64>,
     pub gateway_cpu_cores: Option<f64>,
     pub gateway_descriptors: Option<u64>,
     pub gateway_connections: Option<u64>,
@@ -270,6 +271,11 @@ impl Figures {
             live: self.sum(|beat| beat.live),
             delivered: self.totals().delivered,
             gateway_resident_bytes: process.map(|process| process.resident_bytes),
+            gateway_cache_bytes: self
+                .gateway
+                .metrics
+                .as_ref()
+                .and_then(|m| Some(m.value("ringway_store_cache_bytes")? as u64)),
             gateway_cpu_cores,
             gateway_descriptors: process.and_then(|process| process.descriptors),
             gateway_connections: self

@@ -80,3 +80,18 @@ fn what_is_secured_is_all_that_was_applied_also_while_somebody_reads() {
     block_on(store.apply(transaction(4..=5))).unwrap();
     assert_eq!(block_on(store.secure()).unwrap(), Position(500));
 }
+
+#[test]
+fn the_pages_kept_in_memory_are_told_and_have_a_limit() {
+    const LIMIT: u64 = 64 << 20;
+    let dir = TempDir::new().unwrap();
+    let mut store = open(&dir);
+    let before = store.cache_bytes();
+    block_on(store.apply(transaction(1..=2_000))).unwrap();
+    let after = store.cache_bytes();
+    assert!(after > before + (64 << 10), "{before} -> {after}");
+    // With a limit of 20 pages it falls, so it is the cache that is told.
+    store.connection.pragma_update(None, "cache_size", 20).unwrap();
+    block_on(store.apply(transaction(2_001..=4_000))).unwrap();
+    assert!(store.cache_bytes() < after && after < LIMIT, "{after} -> {}", store.cache_bytes());
+}
