@@ -242,7 +242,8 @@ pub const BATCH_ROWS_MAX: usize = 10_000;
 pub const SQLITE_TRANSACTION_ROWS_MAX: usize = 50_000;
 /// Rows of one transaction in MySQL: 20 batches.
 pub const MYSQL_TRANSACTION_ROWS_MAX: usize = 10_000;
-/// Questions of shards, and as many look-ups, that the store answers between two transactions.
+/// Questions of shards (for cursors: `CURSORS_READ_MAX`), and as many look-ups, that the store answers between two
+/// transactions.
 pub const STORE_ANSWERED_MAX: usize = 64;
 /// How long rows wait in the tail for others to be written with them. A row costs what its page of the table costs,
 /// so twenty messages to the same members cost little more than one: 500 rows take 5 ms and 2.2 MB of log alone,
@@ -271,6 +272,8 @@ pub const SECURE_BYTES: u64 = SEGMENT_BYTES / 2;
 pub const SECURE_MS: u64 = 30_000;
 /// Cursors written in one transaction.
 pub const CURSORS_SAVED_MAX: usize = 4_096;
+/// Cursors of devices that log in, read in one question: a statement of 50 KB at most.
+pub const CURSORS_READ_MAX: usize = 1_024;
 /// Cursors that may wait for a store that is away (about 50 bytes each).
 pub const CURSORS_KEPT_MAX: usize = 1 << 20;
 /// Messages kept encoded for those who catch up together (a group's members read the same ones).

@@ -337,7 +337,7 @@ pub enum StoreAsk {
         /// At most so many, and about `PAGE_BYTES_MAX` bytes of bodies.
         rows_max: u16,
     },
-    /// Where did this device stop? Refused: the session is closed as `Overloaded`.
+    /// Where did this device stop? Refused: asked again a little later, until the time for logging in is over.
     Cursor {
         /// The session that logs in, and its login's request id.
         origin: Origin,

@@ -148,6 +148,18 @@ impl Shard {
         }
     }
 
+    /// Asks again where devices stopped for which the store had no room.
+    pub(super) fn retry_cursors(&mut self) {
+        for origin in std::mem::take(&mut self.cursors_later) {
+            let Some(slot) = self.slot_of(origin.session.conn) else { continue };
+            let Some(session) = self.sessions.at(slot).filter(|session| session.phase == Phase::AwaitingCursor) else {
+                continue;
+            };
+            let Some(user) = self.directory.at(session.user).map(|user| user.id) else { continue };
+            self.effects.asks.push_back(StoreAsk::Cursor { origin, user, device: session.device });
+        }
+    }
+
     /// The store knows where the device stopped.
     pub(super) fn cursor_found(&mut self, origin: Origin, seq: Option<Seq>) {
         let Some(slot) = self.slot_of(origin.session.conn) else { return };

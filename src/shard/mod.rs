@@ -66,7 +66,7 @@ use self::slab::Slab;
 use self::wheel::{Wheel, tick_of};
 use crate::auth::Authenticator;
 use crate::clock::Now;
-use crate::ids::{ConnId, ShardId};
+use crate::ids::{ConnId, Origin, ShardId};
 use crate::limits::{AUDIENCE_MEMBERSHIPS_MAX, LANE_ANSWERS_WAITING_MAX, RETRY_AFTER_MS, SHARD_ROSTERS_MAX};
 use crate::wire::frame::Encoder;
 use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
@@ -85,6 +85,8 @@ pub struct Shard {
     gathers: Gathers,
     elsewhere: Elsewhere,
     cursors: Cursors,
+    /// Logins whose cursor the store had no room to be asked for: again a little later, until their time is over.
+    cursors_later: Vec<Origin>,
     wheel: Wheel,
     effects: Effects,
     counts: ShardCounters,
@@ -132,6 +134,7 @@ impl Shard {
             gathers: Gathers::default(),
             elsewhere: Elsewhere::new(),
             cursors: Cursors::default(),
+            cursors_later: Vec::new(),
             wheel: Wheel::default(),
             effects: Effects::default(),
             counts: ShardCounters::default(),
@@ -316,11 +319,7 @@ impl Shard {
         self.counts.shed.store_asks += 1;
         match ask {
             StoreAsk::Page { session, purpose, .. } => self.page_unavailable(now, session, purpose),
-            StoreAsk::Cursor { origin, .. } => {
-                if let Some(slot) = self.slot_of(origin.session.conn) {
-                    self.close(now, slot, CloseReason::Overloaded);
-                }
-            }
+            StoreAsk::Cursor { origin, .. } => self.cursors_later.push(origin),
             StoreAsk::SaveCursors(cursors) => self.keep_cursors(cursors),
         }
     }

@@ -23,6 +23,7 @@ impl Shard {
             self.retry_at_ms = now.mono_ms + RETRY_EVERY_MS;
             self.retry_pages();
             self.retry_answers();
+            self.retry_cursors();
             self.expire_gathers(now);
         }
         if now.mono_ms >= self.save_cursors_at_ms {

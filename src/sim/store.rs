@@ -308,9 +308,10 @@ impl Store for SimStore {
         Ok(MsgId(0))
     }
 
-    async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
-        self.reach("reading a cursor")?;
-        Ok(self.database.inner.borrow().current.cursors.get(&(user, device)).copied())
+    async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError> {
+        self.reach("reading cursors")?;
+        let inner = self.database.inner.borrow();
+        Ok(devices.iter().map(|device| inner.current.cursors.get(device).copied()).collect())
     }
 
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use super::sqlite::SqliteStore;
 use super::*;
 use crate::ledger::dedup::digest;
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::{BATCH_ROWS, MYSQL_POOL_SIZE};
+use crate::limits::{BATCH_ROWS, CURSORS_READ_MAX, MYSQL_POOL_SIZE};
 use crate::services::Database;
 
 pub(super) const FAR: u64 = 1 << 63;
@@ -130,6 +130,7 @@ claims! {
     a_repeat_is_found_under_its_sender_and_name_only
     the_newest_row_of_every_user_is_found_also_of_ids_above_two_to_the_63
     cursors_never_go_back
+    cursors_of_a_crowd_are_read_together_each_for_its_device
     groups_change_by_version_and_end_with_their_last_member
 }
 
@@ -306,9 +307,28 @@ fn cursors_never_go_back<B: Bed>(bed: &B) {
     let cursor = |device, seq| CursorRow { user: UserId(FAR), device: DeviceId(device), seq: Seq(seq) };
     bed.run(store.save_cursors(&[cursor(1, 5), cursor(2, 7), cursor(1, 4)])).unwrap();
     bed.run(store.save_cursors(&[cursor(2, 6)])).unwrap();
-    assert_eq!(bed.run(store.cursor(UserId(FAR), DeviceId(1))).unwrap(), Some(Seq(5)));
-    assert_eq!(bed.run(store.cursor(UserId(FAR), DeviceId(2))).unwrap(), Some(Seq(7)));
-    assert_eq!(bed.run(store.cursor(UserId(FAR), DeviceId(3))).unwrap(), None);
+    let asked = [1, 2, 3].map(|device| (UserId(FAR), DeviceId(device)));
+    assert_eq!(bed.run(store.cursors(&asked)).unwrap(), [Some(Seq(5)), Some(Seq(7)), None]);
+}
+
+fn cursors_of_a_crowd_are_read_together_each_for_its_device<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    // Every second device has one; a user has several, and devices of different users have the same number.
+    let devices: Vec<(UserId, DeviceId)> =
+        (0..CURSORS_READ_MAX as u64).map(|at| (UserId(FAR + at / 4), DeviceId(u64::MAX - at % 4))).collect();
+    let seq = |at: usize| (at % 2 == 1).then_some(Seq(FAR + at as u64));
+    let rows: Vec<CursorRow> = std::iter::zip(&devices, 0..)
+        .filter_map(|((user, device), at)| Some(CursorRow { user: *user, device: *device, seq: seq(at)? }))
+        .collect();
+    bed.run(store.save_cursors(&rows)).unwrap();
+    // In any order, and asked for twice.
+    let mut asked: Vec<(usize, (UserId, DeviceId))> = devices.into_iter().enumerate().collect();
+    asked.reverse();
+    asked.push(asked[0]);
+    let expected: Vec<Option<Seq>> = asked.iter().map(|(at, _)| seq(*at)).collect();
+    let asked: Vec<(UserId, DeviceId)> = asked.into_iter().map(|(_, device)| device).collect();
+    assert_eq!(bed.run(store.cursors(&asked)).unwrap(), expected);
+    assert_eq!(bed.run(store.cursors(&[])).unwrap(), []);
 }
 
 fn groups<B: Bed>(bed: &B, store: &mut B::S) -> Vec<StoredGroup> {

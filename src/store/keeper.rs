@@ -5,6 +5,7 @@
 //! because nothing is applied while it is read; and a database that is away delays only what is in it alone.
 //! It leaves out waiting: [`Keeper::turn`] says when it wants to be called again.
 
+pub mod devices;
 pub mod pages;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::ledger::sequence::sent_at_ms;
 use crate::limits::{CLIENT_MSG_ID_AHEAD_MS, CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::log::Chain;
 use crate::shard::event::{Lookup, LookupAnswer, LookupFound, StoreAnswer, StoreAsk};
+use devices::CursorAsked;
 use pages::PageAsked;
 
 /// How often a node of a cluster looks how far the others' stores are.
@@ -185,20 +187,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
                 answers.pop()
             }
             StoreAsk::Cursor { origin, user, device } => {
-                let kept = self.cursors.find(user, device);
-                let stored = match self.reads_away {
-                    true => Err(Fault::Away),
-                    false => self.store.cursor(user, device).await.map_err(Fault::Store),
-                };
-                let answer = match (stored, kept) {
-                    (Ok(stored), kept) => StoreAnswer::Cursor { origin, seq: stored.max(kept) },
-                    (Err(_), Some(kept)) => StoreAnswer::Cursor { origin, seq: Some(kept) },
-                    (Err(fault), None) => {
-                        self.refused(&fault);
-                        StoreAnswer::Unavailable { session: origin.session, purpose: None }
-                    }
-                };
-                Some((origin.session.shard, answer))
+                let mut answers = Vec::with_capacity(1);
+                self.cursors(&[CursorAsked { origin, user, device }], &mut answers).await;
+                answers.pop()
             }
             StoreAsk::SaveCursors(rows) => {
                 self.counters.cursors_dropped += self.cursors.merge(&rows);

@@ -97,8 +97,8 @@ pub trait Store {
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError>;
     /// Messages below this number may have been deleted by retention; zero if none was ever.
     async fn kept_from(&mut self) -> Result<MsgId, StoreError>;
-    /// The cursor of a device.
-    async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError>;
+    /// The cursors of devices, all in one question; parallel to `devices`.
+    async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError>;
     /// Keeps cursors; one that is lower than what is kept changes nothing.
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError>;
 }

@@ -252,11 +252,22 @@ impl Store for MySqlStore {
         self.read("reading from where on messages are kept", async |c: &mut Connection| read_kept_from(c).await).await
     }
 
-    async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
-        let statement = format!("SELECT seq FROM cursors WHERE user_id = {} AND device_id = {}", user.0, device.0);
-        let found =
-            self.read("reading a cursor", async |c: &mut Connection| c.first::<u64>(&*statement, Patience::Read).await);
-        Ok(found.await?.map(Seq))
+    async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError> {
+        // Not (user_id, device_id) IN (...), for which not every server uses the index.
+        let each: Vec<String> = devices
+            .iter()
+            .map(|(user, device)| format!("(user_id = {} AND device_id = {})", user.0, device.0))
+            .collect();
+        if each.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = format!("SELECT user_id, device_id, seq FROM cursors WHERE {}", each.join(" OR "));
+        let rows = self.read("reading cursors", async |c: &mut Connection| {
+            c.rows::<(u64, u64, u64)>(&*statement, Patience::Read).await
+        });
+        let found: HashMap<(u64, u64), u64> =
+            rows.await?.into_iter().map(|(user, device, seq)| ((user, device), seq)).collect();
+        Ok(devices.iter().map(|(user, device)| found.get(&(user.0, device.0)).copied().map(Seq)).collect())
     }
 
     async fn save_cursors(&mut self, rows: &[CursorRow]) -> Result<(), StoreError> {

@@ -12,13 +12,16 @@ use tokio::time;
 
 use super::Store;
 use super::counters::StoreCounters;
+use super::keeper::devices::CursorAsked;
 use super::keeper::pages::PageAsked;
 use super::keeper::{Backlog, Keeper, Turn};
 use super::retention::Expire;
 use crate::clock::Clock;
 use crate::ids::ShardId;
 use crate::journal::disk::Disk;
-use crate::limits::{STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX};
+use crate::limits::{
+    CURSORS_READ_MAX, STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX,
+};
 use crate::shard::event::{Lookup, LookupAnswer, StoreAsk};
 use crate::topology::priority::Priority;
 use crate::topology::rush;
@@ -77,6 +80,7 @@ enum Asked {
 #[derive(Debug, Default)]
 struct Round {
     pages: Vec<PageAsked>,
+    cursors: Vec<CursorAsked>,
     lookups: Vec<Lookup>,
     found: Vec<LookupAnswer>,
     /// Shards to wake, by id.
@@ -210,12 +214,17 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         // Somebody waits for these; what the thread claims after them, `follow` says.
         rush::gives_way(false);
         let mut asked = Asked::All;
-        for taken in 0.. {
-            if taken == STORE_ANSWERED_MAX {
+        let mut others = 0;
+        loop {
+            if others == STORE_ANSWERED_MAX || round.cursors.len() == CURSORS_READ_MAX {
                 asked = Asked::Some;
                 break;
             }
             match self.ends.inbox.asks.try_recv() {
+                Ok(StoreAsk::Cursor { origin, user, device }) => {
+                    round.cursors.push(CursorAsked { origin, user, device });
+                    continue;
+                }
                 Ok(StoreAsk::Page { session, purpose, user, after, rows_max }) => {
                     round.pages.push(PageAsked { session, purpose, user, after, rows_max });
                 }
@@ -232,8 +241,9 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                     break;
                 }
             }
+            others += 1;
         }
-        self.answer_pages(round).await;
+        self.answer_together(round).await;
         for (slot, answered) in std::iter::zip(&self.ends.inbox.answers, &round.answered) {
             if *answered {
                 slot.wake();
@@ -255,15 +265,20 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         asked
     }
 
-    /// Pages are read together: a database elsewhere reads several at once.
-    async fn answer_pages(&mut self, round: &mut Round) {
-        if round.pages.is_empty() {
+    /// Cursors are read together, and pages are: a database elsewhere is asked once for all of those, and reads several
+    /// of these at once.
+    async fn answer_together(&mut self, round: &mut Round) {
+        if round.pages.is_empty() && round.cursors.is_empty() {
             return;
         }
         round.answered_any = true;
-        let mut answers = Vec::with_capacity(round.pages.len());
-        self.keeper.pages(&round.pages, &mut answers).await;
-        round.pages.clear();
+        let mut answers = Vec::with_capacity(round.cursors.len() + round.pages.len());
+        self.keeper.cursors(&round.cursors, &mut answers).await;
+        round.cursors.clear();
+        if !round.pages.is_empty() {
+            self.keeper.pages(&round.pages, &mut answers).await;
+            round.pages.clear();
+        }
         for (shard, answer) in answers {
             self.hand_over(shard, answer, round);
         }

@@ -458,15 +458,20 @@ impl Store for SqliteStore {
         read_kept_from(&self.connection).map_err(failed("reading from where on messages are kept"))
     }
 
-    async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
-        self.connection
-            .prepare_cached("SELECT seq FROM cursors WHERE user_id = ?1 AND device_id = ?2")
-            .and_then(|mut statement| {
-                statement
-                    .query_row(params![stored(user.0), stored(device.0)], |row| Ok(Seq(bits(row.get(0)?))))
-                    .optional()
-            })
-            .map_err(failed("reading a cursor"))
+    async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError> {
+        let look = || -> Result<Vec<Option<Seq>>, rusqlite::Error> {
+            let mut statement =
+                self.connection.prepare_cached("SELECT seq FROM cursors WHERE user_id = ?1 AND device_id = ?2")?;
+            devices
+                .iter()
+                .map(|(user, device)| {
+                    statement
+                        .query_row(params![stored(user.0), stored(device.0)], |row| Ok(Seq(bits(row.get(0)?))))
+                        .optional()
+                })
+                .collect()
+        };
+        look().map_err(failed("reading cursors"))
     }
 
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {

@@ -198,6 +198,29 @@ fn a_login_whose_cursor_cannot_be_read_closes_with_store_unavailable() {
 }
 
 #[test]
+fn a_login_the_store_has_no_room_for_is_asked_for_again_until_its_time_is_over() {
+    let mut world = World::with(1, |config| config.login_timeout_ms = 5_000);
+    world.hold_store = true;
+    let (patient, unlucky) = (world.login(5, 1, None), world.login(6, 1, None));
+    for _ in 0..2 {
+        let (_, ask) = world.held_asks.pop_front().expect("a cursor is asked for");
+        world.shards[0].refused_ask(world.now, ask);
+    }
+    assert!(world.held_asks.is_empty());
+    world.pass(200);
+    assert_eq!(world.held_asks.len(), 2, "both are asked for again, once");
+    let (_, unlucky_ask) = world.held_asks.pop_back().expect("the second one's");
+    world.hold_store = false;
+    world.settle();
+    assert_eq!(world.got(patient), [Got::LoginOk { last: 0, from: 0 }]);
+    world.shards[0].refused_ask(world.now, unlucky_ask);
+    world.hold_store = true;
+    world.pass(5_100);
+    assert_eq!(closing(&world.got(unlucky)), Some(CloseReason::Overloaded));
+    assert_eq!(world.shards[0].counters().shed.store_asks, 3);
+}
+
+#[test]
 fn a_login_the_ledger_has_no_room_for_closes_with_overloaded() {
     let mut world = World::new(1);
     world.hold_ledger = true;

@@ -131,8 +131,8 @@ impl Store for Flaky {
     async fn kept_from(&mut self) -> Result<MsgId, StoreError> {
         block_on(self.read()?.kept_from())
     }
-    async fn cursor(&mut self, user: UserId, device: DeviceId) -> Result<Option<Seq>, StoreError> {
-        block_on(self.read()?.cursor(user, device))
+    async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError> {
+        block_on(self.read()?.cursors(devices))
     }
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {
         if self.away || self.writes_fail {
@@ -598,6 +598,35 @@ fn a_cursor_can_be_read_before_it_is_saved_and_survives_an_outage() {
     keeper.store.away = false;
     settle(&mut keeper, now_ms + 60_000);
     assert_eq!(read(&mut world.keeper()), Some(Seq(8)));
+}
+
+#[test]
+fn a_crowd_that_logs_in_at_once_costs_the_database_one_question() {
+    let world = World::new(4);
+    let mut keeper = world.keeper();
+    let cursor = |device, seq| CursorRow { user: UserId(1), device: DeviceId(device), seq: Seq(seq) };
+    block_on(keeper.ask(StoreAsk::SaveCursors(vec![cursor(2, 5), cursor(3, 6)])));
+    settle(&mut keeper, 0);
+    block_on(keeper.ask(StoreAsk::SaveCursors(vec![cursor(3, 7)])));
+    let asked = |device| CursorAsked { origin: Origin::default(), user: UserId(1), device: DeviceId(device) };
+    let read = |keeper: &mut Keeper<Flaky, MemoryDisk>| {
+        let (before, mut answers) = (keeper.store.reads, Vec::new());
+        block_on(keeper.cursors(&(1..=100).map(asked).collect::<Vec<_>>(), &mut answers));
+        let answers = answers.into_iter().map(|(_, answer)| match answer {
+            StoreAnswer::Cursor { seq, .. } => Some(seq.unwrap_or_default().0),
+            _ => None,
+        });
+        (keeper.store.reads - before, answers.collect::<Vec<_>>())
+    };
+    let (reads, answers) = read(&mut keeper);
+    assert_eq!((reads, answers.len()), (1, 100));
+    assert_eq!(answers[..4], [Some(0), Some(5), Some(7), Some(0)]);
+    // While the database is away who has one waiting is answered all the same.
+    keeper.store.away = true;
+    let (reads, answers) = read(&mut keeper);
+    assert_eq!((reads, answers[2]), (1, Some(7)));
+    assert_eq!(answers.iter().filter(|answer| answer.is_none()).count(), 99);
+    assert_eq!(read(&mut keeper).0, 0, "it was away a moment ago");
 }
 
 #[test]

@@ -131,8 +131,8 @@ fn at_the_end_everything_is_applied_and_secured_and_cursors_are_saved() {
     assert_eq!(stopped, Stopped::Settled);
     assert_eq!((progress.applied(), progress.secured()), (progress.durable(), progress.durable()));
     let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
-    let saved = futures_lite::future::block_on(store.cursor(UserId(1), DeviceId(2))).unwrap();
-    assert_eq!(saved, Some(Seq(3)));
+    let saved = futures_lite::future::block_on(store.cursors(&[(UserId(1), DeviceId(2))])).unwrap();
+    assert_eq!(saved, [Some(Seq(3))]);
     let mut newest = Vec::new();
     futures_lite::future::block_on(store.newest_rows(&mut |row| newest.push(row.seq.0))).unwrap();
     assert_eq!(newest, [5_000]);
@@ -145,5 +145,31 @@ fn a_cursor_is_answered_to_the_session_that_asked() {
     match running.ask(StoreAsk::Cursor { origin, user: UserId(1), device: DeviceId(2) }) {
         StoreAnswer::Cursor { origin: answered, seq } => assert_eq!((answered, seq), (origin, None)),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_crowd_that_logs_in_at_once_is_answered_each_with_its_own_cursor() {
+    let running = start();
+    let saved = |user| CursorRow { user: UserId(user), device: DeviceId(2), seq: Seq(user * 10) };
+    running.door.ask(StoreAsk::SaveCursors((1..=2_000).map(saved).collect())).unwrap();
+    // More than are read at once.
+    for user in 1..=2_500 {
+        let origin = Origin { request_id: user as u32, ..Origin::default() };
+        running.door.ask(StoreAsk::Cursor { origin, user: UserId(user), device: DeviceId(2) }).unwrap();
+    }
+    let mut answered = std::collections::BTreeMap::new();
+    running.door.wake();
+    while answered.len() < 2_500 {
+        match running.mailbox.next(&mut 0) {
+            Some(Mail::Answer(StoreAnswer::Cursor { origin, seq })) => {
+                assert_eq!(answered.insert(origin.request_id, seq), None, "answered twice");
+            }
+            Some(other) => panic!("{other:?}"),
+            None => thread::yield_now(),
+        }
+    }
+    for (user, seq) in answered {
+        assert_eq!(seq, (user <= 2_000).then_some(Seq(u64::from(user) * 10)), "of user {user}");
     }
 }
