@@ -6,6 +6,7 @@
 //! side, and what Redis still finds of one in a socket is a repeat or of another generation.
 
 mod hearing;
+pub mod look;
 pub mod nodes;
 mod session;
 pub mod talk;

@@ -16,7 +16,10 @@ use futures_lite::future::poll_once;
 use tokio::time::{Instant, interval, sleep};
 
 use super::hearing::Hearing;
+use super::look::look_through;
 use super::{ClusterEnds, tell};
+use crate::doctor::Verdict;
+use crate::doctor::checks::redis::{RedisNeed, losses};
 use crate::ids::Seq;
 use crate::ledger::redis::entry::{VALUES, Values, decimal};
 use crate::ledger::redis::link::{Age, Arrival, Compared, Found, Generation, News, Order, Reply, What};
@@ -101,7 +104,7 @@ impl Session {
         let (reads, reading) = connect(&url).await?;
         let tasks = [calling, reading];
         if number == 1 {
-            tell_of_durability(&calls).await;
+            tell_of_durability(&calls, &url).await;
         }
         let run = run_of(&calls).await;
         let scripts = Scripts {
@@ -305,7 +308,7 @@ async fn wait(reading: &mut Option<Reading>) -> Result<Vec<Arrival>, Ended> {
     }
 }
 
-async fn connect(url: &str) -> Result<(Client, ConnectHandle), Ended> {
+pub(super) async fn connect(url: &str) -> Result<(Client, ConnectHandle), Ended> {
     connect_hearing(url, PerformanceConfig::default().broadcast_channel_capacity).await
 }
 
@@ -329,26 +332,12 @@ pub(super) async fn connect_hearing(url: &str, messages: usize) -> Result<(Clien
     Ok((client, task))
 }
 
-/// Says loudly when Redis may lose what it has acknowledged.
-async fn tell_of_durability(client: &Client) {
-    let command = CustomCommand::new_static("CONFIG", None, false);
-    let answer: Result<Vec<String>, _> = client.custom(command, vec!["GET", "append*"]).await;
-    let Ok(answer) = answer else {
-        tracing::warn!("Redis does not say how it is configured: an ack is durable only with appendfsync always");
-        return;
-    };
-    let setting = |name: &str| {
-        let at = answer.iter().step_by(2).position(|other| other == name)?;
-        answer.get(2 * at + 1).map(String::as_str)
-    };
-    let (only, fsync) = (setting("appendonly").unwrap_or("no"), setting("appendfsync").unwrap_or("no"));
-    if only != "yes" || fsync != "always" {
-        tracing::warn!(
-            appendonly = only,
-            appendfsync = fsync,
-            "REDIS MAY LOSE WHAT IT HAS ACKNOWLEDGED: a message is acked when Redis has it, and this Redis does not write \
-             it to disk before it answers; set appendonly yes and appendfsync always"
-        );
+/// Says loudly, in the doctor's words, when Redis may lose what it has acknowledged.
+async fn tell_of_durability(client: &Client, url: &str) {
+    let Ok(look) = look_through(client).await else { return };
+    let need = RedisNeed { url, stream_entries_max: STREAM_UNSTORED_MAX };
+    for finding in losses(&look, &need).iter().filter(|finding| finding.verdict != Verdict::Good) {
+        tracing::warn!("REDIS MAY LOSE WHAT IT HAS ACKNOWLEDGED: {finding}");
     }
 }
 

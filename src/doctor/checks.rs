@@ -9,6 +9,7 @@ mod disk;
 mod io_uring;
 mod memory;
 mod process;
+pub mod redis;
 mod rules;
 
 pub use memory::{AVAILABLE as MEMORY_AVAILABLE, BYTES_PER_MIB, affordable};

@@ -2,13 +2,16 @@
 
 use clap::Args;
 
+use crate::cluster::look::look;
 use crate::config::Config;
 use crate::config::typed::Origin;
+use crate::doctor::checks::redis::{self, RedisNeed};
 use crate::doctor::host::Host;
 use crate::doctor::host::live::ThisMachine;
 use crate::doctor::report::Report;
 use crate::doctor::values::{Profile, Values, ValuesError};
 use crate::doctor::{Need, ProfileBy, checks};
+use crate::limits::STREAM_UNSTORED_MAX;
 use crate::topology::cpus::{CpuError, CpuPlan};
 
 /// Is this host fit for so many connections? Changes nothing. Exit codes: 0 good, 1 warnings, 2 it cannot keep them,
@@ -22,6 +25,9 @@ pub struct DoctorOptions {
     /// The kind of host it is to be: small, standard, large or flagship [default: the smallest for the connections].
     #[arg(long, value_name = "P")]
     pub profile: Option<String>,
+    /// Also the Redis at this URL, redis://[USER:PASSWORD@]HOST:PORT [default: a configured cluster.redis_url].
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -36,6 +42,9 @@ pub enum DoctorError {
     /// The configured CPUs.
     #[error(transparent)]
     Cpus(#[from] CpuError),
+    /// What would talk to Redis.
+    #[error("no thread can be made to talk to Redis: {0}")]
+    Runtime(#[source] std::io::Error),
     /// No such profile.
     #[error("there is no profile `{name}`; there are {known}")]
     Profile {
@@ -68,7 +77,13 @@ pub fn examine(options: &DoctorOptions, config: &Config) -> Result<Report, Docto
         journal_bytes_max: config.limits.journal_bytes_max,
         values: &values,
     };
-    let findings = checks::host(&host, &need)?;
+    let mut findings = checks::host(&host, &need)?;
+    if let Some(url) = options.redis.as_ref().or(config.cluster.redis_url.as_ref()) {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DoctorError::Runtime)?;
+        let need = RedisNeed { url, stream_entries_max: STREAM_UNSTORED_MAX };
+        findings.extend(redis::findings(&runtime.block_on(look(url)), &need));
+    }
     Ok(Report::new(&need, asked.because, findings))
 }
 

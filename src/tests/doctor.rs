@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::gateway::{Gateway, address};
+use crate::redis::Redis;
+use crate::services::Database;
 
 /// Runs `ringway` with this limit of open files, its data directory at `data_dir`.
 fn run_with_descriptors(descriptors: u64, data_dir: &Path, arguments: &[&str]) -> Output {
@@ -142,4 +144,53 @@ fn the_default_number_is_reduced_to_what_the_host_keeps_and_said_once() {
     let said: Value = serde_json::from_str(lines[0]).unwrap();
     assert_eq!(said["connections_max"], 2000 - 768, "{said}");
     assert!(said["message"].as_str().unwrap().contains("descriptors: 2000"), "{said}");
+}
+
+#[test]
+fn a_redis_that_may_lose_the_ledger_is_named_by_the_doctor_and_by_a_node_that_starts_in_the_same_words() {
+    let redis = Redis::start();
+    let wrong = [("appendfsync", "everysec"), ("maxmemory", "100mb"), ("maxmemory-policy", "allkeys-lru")];
+    for (name, value) in wrong {
+        assert!(redis.command(&["CONFIG", "SET", name, value]).unwrap().starts_with("+OK"));
+    }
+    let (said, code) = doctor(1000, &["--connections", "100", "--redis", &redis.url()]);
+    let verdict =
+        |id: &str| (check(&said, id)["verdict"].as_str().unwrap(), check(&said, id)["severity"].as_str().unwrap());
+    assert_eq!((code, verdict("redis.maxmemory-policy")), (2, ("bad", "fatal")));
+    assert_eq!(verdict("redis.appendfsync"), ("bad", "warning"));
+    assert_eq!(verdict("redis.memory"), ("bad", "warning"));
+    for id in ["redis", "redis.role", "redis.cluster", "redis.appendonly"] {
+        assert_eq!(verdict(id).0, "good", "{id}: {said:#}");
+    }
+    assert!(check(&said, "redis.round_trip")["current"].as_str().unwrap().ends_with(" µs"));
+
+    // A node that starts says the same of what it would lose.
+    let (dir, database) = (tempfile::tempdir().unwrap(), Database::create());
+    let mut node = crate::cluster::node(dir.path(), &redis, &database, 1);
+    node.wait_until("it has looked at Redis", |node| {
+        node.log().contains("MAY LOSE WHAT IT HAS ACKNOWLEDGED: redis.maxmemory-policy")
+    });
+    for id in ["redis.maxmemory-policy", "redis.appendfsync"] {
+        let fix = check(&said, id)["fix"].as_str().unwrap();
+        assert!(node.log().contains(fix), "{fix}\n{}", node.log());
+    }
+    drop(node);
+
+    // What was to be done helps.
+    for id in ["redis.maxmemory-policy", "redis.appendfsync", "redis.memory"] {
+        let fix = check(&said, id)["fix"].as_str().unwrap();
+        // There is no file to rewrite: this one was started without.
+        let set = fix.split(" && ").next().unwrap();
+        assert!(Command::new("sh").args(["-c", set]).status().unwrap().success(), "{set}");
+    }
+    let (said, _) = doctor(1000, &["--connections", "100", "--redis", &redis.url()]);
+    let bad = said["checks"].as_array().unwrap().iter().filter(|check| check["verdict"] == "bad");
+    let bad: Vec<&str> = bad.filter_map(|check| check["id"].as_str()).filter(|id| id.starts_with("redis")).collect();
+    // How quick a round trip is on a busy machine is not the test's.
+    assert!(bad.iter().all(|id| *id == "redis.round_trip"), "{bad:?}");
+
+    let url = redis.url();
+    drop(redis);
+    let (said, code) = doctor(1000, &["--connections", "100", "--redis", &url]);
+    assert_eq!((code, &check(&said, "redis")["severity"]), (2, &Value::from("fatal")));
 }

@@ -1,0 +1,90 @@
+//! What a Redis says about itself: for the doctor, and for the warnings of a node that starts.
+//!
+//! What always holds: nothing is changed, everything is asked once, and what Redis does not tell is absent, not made up.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::ClientLike;
+use fred::types::CustomCommand;
+use tokio::time::{Instant, timeout};
+
+use super::session::{Ended, connect};
+use crate::limits::REDIS_TIMEOUT_MS;
+
+/// Round trips that are measured.
+const ROUND_TRIPS: usize = 21;
+/// Settings that matter to the ledger.
+const SETTINGS: [&str; 2] = ["append*", "maxmemory*"];
+
+/// What one Redis says.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Look {
+    /// From `INFO`.
+    pub info: HashMap<String, String>,
+    /// From `CONFIG GET`; nothing where that command is forbidden.
+    pub settings: HashMap<String, String>,
+    /// The median of some round trips.
+    pub round_trip_us: Option<u64>,
+}
+
+impl Look {
+    /// Takes what `INFO` answers.
+    pub fn heed_info(&mut self, text: &str) {
+        let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
+        self.info.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    /// Takes what `CONFIG GET` answers: names and values by turns.
+    pub fn heed_settings(&mut self, words: &[String]) {
+        let pairs = words.chunks_exact(2).filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())));
+        self.settings.extend(pairs);
+    }
+}
+
+/// Connects, looks, and hangs up; an error says why nothing was heard.
+pub async fn look(url: &str) -> Result<Look, String> {
+    let limit = Duration::from_millis(REDIS_TIMEOUT_MS);
+    match timeout(limit, look_once(url)).await {
+        Ok(Ok(look)) => Ok(look),
+        Ok(Err(Ended::Lost(error))) => Err(error),
+        Ok(Err(_)) => Err("it does not answer".to_owned()),
+        Err(_) => Err(format!("it did not answer within {REDIS_TIMEOUT_MS} ms")),
+    }
+}
+
+async fn look_once(url: &str) -> Result<Look, Ended> {
+    let (client, task) = connect(url).await?;
+    let mut look = look_through(&client).await;
+    if let Ok(look) = &mut look {
+        look.round_trip_us = round_trip_us(&client).await;
+    }
+    task.abort();
+    look
+}
+
+/// Looks on a connection that is there.
+pub(super) async fn look_through(client: &Client) -> Result<Look, Ended> {
+    let mut look = Look::default();
+    let info: String = client.custom(CustomCommand::new_static("INFO", None, false), Vec::<String>::new()).await?;
+    look.heed_info(&info);
+    for pattern in SETTINGS {
+        let command = CustomCommand::new_static("CONFIG", None, false);
+        // Who offers Redis as a service may forbid it.
+        let words: Result<Vec<String>, _> = client.custom(command, vec!["GET", pattern]).await;
+        look.heed_settings(&words.unwrap_or_default());
+    }
+    Ok(look)
+}
+
+async fn round_trip_us(client: &Client) -> Option<u64> {
+    let mut took = Vec::with_capacity(ROUND_TRIPS);
+    for _ in 0..ROUND_TRIPS {
+        let began = Instant::now();
+        client.ping::<String>(None).await.ok()?;
+        took.push(began.elapsed().as_micros() as u64);
+    }
+    took.sort_unstable();
+    took.get(ROUND_TRIPS / 2).copied()
+}

@@ -1,0 +1,116 @@
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use super::*;
+use crate::doctor::Verdict;
+
+const URL: &str = "redis://gateway:secret@192.0.2.9:6379/0";
+
+/// What a Redis 7 on a machine of 16 GiB answers that is as it should be; the lines that the checks read.
+const INFO: &str = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n\r\n# Memory\r\nused_memory:1048576\r\n\
+                    total_system_memory:17179869184\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\n\r\n\
+                    # Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n";
+const SETTINGS: [(&str, &str); 4] =
+    [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory", "0"), ("maxmemory-policy", "noeviction")];
+
+/// That Redis, with other settings, and with lines of `INFO` in place of those of the same name.
+fn recorded(settings: &[(&str, &str)], info: &str) -> Look {
+    let mut look = Look { round_trip_us: Some(120), ..Look::default() };
+    look.heed_info(INFO);
+    look.heed_info(info);
+    let words: Vec<String> =
+        SETTINGS.iter().chain(settings).flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect();
+    look.heed_settings(&words);
+    look
+}
+
+fn findings_of(look: Look) -> Vec<Finding> {
+    findings(&Ok(look), &RedisNeed { url: URL, stream_entries_max: 1 << 20 })
+}
+
+/// What is not good: which, how bad, and what to do.
+fn complaints(findings: &[Finding]) -> Vec<(&str, Severity, &str)> {
+    let bad = findings.iter().filter(|finding| finding.verdict == Verdict::Bad);
+    bad.map(|finding| (finding.id.as_str(), finding.severity, finding.fix.as_deref().unwrap())).collect()
+}
+
+fn check(settings: &[(&str, &str)], info: &str, expected: &[(&str, Severity, &str)]) {
+    let findings = findings_of(recorded(settings, info));
+    assert_eq!(complaints(&findings), expected);
+    for finding in &findings {
+        assert!(!format!("{finding:?}").contains("secret"), "{finding}");
+    }
+}
+
+const CLI: &str = "redis-cli -u redis://gateway@192.0.2.9:6379/0";
+
+#[test]
+fn a_redis_that_keeps_what_it_acknowledges_is_good() {
+    check(&[], "", &[]);
+}
+
+#[test]
+fn one_that_syncs_once_a_second_or_never_is_named_with_the_command_that_sets_it() {
+    let fsync = format!("{CLI} config set appendfsync always && {CLI} config rewrite");
+    let only = format!("{CLI} config set appendonly yes && {CLI} config rewrite");
+    check(&[("appendfsync", "everysec")], "", &[("redis.appendfsync", Severity::Warning, &fsync)]);
+    check(
+        &[("appendonly", "no"), ("appendfsync", "no")],
+        "",
+        &[("redis.appendonly", Severity::Warning, &only), ("redis.appendfsync", Severity::Warning, &fsync)],
+    );
+}
+
+#[test]
+fn one_that_would_evict_the_ledger_is_fatal_and_one_without_a_limit_evicts_nothing() {
+    let policy = format!("{CLI} config set maxmemory-policy noeviction && {CLI} config rewrite");
+    let limit = [("maxmemory", "8589934592"), ("maxmemory-policy", "allkeys-lru")];
+    check(&limit, "", &[("redis.maxmemory-policy", Severity::Fatal, &policy)]);
+    check(&[("maxmemory-policy", "allkeys-lru")], "", &[]);
+    check(&[("maxmemory", "8589934592")], "", &[]);
+}
+
+#[test]
+fn memory_for_a_stream_that_is_not_stored_is_what_the_limit_leaves() {
+    let more = format!("{CLI} config set maxmemory 1209008128 && {CLI} config rewrite");
+    check(&[], "maxmemory:104857600\r\n", &[("redis.memory", Severity::Warning, &more)]);
+    let machine = "a machine with more memory, or a lower limits.stream_entries_max (1048576)";
+    check(&[], "total_system_memory:536870912\r\n", &[("redis.memory", Severity::Warning, machine)]);
+}
+
+#[test]
+fn a_replica_a_node_of_a_redis_cluster_and_an_old_version_are_named() {
+    let replica = "role:slave\r\nmaster_host:192.0.2.8\r\nmaster_port:6380\r\n";
+    let primary = "cluster.redis_url = \"redis://192.0.2.8:6380\"";
+    check(&[], replica, &[("redis.role", Severity::Fatal, primary)]);
+    let alone = "start a Redis of its own for the gateways, with cluster-enabled no";
+    check(&[], "cluster_enabled:1\r\n", &[("redis.cluster", Severity::Warning, alone)]);
+    let newer = "run Redis 6.2 or newer at redis://gateway@192.0.2.9:6379/0";
+    check(&[], "redis_version:6.0.16\r\n", &[("redis", Severity::Fatal, newer)]);
+    check(&[], "redis_version:6.2.0\r\n", &[]);
+}
+
+#[test]
+fn a_distant_redis_is_a_hint() {
+    let findings = findings_of(Look { round_trip_us: Some(2_500), ..recorded(&[], "") });
+    let near = format!("{CLI} --latency; run Redis near to the gateways");
+    assert_eq!(complaints(&findings), [("redis.round_trip", Severity::Hint, near.as_str())]);
+}
+
+#[test]
+fn what_redis_does_not_tell_is_unknown_and_never_good() {
+    let findings = findings_of(Look::default());
+    assert_eq!(findings.len(), 8);
+    for finding in &findings {
+        assert_eq!(finding.verdict, Verdict::Unknown, "{finding}");
+        assert!(finding.fix.as_ref().is_some_and(|fix| !fix.is_empty()), "{finding}");
+    }
+}
+
+#[test]
+fn a_redis_that_does_not_answer_is_one_fatal_finding() {
+    let findings =
+        findings(&Err("connection refused".to_owned()), &RedisNeed { url: URL, stream_entries_max: 1 << 20 });
+    let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+    assert!(finding.is_fatal());
+    assert_eq!(finding.current, "redis://gateway@192.0.2.9:6379/0: connection refused");
+}
