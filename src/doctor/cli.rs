@@ -25,7 +25,7 @@ pub struct DoctorOptions {
     /// The kind of host it is to be: small, standard, large or flagship [default: the smallest for the connections].
     #[arg(long, value_name = "P")]
     pub profile: Option<String>,
-    /// Also the Redis at this URL, redis://[USER:PASSWORD@]HOST:PORT [default: a configured cluster.redis_url].
+    /// Also the Redis at this URL, as cluster.redis_url has it; without it the configured one.
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
     /// Print one JSON object instead of a table.

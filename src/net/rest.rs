@@ -3,7 +3,7 @@
 //! One per shard, in the executor's own queue. It sleeps in the shard's own ring, with one system call, until a socket,
 //! another thread or the time wants something; the executor itself never sleeps and never does I/O, it only divides the
 //! time. What always holds: it is awake when all other tasks sleep (the last one wakes it), so the executor always has
-//! something to run; the core's time passes at least every [`TICK_LATE_MS`] while the shard has the CPU.
+//! something to run; the core's time passes at least every 40 ms while the shard has the CPU.
 //!
 //! Left to glommio 0.9, a sleep and a wake-up are ten system calls in three rings, and one sleep in some 5,000 on a busy
 //! machine is by mistake, with tasks that are ready: when it finds its preemption timer expired before it has run a
