@@ -31,7 +31,7 @@ use ringway::ledger::redis::link::link;
 use ringway::ledger::redis::reload::{Answerer, reloading};
 use ringway::ledger::redis::start::RedisStart;
 use ringway::ledger::redis::{RedisEngine, Settings};
-use ringway::limits::{CLIENT_MSG_ID_AHEAD_MS, SEGMENT_BYTES};
+use ringway::limits::{CLIENT_MSG_ID_AHEAD_MS, SEGMENT_BYTES, STREAM_UNSTORED_MAX};
 use ringway::message::{Roster, RosterMember};
 use ringway::shard::event::{Delivery, GroupSubmission, LookupAnswer, LookupFound, StoredGroup, Submission};
 use ringway::store::{StorePosition, Stored};
@@ -269,7 +269,8 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
     let [log, copy] = ["log", "copy"].map(|name| Directory::open(&dir.path().join(name)).unwrap());
     let at = StorePosition { applied: Position(0), msg_id_max: MsgId(0) };
     let engine = start.finish((log, copy), Arc::clone(&progress), (ledger, asker), at).unwrap();
-    let link = LedgerLink { ends, url: url.to_owned(), node, token: node.into(), progress: Arc::clone(&progress) };
+    let (token, entries_max) = (node.into(), STREAM_UNSTORED_MAX);
+    let link = LedgerLink { ends, url: url.to_owned(), node, token, entries_max, progress: Arc::clone(&progress) };
     let talks = std::thread::spawn(move || {
         let (_to_nodes, told) = mpsc::channel(1);
         let (reports, _) = mpsc::channel(1);

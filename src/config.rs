@@ -224,6 +224,8 @@ pub struct Limits {
     pub outbox_bytes_per_shard_max: usize,
     /// Journal bytes not yet in the store.
     pub journal_bytes_max: u64,
+    /// Entries of a cluster's stream that may be unstored.
+    pub stream_entries_max: u64,
     /// How long accepting, asking or delivering may keep a shard from the others.
     pub turn_ms: u32,
 }
@@ -317,6 +319,11 @@ impl Config {
                     1 << 40,
                 )? as usize,
                 journal_bytes_max: typed.number("limits.journal_bytes_max", limits::SEGMENT_BYTES * 2, 1 << 44)?,
+                stream_entries_max: typed.number(
+                    "limits.stream_entries_max",
+                    limits::STREAM_UNSTORED_MIN,
+                    limits::STREAM_UNSTORED_MAX,
+                )?,
                 turn_ms: typed.number("limits.turn_ms", 1, 1000)? as u32,
             },
             connections_origin: typed.origin("limits.connections_max"),

@@ -180,6 +180,8 @@ pub const STREAM_READ_MAX: usize = 128;
 pub const FLYING_MAX: usize = 16_384;
 /// Entries of the stream that may be unstored; above it `STORAGE_FULL`. Each takes its body and about 100 bytes.
 pub const STREAM_UNSTORED_MAX: u64 = 1 << 20;
+/// Least of them that may be configured: with less, a second in which nothing is stored would refuse senders.
+pub const STREAM_UNSTORED_MIN: u64 = 256;
 /// Entries of the stream that are kept though they are stored, for nodes that stood still a moment, or read the database
 /// before they follow: some 30 MB.
 pub const STREAM_KEPT: u64 = 100_000;

@@ -44,6 +44,8 @@ pub struct LedgerLink {
     pub node: u16,
     /// Tells this process from another with the same number.
     pub token: u64,
+    /// Entries of the stream that may be unstored.
+    pub entries_max: u64,
     /// How far the stores are, and whose turn it is to write.
     pub progress: Arc<Progress>,
 }

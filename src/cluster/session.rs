@@ -25,7 +25,7 @@ use crate::ledger::redis::entry::{VALUES, Values, decimal};
 use crate::ledger::redis::link::{Age, Arrival, Compared, Found, Generation, News, Order, Reply, What};
 use crate::limits::{
     CALLS_IN_FLIGHT_MAX, CLAIMS_S, HEARTBEAT_MS, LEASE_MS, REDIS_SETTLES_MS, REDIS_TIMEOUT_MS, STREAM_KEPT,
-    STREAM_READ_MAX, STREAM_UNSTORED_MAX, WINDOWS_KEPT,
+    STREAM_READ_MAX, WINDOWS_KEPT,
 };
 
 /// Every key of the ledger begins with it; the braces keep them on one node of a Redis Cluster. It names the form of what
@@ -77,6 +77,8 @@ pub(super) type UnderWay<T> = Pin<Box<dyn Future<Output = Result<T, Ended>> + Se
 /// A session.
 pub(super) struct Session {
     number: u64,
+    /// Entries of the stream that may be unstored.
+    entries_max: u64,
     /// What Redis calls its own process.
     run: String,
     calls: Client,
@@ -99,12 +101,12 @@ impl Drop for Session {
 impl Session {
     /// Connects, claims the node's id, and tells the ledger what Redis has.
     pub(super) async fn begin(cluster: &mut ClusterEnds, number: u64) -> Result<Session, Ended> {
-        let url = cluster.ledger.url.clone();
+        let (url, entries_max) = (cluster.ledger.url.clone(), cluster.ledger.entries_max);
         let (calls, calling) = connect(&url).await?;
         let (reads, reading) = connect(&url).await?;
         let tasks = [calling, reading];
         if number == 1 {
-            tell_of_durability(&calls, &url).await;
+            tell_of_durability(&calls, &RedisNeed { url: &url, stream_entries_max: entries_max }).await;
         }
         let run = run_of(&calls).await;
         let scripts = Scripts {
@@ -116,8 +118,19 @@ impl Session {
         };
         let (under_way, began) = (VecDeque::new(), Instant::now());
         let hearing = Hearing::begin(&url, cluster.ledger.node, calls.clone()).await?;
-        let mut session =
-            Session { number, run, calls, reads, scripts, hearing, began, following: None, under_way, tasks };
+        let mut session = Session {
+            number,
+            entries_max,
+            run,
+            calls,
+            reads,
+            scripts,
+            hearing,
+            began,
+            following: None,
+            under_way,
+            tasks,
+        };
         session.beat(cluster, 0).await?;
         // What the shards told meanwhile is told again, as all they have.
         while cluster.told.try_recv().is_ok() {}
@@ -188,7 +201,8 @@ impl Session {
             }
             What::Submit { generation, calls } => {
                 let (client, script) = (self.calls.clone(), self.scripts.submit.clone());
-                Box::pin(async move { submit(&client, script, &generation, calls).await })
+                let entries_max = self.entries_max;
+                Box::pin(async move { submit(&client, script, &generation, entries_max, calls).await })
             }
             What::Count => {
                 let client = self.calls.clone();
@@ -333,10 +347,9 @@ pub(super) async fn connect_hearing(url: &str, messages: usize) -> Result<(Clien
 }
 
 /// Says loudly, in the doctor's words, when Redis may lose what it has acknowledged.
-async fn tell_of_durability(client: &Client, url: &str) {
+async fn tell_of_durability(client: &Client, need: &RedisNeed<'_>) {
     let Ok(look) = look_through(client).await else { return };
-    let need = RedisNeed { url, stream_entries_max: STREAM_UNSTORED_MAX };
-    for finding in losses(&look, &need).iter().filter(|finding| finding.verdict != Verdict::Good) {
+    for finding in losses(&look, need).iter().filter(|finding| finding.verdict != Verdict::Good) {
         tracing::warn!("REDIS MAY LOSE WHAT IT HAS ACKNOWLEDGED: {finding}");
     }
 }
@@ -369,10 +382,16 @@ async fn count(client: &Client) -> Result<News, Ended> {
     count.map(News::Count).ok_or(Ended::OtherGeneration)
 }
 
-async fn submit(client: &Client, script: String, generation: &Generation, calls: Vec<Values>) -> Result<News, Ended> {
+async fn submit(
+    client: &Client,
+    script: String,
+    generation: &Generation,
+    entries_max: u64,
+    calls: Vec<Values>,
+) -> Result<News, Ended> {
     let mut values: Vec<Value> = Vec::with_capacity(3 + calls.len() * VALUES);
     values.push(generation.text().into());
-    values.push(STREAM_UNSTORED_MAX.to_string().into());
+    values.push(entries_max.to_string().into());
     values.push(CLAIMS_S.to_string().into());
     values.extend(calls.into_iter().flatten().map(|bytes| Value::Bytes(bytes.into())));
     let reply: Value = client.evalsha(script, PREFIX, values).await?;

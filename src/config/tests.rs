@@ -33,6 +33,7 @@ fn the_defaults_alone_are_a_configuration() {
     assert_eq!(config.auth, Auth::Development);
     assert_eq!(config.limits.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
     assert_eq!(config.limits.connections_max, limits::CONNECTIONS_MAX);
+    assert_eq!(config.limits.stream_entries_max, limits::STREAM_UNSTORED_MAX);
 }
 
 #[test]
@@ -71,6 +72,7 @@ fn variables_that_are_no_keys_are_left_alone() {
 #[test]
 fn values_out_of_range_say_what_would_do() {
     refused("[cluster]\nnode_id = 1024", "from 0 to 1023");
+    refused("[limits]\nstream_entries_max = 255", "from 256 to 1048576");
     refused("listen = \"nowhere\"", "ADDRESS:PORT");
     refused("shards = 0", "from 1 to");
     refused("cpus = \"3-1\"", "CPU numbers");

@@ -95,6 +95,12 @@ pub const KEYS: &[Key] = &[
         "journal not yet in the store; above: STORAGE_FULL",
     ),
     key(
+        "limits.stream_entries_max",
+        STREAM_ENTRIES_MAX,
+        Form::Number,
+        "of a cluster's stream, messages not yet in MySQL; above: STORAGE_FULL",
+    ),
+    key(
         "limits.turn_ms",
         "1",
         Form::Number,
@@ -107,6 +113,7 @@ const CONNECTIONS_MAX: &str = "1000000";
 const OUTBOX_BYTES_MAX: &str = "262144";
 const OUTBOX_SHARD_BYTES_MAX: &str = "536870912";
 const JOURNAL_BYTES_MAX: &str = "8589934592";
+const STREAM_ENTRIES_MAX: &str = "1048576";
 
 const _: () = {
     assert!(KEYS.len() <= 25 + 5, "at most 25 keys and the [limits] table");

@@ -11,7 +11,6 @@ use crate::doctor::host::live::ThisMachine;
 use crate::doctor::report::Report;
 use crate::doctor::values::{Profile, Values, ValuesError};
 use crate::doctor::{Need, ProfileBy, checks};
-use crate::limits::STREAM_UNSTORED_MAX;
 use crate::topology::cpus::{CpuError, CpuPlan};
 
 /// Is this host fit for so many connections? Changes nothing. Exit codes: 0 good, 1 warnings, 2 it cannot keep them,
@@ -81,7 +80,7 @@ pub fn examine(options: &DoctorOptions, config: &Config) -> Result<Report, Docto
     if let Some(url) = options.redis.as_ref().or(config.cluster.redis_url.as_ref()) {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DoctorError::Runtime)?;
-        let need = RedisNeed { url, stream_entries_max: STREAM_UNSTORED_MAX };
+        let need = RedisNeed { url, stream_entries_max: config.limits.stream_entries_max };
         findings.extend(redis::findings(&runtime.block_on(look(url)), &need));
     }
     Ok(Report::new(&need, asked.because, findings))

@@ -231,7 +231,8 @@ impl Opening<'_> {
                 let cluster = &self.config.cluster;
                 let (url, node) = (cluster.redis_url.clone().unwrap_or_default(), cluster.node_id);
                 let token = node_token(data_dir)?;
-                let redis = LedgerLink { ends, url, node, token, progress: Arc::clone(&progress) };
+                let entries_max = self.config.limits.stream_entries_max;
+                let redis = LedgerLink { ends, url, node, token, entries_max, progress: Arc::clone(&progress) };
                 let keeper = Keeper::of_cluster(store, copy, progress, answerer, seed);
                 (LedgerParts { engine, nudges, redis: Some(redis) }, keeper)
             }

@@ -227,9 +227,14 @@ pub fn on(url: &str, statement: &str) -> Result<(), mysql_async::Error> {
 fn rows_on<T: FromRow + Send + 'static>(url: &str, query: &str) -> Result<Vec<T>, mysql_async::Error> {
     let opts = Opts::from_url(url)?;
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let mut conn = Conn::new(mysql_async::OptsBuilder::from_opts(opts).prefer_socket(false)).await?;
-        let rows = conn.query(query).await?;
-        conn.disconnect().await?;
-        Ok(rows)
+        let asked = async {
+            let mut conn = Conn::new(mysql_async::OptsBuilder::from_opts(opts).prefer_socket(false)).await?;
+            let rows = conn.query(query).await?;
+            conn.disconnect().await?;
+            Ok(rows)
+        };
+        // One that stands still answers nothing, and a test that has failed must end.
+        let late = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(late)
     })
 }

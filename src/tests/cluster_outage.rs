@@ -1,0 +1,127 @@
+//! MySQL goes away from a cluster: acks go on until the stream has reached its limit, who comes back is served from the
+//! stream, and in the end all of it is in the database, once.
+
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+use ringway::ids::{Conversation, MsgId, Seq, UserId};
+use ringway::load::client::{Client, Said};
+use ringway::wire::generated::ringway::wire::ErrorCode;
+
+use crate::cluster::{send, settings};
+use crate::gateway::{Gateway, PATIENCE};
+use crate::outage::{hear, is_there, metric, open_to_others, send_some};
+use crate::redis::Redis;
+use crate::services::{Database, MariaDb};
+
+/// What may be unstored.
+const ENTRIES_MAX: usize = 600;
+
+fn node(dir: &Path, redis: &Redis, database: &Database, id: u16) -> Gateway {
+    let data_dir = dir.join(format!("node-{id}"));
+    std::fs::create_dir(&data_dir).unwrap();
+    let limit = format!("limits.stream_entries_max={ENTRIES_MAX}");
+    let settings = settings(redis, database, id);
+    let mut arguments = vec!["--shards", "1", "--set", &limit];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    Gateway::start(&data_dir, &arguments)
+}
+
+/// How the database is away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Away {
+    Stopped,
+    Frozen,
+}
+
+#[test]
+fn a_stream_that_is_full_because_the_database_is_stopped_refuses_disconnects_nobody_and_recovers_by_itself() {
+    the_stream_fills_up(Away::Stopped);
+}
+
+#[test]
+fn a_stream_that_is_full_because_the_database_stands_still_refuses_disconnects_nobody_and_recovers_by_itself() {
+    the_stream_fills_up(Away::Frozen);
+}
+
+fn the_stream_fills_up(away: Away) {
+    let dir = tempfile::tempdir().unwrap();
+    open_to_others(dir.path());
+    let mut mariadb = MariaDb::start(&dir.path().join("mariadb"), &[]);
+    let (redis, database) = (Redis::start(), Database::create_on(&mariadb.url()));
+    let mut one = node(dir.path(), &redis, &database, 1);
+    let mut two = node(dir.path(), &redis, &database, 2);
+    let (mut sender, mut receiver) = (one.client(1, 1, Some(Seq(0))), two.client(2, 1, Some(Seq(0))));
+    let mut idle = one.client(3, 1, Some(Seq(0)));
+    // The ledger is there, and something is in the database already.
+    send(&mut sender, Conversation::User(UserId(2)), "before");
+    let first = receiver.next(PATIENCE).unwrap();
+    let Some(Said::Row(first)) = first else { panic!("expected the first row, heard {first:?}") };
+    let mut all: Vec<MsgId> = vec![first.msg_id];
+    one.wait_until("the first one is stored", |_| database.count("messages") == 1);
+    let stored = all.len();
+
+    match away {
+        Away::Stopped => mariadb.stop(),
+        Away::Frozen => mariadb.signal(Signal::SIGSTOP),
+    }
+    // A ledger that was made a moment ago asks the database whether a message is a repeat; then Redis knows all names.
+    one.wait_until("acks go on without the database", |_| {
+        let taken = try_one(&mut sender);
+        all.extend(taken);
+        taken.is_some()
+    });
+    hear(&mut receiver, &all[stored..]);
+    loop {
+        let (acked, full) = send_some(&mut sender, 50, b"while the database is away");
+        hear(&mut receiver, &acked);
+        all.extend(acked);
+        if full > 0 {
+            break;
+        }
+        assert!(all.len() < 2 * ENTRIES_MAX, "it is never full");
+    }
+    // How far the database is Redis hears once a second: before that a node may count a stored message as unstored.
+    let unstored = all.len() - stored;
+    assert!(unstored <= ENTRIES_MAX && unstored + stored >= ENTRIES_MAX, "{unstored} of {ENTRIES_MAX}");
+    one.wait_until("it is counted", |gateway| metric(gateway, "ringway_ledger_storage_full_total") >= Some(1));
+    // Whoever was there stays, and who comes back, on either node, receives everything that the database has not.
+    [&mut sender, &mut receiver, &mut idle].into_iter().for_each(is_there);
+    let mut again = [one.client(2, 2, Some(Seq(stored as u64))), two.client(2, 3, Some(Seq(stored as u64)))];
+    again.iter_mut().for_each(|client| hear(client, &all[stored..]));
+    assert_eq!(send_some(&mut sender, 1, b"too much"), (vec![], 1), "nothing has changed");
+
+    match away {
+        Away::Stopped => mariadb.resume(),
+        Away::Frozen => mariadb.signal(Signal::SIGCONT),
+    }
+    one.wait_until("messages are taken again", |_| {
+        let (acked, _) = send_some(&mut sender, 1, b"when it is back");
+        all.extend(&acked);
+        !acked.is_empty()
+    });
+    let newest = &all[all.len() - 1..];
+    hear(&mut receiver, newest);
+    again.iter_mut().for_each(|client| hear(client, newest));
+    [&mut sender, &mut receiver, &mut idle].into_iter().chain(&mut again).for_each(is_there);
+    let count = all.len() as u64;
+    one.wait_until("everything is stored", |_| database.count("messages") >= count);
+    let rows: Vec<(u64, u64)> = database.rows("SELECT seq, msg_id FROM inbox WHERE user_id = 2 ORDER BY seq");
+    assert!(rows.into_iter().eq((1..).zip(all.iter().map(|msg_id| msg_id.0))), "every row once, in order");
+    assert_eq!((database.count("messages"), database.count("inbox")), (count, 2 * count));
+    for node in [&mut one, &mut two] {
+        node.terminate();
+        assert!(node.wait().success(), "{}", node.log());
+    }
+}
+
+/// Sends one message; nothing if it is to be sent again later.
+fn try_one(sender: &mut Client) -> Option<MsgId> {
+    let name = sender.new_client_msg_id();
+    let request = sender.send(Conversation::User(UserId(2)), name, b"at last", false).unwrap();
+    match sender.answer(request, PATIENCE).unwrap() {
+        Said::Sent { msg_id, .. } => Some(msg_id),
+        Said::Refused { code: ErrorCode::RetryLater, .. } => None,
+        other => panic!("{other:?}"),
+    }
+}
