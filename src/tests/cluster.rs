@@ -2,19 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway::load::client::{Client, Row, Said};
 
-use crate::gateway::{Gateway, PATIENCE, pause, signal};
-use crate::history::{check, make_groups, start_users};
+use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::redis::Redis;
 use crate::services::Database;
-use crate::traffic::{Orders, User};
 
 /// Starts a node of a cluster.
 pub fn node(dir: &Path, redis: &Redis, database: &Database, id: u16) -> Gateway {
@@ -213,63 +208,4 @@ fn a_second_gateway_with_the_same_node_id_is_refused() {
     assert!(!second.wait().success());
     assert!(second.log().contains("another gateway runs as node 7"), "{}", second.log());
     send(&mut one, Conversation::User(UserId(2)), "still here");
-}
-
-#[test]
-fn nothing_acked_is_lost_when_gateways_and_redis_are_killed_and_stopped_at_random() {
-    let (mut redis, database) = (Redis::start(), Database::create());
-    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let start = |at: usize, redis: &Redis| node(dirs[at].path(), redis, &database, at as u16 + 1);
-    let mut nodes: Vec<Gateway> = (0..dirs.len()).map(|at| start(at, &redis)).collect();
-    let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    // The first change waits for the ledger to be there.
-    create(&mut nodes[0].client(100, 1, None), &[UserId(101)]);
-    let groups = make_groups(&nodes[0]);
-    let orders = Arc::new(Orders::default());
-    let paths: Vec<&Path> = dirs.iter().map(|dir| dir.path()).collect();
-    let users = start_users(&paths, &groups, &orders, seed);
-    for round in 0..12 {
-        let before = orders.acked.load(Ordering::Relaxed);
-        nodes[0].wait_until("somebody is acked again", |_| orders.acked.load(Ordering::Relaxed) > before + 20);
-        pause(Duration::from_millis(random.u64(..200)));
-        // Each node goes down at least once, so that every user loses its connection.
-        let at = if round < 3 { round } else { random.usize(..nodes.len()) };
-        match if round < 3 { 0 } else { random.u32(..5) } {
-            0 | 1 => {
-                nodes.remove(at).kill();
-                nodes.insert(at, start(at, &redis));
-            }
-            2 => {
-                redis.kill();
-                pause(Duration::from_millis(random.u64(..500)));
-                redis.start_again();
-            }
-            3 => {
-                redis.signal(Signal::SIGSTOP);
-                pause(Duration::from_millis(random.u64(..2_000)));
-                redis.signal(Signal::SIGCONT);
-            }
-            _ => {
-                signal(nodes[at].pid(), Signal::SIGSTOP).unwrap();
-                pause(Duration::from_millis(random.u64(..3_000)));
-                signal(nodes[at].pid(), Signal::SIGCONT).unwrap();
-            }
-        }
-    }
-    orders.quiet.store(true, Ordering::Relaxed);
-    nodes[0].wait_until("everything is acked", |_| orders.unacked.load(Ordering::Relaxed) == 0);
-    // A login is answered when its node has followed all that was numbered before it, and has delivered that.
-    for node in &nodes {
-        drop(node.client(100, 2, None));
-    }
-    orders.done.store(true, Ordering::Relaxed);
-    let users: Vec<User> = users.into_iter().map(|user| user.join().unwrap()).collect();
-    for node in &nodes {
-        check(node, &users, &groups);
-    }
-    let rows = users.iter().map(|user| user.rows.len() as u64).sum();
-    wait_for_rows(&database, rows);
-    assert_eq!(database.count("inbox"), rows, "a row is stored twice, or one too many");
 }

@@ -8,6 +8,7 @@
 mod bad_input;
 mod closes;
 mod cluster;
+mod cluster_crash;
 mod cluster_outage;
 mod crash;
 mod descriptors;
