@@ -119,7 +119,12 @@ pub async fn run(mut cluster: ClusterEnds) {
                 sleep(Duration::from_millis(500)).await;
                 continue;
             }
-            Ended::Taken => return tell(&cluster.ledger.ends, News::Taken).await,
+            Ended::Taken => {
+                tell(&cluster.ledger.ends, News::Taken).await;
+                // The ledger ends with that error, and the process with it. If this thread ended it might be heard of
+                // first, and would be all that the operator is told.
+                return std::future::pending().await;
+            }
             Ended::Lost(error) => {
                 tracing::warn!(error, "Redis is away: nothing is numbered until it is back; trying again");
             }
