@@ -12,7 +12,7 @@ scripts := apply.sh revert.sh status.sh
 sourced := common.sh nic.sh persist.sh values.conf README.md
 
 .PHONY: install uninstall tune
-.PHONY: help demo cluster-demo run test check sim bench doctor soak soak-vm profile schema services setup build
+.PHONY: help demo cluster-demo run test check sim bench doctor soak soak-cluster soak-vm profile schema services setup build
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -48,6 +48,9 @@ doctor: setup build ## is this host fit? make doctor CONNECTIONS=500000; exit co
 
 soak: setup build ## doctor, tune (asks first), serve, soak, report, revert: SOAK="--connections 100000 --for 1h --yes"
 	@scripts/soak.sh $(SOAK)
+
+soak-cluster: build ## several gateways as one cluster, soaked together: SOAK="--gateways 4 --connections 15000 --for 2m"
+	@scripts/soak-cluster.sh $(SOAK)
 
 soak-vm: build ## half a million connections in a virtual machine of its own: make soak-vm CONNECTIONS=1000000
 	@scripts/soak-vm.sh

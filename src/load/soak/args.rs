@@ -23,9 +23,10 @@ pub struct SoakArgs {
     /// Where the gateway listens; without it, what its data directory says.
     #[arg(long, value_name = "ADDR")]
     pub target: Option<SocketAddr>,
-    /// The gateway's data directory: for its secret, its addresses and its process, where they are not given.
+    /// The gateway's data directory: for its secret, its addresses and its process, where they are not given. Given
+    /// several times: those of the gateways of one cluster on this host, which share the connections evenly.
     #[arg(long, value_name = "DIR", default_value = "ringway-data")]
-    pub data_dir: PathBuf,
+    pub data_dir: Vec<PathBuf>,
     /// A file with the gateway's HS256 secret.
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
@@ -116,6 +117,15 @@ impl SoakArgs {
     /// Refuses what does not go together.
     pub fn check(&self) -> Result<(), LoadError> {
         let groups = self.groups();
+        let gateways = self.data_dir.len();
+        if gateways > 1 && (self.target.is_some() || self.admin.is_some() || self.pid.is_some()) {
+            return Err(LoadError::Options(
+                "of several gateways each is known by its --data-dir: no --target, --admin or --pid",
+            ));
+        }
+        if self.processes.is_some_and(|processes| (processes as usize) < gateways) {
+            return Err(LoadError::Options("--processes: each gateway needs one of its own at least"));
+        }
         if self.body < BODY_BYTES_MIN || self.body > BODY_BYTES_MAX {
             return Err(LoadError::Options("--body must be from 16 (the time and the number inside) to 16384 bytes"));
         }
@@ -250,6 +260,8 @@ mod tests {
             "--processes 0",
             "--body 15",
             "--for 0",
+            "--data-dir a --data-dir b --target 127.0.0.1:7400",
+            "--data-dir a --data-dir b --processes 1",
         ] {
             assert!(soak(line).is_err(), "{line}");
         }

@@ -24,7 +24,6 @@ use super::verdict::{DESCRIPTORS_MORE_MAX, Descriptors, Memory, Outcome};
 use super::watch::{self, Metrics, Sample};
 use crate::clock::Clock;
 use crate::load::error::LoadError;
-use crate::load::gateway::resident_bytes;
 
 /// How often what happened is looked at.
 const TURN: Duration = Duration::from_millis(50);
@@ -105,7 +104,7 @@ pub fn run(args: &SoakArgs) -> Result<Outcome, LoadError> {
     let signals = signals()?;
     let subject = Subject::find(args)?;
     let wanted = args.connections.div_ceil(args.processes.unwrap_or(1)).min(1 << 20);
-    let spread = Spread::plan(args, subject.target, Host::here(wanted.into()));
+    let spread = Spread::plan(args, &subject.targets(), Host::here(wanted.into()));
     for missing in &spread.missing {
         eprintln!("ringway: this host is not fit: {missing}");
     }
@@ -143,18 +142,19 @@ impl<'a> Conductor<'a> {
             groups: groups.groups,
             members: groups.members,
         };
-        let plan = |process| Plan {
+        let targets = subject.targets();
+        let plan = |process: u32| Plan {
             run: subject.run,
             counts,
             process,
-            target: subject.target,
+            target: targets[process as usize % targets.len()],
             sources: spread.sources.clone(),
             secret: subject.secret.0.clone(),
             heartbeat_ms: args.heartbeat.map(|every| every.as_millis() as u32),
             body_bytes: args.body,
         };
         let plans: Vec<Plan> = (0..spread.processes).map(plan).collect();
-        let samples = watch::start(subject.pid, subject.admin)?;
+        let samples = watch::start(subject.gateways.clone())?;
         let now_ns = clock.mono_ns();
         let mut conductor = Conductor {
             args,
@@ -217,14 +217,15 @@ impl<'a> Conductor<'a> {
     fn take_baseline(&mut self) {
         let now_ns = self.clock.mono_ns();
         let settled_ns = now_ns + 1_500_000_000;
-        let watched = self.subject.admin.is_some() || self.subject.pid.is_some();
+        let pids = self.subject.pids();
+        let watched = self.subject.tells_metrics() || !pids.is_empty();
         self.wait(|c| c.clock.mono_ns() >= settled_ns && (!watched || c.figures.gateway.at_ns > now_ns));
-        let memory_limits = self.subject.pid.map(MemoryLimits::of).unwrap_or_default();
+        let memory_limits = MemoryLimits::of(&pids);
         self.baseline = Baseline {
             memory_events: memory_limits.events(),
             memory_limits,
-            resident_bytes: self.subject.pid.map(resident_bytes).filter(|bytes| *bytes > 0),
-            descriptors: self.subject.pid.and_then(watch::descriptors),
+            resident_bytes: self.subject.resident_bytes(),
+            descriptors: self.subject.descriptors(),
             metrics: self.figures.gateway.metrics.clone(),
         };
     }
@@ -252,15 +253,15 @@ impl<'a> Conductor<'a> {
     /// What the connections cost, before anything is said.
     fn settle(&mut self) -> Result<(), LoadError> {
         self.enter(Phase::Settle);
-        let Some(pid) = self.subject.pid else { return Ok(()) };
-        let mut looked = (self.clock.mono_ns(), resident_bytes(pid));
+        let Some(bytes) = self.subject.resident_bytes() else { return Ok(()) };
+        let mut looked = (self.clock.mono_ns(), bytes);
         let end_ns = looked.0 + SETTLE_NS;
         self.wait(|c| {
             let now_ns = c.clock.mono_ns();
             if now_ns < looked.0 + 1_000_000_000 {
                 return false;
             }
-            let bytes = resident_bytes(pid);
+            let bytes = c.subject.resident_bytes().unwrap_or(0);
             let settled = bytes.abs_diff(looked.1) < SETTLED_BYTES;
             looked = (now_ns, bytes);
             settled || now_ns > end_ns
@@ -336,7 +337,7 @@ impl<'a> Conductor<'a> {
         // A gateway that was full may not have told its metrics for a while.
         let (left_ns, end_ns) = (self.clock.mono_ns(), self.clock.mono_ns() + METRICS_PATIENCE_NS);
         let told = |c: &Self| c.metrics_ns > left_ns + METRICS_AGE_NS;
-        self.wait(|c| c.subject.admin.is_none() || told(c) || c.clock.mono_ns() >= end_ns);
+        self.wait(|c| !c.subject.tells_metrics() || told(c) || c.clock.mono_ns() >= end_ns);
         Ok(())
     }
 
@@ -347,14 +348,15 @@ impl<'a> Conductor<'a> {
         let connections = |c: &Self| c.figures.gateway.metrics.as_ref().and_then(|m| m.value("ringway_connections"));
         let left = |c: &Self| c.live() == 0 && connections(c).is_none_or(|open| open < FEW_CONNECTIONS);
         self.wait_while_progressing(|c| (c.live(), connections(c).map(f64::to_bits)), left);
-        let (Some(pid), Some(baseline)) = (self.subject.pid, self.baseline.descriptors) else { return Ok(()) };
-        let back = |count: u64| count <= baseline + DESCRIPTORS_MORE_MAX;
+        let Some(baseline) = self.baseline.descriptors else { return Ok(()) };
+        let more_max = DESCRIPTORS_MORE_MAX * self.subject.gateways.len() as u64;
+        let back = |count: u64| count <= baseline + more_max;
         let latest = Cell::new((0, None));
         let look = |c: &Self| {
             let (looked_ns, count) = latest.get();
             let now_ns = c.clock.mono_ns();
             if now_ns >= looked_ns + 1_000_000_000 {
-                latest.set((now_ns, watch::descriptors(pid).or(count)));
+                latest.set((now_ns, c.subject.descriptors().or(count)));
             }
             latest.get().1
         };

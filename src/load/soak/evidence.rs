@@ -97,13 +97,13 @@ impl Conductor<'_> {
             })
             .collect();
         let totals = self.figures.totals();
-        Growth::of(&samples, (totals.group_acked + totals.direct_acked) * 3 / 4)
+        Growth::of(&samples, (totals.group_acked + totals.direct_acked) * 3 / 4, self.subject.gateways.len() as u64)
     }
 
     fn setup(&self) -> Setup {
         let (args, groups) = (self.args, self.args.groups());
         Setup {
-            target: self.subject.target,
+            targets: self.subject.targets(),
             connections: args.connections,
             processes: self.spread.processes,
             source_addresses: self.spread.sources.len(),
@@ -118,7 +118,7 @@ impl Conductor<'_> {
             churn_per_min: args.churn,
             body_bytes: args.body,
             returned: args.return_,
-            gateway_pid: self.subject.pid,
+            gateway_pids: self.subject.pids(),
             emulated: args.emulated,
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         }

@@ -46,10 +46,15 @@ impl Host {
 
 impl Spread {
     /// Decides how many processes and addresses there are, and whether that is enough.
-    pub fn plan(args: &SoakArgs, target: SocketAddr, host: Host) -> Spread {
+    pub fn plan(args: &SoakArgs, targets: &[SocketAddr], host: Host) -> Spread {
         let connections = args.connections;
+        // Each process has one gateway, and each gateway as many processes as the others.
+        let gateways = (targets.len() as u32).max(1);
         let room = host.descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1).min(u64::from(CONNECTIONS_PER_PROCESS));
-        let processes = args.processes.unwrap_or_else(|| connections.div_ceil(room as u32).min(256));
+        let processes = args.processes.unwrap_or_else(|| {
+            let enough = connections.div_ceil(room as u32).min(256);
+            enough.div_ceil(gateways) * gateways
+        });
         let mut missing = Vec::new();
         let each = u64::from(connections.div_ceil(processes)) + OTHER_DESCRIPTORS;
         if each > host.descriptors {
@@ -62,12 +67,12 @@ impl Spread {
         }
         let sources = match &args.source_ip {
             Some(sources) => sources.0.clone(),
-            None => usual_sources(target, connections, host.ports),
+            None => usual_sources(targets, connections.div_ceil(gateways), host.ports),
         };
         let addresses = sources.len().max(1) as u64;
-        let ports = addresses * u64::from(host.ports);
+        let ports = addresses * u64::from(host.ports) * u64::from(gateways);
         if ports < u64::from(connections) {
-            let enough = u64::from(connections).div_ceil(u64::from(host.ports.max(1)));
+            let enough = u64::from(connections.div_ceil(gateways)).div_ceil(u64::from(host.ports.max(1)));
             missing.push(format!(
                 "ports: {addresses} source addresses with {} ports each make {ports} connections, {connections} are \
                  asked for: give --source-ip a range of {enough} addresses, or widen net.ipv4.ip_local_port_range \
@@ -86,11 +91,10 @@ impl Spread {
 }
 
 /// On loopback every address of 127.0.0.0/8 is this host's.
-fn usual_sources(target: SocketAddr, connections: u32, ports: u32) -> Vec<IpAddr> {
+fn usual_sources(targets: &[SocketAddr], connections: u32, ports: u32) -> Vec<IpAddr> {
     let (part, of) = PORTS_USED_OF;
     let per_source = (ports / of * part).max(1);
-    let SocketAddr::V4(v4) = target else { return Vec::new() };
-    if !v4.ip().is_loopback() {
+    if !targets.iter().all(|target| matches!(target, SocketAddr::V4(v4) if v4.ip().is_loopback())) {
         return Vec::new();
     }
     let first = u32::from(Ipv4Addr::new(127, 0, 0, 2));
@@ -138,7 +142,9 @@ mod tests {
     fn plan(line: &str, descriptors: u64, ports: u32) -> Spread {
         let words = ["soak"].into_iter().chain(line.split_whitespace());
         let args = Line::try_parse_from(words).unwrap().soak;
-        Spread::plan(&args, "127.0.0.1:7400".parse().unwrap(), Host { descriptors, ports })
+        let targets: Vec<SocketAddr> =
+            (0..args.data_dir.len()).map(|at| SocketAddr::from(([127, 0, 0, 1], 7400 + at as u16))).collect();
+        Spread::plan(&args, &targets, Host { descriptors, ports })
     }
 
     #[test]
@@ -147,6 +153,14 @@ mod tests {
         assert_eq!((spread.processes, spread.sources.len(), spread.missing.len()), (26, 36, 0));
         let spread = plan("--connections 500000", 1 << 20, 64_000);
         assert_eq!((spread.processes, spread.sources.len()), (5, 16));
+    }
+
+    #[test]
+    fn several_gateways_have_as_many_processes_each_and_their_own_ports() {
+        let spread = plan("--data-dir a --data-dir b --data-dir c --connections 45000", 20_000, 28_232);
+        assert_eq!((spread.processes, spread.sources.len(), spread.missing.len()), (3, 2, 0));
+        let spread = plan("--data-dir a --data-dir b --connections 60000", 20_000, 28_232);
+        assert_eq!((spread.processes, spread.sources.len(), spread.missing.len()), (4, 3, 0));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub fn page(report: &Report) -> String {
         "<p><small>ringway {}, Linux {}, gateway at {}. All figures are in report.json beside this page.</small></p>",
         escape(report.version),
         escape(&setup.kernel),
-        setup.target
+        setup.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     ));
     page.add("</body></html>\n");
     page.html

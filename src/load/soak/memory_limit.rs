@@ -16,21 +16,26 @@ pub const KILLED: &str = "killed at its memory limit";
 /// How it calls a limit at which the kernel took pages back.
 pub const REACHED: &str = "memory limit reached";
 
-/// The limits of a process, its own cgroup's first.
+/// The limits of processes, a process's own cgroup's first.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryLimits {
     directories: Vec<PathBuf>,
 }
 
 impl MemoryLimits {
-    /// Those of a process; none, if it has none or they cannot be seen.
-    pub fn of(pid: u32) -> MemoryLimits {
+    /// Those of processes; none, if they have none or they cannot be seen.
+    pub fn of(pids: &[u32]) -> MemoryLimits {
         let machine = ThisMachine;
         let mounts = machine.file("/proc/self/mountinfo");
-        let found = Cgroups::read_of(&machine, mounts.value().unwrap_or_default(), &format!("/proc/{pid}/cgroup"));
-        let limits = found.memory.into_iter().filter_map(|limit| Some(Path::new(&limit.file).parent()?.to_owned()));
-        let mut directories: Vec<PathBuf> = limits.collect();
-        directories.dedup();
+        let mut directories: Vec<PathBuf> = Vec::new();
+        for pid in pids {
+            let found = Cgroups::read_of(&machine, mounts.value().unwrap_or_default(), &format!("/proc/{pid}/cgroup"));
+            for directory in found.memory.iter().filter_map(|limit| Path::new(&limit.file).parent()) {
+                if !directories.iter().any(|known| known == directory) {
+                    directories.push(directory.to_owned());
+                }
+            }
+        }
         MemoryLimits { directories }
     }
 

@@ -43,7 +43,7 @@ pub struct Report {
 #[derive(Serialize, Debug)]
 #[expect(missing_docs, reason = "the names are the options'")]
 pub struct Setup {
-    pub target: SocketAddr,
+    pub targets: Vec<SocketAddr>,
     pub connections: u32,
     pub processes: u32,
     pub source_addresses: usize,
@@ -59,7 +59,7 @@ pub struct Setup {
     pub churn_per_min: f64,
     pub body_bytes: usize,
     pub returned: bool,
-    pub gateway_pid: Option<u32>,
+    pub gateway_pids: Vec<u32>,
     pub emulated: bool,
     pub kernel: String,
 }
@@ -150,6 +150,9 @@ impl Report {
         let (setup, totals, ramp) = (&self.setup, &self.totals, &self.ramp);
         let mut lines = Vec::new();
         let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
+        if setup.targets.len() > 1 {
+            line("gateways", format!("{} of one cluster; figures are those of all together", setup.targets.len()));
+        }
         let (asked, sources) = (count(setup.connections.into()), setup.source_addresses.max(1));
         line("connections", format!("{asked} asked for; processes {}, source addresses {sources}", setup.processes));
         let (logged_in, per_s) = (count(ramp.logged_in), count(ramp.logins_per_s as u64));

@@ -1,9 +1,12 @@
-//! The gateway that a soak is about: where it is, what its tokens are made with, which process it is.
+//! The gateways that a soak is about, one or those of a cluster: where they are, what tokens are made with, which
+//! processes they are.
 //!
-//! What always holds: one login has worked before half a million are tried.
+//! What always holds: one login has worked at each before half a million are tried; and what is told of several of them
+//! is told only when all could be looked at.
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::args::SoakArgs;
@@ -13,21 +16,17 @@ use crate::ids::{DeviceId, Seq, UserId};
 use crate::load::client::Client;
 use crate::load::crowd::Secret;
 use crate::load::error::LoadError;
-use crate::load::gateway::read_secret;
+use crate::load::gateway::{read_secret, resident_bytes, written_address};
 
 /// How long the first login may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Users of one run; each run has users of its own, whose inboxes are empty.
 const USERS_PER_RUN_BITS: u32 = 24;
 
-/// The gateway.
+/// What is soaked.
 pub struct Subject {
-    /// Where it listens.
-    pub target: SocketAddr,
-    /// Where its metrics are.
-    pub admin: Option<SocketAddr>,
-    /// Its process.
-    pub pid: Option<u32>,
+    /// One, or those of a cluster.
+    pub gateways: Vec<Watched>,
     /// What tokens are made with.
     pub secret: Secret,
     /// This run's name.
@@ -36,31 +35,58 @@ pub struct Subject {
     pub started_unix_ms: u64,
 }
 
+/// One gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watched {
+    /// Where it listens.
+    pub target: SocketAddr,
+    /// Where its metrics are.
+    pub admin: Option<SocketAddr>,
+    /// Its process.
+    pub pid: Option<u32>,
+}
+
 impl Subject {
-    /// Finds it by what was given, and by its data directory.
+    /// Finds it by what was given, and by data directories.
     pub fn find(args: &SoakArgs) -> Result<Subject, LoadError> {
-        let dir = &args.data_dir;
-        let target = args.target.or_else(|| written(args, "listen"));
-        let target = target.ok_or(LoadError::Options(
-            "no gateway is known: give --target ADDR, or --data-dir of a gateway that runs on this host",
-        ))?;
-        // The data directory may be another gateway's.
-        let here = written(args, "listen").is_some_and(|address| address.port() == target.port());
-        let secret = match &args.secret_file {
-            Some(file) => {
+        let gateways =
+            args.data_dir.iter().map(|dir| gateway(args, dir)).collect::<Result<Vec<Watched>, LoadError>>()?;
+        let secret = match (&args.secret_file, args.data_dir.first()) {
+            (Some(file), _) => {
                 let bytes = fs::read(file).map_err(LoadError::io("the secret's file cannot be read"))?;
                 Secret(bytes.trim_ascii_end().to_vec())
             }
-            None => read_secret(dir)?,
+            (None, Some(dir)) => read_secret(dir)?,
+            (None, None) => return Err(UNKNOWN),
         };
-        Ok(Subject {
-            target,
-            admin: args.admin.or_else(|| written(args, "admin").filter(|_| here)),
-            pid: args.pid.or_else(|| watch::holder(dir).filter(|_| here)),
-            secret,
-            run: fastrand::u32(..),
-            started_unix_ms: Clock::start().now().unix_ms,
-        })
+        let started_unix_ms = Clock::start().now().unix_ms;
+        Ok(Subject { gateways, secret, run: fastrand::u32(..), started_unix_ms })
+    }
+
+    /// Where they listen.
+    pub fn targets(&self) -> Vec<SocketAddr> {
+        self.gateways.iter().map(|gateway| gateway.target).collect()
+    }
+
+    /// Their processes; none, unless all are known.
+    pub fn pids(&self) -> Vec<u32> {
+        self.gateways.iter().map(|gateway| gateway.pid).collect::<Option<Vec<u32>>>().unwrap_or_default()
+    }
+
+    /// The metrics of all of them can be read.
+    pub fn tells_metrics(&self) -> bool {
+        self.gateways.iter().all(|gateway| gateway.admin.is_some())
+    }
+
+    /// The memory of all of them; `None`: not known.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let bytes = self.pids().into_iter().map(resident_bytes);
+        bytes.map(|bytes| (bytes > 0).then_some(bytes)).sum::<Option<u64>>().filter(|bytes| *bytes > 0)
+    }
+
+    /// The descriptors of all of them; `None`: not known.
+    pub fn descriptors(&self) -> Option<u64> {
+        self.pids().into_iter().map(watch::descriptors).sum::<Option<u64>>().filter(|count| *count > 0)
     }
 
     /// The first of this run's users.
@@ -68,18 +94,31 @@ impl Subject {
         (u64::from(self.run) << USERS_PER_RUN_BITS) + 1
     }
 
-    /// Logs in a user who takes no part.
+    /// Logs in a user who takes no part, at each gateway.
     pub fn try_login(&self, args: &SoakArgs) -> Result<(), LoadError> {
         let nobody = UserId(self.first_user() + u64::from(args.connections));
         let token = self.secret.token(nobody, self.started_unix_ms);
-        let login = || {
-            let mut client = Client::connect(self.target, PATIENCE)?;
-            client.login(&token, DeviceId(1), Some(Seq(0)), PATIENCE)
-        };
-        login().map(drop).map_err(LoadError::client("a first login did not work, so the soak was not started"))
+        self.gateways.iter().try_for_each(|gateway| {
+            let login = || {
+                let mut client = Client::connect(gateway.target, PATIENCE)?;
+                client.login(&token, DeviceId(1), Some(Seq(0)), PATIENCE)
+            };
+            login().map(drop).map_err(LoadError::client("a first login did not work, so the soak was not started"))
+        })
     }
 }
 
-fn written(args: &SoakArgs, name: &str) -> Option<SocketAddr> {
-    fs::read_to_string(args.data_dir.join(name)).ok()?.trim().parse().ok()
+const UNKNOWN: LoadError =
+    LoadError::Options("no gateway is known: give --target ADDR, or --data-dir of a gateway that runs on this host");
+
+fn gateway(args: &SoakArgs, dir: &Path) -> Result<Watched, LoadError> {
+    let written = written_address(dir, "listen");
+    let target = args.target.or(written).ok_or(UNKNOWN)?;
+    // The data directory may be another gateway's.
+    let here = written.is_some_and(|address| address.port() == target.port());
+    Ok(Watched {
+        target,
+        admin: args.admin.or_else(|| written_address(dir, "admin").filter(|_| here)),
+        pid: args.pid.or_else(|| watch::holder(dir).filter(|_| here)),
+    })
 }

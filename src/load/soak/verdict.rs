@@ -314,7 +314,7 @@ impl Findings {
 
 impl Growth {
     /// Of samples (seconds, bytes), by least squares; `sent`: messages in that time. `None`: too few samples.
-    pub fn of(samples: &[(f64, f64)], sent: u64) -> Option<Growth> {
+    pub fn of(samples: &[(f64, f64)], sent: u64, gateways: u64) -> Option<Growth> {
         const SAMPLES_MIN: usize = 10;
         let (first, last) = (samples.first()?, samples.last()?);
         if samples.len() < SAMPLES_MIN {
@@ -329,12 +329,12 @@ impl Growth {
         let (seconds, from_bytes) = (last.0 - first.0, mean_b + slope * (first.0 - mean_t));
         // Of a longer soak only the last messages of the window are kept.
         let kept = sent as f64 * (WINDOW_MS as f64 / 1e3 / seconds.max(1.0)).min(1.0);
-        let allowed = (from_bytes * GROWTH_SHARE_MAX).max(GROWTH_BYTES_MAX as f64);
+        let allowed = (from_bytes * GROWTH_SHARE_MAX).max((GROWTH_BYTES_MAX * gateways) as f64);
         Some(Growth {
             seconds,
             from_bytes,
             growth_bytes: slope * seconds,
-            allowed_bytes: allowed + kept * GROWTH_PER_MESSAGE_BYTES as f64,
+            allowed_bytes: allowed + kept * (GROWTH_PER_MESSAGE_BYTES * gateways) as f64,
         })
     }
 

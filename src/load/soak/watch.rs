@@ -1,4 +1,4 @@
-//! Watches the gateway: its process in /proc, its metrics over HTTP, once a second.
+//! Watches the gateways: their processes in /proc, their metrics over HTTP, once a second; figures are sums.
 //!
 //! On a thread of its own, so that a gateway that does not answer holds up nobody. What always holds: a figure that
 //! could not be read is absent, never zero.
@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, TrySendError, bounded};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
+use super::subject::Watched;
 use crate::clock::Clock;
 use crate::load::error::LoadError;
 use crate::load::gateway::pause;
@@ -51,6 +52,18 @@ pub struct Process {
     pub descriptors: Option<u64>,
 }
 
+/// Of several; the descriptors only if all are known.
+impl std::iter::Sum for Process {
+    fn sum<I: Iterator<Item = Process>>(all: I) -> Process {
+        let none = Process { descriptors: Some(0), ..Process::default() };
+        all.fold(none, |sum, one| Process {
+            resident_bytes: sum.resident_bytes + one.resident_bytes,
+            cpu_ns: sum.cpu_ns + one.cpu_ns,
+            descriptors: sum.descriptors.zip(one.descriptors).map(|(sum, one)| sum + one),
+        })
+    }
+}
+
 /// Metrics by name, summed over shards; further labels are part of the name.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Metrics(pub BTreeMap<String, f64>);
@@ -82,6 +95,16 @@ impl Metrics {
     }
 }
 
+impl std::iter::Sum for Metrics {
+    fn sum<I: Iterator<Item = Metrics>>(all: I) -> Metrics {
+        let mut sum = Metrics::default();
+        for (name, value) in all.flat_map(|metrics| metrics.0) {
+            *sum.0.entry(name).or_default() += value;
+        }
+        sum
+    }
+}
+
 fn without_shard(name: &str) -> String {
     let Some((base, labels)) = name.split_once('{') else { return name.to_owned() };
     let rest: Vec<&str> =
@@ -90,15 +113,16 @@ fn without_shard(name: &str) -> String {
 }
 
 /// Starts to watch; samples come until the receiver is dropped.
-pub fn start(pid: Option<u32>, admin: Option<SocketAddr>) -> Result<Receiver<Sample>, LoadError> {
+pub fn start(gateways: Vec<Watched>) -> Result<Receiver<Sample>, LoadError> {
     let (send, samples) = bounded(SAMPLES_MAX);
     let clock = Clock::of_host();
     let watch = move || {
-        let mut listed = Listing::default();
+        let mut listed: Vec<Listing> = gateways.iter().map(|_| Listing::default()).collect();
         loop {
             let at_ns = clock.mono_ns();
-            let process = pid.and_then(|pid| process(pid, clock, &mut listed));
-            let metrics = admin.and_then(metrics);
+            let all = std::iter::zip(&gateways, &mut listed);
+            let process = all.map(|(gateway, listed)| process(gateway.pid?, clock, listed)).sum();
+            let metrics = gateways.iter().map(|gateway| metrics(gateway.admin?)).sum();
             match send.try_send(Sample { at_ns, process, metrics }) {
                 Err(TrySendError::Disconnected(_)) => return,
                 // The conductor is behind: it wants newer ones anyway.
@@ -204,6 +228,19 @@ mod tests {
         assert_eq!(metrics.value("ringway_none"), None);
         let closes: Vec<_> = metrics.by_label("ringway_closes_total", "reason").collect();
         assert_eq!(closes, [("Overloaded", 7)]);
+    }
+
+    #[test]
+    fn what_several_gateways_tell_is_summed_and_is_nothing_unless_all_tell() {
+        let told = |text| Some(Metrics::parse(text));
+        let both: Option<Metrics> = [told("a 1\nb 2\n"), told("a 5\n")].into_iter().sum();
+        let both = both.unwrap();
+        assert_eq!((both.value("a"), both.value("b")), (Some(6.0), Some(2.0)));
+        assert_eq!([told("a 1\n"), None].into_iter().sum::<Option<Metrics>>(), None);
+        let process = |descriptors| Process { resident_bytes: 5, cpu_ns: 7, descriptors };
+        let sum: Process = [process(Some(3)), process(Some(4))].into_iter().sum();
+        assert_eq!(sum, Process { resident_bytes: 10, cpu_ns: 14, descriptors: Some(7) });
+        assert_eq!([process(Some(3)), process(None)].into_iter().sum::<Process>().descriptors, None);
     }
 
     #[test]

@@ -154,13 +154,13 @@ fn memory_is_flat_or_not_by_its_line_and_not_by_its_noise() {
             })
             .collect()
     };
-    let flat = Growth::of(&samples(1.0), 0).unwrap();
+    let flat = Growth::of(&samples(1.0), 0, 1).unwrap();
     assert!(flat.is_flat() && (flat.growth_bytes / mib - 1.0).abs() < 0.1, "{flat:?}");
-    let grown = Growth::of(&samples(20.0), 0).unwrap();
+    let grown = Growth::of(&samples(20.0), 0, 1).unwrap();
     assert!(!grown.is_flat() && (grown.growth_bytes / mib - 20.0).abs() < 0.5, "{grown:?}");
     // What a hundred thousand messages leave for ten minutes is no leak.
-    assert!(Growth::of(&samples(20.0), 100_000).unwrap().is_flat());
-    assert_eq!(Growth::of(&samples(20.0)[..9], 0), None);
+    assert!(Growth::of(&samples(20.0), 100_000, 1).unwrap().is_flat());
+    assert_eq!(Growth::of(&samples(20.0)[..9], 0, 1), None);
     let leaking = |f: &mut Facts| f.memory = Some(Memory { steady: Some(grown), ..Memory::default() });
     assert_eq!(outcome(leaking), Outcome::Failed);
 }
