@@ -139,6 +139,11 @@ impl Listener {
         self.state = State::Waiting;
     }
 
+    /// Whether somebody may wait.
+    pub fn is_waiting(&self) -> bool {
+        self.state == State::Waiting
+    }
+
     /// Whether it was put off, and it is time again.
     pub fn is_due(&self, now: Now) -> bool {
         matches!(self.state, State::BackOff { until_ms } if until_ms <= now.mono_ms)

@@ -23,7 +23,7 @@ const KEPT_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Refused {
     kept: VecDeque<(u64, OwnedFd)>,
-    /// How many descriptors the process might have at the last tick.
+    /// How many descriptors the process might have when that was looked at last.
     descriptors_max: u64,
 }
 
@@ -34,6 +34,12 @@ impl Default for Refused {
 }
 
 impl Refused {
+    /// Looks how many descriptors the process may have now. Before connections are let in, for all that come together
+    /// may be more than there is room for, long before the next tick.
+    pub(super) fn look_at_limit(&mut self) {
+        self.descriptors_max = descriptors_max();
+    }
+
     /// Whether so many more descriptors can be opened after this one. The kernel gives out the lowest number that is
     /// free, so a number near the limit says that nearly all below it are taken, whoever has them.
     pub(super) fn leaves_free(&self, descriptor: RawFd, count: u64) -> bool {
@@ -66,9 +72,8 @@ impl Shell {
         self.refused.kept.push_back((until_ms, socket));
     }
 
-    /// A tick: closes those whose time is up, and looks at the limit of descriptors.
+    /// A tick: closes those whose time is up.
     pub(super) fn close_refused(&mut self, now: Now) {
-        self.refused.descriptors_max = descriptors_max();
         while self.refused.kept.front().is_some_and(|(until, _)| *until <= now.mono_ms)
             && let Some((_, socket)) = self.refused.kept.pop_front()
         {

@@ -367,6 +367,10 @@ impl Shell {
 
     /// Lets some in; true: that was all.
     fn accept_some(&mut self) -> bool {
+        if self.listener.as_ref().is_none_or(|listener| !listener.is_waiting()) {
+            return true;
+        }
+        self.refused.look_at_limit();
         for _ in 0..TURNS_MAX {
             let Some(listener) = &mut self.listener else { return true };
             match listener.accept(self.clock.now()) {
