@@ -60,6 +60,9 @@ struct Args {
     /// Messages that a node has on their way.
     #[arg(long, default_value_t = 512)]
     in_flight: u64,
+    /// Buckets that the ledger is split into.
+    #[arg(long, default_value_t = 1)]
+    buckets: usize,
     /// Bytes of a body.
     #[arg(long, default_value_t = 100)]
     body: usize,
@@ -270,7 +273,8 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
     let at = StorePosition { applied: Position(0), msg_id_max: MsgId(0) };
     let engine = start.finish((log, copy), Arc::clone(&progress), (ledger, asker), at).unwrap();
     let (token, entries_max) = (node.into(), STREAM_UNSTORED_MAX);
-    let link = LedgerLink { ends, url: url.to_owned(), node, token, entries_max, progress: Arc::clone(&progress) };
+    let (url, buckets, progress_of_redis) = (url.to_owned(), args.buckets, Arc::clone(&progress));
+    let link = LedgerLink { ends, url, buckets, node, token, entries_max, progress: progress_of_redis };
     let talks = std::thread::spawn(move || {
         let (_to_nodes, told) = mpsc::channel(1);
         let (reports, _) = mpsc::channel(1);

@@ -171,16 +171,22 @@ impl std::fmt::Debug for StoreUrl {
 /// About the other nodes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// The Redis that the nodes share; `None`: there is this node alone.
+    /// The Redis, or the Redis Cluster, that the nodes share; `None`: there is this node alone.
     pub redis_url: Option<String>,
     /// The node's part of message ids.
     pub node_id: u16,
+    /// Into how many parts the ledger is split.
+    pub buckets: usize,
 }
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let redis_url = if self.redis_url.is_some() { "(hidden)" } else { "(none)" };
-        f.debug_struct("Cluster").field("redis_url", &redis_url).field("node_id", &self.node_id).finish()
+        f.debug_struct("Cluster")
+            .field("redis_url", &redis_url)
+            .field("node_id", &self.node_id)
+            .field("buckets", &self.buckets)
+            .finish()
     }
 }
 
@@ -299,6 +305,7 @@ impl Config {
             cluster: Cluster {
                 redis_url: typed.redis_url()?,
                 node_id: typed.number("cluster.node_id", 0, 1023)? as u16,
+                buckets: typed.number("cluster.buckets", 1, limits::BUCKETS_MAX as u64)? as usize,
             },
             drain: Drain {
                 timeout_s: typed.number("drain.timeout_s", 0, 3600)? as u32,
@@ -413,7 +420,7 @@ impl Typed {
         const KEY: &str = "cluster.redis_url";
         match self.text(KEY) {
             "" => Ok(None),
-            url if url.starts_with("redis://") => match self.store_url()? {
+            url if url.starts_with("redis://") || url.starts_with("redis-cluster://") => match self.store_url()? {
                 StoreUrl::MySql(_) => Ok(Some(url.to_owned())),
                 StoreUrl::Sqlite(_) => {
                     Err(self.refuse("store.url", "with cluster.redis_url all nodes store in one mysql://... database"))
@@ -424,7 +431,9 @@ impl Typed {
                 key: KEY,
                 value: "(hidden)".to_owned(),
                 origin: self.origin(KEY),
-                expected: "expected redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]".to_owned(),
+                expected: "expected redis://[USER:PASSWORD@]HOST:PORT[/DATABASE], or \
+                           redis-cluster://[USER:PASSWORD@]HOST:PORT[?node=HOST:PORT&node=...]"
+                    .to_owned(),
             }),
         }
     }

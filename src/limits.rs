@@ -176,6 +176,17 @@ pub const CALL_SUBMISSIONS_MAX: usize = 16;
 pub const CALLS_IN_FLIGHT_MAX: usize = 8;
 /// Entries read at once.
 pub const STREAM_READ_MAX: usize = 128;
+/// Buckets that the ledger may be split into: a connection each, and a call each wherever all are asked.
+pub const BUCKETS_MAX: usize = 16;
+/// Entries of a bucket that wait for their turn in the ledger's order, and entries of the order that wait for what they
+/// order (each entry holds its body); at the limit that stream is not read on.
+pub const MERGE_ENTRIES_MAX: usize = 1_024;
+/// Stretches of a bucket's entries of which a node knows where in the ledger they stand (24 bytes each), to answer repeats
+/// without asking the store.
+pub const ORDER_RUNS_MAX: usize = 4_096;
+/// How long entries of a bucket may be unordered before a node orders them whose turn it is not: the one whose store
+/// writes does so at once.
+pub const ORDER_PATIENCE_MS: u64 = 10;
 /// Submissions of one node that Redis has not settled (each holds its body); above it `RETRY_LATER`.
 pub const FLYING_MAX: usize = 16_384;
 /// Entries of the stream that may be unstored; above it `STORAGE_FULL`. Each takes its body and about 100 bytes.
@@ -342,6 +353,8 @@ const _: () = {
     );
     assert!(JOURNAL_BATCH_BYTES_MAX as u64 * 2 <= SEGMENT_BYTES, "a batch must fit a segment");
     assert!(MYSQL_LOCK_TIMEOUT_S * 1000 < MYSQL_WRITE_TIMEOUT_MS, "the server says that a lock was not given");
+    assert!(STREAM_READ_MAX <= MERGE_ENTRIES_MAX, "what waits for nothing is always read on");
+    assert!(STREAM_UNSTORED_MIN >= BUCKETS_MAX as u64, "every bucket takes something");
     assert!(SEQ_JUMP >= STREAM_UNSTORED_MAX, "what a lost stream had given out lies below the jump");
     assert!(WINDOWS_KEPT * WINDOW_ENTRIES >= STREAM_UNSTORED_MAX, "what is followed again is compared again");
     assert!(COMMIT_ROWS_MAX >= GROUP_MEMBERS_MAX, "one message must fit a commit");

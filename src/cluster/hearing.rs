@@ -52,11 +52,11 @@ impl Drop for Hearing {
 
 impl Hearing {
     /// Connects and subscribes. `publishes`: the connection for calls.
-    pub(super) async fn begin(url: &str, node: u16, publishes: Client) -> Result<Hearing, Ended> {
+    pub(super) async fn begin(config: &Config, node: u16, publishes: Client) -> Result<Hearing, Ended> {
         // Databases share their channels, keys they do not.
-        let database = Config::from_url(url)?.database.unwrap_or_default();
+        let database = config.database.unwrap_or_default();
         let channel = format!("{CHANNEL}:{database}");
-        let (hears, task) = connect_hearing(url, NODE_MESSAGES_MAX).await?;
+        let (hears, task) = connect_hearing(config, NODE_MESSAGES_MAX).await?;
         let messages = hears.message_rx();
         let hearing =
             Hearing { publishes, channel, messages, publishing: VecDeque::new(), _hears: hears.clone(), task };

@@ -3,13 +3,16 @@
 //! What always holds: nothing is changed, everything is asked once, and what Redis does not tell is absent, not made up.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::types::CustomCommand;
+use fred::types::config::Config;
 use tokio::time::{Instant, timeout};
 
+use super::masters::{Master, Masters};
 use super::session::{Ended, connect};
 use crate::limits::REDIS_TIMEOUT_MS;
 
@@ -43,19 +46,39 @@ impl Look {
     }
 }
 
-/// Connects, looks, and hangs up; an error says why nothing was heard.
-pub async fn look(url: &str) -> Result<Look, String> {
-    let limit = Duration::from_millis(REDIS_TIMEOUT_MS);
-    match timeout(limit, look_once(url)).await {
-        Ok(Ok(look)) => Ok(look),
+/// A master of the ledger.
+#[derive(Debug)]
+pub struct Looked {
+    /// Its URL.
+    pub url: String,
+    /// How many buckets it has.
+    pub buckets: usize,
+    /// What it says; an error says why nothing was heard.
+    pub look: Result<Look, String>,
+}
+
+/// Looks at every master that has some of so many buckets of the ledger; an error says why they could not be found.
+pub async fn look(url: &str, buckets: usize) -> Result<Vec<Looked>, String> {
+    let masters = in_time(Masters::find(url, buckets, 0)).await?;
+    let mut looked = Vec::new();
+    for Master { config, url, buckets } in masters.each() {
+        looked.push(Looked { url: url.clone(), buckets: *buckets, look: in_time(look_once(config)).await });
+    }
+    Ok(looked)
+}
+
+async fn in_time<T>(looking: impl Future<Output = Result<T, Ended>>) -> Result<T, String> {
+    match timeout(Duration::from_millis(REDIS_TIMEOUT_MS), looking).await {
+        Ok(Ok(looked)) => Ok(looked),
         Ok(Err(Ended::Lost(error))) => Err(error),
         Ok(Err(_)) => Err("it does not answer".to_owned()),
         Err(_) => Err(format!("it did not answer within {REDIS_TIMEOUT_MS} ms")),
     }
 }
 
-async fn look_once(url: &str) -> Result<Look, Ended> {
-    let (client, task) = connect(url).await?;
+/// Connects, looks, and hangs up.
+async fn look_once(config: &Config) -> Result<Look, Ended> {
+    let (client, task) = connect(config).await?;
     let mut look = look_through(&client).await;
     if let Ok(look) = &mut look {
         look.round_trip_us = round_trip_us(&client).await;

@@ -2,13 +2,30 @@
 //! talk with each other.
 //!
 //! It runs on a tokio runtime of its own, because the client's tasks stand still while their thread blocks. What always
-//! holds: a session is three connections, never repaired; when one fails, all go, the ledger is told, and the next session begins with a look at what Redis has. So no call of an old session is ever made in a new one by this
-//! side, and what Redis still finds of one in a socket is a repeat or of another generation.
+//! holds: the connections of a session are never repaired; when one fails, all go, the ledger is told, and the next
+//! session begins with a look at what Redis has. So no call of an old session is ever made in a new one by this side, and
+//! what Redis still finds of one in a socket is a repeat or of another generation.
+//!
+//! The ledger may be split into buckets, over the masters of a Redis Cluster. Only what is in this module knows that: the
+//! ledger is given one stream with one numbering, and its submissions say where they belong.
+//!
+//! ```text
+//! session.rs   connections, calls, heartbeats      masters.rs   which Redis has which bucket
+//! buckets.rs   what is about all buckets at once   calls.rs     submissions and their replies, by bucket
+//! stream.rs    reads streams, sees to their order  order.rs     the streams of several buckets, made one
+//! hearing.rs   what nodes say to each other        nodes.rs     who is there; talk.rs: the same as bytes
+//! look.rs      what a Redis says about itself
+//! ```
 
+mod buckets;
+mod calls;
 mod hearing;
 pub mod look;
+mod masters;
 pub mod nodes;
+mod order;
 mod session;
+mod stream;
 pub mod talk;
 
 use std::sync::Arc;
@@ -30,7 +47,7 @@ use crate::topology::mailbox::Slot;
 const RETRY_FIRST_MS: u64 = 50;
 /// The longest.
 const RETRY_MAX_MS: u64 = 1_000;
-/// How long a start waits for the lease of a former process of the same id to end.
+/// How long a start waits for leases that are in its way to end, of a former process of the same id or of other settings.
 const TAKEN_PATIENCE_MS: u64 = LEASE_MS + 2_000;
 
 /// What the thread needs to follow the ledger.
@@ -40,6 +57,8 @@ pub struct LedgerLink {
     pub ends: RedisEnds,
     /// Where Redis is.
     pub url: String,
+    /// Into how many buckets the ledger is split.
+    pub buckets: usize,
     /// This node's number.
     pub node: u16,
     /// Tells this process from another with the same number.
@@ -102,25 +121,39 @@ pub async fn run(mut cluster: ClusterEnds) {
             Ok(Err(ended)) => ended,
             Err(_) => Ended::Lost("it did not answer in time".to_owned()),
         };
-        if matches!(ended, Ended::Taken) {
+        if matches!(ended, Ended::Taken | Ended::OtherBuckets(_)) {
             cluster.ledger.progress.let_store_write(false);
         }
         match ended {
             Ended::Done => return,
             Ended::OtherGeneration => continue,
-            Ended::Taken if taken_for_ms < TAKEN_PATIENCE_MS => {
-                if taken_for_ms == 0 {
-                    tracing::warn!(
+            Ended::Taken | Ended::OtherBuckets(_) if taken_for_ms < TAKEN_PATIENCE_MS => {
+                match ended {
+                    _ if taken_for_ms > 0 => {}
+                    Ended::OtherBuckets(theirs) => tracing::warn!(
+                        theirs,
+                        ours = cluster.ledger.buckets,
+                        "the other gateways have another number of buckets; waiting for their leases to end"
+                    ),
+                    _ => tracing::warn!(
                         node = cluster.ledger.node,
                         "another gateway has this node's id; waiting for its lease to end"
-                    );
+                    ),
                 }
                 taken_for_ms += 500;
                 sleep(Duration::from_millis(500)).await;
                 continue;
             }
-            Ended::Taken => {
-                tell(&cluster.ledger.ends, News::Taken).await;
+            Ended::Taken | Ended::OtherBuckets(_) => {
+                let ours = cluster.ledger.buckets as u64;
+                tell(
+                    &cluster.ledger.ends,
+                    match ended {
+                        Ended::OtherBuckets(theirs) => News::Buckets { theirs, ours },
+                        _ => News::Taken,
+                    },
+                )
+                .await;
                 // The ledger ends with that error, and the process with it. If this thread ended it might be heard of
                 // first, and would be all that the operator is told.
                 return std::future::pending().await;

@@ -73,7 +73,13 @@ pub const KEYS: &[Key] = &[
         "cluster.redis_url",
         "",
         Form::Secret,
-        "redis://...: the ledger that several gateways share; empty: this one alone",
+        "redis://... or redis-cluster://...: the ledger that several gateways share; empty: this one alone",
+    ),
+    key(
+        "cluster.buckets",
+        "1",
+        Form::Number,
+        "1 to 16, the same on every node: parts of the ledger, over several masters",
     ),
     key("cluster.node_id", "0", Form::Number, "0 to 1023, another one on every node: part of each message id"),
     key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up; 0: it does not wait for clients"),
@@ -116,7 +122,7 @@ const JOURNAL_BYTES_MAX: &str = "8589934592";
 const STREAM_ENTRIES_MAX: &str = "1048576";
 
 const _: () = {
-    assert!(KEYS.len() <= 25 + 5, "at most 25 keys and the [limits] table");
+    assert!(KEYS.len() <= 25 + 6, "at most 25 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::cluster::look::look;
 use crate::config::Config;
 use crate::config::typed::Origin;
-use crate::doctor::checks::redis::{self, RedisNeed};
+use crate::doctor::checks::redis;
 use crate::doctor::host::Host;
 use crate::doctor::host::live::ThisMachine;
 use crate::doctor::report::Report;
@@ -80,8 +80,8 @@ pub fn examine(options: &DoctorOptions, config: &Config) -> Result<Report, Docto
     if let Some(url) = options.redis.as_ref().or(config.cluster.redis_url.as_ref()) {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DoctorError::Runtime)?;
-        let need = RedisNeed { url, stream_entries_max: config.limits.stream_entries_max };
-        findings.extend(redis::findings(&runtime.block_on(look(url)), &need));
+        let looked = runtime.block_on(look(url, config.cluster.buckets));
+        findings.extend(redis::findings_of_all(&looked, url, config.limits.stream_entries_max));
     }
     Ok(Report::new(&need, asked.because, findings))
 }

@@ -100,6 +100,17 @@ pub enum LedgerError {
     /// Somebody else is this node.
     #[error("another gateway runs as node {0} of this cluster: give each its own cluster.node_id")]
     Lease(u16),
+    /// Nodes of one cluster would look for the same thing in different buckets.
+    #[error(
+        "the gateways of this cluster have cluster.buckets = {theirs}, and this one has {ours}: give all of them the same; \
+         another number is taken when all have been stopped"
+    )]
+    Buckets {
+        /// What the others have.
+        theirs: u64,
+        /// What this one has.
+        ours: u64,
+    },
 }
 
 /// What the ledger counts, since the process started.

@@ -232,7 +232,8 @@ impl Opening<'_> {
                 let (url, node) = (cluster.redis_url.clone().unwrap_or_default(), cluster.node_id);
                 let token = node_token(data_dir)?;
                 let entries_max = self.config.limits.stream_entries_max;
-                let redis = LedgerLink { ends, url, node, token, entries_max, progress: Arc::clone(&progress) };
+                let (buckets, progress_of_redis) = (cluster.buckets, Arc::clone(&progress));
+                let redis = LedgerLink { ends, url, buckets, node, token, entries_max, progress: progress_of_redis };
                 let keeper = Keeper::of_cluster(store, copy, progress, answerer, seed);
                 (LedgerParts { engine, nudges, redis: Some(redis) }, keeper)
             }

@@ -7,7 +7,7 @@
 mod tests;
 
 use super::{BYTES_PER_MIB, Subject};
-use crate::cluster::look::Look;
+use crate::cluster::look::{Look, Looked};
 use crate::doctor::{Finding, Severity};
 use crate::limits::REDIS_TIMEOUT_MS;
 
@@ -23,8 +23,34 @@ const ROUND_TRIP_US_MAX: u64 = 2_000;
 pub struct RedisNeed<'a> {
     /// Its address, as it is configured.
     pub url: &'a str,
-    /// Entries of the stream that may be unstored.
+    /// Entries of the streams in it that may be unstored.
     pub stream_entries_max: u64,
+    /// As what it is named.
+    pub kind: Kind,
+}
+
+/// What the configured URL says of a Redis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// It is by itself.
+    Alone,
+    /// It is a master of a Redis Cluster, found by what that says of its slots.
+    OfCluster,
+}
+
+/// What there is to say of all masters of the ledger that `looked` found, or did not.
+pub fn findings_of_all(looked: &Result<Vec<Looked>, String>, url: &str, stream_entries_max: u64) -> Vec<Finding> {
+    let kind = if url.contains("-cluster://") { Kind::OfCluster } else { Kind::Alone };
+    let all = match looked {
+        Ok(all) => all,
+        Err(error) => return findings(&Err(error.clone()), &RedisNeed { url, stream_entries_max, kind }),
+    };
+    let buckets: usize = all.iter().map(|looked| looked.buckets).sum();
+    let each = all.iter().flat_map(|Looked { url, buckets: its, look }| {
+        let stream_entries_max = (stream_entries_max * *its as u64).div_ceil(buckets as u64);
+        findings(look, &RedisNeed { url, stream_entries_max, kind })
+    });
+    each.collect()
 }
 
 impl RedisNeed<'_> {
@@ -147,15 +173,20 @@ fn role(look: &Look, need: &RedisNeed<'_>) -> Finding {
     }
 }
 
-/// The ledger's keys carry one hash tag and so lie on one node of a Redis Cluster; nothing follows them elsewhere.
+/// A bucket's keys carry one hash tag and so lie on one node of a Redis Cluster, which is found only if it is named as one.
 fn slots(look: &Look, need: &RedisNeed<'_>) -> Finding {
     let why = "the ledger lies on the one node that has its slot; a gateway goes to no other one than it is told";
     let subject = Subject { id: "redis.cluster", severity: Severity::Warning, why };
-    let required = "one Redis by itself".to_owned();
+    let required = match need.kind {
+        Kind::Alone => "one Redis by itself".to_owned(),
+        Kind::OfCluster => "a node of a Redis Cluster".to_owned(),
+    };
     match look.info.get("cluster_enabled").map(String::as_str) {
-        Some("1") => subject.seen("a node of a Redis Cluster".to_owned(), required, false, || {
-            "start a Redis of its own for the gateways, with cluster-enabled no".to_owned()
-        }),
+        Some("1") => {
+            subject.seen("a node of a Redis Cluster".to_owned(), required, need.kind == Kind::OfCluster, || {
+                format!("cluster.redis_url = \"{}\"", need.address().replace("redis://", "redis-cluster://"))
+            })
+        }
         Some(_) => subject.seen("one by itself".to_owned(), required, true, String::new),
         None => {
             let fix = format!("redis-cli -u {} info cluster", need.address());

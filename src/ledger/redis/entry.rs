@@ -3,7 +3,7 @@
 //! Used by the ledger's thread. What always holds: what was read from the stream is decoded without panic, whatever it
 //! holds. An entry has no rows: whoever follows the stream numbers them.
 
-use crate::ids::{GroupId, MsgId, RosterVersion};
+use crate::ids::{GroupId, MsgId, RosterVersion, UserId, mixed};
 use crate::journal::record::{RECORD_PREFIX_BYTES, Record, RecordError};
 use crate::ledger::dedup::Name;
 
@@ -65,19 +65,53 @@ impl Claimed {
     }
 }
 
-/// A submission's values in a call of `submit.lua`.
-pub type Values = [Vec<u8>; VALUES];
+/// A submission on its way to Redis.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// What `submit.lua` takes of it.
+    pub values: [Vec<u8>; VALUES],
+    /// Where it belongs.
+    pub home: Home,
+    /// Where its name belongs, if it has one.
+    pub named: Option<Home>,
+}
+
+/// What decides in which of the ledger's buckets something lies: the same on every node, for as long as there is a
+/// ledger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Home(u64);
+
+impl Home {
+    /// A conversation of one user with another, and the names that the user gives to messages.
+    pub fn of_sender(sender: UserId) -> Home {
+        Home(mixed(sender.0))
+    }
+
+    /// A group, its messages and its changes.
+    pub fn of_group(group: GroupId) -> Home {
+        Home(mixed(group.0))
+    }
+
+    /// Which bucket, of so many.
+    pub fn bucket(self, buckets: usize) -> usize {
+        (self.0 % buckets.max(1) as u64) as usize
+    }
+}
 
 /// A one-to-one message's.
-pub fn direct_values(name: &Name, msg_id: MsgId, digest: u64, entry: &Entry<'_>) -> Values {
+pub fn direct_call(name: &Name, msg_id: MsgId, digest: u64, entry: &Entry<'_>) -> Call {
     let (key, slice, known) = claim(name, msg_id, digest);
-    [b"D".to_vec(), Vec::new(), Vec::new(), key, slice, known, entry.encode()]
+    let values = [b"D".to_vec(), Vec::new(), Vec::new(), key, slice, known, entry.encode()];
+    let home = Home::of_sender(name.sender);
+    Call { values, home, named: Some(home) }
 }
 
 /// A group message's.
-pub fn group_values(name: &Name, msg_id: MsgId, digest: u64, group: GroupId, entry: &Entry<'_>) -> Values {
+pub fn group_call(name: &Name, msg_id: MsgId, digest: u64, group: GroupId, entry: &Entry<'_>) -> Call {
     let (key, slice, known) = claim(name, msg_id, digest);
-    [b"G".to_vec(), decimal(group.0), decimal(entry.version.0.into()), key, slice, known, entry.encode()]
+    let version = decimal(entry.version.0.into());
+    let values = [b"G".to_vec(), decimal(group.0), version, key, slice, known, entry.encode()];
+    Call { values, home: Home::of_group(group), named: Some(Home::of_sender(name.sender)) }
 }
 
 /// What a change leaves of its group.
@@ -90,13 +124,14 @@ pub enum Left {
 }
 
 /// A change's.
-pub fn change_values(group: GroupId, before: RosterVersion, left: Left, entry: &Entry<'_>) -> Values {
+pub fn change_call(group: GroupId, before: RosterVersion, left: Left, entry: &Entry<'_>) -> Call {
     let kind = match left {
         Left::Members => b"C",
         Left::Nobody => b"E",
     };
-    let (group, version) = (decimal(group.0), decimal(before.0.into()));
-    [kind.to_vec(), group, version, Vec::new(), Vec::new(), Vec::new(), entry.encode()]
+    let (id, version) = (decimal(group.0), decimal(before.0.into()));
+    let values = [kind.to_vec(), id, version, Vec::new(), Vec::new(), Vec::new(), entry.encode()];
+    Call { values, home: Home::of_group(group), named: None }
 }
 
 /// A number as Redis keeps it.

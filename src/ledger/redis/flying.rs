@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use foldhash::fast::FixedState;
 
-use super::entry::{Claimed, Entry, Left, Values, change_values, direct_values, group_values};
+use super::entry::{Call, Claimed, Entry, Left, change_call, direct_call, group_call};
 use super::link::{Reply, What};
 use super::{NOBODY, RedisEngine, Refusal};
 use crate::clock::Now;
@@ -24,7 +24,7 @@ use crate::message::{Roster, RosterMember};
 use crate::shard::event::{
     ChangeSubmission, Delivery, DirectSubmission, GroupSubmission, Lookup, LookupFound, StoredMessage,
 };
-use crate::wire::generated::ringway::wire::GroupChangeKind;
+use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 
 /// Whether what stands on a lost change waits for that to be made again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -347,8 +347,8 @@ impl<D: Disk> RedisEngine<D> {
             while calls.len() < CALL_SUBMISSIONS_MAX
                 && let Some(msg_id) = self.flying.unsent.pop_front()
             {
-                if let Some(values) = self.values(msg_id) {
-                    calls.push(values);
+                if let Some(call) = self.call(msg_id) {
+                    calls.push(call);
                     called.push(msg_id);
                 }
             }
@@ -363,8 +363,8 @@ impl<D: Disk> RedisEngine<D> {
         }
     }
 
-    /// A submission's values; `None`: it is settled, or cannot be made any more.
-    fn values(&mut self, msg_id: MsgId) -> Option<Values> {
+    /// A submission's call; `None`: it is settled, or cannot be made any more.
+    fn call(&mut self, msg_id: MsgId) -> Option<Call> {
         let node = self.settings.node;
         let Flight { name, subject } = self.flying.flights.get(&msg_id)?;
         let record = subject.record(msg_id);
@@ -372,21 +372,21 @@ impl<D: Disk> RedisEngine<D> {
             (Subject::Sending(Sending::Direct(direct)), Some(name)) => {
                 let entry = Entry { node, version: RosterVersion(0), record };
                 let digest = digest(Conversation::User(direct.to), &direct.body);
-                return Some(direct_values(&name, msg_id, digest, &entry));
+                return Some(direct_call(&name, msg_id, digest, &entry));
             }
             (Subject::Sending(Sending::Group(group)), Some(name)) => {
-                return group_call(node, &name, msg_id, &group.roster, &group.body, record);
+                return member_call(node, &name, msg_id, &group.roster, &group.body, record);
             }
             (Subject::Old { group, body, .. }, Some(name)) => {
-                let values = self
+                let call = self
                     .groups
                     .roster(*group)
                     .cloned()
-                    .and_then(|roster| group_call(node, &name, msg_id, &roster, body, record));
-                if values.is_none() {
+                    .and_then(|roster| member_call(node, &name, msg_id, &roster, body, record));
+                if call.is_none() {
                     self.defer(msg_id);
                 }
-                return values;
+                return call;
             }
             (Subject::Change { record, .. }, _) => record.clone(),
             (Subject::OldChange(record), _) => match self.groups.remade(record) {
@@ -405,7 +405,7 @@ impl<D: Disk> RedisEngine<D> {
         let (before, left) = (RosterVersion(change.version.0 - 1), self.left_by(&change));
         let group = change.group;
         let entry = Entry { node, version: RosterVersion(0), record: Record::Change(change) };
-        Some(change_values(group, before, left, &entry))
+        Some(change_call(group, before, left, &entry))
     }
 
     fn left_by(&self, record: &ChangeRecord) -> Left {
@@ -444,6 +444,11 @@ impl<D: Disk> RedisEngine<D> {
                     if let Some(claimed) = Claimed::decode(&claimed) {
                         self.claimed_before(msg_id, claimed);
                     }
+                }
+                Reply::Reused => {
+                    let Some(subject) = self.flying.remove(msg_id) else { continue };
+                    self.log.withdraw(msg_id);
+                    self.refuse(subject.origin(), Refusal::Code(ErrorCode::ClientMsgIdReused));
                 }
                 Reply::Full => {
                     // An old one has nobody to try again: it does so by itself.
@@ -502,16 +507,17 @@ impl<D: Disk> RedisEngine<D> {
     }
 }
 
-fn group_call(
+/// A group message's, if its sender is a member.
+fn member_call(
     node: u16,
     name: &Name,
     msg_id: MsgId,
     roster: &Roster,
     body: &[u8],
     record: Record<'_>,
-) -> Option<Values> {
+) -> Option<Call> {
     roster.position(name.sender)?;
     let entry = Entry { node, version: roster.version, record };
     let digest = digest(Conversation::Group(roster.group), body);
-    Some(group_values(name, msg_id, digest, roster.group, &entry))
+    Some(group_call(name, msg_id, digest, roster.group, &entry))
 }

@@ -7,7 +7,7 @@
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::mpsc;
 
-use super::entry::Values;
+use super::entry::Call;
 use crate::ids::Seq;
 use crate::limits::{LINK_NEWS_MAX, LINK_ORDERS_MAX};
 
@@ -46,6 +46,18 @@ pub struct Found {
     pub since_ms: u64,
     /// Whether it may be gone on with.
     pub age: Age,
+    /// Whether it is there at all.
+    pub extent: Extent,
+}
+
+/// How much of a generation is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// All of it, as far as can be told by Redis alone.
+    Whole,
+    /// Not what is needed to go on, whatever this node knows: a bucket has less than was ordered of it, or is of another
+    /// generation, or there are more or fewer of them.
+    Part,
 }
 
 /// How long Redis has been what it is.
@@ -80,8 +92,8 @@ pub enum What {
     Submit {
         /// In which generation.
         generation: Generation,
-        /// Each submission's values.
-        calls: Vec<Values>,
+        /// Each submission.
+        calls: Vec<Call>,
     },
     /// How many entries are there? Answered by [`News::Count`].
     Count,
@@ -127,6 +139,8 @@ pub enum News {
         session: u64,
         /// What Redis has; `None`: nothing.
         found: Option<Found>,
+        /// The highest number of a generation that any bucket has, or was to have.
+        highest: u64,
     },
     /// The lock was taken.
     Begun,
@@ -152,6 +166,13 @@ pub enum News {
     Away,
     /// The node's id is another's.
     Taken,
+    /// The nodes that are there have so many buckets, and this one was told otherwise.
+    Buckets {
+        /// What they have.
+        theirs: u64,
+        /// What this node was told.
+        ours: u64,
+    },
 }
 
 /// An entry as it was read.
@@ -179,6 +200,8 @@ pub enum Reply {
     Appended,
     /// The name is taken; [`super::entry::Claimed`], encoded.
     Repeat(Vec<u8>),
+    /// The name was used for another conversation, or something else was said in it.
+    Reused,
     /// The roster's version is another one.
     Bounced,
     /// Too much is unstored.

@@ -471,7 +471,7 @@ impl<D: Disk> RedisEngine<D> {
 
     fn heed(&mut self, now: Now, news: News) -> Result<(), LedgerError> {
         match news {
-            News::Status { session, found } => self.status(now, session, found)?,
+            News::Status { session, found, highest } => self.status(now, session, found, highest)?,
             News::Begun => self.begun(),
             News::Entries(entries) => self.follow(entries)?,
             News::Replies { replies, count } => self.flying.replied(replies, count),
@@ -482,6 +482,7 @@ impl<D: Disk> RedisEngine<D> {
                 self.session = Session::Away;
                 self.flying.lost();
             }
+            News::Buckets { theirs, ours } => return Err(LedgerError::Buckets { theirs, ours }),
             News::Taken => return Err(LedgerError::Lease(self.settings.node)),
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! every user's rows are numbered above the generation's floor, which is above all that was ever given out.
 
 use super::entry::decimal;
-use super::link::{Age, Found, Generation, What};
+use super::link::{Age, Extent, Found, Generation, What};
 use super::{RedisEngine, Session};
 use crate::clock::Now;
 use crate::ids::Seq;
@@ -44,10 +44,16 @@ pub fn floor_of(generation: u64, highest: Seq) -> Seq {
 
 impl<D: Disk> RedisEngine<D> {
     /// A session begins, or Redis was looked at again.
-    pub(super) fn status(&mut self, now: Now, session: u64, found: Option<Found>) -> Result<(), LedgerError> {
+    pub(super) fn status(
+        &mut self,
+        now: Now,
+        session: u64,
+        found: Option<Found>,
+        highest: u64,
+    ) -> Result<(), LedgerError> {
         let known = generation_of(self.seen.max(self.progress.applied().0));
         let lost = match &found {
-            None => true,
+            None | Some(Found { extent: Extent::Part, .. }) => true,
             Some(Found { there, .. }) if there.number < known => true,
             Some(Found { there, count, .. }) => {
                 let same = self.generation.as_ref().filter(|ours| ours.number == there.number);
@@ -59,7 +65,7 @@ impl<D: Disk> RedisEngine<D> {
         let generation = found.as_ref().map(|found| found.there.clone());
         if lost {
             let replaces = generation.clone();
-            let number = known.max(generation.map_or(0, |there| there.number)) + 1;
+            let number = known.max(highest) + 1;
             let made = Generation { number, nonce: self.nonce.wrapping_add(now.mono_ms) | 1 };
             if self.making.as_ref().is_none_or(|making| making.number != number) {
                 tracing::warn!(

@@ -24,7 +24,7 @@ fn recorded(settings: &[(&str, &str)], info: &str) -> Look {
 }
 
 fn findings_of(look: Look) -> Vec<Finding> {
-    findings(&Ok(look), &RedisNeed { url: URL, stream_entries_max: 1 << 20 })
+    findings(&Ok(look), &RedisNeed { url: URL, stream_entries_max: 1 << 20, kind: Kind::Alone })
 }
 
 /// What is not good: which, how bad, and what to do.
@@ -82,8 +82,8 @@ fn a_replica_a_node_of_a_redis_cluster_and_an_old_version_are_named() {
     let replica = "role:slave\r\nmaster_host:192.0.2.8\r\nmaster_port:6380\r\n";
     let primary = "cluster.redis_url = \"redis://192.0.2.8:6380\"";
     check(&[], replica, &[("redis.role", Severity::Fatal, primary)]);
-    let alone = "start a Redis of its own for the gateways, with cluster-enabled no";
-    check(&[], "cluster_enabled:1\r\n", &[("redis.cluster", Severity::Warning, alone)]);
+    let cluster = "cluster.redis_url = \"redis-cluster://gateway@192.0.2.9:6379/0\"";
+    check(&[], "cluster_enabled:1\r\n", &[("redis.cluster", Severity::Warning, cluster)]);
     let newer = "run Redis 6.2 or newer at redis://gateway@192.0.2.9:6379/0";
     check(&[], "redis_version:6.0.16\r\n", &[("redis", Severity::Fatal, newer)]);
     check(&[], "redis_version:6.2.0\r\n", &[]);
@@ -108,9 +108,30 @@ fn what_redis_does_not_tell_is_unknown_and_never_good() {
 
 #[test]
 fn a_redis_that_does_not_answer_is_one_fatal_finding() {
-    let findings =
-        findings(&Err("connection refused".to_owned()), &RedisNeed { url: URL, stream_entries_max: 1 << 20 });
+    let findings = findings(
+        &Err("connection refused".to_owned()),
+        &RedisNeed { url: URL, stream_entries_max: 1 << 20, kind: Kind::Alone },
+    );
     let [finding] = findings.as_slice() else { panic!("{findings:?}") };
     assert!(finding.is_fatal());
     assert_eq!(finding.current, "redis://gateway@192.0.2.9:6379/0: connection refused");
+}
+
+#[test]
+fn every_master_of_a_redis_cluster_is_looked_at_and_needs_room_for_its_buckets() {
+    let masters = [("192.0.2.1", 2), ("192.0.2.2", 1)];
+    let looked = masters.map(|(host, buckets)| Looked {
+        url: format!("redis://{host}:6379"),
+        buckets,
+        look: Ok(recorded(&[("appendfsync", "everysec")], "cluster_enabled:1\r\nmaxmemory:536870912\r\n")),
+    });
+    let url = "redis-cluster://192.0.2.1:6379";
+    let findings = findings_of_all(&Ok(looked.into()), url, 3 << 18);
+    let complaints = complaints(&findings);
+    // Half a million entries of 1 KiB do not fit 511 MiB, and half as many do.
+    let ids: Vec<&str> = complaints.iter().map(|(id, ..)| *id).collect();
+    assert_eq!(ids, ["redis.appendfsync", "redis.memory", "redis.appendfsync"]);
+    assert!(complaints[0].2.contains("192.0.2.1") && complaints[2].2.contains("192.0.2.2"), "{complaints:?}");
+    let lost = findings_of_all(&Err("no master of the Redis Cluster has slot 7".to_owned()), url, 1);
+    assert!(lost[0].is_fatal() && lost[0].current.contains("slot 7"), "{lost:?}");
 }

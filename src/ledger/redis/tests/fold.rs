@@ -9,7 +9,7 @@ use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::journal::{Position, Progress};
 use crate::ledger::redis::entry::Entry;
-use crate::ledger::redis::link::{Age, Arrival, Compared, Found, Generation, News, RedisEnds, What, link};
+use crate::ledger::redis::link::{Age, Arrival, Compared, Extent, Found, Generation, News, RedisEnds, What, link};
 use crate::ledger::redis::reload::{Answerer, reloading};
 use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::redis::start::RedisStart;
@@ -147,12 +147,13 @@ struct Stream {
 impl Stream {
     fn begin(generation: u64, floor: Seq, version: u32) -> Stream {
         let there = Generation { number: generation, nonce: generation };
-        let found = Found { there, count: base_of(generation), floor, since_ms: 0, age: Age::Settled };
+        let found =
+            Found { there, count: base_of(generation), floor, since_ms: 0, age: Age::Settled, extent: Extent::Whole };
         Stream { found, entries: Vec::new(), version }
     }
 
     fn status(&self) -> News {
-        News::Status { session: 1, found: Some(self.found.clone()) }
+        News::Status { session: 1, found: Some(self.found.clone()), highest: self.found.there.number }
     }
 
     fn push(&mut self, version: u32, record: impl FnOnce(MsgId) -> Record<'static>) {
@@ -373,7 +374,7 @@ fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
     let base = Position(base_of(2));
     for node in [&mut one, &mut two] {
         node.wants.clear();
-        node.hear(News::Status { session: 1, found: None }).unwrap();
+        node.hear(News::Status { session: 1, found: None, highest: 0 }).unwrap();
         assert!(matches!(&node.wants[..], [What::Begin { generation, .. }] if generation.number == 2));
         node.hear(News::Begun).unwrap();
         assert_eq!(node.progress.fence_asked(), base);
@@ -387,7 +388,7 @@ fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
     }
     assert!(matches!(two.wants[..], [What::Status]), "{:?}", two.wants);
     two.wants.clear();
-    two.hear(News::Status { session: 1, found: None }).unwrap();
+    two.hear(News::Status { session: 1, found: None, highest: 0 }).unwrap();
     assert!(matches!(&two.wants[..], [What::Begin { generation, .. }] if generation.number == 3));
     one.answer(&database).unwrap();
     let [What::Seed { generation, base: from, floor, groups }] = &one.wants[..] else { panic!("{:?}", one.wants) };

@@ -1,0 +1,283 @@
+//! The ledger's entries as a session reads them: one stream, or the streams of several buckets made into one.
+//!
+//! On Redis's thread. What always holds: entries come in the ledger's order with the ledger's numbers; with several
+//! buckets whatever is read and not ordered is ordered by this node, at once if it is the one whose store writes, after
+//! `ORDER_PATIENCE_MS` if not; waiting may be broken off at any time.
+
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::interfaces::StreamsInterface;
+use fred::types::Value;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::buckets::{Buckets, FIRST};
+use super::order::{Merge, OrderEntry, Place};
+use super::session::{Ended, UnderWay, bytes_of};
+use crate::ledger::redis::link::{Arrival, Generation};
+use crate::limits::{ORDER_PATIENCE_MS, STREAM_READ_MAX};
+
+/// How long one read of a stream waits for an entry.
+const READ_BLOCK_MS: u64 = 1_000;
+
+/// Whose turn it is to order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Orders {
+    /// This node's.
+    AtOnce,
+    /// Another's, as long as it does.
+    Later,
+}
+
+/// A stream, and what is read of it.
+struct Reader {
+    /// It waits for entries: nothing else is asked on it.
+    client: Client,
+    key: String,
+    reading: Option<UnderWay<Vec<Arrival>>>,
+}
+
+impl Reader {
+    fn new(client: &Client, key: String) -> Reader {
+        Reader { client: client.clone(), key, reading: None }
+    }
+
+    /// Begins to wait for entries behind one, if it does not wait already.
+    fn read(&mut self, generation: &Generation, after: u64) {
+        if self.reading.is_none() {
+            let (client, key) = (self.client.clone(), self.key.clone());
+            let id = format!("{}-{after}", generation.number);
+            self.reading = Some(Box::pin(async move {
+                let read: Value = client.xread(Some(STREAM_READ_MAX as u64), Some(READ_BLOCK_MS), key, id).await?;
+                arrivals(read).ok_or_else(|| Ended::Lost("the stream has something else than entries".to_owned()))
+            }));
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Arrival>, Ended>> {
+        let Some(reading) = &mut self.reading else { return Poll::Pending };
+        let read = reading.as_mut().poll(cx);
+        if read.is_ready() {
+            self.reading = None;
+        }
+        read
+    }
+}
+
+/// What is followed.
+pub(super) enum Stream {
+    /// Nothing yet.
+    Nothing,
+    /// The stream of the only bucket.
+    One(One),
+    /// Those of several.
+    Split(Box<Split>),
+}
+
+impl Stream {
+    /// Follows a generation behind an entry. `reads`: a connection for each bucket, and with several one more.
+    pub(super) async fn follow(
+        buckets: &Arc<Buckets>,
+        reads: &[Client],
+        generation: Generation,
+        after: u64,
+    ) -> Result<Stream, Ended> {
+        let key = |bucket: usize, what: &str| format!("{}{}:{what}", buckets.root(bucket), generation.text());
+        if let [client] = reads {
+            let reader = Reader::new(client, key(FIRST, "stream"));
+            return Ok(Stream::One(One { generation, after, reader }));
+        }
+        let place = buckets.place_of(&generation, after).await?;
+        // Where the order was cut off, what follows is numbered behind that, and the ledger sees it.
+        let mut readers: Vec<Reader> = reads
+            .iter()
+            .take(buckets.count())
+            .enumerate()
+            .map(|(bucket, client)| Reader::new(client, key(bucket, "stream")))
+            .collect();
+        let Some(client) = reads.get(buckets.count()) else { return Ok(Stream::Nothing) };
+        readers.push(Reader::new(client, key(FIRST, "order")));
+        let since = vec![None; buckets.count()];
+        let (buckets, merge) = (Arc::clone(buckets), Merge::begin(place));
+        Ok(Stream::Split(Box::new(Split { buckets, generation, merge, readers, since, ordering: None, timer: None })))
+    }
+
+    /// Which generation is followed, and how far it was handed out.
+    pub(super) fn given(&self) -> Option<(&Generation, u64)> {
+        match self {
+            Stream::Nothing => None,
+            Stream::One(one) => Some((&one.generation, one.after)),
+            Stream::Split(split) => Some((&split.generation, split.merge.given())),
+        }
+    }
+
+    /// The streams of several buckets.
+    pub(super) fn merge(&self) -> Option<&Merge> {
+        match self {
+            Stream::Split(split) => Some(&split.merge),
+            Stream::Nothing | Stream::One(_) => None,
+        }
+    }
+
+    /// The next entries; perhaps none, if it is time to look whether something else has happened.
+    pub(super) async fn next(&mut self, orders: Orders) -> Result<Vec<Arrival>, Ended> {
+        match self {
+            Stream::Nothing => pending().await,
+            Stream::One(one) => one.next().await,
+            Stream::Split(split) => split.next(orders).await,
+        }
+    }
+}
+
+/// The stream of the only bucket.
+pub(super) struct One {
+    generation: Generation,
+    after: u64,
+    reader: Reader,
+}
+
+impl One {
+    async fn next(&mut self) -> Result<Vec<Arrival>, Ended> {
+        self.reader.read(&self.generation, self.after);
+        let arrivals = poll_fn(|cx| self.reader.poll(cx)).await?;
+        if let Some(last) = arrivals.last() {
+            self.after = last.count;
+        }
+        Ok(arrivals)
+    }
+}
+
+/// The streams of several buckets.
+pub(super) struct Split {
+    buckets: Arc<Buckets>,
+    generation: Generation,
+    merge: Merge,
+    /// Each bucket's; last the order.
+    readers: Vec<Reader>,
+    /// Of each bucket an entry that is known and not ordered, and since when.
+    since: Vec<Option<(Instant, u64)>>,
+    /// What is being ordered.
+    ordering: Option<UnderWay<Place>>,
+    /// When this node is to order what another has not.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What can happen to several streams.
+enum Happened {
+    Read(usize, Vec<Arrival>),
+    Ordered(Place),
+    /// Another node has had its time.
+    Late,
+}
+
+impl Split {
+    async fn next(&mut self, orders: Orders) -> Result<Vec<Arrival>, Ended> {
+        loop {
+            let given = self.merge.take(STREAM_READ_MAX);
+            if !given.is_empty() {
+                return Ok(given);
+            }
+            self.read_on();
+            self.order(orders);
+            match poll_fn(|cx| self.poll(cx)).await? {
+                Happened::Read(at, arrivals) if at < self.buckets.count() => self.merge.read(at, arrivals),
+                Happened::Read(_, arrivals) => self.read_order(arrivals)?,
+                Happened::Ordered(place) => {
+                    place.buckets.iter().enumerate().for_each(|(at, to)| self.merge.knows_ordered(at, *to));
+                }
+                Happened::Late => {}
+            }
+        }
+    }
+
+    fn read_on(&mut self) {
+        let order = self.buckets.count();
+        for (at, reader) in self.readers.iter_mut().enumerate() {
+            let after = if at == order { self.merge.wants_order() } else { self.merge.wants(at) };
+            if let Some(after) = after {
+                reader.read(&self.generation, after);
+            }
+        }
+    }
+
+    fn read_order(&mut self, arrivals: Vec<Arrival>) -> Result<(), Ended> {
+        for Arrival { count, entry } in arrivals {
+            let entry = OrderEntry::parse(count, &entry, self.buckets.count());
+            self.merge.ordered(entry.ok_or_else(|| Ended::Lost("the order has something else".to_owned()))?);
+        }
+        Ok(())
+    }
+
+    /// Orders what is unordered, if it is time, and nothing is being ordered.
+    fn order(&mut self, orders: Orders) {
+        let now = Instant::now();
+        let mut newest = Vec::new();
+        for (bucket, since) in self.since.iter_mut().enumerate() {
+            match self.merge.unordered(bucket) {
+                Some(last) => {
+                    since.take_if(|(_, entry)| self.merge.is_ordered(bucket, *entry));
+                    since.get_or_insert((now, last));
+                    newest.push((bucket, last));
+                }
+                None => *since = None,
+            }
+        }
+        self.timer = None;
+        let Some((first, _)) = self.since.iter().flatten().min() else { return };
+        if self.ordering.is_some() {
+            return;
+        }
+        let due = *first + Duration::from_millis(ORDER_PATIENCE_MS);
+        if orders == Orders::AtOnce || due <= now {
+            self.ordering = Some(Box::pin(Arc::clone(&self.buckets).order(self.generation.clone(), newest)));
+        } else {
+            self.timer = Some(Box::pin(sleep_until(due)));
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Happened, Ended>> {
+        if let Some(ordering) = &mut self.ordering
+            && let Poll::Ready(place) = ordering.as_mut().poll(cx)
+        {
+            self.ordering = None;
+            return Poll::Ready(place.map(Happened::Ordered));
+        }
+        for (at, reader) in self.readers.iter_mut().enumerate() {
+            if let Poll::Ready(read) = reader.poll(cx) {
+                return Poll::Ready(read.map(|arrivals| Happened::Read(at, arrivals)));
+            }
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx).map(|()| Ok(Happened::Late)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Entries out of a read: one stream with its entries, each an id and fields.
+fn arrivals(read: Value) -> Option<Vec<Arrival>> {
+    let streams = match read {
+        Value::Null => return Some(Vec::new()),
+        Value::Array(streams) => streams,
+        _ => return None,
+    };
+    let mut arrivals = Vec::new();
+    for stream in streams {
+        let Value::Array(mut pair) = stream else { return None };
+        let Value::Array(entries) = pair.pop()? else { return None };
+        for entry in entries {
+            let Value::Array(mut entry) = entry else { return None };
+            let Value::Array(fields) = entry.pop()? else { return None };
+            let id = entry.pop()?.into_string()?;
+            let count = id.split_once('-')?.1.parse().ok()?;
+            let mut fields = fields.into_iter();
+            let (_, entry) = (fields.next()?, fields.next()?);
+            arrivals.push(Arrival { count, entry: bytes_of(entry)? });
+        }
+    }
+    Some(arrivals)
+}
