@@ -7,7 +7,11 @@
 #   scripts/services.sh during CMD...   `up`, the command, then stops again what this call has started
 #   scripts/services.sh mariadb DIR PORT [OPTIONS OF mariadbd]
 #   scripts/services.sh redis DIR PORT [OPTIONS OF redis-server]
-#       one more instance of a test's own, in the foreground: this process becomes the server, and ends with it
+#   scripts/services.sh redis-cluster DIR PORT [OPTIONS OF redis-server]
+#       one more instance of a test's own, in the foreground: this process becomes the server, and ends with it; the last
+#       one is a master of a Redis Cluster that has no other yet
+#   scripts/services.sh redis-cluster-join PORT...
+#       makes one Redis Cluster of such masters, which share the slots; says nothing when all of them know it
 #
 # Everything lives under target/services: data, logs, sockets, pids and the ports, which are the first free ones
 # from 7506 (MariaDB) and 7606 (Redis) on. Both listen on 127.0.0.1 only and keep what they acknowledge: MariaDB
@@ -155,6 +159,31 @@ run_redis() {
         --appendonly yes --appendfsync always "$@"
 }
 
+# The same as a master of a Redis Cluster. A master that is away must not keep the others from answering.
+run_redis_cluster() {
+    local directory=$1 port=$2
+    shift 2
+    run_redis "$directory" "$port" --cluster-enabled yes --cluster-config-file nodes.conf --cluster-node-timeout 2000 \
+        --cluster-require-full-coverage no "$@"
+}
+
+# Makes one cluster of the masters on ports $@.
+join_redis_cluster() {
+    local port waited=0 nodes=()
+    for port in "$@"; do nodes+=("127.0.0.1:$port"); done
+    local log
+    log=$(redis-cli --cluster create "${nodes[@]}" --cluster-replicas 0 --cluster-yes 2>&1) ||
+        fail "the Redis Cluster could not be made:" "$log"
+    for port in "$@"; do
+        until redis-cli -h 127.0.0.1 -p "$port" cluster info | grep -q '^cluster_state:ok' &&
+            redis-cli -h 127.0.0.1 -p "$port" cluster info | grep -q "^cluster_size:$#"; do
+            [ "$waited" -lt $((start_timeout_s * 10)) ] || fail "the Redis on port $port does not find the others."
+            sleep 0.1
+            waited=$((waited + 1))
+        done
+    done
+}
+
 redis_answers() {
     [ "$(timeout 10 redis-cli -h 127.0.0.1 -p "$1" ping 2>/dev/null)" = PONG ]
 }
@@ -280,16 +309,21 @@ case "${1-}" in
         for name in ${started[@]+"${started[@]}"}; do stop "$name"; done
         exit "$code"
         ;;
-    mariadb | redis)
+    mariadb | redis | redis-cluster)
         [ $# -ge 3 ] || fail "usage: scripts/services.sh $1 DIR PORT [OPTIONS OF THE SERVER]"
         mkdir -p "$root"
-        [ "$1" = redis ] || [ -e "$template/.complete" ] || install_missing
-        name=$1
+        [ "$1" != mariadb ] || [ -e "$template/.complete" ] || install_missing
+        name=${1//-/_}
         shift
         "run_$name" "$@"
         ;;
+    redis-cluster-join)
+        shift
+        [ $# -ge 3 ] || fail "usage: scripts/services.sh redis-cluster-join PORT PORT PORT..."
+        join_redis_cluster "$@"
+        ;;
     *)
-        echo "usage: scripts/services.sh up|down|status|during CMD...|mariadb DIR PORT|redis DIR PORT" >&2
+        echo "usage: scripts/services.sh up|down|status|during CMD...|mariadb DIR PORT|redis DIR PORT|redis-cluster DIR PORT|redis-cluster-join PORT..." >&2
         exit 2
         ;;
 esac

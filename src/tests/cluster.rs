@@ -8,23 +8,21 @@ use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway::load::client::{Client, Row, Said};
 
 use crate::gateway::{Gateway, PATIENCE, pause};
-use crate::redis::Redis;
+use crate::redis::{Ledger, Redis, Split, SplitAlone};
 use crate::services::Database;
 
 /// Starts a node of a cluster.
-pub fn node(dir: &Path, redis: &Redis, database: &Database, id: u16) -> Gateway {
-    let settings = settings(redis, database, id);
+pub fn node(dir: &Path, ledger: &impl Ledger, database: &Database, id: u16) -> Gateway {
+    let settings = settings(ledger, database, id);
     let mut arguments = vec!["--shards", "1"];
     settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     Gateway::start(dir, &arguments)
 }
 
-pub fn settings(redis: &Redis, database: &Database, id: u16) -> [String; 3] {
-    [
-        format!("cluster.redis_url={}", redis.url()),
-        format!("store.url={}", database.url()),
-        format!("cluster.node_id={id}"),
-    ]
+pub fn settings(ledger: &impl Ledger, database: &Database, id: u16) -> Vec<String> {
+    let mut settings = ledger.settings();
+    settings.extend([format!("store.url={}", database.url()), format!("cluster.node_id={id}")]);
+    settings
 }
 
 /// Sends until it is taken, and returns the row's number.
@@ -66,9 +64,28 @@ fn rows(client: &mut Client, count: usize) -> Vec<(u64, String)> {
 
 #[test]
 fn what_is_sent_on_one_node_is_delivered_on_another_in_order() {
-    let (redis, database) = (Redis::start(), Database::create());
+    is_delivered_in_order(&Redis::start());
+}
+
+#[test]
+fn a_ledger_in_one_bucket_lies_on_whichever_master_of_a_redis_cluster_has_its_slot() {
+    is_delivered_in_order(&Split::start(1));
+}
+
+#[test]
+fn with_several_buckets_what_is_sent_on_one_node_is_delivered_on_another_in_order() {
+    is_delivered_in_order(&Split::start(3));
+}
+
+#[test]
+fn several_buckets_may_lie_in_one_redis() {
+    is_delivered_in_order(&SplitAlone { redis: Redis::start(), buckets: 5 });
+}
+
+fn is_delivered_in_order(ledger: &impl Ledger) {
+    let database = Database::create();
     let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    let (a, b) = (node(dir_a.path(), ledger, &database, 1), node(dir_b.path(), ledger, &database, 2));
     let mut one = a.client(1, 1, None);
     let mut two = b.client(2, 1, None);
     let group = create(&mut one, &[UserId(1), UserId(2), UserId(3)]);

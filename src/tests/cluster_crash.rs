@@ -1,4 +1,4 @@
-//! Kill and freeze the nodes of a cluster, its Redis and its MariaDB, at random and two at a time, while users talk:
+//! Kill and freeze the nodes of a cluster, its Redis or one of its masters, and its MariaDB, at random and two at a time, while users talk:
 //! nothing acked is lost, nothing comes twice, no number is given twice, and in the end all of it is in the database.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::cluster::{create, node, wait_for_rows};
 use crate::gateway::{Gateway, pause, signal};
 use crate::history::{check, make_groups, start_users};
 use crate::outage::{check_database, open_to_others};
-use crate::redis::Redis;
+use crate::redis::{Ledger, Redis, Split};
 use crate::services::{Database, MariaDb};
 use crate::traffic::{Orders, User};
 
@@ -28,13 +28,14 @@ enum Blow {
     NodeKilled(usize),
     /// A node stands still for a while.
     NodeFrozen(usize),
+    /// A Redis, of several masters one.
     RedisKilled,
     RedisFrozen,
     DatabaseKilled,
     DatabaseFrozen,
     /// While the database stands still a node is killed: what it was writing is anybody's guess.
     NodeKilledBesideDatabase(usize),
-    /// Both at once: nothing is left of either's connections.
+    /// Both at once, and all masters: nothing is left of anybody's connections.
     RedisAndDatabaseKilled,
 }
 
@@ -56,30 +57,30 @@ impl Blow {
 }
 
 /// Three nodes, and servers of their own.
-struct Cluster {
+struct Cluster<L: Ledger> {
     // Dropped in this order: a database is deleted while its server is there.
     nodes: Vec<Gateway>,
     database: Database,
     mariadb: MariaDb,
-    redis: Redis,
+    ledger: L,
     dirs: Vec<TempDir>,
     _data: TempDir,
 }
 
-impl Cluster {
-    fn start() -> Cluster {
+impl<L: Ledger> Cluster<L> {
+    fn start(ledger: L) -> Cluster<L> {
         let data = tempfile::tempdir().unwrap();
         open_to_others(data.path());
         let mariadb = MariaDb::start(&data.path().join("mariadb"), &[]);
-        let (redis, database) = (Redis::start(), Database::create_on(&mariadb.url()));
+        let database = Database::create_on(&mariadb.url());
         let dirs: Vec<TempDir> = (0..NODES).map(|_| tempfile::tempdir().unwrap()).collect();
-        let mut cluster = Cluster { nodes: Vec::new(), database, mariadb, redis, dirs, _data: data };
+        let mut cluster = Cluster { nodes: Vec::new(), database, mariadb, ledger, dirs, _data: data };
         cluster.nodes = (0..NODES).map(|at| cluster.start_node(at)).collect();
         cluster
     }
 
     fn start_node(&self, at: usize) -> Gateway {
-        node(self.dirs[at].path(), &self.redis, &self.database, at as u16 + 1)
+        node(self.dirs[at].path(), &self.ledger, &self.database, at as u16 + 1)
     }
 
     fn restart_node(&mut self, at: usize) {
@@ -88,6 +89,7 @@ impl Cluster {
     }
 
     fn suffer(&mut self, blow: Blow, random: &mut fastrand::Rng) {
+        let at_random = random.usize(..self.ledger.masters().len());
         let mut a_while = |ms_max| pause(Duration::from_millis(random.u64(..ms_max)));
         match blow {
             Blow::NodeKilled(at) => {
@@ -100,14 +102,14 @@ impl Cluster {
                 signal(self.nodes[at].pid(), Signal::SIGCONT).unwrap();
             }
             Blow::RedisKilled => {
-                self.redis.kill();
+                self.ledger.masters_mut()[at_random].kill();
                 a_while(500);
-                self.redis.start_again();
+                self.ledger.masters_mut()[at_random].start_again();
             }
             Blow::RedisFrozen => {
-                self.redis.signal(Signal::SIGSTOP);
+                self.ledger.masters()[at_random].signal(Signal::SIGSTOP);
                 a_while(2_000);
-                self.redis.signal(Signal::SIGCONT);
+                self.ledger.masters()[at_random].signal(Signal::SIGCONT);
             }
             Blow::DatabaseKilled => {
                 self.mariadb.kill();
@@ -128,10 +130,10 @@ impl Cluster {
                 self.restart_node(at);
             }
             Blow::RedisAndDatabaseKilled => {
-                self.redis.kill();
+                self.ledger.masters_mut().iter_mut().for_each(Redis::kill);
                 self.mariadb.kill();
                 a_while(500);
-                self.redis.start_again();
+                self.ledger.masters_mut().iter_mut().for_each(Redis::start_again);
                 self.mariadb.resume();
             }
         }
@@ -140,7 +142,16 @@ impl Cluster {
 
 #[test]
 fn nothing_acked_is_lost_when_gateways_redis_and_mariadb_are_killed_and_stopped_at_random() {
-    let mut cluster = Cluster::start();
+    nothing_acked_is_lost(Redis::start());
+}
+
+#[test]
+fn nothing_acked_is_lost_when_gateways_masters_of_a_redis_cluster_and_mariadb_are_killed_and_stopped_at_random() {
+    nothing_acked_is_lost(Split::start(3));
+}
+
+fn nothing_acked_is_lost(ledger: impl Ledger) {
+    let mut cluster = Cluster::start(ledger);
     let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);

@@ -11,17 +11,17 @@ use ringway::wire::generated::ringway::wire::ErrorCode;
 use crate::cluster::{send, settings};
 use crate::gateway::{Gateway, PATIENCE};
 use crate::outage::{hear, is_there, metric, open_to_others, send_some};
-use crate::redis::Redis;
+use crate::redis::{Ledger, Redis, Split};
 use crate::services::{Database, MariaDb};
 
 /// What may be unstored.
 const ENTRIES_MAX: usize = 600;
 
-fn node(dir: &Path, redis: &Redis, database: &Database, id: u16) -> Gateway {
+fn node(dir: &Path, ledger: &impl Ledger, database: &Database, id: u16) -> Gateway {
     let data_dir = dir.join(format!("node-{id}"));
     std::fs::create_dir(&data_dir).unwrap();
     let limit = format!("limits.stream_entries_max={ENTRIES_MAX}");
-    let settings = settings(redis, database, id);
+    let settings = settings(ledger, database, id);
     let mut arguments = vec!["--shards", "1", "--set", &limit];
     settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     Gateway::start(&data_dir, &arguments)
@@ -36,21 +36,28 @@ enum Away {
 
 #[test]
 fn a_stream_that_is_full_because_the_database_is_stopped_refuses_disconnects_nobody_and_recovers_by_itself() {
-    the_stream_fills_up(Away::Stopped);
+    the_stream_fills_up(&Redis::start(), 1, Away::Stopped);
+}
+
+#[test]
+fn each_bucket_has_its_part_of_the_limit_and_is_cut_behind_what_is_stored() {
+    the_stream_fills_up(&Split::start(3), 3, Away::Stopped);
 }
 
 #[test]
 fn a_stream_that_is_full_because_the_database_stands_still_refuses_disconnects_nobody_and_recovers_by_itself() {
-    the_stream_fills_up(Away::Frozen);
+    the_stream_fills_up(&Redis::start(), 1, Away::Frozen);
 }
 
-fn the_stream_fills_up(away: Away) {
+/// All messages are of one sender to another user: they lie in one of the ledger's buckets.
+fn the_stream_fills_up(ledger: &impl Ledger, buckets: usize, away: Away) {
+    let entries_max = ENTRIES_MAX / buckets;
     let dir = tempfile::tempdir().unwrap();
     open_to_others(dir.path());
     let mut mariadb = MariaDb::start(&dir.path().join("mariadb"), &[]);
-    let (redis, database) = (Redis::start(), Database::create_on(&mariadb.url()));
-    let mut one = node(dir.path(), &redis, &database, 1);
-    let mut two = node(dir.path(), &redis, &database, 2);
+    let database = Database::create_on(&mariadb.url());
+    let mut one = node(dir.path(), ledger, &database, 1);
+    let mut two = node(dir.path(), ledger, &database, 2);
     let (mut sender, mut receiver) = (one.client(1, 1, Some(Seq(0))), two.client(2, 1, Some(Seq(0))));
     let mut idle = one.client(3, 1, Some(Seq(0)));
     // The ledger is there, and something is in the database already.
@@ -79,11 +86,11 @@ fn the_stream_fills_up(away: Away) {
         if full > 0 {
             break;
         }
-        assert!(all.len() < 2 * ENTRIES_MAX, "it is never full");
+        assert!(all.len() < 2 * entries_max, "it is never full");
     }
     // How far the database is Redis hears once a second: before that a node may count a stored message as unstored.
     let unstored = all.len() - stored;
-    assert!(unstored <= ENTRIES_MAX && unstored + stored >= ENTRIES_MAX, "{unstored} of {ENTRIES_MAX}");
+    assert!(unstored <= entries_max && unstored + stored >= entries_max, "{unstored} of {entries_max}");
     one.wait_until("it is counted", |gateway| metric(gateway, "ringway_ledger_storage_full_total") >= Some(1));
     // Whoever was there stays, and who comes back, on either node, receives everything that the database has not.
     [&mut sender, &mut receiver, &mut idle].into_iter().for_each(is_there);

@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod bad_input;
+mod buckets;
 mod closes;
 mod cluster;
 mod cluster_crash;

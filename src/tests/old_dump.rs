@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringway::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use ringway::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
+use ringway::ledger::redis::entry::Home;
 use ringway::load::client::{Client, ClientError, Row, Said};
 use ringway::wire::generated::ringway::wire::ErrorCode;
 
 use crate::cluster::{create, node, rows_until, send, told, wait_for_rows};
 use crate::gateway::{Gateway, PATIENCE, address, log_in, pause};
-use crate::redis::Redis;
+use crate::redis::{Ledger, Redis, Split};
 use crate::services::Database;
 
 /// Sends under a name until it is taken.
@@ -44,13 +45,19 @@ enum Store {
     StandsStill,
 }
 
-fn an_old_dump_loses_nothing_that_was_acked(store: Store) {
-    let (mut redis, database) = (Redis::start(), Database::create());
+/// `first`: the master of the ledger's first bucket; `goes_back`: the one that does, by the group that is talked in.
+fn an_old_dump_loses_nothing_that_was_acked<L: Ledger>(
+    mut ledger: L,
+    first: usize,
+    goes_back: impl Fn(&L, GroupId) -> usize,
+    store: Store,
+) {
+    let database = Database::create();
     let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (mut a, b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    let (mut a, b) = (node(dir_a.path(), &ledger, &database, 1), node(dir_b.path(), &ledger, &database, 2));
     let (mut one, mut two) = (a.client(1, 1, None), b.client(2, 1, None));
     let group = create(&mut one, &[UserId(1), UserId(2), UserId(3)]);
-    let to = Conversation::Group(group);
+    let (to, lost) = (Conversation::Group(group), goes_back(&ledger, group));
     let mut expected = BTreeSet::new();
     let mut say = |client: &mut Client, body: String| {
         send(client, to, &body);
@@ -60,9 +67,11 @@ fn an_old_dump_loses_nothing_that_was_acked(store: Store) {
         say(&mut one, format!("before {index}"));
     }
     wait_for_rows(&database, 60);
-    let dump = redis.copy();
+    let dump = ledger.masters()[lost].copy();
     if store == Store::StandsStill {
-        assert!(redis.command(&["SET", "{ringway:0}:2:writer", "nobody"]).unwrap().starts_with("+OK"));
+        assert!(
+            ledger.masters()[first].command(&["SET", "{ringway:0}:2:writer", "nobody"]).unwrap().starts_with("+OK")
+        );
         let gave_up = |log: String| log.lines().any(|line| line.contains("changed hands") && line.contains("false"));
         a.wait_until("the node whose store wrote has heard so", |a| gave_up(a.log()) || gave_up(b.log()));
     }
@@ -75,8 +84,8 @@ fn an_old_dump_loses_nothing_that_was_acked(store: Store) {
     if store == Store::Writes {
         wait_for_rows(&database, 3 * 61);
     }
-    redis.kill();
-    redis.put_back(&dump);
+    ledger.masters_mut()[lost].kill();
+    ledger.masters()[lost].put_back(&dump);
     // Without it nothing is numbered, and who sends is told so on the connection that stays.
     let id = one.new_client_msg_id();
     let mut refused = false;
@@ -89,7 +98,7 @@ fn an_old_dump_loses_nothing_that_was_acked(store: Store) {
         );
         refused
     });
-    redis.start_again();
+    ledger.masters_mut()[lost].start_again();
     send_as(&mut one, to, id, "meanwhile");
     for index in 1..=20 {
         say(&mut one, format!("after {index}"));
@@ -125,12 +134,27 @@ fn an_old_dump_loses_nothing_that_was_acked(store: Store) {
 
 #[test]
 fn a_redis_put_back_to_an_old_dump_loses_nothing_that_was_acked_and_stored() {
-    an_old_dump_loses_nothing_that_was_acked(Store::Writes);
+    an_old_dump_loses_nothing_that_was_acked(Redis::start(), 0, |_, _| 0, Store::Writes);
 }
 
 #[test]
 fn a_redis_put_back_to_an_old_dump_loses_nothing_that_was_acked_and_not_stored() {
-    an_old_dump_loses_nothing_that_was_acked(Store::StandsStill);
+    an_old_dump_loses_nothing_that_was_acked(Redis::start(), 0, |_, _| 0, Store::StandsStill);
+}
+
+#[test]
+fn a_master_with_the_order_put_back_to_an_old_dump_loses_nothing_that_was_acked() {
+    let ledger = Split::start(3);
+    let first = ledger.cluster.master_of(0);
+    an_old_dump_loses_nothing_that_was_acked(ledger, first, |_, _| first, Store::StandsStill);
+}
+
+#[test]
+fn a_master_with_the_group_put_back_to_an_old_dump_loses_nothing_that_was_acked() {
+    let ledger = Split::start(3);
+    let first = ledger.cluster.master_of(0);
+    let of_group = |ledger: &Split, group| ledger.cluster.master_of(Home::of_group(group).bucket(3));
+    an_old_dump_loses_nothing_that_was_acked(ledger, first, of_group, Store::StandsStill);
 }
 
 /// What users of the test below are told, and tell.
@@ -220,10 +244,19 @@ impl Talker {
 
 #[test]
 fn nothing_acked_is_lost_and_no_number_has_two_messages_when_redis_loses_its_data_at_random() {
-    let (mut redis, database) = (Redis::start(), Database::create());
+    data_are_lost_at_random(Redis::start());
+}
+
+#[test]
+fn nothing_acked_is_lost_and_no_number_has_two_messages_when_masters_of_a_redis_cluster_lose_their_data_at_random() {
+    data_are_lost_at_random(Split::start(3));
+}
+
+fn data_are_lost_at_random(mut ledger: impl Ledger) {
+    let database = Database::create();
     let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
-    let start = |at: usize, redis: &Redis| node(dirs[at].path(), redis, &database, at as u16 + 1);
-    let mut nodes: Vec<Gateway> = (0..dirs.len()).map(|at| start(at, &redis)).collect();
+    let mut nodes: Vec<Gateway> =
+        (0..dirs.len()).map(|at| node(dirs[at].path(), &ledger, &database, at as u16 + 1)).collect();
     let seed = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -255,32 +288,41 @@ fn nothing_acked_is_lost_and_no_number_has_two_messages_when_redis_loses_its_dat
         let before = talk.acked.load(Ordering::Relaxed);
         nodes[0].wait_until("users are acked again", |_| talk.acked.load(Ordering::Relaxed) > before + 30);
     };
-    for _ in 0..8 {
+    for round in 0..8 {
         progress(&mut nodes);
-        let dump = redis.copy();
+        // One of the masters, all of them now and then.
+        let masters = ledger.masters().len();
+        let first = random.usize(..masters);
+        let lost = if random.u32(..4) == 0 { 0..masters } else { first..first + 1 };
+        let dumps: Vec<_> = ledger.masters()[lost.clone()].iter().map(Redis::copy).collect();
         progress(&mut nodes);
         pause(Duration::from_millis(random.u64(..300)));
-        match random.u32(..4) {
-            0 => assert!(redis.command(&["FLUSHALL"]).unwrap().starts_with("+OK")),
+        let how = random.u32(..4);
+        println!("round {round}: masters {lost:?} lose their data, {how}");
+        let flush = |ledger: &dyn Ledger| ledger.masters()[lost.clone()].iter().for_each(Redis::flush);
+        match how {
+            0 => flush(&ledger),
             1 => {
                 // One that stands still meanwhile finds the others gone on without it.
                 let at = random.usize(..nodes.len());
                 crate::gateway::signal(nodes[at].pid(), nix::sys::signal::Signal::SIGSTOP).unwrap();
-                assert!(redis.command(&["FLUSHALL"]).unwrap().starts_with("+OK"));
+                flush(&ledger);
                 pause(Duration::from_millis(random.u64(..3_000)));
                 crate::gateway::signal(nodes[at].pid(), nix::sys::signal::Signal::SIGCONT).unwrap();
             }
             2 => {
                 let at = random.usize(..nodes.len());
-                assert!(redis.command(&["FLUSHALL"]).unwrap().starts_with("+OK"));
+                flush(&ledger);
                 nodes.remove(at).kill();
-                nodes.insert(at, start(at, &redis));
+                nodes.insert(at, node(dirs[at].path(), &ledger, &database, at as u16 + 1));
             }
             _ => {
-                redis.kill();
-                redis.put_back(&dump);
+                for (master, dump) in std::iter::zip(&mut ledger.masters_mut()[lost.clone()], &dumps) {
+                    master.kill();
+                    master.put_back(dump);
+                }
                 pause(Duration::from_millis(random.u64(..1_000)));
-                redis.start_again();
+                ledger.masters_mut()[lost.clone()].iter_mut().for_each(Redis::start_again);
             }
         }
     }

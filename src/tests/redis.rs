@@ -1,4 +1,4 @@
-//! A Redis of a test's own, which it may stop, kill and empty.
+//! A Redis of a test's own, or a Redis Cluster, which it may stop, kill and empty.
 //!
 //! Owned by the test that started it. What always holds: one that is dropped leaves no process behind.
 
@@ -11,10 +11,125 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::gateway::{PATIENCE, pause, signal};
+use crate::services::{script, script_path};
+
+/// Masters of a cluster. Of the ledger's first three buckets each has one, as their slots lie.
+pub const MASTERS: usize = 3;
+
+/// A running Redis Cluster without replicas, every master of which keeps what it acknowledges.
+pub struct RedisCluster {
+    pub masters: Vec<Redis>,
+}
+
+impl RedisCluster {
+    /// Starts one, and waits until its masters know each other.
+    pub fn start() -> RedisCluster {
+        let masters: Vec<Redis> = (0..MASTERS).map(|_| Redis::start_as(Kind::OfCluster)).collect();
+        let ports: Vec<String> = masters.iter().map(|master| master.port.to_string()).collect();
+        let arguments: Vec<&str> =
+            std::iter::once("redis-cluster-join").chain(ports.iter().map(String::as_str)).collect();
+        script(&arguments);
+        RedisCluster { masters }
+    }
+
+    /// For `cluster.redis_url`.
+    pub fn url(&self) -> String {
+        let [first, others @ ..] = self.masters.as_slice() else { panic!("it has masters") };
+        let others: Vec<String> = others.iter().map(|other| format!("node=127.0.0.1:{}", other.port)).collect();
+        format!("redis-cluster://127.0.0.1:{}?{}", first.port, others.join("&"))
+    }
+
+    /// The master that a bucket of the ledger lies on.
+    pub fn master_of(&self, bucket: usize) -> usize {
+        let key = format!("{{ringway:{bucket}}}:2:state");
+        let has = |master: &Redis| !master.command(&["EXISTS", &key]).unwrap().starts_with("-MOVED");
+        self.masters.iter().position(has).expect("a master has the bucket")
+    }
+}
+
+/// What a cluster's ledger lies in.
+pub trait Ledger {
+    /// What gateways are told of it: keys and values.
+    fn settings(&self) -> Vec<String>;
+
+    /// Its masters.
+    fn masters(&self) -> &[Redis];
+
+    /// The same, to kill one.
+    fn masters_mut(&mut self) -> &mut [Redis];
+}
+
+impl Ledger for Redis {
+    fn settings(&self) -> Vec<String> {
+        vec![format!("cluster.redis_url={}", self.url())]
+    }
+
+    fn masters(&self) -> &[Redis] {
+        std::slice::from_ref(self)
+    }
+
+    fn masters_mut(&mut self) -> &mut [Redis] {
+        std::slice::from_mut(self)
+    }
+}
+
+/// One of so many buckets, in a Redis Cluster.
+pub struct Split {
+    pub cluster: RedisCluster,
+    pub buckets: usize,
+}
+
+impl Split {
+    pub fn start(buckets: usize) -> Split {
+        Split { cluster: RedisCluster::start(), buckets }
+    }
+}
+
+impl Ledger for Split {
+    fn settings(&self) -> Vec<String> {
+        vec![format!("cluster.redis_url={}", self.cluster.url()), format!("cluster.buckets={}", self.buckets)]
+    }
+
+    fn masters(&self) -> &[Redis] {
+        &self.cluster.masters
+    }
+
+    fn masters_mut(&mut self) -> &mut [Redis] {
+        &mut self.cluster.masters
+    }
+}
+
+/// One of so many buckets, in one Redis.
+pub struct SplitAlone {
+    pub redis: Redis,
+    pub buckets: usize,
+}
+
+impl Ledger for SplitAlone {
+    fn settings(&self) -> Vec<String> {
+        vec![format!("cluster.redis_url={}", self.redis.url()), format!("cluster.buckets={}", self.buckets)]
+    }
+
+    fn masters(&self) -> &[Redis] {
+        std::slice::from_ref(&self.redis)
+    }
+
+    fn masters_mut(&mut self) -> &mut [Redis] {
+        std::slice::from_mut(&mut self.redis)
+    }
+}
+
+/// How a Redis is started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Alone,
+    OfCluster,
+}
 
 /// A running Redis that keeps what it acknowledges.
 pub struct Redis {
     child: Child,
+    kind: Kind,
     port: u16,
     dir: tempfile::TempDir,
 }
@@ -22,9 +137,13 @@ pub struct Redis {
 impl Redis {
     /// Starts one on a free port and waits until it answers.
     pub fn start() -> Redis {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Redis::start_as(Kind::Alone)
+    }
+
+    fn start_as(kind: Kind) -> Redis {
+        let port = free_port(kind);
         let dir = tempfile::tempdir().unwrap();
-        let redis = Redis { child: spawn(port, dir.path()), port, dir };
+        let redis = Redis { child: spawn(kind, port, dir.path()), kind, port, dir };
         redis.wait();
         redis
     }
@@ -42,7 +161,7 @@ impl Redis {
 
     /// After a kill: the same data on the same port.
     pub fn start_again(&mut self) {
-        self.child = spawn(self.port, self.dir.path());
+        self.child = spawn(self.kind, self.port, self.dir.path());
         self.wait();
     }
 
@@ -67,6 +186,11 @@ impl Redis {
     /// SIGSTOP or SIGCONT.
     pub fn signal(&self, which: Signal) {
         signal(self.child.id(), which).unwrap();
+    }
+
+    /// Empties it.
+    pub fn flush(&self) {
+        assert!(self.command(&["FLUSHALL"]).unwrap().starts_with("+OK"));
     }
 
     /// One command; returns the first line of what it answers, or what is wrong.
@@ -115,12 +239,32 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-fn spawn(port: u16, dir: &Path) -> Child {
+/// The masters of a cluster talk to each other on a port 10,000 above the clients'.
+fn free_port(kind: Kind) -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        match kind {
+            Kind::Alone => return port,
+            Kind::OfCluster => {
+                let port = 20_000 + port % 20_000;
+                if [port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+                    return port;
+                }
+            }
+        }
+    }
+}
+
+fn spawn(kind: Kind, port: u16, dir: &Path) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("redis.log")).unwrap();
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "always"])
-        .args(["--save", "", "--dir"])
+    let what = match kind {
+        Kind::Alone => "redis",
+        Kind::OfCluster => "redis-cluster",
+    };
+    Command::new(script_path())
+        .arg(what)
         .arg(dir)
+        .arg(port.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::from(log.try_clone().unwrap()))
         .stderr(Stdio::from(log))
