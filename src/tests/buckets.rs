@@ -1,13 +1,13 @@
 //! A ledger in several buckets, over the masters of a Redis Cluster: what one bucket promises they promise together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use ringway::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway::ledger::redis::entry::Home;
-use ringway::load::client::{Client, Said};
+use ringway::load::client::{Client, Row, Said};
 use ringway::wire::generated::ringway::wire::ErrorCode;
 
 use crate::cluster::{create, node, rows_until, send, settings, told, wait_for_rows};
@@ -160,15 +160,22 @@ fn what_one_sends_to_a_group_stays_in_order_though_others_wait_for_a_master_that
     send(&mut sender, to, "first");
     send(&mut waiting, to, "first of the other");
     let frozen = &ledger.masters()[ledger.cluster.master_of(2)];
+    const PAIRS: usize = 20;
     let mut requests = Vec::new();
     for round in 0..5 {
         frozen.signal(Signal::SIGSTOP);
-        for index in 0..8 {
-            for (client, who) in [(&mut waiting, "other"), (&mut sender, "one")] {
-                let name = client.new_client_msg_id();
-                let body = format!("{who} {round} {index}");
-                requests.push((who, client.send(to, name, body.as_bytes(), false).unwrap()));
-            }
+        let mut ask = |client: &mut Client, who, index| {
+            let name = client.new_client_msg_id();
+            let body = format!("{who} {round} {index}");
+            requests.push((who, client.send(to, name, body.as_bytes(), false).unwrap()));
+        };
+        // Some calls have messages of both, and those behind them of one alone.
+        for index in 0..PAIRS {
+            ask(&mut waiting, "other", index);
+            ask(&mut sender, "one", index);
+        }
+        for index in PAIRS..2 * PAIRS {
+            ask(&mut sender, "one", index);
             pause(Duration::from_millis(2));
         }
         pause(Duration::from_millis(200));
@@ -186,7 +193,8 @@ fn what_one_sends_to_a_group_stays_in_order_though_others_wait_for_a_master_that
         .collect();
     for who in ["one", "other"] {
         let said: Vec<&String> = bodies.iter().filter(|body| body.starts_with(&format!("{who} "))).collect();
-        let expected = (0..5).flat_map(|round| (0..8).map(move |index| format!("{who} {round} {index}")));
+        let count = if who == "one" { 2 * PAIRS } else { PAIRS };
+        let expected = (0..5).flat_map(|round| (0..count).map(move |index| format!("{who} {round} {index}")));
         assert!(said.iter().copied().eq(expected.collect::<Vec<_>>().iter()), "{said:?}");
     }
 }
@@ -239,6 +247,44 @@ fn whichever_master_is_killed_and_started_again_nothing_is_lost() {
 #[test]
 fn whichever_master_is_emptied_nothing_that_was_acked_is_lost() {
     nothing_is_lost(|ledger, master| ledger.masters()[master].flush());
+}
+
+#[test]
+fn an_order_that_was_lost_is_not_made_otherwise_for_the_same_numbers() {
+    let (mut ledger, database) = (Split::start(BUCKETS), Database::create());
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let mut a = node(dirs[0].path(), &ledger, &database, 1);
+    let mut one = a.client(1, 1, None);
+    let groups = group_in_each(&mut one, &[UserId(1), UserId(2)]);
+    let first = ledger.cluster.master_of(0);
+    // The database has nothing of it, so whoever comes later takes the ledger's word.
+    let writer = "{ringway:0}:2:writer";
+    assert!(ledger.masters()[first].command(&["SET", writer, "nobody"]).unwrap().starts_with("+OK"));
+    a.wait_until("its store no longer writes", |a| {
+        a.log().lines().any(|line| line.contains("changed hands") && line.contains("false"))
+    });
+    let dump = ledger.masters()[first].copy();
+    for index in 0..10 {
+        for group in &groups[1..] {
+            send(&mut one, Conversation::Group(*group), &format!("{index} in {}", bucket(*group)));
+        }
+    }
+    send(&mut one, Conversation::Group(groups[1]), "before");
+    let number = |row: &Row| (row.seq, row.msg_id);
+    let mut seen: BTreeMap<_, _> = rows_until(&mut a.client(2, 1, Some(Seq(0))), "before").iter().map(number).collect();
+    let master = &mut ledger.masters_mut()[first];
+    master.kill();
+    master.put_back(&dump);
+    master.start_again();
+    send(&mut one, Conversation::Group(groups[1]), "after");
+    let b = node(dirs[1].path(), &ledger, &database, 2);
+    for gateway in [&a, &b] {
+        let rows = rows_until(&mut gateway.client(2, 1, Some(Seq(0))), "after");
+        assert_eq!(rows.len(), 22, "{}", gateway.log());
+        for (seq, msg_id) in rows.iter().map(number) {
+            assert_eq!(*seen.entry(seq).or_insert(msg_id), msg_id, "{seq:?} was given to two messages");
+        }
+    }
 }
 
 /// Starts a node of a ledger with so many buckets.
