@@ -1,7 +1,7 @@
 //! The cluster's ledger: how many group messages one Redis on one core carries.
 //!
-//! `cargo bench --bench cluster` starts a Redis of its own (append-only file, synced at every write) on the first CPU
-//! and as many nodes as `--nodes` says, and sends to groups whose members are scattered over all users. Each message
+//! `cargo bench --bench cluster` starts a Redis of its own (append-only file, synced at every write) on the first CPU, or
+//! with `--masters` a Redis Cluster, all of it on that CPU, and as many nodes as `--nodes` says, and sends to groups whose members are scattered over all users. Each message
 //! goes the way that it goes in a gateway: from a submission into the node's log on a real disk, by the script into the
 //! stream, and from there, numbered, to every recipient's row. The store is played: it says at once that it has written
 //! everything. There are no connections. Every row's number is checked against the one before it.
@@ -42,6 +42,9 @@ use tokio::sync::mpsc;
 #[derive(Parser, Clone, Debug)]
 #[command(about = "How many group messages the cluster's ledger carries through one Redis")]
 struct Args {
+    /// Masters of a Redis Cluster that is started; 1: a Redis by itself.
+    #[arg(long, default_value_t = 1)]
+    masters: usize,
     /// A Redis that is running; without it one is started on the first CPU. What it has of a ledger is replaced.
     #[arg(long)]
     redis: Option<String>,
@@ -85,15 +88,28 @@ fn main() {
     if !args.filter.is_empty() {
         return;
     }
-    let own = match &args.redis {
-        Some(_) => None,
-        None => match Redis::start() {
-            Some(redis) => Some(redis),
-            None => return println!("cluster: redis-server is not installed, or did not start: nothing is measured"),
-        },
+    let own: Vec<Redis> = match &args.redis {
+        Some(_) => Vec::new(),
+        None => (0..args.masters).map_while(|_| Redis::start(args.masters)).collect(),
     };
-    let url = args.redis.clone().or_else(|| own.as_ref().map(Redis::url)).unwrap();
-    measure(&args, &url);
+    if args.redis.is_none() && own.len() < args.masters {
+        return println!("cluster: redis-server is not installed, or did not start: nothing is measured");
+    }
+    let urls: Vec<String> = args.redis.iter().cloned().chain(own.iter().map(Redis::url)).collect();
+    let url = match urls.as_slice() {
+        [url] => url.clone(),
+        _ => joined(&own),
+    };
+    measure(&args, &url, &urls);
+}
+
+/// Makes a Redis Cluster of masters; returns its URL.
+fn joined(masters: &[Redis]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/services.sh");
+    let ports = masters.iter().map(|master| master.port.to_string());
+    let joined = Command::new(script).arg("redis-cluster-join").args(ports).status().unwrap();
+    assert!(joined.success(), "the masters did not become a cluster");
+    format!("redis-cluster://127.0.0.1:{}", masters[0].port)
 }
 
 /// A Redis of this process's own, on the first CPU.
@@ -104,13 +120,27 @@ struct Redis {
 }
 
 impl Redis {
-    fn start() -> Option<Redis> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    /// One of so many that are to be a cluster, or by itself.
+    fn start(masters: usize) -> Option<Redis> {
+        // Masters talk to each other on a port 10,000 above.
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::iter::repeat_with(free).find(|port| masters == 1 || *port < 55_000).unwrap();
+        let cluster = if masters > 1 { "yes" } else { "no" };
         let dir = tempfile::tempdir_in(base()).unwrap();
         let log = File::create(dir.path().join("redis.log")).unwrap();
         let child = Command::new("taskset")
             .args(["-c", "0", "redis-server", "--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir"])
+            .args([
+                "--cluster-enabled",
+                cluster,
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "always",
+                "--save",
+                "",
+                "--dir",
+            ])
             .arg(dir.path())
             .stdin(Stdio::null())
             .stdout(log)
@@ -183,7 +213,9 @@ struct Done {
     looked_up: AtomicU64,
 }
 
-fn measure(args: &Args, url: &str) {
+/// `masters`: the URL of each, for what it says about itself.
+fn measure(args: &Args, url: &str, masters: &[String]) {
+    let cpu_us = || masters.iter().map(|url| redis_cpu_us(url)).collect::<Vec<f64>>();
     let mut random = fastrand::Rng::with_seed(1);
     let groups = (1..=args.groups as u64).map(|group| StoredGroup {
         group: GroupId(group),
@@ -207,7 +239,7 @@ fn measure(args: &Args, url: &str) {
     let sum = |count: fn(&Done) -> &AtomicU64| -> u64 {
         nodes.iter().map(|(done, _)| count(done).load(Ordering::Relaxed)).sum()
     };
-    let before = (sum(|done| &done.acked), sum(|done| &done.rows), sum(|done| &done.looked_up), redis_cpu_us(url));
+    let before = (sum(|done| &done.acked), sum(|done| &done.rows), sum(|done| &done.looked_up), cpu_us());
     let began = Instant::now();
     std::thread::sleep(Duration::from_secs(args.seconds));
     let seconds = began.elapsed().as_secs_f64();
@@ -215,7 +247,8 @@ fn measure(args: &Args, url: &str) {
     // Each node numbers all of them.
     let rows = (sum(|done| &done.rows) - before.1) / u64::from(args.nodes);
     let looked_up = sum(|done| &done.looked_up) - before.2;
-    let redis_us = redis_cpu_us(url) - before.3;
+    let each_us: Vec<f64> = std::iter::zip(cpu_us(), before.3).map(|(now, before)| now - before).collect();
+    let (redis_us, busiest_us) = (each_us.iter().sum::<f64>(), each_us.iter().copied().fold(0.0, f64::max));
     let refused = sum(|done| &done.refused);
     shared.ends.store(true, Ordering::Relaxed);
     for (_, threads) in nodes {
@@ -229,7 +262,8 @@ fn measure(args: &Args, url: &str) {
             "scenario": "cluster", "groups": args.groups, "members": args.members, "users": args.users,
             "nodes": args.nodes, "seconds": seconds, "messages": messages, "messages_per_s": per_second,
             "rows_per_s": rows as f64 / seconds, "redis_cpu_us_per_message": redis_message_us,
-            "redis_cpu_percent": redis_percent, "refused": refused,
+            "redis_cpu_percent": redis_percent, "refused": refused, "buckets": args.buckets,
+            "masters": masters.len(), "busiest_master_us_per_message": busiest_us / messages as f64,
         });
         return println!("{report}");
     }
@@ -240,6 +274,10 @@ fn measure(args: &Args, url: &str) {
     println!("messages per second    {per_second:>12.0}");
     println!("rows per second        {:>12.0}   each numbered by every node, and checked", rows as f64 / seconds);
     println!("Redis CPU per message  {redis_message_us:>12.1} us");
+    if masters.len() > 1 {
+        let busiest = busiest_us / messages as f64;
+        println!("  its busiest master   {busiest:>12.1} us   {} buckets over {} masters", args.buckets, masters.len());
+    }
     println!("Redis CPU              {redis_percent:>12.0} %");
     println!("refused                {refused:>12}");
 }

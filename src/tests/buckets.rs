@@ -287,6 +287,37 @@ fn an_order_that_was_lost_is_not_made_otherwise_for_the_same_numbers() {
     }
 }
 
+#[test]
+fn a_bucket_that_moves_to_another_master_is_followed_there() {
+    nothing_is_lost(|ledger, bucket| {
+        let from = ledger.cluster.master_of(bucket);
+        ledger.cluster.move_bucket(bucket, (from + 1) % BUCKETS);
+        assert_ne!(ledger.cluster.master_of(bucket), from);
+    });
+}
+
+#[test]
+fn every_master_that_may_lose_what_it_has_acknowledged_is_named_when_a_node_starts() {
+    let (ledger, database) = (Split::start(BUCKETS), Database::create());
+    let dir = tempfile::tempdir().unwrap();
+    for bucket in [1, 2] {
+        let master = &ledger.masters()[ledger.cluster.master_of(bucket)];
+        assert!(master.command(&["CONFIG", "SET", "appendfsync", "everysec"]).unwrap().starts_with("+OK"));
+    }
+    let mut node = node(dir.path(), &ledger, &database, 1);
+    for (bucket, is_named) in [(1, true), (2, true), (0, false)] {
+        let port = ledger.masters()[ledger.cluster.master_of(bucket)].port();
+        let names = |line: &str| {
+            line.contains("MAY LOSE") && line.contains("redis.appendfsync") && line.contains(&format!(":{port} "))
+        };
+        if is_named {
+            node.wait_until("it names the master", |node| node.log().lines().any(names));
+        } else {
+            assert!(!node.log().lines().any(names), "{}", node.log());
+        }
+    }
+}
+
 /// Starts a node of a ledger with so many buckets.
 fn with_buckets(dir: &Path, redis: &Redis, database: &Database, id: u16, buckets: usize) -> Gateway {
     let buckets = format!("cluster.buckets={buckets}");

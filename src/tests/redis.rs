@@ -47,6 +47,39 @@ impl RedisCluster {
     }
 }
 
+impl RedisCluster {
+    /// Moves the slot of a bucket with its keys to another master, as an operator would.
+    pub fn move_bucket(&self, bucket: usize, to: usize) {
+        let key = format!("{{ringway:{bucket}}}:2:state");
+        let (source, target) = (&self.masters[self.master_of(bucket)], &self.masters[to]);
+        let id = |master: &Redis| word(&master.command(&["CLUSTER", "MYID"]).unwrap());
+        let (source_id, target_id) = (id(source), id(target));
+        let slot = source.command(&["CLUSTER", "KEYSLOT", &key]).unwrap().trim_matches([':', '\r', '\n']).to_owned();
+        let ok = |answer: String| assert!(answer.starts_with("+OK"), "{answer}");
+        ok(target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).unwrap());
+        ok(source.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target_id]).unwrap());
+        loop {
+            let keys = source.command(&["CLUSTER", "GETKEYSINSLOT", &slot, "1"]).unwrap();
+            if keys.starts_with("*0") {
+                break;
+            }
+            let key = keys.lines().nth(2).unwrap();
+            let migrated =
+                source.command(&["MIGRATE", "127.0.0.1", &target.port.to_string(), key, "0", "5000"]).unwrap();
+            // It may have gone by itself meanwhile.
+            assert!(migrated.starts_with("+OK") || migrated.starts_with("+NOKEY"), "{migrated}");
+        }
+        for master in [target, source] {
+            ok(master.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &target_id]).unwrap());
+        }
+    }
+}
+
+/// What a bulk string says.
+fn word(answer: &str) -> String {
+    answer.lines().nth(1).unwrap_or_default().to_owned()
+}
+
 /// What a cluster's ledger lies in.
 pub trait Ledger {
     /// What gateways are told of it: keys and values.
@@ -146,6 +179,11 @@ impl Redis {
         let redis = Redis { child: spawn(kind, port, dir.path()), kind, port, dir };
         redis.wait();
         redis
+    }
+
+    /// Where it listens, on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// For `cluster.redis_url`.
