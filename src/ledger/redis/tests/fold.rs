@@ -369,6 +369,28 @@ fn a_redis_that_was_just_started_is_not_gone_on_with_but_what_it_has_lost_is_fou
 }
 
 #[test]
+fn a_ledger_of_which_a_part_is_missing_is_made_anew_whatever_this_node_has_read() {
+    let (mut next, mut one, mut two, _) = after_a_loss();
+    next.found.extent = Extent::Part;
+    for (node, age) in [(&mut one, Age::Settled), (&mut two, Age::Fresh)] {
+        node.wants.clear();
+        next.found.age = age;
+        // Some bucket was to have a generation that was never finished.
+        let (found, highest) = (Some(next.found.clone()), 9);
+        node.hear(News::Status { session: 1, found, highest }).unwrap();
+        let [What::Begin { generation, replaces, .. }] = &node.wants[..] else { panic!("{:?}", node.wants) };
+        assert_eq!((generation.number, replaces.as_ref()), (10, Some(&next.found.there)));
+    }
+}
+
+#[test]
+fn a_node_with_another_number_of_buckets_ends_and_says_which() {
+    let (_, mut one, ..) = after_a_loss();
+    let error = one.hear(News::Buckets { theirs: 3, ours: 1 }).unwrap_err();
+    assert!(error.to_string().contains("cluster.buckets = 3, and this one has 1"), "{error}");
+}
+
+#[test]
 fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
     let (_, mut one, mut two, database) = after_a_loss();
     let base = Position(base_of(2));
