@@ -303,7 +303,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
     let (ledger, ends, nudges) = link();
     let (asker, store) = reloading(ends.nudge());
     let progress = Arc::new(Progress::default());
-    let settings = Settings { shards: 1, node, segment_bytes: SEGMENT_BYTES, seed: node.into() };
+    let settings = Settings { shards: 1, node, segment_bytes: SEGMENT_BYTES, buckets: args.buckets, seed: node.into() };
     let mut start = RedisStart::new(settings);
     shared.groups.iter().for_each(|group| start.visit(Stored::Group(group.clone())));
     let dir = tempfile::tempdir_in(base()).unwrap();

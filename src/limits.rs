@@ -170,7 +170,7 @@ pub const LEDGER_RETRY_MS: u32 = 200;
 pub const LINK_ORDERS_MAX: usize = 64;
 /// News from Redis that wait for the ledger; at the limit the stream is not read on.
 pub const LINK_NEWS_MAX: usize = 64;
-/// Submissions of one call: Redis does nothing else meanwhile (about 20 us for each, whatever its recipients).
+/// Submissions of one call to one bucket: Redis does nothing else meanwhile (about 20 us for each, whatever its recipients).
 pub const CALL_SUBMISSIONS_MAX: usize = 16;
 /// Calls on their way at once.
 pub const CALLS_IN_FLIGHT_MAX: usize = 8;
@@ -184,6 +184,8 @@ pub const MERGE_ENTRIES_MAX: usize = 1_024;
 /// Stretches of a bucket's entries of which a node knows where in the ledger they stand (24 bytes each), to answer repeats
 /// without asking the store.
 pub const ORDER_RUNS_MAX: usize = 4_096;
+/// Between two calls of one node that order entries: the first one waits for nothing.
+pub const ORDER_EVERY_MS: u64 = 1;
 /// How long entries of a bucket may be unordered before a node orders them whose turn it is not: the one whose store
 /// writes does so at once.
 pub const ORDER_PATIENCE_MS: u64 = 10;

@@ -17,7 +17,7 @@ use super::order::Merge;
 use super::session::{Ended, UnderWay, bytes_of, sent};
 use crate::ledger::redis::entry::{Call, VALUES};
 use crate::ledger::redis::link::{Generation, News, Reply};
-use crate::limits::CLAIMS_S;
+use crate::limits::{CALL_SUBMISSIONS_MAX, CLAIMS_S};
 
 /// What was begun, each answered in its turn.
 pub(super) struct Calls<T> {
@@ -149,11 +149,14 @@ pub(super) async fn submit_split(
         }
     }
     let mut under_way = Vec::new();
-    for (bucket, (places, part)) in parts.into_iter().enumerate().filter(|(_, (places, _))| !places.is_empty()) {
-        let (buckets, generation) = (Arc::clone(&buckets), generation.clone());
-        let call: UnderWay<(Vec<Reply>, u64)> =
-            Box::pin(async move { submit_to(&buckets, bucket, &generation, entries_max, part).await });
-        under_way.push((bucket, places, sent(call).await));
+    for (bucket, (places, mut part)) in parts.into_iter().enumerate() {
+        for places in places.chunks(CALL_SUBMISSIONS_MAX) {
+            let calls: Vec<Call> = part.drain(..places.len()).collect();
+            let (buckets, generation) = (Arc::clone(&buckets), generation.clone());
+            let call: UnderWay<(Vec<Reply>, u64)> =
+                Box::pin(async move { submit_to(&buckets, bucket, &generation, entries_max, calls).await });
+            under_way.push((bucket, places.to_vec(), sent(call).await));
+        }
     }
     // If nobody comes after this, nobody waits.
     next.send(()).ok();

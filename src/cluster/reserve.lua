@@ -11,7 +11,7 @@
 local call = redis.call
 local root, generation = KEYS[1], ARGV[1]
 if call('HGET', root .. 'state', 'generation') ~= generation then return 'GEN' end
-local replies = {}
+local replies, slices = {}, {}
 for at = 3, #ARGV, 3 do
   local slice, name, reserved = unpack(ARGV, at, at + 2)
   local claims = root .. generation .. ':c:' .. slice
@@ -19,7 +19,8 @@ for at = 3, #ARGV, 3 do
   if not before then call('HSET', claims, name, reserved) end
   -- Behind the message's number: of a repeat it is another one.
   local is_mine = not before or string.sub(before, 9) == string.sub(reserved, 9)
-  if is_mine then call('EXPIRE', claims, ARGV[2]) end
+  if is_mine then slices[claims] = true end
   replies[#replies + 1] = is_mine and 'A' or 'U'
 end
+for claims in pairs(slices) do call('EXPIRE', claims, ARGV[2]) end
 return replies

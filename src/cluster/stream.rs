@@ -19,7 +19,7 @@ use super::buckets::{Buckets, FIRST};
 use super::order::{Merge, OrderEntry, Place};
 use super::session::{Ended, UnderWay, bytes_of};
 use crate::ledger::redis::link::{Arrival, Generation};
-use crate::limits::{ORDER_PATIENCE_MS, STREAM_READ_MAX};
+use crate::limits::{ORDER_EVERY_MS, ORDER_PATIENCE_MS, STREAM_READ_MAX};
 
 /// How long one read of a stream waits for an entry.
 const READ_BLOCK_MS: u64 = 1_000;
@@ -103,7 +103,16 @@ impl Stream {
         readers.push(Reader::new(client, key(FIRST, "order")));
         let since = vec![None; buckets.count()];
         let (buckets, merge) = (Arc::clone(buckets), Merge::begin(place));
-        Ok(Stream::Split(Box::new(Split { buckets, generation, merge, readers, since, ordering: None, timer: None })))
+        Ok(Stream::Split(Box::new(Split {
+            buckets,
+            generation,
+            merge,
+            readers,
+            since,
+            ordering: None,
+            ordered_at: None,
+            timer: None,
+        })))
     }
 
     /// Which generation is followed, and how far it was handed out.
@@ -162,7 +171,8 @@ pub(super) struct Split {
     since: Vec<Option<(Instant, u64)>>,
     /// What is being ordered.
     ordering: Option<UnderWay<Place>>,
-    /// When this node is to order what another has not.
+    /// When this node ordered last, and when it is to do so next.
+    ordered_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -170,8 +180,8 @@ pub(super) struct Split {
 enum Happened {
     Read(usize, Vec<Arrival>),
     Ordered(Place),
-    /// Another node has had its time.
-    Late,
+    /// It is time to order.
+    Due,
 }
 
 impl Split {
@@ -189,7 +199,7 @@ impl Split {
                 Happened::Ordered(place) => {
                     place.buckets.iter().enumerate().for_each(|(at, to)| self.merge.knows_ordered(at, *to));
                 }
-                Happened::Late => {}
+                Happened::Due => {}
             }
         }
     }
@@ -231,8 +241,14 @@ impl Split {
         if self.ordering.is_some() {
             return;
         }
-        let due = *first + Duration::from_millis(ORDER_PATIENCE_MS);
-        if orders == Orders::AtOnce || due <= now {
+        // Under load much is ordered at once, instead of one after the other.
+        let soonest = self.ordered_at.map_or(now, |at| at + Duration::from_millis(ORDER_EVERY_MS));
+        let due = match orders {
+            Orders::AtOnce => soonest,
+            Orders::Later => soonest.max(*first + Duration::from_millis(ORDER_PATIENCE_MS)),
+        };
+        if due <= now {
+            self.ordered_at = Some(now);
             self.ordering = Some(Box::pin(Arc::clone(&self.buckets).order(self.generation.clone(), newest)));
         } else {
             self.timer = Some(Box::pin(sleep_until(due)));
@@ -252,7 +268,7 @@ impl Split {
             }
         }
         match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx).map(|()| Ok(Happened::Late)),
+            Some(timer) => timer.as_mut().poll(cx).map(|()| Ok(Happened::Due)),
             None => Poll::Pending,
         }
     }

@@ -197,8 +197,8 @@ impl Opening<'_> {
 
     /// The same in a cluster, whose other nodes may write meanwhile.
     async fn read_for_cluster<S: Store>(&self, store: &mut S, seed: u64) -> Result<Known, StoreError> {
-        let node = self.config.cluster.node_id;
-        let settings = redis::Settings { shards: self.shards, node, segment_bytes: SEGMENT_BYTES, seed };
+        let (node, buckets) = (self.config.cluster.node_id, self.config.cluster.buckets);
+        let settings = redis::Settings { shards: self.shards, node, segment_bytes: SEGMENT_BYTES, buckets, seed };
         let mut start = RedisStart::new(settings);
         let at = store.snapshot(&mut |stored| start.visit(stored)).await?;
         Ok(Known::Cluster { start: Box::new(start), at })

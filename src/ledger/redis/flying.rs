@@ -344,7 +344,7 @@ impl<D: Disk> RedisEngine<D> {
         let Some(generation) = self.generation.clone() else { return };
         while !self.flying.unsent.is_empty() {
             let (mut calls, mut called) = (Vec::new(), Vec::new());
-            while calls.len() < CALL_SUBMISSIONS_MAX
+            while calls.len() < CALL_SUBMISSIONS_MAX * self.settings.buckets
                 && let Some(msg_id) = self.flying.unsent.pop_front()
             {
                 if let Some(call) = self.call(msg_id) {

@@ -76,6 +76,8 @@ pub struct Settings {
     pub node: u16,
     /// Size of a segment of the log and of the copy.
     pub segment_bytes: u64,
+    /// Into how many buckets the ledger is split: a call may have so many times as much.
+    pub buckets: usize,
     /// What salts and hashes are made from; not to be guessed from outside.
     pub seed: u64,
 }

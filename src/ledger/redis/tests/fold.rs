@@ -42,7 +42,7 @@ impl Node {
         let (ledger, redis, _nudges) = link();
         let (asker, store) = reloading(redis.nudge());
         let progress = Arc::new(Progress::default());
-        let mut start = RedisStart::new(Settings { shards, node, segment_bytes: 0, seed: node.into() });
+        let mut start = RedisStart::new(Settings { shards, node, segment_bytes: 0, buckets: 1, seed: node.into() });
         stored.each(&mut |stored| start.visit(stored));
         let disks = (MemoryDisk::new(1), MemoryDisk::new(2));
         let at = StorePosition { applied: Position(stored.at), msg_id_max: MsgId(0) };
