@@ -90,7 +90,7 @@ fn rosters_that_nothing_refers_to_do_not_pile_up() {
     assert!(bed.index.roster(idle[0]).is_none(), "the longest idle go first");
     assert!(bed.index.roster(*idle.last().unwrap()).is_some());
     assert_eq!(bed.index.newest.len(), bed.index.rosters.len());
-    assert_eq!(bed.index.users[&UserId(3)].memberships.len(), bed.index.rosters.len());
+    assert_eq!(bed.index.users[&UserId(3)].memberships.all().len(), bed.index.rosters.len());
 }
 
 #[test]
