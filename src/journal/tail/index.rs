@@ -49,6 +49,7 @@ pub(super) struct Snapshot {
 #[derive(Debug, Default)]
 struct UserTail {
     memberships: Memberships,
+    #[expect(clippy::box_collection, reason = "8 bytes for those who have none, who are nearly all")]
     direct: Option<Box<VecDeque<(Number, Seq)>>>,
 }
 

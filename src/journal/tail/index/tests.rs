@@ -112,10 +112,15 @@ fn what_is_applied_leaves_nothing_behind() {
     let last = bed.take(direct(3, 6, 5));
     assert_eq!(bed.index.sources(UserId(6))[0].len(), 3);
     assert_eq!(bed.index.rows, 5);
-    assert_eq!(bed.index.named(&Lookup { sender: UserId(6), client_msg_id: ClientMsgId([3; 16]) }).unwrap().at, last);
+    assert_eq!(
+        bed.index.named(&Lookup { sender: UserId(6), client_msg_id: ClientMsgId([3; 16]), generation: 0 }).unwrap().at,
+        last
+    );
     bed.index.drop_below(last);
     assert_eq!(bed.index.sources(UserId(6))[0].len(), 1);
-    assert!(bed.index.named(&Lookup { sender: UserId(6), client_msg_id: ClientMsgId([2; 16]) }).is_none());
+    assert!(
+        bed.index.named(&Lookup { sender: UserId(6), client_msg_id: ClientMsgId([2; 16]), generation: 0 }).is_none()
+    );
     bed.index.drop_below(Position(last.0 + 1));
     assert!(bed.is_empty());
 }
