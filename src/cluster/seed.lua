@@ -38,6 +38,6 @@ elseif step == 'finish' then
     call('UNLINK', old .. 'groups', old .. 'stream', old .. 'windows')
   end
   call('HSET', state, 'generation', generation, 'count', ARGV[3], 'stored', ARGV[3], 'floor', ARGV[4],
-       'since_s', now_s, 'seeding', '', 'run_ms', '0')
+       'since_s', now_s, 'seeding', '', 'run_ms', '0', 'vouched', call('HGET', state, 'run') or '')
 end
 return 'OK'

@@ -224,6 +224,7 @@ impl Session {
                 let (client, script) = (self.calls.clone(), self.scripts.compare.clone());
                 Box::pin(async move { compare(&client, script, &generation, window, digest).await })
             }
+            What::Vouch { generation, read } => self.status_vouching(Some((&generation, read))),
             What::Status => {
                 let status = self.status();
                 Box::pin(async move {
@@ -280,9 +281,14 @@ impl Session {
     }
 
     fn status(&self) -> UnderWay<News> {
-        let (client, script, run) = (self.calls.clone(), self.scripts.status.clone(), self.run.clone());
-        let number = self.number;
-        Box::pin(async move { status(&client, script, run, number).await })
+        self.status_vouching(None)
+    }
+
+    fn status_vouching(&self, vouches: Option<(&Generation, u64)>) -> UnderWay<News> {
+        let (client, script, number) = (self.calls.clone(), self.scripts.status.clone(), self.number);
+        let (generation, read) = vouches.map_or_else(Default::default, |(ours, read)| (ours.text(), read));
+        let values = [self.run.clone(), REDIS_SETTLES_MS.to_string(), generation, read.to_string()];
+        Box::pin(async move { status(&client, script, values, number).await })
     }
 
     /// Waits for entries behind one.
@@ -362,9 +368,8 @@ async fn run_of(client: &Client) -> String {
     answer.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().to_owned()
 }
 
-async fn status(client: &Client, script: String, run: String, session: u64) -> Result<News, Ended> {
-    let values: Vec<Value> = vec![run.into(), REDIS_SETTLES_MS.to_string().into()];
-    let values: Vec<String> = client.evalsha(script, PREFIX, values).await?;
+async fn status(client: &Client, script: String, values: [String; 4], session: u64) -> Result<News, Ended> {
+    let values: Vec<String> = client.evalsha(script, PREFIX, values.to_vec()).await?;
     let number = |at: usize| values.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
     let found = values.first().and_then(|text| Generation::parse(text)).map(|there| Found {
         there,
@@ -373,6 +378,7 @@ async fn status(client: &Client, script: String, run: String, session: u64) -> R
         // Redis tells the second in which the generation was made: all names from before its end may be older.
         since_ms: (number(3) + 1) * 1_000,
         age: if number(4) == 0 { Age::Settled } else { Age::Fresh },
+        is_vouched_for: number(5) == 1,
     });
     Ok(News::Status { session, found })
 }

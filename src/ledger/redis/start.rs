@@ -104,6 +104,7 @@ impl RedisStart {
             level_since_ms: None,
             patience: Patience::Waits,
             level_at: u64::MAX,
+            is_doubtful: false,
             since_ms: u64::MAX,
             staged: Vec::new(),
             counters: LedgerCounters::default(),
