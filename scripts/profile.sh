@@ -14,7 +14,7 @@ fail() {
     exit 1
 }
 
-command -v perf >/dev/null 2>&1 || fail "perf is missing." "On Debian: apt-get install linux-perf; on Ubuntu: linux-tools-generic."
+scripts/setup.sh profile
 
 # Frame pointers make the stacks complete; a build of its own, so that the usual one stays as it is.
 RUSTFLAGS="-C force-frame-pointers=yes" cargo build --release --bin ringway --target-dir "$work/build"
@@ -33,7 +33,9 @@ trap 'kill "$gateway" 2>/dev/null || true; wait "$gateway" 2>/dev/null || true; 
 tries=0
 while [ ! -s "$data/listen" ]; do
     tries=$((tries + 1))
-    kill -0 "$gateway" 2>/dev/null && [ "$tries" -lt 200 ] || fail "the gateway did not start; see $work/gateway.log"
+    if [ "$tries" -ge 200 ] || ! kill -0 "$gateway" 2>/dev/null; then
+        fail "the gateway did not start; see $work/gateway.log"
+    fi
     sleep 0.1
 done
 

@@ -3,7 +3,8 @@
 #
 # On Debian and Ubuntu the missing packages are installed, as root or with sudo; elsewhere, and for what no
 # package gives, it says what to do and stops. `make demo` and `make test` run it first. With the argument `tests`
-# it also looks after what only the tests need, with `soak-vm` after what boots a virtual machine.
+# it also looks after what only the tests need, with `soak-vm` after what boots a virtual machine, with `profile` after
+# what records where CPU time goes.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -43,6 +44,14 @@ if [ "${1:-}" = soak-vm ]; then
     command -v cpio >/dev/null 2>&1 || missing="$missing cpio"
     command -v xz >/dev/null 2>&1 || missing="$missing xz-utils"
     command -v mkfs.ext4 >/dev/null 2>&1 || [ -x /sbin/mkfs.ext4 ] || missing="$missing e2fsprogs"
+fi
+
+if [ "${1:-}" = profile ] && ! command -v perf >/dev/null 2>&1; then
+    if grep -q '^ID=ubuntu' /etc/os-release 2>/dev/null; then
+        missing="$missing linux-tools-generic"
+    else
+        missing="$missing linux-perf"
+    fi
 fi
 
 if [ -n "$missing" ]; then

@@ -141,12 +141,12 @@ pub const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Default cap of the journal's unapplied part; above it `STORAGE_FULL`.
 pub const JOURNAL_BYTES_MAX: u64 = 8 << 30;
-/// Unapplied messages the tail indexes (about 110 bytes each; two members of a roster that one of them refers to
-/// count as one); above it `STORAGE_FULL`.
+/// Unapplied messages the tail indexes (about 110 bytes each; a member of a roster that one of them refers to, about
+/// 90, counts as one); above it `STORAGE_FULL`.
 pub const TAIL_MESSAGES_MAX: usize = 4 << 20;
-/// Members of rosters that the tail keeps though no unapplied message refers to them (about 50 bytes each): the
-/// group's next message will.
-pub const TAIL_IDLE_MEMBERSHIPS_MAX: usize = 1 << 20;
+/// Members of rosters that the tail keeps though no unapplied message refers to them (about 90 bytes each, 3 MiB in
+/// all): the group's next message will, and need not look for it in the journal.
+pub const TAIL_IDLE_MEMBERSHIPS_MAX: usize = 1 << 15;
 /// How long the de-duplication window reaches back.
 pub const WINDOW_MS: u64 = 10 * 60 * 1000;
 /// Entries of the window (about 80 bytes each); above it the horizon moves up.

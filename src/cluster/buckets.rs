@@ -95,6 +95,8 @@ struct There {
     /// Of the first bucket: what is ordered.
     order: Option<Place>,
     highest: u64,
+    /// Of the first bucket: a node has vouched that its master has all that was ordered. Whether the others have, that tells.
+    is_vouched_for: bool,
 }
 
 impl Buckets {
@@ -161,15 +163,19 @@ impl Buckets {
         count.map(News::Count).ok_or(Ended::OtherGeneration)
     }
 
-    /// What there is of the ledger. If it may be gone on with, what is unordered is ordered: nobody can have read more of
-    /// it and not said so.
-    pub(super) async fn status(self: Arc<Self>, session: u64) -> Result<News, Ended> {
+    /// What there is of the ledger. If it may be gone on with, what is unordered is ordered, but not before a node has
+    /// vouched for the order.
+    pub(super) async fn status(
+        self: Arc<Self>,
+        session: u64,
+        vouches: Option<(Generation, u64)>,
+    ) -> Result<News, Ended> {
         // The others are asked when the first has answered: what it has ordered they have had by then.
-        let first = self.look(FIRST).await?;
+        let first = self.look(FIRST, vouches).await?;
         let mut looks = Vec::new();
         for bucket in 1..self.count() {
             let this = Arc::clone(&self);
-            let look: UnderWay<There> = Box::pin(async move { this.look(bucket).await });
+            let look: UnderWay<There> = Box::pin(async move { this.look(bucket, None).await });
             looks.push(sent(look).await);
         }
         let mut all = vec![first];
@@ -200,13 +206,19 @@ impl Buckets {
             }
         }
         let (floor, since_ms) = (Seq(first.floor), (first.since_s + 1) * 1_000);
+        let is_vouched_for = first.is_vouched_for;
         // Redis tells the second in which the generation was made: all names from before its end may be older.
-        Ok(News::Status { session, found: Some(Found { there, count, floor, since_ms, age, extent }), highest })
+        let found = Found { there, count, floor, since_ms, age, is_vouched_for, extent };
+        Ok(News::Status { session, found: Some(found), highest })
     }
 
-    async fn look(&self, bucket: usize) -> Result<There, Ended> {
+    /// Looks at a bucket. `vouches`: what this node has read of which generation, if it was there before its master was
+    /// started.
+    async fn look(&self, bucket: usize, vouches: Option<(Generation, u64)>) -> Result<There, Ended> {
+        let (generation, read) = vouches.map_or_else(Default::default, |(ours, read)| (ours.text(), read));
         let run = self.runs.get(bucket).cloned().unwrap_or_default();
-        let values: Vec<Value> = vec![run.into(), REDIS_SETTLES_MS.to_string().into()];
+        let settles_ms = REDIS_SETTLES_MS.to_string();
+        let values: Vec<Value> = vec![run.into(), settles_ms.into(), generation.into(), read.to_string().into()];
         let values: Vec<String> = self.call(bucket, &self.scripts.status, values).await?;
         let number = |at: usize| values.get(at).and_then(|text| text.parse().ok()).unwrap_or(0);
         let text = |at: usize| values.get(at).map_or("", String::as_str);
@@ -219,6 +231,7 @@ impl Buckets {
             buckets: number(5),
             order: Place::parse(&format!("{} {}", number(6), text(7)), self.count()),
             highest: number(8),
+            is_vouched_for: number(9) == 1,
         })
     }
 

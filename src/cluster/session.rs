@@ -106,7 +106,7 @@ impl Session {
         // What the shards told meanwhile is told again, as all they have.
         while cluster.told.try_recv().is_ok() {}
         cluster.nodes.begin();
-        let status = Arc::clone(&session.buckets).status(number).await?;
+        let status = Arc::clone(&session.buckets).status(number, None).await?;
         tell(&cluster.ledger.ends, status).await;
         Ok(session)
     }
@@ -185,14 +185,17 @@ impl Session {
             }
             What::Seed { generation, base, floor, groups } => news(async move {
                 buckets.seed(&generation, (base, floor), groups).await?;
-                buckets.status(number).await
+                buckets.status(number, None).await
             }),
             What::Compare { generation, window, digest } => {
                 news(async move { compare(&buckets, &generation, window, digest).await })
             }
+            What::Vouch { generation, read } => {
+                news(async move { buckets.status(number, Some((generation, read))).await })
+            }
             What::Status => news(async move {
                 sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
-                buckets.status(number).await
+                buckets.status(number, None).await
             }),
         };
         self.under_way.push(begun).await;

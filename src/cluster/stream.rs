@@ -21,6 +21,8 @@ use super::session::{Ended, UnderWay, bytes_of};
 use crate::ledger::redis::link::{Arrival, Generation};
 use crate::limits::{ORDER_EVERY_MS, ORDER_PATIENCE_MS, STREAM_READ_MAX};
 
+/// How long a node waits that was not allowed to order.
+const ORDER_REFUSED_MS: u64 = 100;
 /// How long one read of a stream waits for an entry.
 const READ_BLOCK_MS: u64 = 1_000;
 
@@ -170,16 +172,24 @@ pub(super) struct Split {
     /// Of each bucket an entry that is known and not ordered, and since when.
     since: Vec<Option<(Instant, u64)>>,
     /// What is being ordered.
-    ordering: Option<UnderWay<Place>>,
+    ordering: Option<UnderWay<Ordered>>,
     /// When this node ordered last, and when it is to do so next.
     ordered_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// What came of ordering.
+struct Ordered {
+    /// What is ordered.
+    place: Place,
+    /// Nobody has vouched for the order yet: what was to be ordered is not.
+    is_refused: bool,
+}
+
 /// What can happen to several streams.
 enum Happened {
     Read(usize, Vec<Arrival>),
-    Ordered(Place),
+    Ordered(Ordered),
     /// It is time to order.
     Due,
 }
@@ -196,8 +206,11 @@ impl Split {
             match poll_fn(|cx| self.poll(cx)).await? {
                 Happened::Read(at, arrivals) if at < self.buckets.count() => self.merge.read(at, arrivals),
                 Happened::Read(_, arrivals) => self.read_order(arrivals)?,
-                Happened::Ordered(place) => {
+                Happened::Ordered(Ordered { place, is_refused }) => {
                     place.buckets.iter().enumerate().for_each(|(at, to)| self.merge.knows_ordered(at, *to));
+                    if is_refused {
+                        self.ordered_at = Some(Instant::now() + Duration::from_millis(ORDER_REFUSED_MS));
+                    }
                 }
                 Happened::Due => {}
             }
@@ -249,7 +262,12 @@ impl Split {
         };
         if due <= now {
             self.ordered_at = Some(now);
-            self.ordering = Some(Box::pin(Arc::clone(&self.buckets).order(self.generation.clone(), newest)));
+            let (buckets, generation) = (Arc::clone(&self.buckets), self.generation.clone());
+            self.ordering = Some(Box::pin(async move {
+                let place = buckets.order(generation, newest.clone()).await?;
+                let lacks = |(bucket, to): &(usize, u64)| place.buckets.get(*bucket).is_none_or(|taken| taken < to);
+                Ok(Ordered { is_refused: newest.iter().any(lacks), place })
+            }));
         } else {
             self.timer = Some(Box::pin(sleep_until(due)));
         }

@@ -1,7 +1,7 @@
 //! The unapplied tail: what is durable in the journal and not yet in the store, indexed so that it can be read.
 //!
 //! Owned by the store's thread. Bodies stay in the journal (the page cache, mostly); in memory there are about
-//! 110 bytes a message and 50 bytes a member of each roster that unapplied messages refer to, never a row. A
+//! 110 bytes a message and 90 bytes a member of each roster that unapplied messages refer to, never a row. A
 //! user's rows are found from the rosters the user is in, and each row's seq from its record's differences.
 //!
 //! What always holds: it covers exactly the records from the applied position to the ingested one, in journal
@@ -89,9 +89,9 @@ impl<D: Disk> Tail<D> {
         self.index.rows
     }
 
-    /// How much memory it takes, in messages of about 100 bytes: two members of a roster count as one.
+    /// How much memory it takes, in messages of about 100 bytes: a member of a roster counts as one.
     pub fn weight(&self) -> u64 {
-        (self.index.entries.len() + self.index.memberships_in_use() / 2) as u64
+        (self.index.entries.len() + self.index.memberships_in_use()) as u64
     }
 
     /// Indexes the records up to `to`, which is at most the durable position.

@@ -159,7 +159,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn found(&mut self, now: Now, answer: LookupAnswer) {
-        let Lookup { sender, client_msg_id } = answer.lookup;
+        let Lookup { sender, client_msg_id, .. } = answer.lookup;
         let name = Name { sender, client_msg_id };
         for sending in self.pending.release(&name) {
             match answer.found {

@@ -50,7 +50,7 @@ impl Pending {
         if waiting.len() > 1 {
             return Ok(Parked::WithAnother);
         }
-        self.to_ask.push(Lookup { sender: name.sender, client_msg_id: name.client_msg_id });
+        self.to_ask.push(Lookup { sender: name.sender, client_msg_id: name.client_msg_id, generation: 0 });
         Ok(Parked::First)
     }
 

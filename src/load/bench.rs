@@ -88,6 +88,8 @@ pub struct Round {
     pub resident_growth_bytes: Option<u64>,
     /// How long those who had stalled needed to catch up.
     pub caught_up_ms: Option<f64>,
+    /// From send to delivery, of one delivery in a hundred or longer, nanoseconds.
+    pub delivery_p99_ns: u64,
 }
 
 /// Rounds alike, and the latencies of all of them.
@@ -100,6 +102,25 @@ pub struct Rounds {
     pub delivery_across: Histogram<u64>,
     /// From send to ack, nanoseconds.
     pub ack: Histogram<u64>,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Rounds { rounds: Vec::new(), delivery: latencies(), delivery_across: latencies(), ack: latencies() }
+    }
+}
+
+impl Rounds {
+    /// One more, which the room has just seen.
+    fn add(&mut self, mut round: Round, room: &mut Room) {
+        room.sum_up();
+        round.delivery_p99_ns = room.delivery.value_at_quantile(0.99);
+        self.rounds.push(round);
+        // All were made by `latencies`: adding cannot fail.
+        self.delivery.add(&room.delivery).ok();
+        self.delivery_across.add(&room.delivery_across).ok();
+        self.ack.add(&room.ack).ok();
+    }
 }
 
 impl Round {
@@ -127,36 +148,40 @@ impl Bench {
         Bench { crowd, room, gateway, others, stored, wait, patience_ns: PATIENCE_NS, encoder: Encoder::new(), clock }
     }
 
-    /// Runs `count` rounds after one that is not counted, `stalled` of the first stream's recipients not reading
-    /// until the others have everything.
-    pub fn rounds(&mut self, count: usize, pace: Pace, stalled: usize) -> Result<Rounds, LoadError> {
+    /// Runs `count` rounds after one that is not counted.
+    pub fn rounds(&mut self, count: usize, pace: Pace) -> Result<Rounds, LoadError> {
+        self.series(pace, vec![0; count]).map(|[all, _]| all)
+    }
+
+    /// Runs `count` pairs of rounds after one that is not counted: in one of each pair all read, in the other `stalled`
+    /// of the first stream's recipients do not, until the others have everything. Which of them is first alternates.
+    /// Returns the rounds without them, and those with them.
+    pub fn pairs(&mut self, count: usize, pace: Pace, stalled: usize) -> Result<[Rounds; 2], LoadError> {
+        let order = (0..count).flat_map(|pair| if pair % 2 == 0 { [0, stalled] } else { [stalled, 0] });
+        self.series(pace, order.collect())
+    }
+
+    /// A round for each of `order`, which says how many do not read.
+    fn series(&mut self, pace: Pace, order: Vec<usize>) -> Result<[Rounds; 2], LoadError> {
         let warm_up = match pace {
             Pace::Burst(messages) | Pace::Rate(messages, _) => Pace::Burst(messages),
             Pace::Flood(_, in_flight) => Pace::Flood(Duration::from_millis(300), in_flight),
         };
-        let bar = bar(count as u64 + 1, "rounds");
+        let bar = bar(order.len() as u64 + 1, "rounds");
         let warmed_up = self.round(warm_up, 0)?;
         bar.inc(1);
+        let mut all = [Rounds::default(), Rounds::default()];
+        let [without, with] = &mut all;
         if !warmed_up.is_clean() {
             // What is missing would come, or be missing, in the rounds that count: this is the result.
             bar.finish_and_clear();
-            self.room.sum_up();
-            return Ok(Rounds {
-                rounds: vec![warmed_up],
-                delivery: self.room.delivery.clone(),
-                delivery_across: self.room.delivery_across.clone(),
-                ack: self.room.ack.clone(),
-            });
+            without.add(warmed_up, &mut self.room);
+            return Ok(all);
         }
-        let rounds = Vec::with_capacity(count);
-        let mut all = Rounds { rounds, delivery: latencies(), delivery_across: latencies(), ack: latencies() };
-        for _ in 0..count {
-            all.rounds.push(self.round(pace, stalled)?);
-            self.room.sum_up();
-            // All were made by `latencies`: adding cannot fail.
-            all.delivery.add(&self.room.delivery).ok();
-            all.delivery_across.add(&self.room.delivery_across).ok();
-            all.ack.add(&self.room.ack).ok();
+        for stalled in order {
+            let round = self.round(pace, stalled)?;
+            let into = if stalled == 0 { &mut *without } else { &mut *with };
+            into.add(round, &mut self.room);
             bar.inc(1);
         }
         bar.finish_and_clear();

@@ -19,7 +19,7 @@ pub fn run(args: &DirectArgs) -> Result<bool, LoadError> {
     let pace = args.pace.pace()?;
     let target = Target::prepare(&args.target)?;
     let mut bench = seat(args, target)?;
-    let rounds = bench.rounds(args.pace.rounds as usize, pace, 0)?;
+    let rounds = bench.rounds(args.pace.rounds as usize, pace)?;
     let scenario = Scenario {
         scenario: "direct",
         pace: pace.name(),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::bench::{Bench, Pace, Rounds, bar};
+use super::bench::{Bench, Pace, bar};
 use super::check::Kind;
 use super::cli::{GroupArgs, TargetArgs};
 use super::client::{Client, ClientError};
@@ -41,12 +41,12 @@ pub fn run(args: &GroupArgs) -> Result<bool, LoadError> {
         body: args.pace.body as u64,
         ephemeral: args.pace.ephemeral,
     };
-    let without = bench.rounds(rounds, pace, 0)?;
-    let mut report = Report::of(scenario.clone(), &without);
-    if args.stalled > 0 {
-        let with: Rounds = bench.rounds(rounds, pace, args.stalled)?;
-        report = Report::of(scenario, &with).beside(&report, args.stalled as u64, &with);
-    }
+    let report = if args.stalled == 0 {
+        Report::of(scenario, &bench.rounds(rounds, pace)?)
+    } else {
+        let [without, with] = bench.pairs(rounds, pace, args.stalled)?;
+        Report::of_pairs(scenario, &without, &with, args.stalled as u64)
+    };
     finish(bench, report, &args.target)
 }
 

@@ -137,18 +137,26 @@ impl Report {
         }
     }
 
-    /// The same with what those who stalled changed against `without`.
-    pub fn beside(mut self, without: &Report, stalled: u64, all: &Rounds) -> Report {
-        let p99 = |report: &Report| report.delivery_us.p99;
-        self.stalled = Some(Stall {
+    /// Sums up pairs of rounds, the one without and the other with some who do not read. Their p99s are compared pair by
+    /// pair, and the median tells: what else the machine does hits both alike, or only few pairs.
+    pub fn of_pairs(scenario: Scenario, without: &Rounds, with: &Rounds, stalled: u64) -> Report {
+        let before = Report::of(scenario.clone(), without);
+        if with.rounds.is_empty() {
+            return before;
+        }
+        let p99 = |round: &Round| round.delivery_p99_ns as f64;
+        let pairs = std::iter::zip(&without.rounds, &with.rounds);
+        let ratio = median(pairs.filter_map(|(without, with)| per(p99(with), p99(without))).collect());
+        let mut report = Report::of(scenario, with);
+        report.stalled = Some(Stall {
             stalled,
-            delivery_us_without: without.delivery_us,
-            p99_ratio: per(p99(&self), p99(without)).unwrap_or(0.0),
-            caught_up_ms: all.rounds.iter().filter_map(|r| r.caught_up_ms).fold(0.0, f64::max),
-            resident_growth_bytes: all.rounds.iter().filter_map(|r| r.resident_growth_bytes).max(),
+            delivery_us_without: before.delivery_us,
+            p99_ratio: ratio.unwrap_or(0.0),
+            caught_up_ms: with.rounds.iter().filter_map(|r| r.caught_up_ms).fold(0.0, f64::max),
+            resident_growth_bytes: with.rounds.iter().filter_map(|r| r.resident_growth_bytes).max(),
         });
-        self.clean &= without.clean;
-        self
+        report.clean &= before.clean;
+        report
     }
 
     /// As a table.
@@ -203,7 +211,7 @@ impl Report {
         if let Some(stall) = &self.stalled {
             table.quantiles("delivery, none stalled", &stall.delivery_us_without);
             table.line("stalled", &format!("{} of {}", stall.stalled, s.online));
-            table.line("p99 beside none stalled", &format!("{:.2} times", stall.p99_ratio));
+            table.line("p99 beside none stalled", &format!("{:.2} times (median of {})", stall.p99_ratio, self.rounds));
             table.line("the stalled caught up in", &format!("{:.1} ms", stall.caught_up_ms));
             if let Some(bytes) = stall.resident_growth_bytes {
                 table.line("gateway memory grew by", &format!("{} KiB", count(bytes / 1024)));

@@ -121,7 +121,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "one of 300 stalled",
-        command: &["group", "--stalled", "1", "--flood", "5"],
+        command: &["group", "--stalled", "1", "--flood", "1", "--rounds", "5"],
         figures: &[
             figure("the others' p99, times that without", "/stalled/p99_ratio", "", Some(1.5)),
             figure("the stalled caught up in", "/stalled/caught_up_ms", "ms", None),

@@ -277,9 +277,9 @@ fn a_repeat_is_found_under_its_sender_and_name_only<B: Bed>(bed: &B) {
     let mut store = bed.open();
     bed.run(apply(&mut store, transaction(1..=3))).unwrap();
     let lookups = [
-        Lookup { sender: UserId(1), client_msg_id: name(2) },
-        Lookup { sender: UserId(FAR), client_msg_id: name(2) },
-        Lookup { sender: UserId(1), client_msg_id: name(9) },
+        Lookup { sender: UserId(1), client_msg_id: name(2), generation: 0 },
+        Lookup { sender: UserId(FAR), client_msg_id: name(2), generation: 0 },
+        Lookup { sender: UserId(1), client_msg_id: name(9), generation: 0 },
     ];
     let found = bed.run(store.find(&lookups)).unwrap();
     let expected = StoredMessage {

@@ -174,7 +174,7 @@ fn nothing_acked_is_lost(ledger: impl Ledger) {
     cluster.nodes[0].wait_until("everything is acked", |_| orders.unacked.load(Ordering::Relaxed) == 0);
     // A login is answered when its node has followed all that was numbered before it, and has delivered that.
     for node in &cluster.nodes {
-        drop(node.client(100, 2, None));
+        drop(node.returning_client(100, 2, None));
     }
     orders.done.store(true, Ordering::Relaxed);
     let users: Vec<User> = users.into_iter().map(|user| user.join().unwrap()).collect();

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -158,6 +158,21 @@ impl Gateway {
     /// A client that has logged in.
     pub fn client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Client {
         log_in(self.addr(), user, device, last_seq).unwrap()
+    }
+
+    /// A client that has logged in, after something that the gateway needs was away: as long as it is told when to
+    /// come back it does, as clients do.
+    pub fn returning_client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Client {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match log_in(self.addr(), user, device, last_seq) {
+                Ok(client) => return client,
+                Err(ClientError::Closing { reconnect_after_ms: Some(wait_ms), .. }) if Instant::now() < deadline => {
+                    pause(Duration::from_millis(wait_ms.into()));
+                }
+                Err(error) => panic!("{error}\n{}", self.log()),
+            }
+        }
     }
 
     /// The body of an admin page, with its status line first.

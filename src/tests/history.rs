@@ -93,7 +93,7 @@ pub fn check(gateway: &Gateway, users: &[User], groups: &Groups) {
 
 fn read_inbox(gateway: &Gateway, user: UserId) -> Vec<Row> {
     // Another device than the user's own, so that nothing of the session's own catching up is reused.
-    let mut client = gateway.client(user.0, 77, None);
+    let mut client = gateway.returning_client(user.0, 77, None);
     let mut inbox = Vec::new();
     let mut after = Seq(0);
     loop {

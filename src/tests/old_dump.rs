@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use ringway::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway::ledger::redis::entry::Home;
 use ringway::load::client::{Client, ClientError, Row, Said};
 use ringway::wire::generated::ringway::wire::ErrorCode;
 
 use crate::cluster::{create, node, rows_until, send, told, wait_for_rows};
-use crate::gateway::{Gateway, PATIENCE, address, log_in, pause};
+use crate::gateway::{Gateway, PATIENCE, address, log_in, pause, signal};
 use crate::redis::{Ledger, Redis, Split};
 use crate::services::Database;
 
@@ -138,6 +139,82 @@ fn an_old_dump_loses_nothing_that_was_acked<L: Ledger>(
     let twice: Vec<(u64, u64)> =
         database.rows("SELECT user_id, msg_id FROM inbox GROUP BY user_id, msg_id HAVING COUNT(*) > 1");
     assert_eq!(twice, [], "a message is in an inbox twice");
+}
+
+/// How all nodes go down.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Down {
+    Stopped,
+    Killed,
+}
+
+/// Neither a node nor the database has ever heard of what Redis loses: only the nodes' logs, and clients.
+fn an_old_dump_put_back_while_no_node_runs_loses_nothing(down: Down) {
+    let (mut redis, database) = (Redis::start(), Database::create());
+    let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut a, mut b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    let (mut one, mut two) = (a.client(1, 1, None), b.client(2, 1, None));
+    let group = create(&mut one, &[UserId(1), UserId(2), UserId(3)]);
+    let to = Conversation::Group(group);
+    let mut expected = BTreeSet::new();
+    let mut say = |client: &mut Client, body: String| {
+        send(client, to, &body);
+        expected.insert(body);
+    };
+    (1..=20).for_each(|index| say(&mut one, format!("before {index}")));
+    wait_for_rows(&database, 60);
+    let dump = redis.copy();
+    assert!(redis.command(&["SET", "{ringway:0}:2:writer", "nobody"]).unwrap().starts_with("+OK"));
+    let gave_up = |log: String| log.lines().any(|line| line.contains("changed hands") && line.contains("false"));
+    a.wait_until("the node whose store wrote has heard so", |a| gave_up(a.log()) || gave_up(b.log()));
+    let name = one.new_client_msg_id();
+    let (first, _) = send_as(&mut one, to, name, "lost 0");
+    for index in 1..=20 {
+        say(&mut one, format!("lost {index}"));
+        say(&mut two, format!("lost too {index}"));
+    }
+    say(&mut one, "the last".to_owned());
+    let mut seen = BTreeMap::new();
+    let live = rows_until(&mut two, "the last");
+    check_numbers(&mut seen, &live, &b);
+    for node in [&mut a, &mut b] {
+        match down {
+            Down::Stopped => node.terminate(),
+            Down::Killed => signal(node.pid(), Signal::SIGKILL).unwrap(),
+        }
+        node.wait();
+    }
+    redis.kill();
+    redis.put_back(&dump);
+    redis.start_again();
+
+    let (a, b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    // Who has seen more than Redis knows of is served, and what it is sent has other numbers.
+    let mut one = a.returning_client(1, 1, Some(Seq(0)));
+    let mut two = b.returning_client(2, 1, live.last().map(|row| row.seq));
+    assert_eq!(send_as(&mut one, to, name, "lost 0"), (first, true));
+    (1..=20).for_each(|index| say(&mut one, format!("after {index}")));
+    say(&mut one, "the end".to_owned());
+    expected.insert("lost 0".to_owned());
+    check_numbers(&mut seen, &rows_until(&mut two, "the end"), &b);
+    for gateway in [&a, &b] {
+        let inbox = rows_until(&mut gateway.client(2, 7, Some(Seq(0))), "the end");
+        check_numbers(&mut seen, &inbox, gateway);
+        let bodies: BTreeSet<String> = told(&inbox).into_iter().map(|(_, body)| body).collect();
+        assert_eq!(bodies, expected, "{}", gateway.log());
+        assert_eq!(inbox.len(), expected.len(), "a message is in an inbox twice");
+    }
+    wait_for_rows(&database, 3 * expected.len() as u64);
+}
+
+#[test]
+fn an_old_dump_put_back_while_all_nodes_were_stopped_loses_nothing_and_gives_no_number_twice() {
+    an_old_dump_put_back_while_no_node_runs_loses_nothing(Down::Stopped);
+}
+
+#[test]
+fn an_old_dump_put_back_after_all_nodes_were_killed_loses_nothing_and_gives_no_number_twice() {
+    an_old_dump_put_back_while_no_node_runs_loses_nothing(Down::Killed);
 }
 
 #[test]

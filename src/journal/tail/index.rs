@@ -45,12 +45,66 @@ pub(super) struct Snapshot {
     idle_since: Option<u64>,
 }
 
-/// What the tail has for one user.
+/// What the tail has for one user: 32 bytes, and none elsewhere for the many that are in one roster.
 #[derive(Debug, Default)]
 struct UserTail {
-    /// Rosters the user is in, and where in each.
-    memberships: Vec<(Position, u32)>,
-    direct: VecDeque<(Number, Seq)>,
+    memberships: Memberships,
+    #[expect(clippy::box_collection, reason = "8 bytes for those who have none, who are nearly all")]
+    direct: Option<Box<VecDeque<(Number, Seq)>>>,
+}
+
+const _: () = assert!(size_of::<UserTail>() == 32, "there is one for every member of every roster that is here");
+
+/// A roster the user is in, and where in it.
+type Membership = (Position, u32);
+
+#[derive(Debug, Default)]
+enum Memberships {
+    #[default]
+    None,
+    One(Membership),
+    Several(Vec<Membership>),
+}
+
+impl UserTail {
+    fn is_empty(&self) -> bool {
+        self.memberships.all().is_empty() && self.direct.is_none()
+    }
+
+    fn push_direct(&mut self, number: Number, seq: Seq) {
+        self.direct.get_or_insert_default().push_back((number, seq));
+    }
+}
+
+impl Memberships {
+    fn all(&self) -> &[Membership] {
+        match self {
+            Memberships::None => &[],
+            Memberships::One(one) => std::slice::from_ref(one),
+            Memberships::Several(several) => several,
+        }
+    }
+
+    fn push(&mut self, membership: Membership) {
+        match self {
+            Memberships::None => *self = Memberships::One(membership),
+            Memberships::One(one) => *self = Memberships::Several(vec![*one, membership]),
+            Memberships::Several(several) => several.push(membership),
+        }
+    }
+
+    fn remove(&mut self, roster_at: Position) {
+        match self {
+            Memberships::One((at, _)) if *at == roster_at => *self = Memberships::None,
+            Memberships::None | Memberships::One(_) => {}
+            Memberships::Several(several) => {
+                several.retain(|(at, _)| *at != roster_at);
+                if let [one] = several[..] {
+                    *self = Memberships::One(one);
+                }
+            }
+        }
+    }
 }
 
 /// Entries with rows of one user, in journal order.
@@ -125,11 +179,11 @@ impl Index {
     /// All that has unapplied rows of a user.
     pub(super) fn sources(&self, user: UserId) -> Vec<Source<'_>> {
         let Some(tail) = self.users.get(&user) else { return Vec::new() };
-        let groups = tail.memberships.iter().filter_map(|(at, member)| {
+        let groups = tail.memberships.all().iter().filter_map(|(at, member)| {
             let snapshot = self.rosters.get(at).filter(|snapshot| !snapshot.messages.is_empty())?;
             Some(Source::Group { snapshot, member: *member as usize })
         });
-        groups.chain((!tail.direct.is_empty()).then_some(Source::Direct(&tail.direct))).collect()
+        groups.chain(tail.direct.as_deref().map(Source::Direct)).collect()
     }
 
     /// Indexes the next record; `spot` reads the roster it refers to, if that is not here.
@@ -164,9 +218,9 @@ impl Index {
             }
             Record::Direct(record) => {
                 let (sender, to, client_msg_id) = (record.sender, record.to, record.client_msg_id);
-                self.users.entry(sender).or_default().direct.push_back((number, record.sender_seq));
+                self.users.entry(sender).or_default().push_direct(number, record.sender_seq);
                 if to != sender {
-                    self.users.entry(to).or_default().direct.push_back((number, record.recipient_seq));
+                    self.users.entry(to).or_default().push_direct(number, record.recipient_seq);
                 }
                 self.names.insert((sender, client_msg_id), number);
                 Kind::Direct { sender, client_msg_id, to, msg_id: record.msg_id }
@@ -221,8 +275,11 @@ impl Index {
 
     fn forget_direct(&mut self, user: UserId) {
         if let Some(tail) = self.users.get_mut(&user) {
-            tail.direct.pop_front();
-            if tail.direct.is_empty() && tail.memberships.is_empty() {
+            if let Some(rows) = &mut tail.direct {
+                rows.pop_front();
+            }
+            tail.direct.take_if(|rows| rows.is_empty());
+            if tail.is_empty() {
                 self.users.remove(&user);
             }
         }
@@ -291,8 +348,8 @@ impl Index {
         }
         for member in &snapshot.record.members {
             if let Some(tail) = self.users.get_mut(&member.user) {
-                tail.memberships.retain(|(roster, _)| *roster != at);
-                if tail.memberships.is_empty() && tail.direct.is_empty() {
+                tail.memberships.remove(at);
+                if tail.is_empty() {
                     self.users.remove(&member.user);
                 }
             }

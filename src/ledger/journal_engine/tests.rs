@@ -252,7 +252,7 @@ fn an_old_name_is_looked_up_once_however_often_it_is_sent() {
     }
     let mut lookups = Vec::new();
     ledger.engine.take_lookups(&mut lookups);
-    assert_eq!(lookups, [Lookup { sender: UserId(1), client_msg_id: old }]);
+    assert_eq!(lookups, [Lookup { sender: UserId(1), client_msg_id: old, generation: 0 }]);
     assert_eq!(ledger.answers(), []);
     ledger.engine.found(ledger.now, LookupAnswer { lookup: lookups[0], found: LookupFound::Nothing });
     let answers = ledger.answers();
@@ -266,7 +266,7 @@ fn what_the_store_found_is_a_repeat_and_what_it_cannot_say_is_retried() {
     ledger.now.unix_ms += WINDOW_MS + 10_000;
     ledger.commit();
     let old = ClientMsgId::from_parts(TIME, 5);
-    let lookup = Lookup { sender: UserId(1), client_msg_id: old };
+    let lookup = Lookup { sender: UserId(1), client_msg_id: old, generation: 0 };
     let digest = digest(Conversation::User(UserId(2)), b"hello");
     let stored = StoredMessage { msg_id: MsgId(77), seq: Seq(5), sent_at_ms: TIME, digest };
     ledger.direct(1, 1, 2, old, b"hello");
@@ -435,7 +435,7 @@ fn an_old_name_is_looked_up_before_its_sender_is_refused_and_no_more_often_than_
     ledger.commit();
     let lookup = |at: u32| {
         let client_msg_id = ClientMsgId::from_parts(TIME, u128::from(at) << 16);
-        Lookup { sender: UserId(2), client_msg_id }
+        Lookup { sender: UserId(2), client_msg_id, generation: 0 }
     };
     let digest = digest(Conversation::Group(roster.group), b"to all");
     let stored = StoredMessage { msg_id: MsgId(77), seq: Seq(5), sent_at_ms: TIME, digest };

@@ -284,7 +284,7 @@ impl Flying {
                     let searched = self.searched.entry(Name { sender, client_msg_id }).or_default();
                     searched.push(msg_id);
                     if searched.len() == 1 {
-                        self.lookups.push(Lookup { sender, client_msg_id });
+                        self.lookups.push(Lookup { sender, client_msg_id, generation: 0 });
                     }
                 }
                 // A change told by its version whether it was made already.
@@ -330,7 +330,7 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Makes calls of what waits.
     pub(super) fn make_calls(&mut self, now: Now) {
-        if !self.is_level() {
+        if !self.is_level() || self.is_doubtful {
             return;
         }
         let since_ms = *self.level_since_ms.get_or_insert(now.mono_ms);

@@ -46,6 +46,8 @@ pub struct Found {
     pub since_ms: u64,
     /// Whether it may be gone on with.
     pub age: Age,
+    /// A node that was there before Redis was started has said that it has all that node had read.
+    pub is_vouched_for: bool,
     /// Whether it is there at all.
     pub extent: Extent,
 }
@@ -128,6 +130,13 @@ pub enum What {
     },
     /// Look again, a little later; answered by [`News::Status`].
     Status,
+    /// This node was there before Redis was started, and has read no more than it has; answered by [`News::Status`].
+    Vouch {
+        /// What this node has followed.
+        generation: Generation,
+        /// The last entry that it has read.
+        read: u64,
+    },
 }
 
 /// What comes from Redis.

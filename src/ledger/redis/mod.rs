@@ -109,6 +109,8 @@ pub struct RedisEngine<D: Disk> {
     making: Option<Generation>,
     /// Goes into its nonce.
     nonce: u64,
+    /// The highest number of a generation that was found.
+    highest: u64,
     /// The last entry that was followed, or that is in the snapshot of the database.
     seen: u64,
     /// Since when the generation's stream has been followed, monotonic milliseconds.
@@ -116,6 +118,8 @@ pub struct RedisEngine<D: Disk> {
     patience: Patience,
     /// How far the stream was when the session began.
     level_at: u64,
+    /// Nobody knows whether that is all of it: it is stored, and then a new generation is made.
+    is_doubtful: bool,
     /// Names at or above this time are known to Redis, if anybody used them.
     since_ms: u64,
     staged: Vec<Staged>,
@@ -184,13 +188,15 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn found(&mut self, now: Now, answer: LookupAnswer) {
-        let Lookup { sender, client_msg_id } = answer.lookup;
+        let Lookup { sender, client_msg_id, generation } = answer.lookup;
         let name = Name { sender, client_msg_id };
-        if self.found_again(&name, answer.found) {
+        // The database may have got it since, from a generation that is over: whoever still wants to know asks again.
+        let found = if generation == self.generation_number() { answer.found } else { LookupFound::Unavailable };
+        if self.found_again(&name, found) {
             return;
         }
         for sending in self.pending.release(&name) {
-            match answer.found {
+            match found {
                 LookupFound::Unavailable => self.refuse(flying::origin(&sending), Refusal::RetryLater),
                 // Whether it is a repeat cannot be known any more.
                 LookupFound::Expired => {
@@ -230,6 +236,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
             self.log.stored(applied);
             self.changed_at.retain(|_, at| *at > applied);
         }
+        self.settle_doubt(now);
         self.fence();
         self.loaded()?;
         self.heed_replies(now);
@@ -245,8 +252,11 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
+        let before = out.len();
         self.pending.take_lookups(out);
         self.flying.take_lookups(self.progress.applied().0, out);
+        let generation = self.generation_number();
+        out.iter_mut().skip(before).for_each(|lookup| lookup.generation = generation);
     }
 
     fn counters(&self) -> LedgerCounters {
@@ -259,6 +269,11 @@ impl<D: Disk> Engine for RedisEngine<D> {
 }
 
 impl<D: Disk> RedisEngine<D> {
+    /// The generation that is followed, or was last; zero: none yet.
+    fn generation_number(&self) -> u64 {
+        self.generation.as_ref().map_or(0, |generation| generation.number)
+    }
+
     /// Takes a message for Redis, or finds that the store must be asked first whether it was sent long ago.
     fn send(&mut self, now: Now, sending: Sending) {
         let origin = flying::origin(&sending);
@@ -301,7 +316,7 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Something new can be numbered: Redis is there, and all that it may have lost is on its way again.
     fn numbers(&self) -> bool {
-        self.is_level() && !self.flying.searches()
+        self.is_level() && !self.is_doubtful && !self.flying.searches()
     }
 
     /// Answers what was sent before.
@@ -434,8 +449,8 @@ impl<D: Disk> RedisEngine<D> {
     fn answer(&mut self, question: Question) {
         self.staged.push(match question {
             Question::Position { origin, user } => {
-                // Another node may have read more than this one, when it does not read.
-                let reads = matches!(self.session, Session::Following(_));
+                // Another node may have read more than this one, when it does not read, or all of them had.
+                let reads = matches!(self.session, Session::Following(_)) && !self.is_doubtful;
                 let given = if reads { self.sequences.floor() } else { Seq(u64::MAX) };
                 Staged::Position { origin, user, newest: self.sequences.newest(user), given }
             }

@@ -62,22 +62,18 @@ impl<D: Disk> RedisEngine<D> {
             }
         };
         self.session = Session::Lost(session);
+        self.highest = highest;
         let generation = found.as_ref().map(|found| found.there.clone());
         if lost {
-            let replaces = generation.clone();
-            let number = known.max(highest) + 1;
-            let made = Generation { number, nonce: self.nonce.wrapping_add(now.mono_ms) | 1 };
-            if self.making.as_ref().is_none_or(|making| making.number != number) {
-                tracing::warn!(
-                    generation = number,
-                    "Redis does not have the ledger that this node knows: nothing is numbered until it is made anew"
-                );
-            }
-            self.making = Some(made.clone());
-            self.order(What::Begin { generation: made, replaces, node: self.settings.node });
+            self.make_anew(now, generation, "Redis does not have the ledger that this node knows");
             return Ok(());
         }
         let Some(found) = found else { return Ok(()) };
+        let followed = self.generation.as_ref() == Some(&found.there) && !self.is_doubtful;
+        if followed && !found.is_vouched_for {
+            self.order(What::Vouch { generation: found.there, read: self.seen });
+            return Ok(());
+        }
         if found.age == Age::Fresh {
             self.order(What::Status);
             return Ok(());
@@ -89,10 +85,35 @@ impl<D: Disk> RedisEngine<D> {
         self.follow_from(session, found)
     }
 
+    /// Asks for the lock for making the next generation.
+    fn make_anew(&mut self, now: Now, replaces: Option<Generation>, why: &str) {
+        let known = generation_of(self.seen.max(self.progress.applied().0));
+        let number = known.max(self.highest).max(replaces.as_ref().map_or(0, |there| there.number)) + 1;
+        let made = Generation { number, nonce: self.nonce.wrapping_add(now.mono_ms) | 1 };
+        if self.making.as_ref().is_none_or(|making| making.number != number) {
+            tracing::warn!(generation = number, "{why}: nothing is numbered until it is made anew");
+        }
+        self.making = Some(made.clone());
+        self.order(What::Begin { generation: made, replaces, node: self.settings.node });
+    }
+
+    /// Redis was started when no node was there: it may have less than it had. What it has is stored, as nothing else may
+    /// be; then a new generation is made, whose numbers are above all that was ever given out, and what this node has
+    /// submitted and is not stored is submitted again.
+    pub(super) fn settle_doubt(&mut self, now: Now) {
+        let Session::Following(session) = self.session else { return };
+        if self.is_doubtful && self.is_level() && self.progress.applied().0 >= self.level_at {
+            self.session = Session::Lost(session);
+            let why = "Redis was started while no node was there to tell whether it has all it had";
+            self.make_anew(now, self.generation.clone(), why);
+        }
+    }
+
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.
     pub(super) fn follow_from(&mut self, session: u64, found: Found) -> Result<(), LedgerError> {
-        let Found { there, count, floor, since_ms, .. } = found;
+        let Found { there, count, floor, since_ms, is_vouched_for, .. } = found;
         let changed = self.generation.as_ref() != Some(&there);
+        self.is_doubtful = !is_vouched_for;
         self.sequences.set_floor(floor);
         self.generation = Some(there.clone());
         self.since_ms = since_ms;

@@ -252,7 +252,7 @@ impl World {
         for lookup in lookups {
             let mut whole = self.store.clone();
             whole.apply(&self.disk, self.progress.durable());
-            let Lookup { sender, client_msg_id } = lookup;
+            let Lookup { sender, client_msg_id, .. } = lookup;
             let found = whole.names.get(&(sender, client_msg_id));
             let found = found.map_or(LookupFound::Nothing, |stored| LookupFound::Stored(*stored));
             self.engine.found(self.now, LookupAnswer { lookup, found });

@@ -222,7 +222,7 @@ fn round(fault: Fault) -> Round {
     let group = found(&target, args.members).unwrap();
     let mut bench = seat(&args, target, group).unwrap();
     bench.patience_ns = 400_000_000;
-    let rounds = bench.rounds(1, Pace::Burst(10), 0).unwrap();
+    let rounds = bench.rounds(1, Pace::Burst(10)).unwrap();
     rounds.rounds.into_iter().next().unwrap()
 }
 

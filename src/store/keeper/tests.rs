@@ -411,7 +411,7 @@ fn check_lookup(world: &mut World, keeper: &mut Keeper<Flaky, MemoryDisk>) {
         Some(known) if world.rng.u8(..) < 200 => *known,
         _ => (world.rng.u64(0..USERS), world.name()),
     };
-    let answer = block_on(keeper.lookup(Lookup { sender: UserId(sender), client_msg_id }));
+    let answer = block_on(keeper.lookup(Lookup { sender: UserId(sender), client_msg_id, generation: 0 }));
     let expected = world.names.get(&(sender, client_msg_id));
     assert_eq!(answer.found, expected.map_or(LookupFound::Nothing, |stored| LookupFound::Stored(*stored)));
 }

@@ -113,8 +113,8 @@ fn what_is_durable_can_be_read_and_is_applied_without_being_asked_for() {
         thread::yield_now();
     }
     assert_eq!(running.page(3), [4, 5, 6, 7, 8, 9, 10]);
-    running.door.look_up(Lookup { sender: UserId(1), client_msg_id: name(4) }).unwrap();
-    running.door.look_up(Lookup { sender: UserId(1), client_msg_id: name(44) }).unwrap();
+    running.door.look_up(Lookup { sender: UserId(1), client_msg_id: name(4), generation: 0 }).unwrap();
+    running.door.look_up(Lookup { sender: UserId(1), client_msg_id: name(44), generation: 0 }).unwrap();
     running.door.wake();
     let answers = [running.found.recv().unwrap(), running.found.recv().unwrap()];
     assert!(matches!(answers[0].found, LookupFound::Stored(message) if message.msg_id == MsgId(4)));

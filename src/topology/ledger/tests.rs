@@ -31,7 +31,7 @@ impl Engine for Echo {
                 self.staged.push(Delivery::Position { origin, newest: Seq(self.commits), given: Seq(0) });
             }
             Submission::Roster { .. } => {
-                self.lookups.push(Lookup { sender: UserId(1), client_msg_id: ClientMsgId([0; 16]) });
+                self.lookups.push(Lookup { sender: UserId(1), client_msg_id: ClientMsgId([0; 16]), generation: 0 });
             }
             other => panic!("{other:?}"),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::ids::{ClientMsgId, ConnId, GroupId, MsgId, Origin, RosterVersion, Seq, SessionRef, ShardId, UserId};
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::journal::{Position, Progress};
@@ -15,11 +15,14 @@ use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
 use crate::ledger::{Engine, LedgerError};
-use crate::shard::event::{Delivery, NewestRow, StoredGroup};
+use crate::shard::event::{
+    Delivery, DirectSubmission, Lookup, LookupAnswer, LookupFound, NewestRow, StoredGroup, Submission,
+};
 use crate::store::{StorePosition, Stored};
-use crate::wire::generated::ringway::wire::{GroupChangeKind, Role};
+use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
 
 const GROUP: GroupId = GroupId(7);
+const NOW: Now = Now { mono_ms: 1, unix_ms: 1 << 41 };
 
 /// A node, whose Redis and whose store are played by the test.
 struct Node {
@@ -32,6 +35,8 @@ struct Node {
     delivered: Vec<(u64, u64, u64)>,
     /// Users who were told that they have missed something.
     missed: Vec<(u64, u64)>,
+    /// What senders were refused with.
+    refused: Vec<ErrorCode>,
     /// What it wants of Redis.
     wants: Vec<What>,
 }
@@ -47,8 +52,8 @@ impl Node {
         let disks = (MemoryDisk::new(1), MemoryDisk::new(2));
         let at = StorePosition { applied: Position(stored.at), msg_id_max: MsgId(0) };
         let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at).unwrap();
-        let (delivered, missed, wants) = Default::default();
-        Node { engine, redis, store, progress, shards, delivered, missed, wants }
+        let (delivered, missed, refused, wants) = Default::default();
+        Node { engine, redis, store, progress, shards, delivered, missed, refused, wants }
     }
 
     fn hear(&mut self, news: News) -> Result<(), LedgerError> {
@@ -58,12 +63,12 @@ impl Node {
 
     fn commit(&mut self) -> Result<(), LedgerError> {
         let mut out: Vec<Vec<Delivery>> = (0..self.shards).map(|_| Vec::new()).collect();
-        self.engine.commit(Now { mono_ms: 1, unix_ms: 1 << 41 }, &mut out)?;
+        self.engine.commit(NOW, &mut out)?;
         for (shard, delivery) in out.into_iter().enumerate().flat_map(|(at, all)| all.into_iter().map(move |d| (at, d)))
         {
             match delivery {
                 Delivery::Group { message, roster, seqs, .. } => {
-                    let range = roster.range(crate::ids::ShardId(shard as u16));
+                    let range = roster.range(ShardId(shard as u16));
                     let rows = std::iter::zip(roster.members(), seqs.iter()).skip(range.start).take(range.len());
                     self.delivered.extend(rows.map(|(member, seq)| (message.msg_id.0, member.user.0, seq.0)));
                 }
@@ -73,6 +78,7 @@ impl Node {
                 Delivery::Missed { newest } if shard == 0 => {
                     self.missed.extend(newest.iter().map(|(user, seq)| (user.0, seq.0)));
                 }
+                Delivery::Refused { code, .. } => self.refused.push(code),
                 _ => {}
             }
         }
@@ -147,9 +153,21 @@ struct Stream {
 impl Stream {
     fn begin(generation: u64, floor: Seq, version: u32) -> Stream {
         let there = Generation { number: generation, nonce: generation };
-        let found =
-            Found { there, count: base_of(generation), floor, since_ms: 0, age: Age::Settled, extent: Extent::Whole };
+        let found = Found {
+            there,
+            count: base_of(generation),
+            floor,
+            since_ms: 0,
+            age: Age::Settled,
+            is_vouched_for: true,
+            extent: Extent::Whole,
+        };
         Stream { found, entries: Vec::new(), version }
+    }
+
+    fn with_count(mut self, count: u64) -> Stream {
+        self.found.count += count;
+        self
     }
 
     fn status(&self) -> News {
@@ -339,6 +357,42 @@ fn a_node_that_comes_to_the_new_stream_late_begins_behind_what_is_stored_and_its
     assert_eq!(two.delivered.len(), 6 * 5);
 }
 
+/// Sends a message under a name of long ago, which the store is asked for; returns the question.
+fn ask_for_an_old_name(node: &mut Node) -> Option<Lookup> {
+    let client_msg_id = ClientMsgId::from_parts(NOW.unix_ms - 3_600_000, 1);
+    let session = SessionRef { shard: ShardId(0), conn: ConnId::default() };
+    let (origin, body) = (Origin { session, request_id: 1 }, b"body".as_slice().into());
+    let direct = DirectSubmission { origin, sender: UserId(1), to: UserId(2), client_msg_id, body };
+    node.engine.submit(NOW, Submission::Direct(direct));
+    let mut lookups = Vec::new();
+    node.engine.take_lookups(&mut lookups);
+    lookups.pop()
+}
+
+fn is_submitted(node: &Node) -> bool {
+    node.wants.iter().any(|what| matches!(what, What::Submit { .. }))
+}
+
+#[test]
+fn what_the_store_had_not_in_a_generation_that_is_over_says_nothing_about_what_it_has_now() {
+    let (next, mut one, _, database) = after_a_loss();
+    one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
+    let lookup = ask_for_an_old_name(&mut one).unwrap();
+    // Before the answer is there, the ledger is lost and made anew; another node may have stored it meanwhile.
+    one.hear(News::Away).unwrap();
+    one.progress.advance_applied(Position(base_of(2)));
+    one.hear(next.status()).unwrap();
+    one.answer(&database).unwrap();
+    one.engine.found(NOW, LookupAnswer { lookup, found: LookupFound::Nothing });
+    one.commit().unwrap();
+    assert_eq!((one.refused.as_slice(), is_submitted(&one)), (&[ErrorCode::RetryLater][..], false));
+    // Asked again, it is heeded.
+    let lookup = ask_for_an_old_name(&mut one).unwrap();
+    one.engine.found(NOW, LookupAnswer { lookup, found: LookupFound::Nothing });
+    one.commit().unwrap();
+    assert_eq!((one.refused.len(), is_submitted(&one)), (1, true));
+}
+
 #[test]
 fn a_floor_below_what_was_given_out_is_refused() {
     let (mut next, mut one, _, database) = after_a_loss();
@@ -388,6 +442,42 @@ fn a_node_with_another_number_of_buckets_ends_and_says_which() {
     let (_, mut one, ..) = after_a_loss();
     let error = one.hear(News::Buckets { theirs: 3, ours: 1 }).unwrap_err();
     assert!(error.to_string().contains("cluster.buckets = 3, and this one has 1"), "{error}");
+}
+
+#[test]
+fn a_redis_that_was_started_while_no_node_was_there_is_stored_and_made_anew_before_anything_is_numbered() {
+    let (mut stream, _, _, mut database) = after_a_loss();
+    (0..3).for_each(|_| stream.group());
+    stream.found.is_vouched_for = false;
+    let mut node = Node::start(3, 1, &database);
+    node.hear(stream.status()).unwrap();
+    node.follow(&stream, 0).unwrap();
+    // What Redis has is valid, and delivered.
+    assert_eq!(node.delivered.len(), 3 * 5);
+    assert!(ask_for_an_old_name(&mut node).is_none());
+    node.commit().unwrap();
+    assert_eq!(node.refused, [ErrorCode::RetryLater]);
+    assert!(node.wants.iter().all(|what| matches!(what, What::Follow { .. })), "{:?}", node.wants);
+    database.write(&node.delivered, base_of(2) + 3);
+    node.progress.advance_applied(Position(database.at));
+    node.commit().unwrap();
+    assert!(matches!(&node.wants[..], [.., What::Begin { generation, .. }] if generation.number == 3));
+}
+
+#[test]
+fn a_node_that_was_there_before_redis_was_started_vouches_for_it_and_goes_on() {
+    let (_, mut one, mut two, _) = after_a_loss();
+    let mut stream = Stream::begin(1, Seq(0), 1).with_count(15);
+    stream.found.is_vouched_for = false;
+    for node in [&mut one, &mut two] {
+        node.wants.clear();
+        node.hear(stream.status()).unwrap();
+    }
+    assert!(matches!(one.wants[..], [What::Begin { .. }]), "it has read more: {:?}", one.wants);
+    assert!(matches!(two.wants[..], [What::Vouch { read, .. }] if read == base_of(1) + 12), "{:?}", two.wants);
+    stream.found.is_vouched_for = true;
+    two.hear(stream.status()).unwrap();
+    assert!(matches!(two.wants[..], [_, What::Follow { .. }]), "{:?}", two.wants);
 }
 
 #[test]
