@@ -149,10 +149,16 @@ enum Down {
 }
 
 /// Neither a node nor the database has ever heard of what Redis loses: only the nodes' logs, and clients.
-fn an_old_dump_put_back_while_no_node_runs_loses_nothing(down: Down) {
-    let (mut redis, database) = (Redis::start(), Database::create());
+/// `first_at`: the master of the ledger's first bucket; `lost`: those that go back.
+fn an_old_dump_put_back_while_no_node_runs_loses_nothing(
+    mut ledger: impl Ledger,
+    first_at: usize,
+    lost: &[usize],
+    down: Down,
+) {
+    let database = Database::create();
     let (dir_a, dir_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (mut a, mut b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    let (mut a, mut b) = (node(dir_a.path(), &ledger, &database, 1), node(dir_b.path(), &ledger, &database, 2));
     let (mut one, mut two) = (a.client(1, 1, None), b.client(2, 1, None));
     let group = create(&mut one, &[UserId(1), UserId(2), UserId(3)]);
     let to = Conversation::Group(group);
@@ -163,8 +169,8 @@ fn an_old_dump_put_back_while_no_node_runs_loses_nothing(down: Down) {
     };
     (1..=20).for_each(|index| say(&mut one, format!("before {index}")));
     wait_for_rows(&database, 60);
-    let dump = redis.copy();
-    assert!(redis.command(&["SET", "{ringway:0}:2:writer", "nobody"]).unwrap().starts_with("+OK"));
+    let dumps: Vec<_> = lost.iter().map(|at| ledger.masters()[*at].copy()).collect();
+    assert!(ledger.masters()[first_at].command(&["SET", WRITER, "nobody"]).unwrap().starts_with("+OK"));
     let gave_up = |log: String| log.lines().any(|line| line.contains("changed hands") && line.contains("false"));
     a.wait_until("the node whose store wrote has heard so", |a| gave_up(a.log()) || gave_up(b.log()));
     let name = one.new_client_msg_id();
@@ -184,11 +190,14 @@ fn an_old_dump_put_back_while_no_node_runs_loses_nothing(down: Down) {
         }
         node.wait();
     }
-    redis.kill();
-    redis.put_back(&dump);
-    redis.start_again();
+    for (at, dump) in std::iter::zip(lost, &dumps) {
+        ledger.masters_mut()[*at].kill();
+        ledger.masters()[*at].put_back(dump);
+        ledger.masters_mut()[*at].start_again();
+    }
+    ledger.masters()[first_at].command(&["DEL", WRITER]).unwrap();
 
-    let (a, b) = (node(dir_a.path(), &redis, &database, 1), node(dir_b.path(), &redis, &database, 2));
+    let (a, b) = (node(dir_a.path(), &ledger, &database, 1), node(dir_b.path(), &ledger, &database, 2));
     // Who has seen more than Redis knows of is served, and what it is sent has other numbers.
     let mut one = a.returning_client(1, 1, Some(Seq(0)));
     let mut two = b.returning_client(2, 1, live.last().map(|row| row.seq));
@@ -209,12 +218,26 @@ fn an_old_dump_put_back_while_no_node_runs_loses_nothing(down: Down) {
 
 #[test]
 fn an_old_dump_put_back_while_all_nodes_were_stopped_loses_nothing_and_gives_no_number_twice() {
-    an_old_dump_put_back_while_no_node_runs_loses_nothing(Down::Stopped);
+    an_old_dump_put_back_while_no_node_runs_loses_nothing(Redis::start(), 0, &[0], Down::Stopped);
 }
 
 #[test]
 fn an_old_dump_put_back_after_all_nodes_were_killed_loses_nothing_and_gives_no_number_twice() {
-    an_old_dump_put_back_while_no_node_runs_loses_nothing(Down::Killed);
+    an_old_dump_put_back_while_no_node_runs_loses_nothing(Redis::start(), 0, &[0], Down::Killed);
+}
+
+#[test]
+fn old_dumps_of_all_masters_put_back_while_all_nodes_were_stopped_lose_nothing_and_give_no_number_twice() {
+    let ledger = Split::start(3);
+    let first = ledger.cluster.master_of(0);
+    an_old_dump_put_back_while_no_node_runs_loses_nothing(ledger, first, &[0, 1, 2], Down::Stopped);
+}
+
+#[test]
+fn an_old_dump_of_the_order_alone_put_back_after_all_nodes_were_killed_loses_nothing_and_gives_no_number_twice() {
+    let ledger = Split::start(3);
+    let first = ledger.cluster.master_of(0);
+    an_old_dump_put_back_while_no_node_runs_loses_nothing(ledger, first, &[first], Down::Killed);
 }
 
 #[test]
