@@ -41,7 +41,7 @@ impl RedisCluster {
 
     /// The master that a bucket of the ledger lies on.
     pub fn master_of(&self, bucket: usize) -> usize {
-        let key = format!("{{ringway:{bucket}}}:2:state");
+        let key = format!("{{ringway:{bucket}}}:3:state");
         let has = |master: &Redis| !master.command(&["EXISTS", &key]).unwrap().starts_with("-MOVED");
         self.masters.iter().position(has).expect("a master has the bucket")
     }
@@ -50,7 +50,7 @@ impl RedisCluster {
 impl RedisCluster {
     /// Moves the slot of a bucket with its keys to another master, as an operator would.
     pub fn move_bucket(&self, bucket: usize, to: usize) {
-        let key = format!("{{ringway:{bucket}}}:2:state");
+        let key = format!("{{ringway:{bucket}}}:3:state");
         let (source, target) = (&self.masters[self.master_of(bucket)], &self.masters[to]);
         let id = |master: &Redis| word(&master.command(&["CLUSTER", "MYID"]).unwrap());
         let (source_id, target_id) = (id(source), id(target));
