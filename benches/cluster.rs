@@ -1,10 +1,11 @@
 //! The cluster's ledger: how many group messages one Redis on one core carries.
 //!
 //! `cargo bench --bench cluster` starts a Redis of its own (append-only file, synced at every write) on the first CPU, or
-//! with `--masters` a Redis Cluster, all of it on that CPU, and as many nodes as `--nodes` says, and sends to groups whose members are scattered over all users. Each message
-//! goes the way that it goes in a gateway: from a submission into the node's log on a real disk, by the script into the
-//! stream, and from there, numbered, to every recipient's row. The store is played: it says at once that it has written
-//! everything. There are no connections. Every row's number is checked against the one before it.
+//! with `--masters` a Redis Cluster, all of it on that CPU, and as many nodes as `--nodes` says, and sends to groups whose
+//! members are scattered over all users. Each message goes the way that it goes in a gateway: from a submission into the
+//! node's log on a real disk, by the script into the stream, and from there, numbered, to every recipient's row. The store
+//! is played: it says at once that it has written everything. There are no connections. Every row's number is checked
+//! against the one before it.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a benchmark stops where it fails")]
 #![expect(clippy::disallowed_methods, reason = "it has no clock of the gateway's")]
