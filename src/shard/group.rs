@@ -19,7 +19,7 @@ use crate::ids::{ClientMsgId, Conversation, GroupId, MsgId, Origin, RosterVersio
 use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
 use crate::message::{Message, Roster};
 use crate::wire::frame::PushFrame;
-use crate::wire::generated::ringway::wire::ErrorCode;
+use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 
 /// What waits for its group's roster.
 #[derive(Debug)]
@@ -242,7 +242,10 @@ impl Shard {
         if roster.group.home(self.config.shards) == self.config.id {
             if roster.members().is_empty() {
                 self.rosters.remove(roster.group);
-            } else if self.rosters.find(roster.group).is_some() {
+            } else if self.rosters.find(roster.group).is_some()
+                || (what.kind == GroupChangeKind::Created && origin != Origin::NOBODY)
+            {
+                // Who makes a group on this node is about to send to it.
                 self.rosters.put(roster);
             }
         }

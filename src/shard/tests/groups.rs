@@ -2,6 +2,7 @@
 
 use super::world::{Client, Got, World};
 use crate::ids::{Conversation, GroupId, UserId};
+use crate::limits::ROSTER_WAITERS_MAX;
 use crate::shard::event::{Delivery, Submission};
 use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 
@@ -239,6 +240,28 @@ fn an_ephemeral_message_to_a_user_reaches_all_its_devices() {
         assert_eq!(world.seqs(device), [0]);
     }
     assert_eq!(world.got(sender).last(), Some(&Got::SendOk { request: 2, seq: 0, repeat: false }));
+}
+
+#[test]
+fn whoever_has_made_a_group_sends_to_it_at_once_however_much() {
+    let mut world = World::new(2);
+    let owner = world.login(world.user_on(0, 0), 1, Some(0));
+    world.frame(owner, |encoder| encoder.group_create(1, &[UserId(2), UserId(3)]));
+    world.settle();
+    let group = world.got(owner).into_iter().find_map(|got| match got {
+        Got::GroupOk { group, .. } => Some(Conversation::Group(GroupId(group))),
+        _ => None,
+    });
+    // More than may wait for a roster that is to be asked for.
+    world.hold_ledger = true;
+    let burst = ROSTER_WAITERS_MAX as u32 + 100;
+    for request in 2..2 + burst {
+        world.send_to(owner, request, group.unwrap(), b"hello");
+    }
+    world.settle();
+    assert_eq!(world.got(owner), [], "nothing is refused");
+    assert_eq!(world.held_submissions.len() as u32, burst);
+    assert!(world.held_submissions.iter().all(|held| matches!(held, Submission::Group(_))));
 }
 
 #[test]
