@@ -16,7 +16,7 @@ use crate::ids::{MsgId, UserId};
 use crate::limits::{RETENTION_ROWS, RETENTION_USERS};
 use crate::store::retention::{Done, Expire, Expiring, MessagesExpired, RowsExpired, Step, Walk};
 
-const LOCK: &str = "CONCAT('ringway.expiry.', LEFT(SHA1(DATABASE()), 40))";
+const LOCK: &str = "CONCAT('ringway.expiry.', LEFT(SHA2(DATABASE(), 256), 40))";
 
 /// An inbox's two ends: seq and message of the oldest row and of the newest.
 #[derive(Clone, Copy)]

@@ -90,7 +90,7 @@ pub async fn prepare(conn: &mut Conn) -> Result<(), Fault> {
     if version(conn).await? == Some(VERSION) {
         return Ok(());
     }
-    let name = "CONCAT('ringway.schema.', LEFT(SHA1(DATABASE()), 40))";
+    let name = "CONCAT('ringway.schema.', LEFT(SHA2(DATABASE(), 256), 40))";
     let lock = format!("SELECT GET_LOCK({name}, {})", LOCK_TIMEOUT.as_secs());
     if conn.query_first::<Option<u8>, _>(lock).await?.flatten() != Some(1) {
         return Err(Fault::SchemaLocked(LOCK_TIMEOUT));

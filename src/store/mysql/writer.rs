@@ -166,7 +166,7 @@ async fn open(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
     schema::expect(connection.driver()).await?;
     let node = sharing.node();
     if sharing == Sharing::Alone {
-        let lock = format!("SELECT GET_LOCK(CONCAT('ringway.node.{node}.', LEFT(SHA1(DATABASE()), 40)), 1)");
+        let lock = format!("SELECT GET_LOCK(CONCAT('ringway.node.{node}.', LEFT(SHA2(DATABASE(), 256), 40)), 1)");
         if connection.first::<Option<u8>>(lock, Patience::Read).await?.flatten() != Some(1) {
             return Err(Fault::Taken(node));
         }
