@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bench::{Bench, Pace, bar};
 use super::check::Kind;
 use super::cli::{GroupArgs, TargetArgs};
-use super::client::{Client, ClientError};
+use super::client::{Client, ClientError, Said};
 use super::crowd::Start;
 use super::error::LoadError;
 use super::gateway::{Gateway, pause};
@@ -15,6 +15,7 @@ use super::room::Room;
 use super::stored::Stored;
 use super::swarm::Window;
 use super::target::Target;
+use crate::clock::Clock;
 use crate::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
 use crate::wire::generated::ringway::wire::ErrorCode;
 
@@ -87,8 +88,40 @@ fn found(target: &Target, members: usize) -> Result<GroupId, LoadError> {
             Err(error) => return Err(LoadError::client(failed)(error)),
         }
     };
+    begin(&mut founder, group, clock)?;
     founder.logout().map_err(LoadError::client(failed))?;
     Ok(group)
+}
+
+/// Sends a message that is not counted: of a ledger that was just made anew every member's first row has a number far
+/// above the one before, as it must, and what is counted goes on from there.
+fn begin(founder: &mut Client, group: GroupId, clock: Clock) -> Result<(), LoadError> {
+    let failed = "the group's first message failed";
+    let (name, began_ns) = (founder.new_client_msg_id(), clock.mono_ns());
+    loop {
+        let sent = founder.send(Conversation::Group(group), name, b"first", false);
+        let request = sent.map_err(LoadError::client(failed))?;
+        match founder.answer(request, ANSWER_PATIENCE).map_err(LoadError::client(failed))? {
+            Said::Sent { .. } => return Ok(()),
+            Said::Refused { code: ErrorCode::RetryLater, .. }
+                if clock.mono_ns() - began_ns < ANSWER_PATIENCE.as_nanos() as u64 =>
+            {
+                pause(RETRY);
+            }
+            Said::Refused { code, message, .. } => return Err(LoadError::Refused { code, message }),
+            _ => return Err(LoadError::Unreadable),
+        }
+    }
+}
+
+/// Waits until the store has what was sent before: rows are counted from there. If it does not come, the count shows it.
+fn settle(stored: &Stored, newest: Seq, clock: Clock) -> Result<(), LoadError> {
+    let began_ns = clock.mono_ns();
+    while stored.newest(UserId(FIRST_USER))? < newest && clock.mono_ns() - began_ns < ANSWER_PATIENCE.as_nanos() as u64
+    {
+        pause(RETRY);
+    }
+    Ok(())
 }
 
 /// Logs in the sender and those online, and gives everybody a seat.
@@ -116,6 +149,9 @@ fn seat(args: &GroupArgs, target: Target, group: GroupId) -> Result<Bench, LoadE
     crowd.login_all(|| bar.inc(1))?;
     bar.finish_and_clear();
     let stored = if kind == Kind::Durable { Some(target.stored(&args.target)?) } else { None };
+    if let Some(stored) = &stored {
+        settle(stored, crowd.newest(sender), target.clock)?;
+    }
     let mut inboxes = Vec::with_capacity(args.members);
     inboxes.push((UserId(FIRST_USER), crowd.newest(sender)));
     for (at, session) in recipients.iter().enumerate() {

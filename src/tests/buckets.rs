@@ -10,7 +10,7 @@ use ringway::ledger::redis::entry::Home;
 use ringway::load::client::{Client, Row, Said};
 use ringway::wire::generated::ringway::wire::ErrorCode;
 
-use crate::cluster::{create, node, rows_until, send, settings, told, wait_for_rows};
+use crate::cluster::{WRITER, create, keep_stores_from_writing, node, rows_until, send, settings, told, wait_for_rows};
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::redis::{Ledger, Redis, Split};
 use crate::services::Database;
@@ -274,11 +274,7 @@ fn the_order_is_lost(nodes: Nodes) {
     let groups = group_in_each(&mut one, &[UserId(1), UserId(2)]);
     let first = ledger.cluster.master_of(0);
     // The database has nothing of it, so whoever comes later takes the ledger's word.
-    let writer = "{ringway:0}:3:writer";
-    assert!(ledger.masters()[first].command(&["SET", writer, "nobody"]).unwrap().starts_with("+OK"));
-    a.wait_until("its store no longer writes", |a| {
-        a.log().lines().any(|line| line.contains("changed hands") && line.contains("false"))
-    });
+    keep_stores_from_writing(&ledger.masters()[first], &[&a]);
     let dump = ledger.masters()[first].copy();
     for index in 0..10 {
         for group in &groups[1..] {
@@ -301,7 +297,7 @@ fn the_order_is_lost(nodes: Nodes) {
         let is_deleted = || {
             (0..1_000).any(|_| {
                 pause(Duration::from_millis(10));
-                master.command(&["DEL", writer]).unwrap().starts_with(":1")
+                master.command(&["DEL", WRITER]).unwrap().starts_with(":1")
             })
         };
         assert!(is_deleted());
@@ -371,13 +367,10 @@ fn with_buckets(dir: &Path, redis: &Redis, database: &Database, id: u16, buckets
 fn a_node_with_another_number_of_buckets_is_refused_while_others_run_and_taken_when_all_have_been_stopped() {
     let (redis, database) = (Redis::start(), Database::create());
     let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
-    let mut a = with_buckets(dirs[0].path(), &redis, &database, 1, 1);
+    let a = with_buckets(dirs[0].path(), &redis, &database, 1, 1);
     let mut one = a.client(1, 1, None);
     // Nothing of this is stored when the number changes.
-    assert!(redis.command(&["SET", "{ringway:0}:3:writer", "nobody"]).unwrap().starts_with("+OK"));
-    a.wait_until("its store no longer writes", |a| {
-        a.log().lines().any(|line| line.contains("changed hands") && line.contains("false"))
-    });
+    keep_stores_from_writing(&redis, &[&a]);
     for index in 0..10 {
         send(&mut one, Conversation::User(UserId(2)), &format!("before {index}"));
     }
@@ -396,6 +389,6 @@ fn a_node_with_another_number_of_buckets_is_refused_while_others_run_and_taken_w
     let expected: BTreeSet<String> =
         (0..10).map(|index| format!("before {index}")).chain(["still here", "the end"].map(str::to_owned)).collect();
     assert_eq!(bodies, expected, "{}", a.log());
-    assert!(redis.command(&["DEL", "{ringway:0}:3:writer"]).unwrap().starts_with(":1"));
+    assert!(redis.command(&["DEL", WRITER]).unwrap().starts_with(":1"));
     wait_for_rows(&database, 2 * 12);
 }

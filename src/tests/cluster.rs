@@ -115,6 +115,22 @@ fn is_delivered_in_order(ledger: &impl Ledger) {
     assert_eq!((database.count("messages"), database.count("inbox")), (52, 3 * 51 + 2));
 }
 
+/// In the ledger's first bucket: whose store writes.
+pub const WRITER: &str = "{ringway:0}:3:writer";
+
+/// From here on nobody's store writes, until [`WRITER`] is deleted in `first`, the master of the first bucket.
+pub fn keep_stores_from_writing(first: &Redis, nodes: &[&Gateway]) {
+    assert!(first.command(&["SET", WRITER, "nobody"]).unwrap().starts_with("+OK"));
+    for _ in 0..PATIENCE.as_millis() / 5 {
+        let gave_up = |line: &str| line.contains("changed hands") && line.contains("false");
+        if nodes.iter().any(|node| node.log().lines().any(gave_up)) {
+            return;
+        }
+        pause(Duration::from_millis(5));
+    }
+    panic!("the node whose store writes has not heard that it may not");
+}
+
 /// Polls until the database has so many inbox rows.
 pub fn wait_for_rows(database: &Database, rows: u64) {
     for _ in 0..PATIENCE.as_millis() / 50 {

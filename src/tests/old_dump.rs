@@ -13,13 +13,10 @@ use ringway::ledger::redis::entry::Home;
 use ringway::load::client::{Client, ClientError, Row, Said};
 use ringway::wire::generated::ringway::wire::ErrorCode;
 
-use crate::cluster::{create, node, rows_until, send, told, wait_for_rows};
+use crate::cluster::{WRITER, create, keep_stores_from_writing, node, rows_until, send, told, wait_for_rows};
 use crate::gateway::{Gateway, PATIENCE, address, log_in, pause, signal};
 use crate::redis::{Ledger, Redis, Split};
 use crate::services::Database;
-
-/// Whose store writes.
-const WRITER: &str = "{ringway:0}:3:writer";
 
 /// Sends under a name until it is taken.
 fn send_as(client: &mut Client, to: Conversation, name: ClientMsgId, body: &str) -> (MsgId, bool) {
@@ -78,9 +75,7 @@ fn an_old_dump_loses_nothing_that_was_acked<L: Ledger>(
     wait_for_rows(&database, 60);
     let dump = ledger.masters()[lost].copy();
     if store == Store::StandsStill {
-        assert!(ledger.masters()[first_at].command(&["SET", WRITER, "nobody"]).unwrap().starts_with("+OK"));
-        let gave_up = |log: String| log.lines().any(|line| line.contains("changed hands") && line.contains("false"));
-        a.wait_until("the node whose store wrote has heard so", |a| gave_up(a.log()) || gave_up(b.log()));
+        keep_stores_from_writing(&ledger.masters()[first_at], &[&a, &b]);
     }
     let name = one.new_client_msg_id();
     let (first, _) = send_as(&mut one, to, name, "lost 0");
@@ -173,9 +168,7 @@ fn an_old_dump_put_back_while_no_node_runs_loses_nothing(
     (1..=20).for_each(|index| say(&mut one, format!("before {index}")));
     wait_for_rows(&database, 60);
     let dumps: Vec<_> = lost.iter().map(|at| ledger.masters()[*at].copy()).collect();
-    assert!(ledger.masters()[first_at].command(&["SET", WRITER, "nobody"]).unwrap().starts_with("+OK"));
-    let gave_up = |log: String| log.lines().any(|line| line.contains("changed hands") && line.contains("false"));
-    a.wait_until("the node whose store wrote has heard so", |a| gave_up(a.log()) || gave_up(b.log()));
+    keep_stores_from_writing(&ledger.masters()[first_at], &[&a, &b]);
     let name = one.new_client_msg_id();
     let (first, _) = send_as(&mut one, to, name, "lost 0");
     for index in 1..=20 {
