@@ -24,7 +24,11 @@ use clap::Parser;
 use crossbeam_channel::Receiver;
 use ringway::clock::Clock;
 use ringway::cluster::{self, LedgerLink};
-use ringway::ids::{ClientMsgId, GroupId, LedgerSlot, MsgId, Origin, RosterVersion, Seq, ShardId, UserId};
+use ringway::contract::delivery::Delivery;
+use ringway::contract::ids::{LedgerSlot, Origin, ShardId};
+use ringway::contract::message::{Roster, RosterMember};
+use ringway::contract::store::{LookupAnswer, LookupFound, StoredGroup};
+use ringway::contract::submission::{GroupSubmission, Submission};
 use ringway::journal::disk::Directory;
 use ringway::journal::{Position, Progress};
 use ringway::ledger::Engine;
@@ -32,11 +36,11 @@ use ringway::ledger::redis::link::link;
 use ringway::ledger::redis::reload::{Answerer, reloading};
 use ringway::ledger::redis::start::RedisStart;
 use ringway::ledger::redis::{RedisEngine, Settings};
-use ringway::limits::{CLIENT_MSG_ID_AHEAD_MS, SEGMENT_BYTES, STREAM_UNSTORED_MAX};
-use ringway::message::{Roster, RosterMember};
-use ringway::shard::event::{Delivery, GroupSubmission, LookupAnswer, LookupFound, StoredGroup, Submission};
+use ringway::limits::{SEGMENT_BYTES, STREAM_UNSTORED_MAX};
 use ringway::store::{StorePosition, Stored};
-use ringway::wire::generated::ringway::wire::Role;
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 use tokio::sync::mpsc;
 
 /// What is measured.
@@ -362,8 +366,10 @@ impl Node {
         let clock = Clock::start();
         let mut out = vec![Vec::new()];
         let mut lookups = Vec::new();
-        let origin =
-            Origin { session: ringway::ids::SessionRef { shard: ShardId(0), ..Origin::NOBODY.session }, request_id: 1 };
+        let origin = Origin {
+            session: ringway::contract::ids::SessionRef { shard: ShardId(0), ..Origin::NOBODY.session },
+            request_id: 1,
+        };
         while !self.shared.ends.load(Ordering::Relaxed) {
             if !self.engine.has_more() {
                 self.nudges.recv_timeout(Duration::from_millis(1)).ok();

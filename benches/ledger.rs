@@ -15,7 +15,10 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 
 use ringway::clock::Now;
-use ringway::ids::{ClientMsgId, MsgId, Origin, Seq, UserId};
+use ringway::contract::delivery::Delivery;
+use ringway::contract::ids::Origin;
+use ringway::contract::message::Roster;
+use ringway::contract::submission::{ChangeSubmission, DirectSubmission, GroupChange, GroupSubmission, Submission};
 use ringway::journal::Progress;
 use ringway::journal::disk::{Directory, Disk, DiskFile};
 use ringway::ledger::Engine;
@@ -23,9 +26,8 @@ use ringway::ledger::dedup::{Known, Name, Window};
 use ringway::ledger::journal_engine::{JournalEngine, Settings};
 use ringway::ledger::sequence::MsgIdSource;
 use ringway::ledger::start::Start;
-use ringway::message::Roster;
-use ringway::shard::event::{ChangeSubmission, Delivery, DirectSubmission, GroupChange, GroupSubmission, Submission};
 use ringway::store::StorePosition;
+use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 const TIME: u64 = 1_800_000_000_000;
 const BODY: [u8; 100] = [7; 100];
@@ -89,7 +91,7 @@ impl<D: Disk> Ledger<D> {
         let now = Now { mono_ms: 0, unix_ms: TIME };
         let mut start = Start::new(settings, StorePosition::default());
         for user in 0..1_000_000 {
-            start.newest_row(ringway::shard::event::NewestRow { user: UserId(user), seq: Seq(user % 1_000) });
+            start.newest_row(ringway::contract::store::NewestRow { user: UserId(user), seq: Seq(user % 1_000) });
         }
         let (mut engine, _) = start.finish(disk, progress.clone(), now).unwrap();
         let mut rng = fastrand::Rng::with_seed(1);

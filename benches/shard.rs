@@ -10,17 +10,16 @@ use divan::{Bencher, black_box};
 
 use ringway::auth::{Authenticator, mint_hs256};
 use ringway::clock::Now;
-use ringway::ids::{
-    ClientMsgId, ConnId, Conversation, DeviceId, GroupId, LedgerSlot, MsgId, Origin, RosterVersion, Seq, ShardId,
-    UserId,
-};
-use ringway::message::{Message, Roster, RosterMember};
+use ringway::contract::delivery::Delivery;
+use ringway::contract::ids::{ConnId, LedgerSlot, Origin, ShardId};
+use ringway::contract::message::{Message, Roster, RosterMember};
+use ringway::contract::submission::Submission;
 use ringway::shard::Shard;
 use ringway::shard::config::ShardConfig;
-use ringway::shard::event::{Delivery, Submission};
 use ringway::shard::wheel::Wheel;
-use ringway::wire::frame::{Encoder, PushFrame};
-use ringway::wire::generated::ringway::wire::Role;
+use ringway_wire::frame::{Encoder, PushFrame};
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 const SECRET: &[u8] = b"a secret that is long enough for benchmarks";
 const NOW: Now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };

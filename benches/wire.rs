@@ -5,12 +5,12 @@
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use ringway::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
-use ringway::limits::CLIENT_FRAME_BYTES_MAX;
-use ringway::wire::deframer::Deframer;
-use ringway::wire::frame::{Encoder, PushFrame, read_client, read_server};
-use ringway::wire::request::Request;
-use ringway::wire::websocket::{Messages, WsEvent};
+use ringway_wire::deframer::Deframer;
+use ringway_wire::frame::{Encoder, PushFrame, read_client, read_server};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
+use ringway_wire::request::Request;
+use ringway_wire::websocket::{Messages, WsEvent};
 
 const BODIES: [usize; 3] = [100, 1024, 16 * 1024];
 /// Frames in one read.

@@ -17,8 +17,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, decode_header};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::ids::{DeviceId, UserId};
-use crate::limits::{TOKEN_BYTES_MAX, TOKENS_CACHED_MAX};
+use crate::limits::TOKENS_CACHED_MAX;
+use ringway_wire::ids::{DeviceId, UserId};
+use ringway_wire::limits::TOKEN_BYTES_MAX;
 
 /// Tokens longer than this are verified each time: remembering them would cost too much.
 const TOKEN_CACHED_BYTES_MAX: usize = 1024;

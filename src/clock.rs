@@ -7,9 +7,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::time::ClockId;
 
-/// 2024-01-01T00:00:00Z in Unix milliseconds: where a `MsgId`'s 41-bit time starts (it lasts until 2093).
-pub const MSG_ID_EPOCH_MS: u64 = 1_704_067_200_000;
-
 /// One reading of both clocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Now {

@@ -28,8 +28,9 @@
 //!
 //! | module | what it is | what it does not know |
 //! |---|---|---|
-//! | [`ids`], [`limits`], [`clock`], [`message`] | the words: newtypes, bounds, time, what threads share | anything else |
-//! | [`wire`], [`auth`] | frames and tokens, as pure functions | sockets, clocks |
+//! | [`ringway_wire`] | a crate: ids, frames, WebSocket, as pure functions | sockets, clocks |
+//! | [`limits`], [`clock`], [`contract`] | bounds, time, what crosses threads | anything else |
+//! | [`auth`] | tokens, as pure functions | sockets, clocks |
 //! | [`shard`] | the core of a shard: sessions, groups, fan-out, outboxes, time-outs | sockets, files, clocks, threads |
 //! | [`ledger`] | what orders messages, and the contract a second engine would meet | sockets, clocks, shards' state |
 //! | [`journal`] | the append-only log: segments, batches, recovery | what its records mean to users |
@@ -45,7 +46,7 @@
 //!
 //! - A message is visible to nobody before it is on disk: acks and pushes leave after the `fdatasync` that covers
 //!   them. The ledger is the only place that allots numbers, so the journal's order is every inbox's order.
-//! - Shards share no state. What crosses threads is one of the envelopes of [`shard::event`], through a bounded
+//! - Shards share no state. What crosses threads is one of the envelopes of [`contract`], through a bounded
 //!   channel; a full channel is an answer to somebody, never a wait on a message's way.
 //! - The cores do no I/O and read no clock: events in, effects out. So they run under the simulator (`make sim`)
 //!   as they run under io_uring.
@@ -58,16 +59,15 @@ pub mod auth;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod contract;
 pub mod control;
 pub mod datadir;
 pub mod doctor;
-pub mod ids;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
 pub mod load;
 pub mod log;
-pub mod message;
 pub mod net;
 pub mod serve;
 #[cfg(test)]
@@ -77,4 +77,3 @@ pub mod shard;
 pub mod store;
 pub mod token;
 pub mod topology;
-pub mod wire;

@@ -1,33 +1,14 @@
 //! Every bound in the gateway, with what it costs and why it is what it is.
 //!
-//! Constants only; what an operator may change is in `config.rs` under `[limits]`, with these as defaults.
+//! Constants only (those of the protocol are in `ringway_wire::limits`); what an operator may change is in `config.rs` under `[limits]`, with these as defaults.
 //! What always holds is asserted at compile time at the end of the file.
 
-// ---- wire -------------------------------------------------------------------------------------------
-
-/// Largest message body.
-pub const BODY_BYTES_MAX: usize = 16 * 1024;
-/// Largest frame a client may send, prefix not counted: a body, or 5,000 member ids, and the tables around them.
-pub const CLIENT_FRAME_BYTES_MAX: usize = 48 * 1024;
-/// Largest frame the gateway sends: a group's 5,000 members, or a page of the inbox.
-pub const SERVER_FRAME_BYTES_MAX: usize = 128 * 1024;
-/// Longest login token.
-pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
-/// Users one Presence request may ask for.
-pub const PRESENCE_USERS_MAX: usize = 256;
-/// FlatBuffers verifier: tables in one frame.
-pub const FRAME_TABLES_MAX: usize = 16;
-/// FlatBuffers verifier: nesting of tables.
-pub const FRAME_DEPTH_MAX: usize = 4;
-/// Longest HTTP head of a WebSocket upgrade.
-pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+use ringway_wire::limits::{
+    BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SERVER_FRAME_BYTES_MAX, TOKEN_BYTES_MAX,
+};
 
 // ---- groups -----------------------------------------------------------------------------------------
 
-/// Members of one group. A message to all of them costs one journal record of about 5 KB.
-pub const GROUP_MEMBERS_MAX: usize = 5_000;
-/// Groups one user may be in: a GroupListReply of this many fits a frame.
-pub const USER_GROUPS_MAX: usize = 2_000;
 /// Memberships over all groups: the ledger keeps every roster in memory, 16 bytes a membership.
 pub const MEMBERSHIPS_MAX: usize = 32 << 20;
 
@@ -54,8 +35,6 @@ pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
 pub const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Bodies above this are kept in the outbox as a reference and written with `writev`; smaller ones are copied.
 pub const OUTBOX_INLINE_BODY_BYTES_MAX: usize = 1024;
-/// Requests of one session that may wait for an answer; above it `RETRY_LATER`.
-pub const SESSION_IN_FLIGHT_MAX: u16 = 1_024;
 /// Connections that have not logged in yet, per shard: each may hold a partial frame.
 pub const CONNECTIONS_UNAUTHENTICATED_MAX: usize = 20_000;
 /// Memberships remembered in a shard's audiences (12 bytes each, and 40 a member who is not online); above it the
@@ -72,16 +51,10 @@ pub const ROSTER_BOUNCES_MAX: u8 = 8;
 pub const TURN_MS: u32 = 1;
 /// Items a task handles before it lets the others run.
 pub const TURN_ITEMS_MAX: usize = 64;
-/// Rows between two acknowledgements a client may leave open, told in the protocol's description.
-pub const ACK_ROWS_MAX: u64 = 256;
 /// Verified tokens remembered per shard until they expire.
 pub const TOKENS_CACHED_MAX: usize = 16_384;
 /// Cursors waiting to be stored, per shard; above it they are sent at once.
 pub const CURSORS_WAITING_MAX: usize = 4_096;
-/// Rows of one catch-up page.
-pub const PAGE_ROWS_MAX: usize = 256;
-/// Bytes of bodies in one page (the last row may exceed it by one body).
-pub const PAGE_BYTES_MAX: usize = 64 * 1024;
 /// Pages a shard may have asked for at once; sessions above it wait their turn.
 pub const PAGES_IN_FLIGHT_MAX: usize = 64;
 
@@ -151,8 +124,6 @@ pub const TAIL_IDLE_MEMBERSHIPS_MAX: usize = 1 << 15;
 pub const WINDOW_MS: u64 = 10 * 60 * 1000;
 /// Entries of the window (about 80 bytes each); above it the horizon moves up.
 pub const WINDOW_ENTRIES_MAX: usize = 1 << 20;
-/// How far a client_msg_id may lie ahead of the server's clock.
-pub const CLIENT_MSG_ID_AHEAD_MS: u64 = 5_000;
 /// Submissions that wait for a look-up in the store.
 pub const LOOKUPS_PENDING_MAX: usize = 8_192;
 /// Users the ledger numbers rows for (about 60 bytes each); above it `STORAGE_FULL`.
@@ -328,14 +299,6 @@ pub const ADMIN_REQUESTS_MAX: usize = 64;
 
 const _: () = {
     assert!(BATCH_ROWS_MAX * 3 <= 32_766, "SQLite binds so many values");
-    assert!(BODY_BYTES_MAX + 1024 <= CLIENT_FRAME_BYTES_MAX, "a message must fit a frame");
-    assert!(GROUP_MEMBERS_MAX * 8 + 1024 <= CLIENT_FRAME_BYTES_MAX, "a whole group must fit a request");
-    assert!(GROUP_MEMBERS_MAX * 16 + 1024 <= SERVER_FRAME_BYTES_MAX, "a whole roster must fit a reply");
-    assert!(USER_GROUPS_MAX * 48 + 1024 <= SERVER_FRAME_BYTES_MAX, "a user's groups must fit a reply");
-    assert!(
-        PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 128 + 1024 <= SERVER_FRAME_BYTES_MAX,
-        "a page must fit a reply"
-    );
     assert!(
         PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160 <= OUTBOX_BYTES_MAX,
         "an empty outbox must hold a page, or catching up never ends"

@@ -10,7 +10,6 @@ use clap::{Args, Parser, Subcommand};
 use ringway::config::Config;
 use ringway::config::typed::{Origin, Typed};
 use ringway::doctor;
-use ringway::ids::{DeviceId, UserId};
 use ringway::journal::disk::Directory;
 use ringway::journal::recovery;
 use ringway::load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
@@ -18,6 +17,7 @@ use ringway::load::soak;
 use ringway::load::soak::args::SoakArgs;
 use ringway::store;
 use ringway::{log, serve, token};
+use ringway_wire::ids::{DeviceId, UserId};
 
 #[derive(Parser, Debug)]
 #[command(name = "ringway", version, about, max_term_width = 100)]

@@ -14,7 +14,7 @@ use crate::auth;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, SECRET_BYTES_MIN};
 use crate::datadir::{self, DataDirError};
-use crate::ids::{DeviceId, UserId};
+use ringway_wire::ids::{DeviceId, UserId};
 
 /// Longest life of a token that is minted here.
 pub const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);

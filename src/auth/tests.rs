@@ -229,3 +229,11 @@ fn a_key_is_not_shown_in_debug_output() {
     assert_eq!(shown, "Authenticator(HS256)");
     assert_eq!(format!("{:?}", AuthKey::hs256(b"hunter2")), "AuthKey(HS256)");
 }
+
+#[test]
+fn the_token_in_the_protocol_s_example_is_genuine() {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/README.md"));
+    let token = page.lines().find_map(|line| line.trim().strip_prefix("token: ")).unwrap();
+    let claims = Authenticator::hs256(b"0123456789abcdef0123456789abcdef").verify(token, 0).unwrap();
+    assert_eq!((claims.user, claims.device), (UserId(1001), Some(DeviceId(7))));
+}

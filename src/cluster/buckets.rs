@@ -17,10 +17,10 @@ use super::masters::{Masters, prefix};
 use super::order::Place;
 use super::session::{Ended, UnderWay, connect, run_of, sent, tell_of_durability};
 use crate::doctor::checks::redis::{Kind, RedisNeed};
-use crate::ids::{GroupId, Seq};
 use crate::ledger::redis::entry::{Home, decimal};
 use crate::ledger::redis::link::{Age, Extent, Found, Generation, News};
 use crate::limits::REDIS_SETTLES_MS;
+use ringway_wire::ids::{GroupId, Seq};
 
 const SUBMIT: &str = include_str!("submit.lua");
 const SEED: &str = include_str!("seed.lua");

@@ -13,8 +13,8 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::nodes::{Nodes, Publish};
 use super::session::{Ended, UnderWay, bytes_of, connect_hearing, front, sent};
+use crate::contract::nodes::ToNodes;
 use crate::limits::{NODE_MESSAGES_IN_FLIGHT_MAX, NODE_MESSAGES_MAX};
-use crate::shard::event::nodes::ToNodes;
 
 /// The channel that all nodes hear, without the database's number; with a node's number behind it, its own.
 const CHANNEL: &str = "ringway:talk";

@@ -36,11 +36,11 @@ use tokio::time::{sleep, timeout};
 
 use self::nodes::{Nodes, NodesReport};
 use self::session::{Ended, Session};
+use crate::contract::nodes::{FromNodes, ToNodes};
 use crate::control::Report;
 use crate::journal::Progress;
 use crate::ledger::redis::link::{News, RedisEnds};
 use crate::limits::{LEASE_MS, REDIS_TIMEOUT_MS};
-use crate::shard::event::nodes::{FromNodes, ToNodes};
 use crate::topology::mailbox::Slot;
 
 /// The first wait before Redis is tried again; it doubles each time.

@@ -15,11 +15,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::talk::{self, Item, Speaker};
-use crate::ids::{Conversation, UserId};
+use crate::contract::ids::ShardId;
+use crate::contract::message::Message;
+use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
 use crate::limits::NODE_MESSAGE_BYTES;
-use crate::message::Message;
-use crate::shard::event::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
 use crate::topology::mailbox::Slot;
+use ringway_wire::ids::{Conversation, UserId};
 
 /// What control is told once a second. All but `nodes` only grow.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -392,7 +393,7 @@ impl Nodes {
     fn pass_ephemeral(&mut self, message: Arc<Message>) {
         let home = match message.to {
             Conversation::User(user) => self.home(user),
-            Conversation::Group(group) => group.home(self.shards.len() as u16).0,
+            Conversation::Group(group) => ShardId::of_group(group, self.shards.len() as u16).0,
         };
         let shard = self.shards.get(usize::from(home));
         if shard.is_some_and(|shard| shard.put(FromNodes::Ephemeral(message)).is_err()) {
@@ -401,7 +402,7 @@ impl Nodes {
     }
 
     fn home(&self, user: UserId) -> u16 {
-        user.home(self.shards.len() as u16).0
+        ShardId::of_user(user, self.shards.len() as u16).0
     }
 }
 

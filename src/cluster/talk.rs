@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
-use crate::limits::BODY_BYTES_MAX;
-use crate::message::Message;
-use crate::shard::event::nodes::SessionNews;
-use crate::wire::push::PushFrame;
+use crate::contract::message::Message;
+use crate::contract::nodes::SessionNews;
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
+use ringway_wire::limits::BODY_BYTES_MAX;
+use ringway_wire::push::PushFrame;
 
 /// The first byte of every message.
 const FORMAT: u8 = 1;

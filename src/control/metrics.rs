@@ -13,7 +13,7 @@ use crate::shard::counters::{ShardCounters, reason_name};
 use crate::store::cause::Cause;
 use crate::store::counters::StoreCounters;
 use crate::topology::ledger::LedgerReport;
-use crate::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
 
 /// All metrics as text.
 pub fn text(snapshot: &Snapshot, ready: bool, room: &Room) -> String {

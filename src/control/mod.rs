@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::cluster::nodes::NodesReport;
+use crate::contract::ids::ShardId;
 use crate::control::systemd::{Environment, Watchdog};
-use crate::ids::ShardId;
 use crate::log::Chain;
 use crate::net::shard::ShardReport;
 use crate::store::counters::StoreCounters;

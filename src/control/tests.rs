@@ -5,7 +5,7 @@ use crate::net::budget::{BUDGETS, Spent};
 use crate::net::shard::ShellCounters;
 use crate::shard::counters::ShardCounters;
 use crate::topology::mailbox::Depths;
-use crate::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
 
 fn snapshot() -> Snapshot {
     let mut core = ShardCounters { connections: 7, ..ShardCounters::default() };

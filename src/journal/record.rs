@@ -11,9 +11,9 @@ use std::iter;
 
 use super::Position;
 use super::varint::{self, Cut};
-use crate::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
-use crate::wire::generated::ringway::wire::{GroupChangeKind, Role};
+use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 /// A record's length stands before it in so many bytes.
 pub const RECORD_PREFIX_BYTES: usize = 4;

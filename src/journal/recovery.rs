@@ -11,7 +11,7 @@ use super::disk::{Disk, DiskFile};
 use super::record::{RECORD_PREFIX_BYTES, Record, RosterRecord};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
 use super::{JournalError, Position};
-use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
+use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Read at once; more than any record has.
 const READ_BYTES: usize = 256 * 1024;

@@ -18,16 +18,16 @@ use super::disk::Disk;
 use super::record::{DirectRecord, GroupRecord, Record};
 use super::segment::Reader;
 use super::{JournalError, Position};
-use crate::ids::{Conversation, MsgId, Seq, UserId};
+use crate::contract::message::Message;
+use crate::contract::store::{Lookup, StoredMessage};
 use crate::ledger::dedup::digest;
 use crate::ledger::sequence::sent_at_ms;
-use crate::message::Message;
-use crate::shard::event::{Lookup, StoredMessage};
 use crate::store::Transaction;
 use crate::store::batch::Gathering;
 use crate::store::messages::Messages;
 use crate::store::page::Assembly;
 use index::{Index, Kind, Number, Source};
+use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 
 /// Bytes ingested at once.
 const INGEST_BYTES: usize = 1 << 20;

@@ -8,12 +8,12 @@ use std::iter;
 
 use foldhash::fast::FixedState;
 
-use crate::ids::{GroupId, RosterVersion, Seq};
+use crate::contract::message::{Roster, RosterMember};
 use crate::journal::Position;
 use crate::journal::batch::Batch;
 use crate::journal::record::{Record, RosterRecord, RosterRecordMember};
 use crate::journal::varint;
-use crate::message::{Roster, RosterMember};
+use ringway_wire::ids::{GroupId, RosterVersion, Seq};
 
 /// The bases of one segment.
 #[derive(Debug)]

@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
 use crate::ledger::parts::PartedMap;
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::{CLIENT_MSG_ID_AHEAD_MS, WINDOW_ENTRIES_MAX, WINDOW_MS};
-use crate::wire::generated::ringway::wire::ErrorCode;
+use crate::limits::{WINDOW_ENTRIES_MAX, WINDOW_MS};
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 
 /// Entries that one call lets go at most, so that a window that grew old at once is no pause.
 const EVICTIONS_MAX: usize = 256;

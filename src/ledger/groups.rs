@@ -9,13 +9,17 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::ids::{GroupId, LedgerSlot, MsgId, RosterVersion, UserId};
+use crate::contract::ids::LedgerSlot;
+use crate::contract::message::{Roster, RosterMember};
+use crate::contract::store::StoredGroup;
+use crate::contract::submission::GroupChange;
 use crate::journal::record::ChangeRecord;
 use crate::ledger::sequence::Sequences;
-use crate::limits::{GROUP_MEMBERS_MAX, LEDGER_USERS_MAX, MEMBERSHIPS_MAX, USER_GROUPS_MAX};
-use crate::message::{Roster, RosterMember};
-use crate::shard::event::{GroupChange, GroupEntry, StoredGroup};
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+use crate::limits::{LEDGER_USERS_MAX, MEMBERSHIPS_MAX};
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
+use ringway_wire::limits::{GROUP_MEMBERS_MAX, USER_GROUPS_MAX};
+use ringway_wire::request::GroupEntry;
 
 /// All groups.
 #[derive(Debug)]

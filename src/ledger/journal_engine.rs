@@ -8,7 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::ids::{ClientMsgId, Conversation, GroupId, MsgId, Origin, Seq, UserId};
+use crate::contract::delivery::{Delivery, GroupAnnouncement};
+use crate::contract::ids::{Origin, ShardId};
+use crate::contract::message::{Message, Roster};
+use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
+use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupSubmission, Submission};
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
@@ -22,16 +26,13 @@ use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
 use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
 use crate::limits::{
-    BODY_BYTES_MAX, COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
+    COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
     LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX, WINDOW_SEGMENTS_MAX,
 };
-use crate::message::{Message, Roster};
-use crate::shard::event::{
-    ChangeSubmission, Delivery, DirectSubmission, GroupAnnouncement, GroupSubmission, Lookup, LookupAnswer,
-    LookupFound, Submission,
-};
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
-use crate::wire::push::PushFrame;
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::limits::BODY_BYTES_MAX;
+use ringway_wire::push::PushFrame;
 
 /// The largest record, a roster, and the message behind it, fit in what a batch keeps free.
 const RECORD_RESERVE_BYTES: usize = 1 << 20;
@@ -151,7 +152,11 @@ impl<D: Disk> Engine for JournalEngine<D> {
                 self.commit.staged.push(Staged::Groups { origin, user, groups });
             }
             Submission::Roster { shard, group } => {
-                debug_assert_eq!(shard, group.home(self.settings.shards), "only a group's home asks for its roster");
+                debug_assert_eq!(
+                    shard,
+                    ShardId::of_group(group, self.settings.shards),
+                    "only a group's home asks for its roster"
+                );
                 let roster = self.groups.roster(group).cloned();
                 self.stage(Delivery::Roster { group, roster });
             }

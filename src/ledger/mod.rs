@@ -15,9 +15,11 @@ pub mod staged;
 pub mod start;
 
 use crate::clock::Now;
-use crate::ids::Seq;
+use crate::contract::delivery::Delivery;
+use crate::contract::store::{Lookup, LookupAnswer};
+use crate::contract::submission::Submission;
 use crate::journal::JournalError;
-use crate::shard::event::{Delivery, Lookup, LookupAnswer, Submission};
+use ringway_wire::ids::Seq;
 
 /// What may be asked of a ledger. The journal engine is one machine's; the contract leaves room for one that
 /// several machines share.

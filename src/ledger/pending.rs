@@ -7,9 +7,10 @@ use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
+use crate::contract::store::Lookup;
+use crate::contract::submission::{DirectSubmission, GroupSubmission};
 use crate::ledger::dedup::Name;
 use crate::limits::LOOKUPS_PENDING_MAX;
-use crate::shard::event::{DirectSubmission, GroupSubmission, Lookup};
 
 /// A message that waits to be numbered.
 #[derive(Debug)]

@@ -3,10 +3,11 @@
 //! Owned by the ledger's thread. What always holds: a message id is above every one before it, whatever the clock
 //! does; a seq is given once, unless the commit that gave it failed and nobody has seen it.
 
-use crate::clock::MSG_ID_EPOCH_MS;
-use crate::ids::{LedgerSlot, MsgId, Seq, UserId};
+use crate::contract::ids::LedgerSlot;
 use crate::ledger::parts::PartedMap;
 use crate::limits::LEDGER_USERS_MAX;
+use ringway_wire::ids::MSG_ID_EPOCH_MS;
+use ringway_wire::ids::{MsgId, Seq, UserId};
 
 const TIME_SHIFT: u32 = 22;
 const NODE_SHIFT: u32 = 12;

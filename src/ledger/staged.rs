@@ -4,13 +4,15 @@
 
 use std::sync::Arc;
 
-use crate::ids::{Conversation, MsgId, Origin, Seq, ShardId, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::{Origin, ShardId};
+use crate::contract::message::Message;
 use crate::ledger::groups::Groups;
 use crate::ledger::sequence::Sequences;
 use crate::limits::STORAGE_FULL_RETRY_MS;
-use crate::message::Message;
-use crate::shard::event::{Delivery, GroupEntry};
-use crate::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
+use ringway_wire::request::GroupEntry;
 
 /// Something to hand out.
 #[derive(Debug)]
@@ -61,9 +63,9 @@ impl Staged {
                 }
             }
             Delivery::Direct { message, sender_seq, recipient_seq, origin } => {
-                let sender = message.sender.home(shards);
+                let sender = ShardId::of_user(message.sender, shards);
                 let recipient = match message.to {
-                    Conversation::User(user) => user.home(shards),
+                    Conversation::User(user) => ShardId::of_user(user, shards),
                     Conversation::Group(_) => sender,
                 };
                 if recipient != sender {
@@ -89,9 +91,11 @@ impl Staged {
                 }
             }
             Delivery::Bounced { submission, roster } => {
-                give(submission.roster.group.home(shards), Delivery::Bounced { submission, roster });
+                give(ShardId::of_group(submission.roster.group, shards), Delivery::Bounced { submission, roster });
             }
-            Delivery::Roster { group, roster } => give(group.home(shards), Delivery::Roster { group, roster }),
+            Delivery::Roster { group, roster } => {
+                give(ShardId::of_group(group, shards), Delivery::Roster { group, roster })
+            }
             Delivery::Repeat { origin, .. }
             | Delivery::Refused { origin, .. }
             | Delivery::Position { origin, .. }

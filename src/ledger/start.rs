@@ -8,7 +8,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::ids::{ClientMsgId, GroupId, LedgerSlot, MsgId, Seq, UserId};
+use crate::contract::ids::LedgerSlot;
+use crate::contract::store::{NewestRow, StoredGroup};
 use crate::journal::disk::Disk;
 use crate::journal::reader::Reader;
 use crate::journal::record::{GroupRecord, Record, RosterRecord};
@@ -23,8 +24,8 @@ use crate::ledger::journal_engine::{Commit, JournalEngine, Settings};
 use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
 use crate::limits::{LEDGER_USERS_MAX, WINDOW_MS};
-use crate::shard::event::{NewestRow, StoredGroup};
 use crate::store::StorePosition;
+use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
 
 /// Why the ledger cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@
 use hdrhistogram::Histogram;
 
 use super::check::Kind;
-use crate::ids::{MsgId, Seq};
+use ringway_wire::ids::{MsgId, Seq};
 
 /// The sender's messages, by index from 0 since the session began.
 pub struct Acks {

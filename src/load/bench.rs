@@ -17,9 +17,9 @@ use super::report::latencies;
 use super::room::Room;
 use super::stored::Stored;
 use crate::clock::Clock;
-use crate::ids::MsgId;
-use crate::limits::ACK_ROWS_MAX;
-use crate::wire::frame::Encoder;
+use ringway_wire::frame::Encoder;
+use ringway_wire::ids::MsgId;
+use ringway_wire::limits::ACK_ROWS_MAX;
 
 /// Without any progress for so long, what is missing is lost.
 const PATIENCE_NS: u64 = 10_000_000_000;

@@ -12,11 +12,10 @@ use std::collections::VecDeque;
 use hdrhistogram::Histogram;
 
 use super::body::{self, Mark};
-use crate::ids::{Conversation, MsgId, Seq, UserId};
-use crate::limits::ACK_ROWS_MAX;
-use crate::wire::frame::read_server;
-use crate::wire::generated::ringway::wire as fb;
-use crate::wire::request::{PushView, Reply};
+use ringway_wire::frame::read_server;
+use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
+use ringway_wire::limits::ACK_ROWS_MAX;
+use ringway_wire::request::{PushView, Reply};
 
 /// Whether the stream's messages are numbered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -444,7 +443,7 @@ impl Lane {
 
 impl Known {
     fn new(frame: &[u8], sent_ns: u64, awaited: u32) -> Known {
-        Known { frame: frame.into(), seq_at: seq_at(frame), sent_ns, awaited }
+        Known { frame: frame.into(), seq_at: ringway_wire::push::seq_at(frame), sent_ns, awaited }
     }
 
     /// A message whose copy is gone because everybody has it.
@@ -463,13 +462,6 @@ impl Known {
         let same = before == self.frame.get(..at)? && after == self.frame.get(at + 8..)?;
         same.then(|| u64::from_le_bytes(*seq))
     }
-}
-
-/// Where in a verified Push frame the seq is, from its vtable; `None`: it was left out.
-fn seq_at(frame: &[u8]) -> Option<usize> {
-    let push = flatbuffers::size_prefixed_root::<fb::ServerFrame>(frame).ok()?.reply_as_push()?;
-    let field = push._tab.vtable().get(fb::Push::VT_SEQ);
-    (field != 0).then(|| push._tab.loc() + usize::from(field))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::body::BODY_BYTES_MIN;
 use super::error::LoadError;
 use super::{chat, direct, disk, floor, group, idle, storm, targets};
 use crate::config::StoreUrl;
-use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
+use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Gateways of one bench.
 const NODES_MAX: u16 = 32;

@@ -12,11 +12,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::clock::Clock;
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
-use crate::limits::SERVER_FRAME_BYTES_MAX;
-use crate::wire::frame::{Encoder, FrameError, read_server};
-use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind, Role};
-use crate::wire::request::{PushView, Reply};
+use ringway_wire::frame::{Encoder, FrameError, read_server};
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind, Role};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
+use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
+use ringway_wire::request::{PushView, Reply};
 
 const READ_BYTES: usize = 64 * 1024;
 

@@ -1,6 +1,6 @@
 //! What a line of a chat's input means. Pure; it knows no session.
 
-use crate::ids::{Conversation, GroupId, UserId};
+use ringway_wire::ids::{Conversation, GroupId, UserId};
 
 /// The commands, for people.
 pub const HELP: &str = "\

@@ -10,7 +10,7 @@ use super::report::{Report, Scenario};
 use super::room::Room;
 use super::swarm::Window;
 use super::target::Target;
-use crate::ids::{Conversation, UserId};
+use ringway_wire::ids::{Conversation, UserId};
 
 const FIRST_USER: u64 = 2_000_001;
 

@@ -15,7 +15,7 @@ use super::gateway::{Gateway, resident_bytes};
 use super::report::Table;
 use super::swarm::Window;
 use super::target::Target;
-use crate::ids::UserId;
+use ringway_wire::ids::UserId;
 
 const FIRST_USER: u64 = 3_000_001;
 /// The first count is taken with this share of the connections.

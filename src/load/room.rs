@@ -15,10 +15,10 @@ use super::crowd::SessionId;
 use super::error::LoadError;
 use super::report::latencies;
 use super::swarm::Brought;
-use crate::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
-use crate::wire::frame::{Encoder, read_server};
-use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
-use crate::wire::request::Reply;
+use ringway_wire::frame::{Encoder, read_server};
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use ringway_wire::request::Reply;
 
 /// All streams of a bench.
 pub struct Room {

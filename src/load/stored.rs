@@ -19,9 +19,9 @@ use super::client::{Client, Said};
 use super::crowd::Secret;
 use super::error::LoadError;
 use crate::clock::Clock;
-use crate::ids::{DeviceId, MsgId, Seq, UserId};
-use crate::limits::PAGE_ROWS_MAX;
 use crate::store::mysql::connection::{Connection, Patience, options};
+use ringway_wire::ids::{DeviceId, MsgId, Seq, UserId};
+use ringway_wire::limits::PAGE_ROWS_MAX;
 
 const BUSY_MS: u64 = 5_000;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::client::frame_len;
 use crate::clock::Clock;
-use crate::limits::SERVER_FRAME_BYTES_MAX;
+use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
 
 const BUFFER_BYTES: usize = 512 * 1024;
 const EVENTS_MAX: usize = 4_096;

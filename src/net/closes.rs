@@ -9,10 +9,10 @@ use std::os::fd::{BorrowedFd, RawFd};
 use socket2::SockRef;
 use tracing::{Level, debug, enabled};
 
-use crate::ids::ShardId;
+use crate::contract::ids::ShardId;
 use crate::shard::counters::reason_name;
 use crate::shard::effects::Closed;
-use crate::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
 
 /// Whether anybody reads these lines. The level is set once, before shards start.
 pub fn are_told() -> bool {

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-use crate::ids::ConnId;
+use crate::contract::ids::ConnId;
 use crate::net::budget::Budget;
 use crate::net::ring::Watch;
 use crate::net::seat::{Phase, Writer};

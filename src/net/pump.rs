@@ -8,11 +8,11 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 use std::vec;
 
+use crate::contract::delivery::Delivery;
 use crate::limits::{OUTBOX_BYTES_MAX, TURN_ITEMS_MAX};
 use crate::net::budget::Slice;
 use crate::net::drain::Drain;
 use crate::net::shell::{Door, Flush, Shell};
-use crate::shard::event::Delivery;
 use crate::shard::fanout::Write;
 use crate::topology::mailbox::{Crossing, Mail, Mailbox, Order};
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::contract::ids::ShardId;
 use crate::control::Report;
-use crate::ids::ShardId;
 use crate::net::shard::ShardReport;
 use crate::net::shell::Door;
 use crate::topology::mailbox::Depths;

@@ -24,7 +24,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use io_uring::{IoUring, opcode, squeue, types};
 
-use crate::ids::ConnId;
+use crate::contract::ids::ConnId;
 
 /// Watches handed to the kernel at once.
 pub const SUBMISSIONS: u32 = 4_096;

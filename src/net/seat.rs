@@ -8,7 +8,7 @@ mod tests;
 
 use std::os::fd::OwnedFd;
 
-use crate::ids::ConnId;
+use crate::contract::ids::ConnId;
 use crate::net::budget::Budget;
 use crate::net::ring::Watch;
 

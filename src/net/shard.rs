@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use crate::auth::{AuthKey, Authenticator};
 use crate::clock::Clock;
+use crate::contract::ids::ShardId;
 use crate::control::Report;
-use crate::ids::ShardId;
 use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
 use crate::net::drain::Drain;
 use crate::net::listener::Listener;

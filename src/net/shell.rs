@@ -16,7 +16,8 @@ use std::task::Waker;
 use tokio::sync::mpsc;
 
 use crate::clock::{Clock, Now};
-use crate::ids::ConnId;
+use crate::contract::ids::ConnId;
+use crate::contract::nodes::ToNodes;
 use crate::limits::{DESCRIPTORS_FREE_OF_CLIENTS, TURN_ITEMS_MAX};
 use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
 use crate::net::connection;
@@ -26,12 +27,11 @@ use crate::net::ring::{Event, SocketRing, Watch};
 use crate::net::seat::{Phase, Seat, Seats, Writer};
 use crate::net::shard::ShellCounters;
 use crate::net::turns::Ready;
-use crate::shard::event::nodes::ToNodes;
 use crate::shard::{AfterWrite, NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Slot};
 use crate::topology::store::StoreDoor;
 use crate::topology::submissions::SubmissionDoor;
-use crate::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
 
 /// Bytes read from a socket at once, one buffer per shard.
 const READ_BUFFER_BYTES: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-use crate::ids::ConnId;
+use crate::contract::ids::ConnId;
 use crate::net::budget::{Budget, Slice};
 use crate::net::shell::Door;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, select, tick};
 
 use super::{NoReason, Running, ServeError};
+use crate::contract::ids::ShardId;
 use crate::control::Stage;
-use crate::ids::ShardId;
 use crate::topology::Ended;
 use crate::topology::mailbox::Order;
 

@@ -12,8 +12,9 @@ use super::directory::{Directory, SessionsOf};
 use super::index::Index;
 use super::session::{NIL, Session};
 use super::slab::Slab;
-use crate::ids::{GroupId, ShardId};
-use crate::message::Roster;
+use crate::contract::ids::ShardId;
+use crate::contract::message::Roster;
+use ringway_wire::ids::GroupId;
 
 /// One online member's session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

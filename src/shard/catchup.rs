@@ -8,14 +8,14 @@
 use std::collections::VecDeque;
 
 use super::Shard;
-use super::event::{Page, PagePurpose, StoreAsk};
 use super::session::{Flags, Phase};
 use crate::clock::Now;
-use crate::ids::{ConnId, Origin, Seq, SessionRef};
-use crate::limits::{
-    BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, SYNCS_WAITING_MAX,
-};
-use crate::wire::generated::ringway::wire::ErrorCode;
+use crate::contract::ids::{ConnId, Origin, SessionRef};
+use crate::contract::store::{Page, PagePurpose, StoreAsk};
+use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, SYNCS_WAITING_MAX};
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::Seq;
+use ringway_wire::limits::{BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX};
 
 /// Bytes a full page takes in an outbox.
 const PAGE_OUTBOX_BYTES: usize = PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160;
@@ -198,7 +198,10 @@ impl Shard {
         }
         let through = page.rows.last().map(|(seq, _)| *seq).max(page.gap_to).unwrap_or(after);
         let end = through >= session.newest;
-        self.reply(now, slot, |encoder| encoder.sync_page(origin.request_id, page, through, end));
+        self.reply(now, slot, |encoder| {
+            let rows = page.rows.iter().map(|(seq, message)| message.view(*seq));
+            encoder.sync_page(origin.request_id, rows, page.gap_to, through, end)
+        });
     }
 
     /// The store had no room for the question, or cannot be read now.

@@ -5,14 +5,14 @@
 
 use super::Shard;
 use super::effects::{Closed, Who};
-use super::event::{HandedOver, Transport};
 use super::session::{Flags, NIL, Phase};
 use super::wheel::tick_of;
 use crate::clock::Now;
-use crate::ids::ConnId;
+use crate::contract::ids::ConnId;
+use crate::contract::lane::{HandedOver, Transport};
 use crate::limits::CLOSING_TIMEOUT_MS;
-use crate::wire::generated::ringway::wire::CloseReason;
-use crate::wire::websocket;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::websocket;
 
 /// What the peer is told, and after how many milliseconds it may reconnect; `None`: not by itself.
 fn told(reason: CloseReason) -> (&'static str, Option<u32>) {

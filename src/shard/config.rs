@@ -1,6 +1,6 @@
 //! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here.
 
-use crate::ids::{ConnId, SessionRef, ShardId};
+use crate::contract::ids::{ConnId, SessionRef, ShardId};
 use crate::limits;
 
 /// One shard's settings; all shards of a process have the same but for `id`.

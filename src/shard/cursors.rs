@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::Shard;
-use super::event::{CursorRow, StoreAsk};
-use crate::ids::{DeviceId, Seq, UserId};
+use crate::contract::store::{CursorRow, StoreAsk};
 use crate::limits::CURSORS_WAITING_MAX;
+use ringway_wire::ids::{DeviceId, Seq, UserId};
 
 /// Cursors to be stored, by user and device.
 #[derive(Debug, Default)]

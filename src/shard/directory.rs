@@ -6,7 +6,7 @@
 use super::index::Index;
 use super::session::{NIL, Session};
 use super::slab::Slab;
-use crate::ids::UserId;
+use ringway_wire::ids::UserId;
 
 /// One user, 32 bytes.
 #[derive(Debug)]

@@ -5,10 +5,13 @@
 
 use std::collections::VecDeque;
 
-use super::event::nodes::ToNodes;
-use super::event::{HandedOver, LaneEnvelope, StoreAsk, Submission};
-use crate::ids::{ConnId, DeviceId, ShardId, UserId};
-use crate::wire::generated::ringway::wire::CloseReason;
+use crate::contract::ids::{ConnId, ShardId};
+use crate::contract::lane::{HandedOver, LaneEnvelope};
+use crate::contract::nodes::ToNodes;
+use crate::contract::store::StoreAsk;
+use crate::contract::submission::Submission;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{DeviceId, UserId};
 
 /// The effects of events, until the shell has taken them.
 #[derive(Debug, Default)]

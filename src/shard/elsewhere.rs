@@ -10,15 +10,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shard;
-use super::event::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
 use super::group::RosterAsk;
 use super::index::Index;
 use super::session::NIL;
 use super::slab::{Chunked, Slab};
 use crate::clock::Now;
-use crate::ids::{Conversation, DeviceId, Origin, UserId};
+use crate::contract::ids::Origin;
+use crate::contract::message::Message;
+use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
 use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX, SESSIONS_ELSEWHERE_MAX, SESSIONS_SWEPT_PER_TICK_MAX};
-use crate::message::Message;
+use ringway_wire::ids::{Conversation, DeviceId, UserId};
 
 /// A session on another node.
 #[derive(Debug, Default)]

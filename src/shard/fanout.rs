@@ -9,13 +9,14 @@ use std::sync::Arc;
 use super::Shard;
 use super::audience::Entry;
 use super::effects::Effects;
-use super::event::Delivery;
 use super::outgoing::Outgoing;
 use super::session::{Flags, NIL, Phase, Session};
 use crate::clock::Now;
-use crate::ids::{Conversation, GroupId, MsgId, Origin, Seq, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::Origin;
+use crate::contract::message::{Message, Roster};
 use crate::limits::OUTBOX_BYTES_MAX;
-use crate::message::{Message, Roster};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 
 /// Bytes to one recipient after which a run ends: a quarter of an outbox, so that writing can begin.
 const RUN_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 4;

@@ -10,16 +10,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Shard;
-use super::event::nodes::Reach;
-use super::event::{GroupAnnouncement, GroupSubmission, LaneAnswer, LaneEnvelope, Submission};
 use super::index::Index;
 use super::slab::Slab;
-use crate::clock::{MSG_ID_EPOCH_MS, Now};
-use crate::ids::{ClientMsgId, Conversation, GroupId, MsgId, Origin, RosterVersion, UserId};
+use crate::clock::Now;
+use crate::contract::delivery::GroupAnnouncement;
+use crate::contract::ids::{Origin, ShardId};
+use crate::contract::lane::{LaneAnswer, LaneEnvelope};
+use crate::contract::message::{Message, Roster};
+use crate::contract::nodes::Reach;
+use crate::contract::submission::{GroupSubmission, Submission};
 use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
-use crate::message::{Message, Roster};
-use crate::wire::frame::PushFrame;
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::frame::PushFrame;
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::ids::MSG_ID_EPOCH_MS;
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, UserId};
 
 /// What waits for its group's roster.
 #[derive(Debug)]
@@ -239,7 +243,7 @@ impl Shard {
 
     /// A durable change: the group's home swaps its roster, the asker is answered, those concerned are told.
     pub(super) fn changed(&mut self, now: Now, origin: Origin, roster: &Arc<Roster>, what: &GroupAnnouncement) {
-        if roster.group.home(self.config.shards) == self.config.id {
+        if ShardId::of_group(roster.group, self.config.shards) == self.config.id {
             if roster.members().is_empty() {
                 self.rosters.remove(roster.group);
             } else if self.rosters.find(roster.group).is_some()
@@ -250,13 +254,14 @@ impl Shard {
             }
         }
         self.group_ok(now, origin, roster.group, roster.version);
-        let frame: Arc<[u8]> = self.encoder.group_changed(roster.group, roster.version, what).into();
+        let frame: Arc<[u8]> =
+            self.encoder.group_changed(roster.group, roster.version, what.kind, what.actor, &what.users).into();
         let members = roster.members().get(roster.range(self.config.id)).unwrap_or_default();
         for member in members {
             self.announce(now, member.user, &frame);
         }
         // Those who are members no more.
-        let is_ours = |user: &&UserId| user.home(self.config.shards) == self.config.id;
+        let is_ours = |user: &&UserId| ShardId::of_user(**user, self.config.shards) == self.config.id;
         let gone: Vec<UserId> =
             what.users.iter().filter(is_ours).filter(|user| roster.position(**user).is_none()).copied().collect();
         for user in gone {

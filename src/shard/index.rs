@@ -4,7 +4,7 @@
 //! the layout depends on the ids alone, so runs repeat. Ids come from signed tokens and from the ledger, so the
 //! hash needs no secret.
 
-use crate::ids::mixed;
+use crate::contract::ids::mixed;
 
 /// Segments, each with its own table: half a million entries are 500 in each.
 const SEGMENTS: usize = 1_024;

@@ -5,15 +5,18 @@
 //! before `LoginOk`.
 
 use super::Shard;
-use super::event::{HandedOver, StoreAsk, Submission, Transport};
 use super::receive::Flow;
 use super::session::{Flags, Phase};
 use super::wheel::tick_of;
 use crate::auth::AuthError;
 use crate::clock::Now;
-use crate::ids::{ConnId, DeviceId, Origin, Seq, UserId};
-use crate::wire::generated::ringway::wire::CloseReason;
-use crate::wire::websocket::Messages;
+use crate::contract::ids::{ConnId, Origin, ShardId};
+use crate::contract::lane::{HandedOver, Transport};
+use crate::contract::store::StoreAsk;
+use crate::contract::submission::Submission;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{DeviceId, Seq, UserId};
+use ringway_wire::websocket::Messages;
 
 /// What a verified login says.
 struct Login {
@@ -50,7 +53,7 @@ impl Shard {
             Ok(claims) if claims.device.is_none_or(|claimed| claimed == device) => {
                 let login =
                     Login { request_id, user: claims.user, device, expires_at_s: claims.expires_at_s, last_seq };
-                if claims.user.home(self.config.shards) != self.config.id {
+                if ShardId::of_user(claims.user, self.config.shards) != self.config.id {
                     self.hand_over(slot, &login, rest);
                     return Flow::Gone;
                 }
@@ -83,7 +86,7 @@ impl Shard {
             unread: rest.to_vec(),
             unsent: session.outbox.as_ref().map(|outbox| outbox.to_vec()).unwrap_or_default(),
         };
-        self.effects.handovers.push((conn, login.user.home(self.config.shards), handed));
+        self.effects.handovers.push((conn, ShardId::of_user(login.user, self.config.shards), handed));
         self.counts.handed_over_total += 1;
         self.unauthenticated -= 1;
         self.free(slot);

@@ -27,7 +27,6 @@ mod directory;
 mod drain;
 pub mod effects;
 mod elsewhere;
-pub mod event;
 pub mod fanout;
 mod group;
 mod index;
@@ -54,7 +53,6 @@ use self::directory::Directory;
 use self::drain::Drain;
 use self::effects::Effects;
 use self::elsewhere::Elsewhere;
-use self::event::{Delivery, LaneAnswer, LaneEnvelope, StoreAnswer, StoreAsk, Submission};
 use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
 pub use self::login::NotAdopted;
@@ -66,10 +64,14 @@ use self::slab::Slab;
 use self::wheel::{Wheel, tick_of};
 use crate::auth::Authenticator;
 use crate::clock::Now;
-use crate::ids::{ConnId, Origin, ShardId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::{ConnId, Origin, ShardId};
+use crate::contract::lane::{LaneAnswer, LaneEnvelope};
+use crate::contract::store::{StoreAnswer, StoreAsk};
+use crate::contract::submission::Submission;
 use crate::limits::{AUDIENCE_MEMBERSHIPS_MAX, LANE_ANSWERS_WAITING_MAX, RETRY_AFTER_MS, SHARD_ROSTERS_MAX};
-use crate::wire::frame::Encoder;
-use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::frame::Encoder;
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
 
 /// One shard: its connections, its users' sessions, its groups. One thread owns it.
 pub struct Shard {

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use crate::ids::Seq;
-use crate::message::Message;
-use crate::wire::frame::PushFrame;
+use crate::contract::message::Message;
+use ringway_wire::frame::PushFrame;
+use ringway_wire::ids::Seq;
 
 /// Bytes of one chunk: a screenful of pushes, or a seventeenth of the largest body.
 pub const CHUNK_BYTES: usize = 4 * 1024;

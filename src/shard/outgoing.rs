@@ -9,10 +9,11 @@ use std::sync::Arc;
 use super::config::ShardConfig;
 use super::outbox::{CHUNK_BYTES, Outbox, OutboxPool};
 use super::session::{Flags, Session};
-use crate::ids::{ConnId, Seq};
+use crate::contract::ids::ConnId;
+use crate::contract::message::Message;
 use crate::limits::{OUTBOX_INLINE_BODY_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES};
-use crate::message::Message;
-use crate::wire::websocket::binary_header;
+use ringway_wire::ids::Seq;
+use ringway_wire::websocket::binary_header;
 
 /// Longest header of a WebSocket message.
 const WEBSOCKET_HEADER_BYTES_MAX: usize = 10;

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Shard;
-use super::event::{LaneAnswer, LaneEnvelope};
 use crate::clock::Now;
-use crate::ids::{Origin, UserId};
+use crate::contract::ids::{Origin, ShardId};
+use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::limits::{PRESENCE_GATHERS_MAX, PRESENCE_TIMEOUT_MS, RETRY_AFTER_MS};
-use crate::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::UserId;
 
 /// Questions whose answers are not all here. On the lanes a question goes by its number here, in place of the
 /// request id.
@@ -37,7 +38,7 @@ impl Shard {
     pub(super) fn gather_presence(&mut self, now: Now, origin: Origin, asked: Vec<UserId>) {
         let mut by_home: BTreeMap<u16, Vec<UserId>> = BTreeMap::new();
         for user in &asked {
-            by_home.entry(user.home(self.config.shards).0).or_default().push(*user);
+            by_home.entry(ShardId::of_user(*user, self.config.shards).0).or_default().push(*user);
         }
         let here = by_home.remove(&self.config.id.0).unwrap_or_default();
         let online: BTreeSet<UserId> = here.into_iter().filter(|user| self.is_online(*user)).collect();
@@ -55,7 +56,9 @@ impl Shard {
         self.gathers.open.insert(number, gather);
         for (shard, users) in by_home {
             let origin = Origin { request_id: number, ..origin };
-            self.effects.lanes.push_back((crate::ids::ShardId(shard), LaneEnvelope::Presence { origin, users }));
+            self.effects
+                .lanes
+                .push_back((crate::contract::ids::ShardId(shard), LaneEnvelope::Presence { origin, users }));
         }
     }
 

@@ -8,13 +8,14 @@ use super::Shard;
 use super::session::{Flags, Intake, Phase};
 use super::wheel::tick_of;
 use crate::clock::Now;
-use crate::ids::ConnId;
-use crate::limits::{CLIENT_FRAME_BYTES_MAX, HELD_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
-use crate::wire::deframer::DeframeError;
-use crate::wire::frame::{FrameError, read_client};
-use crate::wire::generated::ringway::wire::CloseReason;
-use crate::wire::request::Request;
-use crate::wire::websocket::{self, Upgrade, WsError, WsEvent, looks_like_http, looks_like_tls, upgrade};
+use crate::contract::ids::ConnId;
+use crate::limits::{HELD_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
+use ringway_wire::deframer::DeframeError;
+use ringway_wire::frame::{FrameError, read_client};
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
+use ringway_wire::request::Request;
+use ringway_wire::websocket::{self, Upgrade, WsError, WsEvent, looks_like_http, looks_like_tls, upgrade};
 
 /// As many bytes as tell TLS, HTTP and frames apart.
 const FIRST_BYTES: usize = 4;

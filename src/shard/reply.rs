@@ -4,13 +4,14 @@
 //! no room even in the reserve ends the connection, because its client does not read what it asked for.
 
 use super::Shard;
-use super::event::LaneAnswer;
 use super::requests::text;
 use super::session::Flags;
 use crate::clock::Now;
-use crate::ids::{Origin, Seq};
-use crate::wire::frame::Encoder;
-use crate::wire::generated::ringway::wire::ErrorCode;
+use crate::contract::ids::Origin;
+use crate::contract::lane::LaneAnswer;
+use ringway_wire::frame::Encoder;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::Seq;
 
 impl Shard {
     /// Sends a reply, in the reserve if it must be.
@@ -72,7 +73,10 @@ impl Shard {
             }
             LaneAnswer::Members(roster) => {
                 if let Some(slot) = self.settle(origin) {
-                    self.reply(now, slot, |encoder| encoder.group_info(origin.request_id, &roster));
+                    self.reply(now, slot, |encoder| {
+                        let members = roster.members().iter().map(|member| (member.user, member.role));
+                        encoder.group_info(origin.request_id, roster.group, roster.version, members)
+                    });
                 }
             }
             LaneAnswer::Online(users) => self.gathered(now, origin, &users),

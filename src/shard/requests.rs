@@ -6,14 +6,16 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::event::{ChangeSubmission, DirectSubmission, GroupChange, LaneAnswer, LaneEnvelope, Submission};
 use crate::clock::Now;
-use crate::ids::{ClientMsgId, Conversation, GroupId, Origin, Seq, UserId};
-use crate::limits::{
-    BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX, RETRY_AFTER_MS, SESSION_IN_FLIGHT_MAX,
-};
-use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
-use crate::wire::request::{Request, Users};
+use crate::contract::ids::{Origin, ShardId};
+use crate::contract::lane::{LaneAnswer, LaneEnvelope};
+use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupChange, Submission};
+use crate::limits::RETRY_AFTER_MS;
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
+use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
+use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
+use ringway_wire::request::{Request, Users};
 
 /// Words for a refusal.
 pub(super) fn text(code: ErrorCode) -> &'static str {
@@ -110,7 +112,7 @@ impl Shard {
         match to {
             Conversation::Group(group) => {
                 let send = LaneEnvelope::GroupSend { origin, sender, group, client_msg_id, body, ephemeral };
-                let home = group.home(self.config.shards);
+                let home = ShardId::of_group(group, self.config.shards);
                 if home == self.config.id {
                     self.lane(now, send);
                 } else {
@@ -128,7 +130,7 @@ impl Shard {
     fn send_ephemeral_direct(&mut self, now: Now, origin: Origin, sender: UserId, to: UserId, body: &[u8]) {
         let message = self.ephemeral_message(now, sender, Conversation::User(to), body);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
-        let home = to.home(self.config.shards);
+        let home = ShardId::of_user(to, self.config.shards);
         if home == self.config.id {
             self.deliver_ephemeral(now, &message, None, origin);
         } else {
@@ -156,8 +158,7 @@ impl Shard {
             return self.refuse(now, slot, request_id, ErrorCode::SeqAhead, 0);
         }
         if after == newest {
-            let nothing = super::event::Page::default();
-            return self.reply(now, slot, |encoder| encoder.sync_page(request_id, &nothing, after, true));
+            return self.reply(now, slot, |encoder| encoder.sync_page(request_id, [].into_iter(), None, after, true));
         }
         let Some((origin, _)) = self.asking(now, slot, request_id) else { return };
         let rows_max = if rows_max == 0 { PAGE_ROWS_MAX } else { PAGE_ROWS_MAX.min(rows_max as usize) };
@@ -191,7 +192,7 @@ impl Shard {
     fn group_info(&mut self, now: Now, slot: u32, request_id: u32, group: GroupId) {
         let Some((origin, user)) = self.asking(now, slot, request_id) else { return };
         let ask = LaneEnvelope::GroupInfo { origin, user, group };
-        let home = group.home(self.config.shards);
+        let home = ShardId::of_group(group, self.config.shards);
         if home == self.config.id {
             self.lane(now, ask);
         } else {

@@ -6,9 +6,10 @@
 use std::fmt;
 
 use super::outbox::Outbox;
-use crate::ids::{ConnId, DeviceId, Seq, ShardId};
-use crate::wire::deframer::Deframer;
-use crate::wire::websocket::Messages;
+use crate::contract::ids::{ConnId, ShardId};
+use ringway_wire::deframer::Deframer;
+use ringway_wire::ids::{DeviceId, Seq};
+use ringway_wire::websocket::Messages;
 
 /// No slot.
 pub(super) const NIL: u32 = u32::MAX;

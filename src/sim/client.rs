@@ -8,10 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway::ids::{DeviceId, GroupId, Seq, UserId};
-use ringway::wire::frame::{Encoder, read_server};
-use ringway::wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind};
-use ringway::wire::request::{PushView, Reply};
+use ringway_wire::frame::{Encoder, read_server};
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind};
+use ringway_wire::ids::{DeviceId, GroupId, Seq, UserId};
+use ringway_wire::request::{PushView, Reply};
 
 use crate::model::{ChangeNo, Checked, Model, SeenRow, SendKind, SendNo, Violation, violated};
 

@@ -11,19 +11,20 @@ use std::vec;
 use futures_lite::future::block_on;
 use ringway::auth::Authenticator;
 use ringway::clock::Now;
-use ringway::ids::{ConnId, GroupId, Origin, Seq, SessionRef, ShardId, UserId};
+use ringway::contract::delivery::Delivery;
+use ringway::contract::ids::{ConnId, Origin, SessionRef, ShardId};
+use ringway::contract::lane::{HandedOver, LaneEnvelope};
+use ringway::contract::store::{Lookup, LookupAnswer, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
+use ringway::contract::submission::Submission;
 use ringway::journal::Progress;
 use ringway::ledger::Engine;
 use ringway::ledger::journal_engine::JournalEngine;
 use ringway::ledger::start::{Start, StartError};
 use ringway::shard::Shard;
-use ringway::shard::event::{
-    Delivery, HandedOver, LaneEnvelope, Lookup, LookupAnswer, LookupFound, PagePurpose, StoreAnswer, StoreAsk,
-    Submission,
-};
 use ringway::store::keeper::{Keeper, Turn};
 use ringway::store::{Store, StoreError};
-use ringway::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{GroupId, Seq, UserId};
 
 use crate::check::StoredRow;
 use crate::disk::SimDisk;
@@ -359,7 +360,7 @@ impl Gateway {
                 groups.extend(entries.iter().map(|entry| entry.group));
             }
         }
-        let ask = groups.into_iter().map(|group| Submission::Roster { shard: group.home(shards), group });
+        let ask = groups.into_iter().map(|group| Submission::Roster { shard: ShardId::of_group(group, shards), group });
         let answers = self.ask_ledger(now, ask);
         let rosters = answers.into_iter().filter_map(|delivery| match delivery {
             Delivery::Roster { group, roster: Some(roster) } => {

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
-use ringway::ids::{ClientMsgId, ConnId, Origin, Seq, SessionRef, ShardId};
-use ringway::shard::event::{Delivery, DirectSubmission, Submission};
-use ringway::wire::frame::read_server;
-use ringway::wire::request::Reply;
+use ringway::contract::delivery::Delivery;
+use ringway::contract::ids::{ConnId, Origin, SessionRef, ShardId};
+use ringway::contract::submission::{DirectSubmission, Submission};
+use ringway_wire::frame::read_server;
+use ringway_wire::ids::{ClientMsgId, Seq};
+use ringway_wire::request::Reply;
 
 use crate::random::Random;
 

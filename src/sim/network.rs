@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use ringway::ids::{ConnId, ShardId};
+use ringway::contract::ids::{ConnId, ShardId};
 
 use crate::random::Random;
 

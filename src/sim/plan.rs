@@ -2,7 +2,7 @@
 //!
 //! Pure. What always holds: bounds are those of the real gateway or tighter, so that they are reached.
 
-use ringway::ids::ShardId;
+use ringway::contract::ids::ShardId;
 use ringway::ledger::journal_engine::Settings;
 use ringway::limits::OUTBOX_BYTES_MAX;
 use ringway::shard::config::ShardConfig;

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway::ids::{ClientMsgId, Conversation, GroupId, MsgId, UserId};
-use ringway::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, UserId};
 
 use crate::check::{StoredRow, audit};
 use crate::model::{Checked, Model, SendKind, SendNo};

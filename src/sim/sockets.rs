@@ -6,10 +6,10 @@
 
 use std::io::IoSlice;
 
-use ringway::ids::{ConnId, ShardId};
+use ringway::contract::ids::{ConnId, ShardId};
+use ringway::contract::lane::HandedOver;
 use ringway::limits::OUTBOX_REPLY_RESERVE_BYTES;
 use ringway::shard::AfterWrite;
-use ringway::shard::event::HandedOver;
 
 use crate::model::{Checked, violated};
 use crate::mutation::Mutation;

@@ -9,14 +9,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use ringway::clock::MSG_ID_EPOCH_MS;
-use ringway::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use ringway::journal::Position;
-use ringway::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use ringway::store::cause::Cause;
 use ringway::store::messages::Messages;
 use ringway::store::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, Transaction};
-use ringway::wire::generated::ringway::wire::Role;
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::MSG_ID_EPOCH_MS;
+use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 use crate::random::Random;
 

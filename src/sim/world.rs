@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringway::auth::mint_hs256;
 use ringway::clock::Now;
-use ringway::ids::{DeviceId, ShardId, UserId};
+use ringway::contract::ids::ShardId;
+use ringway_wire::ids::{DeviceId, UserId};
 
 use crate::check::audit;
 use crate::client::{Client, State};

@@ -4,11 +4,11 @@
 //! in journal order; a database that writes both with the position keeps exactly what the journal says.
 
 use super::{GroupWrite, InboxRow, StoredBody, Transaction};
-use crate::ids::{MsgId, Seq};
 use crate::journal::Position;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, RecordError, RosterRecord};
 use crate::ledger::dedup::digest;
-use crate::wire::generated::ringway::wire::{GroupChangeKind, Role};
+use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
+use ringway_wire::ids::{MsgId, Seq};
 
 /// A transaction while records are added to it, in journal order.
 #[derive(Debug, Default)]

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 
 use super::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
-use crate::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::journal::disk::Disk;
 use crate::journal::recovery::verify;
 use crate::journal::segment::list_segments;
 use crate::journal::tail::Tail;
 use crate::journal::{JournalError, Position};
 use crate::limits::TRANSACTION_BYTES_MAX;
-use crate::wire::generated::ringway::wire::Role;
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 
 /// Rows compared at once.
 const ROWS: usize = 50_000;

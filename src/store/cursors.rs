@@ -7,9 +7,9 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use crate::ids::{DeviceId, Seq, UserId};
+use crate::contract::store::CursorRow;
 use crate::limits::CURSORS_KEPT_MAX;
-use crate::shard::event::CursorRow;
+use ringway_wire::ids::{DeviceId, Seq, UserId};
 
 /// The newest cursor of each device that has one waiting.
 #[derive(Debug, Default)]

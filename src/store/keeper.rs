@@ -20,17 +20,19 @@ use super::retention::{Expire, Retention};
 use super::trouble::{Severity, Trouble};
 use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
-use crate::ids::{MsgId, ShardId};
+use crate::contract::ids::ShardId;
+use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoreAnswer, StoreAsk};
 use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
 use crate::journal::{JournalError, Position, Progress};
 use crate::ledger::redis::reload::{Answerer, SnapshotAsk};
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::{CLIENT_MSG_ID_AHEAD_MS, CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
+use crate::limits::{CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::log::Chain;
-use crate::shard::event::{Lookup, LookupAnswer, LookupFound, StoreAnswer, StoreAsk};
 use devices::CursorAsked;
 use pages::PageAsked;
+use ringway_wire::ids::MsgId;
+use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 
 /// How often a node of a cluster looks how far the others' stores are.
 const STREAM_LOOK_MS: u64 = 200;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::ids::{ClientMsgId, Conversation, MsgId, UserId};
+use crate::contract::message::Message;
 use crate::ledger::sequence::sent_at_ms;
 use crate::limits::{MESSAGES_SHARED_BYTES_MAX, MESSAGES_SHARED_MAX};
-use crate::message::Message;
-use crate::wire::frame::PushFrame;
+use ringway_wire::frame::PushFrame;
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, UserId};
 
 /// The messages last read.
 #[derive(Debug, Default)]

@@ -26,12 +26,12 @@ pub mod trouble;
 
 use std::future::Future;
 
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::journal::Position;
-use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
-use crate::wire::generated::ringway::wire::Role;
 use cause::Cause;
 use messages::Messages;
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 /// A database that keeps messages, inbox rows, groups and cursors. Implementations live on the store's thread
 /// only; the futures are awaited there, one at a time.

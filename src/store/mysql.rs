@@ -25,16 +25,16 @@ use mysql_async::Opts;
 
 use super::messages::Messages;
 use super::{PageWanted, Store, StoreError, StorePosition, Stored, Transaction};
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
+use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::journal::Position;
 use crate::limits::MYSQL_TRANSACTION_ROWS_MAX;
-use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
-use crate::wire::generated::ringway::wire::ConversationKind;
 use connection::{Connection, Patience, Readers, options};
 use expiry::Expirer;
 use fault::Fault;
 use insert::{Bounds, Encoded, cursors, encode, put_hex};
 use pages::read_kept_from;
+use ringway_wire::generated::ringway::wire::ConversationKind;
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 use writer::{Ending, Writer};
 
 /// The journal whose position is kept under this number, when one gateway has the database to itself.

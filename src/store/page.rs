@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::ids::Seq;
-use crate::message::Message;
-use crate::shard::event::Page;
+use crate::contract::message::Message;
+use crate::contract::store::Page;
+use ringway_wire::ids::Seq;
 
 /// A page while it is filled.
 #[derive(Debug)]

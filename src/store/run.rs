@@ -17,12 +17,12 @@ use super::keeper::pages::PageAsked;
 use super::keeper::{Backlog, Keeper, Turn};
 use super::retention::Expire;
 use crate::clock::Clock;
-use crate::ids::ShardId;
+use crate::contract::ids::ShardId;
+use crate::contract::store::{Lookup, LookupAnswer, StoreAsk};
 use crate::journal::disk::Disk;
 use crate::limits::{
     CURSORS_READ_MAX, STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX,
 };
-use crate::shard::event::{Lookup, LookupAnswer, StoreAsk};
 use crate::topology::priority::Priority;
 use crate::topology::rush;
 use crate::topology::store::StoreInbox;
@@ -284,7 +284,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         }
     }
 
-    fn hand_over(&self, shard: ShardId, answer: crate::shard::event::StoreAnswer, round: &mut Round) {
+    fn hand_over(&self, shard: ShardId, answer: crate::contract::store::StoreAnswer, round: &mut Round) {
         let at = usize::from(shard.0);
         if let (Some(slot), Some(answered)) = (self.ends.inbox.answers.get(at), round.answered.get_mut(at)) {
             // A full mailbox has other answers; the session asks again at a tick.

@@ -25,15 +25,15 @@ use super::messages::Messages;
 use super::page::Assembly;
 use super::schema::{self, SchemaError};
 use super::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, Transaction};
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::contract::message::Message;
+use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::journal::Position;
 use crate::ledger::sequence::sent_at_ms;
 use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
 use crate::log::Chain;
-use crate::message::Message;
-use crate::shard::event::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::topology::rush;
-use crate::wire::generated::ringway::wire::{ConversationKind, Role};
+use ringway_wire::generated::ringway::wire::{ConversationKind, Role};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 /// The one journal whose position the file keeps; the table has room for more.
 const NODE: i64 = 0;

@@ -5,11 +5,11 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use ringway::auth::mint_hs256;
-use ringway::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
-use ringway::limits::{BODY_BYTES_MAX, CLIENT_FRAME_BYTES_MAX};
 use ringway::load::client::{Client, ClientError, Said};
-use ringway::wire::frame::{Encoder, FrameError, read_client};
-use ringway::wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::frame::{Encoder, FrameError, read_client};
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
+use ringway_wire::limits::{BODY_BYTES_MAX, CLIENT_FRAME_BYTES_MAX};
 
 use crate::gateway::{Gateway, PATIENCE, SECRET, pause, token};
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway::ledger::redis::entry::Home;
 use ringway::load::client::{Client, Row, Said};
-use ringway::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 
 use crate::cluster::{WRITER, create, keep_stores_from_writing, node, rows_until, send, settings, told, wait_for_rows};
 use crate::gateway::{Gateway, PATIENCE, pause};
@@ -110,7 +110,7 @@ fn a_name_is_one_messages_whatever_bucket_another_one_would_lie_in() {
     let mut to: Vec<Conversation> = group_in_each(&mut setup, &users).into_iter().map(Conversation::Group).collect();
     to.push(Conversation::User(UserId(2)));
     // Names that the ledger knows from Redis alone are younger than it.
-    pause(Duration::from_millis(ringway::limits::CLIENT_MSG_ID_AHEAD_MS + 2_000));
+    pause(Duration::from_millis(ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS + 2_000));
     let (mut one, mut again) = (a.client(1, 1, None), b.client(1, 2, None));
     for first in &to {
         for second in &to {
@@ -155,7 +155,7 @@ fn what_one_sends_to_a_group_stays_in_order_though_others_wait_for_a_master_that
     let mut sender = node.client(one.0, 1, None);
     let group = group_in_each(&mut sender, &[one, other])[1];
     let to = Conversation::Group(group);
-    pause(Duration::from_millis(ringway::limits::CLIENT_MSG_ID_AHEAD_MS + 2_000));
+    pause(Duration::from_millis(ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS + 2_000));
     let mut waiting = node.client(other.0, 1, None);
     send(&mut sender, to, "first");
     send(&mut waiting, to, "first of the other");

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ringway::ids::{ClientMsgId, Conversation, DeviceId, UserId};
 use ringway::load::client::{Client, Said};
-use ringway::wire::frame::Encoder;
+use ringway_wire::frame::Encoder;
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, UserId};
 
 use crate::gateway::{Gateway, PATIENCE};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway::load::client::{Client, Row, Said};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::redis::{Ledger, Redis, Split, SplitAlone};

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway::ids::UserId;
+use ringway_wire::ids::UserId;
 use tempfile::TempDir;
 
 use crate::cluster::{create, node, wait_for_rows};

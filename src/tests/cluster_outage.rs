@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use ringway::ids::{Conversation, MsgId, Seq, UserId};
 use ringway::load::client::{Client, Said};
-use ringway::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 
 use crate::cluster::{send, settings};
 use crate::gateway::{Gateway, PATIENCE};

@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ringway::ids::{Conversation, DeviceId, Seq, UserId};
 use ringway::limits::DESCRIPTORS_FREE_OF_CLIENTS;
 use ringway::load::client::{Client, Said};
-use ringway::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 use socket2::{Domain, Socket, Type};
 
 use crate::gateway::{Gateway, PATIENCE, log_in, token};

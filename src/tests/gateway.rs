@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringway::auth::mint_hs256;
-use ringway::ids::{DeviceId, Seq, UserId};
 use ringway::load::client::{Client, ClientError};
+use ringway_wire::ids::{DeviceId, Seq, UserId};
 
 /// The secret that every test gateway is given.
 pub const SECRET: &str = "an end-to-end test's secret, 32 bytes or more";

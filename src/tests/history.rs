@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ringway::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway::load::client::{ClientError, Row, Said};
-use ringway::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::traffic::{Orders, User};

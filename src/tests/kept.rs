@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ringway::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway::load::client::{Client, Said};
-use ringway::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use tempfile::TempDir;
 
 use crate::gateway::{Gateway, PATIENCE};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway::ids::{Conversation, GroupId, UserId};
 use ringway::load::client::{Client, Said};
+use ringway_wire::ids::{Conversation, GroupId, UserId};
 
 use crate::cluster::{create, keep_stores_from_writing, node, send};
 use crate::gateway::{Gateway, PATIENCE, pause, signal};

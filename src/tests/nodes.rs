@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway::ids::{Conversation, Seq, UserId};
 use ringway::load::client::{Client, Said};
-use ringway::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{Conversation, Seq, UserId};
 
 use crate::cluster::{create, node, settings};
 use crate::gateway::{Gateway, PATIENCE, pause, signal};

@@ -1,8 +1,8 @@
 //! Nodes number by themselves: what they come to is compared, and one that differs does not go on.
 
-use ringway::ids::{Conversation, Seq, UserId};
 use ringway::limits::WINDOW_ENTRIES;
 use ringway::load::client::{Client, Said};
+use ringway_wire::ids::{Conversation, Seq, UserId};
 
 use crate::cluster::{create, node, send, wait_for_rows};
 use crate::gateway::PATIENCE;

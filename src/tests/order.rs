@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
-use ringway::ids::{Conversation, Seq, UserId};
 use ringway::load::client::Said;
+use ringway_wire::ids::{Conversation, Seq, UserId};
 
 use crate::gateway::{Gateway, PATIENCE, signal};
 

@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway::ids::{Conversation, MsgId, Seq, UserId};
 use ringway::load::client::{Client, Said};
-use ringway::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::history::{Groups, check, make_groups, start_users};

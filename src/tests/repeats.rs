@@ -1,8 +1,8 @@
 //! The same name always means the same message, also when its sender has left the group since.
 
-use ringway::ids::{ClientMsgId, Conversation, GroupId, UserId};
 use ringway::load::client::{Client, Said};
-use ringway::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
 
 use crate::gateway::{Gateway, PATIENCE};
 

@@ -1,9 +1,9 @@
 //! One member of 300 stops reading in a flood: the others do not notice, the gateway's memory stays, and when it
 //! reads again it receives everything in order.
 
-use ringway::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway::limits::OUTBOX_BYTES_MAX;
 use ringway::load::client::{Client, Said};
+use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
 use socket2::{Domain, Socket, Type};
 
 use crate::gateway::{Gateway, PATIENCE, token};

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ringway::ids::{Conversation, DeviceId, UserId};
+use ringway::contract::ids::ShardId;
 use ringway::load::client::{Client, Said};
-use ringway::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{Conversation, DeviceId, UserId};
 
 use crate::gateway::{Gateway, PATIENCE};
 
@@ -61,7 +62,8 @@ fn users_talk_and_a_stop_is_clean(shards: &str) {
     // With two shards these users live on both.
     let mut clients: Vec<(u64, Client)> = (1..=6).map(|user| (user, login(&gateway, dir.path(), user))).collect();
     let users: Vec<UserId> = clients.iter().map(|(user, _)| UserId(*user)).collect();
-    let homes: std::collections::HashSet<_> = users.iter().map(|u| u.home(shards.parse().unwrap())).collect();
+    let homes: std::collections::HashSet<_> =
+        users.iter().map(|u| ShardId::of_user(*u, shards.parse().unwrap())).collect();
     assert_eq!(homes.len().to_string(), shards, "the test's users must live on every shard");
 
     send(&mut clients[0].1, Conversation::User(UserId(2)), "to one");

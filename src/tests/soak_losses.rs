@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::spawn;
 
-use ringway::wire::frame::read_server;
-use ringway::wire::request::Reply;
+use ringway_wire::frame::read_server;
+use ringway_wire::request::Reply;
 
 use crate::gateway::Gateway;
 use crate::soak::Soak;

@@ -4,9 +4,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ringway::ids::{Conversation, UserId};
 use ringway::load::client::{Client, Said};
-use ringway::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{Conversation, UserId};
 
 use crate::gateway::{Gateway, PATIENCE, address};
 
@@ -167,7 +167,7 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
     let newest = client.session().unwrap().last_seq.0;
     let mut reader = gateway.client(1, 2, None);
     // All that was acked is there, and no number was lost to a refusal.
-    let mut after = ringway::ids::Seq(newest);
+    let mut after = ringway_wire::ids::Seq(newest);
     let mut rows = 0;
     loop {
         let Said::Page { rows: page, through, end, .. } = reader.sync(after, 256, PATIENCE).unwrap() else { panic!() };

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringway::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway::load::client::{Client, ClientError, Row, Said};
-use ringway::wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 
 use crate::gateway::{PATIENCE, address, log_in, pause};
 

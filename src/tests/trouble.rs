@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mysql_async::prelude::Queryable;
-use ringway::ids::{Conversation, MsgId, Seq, UserId};
 use ringway::load::client::{Client, Said};
+use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use tokio::runtime::Runtime;
 
 use crate::gateway::{Gateway, PATIENCE, SECRET};

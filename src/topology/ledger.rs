@@ -12,9 +12,11 @@ use crossbeam_channel::{Receiver, TryRecvError, select_biased};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::contract::delivery::Delivery;
+use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
+use crate::contract::submission::Submission;
 use crate::control::Report;
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
-use crate::shard::event::{Delivery, Lookup, LookupAnswer, LookupFound, Submission};
 use crate::topology::mailbox::Slot;
 use crate::topology::store::StoreDoor;
 use crate::topology::submissions::SubmissionInbox;

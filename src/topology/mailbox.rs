@@ -15,10 +15,12 @@ use std::task::Waker;
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
-use crate::ids::ShardId;
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::ShardId;
+use crate::contract::lane::{HandedOver, LaneEnvelope};
+use crate::contract::nodes::FromNodes;
+use crate::contract::store::StoreAnswer;
 use crate::limits;
-use crate::shard::event::nodes::FromNodes;
-use crate::shard::event::{Delivery, HandedOver, LaneEnvelope, StoreAnswer};
 
 /// Orders from control that may wait for one shard.
 const ORDERS_MAX: usize = 4;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::Notify;
 
+use crate::contract::store::{Lookup, LookupAnswer, StoreAnswer, StoreAsk};
 use crate::limits;
-use crate::shard::event::{Lookup, LookupAnswer, StoreAnswer, StoreAsk};
 use crate::topology::mailbox::Slot;
 use crate::topology::rush::Rush;
 

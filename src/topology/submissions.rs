@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
+use crate::contract::submission::Submission;
 use crate::limits;
-use crate::shard::event::Submission;
 
 /// The sending end, one per shard. The fields go in this order: who has seen the end of the wake-ups finds the end
 /// of the submissions too.

@@ -8,9 +8,8 @@ use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
 
 use super::generated::ringway::wire as fb;
 use super::push::wire_conversation;
+use super::request::{GroupEntry, PushView};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
-use crate::message::Roster;
-use crate::shard::event::{GroupAnnouncement, GroupEntry, Page};
 
 type Builder = FlatBufferBuilder<'static>;
 type Union = WIPOffset<UnionWIPOffset>;
@@ -75,24 +74,32 @@ impl Encoder {
         self.server(request_id, fb::Reply::SendOk, |b| fb::SendOk::create(b, &args).as_union_value())
     }
 
-    /// A page that a Sync asked for, up to and including `through`.
-    pub fn sync_page(&mut self, request_id: u32, page: &Page, through: Seq, end: bool) -> &[u8] {
+    /// A page that a Sync asked for: at most `PAGE_ROWS_MAX` rows in seq order, up to and including `through`.
+    /// Rows up to `gap_to` are no longer kept; `end` says that `through` is the newest.
+    pub fn sync_page<'a>(
+        &mut self,
+        request_id: u32,
+        rows: impl ExactSizeIterator<Item = PushView<'a>>,
+        gap_to: Option<Seq>,
+        through: Seq,
+        end: bool,
+    ) -> &[u8] {
         self.server(request_id, fb::Reply::SyncPage, |b| {
-            let mut rows = Vec::with_capacity(page.rows.len());
-            for (seq, message) in &page.rows {
-                let body = b.create_vector(message.push.body());
+            let mut pushes = Vec::with_capacity(rows.len());
+            for row in rows {
+                let body = b.create_vector(row.body);
                 let args = fb::PushArgs {
-                    seq: seq.0,
-                    msg_id: message.msg_id.0,
-                    sender: message.sender.0,
-                    to: Some(&wire_conversation(message.to)),
-                    sent_at_ms: message.sent_at_ms,
+                    seq: row.seq.0,
+                    msg_id: row.msg_id.0,
+                    sender: row.sender.0,
+                    to: Some(&wire_conversation(row.to)),
+                    sent_at_ms: row.sent_at_ms,
                     body: Some(body),
                 };
-                rows.push(fb::Push::create(b, &args));
+                pushes.push(fb::Push::create(b, &args));
             }
-            let rows = Some(b.create_vector(&rows));
-            let gap_to = page.gap_to.unwrap_or_default().0;
+            let rows = Some(b.create_vector(&pushes));
+            let gap_to = gap_to.unwrap_or_default().0;
             fb::SyncPage::create(b, &fb::SyncPageArgs { rows, through_seq: through.0, end, gap_to }).as_union_value()
         })
     }
@@ -109,12 +116,18 @@ impl Encoder {
         self.server(request_id, fb::Reply::GroupOk, |b| fb::GroupOk::create(b, &args).as_union_value())
     }
 
-    /// A group's members, in the roster's order.
-    pub fn group_info(&mut self, request_id: u32, roster: &Roster) -> &[u8] {
+    /// A group's members, at most `GROUP_MEMBERS_MAX`, in any order.
+    pub fn group_info(
+        &mut self,
+        request_id: u32,
+        group: GroupId,
+        version: RosterVersion,
+        members: impl ExactSizeIterator<Item = (UserId, fb::Role)> + DoubleEndedIterator,
+    ) -> &[u8] {
         self.server(request_id, fb::Reply::GroupInfoReply, |b| {
-            let members = roster.members().iter().map(|m| fb::Member::new(m.user.0, m.role));
+            let members = members.map(|(user, role)| fb::Member::new(user.0, role));
             let members = Some(b.create_vector_from_iter(members));
-            let args = fb::GroupInfoReplyArgs { group: roster.group.0, version: roster.version.0, members };
+            let args = fb::GroupInfoReplyArgs { group: group.0, version: version.0, members };
             fb::GroupInfoReply::create(b, &args).as_union_value()
         })
     }
@@ -137,15 +150,22 @@ impl Encoder {
         })
     }
 
-    /// A group has changed.
-    pub fn group_changed(&mut self, group: GroupId, version: RosterVersion, announcement: &GroupAnnouncement) -> &[u8] {
+    /// A group has changed: `actor` did `kind` to `members`.
+    pub fn group_changed(
+        &mut self,
+        group: GroupId,
+        version: RosterVersion,
+        kind: fb::GroupChangeKind,
+        actor: UserId,
+        members: &[UserId],
+    ) -> &[u8] {
         self.server(0, fb::Reply::GroupChanged, |b| {
             let args = fb::GroupChangedArgs {
                 group: group.0,
                 version: version.0,
-                kind: announcement.kind,
-                actor: announcement.actor.0,
-                members: Some(users(b, &announcement.users)),
+                kind,
+                actor: actor.0,
+                members: Some(users(b, members)),
             };
             fb::GroupChanged::create(b, &args).as_union_value()
         })

@@ -74,6 +74,13 @@ impl PushFrame {
     }
 }
 
+/// Where in a verified Push frame the seq is, from its vtable; `None`: it was left out.
+pub fn seq_at(frame: &[u8]) -> Option<usize> {
+    let push = flatbuffers::size_prefixed_root::<fb::ServerFrame>(frame).ok()?.reply_as_push()?;
+    let field = push._tab.vtable().get(fb::Push::VT_SEQ);
+    (field != 0).then(|| push._tab.loc() + usize::from(field))
+}
+
 /// All of a push frame before its body, with placeholders, and where they are.
 struct Head {
     bytes: Vec<u8>,

@@ -4,7 +4,7 @@
 //! What always holds: a field that could be out of range was refused before one of these existed.
 
 use super::generated::ringway::wire as fb;
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
+use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 /// A list of user ids inside a frame, as long as the frame allows (`CLIENT_FRAME_BYTES_MAX / 8`). More than a group
 /// may have is answered (`TooManyMembers`), not closed: the asker of each list checks its length.
@@ -90,6 +90,19 @@ pub enum Reply<'a> {
     Error { code: fb::ErrorCode, message: &'a str, retry_after_ms: u32, server_time_ms: u64 },
     /// See the schema's `Closing`.
     Closing { reason: fb::CloseReason, message: &'a str, reconnect: bool, reconnect_after_ms: u32, server_time_ms: u64 },
+}
+
+/// One of a user's groups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupEntry {
+    /// The group.
+    pub group: GroupId,
+    /// Its current version.
+    pub version: RosterVersion,
+    /// The user's role.
+    pub role: fb::Role,
+    /// How many members it has.
+    pub members_count: u32,
 }
 
 /// One row as pushed.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::cluster::talk;
-use crate::ids::{ClientMsgId, DeviceId, MsgId, ShardId};
+use crate::contract::ids::ShardId;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
-use crate::wire::push::PushFrame;
+use ringway_wire::ids::{ClientMsgId, DeviceId, MsgId};
+use ringway_wire::push::PushFrame;
 
 /// A node with one shard that knows which sessions it has, and keeps what it hears as a real one does.
 struct Node {
@@ -256,11 +257,11 @@ fn no_beginning_of_a_message_and_no_other_bytes_are_taken_for_one() {
     let mut bytes = Vec::new();
     talk::begin(speaker, &mut bytes);
     let mut ends = vec![bytes.len()];
-    let push = PushFrame::encode(MsgId(1), UserId(2), Conversation::Group(crate::ids::GroupId(3)), 4, b"body");
+    let push = PushFrame::encode(MsgId(1), UserId(2), Conversation::Group(ringway_wire::ids::GroupId(3)), 4, b"body");
     let message = Message {
         msg_id: MsgId(1),
         sender: UserId(2),
-        to: Conversation::Group(crate::ids::GroupId(3)),
+        to: Conversation::Group(ringway_wire::ids::GroupId(3)),
         client_msg_id: ClientMsgId::default(),
         sent_at_ms: 4,
         push,

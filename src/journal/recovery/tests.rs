@@ -1,12 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::ids::{ClientMsgId, MsgId, Seq, UserId};
 use crate::journal::batch::Batch;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::DirectRecord;
 use crate::journal::segment::Journal;
 use crate::limits::SEGMENT_BYTES;
+use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 fn write(journal: &mut Journal<MemoryDisk>, body: &[u8]) -> Position {
     append(journal, body);

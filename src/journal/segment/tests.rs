@@ -3,7 +3,7 @@
 use super::super::memory_disk::MemoryDisk;
 use super::super::record::{DirectRecord, Record};
 use super::*;
-use crate::ids::{ClientMsgId, MsgId, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 fn direct(number: u64, body: &[u8]) -> Record<'_> {
     Record::Direct(DirectRecord {

@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use foldhash::fast::RandomState;
 
 use super::corrupt;
-use crate::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
+use crate::contract::store::Lookup;
 use crate::journal::disk::Disk;
 use crate::journal::record::{Record, RosterRecord};
 use crate::journal::segment::Reader;
 use crate::journal::{JournalError, Position};
 use crate::limits::TAIL_IDLE_MEMBERSHIPS_MAX;
-use crate::shard::event::Lookup;
+use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
 
 /// An entry's place in journal order; numbers are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

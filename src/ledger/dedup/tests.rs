@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::ids::GroupId;
 use crate::ledger::sequence::MsgIdSource;
+use ringway_wire::ids::GroupId;
 
 const TIME: u64 = 1_800_000_000_000;
 

@@ -1,13 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::ids::{ConnId, RosterVersion, SessionRef, ShardId};
+use crate::contract::ids::{ConnId, SessionRef, ShardId};
+use crate::contract::store::StoredMessage;
+use crate::contract::submission::GroupChange;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::reader::Reader;
 use crate::ledger::start::Start;
 use crate::limits::{LOOKUPS_PENDING_MAX, WINDOW_MS};
-use crate::shard::event::{GroupChange, StoredMessage};
 use crate::store::StorePosition;
+use ringway_wire::ids::RosterVersion;
 
 const SHARDS: u16 = 2;
 const TIME: u64 = 1_800_000_000_000;
@@ -108,7 +110,7 @@ impl Ledger {
 }
 
 fn origin(user: u64, request_id: u32) -> Origin {
-    let session = SessionRef { shard: UserId(user).home(SHARDS), conn: ConnId::default() };
+    let session = SessionRef { shard: ShardId::of_user(UserId(user), SHARDS), conn: ConnId::default() };
     Origin { session, request_id }
 }
 
@@ -153,7 +155,7 @@ fn answer(delivery: Delivery) -> (Origin, Answer) {
 }
 
 fn two_shards() -> (u64, u64) {
-    let on = |shard| (1..).find(|user| UserId(*user).home(SHARDS) == ShardId(shard)).unwrap();
+    let on = |shard| (1..).find(|user| ShardId::of_user(UserId(*user), SHARDS) == ShardId(shard)).unwrap();
     (on(0), on(1))
 }
 
@@ -354,7 +356,8 @@ fn a_change_is_seen_by_what_is_submitted_after_it_in_the_same_commit() {
     assert_eq!(answers[2].1, Answer::Refused(ErrorCode::NotAMember));
     assert_eq!(answers[3].1, Answer::Unchanged);
     ledger.group(6, 2, &roster);
-    let bounced: Vec<_> = ledger.commit().remove(group.home(SHARDS).0.into()).into_iter().map(answer).collect();
+    let bounced: Vec<_> =
+        ledger.commit().remove(ShardId::of_group(group, SHARDS).0.into()).into_iter().map(answer).collect();
     assert_eq!(bounced, [(origin(2, 6), Answer::Bounced(Some(RosterVersion(2))))]);
     assert_eq!(ledger.engine.counters().bounced, 2);
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::ids::Seq;
+use crate::contract::message::Roster;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::record::{GroupRecord, Record};
@@ -13,7 +13,7 @@ use crate::journal::segment::{Journal, list_segments, segment_name};
 use crate::journal::{JournalError, Position, Progress};
 use crate::ledger::bases::Bases;
 use crate::limits::COMMIT_BYTES_MAX;
-use crate::message::Roster;
+use ringway_wire::ids::Seq;
 
 /// The copy.
 #[derive(Debug)]

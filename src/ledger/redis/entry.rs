@@ -3,9 +3,10 @@
 //! Used by the ledger's thread. What always holds: what was read from the stream is decoded without panic, whatever it
 //! holds. An entry has no rows: whoever follows the stream numbers them.
 
-use crate::ids::{GroupId, MsgId, RosterVersion, UserId, mixed};
+use crate::contract::ids::mixed;
 use crate::journal::record::{RECORD_PREFIX_BYTES, Record, RecordError};
 use crate::ledger::dedup::Name;
+use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 
 /// Values of one submission in a call.
 pub const VALUES: usize = 7;

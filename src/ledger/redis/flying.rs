@@ -12,7 +12,11 @@ use super::entry::{Call, Claimed, Entry, Left, change_call, direct_call, group_c
 use super::link::{Reply, What};
 use super::{NOBODY, RedisEngine, Refusal};
 use crate::clock::Now;
-use crate::ids::{Conversation, GroupId, MsgId, Origin, RosterVersion, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::Origin;
+use crate::contract::message::{Roster, RosterMember};
+use crate::contract::store::{Lookup, LookupFound, StoredMessage};
+use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupSubmission};
 use crate::journal::Position;
 use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
@@ -20,11 +24,8 @@ use crate::ledger::dedup::{Name, digest};
 use crate::ledger::pending::Sending;
 use crate::ledger::staged::Staged;
 use crate::limits::{CALL_SUBMISSIONS_MAX, LOST_CHANGES_MS};
-use crate::message::{Roster, RosterMember};
-use crate::shard::event::{
-    ChangeSubmission, Delivery, DirectSubmission, GroupSubmission, Lookup, LookupFound, StoredMessage,
-};
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion, UserId};
 
 /// Whether what stands on a lost change waits for that to be made again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +47,7 @@ pub(super) enum Subject {
     /// A change of a group, as planned on this node's rosters.
     Change { submission: ChangeSubmission, record: ChangeRecord },
     /// A group message of a former process, whose roster is whichever is current.
-    Old { sender: UserId, group: GroupId, client_msg_id: crate::ids::ClientMsgId, body: Box<[u8]> },
+    Old { sender: UserId, group: GroupId, client_msg_id: ringway_wire::ids::ClientMsgId, body: Box<[u8]> },
     /// A change of a former process, or generation, to be made on whichever roster is current.
     OldChange(ChangeRecord),
 }
@@ -102,7 +103,7 @@ fn group_record<'a>(
     msg_id: MsgId,
     sender: UserId,
     group: GroupId,
-    client_msg_id: crate::ids::ClientMsgId,
+    client_msg_id: ringway_wire::ids::ClientMsgId,
     body: &'a [u8],
 ) -> Record<'a> {
     let roster_at = Position(0);
@@ -312,7 +313,7 @@ impl<D: Disk> RedisEngine<D> {
         true
     }
 
-    fn settle_as_repeat(&mut self, msg_id: MsgId, stored: MsgId, seq: crate::ids::Seq, digest: u64) {
+    fn settle_as_repeat(&mut self, msg_id: MsgId, stored: MsgId, seq: ringway_wire::ids::Seq, digest: u64) {
         // One that was read meanwhile is settled: it is in the stream, and not yet in the database.
         let Some(subject) = self.flying.remove(msg_id) else { return };
         if let Subject::Sending(sending) = &subject

@@ -11,15 +11,16 @@ use super::entry::Entry;
 use super::link::Arrival;
 use super::windows::EntryRows;
 use super::{NOBODY, RedisEngine};
-use crate::ids::{Conversation, MsgId, Origin, RosterVersion, Seq, UserId};
+use crate::contract::delivery::{Delivery, GroupAnnouncement};
+use crate::contract::ids::Origin;
+use crate::contract::message::Message;
 use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::LedgerError;
 use crate::ledger::sequence::sent_at_ms;
 use crate::ledger::staged::Staged;
-use crate::message::Message;
-use crate::shard::event::{Delivery, GroupAnnouncement};
-use crate::wire::push::PushFrame;
+use ringway_wire::ids::{Conversation, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::push::PushFrame;
 
 impl<D: Disk> RedisEngine<D> {
     /// Takes entries in the stream's order.
@@ -133,7 +134,7 @@ fn message(
     msg_id: MsgId,
     sender: UserId,
     to: Conversation,
-    client_msg_id: crate::ids::ClientMsgId,
+    client_msg_id: ringway_wire::ids::ClientMsgId,
     body: &[u8],
 ) -> Arc<Message> {
     let sent_at_ms = sent_at_ms(msg_id);

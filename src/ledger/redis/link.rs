@@ -8,8 +8,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::mpsc;
 
 use super::entry::Call;
-use crate::ids::Seq;
 use crate::limits::{LINK_NEWS_MAX, LINK_ORDERS_MAX};
+use ringway_wire::ids::Seq;
 
 /// A stretch of the ledger's life between two losses of Redis: its number and a nonce, as Redis has it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -8,7 +8,6 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
 
-use crate::ids::MsgId;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::reader::Reader;
@@ -17,6 +16,7 @@ use crate::journal::recovery::{Recovered, TornTail, recover};
 use crate::journal::segment::{Journal, list_segments};
 use crate::journal::{JournalError, Position};
 use crate::ledger::LedgerError;
+use ringway_wire::ids::MsgId;
 
 /// The log.
 #[derive(Debug)]

@@ -45,7 +45,10 @@ use self::reload::Asker;
 use self::senders::SenderRows;
 use self::windows::Windows;
 use crate::clock::Now;
-use crate::ids::{GroupId, MsgId, Origin, Seq, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::Origin;
+use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
+use crate::contract::submission::{ChangeSubmission, Submission};
 use crate::journal::Progress;
 use crate::journal::disk::Disk;
 use crate::ledger::dedup::{Name, digest, named_ms};
@@ -55,11 +58,13 @@ use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
 use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerCounters, LedgerError};
 use crate::limits::{
-    BODY_BYTES_MAX, CLIENT_MSG_ID_AHEAD_MS, COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, FLYING_MAX, LEDGER_RETRY_MS,
-    LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
+    COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, FLYING_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE,
+    STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
 };
-use crate::shard::event::{ChangeSubmission, Delivery, Lookup, LookupAnswer, LookupFound, Submission};
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::ids::{GroupId, MsgId, Seq, UserId};
+use ringway_wire::limits::BODY_BYTES_MAX;
+use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 
 /// The largest submission, and what is put behind it, fit in what a batch keeps free.
 const RECORD_RESERVE_BYTES: usize = 1 << 20;

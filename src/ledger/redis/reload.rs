@@ -15,13 +15,14 @@ use super::flying::Subject;
 use super::link::{Found, What};
 use super::seed::{base_of, floor_of, generation_of};
 use super::{RedisEngine, Session};
-use crate::ids::{GroupId, RosterVersion, Seq, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::store::{NewestRow, StoredGroup};
 use crate::journal::Position;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
 use crate::ledger::staged::Staged;
-use crate::shard::event::{Delivery, NewestRow, StoredGroup};
 use crate::store::Stored;
+use ringway_wire::ids::{GroupId, RosterVersion, Seq, UserId};
 
 /// Questions that wait, and answers: the last one counts.
 const WAITING_MAX: usize = 4;

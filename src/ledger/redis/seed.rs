@@ -10,11 +10,11 @@ use super::entry::decimal;
 use super::link::{Age, Extent, Found, Generation, What};
 use super::{RedisEngine, Session};
 use crate::clock::Now;
-use crate::ids::Seq;
 use crate::journal::Position;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
 use crate::limits::SEQ_JUMP;
+use ringway_wire::ids::Seq;
 
 /// Entries of a generation are numbered in so many bits.
 const ENTRY_BITS: u32 = 40;

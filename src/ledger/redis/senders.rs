@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::Seq;
 use crate::limits::SENDER_ROWS_MAX;
+use ringway_wire::ids::Seq;
 
 /// Sender's rows by entry.
 #[derive(Debug, Default)]

@@ -16,6 +16,7 @@ use super::reload::Asker;
 use super::senders::SenderRows;
 use super::windows::Windows;
 use super::{Questions, RedisEngine, Session, Settings};
+use crate::contract::store::NewestRow;
 use crate::journal::Progress;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerCounters;
@@ -24,7 +25,6 @@ use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::start::StartError;
 use crate::limits::LEDGER_USERS_MAX;
-use crate::shard::event::NewestRow;
 use crate::store::{StorePosition, Stored};
 
 /// Gathers what the database knows; [`RedisStart::finish`] adds the log.

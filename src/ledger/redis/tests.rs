@@ -12,14 +12,15 @@ use super::log::Log;
 use super::seed::{base_of, floor_of, generation_of};
 use super::senders::SenderRows;
 use super::windows::{EntryRows, Windows};
-use crate::ids::{ClientMsgId, GroupId, LedgerSlot, MsgId, RosterVersion, Seq, UserId};
+use crate::contract::ids::LedgerSlot;
+use crate::contract::message::{Roster, RosterMember};
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
 use crate::journal::tail::Tail;
 use crate::journal::{Position, Progress};
 use crate::limits::{SENDER_ROWS_MAX, SEQ_JUMP, STREAM_UNSTORED_MAX, WINDOW_ENTRIES};
-use crate::message::{Roster, RosterMember};
-use crate::wire::generated::ringway::wire::Role;
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 fn direct(msg_id: u64) -> Record<'static> {
     Record::Direct(DirectRecord {

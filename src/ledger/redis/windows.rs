@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 
-use crate::ids::{MsgId, Seq, UserId, mixed};
+use crate::contract::ids::mixed;
 use crate::limits::{WINDOW_ENTRIES, WINDOWS_KEPT};
+use ringway_wire::ids::{MsgId, Seq, UserId};
 
 /// What was numbered so far in the window, and windows that are to be compared.
 #[derive(Debug, Default)]

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::ids::{Conversation, Origin, RosterVersion, SessionRef, ShardId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::{Origin, SessionRef, ShardId};
+use crate::contract::message::Roster;
+use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoredMessage};
+use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupChange, GroupSubmission, Submission};
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::ChangeRecord;
 use crate::journal::segment::SEGMENT_BYTES_MIN;
 use crate::ledger::Engine;
-use crate::message::Roster;
-use crate::shard::event::{
-    ChangeSubmission, Delivery, DirectSubmission, GroupChange, GroupSubmission, Lookup, LookupAnswer, LookupFound,
-    StoredMessage, Submission,
-};
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+use ringway_wire::ids::{Conversation, RosterVersion};
 
 const SHARDS: u16 = 3;
 const TIME: u64 = 1_800_000_000_000;
@@ -142,7 +142,10 @@ impl ModelStore {
 }
 
 fn origin(user: u64, request_id: u32) -> Origin {
-    Origin { session: SessionRef { shard: UserId(user).home(SHARDS), ..SessionRef::default() }, request_id }
+    Origin {
+        session: SessionRef { shard: ShardId::of_user(UserId(user), SHARDS), ..SessionRef::default() },
+        request_id,
+    }
 }
 
 /// A message somebody sent and may send again.

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::ids::GroupId;
 use crate::load::report::latencies;
-use crate::wire::frame::PushFrame;
+use ringway_wire::frame::PushFrame;
+use ringway_wire::ids::GroupId;
 
 const SENDER: UserId = UserId(1);
 const TO: Conversation = Conversation::Group(GroupId(9));

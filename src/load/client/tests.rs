@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use super::*;
-use crate::wire::frame::PushFrame;
+use ringway_wire::frame::PushFrame;
 
 const SOON: Duration = Duration::from_secs(5);
 const NOW: Duration = Duration::from_millis(1);
@@ -96,7 +96,7 @@ fn frames_are_understood_however_they_are_cut() {
 fn an_answer_is_found_among_pushes_which_stay_for_later() {
     let (mut client, mut gateway) = logged_in();
     gateway.write_all(&push(11)).unwrap();
-    gateway.write_all(Encoder::new().group_ok(2, GroupId(9), crate::ids::RosterVersion(1))).unwrap();
+    gateway.write_all(Encoder::new().group_ok(2, GroupId(9), ringway_wire::ids::RosterVersion(1))).unwrap();
     assert_eq!(client.group_create(&[UserId(2)], SOON).unwrap(), (GroupId(9), 1));
     assert!(matches!(client.next(SOON).unwrap(), Some(Said::Row(row)) if row.seq == Seq(11)));
 }

@@ -11,14 +11,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::*;
 use crate::clock::Clock;
-use crate::ids::{MsgId, RosterVersion};
+use crate::contract::message::Message;
 use crate::load::bench::Round;
 use crate::load::client::frame_len;
 use crate::load::cpus::Cpus;
 use crate::load::crowd::Secret;
-use crate::message::Message;
-use crate::wire::frame::{Encoder, PushFrame, read_client};
-use crate::wire::request::Request;
+use ringway_wire::frame::{Encoder, PushFrame, read_client};
+use ringway_wire::ids::{MsgId, RosterVersion};
+use ringway_wire::request::Request;
 
 /// What the gateway does wrong, with message 15: the warm-up has ten, the measured round the next ten.
 #[derive(Clone, Copy, PartialEq)]
@@ -126,7 +126,8 @@ impl Fake {
                 let user = self.links[&id].1;
                 let page = page(&self.inboxes[&user], after);
                 let through = Seq(self.inboxes[&user].len() as u64);
-                self.encoder.sync_page(request_id, &page, through, true).to_vec()
+                let rows = page.rows.iter().map(|(seq, message)| message.view(*seq));
+                self.encoder.sync_page(request_id, rows, page.gap_to, through, true).to_vec()
             }
             Request::Logout => return drop(self.links.remove(&id)),
             _ => return,
@@ -139,7 +140,7 @@ impl Fake {
         let faulty = number == FAULTY;
         if faulty && self.fault == Fault::RefusesOnce {
             self.fault = Fault::None;
-            let code = crate::wire::generated::ringway::wire::ErrorCode::RetryLater;
+            let code = ringway_wire::generated::ringway::wire::ErrorCode::RetryLater;
             let bytes = self.encoder.error(request_id, code, "full", 5, 1).to_vec();
             return self.reply(id, &bytes);
         }
@@ -196,9 +197,9 @@ fn message(number: u64, sender: UserId, to: Conversation, body: &[u8]) -> std::s
     std::sync::Arc::new(Message { msg_id, sender, to, client_msg_id: Default::default(), sent_at_ms: 1, push })
 }
 
-fn page(inbox: &[std::sync::Arc<Message>], after: Seq) -> crate::shard::event::Page {
+fn page(inbox: &[std::sync::Arc<Message>], after: Seq) -> crate::contract::store::Page {
     let rows = inbox.iter().enumerate().skip(after.0 as usize);
-    crate::shard::event::Page { rows: rows.map(|(at, m)| (Seq(at as u64 + 1), m.clone())).collect(), gap_to: None }
+    crate::contract::store::Page { rows: rows.map(|(at, m)| (Seq(at as u64 + 1), m.clone())).collect(), gap_to: None }
 }
 
 #[derive(Parser)]

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 use crate::load::body::BODY_BYTES_MIN;
 use crate::load::error::LoadError;
 use crate::token::parse_duration;
+use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Addresses in one range, or connections per address, would not make sense above this.
 const SOURCES_MAX: u32 = 4_096;

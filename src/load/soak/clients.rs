@@ -14,11 +14,11 @@ use super::orders::{Names, Totals, count_name};
 use super::pace::Pace;
 use super::seats::Seats;
 use crate::clock::Clock;
-use crate::ids::{DeviceId, Seq};
-use crate::limits::ACK_ROWS_MAX;
 use crate::load::crowd::{Secret, TokenMinter};
 use crate::load::swarm::{LinkId, Swarm};
-use crate::wire::frame::Encoder;
+use ringway_wire::frame::Encoder;
+use ringway_wire::ids::{DeviceId, Seq};
+use ringway_wire::limits::ACK_ROWS_MAX;
 
 /// Logins of this process that may be unanswered at once.
 const DIALING_MAX: u32 = 512;

@@ -11,9 +11,9 @@ use foldhash::fast::RandomState;
 
 use super::orders::{Missing, Totals};
 use super::seats::Seats;
-use crate::ids::{Conversation, GroupId};
 use crate::load::body;
-use crate::wire::request::PushView;
+use ringway_wire::ids::{Conversation, GroupId};
+use ringway_wire::request::PushView;
 
 /// The inboxes of a process's clients.
 pub struct Inboxes {

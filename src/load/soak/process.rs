@@ -21,14 +21,14 @@ use super::pace::Pace;
 use super::seats::Seats;
 use super::sending::{Acked, Sending, by_group};
 use crate::clock::Clock;
-use crate::ids::{GroupId, Seq};
 use crate::load::crowd::Secret;
 use crate::load::error::LoadError;
 use crate::load::gateway::{pause, resident_bytes};
 use crate::load::report::latencies;
 use crate::load::swarm::{Brought, Swarm};
-use crate::wire::frame::read_server;
-use crate::wire::request::{PushView, Reply};
+use ringway_wire::frame::read_server;
+use ringway_wire::ids::{GroupId, Seq};
+use ringway_wire::request::{PushView, Reply};
 
 /// Orders that may wait.
 const ORDERS_MAX: usize = 64;

@@ -4,7 +4,7 @@
 //! process has to ask another. What always holds: a group's members are distinct and lie in all processes;
 //! everybody is in as many groups as anybody else, or in one more.
 
-use crate::ids::UserId;
+use ringway_wire::ids::UserId;
 
 /// The seating plan of one process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,12 +14,12 @@ use super::orders::{Names, Totals, count_name};
 use super::pace::Pace;
 use super::seats::Seats;
 use crate::clock::Clock;
-use crate::ids::{ClientMsgId, Conversation, GroupId, UserId};
 use crate::load::body::{self, Mark};
 use crate::load::report::latencies;
 use crate::load::swarm::{LinkId, Swarm};
-use crate::wire::frame::Encoder;
-use crate::wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::frame::Encoder;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
 
 /// Messages and groups of this process that may be unanswered at once.
 const OPEN_MAX: usize = 16_384;

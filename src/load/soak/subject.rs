@@ -12,11 +12,11 @@ use std::time::Duration;
 use super::args::SoakArgs;
 use super::watch;
 use crate::clock::Clock;
-use crate::ids::{DeviceId, Seq, UserId};
 use crate::load::client::Client;
 use crate::load::crowd::Secret;
 use crate::load::error::LoadError;
 use crate::load::gateway::{read_secret, resident_bytes, written_address};
+use ringway_wire::ids::{DeviceId, Seq, UserId};
 
 /// How long the first login may take.
 const PATIENCE: Duration = Duration::from_secs(10);

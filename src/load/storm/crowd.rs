@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::talk::Talk;
 use crate::clock::Clock;
-use crate::ids::Seq;
 use crate::load::cli::StormArgs;
 use crate::load::error::LoadError;
 use crate::load::soak::clients::{Clients, Row};
@@ -17,8 +16,9 @@ use crate::load::soak::orders::Totals;
 use crate::load::soak::seats::{Counts, Seats};
 use crate::load::swarm::{Brought, Swarm};
 use crate::load::target::Target;
-use crate::wire::frame::read_server;
-use crate::wire::request::Reply;
+use ringway_wire::frame::read_server;
+use ringway_wire::ids::Seq;
+use ringway_wire::request::Reply;
 
 /// Users of one run lie together, away from those of other benches; each run has its own, with empty inboxes.
 const USERS_PER_RUN_BITS: u32 = 24;

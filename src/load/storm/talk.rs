@@ -7,7 +7,6 @@
 use hdrhistogram::Histogram;
 
 use crate::clock::Clock;
-use crate::ids::{ClientMsgId, Conversation};
 use crate::load::body::{self, Mark};
 use crate::load::report::latencies;
 use crate::load::soak::clients::Clients;
@@ -15,9 +14,10 @@ use crate::load::soak::orders::{Names, count_name};
 use crate::load::soak::pace::Pace;
 use crate::load::soak::seats::Seats;
 use crate::load::swarm::{LinkId, Swarm};
-use crate::wire::frame::Encoder;
-use crate::wire::generated::ringway::wire::ErrorCode;
-use crate::wire::request::PushView;
+use ringway_wire::frame::Encoder;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{ClientMsgId, Conversation};
+use ringway_wire::request::PushView;
 
 /// Messages sent in one turn.
 const SENDS_PER_TURN_MAX: u64 = 64;

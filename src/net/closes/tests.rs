@@ -7,14 +7,15 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::contract::ids::ConnId;
 use crate::control::{Room, Snapshot, metrics};
-use crate::ids::{ConnId, DeviceId, UserId};
 use crate::net::shard::{ShardReport, ShellCounters};
 use crate::shard::counters::{CLOSE_REASONS, ShardCounters};
 use crate::shard::effects::Who;
 use crate::topology::mailbox::Depths;
-use crate::wire::frame::{Encoder, read_server};
-use crate::wire::request::Reply;
+use ringway_wire::frame::{Encoder, read_server};
+use ringway_wire::ids::{DeviceId, UserId};
+use ringway_wire::request::Reply;
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);

@@ -10,11 +10,11 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::Shell;
 use crate::clock::Now;
-use crate::ids::ShardId;
+use crate::contract::ids::ShardId;
+use crate::contract::submission::Submission;
 use crate::net::closes;
-use crate::shard::event::Submission;
 use crate::topology::mailbox::{Crossing, Handover};
-use crate::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
 
 impl Shell {
     /// Passes on what the core wants passed on, with one wake-up per receiver, and tells the pump if there is

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::ids::{ClientMsgId, Conversation, MsgId, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, UserId};
 
 fn message(body: &[u8]) -> Arc<Message> {
     let (msg_id, sender, to) = (MsgId(1), UserId(2), Conversation::User(UserId(3)));

@@ -1,10 +1,10 @@
 //! What is not Ringway's protocol, and WebSocket, which carries it.
 
 use super::world::{Got, World, closing};
-use crate::ids::{Conversation, DeviceId, Seq, UserId};
-use crate::shard::event::Transport;
-use crate::wire::frame::Encoder;
-use crate::wire::generated::ringway::wire::CloseReason;
+use crate::contract::lane::Transport;
+use ringway_wire::frame::Encoder;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 
 fn check(bytes: &[u8], expected: CloseReason) {
     let mut world = World::new(1);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::world::{Client, Got, World, closing};
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
+use crate::contract::ids::ShardId;
+use crate::contract::message::Message;
+use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
 use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX};
-use crate::message::Message;
 use crate::shard::config::DevicePolicy;
-use crate::shard::event::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
-use crate::wire::generated::ringway::wire::CloseReason;
-use crate::wire::push::PushFrame;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
+use ringway_wire::push::PushFrame;
 
 /// Shards of node 1.
 fn node(shards: u16, devices_max: u16, policy: DevicePolicy) -> World {
@@ -26,7 +27,7 @@ fn news(user: u64, device: u64, since_ms: Option<u64>) -> SessionNews {
 
 /// Another node says something of this user.
 fn hear(world: &mut World, node: u16, stamp: u32, news: SessionNews) {
-    let home = news.user.home(world.shards.len() as u16);
+    let home = ShardId::of_user(news.user, world.shards.len() as u16);
     let envelope = FromNodes::Sessions { node, stamp, news: vec![news] };
     world.shards[usize::from(home.0)].from_nodes(world.now, envelope);
     world.settle();
@@ -263,7 +264,7 @@ fn an_ephemeral_message_of_another_node_to_a_group_reaches_the_members_here() {
     world.ledger.set_members(group, &[one, two, 900]);
     let clients = [world.login(one, 1, Some(0)), world.login(two, 1, Some(0))];
     clients.iter().for_each(|client| drop(world.got(*client)));
-    let home = usize::from(group.home(2).0);
+    let home = usize::from(ShardId::of_group(group, 2).0);
     // Its roster is not here yet: it is asked for.
     world.shards[home].from_nodes(world.now, FromNodes::Ephemeral(ephemeral(Conversation::Group(group))));
     world.settle();
@@ -272,7 +273,7 @@ fn an_ephemeral_message_of_another_node_to_a_group_reaches_the_members_here() {
     }
     // Of no group: dropped, and counted.
     let unknown = GroupId(world.group_on(0).0 + (1 << 40));
-    let home = usize::from(unknown.home(2).0);
+    let home = usize::from(ShardId::of_group(unknown, 2).0);
     world.shards[home].from_nodes(world.now, FromNodes::Ephemeral(ephemeral(Conversation::Group(unknown))));
     world.settle();
     assert_eq!(world.shards[home].counters().shed.ephemeral, 1);

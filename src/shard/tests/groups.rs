@@ -1,10 +1,11 @@
 //! Groups: fan-out over shards, membership at the moment of sending, changes, ephemeral messages.
 
 use super::world::{Client, Got, World};
-use crate::ids::{Conversation, GroupId, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::submission::Submission;
 use crate::limits::ROSTER_WAITERS_MAX;
-use crate::shard::event::{Delivery, Submission};
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
+use ringway_wire::ids::{Conversation, GroupId, UserId};
 
 /// A group on shard 0 of two with users 1 to 20, the first ten online.
 fn group_of_20(world: &mut World) -> (GroupId, Vec<Client>) {

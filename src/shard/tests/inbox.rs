@@ -1,8 +1,9 @@
 //! The inbox as a session sees it: in order, without holes, whatever happens in between.
 
 use super::world::{Client, Got, World};
-use crate::ids::{Conversation, Origin, Seq, ShardId, UserId};
-use crate::shard::event::Delivery;
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::{Origin, ShardId};
+use ringway_wire::ids::{Conversation, Seq, UserId};
 
 const TO_5: Conversation = Conversation::User(UserId(5));
 
@@ -84,10 +85,10 @@ fn a_page_that_is_ahead_of_the_deliveries_sends_no_row_twice() {
     world.held_answers.clear();
     world.hold_answers = false;
     let (shard, conn) = world.conn(client);
-    let session = crate::ids::SessionRef { shard, conn };
-    let ask = crate::shard::event::StoreAsk::Page {
+    let session = crate::contract::ids::SessionRef { shard, conn };
+    let ask = crate::contract::store::StoreAsk::Page {
         session,
-        purpose: crate::shard::event::PagePurpose::CatchUp,
+        purpose: crate::contract::store::PagePurpose::CatchUp,
         user: UserId(5),
         after: Seq(0),
         rows_max: 256,
@@ -214,7 +215,7 @@ fn a_stalled_connection_is_evicted_after_the_stall_timeout_and_its_memory_is_fre
     world.pass(2_200);
     assert!(!world.is_open(client));
     let counters = world.shards[0].counters();
-    use crate::wire::generated::ringway::wire::CloseReason;
+    use ringway_wire::generated::ringway::wire::CloseReason;
     assert_eq!(counters.closes_total[usize::from(CloseReason::SlowReader.0)], 1);
     assert_eq!((counters.outbox_bytes, counters.connections), (0, 1));
 }

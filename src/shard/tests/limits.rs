@@ -1,11 +1,13 @@
 //! Every limit refuses clearly, counts, and lets go again.
 
 use super::world::{Got, World, closing};
-use crate::ids::{Conversation, DeviceId, Seq, UserId};
-use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX, SESSION_IN_FLIGHT_MAX};
+use crate::contract::lane::{HandedOver, Transport};
+use crate::contract::store::StoreAsk;
+use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX};
 use crate::shard::NotAdopted;
-use crate::shard::event::{HandedOver, StoreAsk, Transport};
-use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
+use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 
 #[test]
 fn connections_above_the_limits_are_refused_with_a_reason() {
@@ -84,7 +86,7 @@ fn who_sends_and_never_reads_is_not_read_from_and_its_memory_stays_bounded() {
     let mut world = World::new(1);
     let client = world.login(5, 1, Some(0));
     world.clients[client.0].stalled = true;
-    let ping = crate::wire::frame::Encoder::new().ping(1).to_vec();
+    let ping = ringway_wire::frame::Encoder::new().ping(1).to_vec();
     let many: Vec<u8> = ping.iter().copied().cycle().take(ping.len() * 2_000).collect();
     for _ in 0..20 {
         world.send_bytes(client, &many);
@@ -222,7 +224,7 @@ fn an_idle_session_owns_no_memory_besides_its_records() {
         world.send_to(sender, request, Conversation::User(UserId(5)), &[b'x'; 3_000]);
     }
     world.frame(client, |encoder| encoder.ack(Seq(3)));
-    let ping = crate::wire::frame::Encoder::new().ping(1).to_vec();
+    let ping = ringway_wire::frame::Encoder::new().ping(1).to_vec();
     world.send_bytes(client, &ping[..3]);
     world.send_bytes(client, &ping[3..]);
     world.settle();
@@ -235,8 +237,8 @@ fn an_idle_session_owns_no_memory_besides_its_records() {
 #[test]
 fn incomplete_frames_may_hold_only_so_much_memory_altogether() {
     let mut world = World::with(1, |config| config.intake_shard_bytes_max = 100_000);
-    let send = crate::wire::frame::Encoder::new()
-        .send(1, Conversation::User(UserId(5)), crate::ids::ClientMsgId::default(), &[0; 16_000], true)
+    let send = ringway_wire::frame::Encoder::new()
+        .send(1, Conversation::User(UserId(5)), ringway_wire::ids::ClientMsgId::default(), &[0; 16_000], true)
         .to_vec();
     let clients: Vec<_> = (1..=10).map(|user| world.login(user, 1, Some(0))).collect();
     for client in &clients {
@@ -270,7 +272,7 @@ fn a_connection_that_is_not_read_from_but_takes_bytes_lives() {
     });
     let client = world.login(5, 1, Some(0));
     world.clients[client.0].stalled = true;
-    let ping = crate::wire::frame::Encoder::new().ping(1).to_vec();
+    let ping = ringway_wire::frame::Encoder::new().ping(1).to_vec();
     world.send_bytes(client, &ping.repeat(4_000));
     world.settle();
     let (shard, conn) = world.conn(client);

@@ -2,11 +2,14 @@
 
 use super::world::{Got, SECRET, World, closing};
 use crate::auth::mint_hs256;
-use crate::ids::{Conversation, DeviceId, Origin, Seq, ShardId, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::{Origin, ShardId};
+use crate::contract::store::{StoreAnswer, StoreAsk};
+use crate::contract::submission::Submission;
 use crate::shard::config::DevicePolicy;
 use crate::shard::effects::Closed;
-use crate::shard::event::{Delivery, StoreAnswer, StoreAsk, Submission};
-use crate::wire::generated::ringway::wire::CloseReason;
+use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 
 #[test]
 fn a_user_with_nothing_missing_is_live_without_a_read() {
@@ -56,7 +59,7 @@ fn a_connection_is_handed_to_its_users_shard_with_its_unread_bytes() {
     let user = world.user_on(1, 0);
     let client = world.connect(0);
     // Login, Ping and half of another Ping in one piece.
-    let mut encoder = crate::wire::frame::Encoder::new();
+    let mut encoder = ringway_wire::frame::Encoder::new();
     let token = world.token(user, None);
     let mut bytes = encoder.login(1, &token, DeviceId(1), Some(Seq(0))).to_vec();
     bytes.extend_from_slice(encoder.ping(2));
@@ -236,7 +239,7 @@ fn who_says_nothing_or_one_byte_a_second_is_closed_at_the_login_timeout() {
     let mut world = World::with(1, |config| config.login_timeout_ms = 5_000);
     let silent = world.connect(0);
     let slow = world.connect(0);
-    let frame = crate::wire::frame::Encoder::new().login(1, "token", DeviceId(1), None).to_vec();
+    let frame = ringway_wire::frame::Encoder::new().login(1, "token", DeviceId(1), None).to_vec();
     for byte in frame.iter().take(4) {
         world.pass(1_000);
         world.send_bytes(slow, &[*byte]);

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ids::{
-    ClientMsgId, Conversation, DeviceId, GroupId, LedgerSlot, MsgId, Origin, RosterVersion, Seq, ShardId, UserId,
-};
-use crate::message::{Message, Roster, RosterMember};
-use crate::shard::event::{
-    Delivery, GroupAnnouncement, GroupChange, GroupEntry, Page, StoreAnswer, StoreAsk, Submission,
-};
-use crate::wire::frame::PushFrame;
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+use crate::contract::delivery::{Delivery, GroupAnnouncement};
+use crate::contract::ids::{LedgerSlot, Origin, ShardId};
+use crate::contract::message::{Message, Roster, RosterMember};
+use crate::contract::store::{Page, StoreAnswer, StoreAsk};
+use crate::contract::submission::{GroupChange, Submission};
+use ringway_wire::frame::PushFrame;
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::request::GroupEntry;
 
 /// Numbers rows and remembers everything.
 pub struct Ledger {
@@ -110,7 +110,7 @@ impl Ledger {
         let message = message(self.id(), sender, Conversation::User(to), body);
         let sender_seq = self.row(sender, &message);
         let recipient_seq = if to == sender { sender_seq } else { self.row(to, &message) };
-        let mut homes = vec![sender.home(self.shards), to.home(self.shards)];
+        let mut homes = vec![ShardId::of_user(sender, self.shards), ShardId::of_user(to, self.shards)];
         homes.dedup();
         homes
             .into_iter()
@@ -146,7 +146,7 @@ impl Ledger {
                 if current.version != group.roster.version {
                     self.bounced += 1;
                     let roster = Some(current);
-                    return vec![(id.home(self.shards), Delivery::Bounced { submission: group, roster })];
+                    return vec![(ShardId::of_group(id, self.shards), Delivery::Bounced { submission: group, roster })];
                 }
                 if current.position(group.sender).is_none() {
                     return refused(ErrorCode::NotAMember);

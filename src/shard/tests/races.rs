@@ -2,7 +2,7 @@
 //! nothing twice, nothing left out.
 
 use super::world::{Client, Got, World};
-use crate::ids::{Conversation, GroupId, UserId};
+use ringway_wire::ids::{Conversation, GroupId, UserId};
 
 /// What a client of a user believes it has, over all its connections.
 struct Reader {

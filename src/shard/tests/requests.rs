@@ -1,10 +1,11 @@
 //! Small requests: what each is answered.
 
 use super::world::{Got, World};
-use crate::ids::{ClientMsgId, Conversation, DeviceId, Seq, ShardId, UserId};
-use crate::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
-use crate::shard::event::LaneEnvelope;
-use crate::wire::generated::ringway::wire::ErrorCode;
+use crate::contract::ids::ShardId;
+use crate::contract::lane::LaneEnvelope;
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, Seq, UserId};
+use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
 
 #[test]
 fn presence_is_gathered_from_all_shards_and_answered_in_the_order_asked() {
@@ -118,8 +119,8 @@ fn what_is_out_of_range_is_answered_and_the_connection_stays() {
     world.got(client);
     let name = world.name();
     let to = Conversation::User(UserId(1));
-    let mut check = |code, encode: &mut dyn FnMut(&mut crate::wire::frame::Encoder) -> Vec<u8>| {
-        let bytes = encode(&mut crate::wire::frame::Encoder::new());
+    let mut check = |code, encode: &mut dyn FnMut(&mut ringway_wire::frame::Encoder) -> Vec<u8>| {
+        let bytes = encode(&mut ringway_wire::frame::Encoder::new());
         world.send_bytes(client, &bytes);
         world.settle();
         assert_eq!(world.got(client), [Got::Error(3, code)]);
@@ -131,9 +132,9 @@ fn what_is_out_of_range_is_answered_and_the_connection_stays() {
     check(ErrorCode::AlreadyLoggedIn, &mut |e| e.login(3, "token", DeviceId(1), None).to_vec());
     let many: Vec<UserId> = (0..=GROUP_MEMBERS_MAX as u64).map(UserId).collect();
     check(ErrorCode::TooManyMembers, &mut |e| e.group_create(3, &many).to_vec());
-    check(ErrorCode::BadRequest, &mut |e| e.group_add(3, crate::ids::GroupId(1), &[]).to_vec());
+    check(ErrorCode::BadRequest, &mut |e| e.group_add(3, ringway_wire::ids::GroupId(1), &[]).to_vec());
     let many = &many[..=PRESENCE_USERS_MAX];
     check(ErrorCode::BadRequest, &mut |e| e.presence_request(3, many).to_vec());
-    let group = crate::ids::GroupId(4);
+    let group = ringway_wire::ids::GroupId(4);
     check(ErrorCode::UnknownGroup, &mut |e| e.group_leave(3, group).to_vec());
 }

@@ -5,16 +5,19 @@ use std::collections::{BTreeMap, VecDeque};
 use super::model::Ledger;
 use crate::auth::{Authenticator, mint_hs256};
 use crate::clock::Now;
-use crate::ids::{ClientMsgId, ConnId, Conversation, DeviceId, GroupId, Seq, ShardId, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::{ConnId, ShardId};
+use crate::contract::nodes::ToNodes;
+use crate::contract::store::{StoreAnswer, StoreAsk};
+use crate::contract::submission::Submission;
 use crate::shard::config::ShardConfig;
 use crate::shard::effects::Closed;
-use crate::shard::event::nodes::ToNodes;
-use crate::shard::event::{Delivery, StoreAnswer, StoreAsk, Submission};
 use crate::shard::{AfterWrite, Shard};
-use crate::wire::deframer::Deframer;
-use crate::wire::frame::{Encoder, read_server};
-use crate::wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind};
-use crate::wire::request::{PushView, Reply};
+use ringway_wire::deframer::Deframer;
+use ringway_wire::frame::{Encoder, read_server};
+use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
+use ringway_wire::request::{PushView, Reply};
 
 pub const SECRET: &[u8] = b"a secret that is long enough for tests";
 pub const START: Now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };
@@ -141,12 +144,12 @@ impl World {
 
     /// A user who lives on `shard`; `n` tells several apart.
     pub fn user_on(&self, shard: u16, n: usize) -> u64 {
-        (1..).filter(|id| UserId(*id).home(self.shards.len() as u16) == ShardId(shard)).nth(n).unwrap()
+        (1..).filter(|id| ShardId::of_user(UserId(*id), self.shards.len() as u16) == ShardId(shard)).nth(n).unwrap()
     }
 
     /// A group that lives on `shard`.
     pub fn group_on(&self, shard: u16) -> GroupId {
-        (1_000..).map(GroupId).find(|id| id.home(self.shards.len() as u16) == ShardId(shard)).unwrap()
+        (1_000..).map(GroupId).find(|id| ShardId::of_group(*id, self.shards.len() as u16) == ShardId(shard)).unwrap()
     }
 
     pub fn connect(&mut self, shard: u16) -> Client {
@@ -194,7 +197,7 @@ impl World {
 
     /// Connects to the user's own shard and logs in.
     pub fn login(&mut self, user: u64, device: u64, last_seq: Option<u64>) -> Client {
-        let client = self.connect(UserId(user).home(self.shards.len() as u16).0);
+        let client = self.connect(ShardId::of_user(UserId(user), self.shards.len() as u16).0);
         self.login_frame(client, user, device, last_seq);
         self.settle();
         client

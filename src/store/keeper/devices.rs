@@ -4,10 +4,11 @@
 //! at once waits for a few round trips, and not for one each.
 
 use super::{Fault, Keeper};
-use crate::ids::{DeviceId, Origin, ShardId, UserId};
+use crate::contract::ids::{Origin, ShardId};
+use crate::contract::store::StoreAnswer;
 use crate::journal::disk::Disk;
-use crate::shard::event::StoreAnswer;
 use crate::store::Store;
+use ringway_wire::ids::{DeviceId, UserId};
 
 /// A cursor that a shard asks for: see `StoreAsk::Cursor`.
 #[derive(Clone, Copy, Debug)]

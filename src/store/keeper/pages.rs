@@ -4,12 +4,13 @@
 //! what the tail has; and what is in the tail alone needs no database.
 
 use super::{Fault, Keeper};
-use crate::ids::{Seq, SessionRef, ShardId, UserId};
+use crate::contract::ids::{SessionRef, ShardId};
+use crate::contract::store::{Page, PagePurpose, StoreAnswer};
 use crate::journal::disk::Disk;
-use crate::limits::{PAGE_BYTES_MAX, PAGE_ROWS_MAX};
-use crate::shard::event::{Page, PagePurpose, StoreAnswer};
 use crate::store::page::Assembly;
 use crate::store::{PageWanted, Store};
+use ringway_wire::ids::{Seq, UserId};
+use ringway_wire::limits::{PAGE_BYTES_MAX, PAGE_ROWS_MAX};
 
 /// A page that a shard asks for: see `StoreAsk::Page`.
 #[derive(Clone, Copy, Debug)]

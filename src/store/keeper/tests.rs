@@ -12,7 +12,8 @@ use futures_lite::future::block_on;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Origin, RosterVersion, Seq, SessionRef, UserId};
+use crate::contract::ids::{Origin, SessionRef};
+use crate::contract::store::{CursorRow, NewestRow, Page, PagePurpose, StoredGroup, StoredMessage};
 use crate::journal::batch::Batch;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record, RosterRecord, RosterRecordMember};
@@ -20,12 +21,13 @@ use crate::journal::segment::Journal;
 use crate::journal::varint;
 use crate::ledger::dedup::digest;
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::{BATCH_ROWS, PAGE_BYTES_MAX, STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
-use crate::shard::event::{CursorRow, NewestRow, Page, PagePurpose, StoredGroup, StoredMessage};
+use crate::limits::{BATCH_ROWS, STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
 use crate::store::cause::Cause;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{StorePosition, Transaction};
-use crate::wire::generated::ringway::wire::{GroupChangeKind, Role};
+use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::limits::PAGE_BYTES_MAX;
 
 /// A store that can be told to fail, and to take its time.
 struct Flaky {

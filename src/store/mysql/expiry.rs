@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use super::MySqlStore;
 use super::connection::{Connection, Patience};
 use super::fault::Fault;
-use crate::ids::{MsgId, UserId};
 use crate::limits::{RETENTION_ROWS, RETENTION_USERS};
 use crate::store::retention::{Done, Expire, Expiring, MessagesExpired, RowsExpired, Step, Walk};
+use ringway_wire::ids::{MsgId, UserId};
 
 const LOCK: &str = "CONCAT('ringway.expiry.', LEFT(SHA2(DATABASE(), 256), 40))";
 

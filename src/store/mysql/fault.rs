@@ -111,7 +111,7 @@ pub enum Fault {
     PositionLost(u16),
     /// An inbox row refers to a message that is not there.
     #[error("an inbox row refers to message {0}, which is not there: restore the database, or delete those rows")]
-    MessageMissing(crate::ids::MsgId),
+    MessageMissing(ringway_wire::ids::MsgId),
 }
 
 /// Whether an error passes by itself or by what an operator does, or is a contradiction.

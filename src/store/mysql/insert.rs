@@ -7,13 +7,13 @@
 //! They are text: the server parses a row of three numbers in about a microsecond, and one statement of 500 rows
 //! needs no preparation that would be lost with the connection.
 
-use crate::ids::{Conversation, GroupId, MsgId, RosterVersion};
+use crate::contract::store::CursorRow;
 use crate::journal::Position;
 use crate::ledger::sequence::sent_at_ms;
-use crate::limits::BODY_BYTES_MAX;
-use crate::shard::event::CursorRow;
 use crate::store::{GroupWrite, InboxRow, StoredBody, Transaction};
-use crate::wire::generated::ringway::wire::ConversationKind;
+use ringway_wire::generated::ringway::wire::ConversationKind;
+use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion};
+use ringway_wire::limits::BODY_BYTES_MAX;
 
 /// What one message needs at most: its body in hexadecimal, and numbers.
 pub const STATEMENT_BYTES_MIN: usize = 2 * BODY_BYTES_MAX + 1024;

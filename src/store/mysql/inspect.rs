@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::connection::{Connection, Patience};
 use super::{MySqlStore, conversation};
-use crate::ids::{ClientMsgId, MsgId, Seq, UserId};
 use crate::store::check::Inspect;
 use crate::store::{StoreError, StoredBody};
+use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 impl Inspect for MySqlStore {
     async fn rows(&mut self, user: UserId, from: Seq, to: Seq) -> Result<Vec<(Seq, MsgId)>, StoreError> {

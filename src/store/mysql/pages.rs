@@ -16,12 +16,12 @@ use mysql_async::Opts;
 use super::connection::{Connection, Patience, Readers};
 use super::conversation;
 use super::fault::Fault;
-use crate::ids::{ClientMsgId, MsgId, Seq, UserId};
-use crate::message::Message;
-use crate::shard::event::Page;
+use crate::contract::message::Message;
+use crate::contract::store::Page;
 use crate::store::PageWanted;
 use crate::store::messages::Messages;
 use crate::store::page::Assembly;
+use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 /// Bodies read in one query of a page.
 const PAGE_BODIES: usize = 64;

@@ -6,11 +6,11 @@
 use super::Sharing;
 use super::connection::{Connection, Patience};
 use super::fault::Fault;
-use crate::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::contract::store::{NewestRow, StoredGroup};
 use crate::journal::Position;
-use crate::shard::event::{NewestRow, StoredGroup};
 use crate::store::{StorePosition, Stored};
-use crate::wire::generated::ringway::wire::Role;
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 
 /// Reads it in one transaction. After an error the connection is not to be used again.
 pub async fn read(

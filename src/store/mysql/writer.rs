@@ -13,9 +13,9 @@ use super::connection::{Connection, Patience};
 use super::fault::Fault;
 use super::insert::{Encoded, EncodedGroup};
 use super::{schema, snapshot};
-use crate::ids::MsgId;
 use crate::journal::Position;
 use crate::store::{StoreError, StorePosition};
+use ringway_wire::ids::MsgId;
 
 /// What writes.
 #[derive(Debug)]

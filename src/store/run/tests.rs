@@ -8,18 +8,19 @@ use crossbeam_channel::Receiver;
 use tempfile::TempDir;
 
 use super::*;
-use crate::ids::{ClientMsgId, DeviceId, MsgId, Origin, Seq, SessionRef, UserId};
+use crate::contract::ids::{Origin, SessionRef};
+use crate::contract::store::{CursorRow, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
 use crate::journal::batch::Batch;
 use crate::journal::disk::Directory;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
 use crate::journal::{Position, Progress};
 use crate::limits::BATCH_ROWS;
-use crate::shard::event::{CursorRow, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
 use crate::store::sqlite::SqliteStore;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::priority::Priority;
 use crate::topology::store::{StoreDoor, inbox};
+use ringway_wire::ids::{ClientMsgId, DeviceId, MsgId, Seq, UserId};
 
 struct Running {
     dir: TempDir,

@@ -7,9 +7,9 @@ use std::future::ready;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::{SqliteStore, bits, failed, stored};
-use crate::ids::{MsgId, UserId};
 use crate::limits::{RETENTION_ROWS, RETENTION_USERS};
 use crate::store::retention::{Done, Expire, Expiring, MessagesExpired, RowsExpired, Step, Walk};
+use ringway_wire::ids::{MsgId, UserId};
 
 impl Expire for SqliteStore {
     fn expire(&mut self, step: Step) -> Expiring {

@@ -5,11 +5,11 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::{SqliteStore, bits, conversation, failed, stored};
-use crate::ids::{ClientMsgId, MsgId, Seq, UserId};
 use crate::store::cause::Cause;
 use crate::store::check::Inspect;
 use crate::store::schema::{self, SchemaError};
 use crate::store::{StoreError, StoredBody};
+use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 impl SqliteStore {
     /// Opens a file that is there, only to read it; a gateway may be writing it meanwhile.

@@ -6,12 +6,13 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::clock::Now;
-use crate::ids::{ClientMsgId, GroupId, Origin, Seq, ShardId, UserId};
+use crate::contract::ids::{Origin, ShardId};
+use crate::contract::submission::Submission;
 use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX};
-use crate::shard::event::Submission;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::store::{self, StoreInbox};
 use crate::topology::submissions::{self, SubmissionDoor};
+use ringway_wire::ids::{ClientMsgId, GroupId, Seq, UserId};
 
 const TIME: Duration = Duration::from_secs(20);
 

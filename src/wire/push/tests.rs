@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
+use crate::frame::read_server;
 use crate::ids::{GroupId, Seq};
-use crate::wire::frame::read_server;
-use crate::wire::request::{PushView, Reply};
+use crate::request::{PushView, Reply};
 
 fn check(to: Conversation, body: &[u8]) {
     let push = PushFrame::encode(MsgId(11), UserId(12), to, 13, body);

@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::ids::RosterVersion;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, GroupRecord, RosterRecordMember};
-use crate::limits::GROUP_MEMBERS_MAX;
-use crate::wire::generated::ringway::wire::Role;
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::RosterVersion;
+use ringway_wire::limits::GROUP_MEMBERS_MAX;
 
 /// An index of a journal that was never written: nothing may be read from it.
 struct Bed {

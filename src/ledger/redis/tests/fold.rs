@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::ids::{ClientMsgId, ConnId, GroupId, MsgId, Origin, RosterVersion, Seq, SessionRef, ShardId, UserId};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
+use crate::contract::store::{Lookup, LookupAnswer, LookupFound, NewestRow, StoredGroup};
+use crate::contract::submission::{DirectSubmission, Submission};
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::journal::{Position, Progress};
@@ -15,11 +18,9 @@ use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
 use crate::ledger::{Engine, LedgerError};
-use crate::shard::event::{
-    Delivery, DirectSubmission, Lookup, LookupAnswer, LookupFound, NewestRow, StoredGroup, Submission,
-};
 use crate::store::{StorePosition, Stored};
-use crate::wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
+use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 const GROUP: GroupId = GroupId(7);
 const NOW: Now = Now { mono_ms: 1, unix_ms: 1 << 41 };

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::ids::{MsgId, Seq, UserId};
 use crate::load::body::Mark;
 use crate::load::soak::seats::Counts;
+use ringway_wire::ids::{MsgId, Seq, UserId};
 
 const RUN: u32 = 77;
 const BODY: usize = 40;

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
-use crate::ids::{MsgId, Seq, UserId};
 use crate::load::crowd::Secret;
 use crate::load::soak::dial::Dialer;
 use crate::load::soak::seats::Counts;
+use ringway_wire::ids::{MsgId, Seq, UserId};
 
 const BODY_BYTES: usize = 20;
 

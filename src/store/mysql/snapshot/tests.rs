@@ -1,10 +1,10 @@
 //! A snapshot on a real MariaDB.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use crate::ids::{GroupId, Seq, UserId};
-use crate::shard::event::{NewestRow, StoredGroup};
+use crate::contract::store::{NewestRow, StoredGroup};
 use crate::store::contract::{Bed, MySql};
 use crate::store::{Store, Stored};
+use ringway_wire::ids::{GroupId, Seq, UserId};
 
 #[test]
 fn what_another_node_commits_while_a_snapshot_is_read_is_not_in_it() {

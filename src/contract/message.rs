@@ -7,9 +7,11 @@
 
 use std::ops::Range;
 
-use crate::ids::{ClientMsgId, Conversation, GroupId, LedgerSlot, MsgId, RosterVersion, ShardId, UserId};
-use crate::wire::frame::PushFrame;
-use crate::wire::generated::ringway::wire::Role;
+use crate::contract::ids::{LedgerSlot, ShardId};
+use ringway_wire::frame::PushFrame;
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::request::PushView;
 
 /// A message as recipients see it, with its frame encoded once for all of them.
 #[derive(Debug)]
@@ -26,6 +28,14 @@ pub struct Message {
     pub sent_at_ms: u64,
     /// The encoded Push frame, `seq` to be patched per recipient.
     pub push: PushFrame,
+}
+
+impl Message {
+    /// The message as a recipient sees it, who has it as row `seq`.
+    pub fn view(&self, seq: Seq) -> PushView<'_> {
+        let body = self.push.body();
+        PushView { seq, msg_id: self.msg_id, sender: self.sender, to: self.to, sent_at_ms: self.sent_at_ms, body }
+    }
 }
 
 /// One member of a group.
@@ -54,11 +64,11 @@ pub struct Roster {
 impl Roster {
     /// Sorts `members` by home shard and user. A user named twice stays once, with the first one's role.
     pub fn new(group: GroupId, version: RosterVersion, mut members: Vec<RosterMember>, shards: u16) -> Self {
-        members.sort_by_key(|m| (m.user.home(shards), m.user));
+        members.sort_by_key(|m| (ShardId::of_user(m.user, shards), m.user));
         members.dedup_by_key(|m| m.user);
         let mut ends = vec![0u32; usize::from(shards)];
         for member in &members {
-            ends[usize::from(member.user.home(shards).0)] += 1;
+            ends[usize::from(ShardId::of_user(member.user, shards).0)] += 1;
         }
         let mut sum = 0;
         for end in &mut ends {
@@ -89,8 +99,8 @@ impl Roster {
     /// The user's index in [`Self::members`], by binary search.
     pub fn position(&self, user: UserId) -> Option<usize> {
         let shards = self.ends.len() as u16;
-        let key = (user.home(shards), user);
-        self.members.binary_search_by_key(&key, |m| (m.user.home(shards), m.user)).ok()
+        let key = (ShardId::of_user(user, shards), user);
+        self.members.binary_search_by_key(&key, |m| (ShardId::of_user(m.user, shards), m.user)).ok()
     }
 
     /// The user's role, if a member.

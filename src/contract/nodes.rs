@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::ids::{DeviceId, UserId};
-use crate::message::Message;
+use crate::contract::message::Message;
+use ringway_wire::ids::{DeviceId, UserId};
 
 /// A session, as nodes tell each other of it. A node has at most one of a user's device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 //! The wire protocol: frames in and out of bytes.
 //!
-//! Pure functions and state machines that every thread may use; no socket is known here. What always holds:
+//! Pure functions and state machines that every thread may use; no socket and no clock is known here. What always holds:
 //! nothing of an inbound frame is looked at before the FlatBuffers verifier has accepted it with the limits
 //! in `limits.rs`. `README.md` beside this file is the protocol's specification, `ringway.fbs` its schema.
 
@@ -10,6 +10,8 @@ pub mod frame;
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::unwrap_used, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks)]
 pub mod generated;
+pub mod ids;
+pub mod limits;
 pub mod push;
 pub mod request;
 pub mod websocket;

@@ -1,0 +1,100 @@
+//! The identifiers that threads know each other's things by; those that cross the wire are in `ringway_wire::ids`.
+//!
+//! Plain values: nobody owns them, and every thread uses them. What always holds: a `SessionRef` names one
+//! session for ever (its generation is never reused for the same slot within 2^32 sessions).
+
+use std::fmt;
+
+use ringway_wire::ids::{GroupId, UserId};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[repr(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A shard's index, `0..shards`.
+    ShardId(u16)
+);
+id!(
+    /// The dense index the ledger gave a user; stable for one run of the process, never stored.
+    LedgerSlot(u32)
+);
+
+/// A connection's place in its shard's slab, with the generation that tells two users of the slot apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ConnId {
+    /// The slab slot.
+    pub slot: u32,
+    /// One more each time the slot is reused.
+    pub generation: u32,
+}
+
+/// What a shard finds a session by when an answer comes back. The session's connection may be gone by then:
+/// the generation tells.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SessionRef {
+    /// The shard that has the session.
+    pub shard: ShardId,
+    /// The session's connection there.
+    pub conn: ConnId,
+}
+
+/// Who asked, and under which request id the answer goes back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Origin {
+    /// The asking session.
+    pub session: SessionRef,
+    /// The request id its answer echoes.
+    pub request_id: u32,
+}
+
+impl Origin {
+    /// Nobody here asked: what comes from other nodes has no session on this one.
+    pub const NOBODY: Origin = Origin {
+        session: SessionRef { shard: ShardId(u16::MAX), conn: ConnId { slot: u32::MAX, generation: u32::MAX } },
+        request_id: 0,
+    };
+}
+
+/// Spreads a number over 64 bits (the finalizer of SplitMix64); the same in every process.
+pub fn mixed(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+impl ShardId {
+    /// The shard a user lives on. The same on every shard and across restarts.
+    pub fn of_user(user: UserId, shards: u16) -> Self {
+        Self::of(user.0, shards)
+    }
+
+    /// The shard a group lives on. The same on every shard and across restarts.
+    pub fn of_group(group: GroupId, shards: u16) -> Self {
+        Self::of(group.0, shards)
+    }
+
+    fn of(id: u64, shards: u16) -> Self {
+        // Fibonacci hashing: consecutive ids spread evenly over the high bits, which are then scaled to the range.
+        let spread = id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        ShardId(((u128::from(spread) * u128::from(shards)) >> 64) as u16)
+    }
+}

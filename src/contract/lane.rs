@@ -1,0 +1,122 @@
+//! What one shard hands another over a lane: requests for the shard where a group or a user lives, and connections.
+//!
+//! Each variant's comment says who recovers if it is dropped.
+
+use std::sync::Arc;
+
+use ringway_wire::generated::ringway::wire::ErrorCode;
+use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, Seq, UserId};
+
+use crate::contract::ids::Origin;
+use crate::contract::message::{Message, Roster};
+
+/// What one shard's core asks another over a lane. (Connections cross the same lanes, but the shell sends
+/// them: they hold a descriptor.)
+#[derive(Debug)]
+pub enum LaneEnvelope {
+    /// A group message on its way to the group's shard. Refused: the sender gets `RETRY_LATER`.
+    GroupSend {
+        /// The sending session.
+        origin: Origin,
+        /// Its user.
+        sender: UserId,
+        /// The group.
+        group: GroupId,
+        /// The sender's name for the message.
+        client_msg_id: ClientMsgId,
+        /// The body.
+        body: Arc<[u8]>,
+        /// Neither numbered nor stored.
+        ephemeral: bool,
+    },
+    /// An ephemeral message from its group's shard (or its sender's, one-to-one) to a shard with recipients.
+    /// Refused: lost, as ephemeral messages may be; counted.
+    Ephemeral {
+        /// The message; its push has seq 0.
+        message: Arc<Message>,
+        /// The recipients of a group message; `None`: the user in the message's `to`, one-to-one.
+        roster: Option<Arc<Roster>>,
+        /// The sending session, which gets no push.
+        origin: Origin,
+    },
+    /// An answer from the group's shard to the sender's. Refused: the client's own time-out.
+    Answer {
+        /// Who asked.
+        origin: Origin,
+        /// What to tell it.
+        answer: LaneAnswer,
+    },
+    /// Who is in this group? To the group's shard. Refused: `RETRY_LATER`.
+    GroupInfo {
+        /// The asking session.
+        origin: Origin,
+        /// Its user: only members are told.
+        user: UserId,
+        /// The group.
+        group: GroupId,
+    },
+    /// Which of these users, who live on the receiving shard, are online? Refused: `RETRY_LATER`.
+    Presence {
+        /// The asking session.
+        origin: Origin,
+        /// At most `PRESENCE_USERS_MAX`.
+        users: Vec<UserId>,
+    },
+}
+
+/// What a group's shard, or a user's, answers over a lane.
+#[derive(Debug)]
+pub enum LaneAnswer {
+    /// Refused.
+    Refused {
+        /// Why.
+        code: ErrorCode,
+        /// When to try again; 0: never.
+        retry_after_ms: u32,
+    },
+    /// An ephemeral message went out.
+    EphemeralSent {
+        /// Its number.
+        msg_id: MsgId,
+        /// When, Unix milliseconds.
+        sent_at_ms: u64,
+    },
+    /// The members of a group.
+    Members(Arc<Roster>),
+    /// Those of the users asked for who are online on the answering shard.
+    Online(Vec<UserId>),
+}
+
+/// All that a session's new shard needs; the shell sends it with the descriptor. Dropped: the connection is
+/// closed, and the client connects again.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// The login's request id.
+    pub request_id: u32,
+    /// From the verified token.
+    pub user: UserId,
+    /// From the login.
+    pub device: DeviceId,
+    /// When the token expires, Unix seconds.
+    pub expires_at_s: u64,
+    /// The login's last_seq; `None`: the device's cursor.
+    pub last_seq: Option<Seq>,
+    /// TCP or WebSocket.
+    pub transport: Transport,
+    /// Bytes that came behind the login.
+    pub unread: Vec<u8>,
+    /// Bytes that wait to be written (a WebSocket handshake).
+    pub unsent: Vec<u8>,
+}
+
+/// How a connection carries frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Transport {
+    /// Nothing has been read yet.
+    #[default]
+    Unknown,
+    /// Size-prefixed frames, one after another.
+    Tcp,
+    /// One frame, prefix kept, in each binary message.
+    WebSocket,
+}

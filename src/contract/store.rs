@@ -1,0 +1,165 @@
+//! What shards and the ledger ask of the store, what it answers, and what it has to say at a start.
+//!
+//! Each variant's comment says who recovers if it is dropped.
+
+use std::sync::Arc;
+
+use ringway_wire::generated::ringway::wire::Role;
+use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+
+use crate::contract::ids::{Origin, SessionRef};
+use crate::contract::message::Message;
+
+/// What a shard asks of the store.
+#[derive(Debug)]
+pub enum StoreAsk {
+    /// Rows of an inbox. Refused: the session asks again at the next tick.
+    Page {
+        /// Who reads.
+        session: SessionRef,
+        /// 0 while catching up; a Sync's request id otherwise (its answer is a `SyncPage`).
+        purpose: PagePurpose,
+        /// Whose inbox.
+        user: UserId,
+        /// Rows after this one.
+        after: Seq,
+        /// At most so many, and about `PAGE_BYTES_MAX` bytes of bodies.
+        rows_max: u16,
+    },
+    /// Where did this device stop? Refused: asked again a little later, until the time for logging in is over.
+    Cursor {
+        /// The session that logs in, and its login's request id.
+        origin: Origin,
+        /// Its user.
+        user: UserId,
+        /// Its device.
+        device: DeviceId,
+    },
+    /// Cursors to keep. Refused: kept, merged with newer ones, sent again later.
+    SaveCursors(Vec<CursorRow>),
+}
+
+/// What a page is read for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PagePurpose {
+    /// The session is behind and reads until it is live.
+    CatchUp,
+    /// The client asked for history, with this request id.
+    Sync(u32),
+}
+
+/// What one device has acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CursorRow {
+    /// Whose.
+    pub user: UserId,
+    /// Which device.
+    pub device: DeviceId,
+    /// Everything up to this row.
+    pub seq: Seq,
+}
+
+/// What the store answers a shard.
+#[derive(Debug)]
+pub enum StoreAnswer {
+    /// Rows after `after`, in order, without holes except as `gap_to` says.
+    Page {
+        /// Who asked.
+        session: SessionRef,
+        /// What for.
+        purpose: PagePurpose,
+        /// After which row.
+        after: Seq,
+        /// The rows.
+        page: Page,
+    },
+    /// The cursor the store has for the device; `None`: it never acknowledged anything.
+    Cursor {
+        /// Who asked.
+        origin: Origin,
+        /// Up to where.
+        seq: Option<Seq>,
+    },
+    /// The store cannot be read now (the log says why).
+    Unavailable {
+        /// Who asked.
+        session: SessionRef,
+        /// What for; `None`: a cursor.
+        purpose: Option<PagePurpose>,
+    },
+}
+
+/// Rows of one inbox.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// `(seq, message)` in seq order.
+    pub rows: Vec<(Seq, Arc<Message>)>,
+    /// Rows up to here are no longer kept; the page starts after it.
+    pub gap_to: Option<Seq>,
+}
+
+/// The ledger asks whether a message was stored long ago. Refused: the sender gets `RETRY_LATER`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lookup {
+    /// Who sent it.
+    pub sender: UserId,
+    /// Under which name.
+    pub client_msg_id: ClientMsgId,
+    /// In which generation of a cluster's ledger it was asked; zero on one machine.
+    pub generation: u64,
+}
+
+/// What the store found, in its rows and in the unapplied tail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LookupAnswer {
+    /// What was asked.
+    pub lookup: Lookup,
+    /// The answer.
+    pub found: LookupFound,
+}
+
+/// What became of a message sent long ago.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LookupFound {
+    /// It was never stored.
+    Nothing,
+    /// It is not there, but its name is older than what retention keeps: it may have been.
+    Expired,
+    /// The store cannot be read now: the sender gets `RETRY_LATER`.
+    Unavailable,
+    /// It was.
+    Stored(StoredMessage),
+}
+
+/// A stored message, as much of it as a repeat needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoredMessage {
+    /// Its number.
+    pub msg_id: MsgId,
+    /// The sender's own row, also after retention deleted it.
+    pub seq: Seq,
+    /// Unix milliseconds.
+    pub sent_at_ms: u64,
+    /// [`crate::ledger::dedup::digest`] of its conversation and body.
+    pub digest: u64,
+}
+
+/// What the ledger's slot table needs to know of a user at start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewestRow {
+    /// Whose.
+    pub user: UserId,
+    /// The newest stored row.
+    pub seq: Seq,
+}
+
+/// A group as the store has it at start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredGroup {
+    /// Which.
+    pub group: GroupId,
+    /// At which version.
+    pub version: RosterVersion,
+    /// Who, in any order.
+    pub members: Vec<(UserId, Role)>,
+}
