@@ -18,15 +18,15 @@ use ringway::clock::Now;
 use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::Origin;
 use ringway::contract::message::Roster;
+use ringway::contract::progress::Progress;
+use ringway::contract::store::StorePosition;
 use ringway::contract::submission::{ChangeSubmission, DirectSubmission, GroupChange, GroupSubmission, Submission};
-use ringway::journal::Progress;
 use ringway::journal::disk::{Directory, Disk, DiskFile};
 use ringway::ledger::Engine;
 use ringway::ledger::dedup::{Known, Name, Window};
 use ringway::ledger::journal_engine::{JournalEngine, Settings};
 use ringway::ledger::sequence::MsgIdSource;
 use ringway::ledger::start::Start;
-use ringway::store::StorePosition;
 use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 const TIME: u64 = 1_800_000_000_000;

@@ -34,11 +34,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use self::nodes::{Nodes, NodesReport};
+use self::nodes::Nodes;
 use self::session::{Ended, Session};
 use crate::contract::nodes::{FromNodes, ToNodes};
-use crate::control::Report;
-use crate::journal::Progress;
+use crate::contract::progress::Progress;
+use crate::contract::report::NodesReport;
+use crate::contract::report::Report;
 use crate::ledger::redis::link::{News, RedisEnds};
 use crate::limits::{LEASE_MS, REDIS_TIMEOUT_MS};
 use crate::topology::mailbox::Slot;

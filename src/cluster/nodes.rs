@@ -18,26 +18,10 @@ use super::talk::{self, Item, Speaker};
 use crate::contract::ids::ShardId;
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
+use crate::contract::report::NodesReport;
 use crate::limits::NODE_MESSAGE_BYTES;
 use crate::topology::mailbox::Slot;
 use ringway_wire::ids::{Conversation, UserId};
-
-/// What control is told once a second. All but `nodes` only grow.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct NodesReport {
-    /// Nodes alive, this one too; none that is known to be while Redis is away.
-    pub nodes: u64,
-    /// Messages published.
-    pub told: u64,
-    /// Messages heard.
-    pub heard: u64,
-    /// Messages, or parts for a shard, that were lost here.
-    pub missed: u64,
-    /// Messages that make no sense.
-    pub unreadable: u64,
-    /// Ephemeral messages that a shard had no room for.
-    pub ephemeral_dropped: u64,
-}
 
 /// A message to publish.
 #[derive(Clone, PartialEq, Eq, Debug)]

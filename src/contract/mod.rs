@@ -2,13 +2,21 @@
 //!
 //! What crosses from one thread to another is one of the envelopes here, a closed set: a shard submits to the ledger
 //! ([`submission`]), the ledger hands out deliveries ([`delivery`]), shards ask each other ([`lane`]) and the store
-//! ([`store`]), and a cluster's nodes tell each other of sessions ([`nodes`]). Each variant's comment says who recovers
+//! ([`store`]), a cluster's nodes tell each other of
+//! sessions ([`nodes`]), and all of them report to control ([`report`]). Each variant's comment says who recovers
 //! if it is dropped. What always holds: no envelope holds a lock, and nothing here knows who sends or receives it.
 
+pub mod cause;
 pub mod delivery;
+pub mod digest;
 pub mod ids;
 pub mod lane;
 pub mod message;
 pub mod nodes;
+pub mod position;
+pub mod progress;
+pub mod report;
+pub mod shard_counters;
 pub mod store;
+pub mod store_counters;
 pub mod submission;

@@ -9,6 +9,7 @@ use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Se
 
 use crate::contract::ids::{Origin, SessionRef};
 use crate::contract::message::Message;
+use crate::contract::position::Position;
 
 /// What a shard asks of the store.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ pub struct StoredMessage {
     pub seq: Seq,
     /// Unix milliseconds.
     pub sent_at_ms: u64,
-    /// [`crate::ledger::dedup::digest`] of its conversation and body.
+    /// [`crate::contract::digest::digest`] of its conversation and body.
     pub digest: u64,
 }
 
@@ -162,4 +163,22 @@ pub struct StoredGroup {
     pub version: RosterVersion,
     /// Who, in any order.
     pub members: Vec<(UserId, Role)>,
+}
+
+/// What a snapshot of the database has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stored {
+    /// A group with its members.
+    Group(StoredGroup),
+    /// A user's newest row.
+    Newest(NewestRow),
+}
+
+/// Where a store stands.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StorePosition {
+    /// Batches below are applied.
+    pub applied: Position,
+    /// No message stored has a higher number.
+    pub msg_id_max: MsgId,
 }

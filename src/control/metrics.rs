@@ -5,15 +5,16 @@
 
 use std::fmt::Display;
 
-use crate::cluster::nodes::NodesReport;
+use crate::contract::cause::Cause;
+use crate::contract::report::LedgerReport;
+use crate::contract::report::NodesReport;
+use crate::contract::report::ShardReport;
+use crate::contract::report::Spent;
+use crate::contract::shard_counters::ShardCounters;
+use crate::contract::store_counters::StoreCounters;
 use crate::control::{Room, Snapshot};
-use crate::net::budget::Spent;
-use crate::net::shard::ShardReport;
-use crate::shard::counters::{ShardCounters, reason_name};
-use crate::store::cause::Cause;
-use crate::store::counters::StoreCounters;
-use crate::topology::ledger::LedgerReport;
 use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::request::reason_name;
 
 /// All metrics as text.
 pub fn text(snapshot: &Snapshot, ready: bool, room: &Room) -> String {

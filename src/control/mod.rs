@@ -15,13 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
-use crate::cluster::nodes::NodesReport;
 use crate::contract::ids::ShardId;
+use crate::contract::report::LedgerReport;
+use crate::contract::report::NodesReport;
+use crate::contract::report::Report;
+use crate::contract::report::ShardReport;
+use crate::contract::store_counters::StoreCounters;
 use crate::control::systemd::{Environment, Watchdog};
 use crate::log::Chain;
-use crate::net::shard::ShardReport;
-use crate::store::counters::StoreCounters;
-use crate::topology::ledger::LedgerReport;
 
 /// Reports that may wait for control, per kind.
 pub const REPORTS_MAX: usize = 1_024;
@@ -39,19 +40,6 @@ pub enum Stage {
     Serving,
     /// Clients are sent away.
     Draining,
-}
-
-/// What control is told.
-#[derive(Debug)]
-pub enum Report {
-    /// By a shard.
-    Shard(Box<ShardReport>),
-    /// By the ledger.
-    Ledger(LedgerReport),
-    /// By the store.
-    Store(StoreCounters),
-    /// By the thread that talks to the cluster's other nodes.
-    Nodes(NodesReport),
 }
 
 /// What control is given.

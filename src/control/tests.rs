@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::net::budget::{BUDGETS, Spent};
-use crate::net::shard::ShellCounters;
-use crate::shard::counters::ShardCounters;
-use crate::topology::mailbox::Depths;
+use crate::contract::report::Depths;
+use crate::contract::report::ShellCounters;
+use crate::contract::report::{BUDGETS, Spent};
+use crate::contract::shard_counters::ShardCounters;
 use ringway_wire::generated::ringway::wire::CloseReason;
 
 fn snapshot() -> Snapshot {

@@ -4,8 +4,8 @@
 //! segment and at the position it was written for, because both go into its CRC-32C (the segment by a salt that
 //! nobody outside knows, so that no body can pose as a batch).
 
-use super::Position;
 use super::record::Record;
+use crate::contract::position::Position;
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
 
 /// Magic, payload length, position, records, CRC-32C: five little-endian fields.

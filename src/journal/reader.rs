@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 
+use super::JournalError;
 use super::batch::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader};
 use super::disk::{Disk, DiskFile};
 use super::record::{RECORD_PREFIX_BYTES, Record, RecordError};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
-use super::{JournalError, Position};
+use crate::contract::position::Position;
 
 /// Segments kept open: those that page reads go back and forth between.
 const SEGMENTS_OPEN_MAX: usize = 8;

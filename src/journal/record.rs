@@ -9,8 +9,8 @@
 
 use std::iter;
 
-use super::Position;
 use super::varint::{self, Cut};
+use crate::contract::position::Position;
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
 use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};

@@ -6,11 +6,12 @@
 
 use std::io;
 
+use super::JournalError;
 use super::batch::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader};
 use super::disk::{Disk, DiskFile};
 use super::record::{RECORD_PREFIX_BYTES, Record, RosterRecord};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
-use super::{JournalError, Position};
+use crate::contract::position::Position;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Read at once; more than any record has.

@@ -9,10 +9,11 @@
 use std::collections::VecDeque;
 use std::io;
 
+use super::JournalError;
 use super::batch::{BATCH_HEADER_BYTES, Batch};
 use super::disk::{Disk, DiskFile};
-use super::{JournalError, Position};
 use crate::clock::Clock;
+use crate::contract::position::Position;
 use crate::limits::{JOURNAL_BATCH_BYTES_MAX, SEGMENT_BYTES};
 
 pub use super::reader::Reader;

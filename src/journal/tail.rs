@@ -14,14 +14,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use super::JournalError;
 use super::disk::Disk;
 use super::record::{DirectRecord, GroupRecord, Record};
 use super::segment::Reader;
-use super::{JournalError, Position};
+use crate::contract::digest::digest;
 use crate::contract::message::Message;
+use crate::contract::position::Position;
 use crate::contract::store::{Lookup, StoredMessage};
-use crate::ledger::dedup::digest;
-use crate::ledger::sequence::sent_at_ms;
 use crate::store::Transaction;
 use crate::store::batch::Gathering;
 use crate::store::messages::Messages;
@@ -245,7 +245,7 @@ impl<D: Disk> Tail<D> {
         let stored = |msg_id: MsgId, seq, to: Conversation, body: &[u8]| StoredMessage {
             msg_id,
             seq,
-            sent_at_ms: sent_at_ms(msg_id),
+            sent_at_ms: msg_id.sent_at_ms(),
             digest: digest(to, body),
         };
         match self.spot.record_at(at)? {

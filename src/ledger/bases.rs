@@ -9,7 +9,7 @@ use std::iter;
 use foldhash::fast::FixedState;
 
 use crate::contract::message::{Roster, RosterMember};
-use crate::journal::Position;
+use crate::contract::position::Position;
 use crate::journal::batch::Batch;
 use crate::journal::record::{Record, RosterRecord, RosterRecordMember};
 use crate::journal::varint;

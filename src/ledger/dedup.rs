@@ -7,26 +7,13 @@
 use std::collections::VecDeque;
 
 use crate::ledger::parts::PartedMap;
-use crate::ledger::sequence::sent_at_ms;
 use crate::limits::{WINDOW_ENTRIES_MAX, WINDOW_MS};
 use ringway_wire::generated::ringway::wire::ErrorCode;
-use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 
 /// Entries that one call lets go at most, so that a window that grew old at once is no pause.
 const EVICTIONS_MAX: usize = 256;
-
-/// What a message said and to whom, in 64 bits: tells a repeat from another message under the same name. Not
-/// cryptographic: a sender can only fool itself. Stable across versions (the journal and the store outlive them).
-pub fn digest(to: Conversation, body: &[u8]) -> u64 {
-    let (kind, id) = match to {
-        Conversation::User(user) => (0u8, user.0),
-        Conversation::Group(group) => (1u8, group.0),
-    };
-    let head = crc32c::crc32c_append(crc32c::crc32c(&[kind]), &id.to_le_bytes());
-    let whole = crc32c::crc32c_append(head, body);
-    (u64::from(whole) << 32) | u64::from(head ^ body.len() as u32)
-}
 
 /// By what a message is recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -129,7 +116,7 @@ impl Window {
         self.horizon_ms = self.horizon_ms.max(time_ms.saturating_sub(WINDOW_MS));
         for _ in 0..EVICTIONS_MAX {
             let oldest = self.order.front().and_then(|name| self.entries.get(name));
-            if oldest.is_none_or(|known| sent_at_ms(known.msg_id) >= self.horizon_ms) {
+            if oldest.is_none_or(|known| known.msg_id.sent_at_ms() >= self.horizon_ms) {
                 break;
             }
             self.evict();
@@ -138,7 +125,7 @@ impl Window {
 
     fn evict(&mut self) {
         if let Some(known) = self.order.pop_front().and_then(|name| self.entries.remove(&name)) {
-            self.horizon_ms = self.horizon_ms.max(sent_at_ms(known.msg_id) + 1);
+            self.horizon_ms = self.horizon_ms.max(known.msg_id.sent_at_ms() + 1);
         }
     }
 }

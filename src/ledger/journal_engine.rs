@@ -9,22 +9,25 @@ use std::sync::Arc;
 
 use crate::clock::Now;
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
+use crate::contract::digest::digest;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::message::{Message, Roster};
+use crate::contract::position::Position;
+use crate::contract::progress::Progress;
+use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupSubmission, Submission};
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
 use crate::journal::segment::Journal;
-use crate::journal::{Position, Progress};
 use crate::ledger::bases::Bases;
-use crate::ledger::dedup::{Known, Name, Seen, Window, digest, named_ms};
+use crate::ledger::dedup::{Known, Name, Seen, Window, named_ms};
 use crate::ledger::groups::{GroupLimits, Groups, Plan};
 use crate::ledger::pending::{Parked, Pending, Sending};
-use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
+use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::staged::Staged;
-use crate::ledger::{Engine, LedgerCounters, LedgerError};
+use crate::ledger::{Engine, LedgerError};
 use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
     LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX, WINDOW_SEGMENTS_MAX,
@@ -282,7 +285,7 @@ impl<D: Disk> JournalEngine<D> {
         }
         self.counters.repeats += 1;
         let Known { msg_id, seq, .. } = known;
-        self.stage(Delivery::Repeat { origin, msg_id, seq, sent_at_ms: sent_at_ms(msg_id) });
+        self.stage(Delivery::Repeat { origin, msg_id, seq, sent_at_ms: msg_id.sent_at_ms() });
     }
 
     fn number(&mut self, now: Now, name: Name, sending: Sending) {
@@ -349,7 +352,7 @@ impl<D: Disk> JournalEngine<D> {
         self.commit.messages += 1;
         self.commit.rows += rows;
         let Name { sender, client_msg_id } = name;
-        let sent_at_ms = sent_at_ms(msg_id);
+        let sent_at_ms = msg_id.sent_at_ms();
         let push = PushFrame::encode(msg_id, sender, to, sent_at_ms, body);
         Arc::new(Message { msg_id, sender, to, client_msg_id, sent_at_ms, push })
     }

@@ -16,6 +16,7 @@ pub mod start;
 
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
+use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
 use crate::journal::JournalError;
@@ -113,29 +114,4 @@ pub enum LedgerError {
         /// What this one has.
         ours: u64,
     },
-}
-
-/// What the ledger counts, since the process started.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct LedgerCounters {
-    /// Messages made durable.
-    pub messages: u64,
-    /// Rows numbered.
-    pub rows: u64,
-    /// Commits with at least one record.
-    pub commits: u64,
-    /// Journal bytes written.
-    pub bytes: u64,
-    /// Sends answered from the window or the store.
-    pub repeats: u64,
-    /// Look-ups that went to the store.
-    pub lookups: u64,
-    /// Submissions refused with `STORAGE_FULL`.
-    pub storage_full: u64,
-    /// Submissions refused with `RETRY_LATER`.
-    pub retry_later: u64,
-    /// Group submissions that carried an old roster.
-    pub bounced: u64,
-    /// Microseconds spent in `fdatasync`.
-    pub sync_us: u64,
 }

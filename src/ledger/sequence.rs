@@ -6,23 +6,12 @@
 use crate::contract::ids::LedgerSlot;
 use crate::ledger::parts::PartedMap;
 use crate::limits::LEDGER_USERS_MAX;
-use ringway_wire::ids::MSG_ID_EPOCH_MS;
-use ringway_wire::ids::{MsgId, Seq, UserId};
+use ringway_wire::ids::{MSG_ID_EPOCH_MS, MsgId, Seq, UserId};
 
-const TIME_SHIFT: u32 = 22;
+const TIME_SHIFT: u32 = MsgId::TIME_SHIFT;
 const NODE_SHIFT: u32 = 12;
 const COUNTER_MAX: u64 = (1 << NODE_SHIFT) - 1;
 const NODE_MAX: u16 = (1 << (TIME_SHIFT - NODE_SHIFT)) - 1;
-
-/// The lowest number that a message of this time (Unix milliseconds) can have.
-pub fn first_msg_id(unix_ms: u64) -> MsgId {
-    MsgId(unix_ms.saturating_sub(MSG_ID_EPOCH_MS) << TIME_SHIFT)
-}
-
-/// The time inside a message id, Unix milliseconds.
-pub fn sent_at_ms(msg_id: MsgId) -> u64 {
-    MSG_ID_EPOCH_MS + (msg_id.0 >> TIME_SHIFT)
-}
 
 /// Makes message ids.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +38,7 @@ impl MsgIdSource {
 
     /// The ledger's time: the clock's, but never before the last message's.
     pub fn time_ms(&self, unix_ms: u64) -> u64 {
-        unix_ms.max(sent_at_ms(self.last))
+        unix_ms.max(self.last.sent_at_ms())
     }
 
     /// The next id. When a millisecond's 4,096 are used up it borrows from the next.

@@ -8,23 +8,26 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Now;
+use crate::contract::digest::digest;
 use crate::contract::ids::LedgerSlot;
+use crate::contract::position::Position;
+use crate::contract::progress::Progress;
+use crate::contract::report::LedgerCounters;
+use crate::contract::store::StorePosition;
 use crate::contract::store::{NewestRow, StoredGroup};
+use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::reader::Reader;
 use crate::journal::record::{GroupRecord, Record, RosterRecord};
 use crate::journal::recovery::{Recovered, TornTail, recover};
 use crate::journal::segment::{Journal, SEGMENT_HEADER_BYTES, list_segments, segment_name};
-use crate::journal::{JournalError, Position, Progress};
-use crate::ledger::LedgerCounters;
 use crate::ledger::bases::Bases;
-use crate::ledger::dedup::{Known, Name, Window, digest};
+use crate::ledger::dedup::{Known, Name, Window};
 use crate::ledger::groups::{Groups, OutOfOrder};
 use crate::ledger::journal_engine::{Commit, JournalEngine, Settings};
 use crate::ledger::pending::Pending;
-use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
+use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::limits::{LEDGER_USERS_MAX, WINDOW_MS};
-use crate::store::StorePosition;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
 
 /// Why the ledger cannot start.
@@ -205,7 +208,7 @@ struct ReplayedRoster {
 
 impl Replay {
     fn new(settings: &Settings, store: StorePosition, sequences: Sequences, groups: Groups, now: Now) -> Self {
-        let store_ms = (store.msg_id_max != MsgId(0)).then(|| sent_at_ms(store.msg_id_max));
+        let store_ms = (store.msg_id_max != MsgId(0)).then(|| store.msg_id_max.sent_at_ms());
         Replay {
             applied: store.applied,
             ids: MsgIdSource::new(settings.node, store.msg_id_max),
@@ -227,7 +230,7 @@ impl Replay {
         let mut reader = Reader::new(disk);
         for (index, start) in starts.iter().enumerate() {
             let end = starts.get(index + 1).copied().unwrap_or(recovered.end);
-            let began_ms = sent_at_ms(self.ids.last());
+            let began_ms = self.ids.last().sent_at_ms();
             let mut at = *start;
             while at < end && self.failed.is_none() {
                 at = reader.read(at, end, usize::MAX, &mut |position, record| self.record(position, record))?;
@@ -241,7 +244,7 @@ impl Replay {
 
     fn record(&mut self, at: Position, record: Record<'_>) {
         if let Some(msg_id) = record.msg_id() {
-            self.first_ms.get_or_insert(sent_at_ms(msg_id));
+            self.first_ms.get_or_insert(msg_id.sent_at_ms());
             self.ids.raise(msg_id);
         }
         let taken = match record {
@@ -311,7 +314,7 @@ impl Replay {
     }
 
     fn know(&mut self, name: Name, known: Known) {
-        if sent_at_ms(known.msg_id) >= self.known_from_ms {
+        if known.msg_id.sent_at_ms() >= self.known_from_ms {
             self.known.push((name, known));
         }
     }
@@ -334,7 +337,7 @@ impl Replay {
         let horizon_ms = known_from.max(self.ids.time_ms(now.unix_ms).saturating_sub(WINDOW_MS));
         let mut window = Window::new(settings.seed ^ 4, horizon_ms).with_entries_max(settings.window_entries_max);
         for (name, known) in self.known.drain(..) {
-            if sent_at_ms(known.msg_id) >= horizon_ms {
+            if known.msg_id.sent_at_ms() >= horizon_ms {
                 window.insert(name, known);
             }
         }

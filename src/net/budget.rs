@@ -11,10 +11,8 @@ use std::time::Duration;
 
 use glommio::{Latency, Shares, TaskQueueHandle};
 
+use crate::contract::report::{BUDGETS, Spent};
 use crate::net::shell::Door;
-
-/// How many budgets there are.
-pub const BUDGETS: usize = 4;
 
 /// What a budget is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,19 +48,6 @@ impl Budget {
             Budget::Delivery | Budget::Timers => 1_000,
         }
     }
-}
-
-/// What a budget was given and has taken.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Spent {
-    /// `Budget::name`.
-    pub name: &'static str,
-    /// Its part of the time when all want some.
-    pub shares: u64,
-    /// Time spent in it; other threads of the CPU may have had some of that.
-    pub busy_ns: u64,
-    /// How often it had its turn.
-    pub turns: u64,
 }
 
 /// A shard's task queues.

@@ -10,9 +10,9 @@ use socket2::SockRef;
 use tracing::{Level, debug, enabled};
 
 use crate::contract::ids::ShardId;
-use crate::shard::counters::reason_name;
 use crate::shard::effects::Closed;
 use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::request::reason_name;
 
 /// Whether anybody reads these lines. The level is set once, before shards start.
 pub fn are_told() -> bool {

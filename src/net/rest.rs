@@ -17,10 +17,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::contract::ids::ShardId;
-use crate::control::Report;
-use crate::net::shard::ShardReport;
+use crate::contract::report::Depths;
+use crate::contract::report::Report;
+use crate::contract::report::ShardReport;
 use crate::net::shell::Door;
-use crate::topology::mailbox::Depths;
 
 /// Time passes for the core so often while the shard is awake.
 pub const TICK_MS: u64 = 20;

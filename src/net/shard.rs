@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use crate::auth::{AuthKey, Authenticator};
 use crate::clock::Clock;
 use crate::contract::ids::ShardId;
-use crate::control::Report;
-use crate::net::budget::{BUDGETS, Budget, Budgets, Spent};
+use crate::contract::report::Report;
+use crate::net::budget::{Budget, Budgets};
 use crate::net::drain::Drain;
 use crate::net::listener::Listener;
 use crate::net::pump::Pump;
@@ -27,8 +27,7 @@ use crate::net::shell::{Door, Outlets, Shell};
 use crate::net::turns;
 use crate::shard::Shard;
 use crate::shard::config::ShardConfig;
-use crate::shard::counters::ShardCounters;
-use crate::topology::mailbox::{Depths, Mailbox};
+use crate::topology::mailbox::Mailbox;
 
 /// Entries of each of glommio's rings, in which nothing ever happens: few.
 pub const RING_DEPTH: usize = 128;
@@ -60,38 +59,6 @@ pub struct ShardEnds {
     pub spread_ms: u32,
     /// Told when the shard listens.
     pub listening: crossbeam_channel::Sender<ShardId>,
-}
-
-/// What the shell counts beside the core; all only grow.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct ShellCounters {
-    /// Successful reads of sockets.
-    pub reads: u64,
-    /// System calls that wrote to sockets.
-    pub sends: u64,
-    /// Sockets that took less than there was.
-    pub sockets_full: u64,
-    /// Times that descriptors or memory ran out while accepting.
-    pub descriptors_out: u64,
-    /// Connections closed because they could not be handed over.
-    pub handovers_refused: u64,
-}
-
-/// What control is told about a shard, once a second.
-#[derive(Clone, Debug)]
-pub struct ShardReport {
-    /// Which.
-    pub shard: ShardId,
-    /// The core's counters.
-    pub core: ShardCounters,
-    /// The shell's.
-    pub shell: ShellCounters,
-    /// What waits in its mailbox.
-    pub depths: Depths,
-    /// Questions that wait for the store, all shards' together.
-    pub store_asks: u64,
-    /// What each budget has taken of the shard's time.
-    pub budgets: [Spent; BUDGETS],
 }
 
 /// Runs a shard on the calling thread until a drain is through.

@@ -9,11 +9,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use ringway::contract::cause::Cause;
+use ringway::contract::position::Position;
+use ringway::contract::store::StorePosition;
 use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
-use ringway::journal::Position;
-use ringway::store::cause::Cause;
 use ringway::store::messages::Messages;
-use ringway::store::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, Transaction};
+use ringway::store::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
 use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};

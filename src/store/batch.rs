@@ -4,9 +4,9 @@
 //! in journal order; a database that writes both with the position keeps exactly what the journal says.
 
 use super::{GroupWrite, InboxRow, StoredBody, Transaction};
-use crate::journal::Position;
+use crate::contract::digest::digest;
+use crate::contract::position::Position;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, RecordError, RosterRecord};
-use crate::ledger::dedup::digest;
 use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
 use ringway_wire::ids::{MsgId, Seq};
 

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use super::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
+use crate::contract::position::Position;
+use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::recovery::verify;
 use crate::journal::segment::list_segments;
 use crate::journal::tail::Tail;
-use crate::journal::{JournalError, Position};
 use crate::limits::TRANSACTION_BYTES_MAX;
 use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};

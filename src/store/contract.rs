@@ -10,8 +10,7 @@ use tokio::runtime::Runtime;
 use super::mysql::{MySqlStore, Sharing, Use};
 use super::sqlite::SqliteStore;
 use super::*;
-use crate::ledger::dedup::digest;
-use crate::ledger::sequence::sent_at_ms;
+use crate::contract::digest::digest;
 use crate::limits::{BATCH_ROWS, CURSORS_READ_MAX, MYSQL_POOL_SIZE};
 use crate::services::Database;
 
@@ -285,7 +284,7 @@ fn a_repeat_is_found_under_its_sender_and_name_only<B: Bed>(bed: &B) {
     let expected = StoredMessage {
         msg_id: MsgId(2 << 22),
         seq: Seq(2),
-        sent_at_ms: sent_at_ms(MsgId(2 << 22)),
+        sent_at_ms: MsgId(2 << 22).sent_at_ms(),
         digest: digest(Conversation::User(UserId(FAR)), b"body 2"),
     };
     assert_eq!(found, [Some(expected), None, None]);

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Store, StoreError, Transaction};
-use crate::journal::Position;
+use crate::contract::position::Position;
 
 /// What a transaction has, for the counters.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

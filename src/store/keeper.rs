@@ -11,8 +11,6 @@ pub mod pages;
 use std::sync::Arc;
 
 use super::backoff::Backoff;
-use super::cause::Cause;
-use super::counters::StoreCounters;
 use super::cursors::Cursors;
 use super::flight::{Flight, Load};
 use super::messages::Messages;
@@ -20,13 +18,16 @@ use super::retention::{Expire, Retention};
 use super::trouble::{Severity, Trouble};
 use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
+use crate::contract::cause::Cause;
 use crate::contract::ids::ShardId;
+use crate::contract::position::Position;
+use crate::contract::progress::Progress;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoreAnswer, StoreAsk};
+use crate::contract::store_counters::StoreCounters;
+use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
-use crate::journal::{JournalError, Position, Progress};
 use crate::ledger::redis::reload::{Answerer, SnapshotAsk};
-use crate::ledger::sequence::sent_at_ms;
 use crate::limits::{CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::log::Chain;
 use devices::CursorAsked;
@@ -627,7 +628,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 /// Whether a message of this name may have had a number below `kept_from`.
 fn is_older(lookup: &Lookup, kept_from: MsgId) -> bool {
     let named_ms = lookup.client_msg_id.unix_ms().unwrap_or(0);
-    kept_from > MsgId(0) && named_ms <= sent_at_ms(kept_from) + CLIENT_MSG_ID_AHEAD_MS
+    kept_from > MsgId(0) && named_ms <= kept_from.sent_at_ms() + CLIENT_MSG_ID_AHEAD_MS
 }
 
 impl<S: Expire, D: Disk> Keeper<S, D> {

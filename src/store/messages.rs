@@ -9,7 +9,6 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::contract::message::Message;
-use crate::ledger::sequence::sent_at_ms;
 use crate::limits::{MESSAGES_SHARED_BYTES_MAX, MESSAGES_SHARED_MAX};
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, UserId};
@@ -41,7 +40,7 @@ impl Messages {
         if let Some(message) = self.by_id.get(&msg_id) {
             return Arc::clone(message);
         }
-        let sent_at_ms = sent_at_ms(msg_id);
+        let sent_at_ms = msg_id.sent_at_ms();
         let push = PushFrame::encode(msg_id, sender, to, sent_at_ms, body);
         self.bytes += push.bytes().len();
         let message = Arc::new(Message { msg_id, sender, to, client_msg_id, sent_at_ms, push });

@@ -6,12 +6,10 @@
 
 pub mod backoff;
 pub mod batch;
-pub mod cause;
 pub mod check;
 pub mod cli;
 #[cfg(test)]
 mod contract;
-pub mod counters;
 pub mod cursors;
 pub mod flight;
 pub mod keeper;
@@ -26,9 +24,10 @@ pub mod trouble;
 
 use std::future::Future;
 
+use crate::contract::cause::Cause;
+use crate::contract::position::Position;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
-use crate::journal::Position;
-use cause::Cause;
+use crate::contract::store::{StorePosition, Stored};
 use messages::Messages;
 use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -116,24 +115,6 @@ pub struct PageWanted {
     pub bytes_max: usize,
 }
 
-/// What a snapshot of the database has.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Stored {
-    /// A group with its members.
-    Group(StoredGroup),
-    /// A user's newest row.
-    Newest(NewestRow),
-}
-
-/// Where a store stands.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct StorePosition {
-    /// Batches below are applied.
-    pub applied: Position,
-    /// No message stored has a higher number.
-    pub msg_id_max: MsgId,
-}
-
 /// Several batches that go into the database together, in journal order.
 #[derive(Debug, Default)]
 pub struct Transaction {
@@ -164,7 +145,7 @@ pub struct StoredBody {
     /// The sender's own row, kept here so that a repeat is answered from one look-up, even when retention has
     /// deleted the row.
     pub sender_seq: Seq,
-    /// [`crate::ledger::dedup::digest`] of its conversation and body.
+    /// [`crate::contract::digest::digest`] of its conversation and body.
     pub digest: u64,
     /// What was said.
     pub body: Box<[u8]>,

@@ -24,9 +24,10 @@ use std::task::{Context, Poll};
 use mysql_async::Opts;
 
 use super::messages::Messages;
-use super::{PageWanted, Store, StoreError, StorePosition, Stored, Transaction};
+use super::{PageWanted, Store, StoreError, Transaction};
+use crate::contract::position::Position;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
-use crate::journal::Position;
+use crate::contract::store::{StorePosition, Stored};
 use crate::limits::MYSQL_TRANSACTION_ROWS_MAX;
 use connection::{Connection, Patience, Readers, options};
 use expiry::Expirer;

@@ -11,10 +11,9 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::counters::StoreCounters;
 use super::{Store, StoreError};
 use crate::clock::Now;
-use crate::ledger::sequence::first_msg_id;
+use crate::contract::store_counters::StoreCounters;
 use crate::limits::{RETENTION_AGAIN_MS, RETENTION_PASS_EVERY_MS, RETENTION_STEP_EVERY_MS};
 use crate::log::Chain;
 use ringway_wire::ids::{MsgId, UserId};
@@ -130,7 +129,7 @@ impl Retention {
         let Some(keep_ms) = self.keep_ms.filter(|_| now.mono_ms >= self.due_ms) else { return };
         self.due_ms = now.mono_ms + RETENTION_STEP_EVERY_MS;
         let Some(mut running) = self.running.take() else {
-            let cutoff = first_msg_id(now.unix_ms.saturating_sub(keep_ms));
+            let cutoff = MsgId::first_at(now.unix_ms.saturating_sub(keep_ms));
             self.running = Some(store.expire(self.next.unwrap_or(Step::Begin { cutoff })));
             return;
         };

@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 use tokio::time;
 
 use super::Store;
-use super::counters::StoreCounters;
 use super::keeper::devices::CursorAsked;
 use super::keeper::pages::PageAsked;
 use super::keeper::{Backlog, Keeper, Turn};
@@ -19,6 +18,7 @@ use super::retention::Expire;
 use crate::clock::Clock;
 use crate::contract::ids::ShardId;
 use crate::contract::store::{Lookup, LookupAnswer, StoreAsk};
+use crate::contract::store_counters::StoreCounters;
 use crate::journal::disk::Disk;
 use crate::limits::{
     CURSORS_READ_MAX, STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX,

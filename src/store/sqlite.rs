@@ -20,15 +20,15 @@ use std::sync::Arc;
 use rusqlite::hooks::Wal;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::cause::Cause;
 use super::messages::Messages;
 use super::page::Assembly;
 use super::schema::{self, SchemaError};
-use super::{GroupWrite, InboxRow, Store, StoreError, StorePosition, StoredBody, Transaction};
+use super::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
+use crate::contract::cause::Cause;
 use crate::contract::message::Message;
+use crate::contract::position::Position;
+use crate::contract::store::StorePosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
-use crate::journal::Position;
-use crate::ledger::sequence::sent_at_ms;
 use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
 use crate::log::Chain;
 use crate::topology::rush;
@@ -545,7 +545,7 @@ fn insert_messages(writing: &Connection, messages: &[StoredBody]) -> Result<(), 
             kind.0,
             stored(id),
             &message.client_msg_id.0[..],
-            stored(sent_at_ms(message.msg_id)),
+            stored(message.msg_id.sent_at_ms()),
             stored(message.digest),
             stored(message.sender_seq.0),
             &message.body[..],

@@ -5,8 +5,8 @@
 
 use std::error::Error;
 
-use super::cause::Cause;
-use super::counters::StoreCounters;
+use crate::contract::cause::Cause;
+use crate::contract::store_counters::StoreCounters;
 use crate::limits::STORE_TROUBLE_SAID_MS;
 use crate::log::Chain;
 

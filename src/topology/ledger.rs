@@ -13,27 +13,17 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::contract::delivery::Delivery;
+use crate::contract::report::LedgerReport;
+use crate::contract::report::Report;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::Submission;
-use crate::control::Report;
-use crate::ledger::{Engine, LedgerCounters, LedgerError};
+use crate::ledger::{Engine, LedgerError};
 use crate::topology::mailbox::Slot;
 use crate::topology::store::StoreDoor;
 use crate::topology::submissions::SubmissionInbox;
 
 /// How often the counters are handed to control.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-
-/// What control is told about the ledger, once a second.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct LedgerReport {
-    /// The engine's counters.
-    pub counters: LedgerCounters,
-    /// Submissions that wait.
-    pub submissions: u64,
-    /// How often a shard's mailbox was full and the ledger waited.
-    pub waits_for_room: u64,
-}
 
 /// The ledger's ends, on its thread.
 pub struct LedgerLoop<E: Engine> {

@@ -19,6 +19,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::ids::ShardId;
 use crate::contract::lane::{HandedOver, LaneEnvelope};
 use crate::contract::nodes::FromNodes;
+use crate::contract::report::Depths;
 use crate::contract::store::StoreAnswer;
 use crate::limits;
 
@@ -218,17 +219,6 @@ impl Mailbox {
             answers: answers.len() as u64,
         }
     }
-}
-
-/// How many wait in one mailbox.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Depths {
-    /// Commits from the ledger.
-    pub commits: u64,
-    /// Envelopes from other shards.
-    pub lanes: u64,
-    /// Answers from the store.
-    pub answers: u64,
 }
 
 /// A channel whose senders are gone is one from which nothing comes: threads end in order at a drain.

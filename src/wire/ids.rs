@@ -53,6 +53,21 @@ id!(
 /// 2024-01-01T00:00:00Z in Unix milliseconds: where a `MsgId`'s 41-bit time starts (it lasts until 2093).
 pub const MSG_ID_EPOCH_MS: u64 = 1_704_067_200_000;
 
+impl MsgId {
+    /// Where the time begins: behind 10 bits of node and 12 of counter.
+    pub const TIME_SHIFT: u32 = 22;
+
+    /// The lowest number that a message of this time (Unix milliseconds) can have.
+    pub fn first_at(unix_ms: u64) -> Self {
+        MsgId(unix_ms.saturating_sub(MSG_ID_EPOCH_MS) << Self::TIME_SHIFT)
+    }
+
+    /// When it was numbered, Unix milliseconds.
+    pub fn sent_at_ms(self) -> u64 {
+        MSG_ID_EPOCH_MS + (self.0 >> Self::TIME_SHIFT)
+    }
+}
+
 impl Seq {
     /// The next row's number.
     pub const fn next(self) -> Seq {

@@ -92,6 +92,11 @@ pub enum Reply<'a> {
     Closing { reason: fb::CloseReason, message: &'a str, reconnect: bool, reconnect_after_ms: u32, server_time_ms: u64 },
 }
 
+/// A close reason's name: in the protocol's description, in logs, and as a metric's label.
+pub fn reason_name(reason: fb::CloseReason) -> &'static str {
+    reason.variant_name().unwrap_or("Unknown")
+}
+
 /// One of a user's groups.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupEntry {

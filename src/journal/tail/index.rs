@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use foldhash::fast::RandomState;
 
 use super::corrupt;
+use crate::contract::position::Position;
 use crate::contract::store::Lookup;
+use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::record::{Record, RosterRecord};
 use crate::journal::segment::Reader;
-use crate::journal::{JournalError, Position};
 use crate::limits::TAIL_IDLE_MEMBERSHIPS_MAX;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
 

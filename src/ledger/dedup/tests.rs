@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::ledger::sequence::MsgIdSource;
-use ringway_wire::ids::GroupId;
 
 const TIME: u64 = 1_800_000_000_000;
 
@@ -39,7 +38,7 @@ fn a_name_that_may_be_of_a_message_before_the_horizon_is_to_be_looked_up() {
 fn at_its_limit_the_oldest_go_and_the_horizon_moves_behind_them() {
     let (window, known) = window_of(10, 4);
     assert_eq!(window.len(), 4);
-    assert_eq!(window.horizon_ms(), sent_at_ms(known[5].msg_id) + 1);
+    assert_eq!(window.horizon_ms(), known[5].msg_id.sent_at_ms() + 1);
     assert_eq!(window.seen(&name(5), TIME), Seen::Perhaps);
     assert_eq!(window.seen(&name(6), TIME), Seen::Before(known[6]));
 }
@@ -64,22 +63,6 @@ fn what_is_taken_back_was_never_seen() {
     window.take_back(&name(0));
     assert_eq!(window.seen(&name(2), TIME), Seen::Never);
     assert_eq!(window.seen(&name(0), TIME), Seen::Before(known[0]), "only the newest can be taken back");
-}
-
-#[test]
-fn a_digest_tells_bodies_lengths_and_conversations_apart() {
-    let user = Conversation::User(UserId(1));
-    let digests = [
-        digest(user, b"a"),
-        digest(user, b"b"),
-        digest(user, b"a\0"),
-        digest(Conversation::User(UserId(2)), b"a"),
-        digest(Conversation::Group(GroupId(1)), b"a"),
-    ];
-    for (at, one) in digests.iter().enumerate() {
-        assert!(digests.iter().skip(at + 1).all(|other| other != one), "{at}");
-    }
-    assert_eq!(digest(user, b"hello"), 11_077_380_560_708_507_009, "stable: the store outlives this version");
 }
 
 #[test]

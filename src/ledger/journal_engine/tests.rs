@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::contract::ids::{ConnId, SessionRef, ShardId};
+use crate::contract::store::StorePosition;
 use crate::contract::store::StoredMessage;
 use crate::contract::submission::GroupChange;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::reader::Reader;
 use crate::ledger::start::Start;
 use crate::limits::{LOOKUPS_PENDING_MAX, WINDOW_MS};
-use crate::store::StorePosition;
 use ringway_wire::ids::RosterVersion;
 
 const SHARDS: u16 = 2;

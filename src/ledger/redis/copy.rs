@@ -6,11 +6,13 @@
 use std::sync::Arc;
 
 use crate::contract::message::Roster;
+use crate::contract::position::Position;
+use crate::contract::progress::Progress;
+use crate::journal::JournalError;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::record::{GroupRecord, Record};
 use crate::journal::segment::{Journal, list_segments, segment_name};
-use crate::journal::{JournalError, Position, Progress};
 use crate::ledger::bases::Bases;
 use crate::limits::COMMIT_BYTES_MAX;
 use ringway_wire::ids::Seq;

@@ -49,7 +49,7 @@ impl<'a> Entry<'a> {
 pub struct Claimed {
     /// The message that has the name.
     pub msg_id: MsgId,
-    /// [`crate::ledger::dedup::digest`] of it.
+    /// [`crate::contract::digest::digest`] of it.
     pub digest: u64,
     /// Its entry.
     pub count: u64,

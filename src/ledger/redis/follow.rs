@@ -17,7 +17,6 @@ use crate::contract::message::Message;
 use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::LedgerError;
-use crate::ledger::sequence::sent_at_ms;
 use crate::ledger::staged::Staged;
 use ringway_wire::ids::{Conversation, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::push::PushFrame;
@@ -137,7 +136,7 @@ fn message(
     client_msg_id: ringway_wire::ids::ClientMsgId,
     body: &[u8],
 ) -> Arc<Message> {
-    let sent_at_ms = sent_at_ms(msg_id);
+    let sent_at_ms = msg_id.sent_at_ms();
     let push = PushFrame::encode(msg_id, sender, to, sent_at_ms, body);
     Arc::new(Message { msg_id, sender, to, client_msg_id, sent_at_ms, push })
 }

@@ -8,13 +8,14 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
 
+use crate::contract::position::Position;
+use crate::journal::JournalError;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::reader::Reader;
 use crate::journal::record::Record;
 use crate::journal::recovery::{Recovered, TornTail, recover};
 use crate::journal::segment::{Journal, list_segments};
-use crate::journal::{JournalError, Position};
 use crate::ledger::LedgerError;
 use ringway_wire::ids::MsgId;
 

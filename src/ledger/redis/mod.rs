@@ -46,17 +46,19 @@ use self::senders::SenderRows;
 use self::windows::Windows;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
+use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
+use crate::contract::progress::Progress;
+use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::{ChangeSubmission, Submission};
-use crate::journal::Progress;
 use crate::journal::disk::Disk;
-use crate::ledger::dedup::{Name, digest, named_ms};
+use crate::ledger::dedup::{Name, named_ms};
 use crate::ledger::groups::{Groups, Plan};
 use crate::ledger::pending::{Parked, Pending, Sending};
-use crate::ledger::sequence::{MsgIdSource, Sequences, sent_at_ms};
+use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::staged::Staged;
-use crate::ledger::{Engine, LedgerCounters, LedgerError};
+use crate::ledger::{Engine, LedgerError};
 use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, FLYING_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE,
     STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
@@ -332,7 +334,7 @@ impl<D: Disk> RedisEngine<D> {
             return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
         }
         self.counters.repeats += 1;
-        let sent_at_ms = sent_at_ms(msg_id);
+        let sent_at_ms = msg_id.sent_at_ms();
         self.staged.push(Staged::Delivery(Delivery::Repeat { origin, msg_id, seq, sent_at_ms }));
     }
 

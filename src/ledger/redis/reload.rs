@@ -16,12 +16,12 @@ use super::link::{Found, What};
 use super::seed::{base_of, floor_of, generation_of};
 use super::{RedisEngine, Session};
 use crate::contract::delivery::Delivery;
+use crate::contract::position::Position;
+use crate::contract::store::Stored;
 use crate::contract::store::{NewestRow, StoredGroup};
-use crate::journal::Position;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
 use crate::ledger::staged::Staged;
-use crate::store::Stored;
 use ringway_wire::ids::{GroupId, RosterVersion, Seq, UserId};
 
 /// Questions that wait, and answers: the last one counts.

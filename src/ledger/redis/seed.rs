@@ -10,7 +10,7 @@ use super::entry::decimal;
 use super::link::{Age, Extent, Found, Generation, What};
 use super::{RedisEngine, Session};
 use crate::clock::Now;
-use crate::journal::Position;
+use crate::contract::position::Position;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
 use crate::limits::SEQ_JUMP;

@@ -16,16 +16,16 @@ use super::reload::Asker;
 use super::senders::SenderRows;
 use super::windows::Windows;
 use super::{Questions, RedisEngine, Session, Settings};
+use crate::contract::progress::Progress;
+use crate::contract::report::LedgerCounters;
 use crate::contract::store::NewestRow;
-use crate::journal::Progress;
+use crate::contract::store::{StorePosition, Stored};
 use crate::journal::disk::Disk;
-use crate::ledger::LedgerCounters;
 use crate::ledger::groups::{GroupLimits, Groups};
 use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::start::StartError;
 use crate::limits::LEDGER_USERS_MAX;
-use crate::store::{StorePosition, Stored};
 
 /// Gathers what the database knows; [`RedisStart::finish`] adds the log.
 #[derive(Debug)]

@@ -21,8 +21,8 @@ fn ids_rise_whatever_the_clock_does() {
 fn a_millisecond_that_is_used_up_borrows_from_the_next() {
     let mut ids = MsgIdSource::new(0, MsgId(0));
     let made: Vec<MsgId> = (0..4_097).map(|_| ids.next(TIME)).collect();
-    assert!(made[..4_096].iter().all(|id| sent_at_ms(*id) == TIME));
-    assert_eq!(sent_at_ms(made[4_096]), TIME + 1);
+    assert!(made[..4_096].iter().all(|id| id.sent_at_ms() == TIME));
+    assert_eq!(made[4_096].sent_at_ms(), TIME + 1);
     assert_eq!(ids.time_ms(TIME), TIME + 1);
 }
 

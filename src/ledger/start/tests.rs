@@ -39,7 +39,7 @@ impl ModelStore {
     }
 
     fn name(&mut self, sender: UserId, name: ClientMsgId, msg_id: MsgId, seq: Seq, to: Conversation, body: &[u8]) {
-        let stored = StoredMessage { msg_id, seq, sent_at_ms: sent_at_ms(msg_id), digest: digest(to, body) };
+        let stored = StoredMessage { msg_id, seq, sent_at_ms: msg_id.sent_at_ms(), digest: digest(to, body) };
         assert_eq!(self.names.insert((sender, name), stored), None, "a name was stored twice");
     }
 

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::contract::ids::ConnId;
+use crate::contract::report::Depths;
+use crate::contract::report::{ShardReport, ShellCounters};
+use crate::contract::shard_counters::{CLOSE_REASONS, ShardCounters};
 use crate::control::{Room, Snapshot, metrics};
-use crate::net::shard::{ShardReport, ShellCounters};
-use crate::shard::counters::{CLOSE_REASONS, ShardCounters};
 use crate::shard::effects::Who;
-use crate::topology::mailbox::Depths;
 use ringway_wire::frame::{Encoder, read_server};
 use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::request::Reply;

@@ -12,19 +12,19 @@ use futures_lite::future::block_on;
 use tempfile::TempDir;
 
 use super::*;
+use crate::contract::cause::Cause;
+use crate::contract::digest::digest;
 use crate::contract::ids::{Origin, SessionRef};
+use crate::contract::store::StorePosition;
 use crate::contract::store::{CursorRow, NewestRow, Page, PagePurpose, StoredGroup, StoredMessage};
 use crate::journal::batch::Batch;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record, RosterRecord, RosterRecordMember};
 use crate::journal::segment::Journal;
 use crate::journal::varint;
-use crate::ledger::dedup::digest;
-use crate::ledger::sequence::sent_at_ms;
 use crate::limits::{BATCH_ROWS, STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
-use crate::store::cause::Cause;
+use crate::store::Transaction;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{StorePosition, Transaction};
 use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::limits::PAGE_BYTES_MAX;
@@ -222,7 +222,7 @@ impl World {
     }
 
     fn remember(&mut self, sender: u64, name: ClientMsgId, msg_id: MsgId, seq: Seq, to: Conversation, body: &[u8]) {
-        let stored = StoredMessage { msg_id, seq, sent_at_ms: sent_at_ms(msg_id), digest: digest(to, body) };
+        let stored = StoredMessage { msg_id, seq, sent_at_ms: msg_id.sent_at_ms(), digest: digest(to, body) };
         self.names.insert((sender, name), stored);
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mysql_async::{DriverError, Error, FromRowError, ServerError};
 
+use crate::contract::cause::Cause;
 use crate::store::StoreError;
-use crate::store::cause::Cause;
 
 /// Why a statement or a connection failed.
 #[derive(Debug, thiserror::Error)]

@@ -7,9 +7,8 @@
 //! They are text: the server parses a row of three numbers in about a microsecond, and one statement of 500 rows
 //! needs no preparation that would be lost with the connection.
 
+use crate::contract::position::Position;
 use crate::contract::store::CursorRow;
-use crate::journal::Position;
-use crate::ledger::sequence::sent_at_ms;
 use crate::store::{GroupWrite, InboxRow, StoredBody, Transaction};
 use ringway_wire::generated::ringway::wire::ConversationKind;
 use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion};
@@ -104,7 +103,7 @@ fn insert_messages(messages: &[StoredBody], bounds: Bounds, into: &mut Vec<Vec<u
             message.sender.0,
             u64::from(kind.0),
             id,
-            sent_at_ms(message.msg_id),
+            message.msg_id.sent_at_ms(),
             message.digest,
             message.sender_seq.0,
         ];

@@ -6,9 +6,9 @@
 use super::Sharing;
 use super::connection::{Connection, Patience};
 use super::fault::Fault;
+use crate::contract::position::Position;
 use crate::contract::store::{NewestRow, StoredGroup};
-use crate::journal::Position;
-use crate::store::{StorePosition, Stored};
+use crate::contract::store::{StorePosition, Stored};
 use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 

@@ -13,8 +13,9 @@ use super::connection::{Connection, Patience};
 use super::fault::Fault;
 use super::insert::{Encoded, EncodedGroup};
 use super::{schema, snapshot};
-use crate::journal::Position;
-use crate::store::{StoreError, StorePosition};
+use crate::contract::position::Position;
+use crate::contract::store::StorePosition;
+use crate::store::StoreError;
 use ringway_wire::ids::MsgId;
 
 /// What writes.

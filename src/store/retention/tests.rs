@@ -108,8 +108,11 @@ fn a_newest_row_stays_with_its_message_however_old_it_is<B: Bed<S: Expire>>(bed:
     assert_eq!(newest, [(1, 9), (5, 2), (6, 1), (FAR, 9)]);
     // Once they have newer ones, they go.
     let rows = vec![row(5, 3, 9), row(6, 2, 9)];
-    bed.run(apply(&mut store, Transaction { rows, applied: crate::journal::Position(10_000), ..Default::default() }))
-        .unwrap();
+    bed.run(apply(
+        &mut store,
+        Transaction { rows, applied: crate::contract::position::Position(10_000), ..Default::default() },
+    ))
+    .unwrap();
     assert_eq!(pass(bed, &mut store, id(7)), (2, 2));
 }
 
@@ -162,7 +165,7 @@ fn passes_follow_one_another_by_the_hour_and_their_steps_by_the_millisecond<B: B
     let mut counters = StoreCounters::default();
     let mut retention = Retention::new(1);
     // A day after message 1,200 was sent: whatever is due is done, on a clock of the test's.
-    let sent_ms = crate::ledger::sequence::sent_at_ms(id(1_201));
+    let sent_ms = id(1_201).sent_at_ms();
     let mut now = Now { mono_ms: 0, unix_ms: sent_ms + DAY_MS };
     let (mut looks, mut idle) = (0, 0);
     while counters.expiries == 0 {

@@ -9,12 +9,13 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::contract::ids::{Origin, SessionRef};
+use crate::contract::position::Position;
+use crate::contract::progress::Progress;
 use crate::contract::store::{CursorRow, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
 use crate::journal::batch::Batch;
 use crate::journal::disk::Directory;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
-use crate::journal::{Position, Progress};
 use crate::limits::BATCH_ROWS;
 use crate::store::sqlite::SqliteStore;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::{SqliteStore, bits, conversation, failed, stored};
-use crate::store::cause::Cause;
+use crate::contract::cause::Cause;
 use crate::store::check::Inspect;
 use crate::store::schema::{self, SchemaError};
 use crate::store::{StoreError, StoredBody};

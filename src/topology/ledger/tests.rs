@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
+use crate::contract::report::LedgerCounters;
 use crate::contract::submission::Submission;
 use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX};
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};

@@ -1,9 +1,10 @@
 //! A snapshot on a real MariaDB.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use crate::contract::store::Stored;
 use crate::contract::store::{NewestRow, StoredGroup};
+use crate::store::Store;
 use crate::store::contract::{Bed, MySql};
-use crate::store::{Store, Stored};
 use ringway_wire::ids::{GroupId, Seq, UserId};
 
 #[test]

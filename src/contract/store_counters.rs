@@ -2,7 +2,7 @@
 //!
 //! Plain integers that the thread copies out; they count since the process started unless they say otherwise.
 
-use super::cause::Cause;
+use crate::contract::cause::Cause;
 
 /// See each field.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

@@ -5,11 +5,6 @@ use ringway_wire::generated::ringway::wire::CloseReason;
 /// How many close reasons there are.
 pub const CLOSE_REASONS: usize = CloseReason::ENUM_MAX as usize + 1;
 
-/// A close reason's name: in the protocol's description, in logs, and as a metric's label.
-pub fn reason_name(reason: CloseReason) -> &'static str {
-    reason.variant_name().unwrap_or("Unknown")
-}
-
 /// One shard's counters. Fields named `_total` only grow; the others are as of now.
 #[derive(Clone, Debug, Default)]
 pub struct ShardCounters {

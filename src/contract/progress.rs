@@ -1,0 +1,92 @@
+//! How far the ledger and the store are: the only state that two threads share.
+//!
+//! Written and read by the ledger's, the store's and, in a cluster, Redis's threads; no shard sees it. What always holds:
+//! a position only grows, and nothing below `durable` changes.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::contract::position::Position;
+
+/// How far the journal and the store are, shared by the ledger's and the store's threads (no shard sees it).
+#[derive(Debug, Default)]
+pub struct Progress {
+    durable: AtomicU64,
+    applied: AtomicU64,
+    secured: AtomicU64,
+    tail_messages: AtomicU64,
+    writes_store: AtomicBool,
+    fence_asked: AtomicU64,
+    fenced: AtomicU64,
+}
+
+impl Progress {
+    /// Everything below is durable. Written by the ledger before anybody hears of what lies below.
+    pub fn durable(&self) -> Position {
+        Position(self.durable.load(Ordering::Acquire))
+    }
+
+    /// The ledger has synced up to here.
+    pub fn advance_durable(&self, position: Position) {
+        self.durable.store(position.0, Ordering::Release);
+    }
+
+    /// Everything below is in the store, and readers of the store see it.
+    pub fn applied(&self) -> Position {
+        Position(self.applied.load(Ordering::Acquire))
+    }
+
+    /// The store has committed up to here.
+    pub fn advance_applied(&self, position: Position) {
+        self.applied.store(position.0, Ordering::Release);
+    }
+
+    /// Everything below is in the store so that a power loss cannot take it back: segments below may go.
+    pub fn secured(&self) -> Position {
+        Position(self.secured.load(Ordering::Acquire))
+    }
+
+    /// The store has checkpointed up to here.
+    pub fn advance_secured(&self, position: Position) {
+        self.secured.store(position.0, Ordering::Release);
+    }
+
+    /// In a cluster: this node's store is the one that writes.
+    pub fn writes_store(&self) -> bool {
+        self.writes_store.load(Ordering::Relaxed)
+    }
+
+    /// In a cluster: whether this node's store is to write from now on.
+    pub fn let_store_write(&self, writes: bool) {
+        self.writes_store.store(writes, Ordering::Relaxed);
+    }
+
+    /// In a cluster: the position that the database is to be moved to, past a stream that is lost.
+    pub fn fence_asked(&self) -> Position {
+        Position(self.fence_asked.load(Ordering::Acquire))
+    }
+
+    /// Asks the store's thread to move the database's position there.
+    pub fn ask_fence(&self, position: Position) {
+        self.fence_asked.store(position.0, Ordering::Release);
+    }
+
+    /// In a cluster: the last position that this node's store, and no other, has moved the database's to.
+    pub fn fenced(&self) -> Position {
+        Position(self.fenced.load(Ordering::Acquire))
+    }
+
+    /// This node's store has moved the database's position there.
+    pub fn report_fenced(&self, position: Position) {
+        self.fenced.store(position.0, Ordering::Release);
+    }
+
+    /// Messages the tail indexes that the store has not applied.
+    pub fn tail_messages(&self) -> u64 {
+        self.tail_messages.load(Ordering::Relaxed)
+    }
+
+    /// The store's thread says how many messages its tail indexes.
+    pub fn report_tail_messages(&self, count: u64) {
+        self.tail_messages.store(count, Ordering::Relaxed);
+    }
+}

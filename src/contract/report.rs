@@ -1,0 +1,132 @@
+//! What threads tell control, once a second: copies of plain counters, through bounded channels.
+//!
+//! Dropped when control is slow: the next report says it all again.
+
+use crate::contract::ids::ShardId;
+use crate::contract::shard_counters::ShardCounters;
+use crate::contract::store_counters::StoreCounters;
+
+/// What control is told.
+#[derive(Debug)]
+pub enum Report {
+    /// By a shard.
+    Shard(Box<ShardReport>),
+    /// By the ledger.
+    Ledger(LedgerReport),
+    /// By the store.
+    Store(StoreCounters),
+    /// By the thread that talks to the cluster's other nodes.
+    Nodes(NodesReport),
+}
+
+/// What control is told about a shard, once a second.
+#[derive(Clone, Debug)]
+pub struct ShardReport {
+    /// Which.
+    pub shard: ShardId,
+    /// The core's counters.
+    pub core: ShardCounters,
+    /// The shell's.
+    pub shell: ShellCounters,
+    /// What waits in its mailbox.
+    pub depths: Depths,
+    /// Questions that wait for the store, all shards' together.
+    pub store_asks: u64,
+    /// What each budget has taken of the shard's time.
+    pub budgets: [Spent; BUDGETS],
+}
+
+/// What the shell counts beside the core; all only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ShellCounters {
+    /// Successful reads of sockets.
+    pub reads: u64,
+    /// System calls that wrote to sockets.
+    pub sends: u64,
+    /// Sockets that took less than there was.
+    pub sockets_full: u64,
+    /// Times that descriptors or memory ran out while accepting.
+    pub descriptors_out: u64,
+    /// Connections closed because they could not be handed over.
+    pub handovers_refused: u64,
+}
+
+/// How many wait in one mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Depths {
+    /// Commits from the ledger.
+    pub commits: u64,
+    /// Envelopes from other shards.
+    pub lanes: u64,
+    /// Answers from the store.
+    pub answers: u64,
+}
+
+/// How many budgets there are.
+pub const BUDGETS: usize = 4;
+
+/// What a budget was given and has taken.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Spent {
+    /// `Budget::name`.
+    pub name: &'static str,
+    /// Its part of the time when all want some.
+    pub shares: u64,
+    /// Time spent in it; other threads of the CPU may have had some of that.
+    pub busy_ns: u64,
+    /// How often it had its turn.
+    pub turns: u64,
+}
+
+/// What control is told about the ledger, once a second.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct LedgerReport {
+    /// The engine's counters.
+    pub counters: LedgerCounters,
+    /// Submissions that wait.
+    pub submissions: u64,
+    /// How often a shard's mailbox was full and the ledger waited.
+    pub waits_for_room: u64,
+}
+
+/// What the ledger counts, since the process started.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct LedgerCounters {
+    /// Messages made durable.
+    pub messages: u64,
+    /// Rows numbered.
+    pub rows: u64,
+    /// Commits with at least one record.
+    pub commits: u64,
+    /// Journal bytes written.
+    pub bytes: u64,
+    /// Sends answered from the window or the store.
+    pub repeats: u64,
+    /// Look-ups that went to the store.
+    pub lookups: u64,
+    /// Submissions refused with `STORAGE_FULL`.
+    pub storage_full: u64,
+    /// Submissions refused with `RETRY_LATER`.
+    pub retry_later: u64,
+    /// Group submissions that carried an old roster.
+    pub bounced: u64,
+    /// Microseconds spent in `fdatasync`.
+    pub sync_us: u64,
+}
+
+/// What control is told once a second. All but `nodes` only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct NodesReport {
+    /// Nodes alive, this one too; none that is known to be while Redis is away.
+    pub nodes: u64,
+    /// Messages published.
+    pub told: u64,
+    /// Messages heard.
+    pub heard: u64,
+    /// Messages, or parts for a shard, that were lost here.
+    pub missed: u64,
+    /// Messages that make no sense.
+    pub unreadable: u64,
+    /// Ephemeral messages that a shard had no room for.
+    pub ephemeral_dropped: u64,
+}
