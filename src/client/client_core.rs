@@ -1,0 +1,292 @@
+//! All that a transport needs: a session, the messages that wait for their answer, frames in and out of bytes.
+//!
+//! Owned by the transport. What always holds: bytes to be written wait in [`ClientCore::output`] in their order; a row
+//! is acknowledged only once [`ClientCore::stored`] has said that it is safe; what waits is bounded by
+//! [`UNANSWERED_MAX`](crate::unanswered::UNANSWERED_MAX) messages. It leaves out connecting, waiting and tokens.
+
+use thiserror::Error;
+
+use ringway_wire::deframer::{DeframeError, Deframer};
+use ringway_wire::frame::Encoder;
+use ringway_wire::limits::{BODY_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+
+use crate::incoming::{Incoming, RequestId};
+use crate::reconnect::NextStep;
+use crate::session::{Due, Session, SessionError};
+use crate::unanswered::{Fate, TooManyUnanswered, Unanswered};
+use crate::{ClientMsgId, Conversation, DeviceId, GroupId, Now, Seq, UserId};
+
+/// Memory for bytes to be written that is kept while there are none.
+const OUTPUT_BYTES_KEPT: usize = 64 * 1024;
+
+/// A client without its sockets.
+#[derive(Debug)]
+pub struct ClientCore {
+    session: Session,
+    device: DeviceId,
+    unanswered: Unanswered,
+    deframer: Deframer,
+    encoder: Encoder,
+    output: Vec<u8>,
+}
+
+/// Why a connection must be closed: then ask [`ClientCore::ended`].
+#[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]
+pub enum CoreError {
+    /// What came does not fit the session.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// What came is no frame.
+    #[error(transparent)]
+    Deframe(#[from] DeframeError),
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]
+pub enum SendError {
+    /// It would be refused: nothing, or too much.
+    #[error("a body must have 1 to {BODY_BYTES_MAX} bytes, this one has {0}")]
+    BodyLength(usize),
+    /// Too many wait already.
+    #[error(transparent)]
+    TooMany(#[from] TooManyUnanswered),
+}
+
+/// What a client asks beside sending.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "as in the schema")]
+pub enum Question<'a> {
+    Ping,
+    Sync { after: Seq, rows_max: u32 },
+    GroupCreate { members: &'a [UserId] },
+    GroupAdd { group: GroupId, members: &'a [UserId] },
+    GroupRemove { group: GroupId, members: &'a [UserId] },
+    GroupLeave { group: GroupId },
+    GroupInfo { group: GroupId },
+    GroupList,
+    Presence { users: &'a [UserId] },
+    Logout,
+}
+
+/// What [`ClientCore::tick`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Liveliness {
+    /// Go on: write what is in [`ClientCore::output`].
+    Alive,
+    /// The gateway gives no sign of life: close the connection, then ask [`ClientCore::ended`].
+    GiveUp,
+}
+
+impl ClientCore {
+    /// A client of this device, which has `last_seq` and all rows before it; `None`: the gateway knows.
+    pub fn new(device: DeviceId, last_seq: Option<Seq>) -> ClientCore {
+        ClientCore {
+            session: Session::new(last_seq),
+            device,
+            unanswered: Unanswered::default(),
+            deframer: Deframer::default(),
+            encoder: Encoder::new(),
+            output: Vec::new(),
+        }
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Messages without an answer.
+    pub fn unanswered(&self) -> &Unanswered {
+        &self.unanswered
+    }
+
+    /// A connection was made: it begins with this login.
+    pub fn connected(&mut self, now: Now, token: &str) -> RequestId {
+        self.deframer = Deframer::default();
+        self.output.clear();
+        self.session.connecting(now);
+        let request = self.session.next_request();
+        let login = self.encoder.login(request.0, token, self.device, self.session.last_seq());
+        self.output.extend_from_slice(login);
+        request
+    }
+
+    /// Sends a message, now or when there is a session: [`Incoming::Sent`] or [`Incoming::Refused`] with this number
+    /// answers it, over as many connections as it takes.
+    pub fn send(&mut self, now: Now, to: Conversation, body: &[u8], random: u128) -> Result<RequestId, SendError> {
+        let client_msg_id = self.session.new_client_msg_id(now, random);
+        self.send_as(now, client_msg_id, to, body)
+    }
+
+    /// The same under a name that the caller has made, or kept from an earlier life.
+    pub fn send_as(
+        &mut self,
+        now: Now,
+        client_msg_id: ClientMsgId,
+        to: Conversation,
+        body: &[u8],
+    ) -> Result<RequestId, SendError> {
+        check_body(body)?;
+        let request = self.session.next_request();
+        if self.session.is_live() {
+            self.unanswered.keep(request, client_msg_id, to, body)?;
+            self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, false));
+            self.session.sent(now);
+        } else {
+            self.unanswered.keep_for_later(request, client_msg_id, to, body)?;
+        }
+        Ok(request)
+    }
+
+    /// Sends an ephemeral message: it may be lost, and is not sent again.
+    pub fn send_ephemeral(
+        &mut self,
+        now: Now,
+        to: Conversation,
+        body: &[u8],
+        random: u128,
+    ) -> Result<RequestId, SendError> {
+        check_body(body)?;
+        let (client_msg_id, request) = (self.session.new_client_msg_id(now, random), self.session.next_request());
+        if self.session.is_live() {
+            self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, true));
+            self.session.sent(now);
+        }
+        Ok(request)
+    }
+
+    /// Asks; the answer has this number. A connection that ends takes the question along.
+    pub fn ask(&mut self, now: Now, question: Question<'_>) -> RequestId {
+        let (request, encoder) = (self.session.next_request(), &mut self.encoder);
+        let id = request.0;
+        let frame = match question {
+            Question::Ping => encoder.ping(id),
+            Question::Sync { after, rows_max } => encoder.sync(id, after, rows_max),
+            Question::GroupCreate { members } => encoder.group_create(id, members),
+            Question::GroupAdd { group, members } => encoder.group_add(id, group, members),
+            Question::GroupRemove { group, members } => encoder.group_remove(id, group, members),
+            Question::GroupLeave { group } => encoder.group_leave(id, group),
+            Question::GroupInfo { group } => encoder.group_info_request(id, group),
+            Question::GroupList => encoder.group_list_request(id),
+            Question::Presence { users } => encoder.presence_request(id, users),
+            Question::Logout => encoder.logout(id),
+        };
+        self.output.extend_from_slice(frame);
+        match question {
+            Question::Ping => self.session.pinged(now),
+            _ => self.session.sent(now),
+        }
+        request
+    }
+
+    /// The next frame off the front of `input`; `None`: all of it is used. Call until then.
+    pub fn receive<'a, 'i: 'a>(
+        &'a mut self,
+        now: Now,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Incoming<'a>>, CoreError> {
+        let Some(frame) = self.deframer.next(input, SERVER_FRAME_BYTES_MAX)? else { return Ok(None) };
+        let incoming = self.session.receive(now, frame)?;
+        match &incoming {
+            Incoming::Sent(sent) => drop(self.unanswered.answered(sent.request)),
+            Incoming::Refused(refusal) => drop(self.unanswered.refused(now.mono_ms, refusal)),
+            Incoming::LoggedIn(_)
+            | Incoming::Row(_)
+            | Incoming::Repeated(_)
+            | Incoming::Ephemeral(_)
+            | Incoming::Gap { .. }
+            | Incoming::Closing(_)
+            | Incoming::Other { .. } => {}
+        }
+        Ok(Some(incoming))
+    }
+
+    /// What becomes of the message that was sent, or refused, under this number.
+    pub fn fate(&self, request: RequestId) -> Fate {
+        if self.unanswered.keeps(request) { Fate::Kept } else { Fate::GivenUp }
+    }
+
+    /// This row and all before it are safe on the device: they may be acknowledged.
+    pub fn stored(&mut self, now: Now, seq: Seq) {
+        self.session.stored(now, seq);
+    }
+
+    /// Acknowledges at once what is stored: before an end.
+    pub fn ack_now(&mut self, now: Now) {
+        if let Some(seq) = self.session.take_ack(now) {
+            self.output.extend_from_slice(self.encoder.ack(seq));
+        }
+    }
+
+    /// Acks, pings and sends again what is due.
+    pub fn tick(&mut self, now: Now, mut random: impl FnMut() -> u128) -> Liveliness {
+        while let Some(due) = self.session.due(now) {
+            match due {
+                Due::Ack(seq) => self.output.extend_from_slice(self.encoder.ack(seq)),
+                Due::Ping => {
+                    let request = self.session.next_request();
+                    self.output.extend_from_slice(self.encoder.ping(request.0));
+                }
+                Due::GiveUp => return Liveliness::GiveUp,
+            }
+        }
+        if self.session.is_live() {
+            let ClientCore { session, unanswered, encoder, output, .. } = self;
+            let server_ms = session.server_ms(now);
+            let before = output.len();
+            unanswered.take_due(
+                now.mono_ms,
+                || ClientMsgId::from_parts(server_ms, random()),
+                |again| {
+                    let frame = encoder.send(again.request.0, again.to, again.client_msg_id, again.body, false);
+                    output.extend_from_slice(frame);
+                },
+            );
+            if output.len() > before {
+                session.sent(now);
+            }
+        }
+        Liveliness::Alive
+    }
+
+    /// When to call [`Self::tick`] again, if nothing happens before (monotonic milliseconds).
+    pub fn next_due_ms(&self, now: Now) -> Option<u64> {
+        let again_ms = self.unanswered.next_due_ms().filter(|_| self.session.is_live());
+        self.session.next_due_ms(now).into_iter().chain(again_ms).min()
+    }
+
+    /// Bytes to be written.
+    pub fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    /// So many of them were written.
+    pub fn written(&mut self, bytes: usize) {
+        self.output.drain(..bytes.min(self.output.len()));
+        if self.output.is_empty() && self.output.capacity() > OUTPUT_BYTES_KEPT {
+            self.output = Vec::new();
+        }
+    }
+
+    /// The connection is gone, whoever ended it: what to do next.
+    pub fn ended(&mut self, now: Now, random: u64) -> NextStep {
+        self.unanswered.disconnected();
+        self.output.clear();
+        self.session.ended(now, random)
+    }
+
+    /// The caller has dropped its copy of the inbox: the next login begins before the first row.
+    pub fn forget(&mut self) {
+        self.session.forget();
+    }
+}
+
+fn check_body(body: &[u8]) -> Result<(), SendError> {
+    match body.len() {
+        1..=BODY_BYTES_MAX => Ok(()),
+        length => Err(SendError::BodyLength(length)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
