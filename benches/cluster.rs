@@ -39,9 +39,9 @@ use ringway::ledger::redis::reload::{Answerer, reloading};
 use ringway::ledger::redis::start::RedisStart;
 use ringway::ledger::redis::{RedisEngine, Settings};
 use ringway::limits::{SEGMENT_BYTES, STREAM_UNSTORED_MAX};
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
+use ringway_wire::schema::Role;
 use tokio::sync::mpsc;
 
 /// What is measured.

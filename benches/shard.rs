@@ -18,8 +18,8 @@ use ringway::shard::Shard;
 use ringway::shard::config::ShardConfig;
 use ringway::shard::wheel::Wheel;
 use ringway_wire::frame::{Encoder, PushFrame};
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::Role;
 
 const SECRET: &[u8] = b"a secret that is long enough for benchmarks";
 const NOW: Now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };

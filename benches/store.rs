@@ -23,8 +23,8 @@ use ringway::limits::BATCH_ROWS;
 use ringway::store::keeper::{Keeper, Turn};
 use ringway::store::sqlite::SqliteStore;
 use ringway::store::{InboxRow, Store, Transaction};
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::Role;
 use tempfile::TempDir;
 
 const MEMBERS: u64 = 500;

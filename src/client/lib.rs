@@ -29,9 +29,9 @@ pub mod unanswered;
 pub use client_core::ClientCore;
 pub use incoming::{Incoming, LoginInfo, RequestId};
 pub use reconnect::NextStep;
-pub use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind, Role};
 pub use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 pub use ringway_wire::request::PushView;
+pub use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind, Role};
 pub use session::{Due, Session, SessionError};
 
 /// One reading of both clocks, handed in with whatever happens.

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::request::GroupEntry;
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 use crate::contract::ids::Origin;
 use crate::contract::message::{Message, Roster};

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
 
 use crate::contract::ids::Origin;
 use crate::contract::message::{Message, Roster};

@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use crate::contract::ids::{LedgerSlot, ShardId};
 use ringway_wire::frame::PushFrame;
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::request::PushView;
+use ringway_wire::schema::Role;
 
 /// A message as recipients see it, with its frame encoded once for all of them.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! What a shard counts: plain integers, handed to control once a second.
 
-use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::schema::CloseReason;
 
 /// How many close reasons there are.
 pub const CLOSE_REASONS: usize = CloseReason::ENUM_MAX as usize + 1;

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::Role;
 
 use crate::contract::ids::{Origin, SessionRef};
 use crate::contract::message::Message;

@@ -13,8 +13,8 @@ use crate::contract::report::Spent;
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::{Room, Snapshot};
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::request::reason_name;
+use ringway_wire::schema::CloseReason;
 
 /// All metrics as text.
 pub fn text(snapshot: &Snapshot, ready: bool, room: &Room) -> String {

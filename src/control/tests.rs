@@ -5,7 +5,7 @@ use crate::contract::report::Depths;
 use crate::contract::report::ShellCounters;
 use crate::contract::report::{BUDGETS, Spent};
 use crate::contract::shard_counters::ShardCounters;
-use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::schema::CloseReason;
 
 fn snapshot() -> Snapshot {
     let mut core = ShardCounters { connections: 7, ..ShardCounters::default() };

@@ -12,8 +12,8 @@ use std::iter;
 use super::varint::{self, Cut};
 use crate::contract::position::Position;
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
-use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::{GroupChangeKind, Role};
 
 /// A record's length stands before it in so many bytes.
 pub const RECORD_PREFIX_BYTES: usize = 4;

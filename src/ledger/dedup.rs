@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use crate::ledger::parts::PartedMap;
 use crate::limits::{WINDOW_ENTRIES_MAX, WINDOW_MS};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
+use ringway_wire::schema::ErrorCode;
 
 /// Entries that one call lets go at most, so that a window that grew old at once is no pause.
 const EVICTIONS_MAX: usize = 256;

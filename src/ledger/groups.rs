@@ -16,10 +16,10 @@ use crate::contract::submission::GroupChange;
 use crate::journal::record::ChangeRecord;
 use crate::ledger::sequence::Sequences;
 use crate::limits::{LEDGER_USERS_MAX, MEMBERSHIPS_MAX};
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 use ringway_wire::limits::{GROUP_MEMBERS_MAX, USER_GROUPS_MAX};
 use ringway_wire::request::GroupEntry;
+use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 /// All groups.
 #[derive(Debug)]

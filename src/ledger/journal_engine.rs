@@ -32,10 +32,10 @@ use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
     LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX, WINDOW_SEGMENTS_MAX,
 };
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
 use ringway_wire::push::PushFrame;
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// The largest record, a roster, and the message behind it, fit in what a batch keeps free.
 const RECORD_RESERVE_BYTES: usize = 1 << 20;

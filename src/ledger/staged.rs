@@ -10,9 +10,9 @@ use crate::contract::message::Message;
 use crate::ledger::groups::Groups;
 use crate::ledger::sequence::Sequences;
 use crate::limits::STORAGE_FULL_RETRY_MS;
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use ringway_wire::request::GroupEntry;
+use ringway_wire::schema::ErrorCode;
 
 /// Something to hand out.
 #[derive(Debug)]

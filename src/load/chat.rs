@@ -18,9 +18,9 @@ use super::command::{Command, HELP};
 use super::error::LoadError;
 use super::gateway::{listen_address, pause, read_secret};
 use crate::clock::Clock;
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::ACK_ROWS_MAX;
+use ringway_wire::schema::ErrorCode;
 
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the input waits while the socket is listened to.

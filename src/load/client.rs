@@ -13,10 +13,10 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use ringway_wire::frame::{Encoder, FrameError, read_server};
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind, Role};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
 use ringway_wire::request::{PushView, Reply};
+use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind, Role};
 
 const READ_BYTES: usize = 64 * 1024;
 

@@ -11,9 +11,9 @@ use super::swarm::{Brought, LinkId, Swarm, Window};
 use crate::auth::{Minter, mint_hs256};
 use crate::clock::Clock;
 use ringway_wire::frame::{Encoder, read_server};
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
 use ringway_wire::request::Reply;
+use ringway_wire::schema::CloseReason;
 
 /// Logins that may be unanswered at once: well below what a gateway lets wait unauthenticated.
 const LOGINS_OPEN_MAX: usize = 256;

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::client::ClientError;
 use crate::store::mysql::fault::Fault;
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// What stopped a bench or a chat.
 #[derive(Debug, Error)]

@@ -16,8 +16,8 @@ use super::stored::Stored;
 use super::swarm::Window;
 use super::target::Target;
 use crate::clock::Clock;
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
 
 /// The benches' users start here, so that they are told from an operator's own first ones.
 const FIRST_USER: u64 = 1_000_001;

@@ -16,9 +16,9 @@ use super::error::LoadError;
 use super::report::latencies;
 use super::swarm::Brought;
 use ringway_wire::frame::{Encoder, read_server};
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
 use ringway_wire::request::Reply;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// All streams of a bench.
 pub struct Room {

@@ -11,8 +11,8 @@ use tracing::{Level, debug, enabled};
 
 use crate::contract::ids::ShardId;
 use crate::shard::effects::Closed;
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::request::reason_name;
+use ringway_wire::schema::CloseReason;
 
 /// Whether anybody reads these lines. The level is set once, before shards start.
 pub fn are_told() -> bool {

@@ -14,7 +14,7 @@ use crate::clock::Now;
 use crate::limits::DESCRIPTORS_FREE_ALWAYS;
 use crate::net::closes;
 use crate::net::shell::{LINGER_MS, Shell, send, shut_writing};
-use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::schema::CloseReason;
 
 /// Sockets that are kept; above it the oldest is closed.
 const KEPT_MAX: usize = 64;

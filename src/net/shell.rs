@@ -32,7 +32,7 @@ use crate::shard::{AfterWrite, NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Slot};
 use crate::topology::store::StoreDoor;
 use crate::topology::submissions::SubmissionDoor;
-use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::schema::CloseReason;
 
 /// Bytes read from a socket at once, one buffer per shard.
 const READ_BUFFER_BYTES: usize = 64 * 1024;

@@ -13,9 +13,9 @@ use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, SessionRef};
 use crate::contract::store::{Page, PagePurpose, StoreAsk};
 use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, SYNCS_WAITING_MAX};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::Seq;
 use ringway_wire::limits::{BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX};
+use ringway_wire::schema::ErrorCode;
 
 /// Bytes a full page takes in an outbox.
 const PAGE_OUTBOX_BYTES: usize = PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160;

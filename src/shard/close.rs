@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::contract::ids::ConnId;
 use crate::contract::lane::{HandedOver, Transport};
 use crate::limits::CLOSING_TIMEOUT_MS;
-use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::schema::CloseReason;
 use ringway_wire::websocket;
 
 /// What the peer is told, and after how many milliseconds it may reconnect; `None`: not by itself.

@@ -10,8 +10,8 @@ use super::config::DevicePolicy;
 use super::directory::SessionsOf;
 use super::session::NIL;
 use crate::clock::Now;
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{DeviceId, UserId};
+use ringway_wire::schema::CloseReason;
 
 /// Where a device is logged in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

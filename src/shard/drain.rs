@@ -8,7 +8,7 @@ use super::Shard;
 use super::session::Phase;
 use crate::clock::Now;
 use crate::limits::{DRAIN_CLOSES_PER_TICK_MAX, DRAIN_GRACE_MS};
-use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::schema::CloseReason;
 
 /// How far a drain has come.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use crate::contract::lane::{HandedOver, LaneEnvelope};
 use crate::contract::nodes::ToNodes;
 use crate::contract::store::StoreAsk;
 use crate::contract::submission::Submission;
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{DeviceId, UserId};
+use ringway_wire::schema::CloseReason;
 
 /// The effects of events, until the shell has taken them.
 #[derive(Debug, Default)]

@@ -21,9 +21,9 @@ use crate::contract::nodes::Reach;
 use crate::contract::submission::{GroupSubmission, Submission};
 use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
 use ringway_wire::frame::PushFrame;
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, UserId};
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// What waits for its group's roster.
 #[derive(Debug)]

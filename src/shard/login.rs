@@ -14,8 +14,8 @@ use crate::contract::ids::{ConnId, Origin, ShardId};
 use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
 use crate::contract::submission::Submission;
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
+use ringway_wire::schema::CloseReason;
 use ringway_wire::websocket::Messages;
 
 /// What a verified login says.

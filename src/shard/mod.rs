@@ -70,7 +70,7 @@ use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
 use crate::limits::{AUDIENCE_MEMBERSHIPS_MAX, LANE_ANSWERS_WAITING_MAX, RETRY_AFTER_MS, SHARD_ROSTERS_MAX};
 use ringway_wire::frame::Encoder;
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// One shard: its connections, its users' sessions, its groups. One thread owns it.
 pub struct Shard {

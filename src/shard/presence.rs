@@ -11,8 +11,8 @@ use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::limits::{PRESENCE_GATHERS_MAX, PRESENCE_TIMEOUT_MS, RETRY_AFTER_MS};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::UserId;
+use ringway_wire::schema::ErrorCode;
 
 /// Questions whose answers are not all here. On the lanes a question goes by its number here, in place of the
 /// request id.

@@ -12,9 +12,9 @@ use crate::contract::ids::ConnId;
 use crate::limits::{HELD_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use ringway_wire::deframer::DeframeError;
 use ringway_wire::frame::{FrameError, read_client};
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
 use ringway_wire::request::Request;
+use ringway_wire::schema::CloseReason;
 use ringway_wire::websocket::{self, Upgrade, WsError, WsEvent, looks_like_http, looks_like_tls, upgrade};
 
 /// As many bytes as tell TLS, HTTP and frames apart.

@@ -10,8 +10,8 @@ use crate::clock::Now;
 use crate::contract::ids::Origin;
 use crate::contract::lane::LaneAnswer;
 use ringway_wire::frame::Encoder;
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::Seq;
+use ringway_wire::schema::ErrorCode;
 
 impl Shard {
     /// Sends a reply, in the reserve if it must be.

@@ -11,11 +11,11 @@ use crate::contract::ids::{Origin, ShardId};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupChange, Submission};
 use crate::limits::RETRY_AFTER_MS;
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
 use ringway_wire::request::{Request, Users};
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// Words for a refusal.
 pub(super) fn text(code: ErrorCode) -> &'static str {

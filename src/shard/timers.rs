@@ -8,7 +8,7 @@ use super::session::Phase;
 use super::wheel::{TICK_MS, tick_of};
 use crate::clock::Now;
 use crate::limits::{CURSORS_SAVED_EVERY_MS, RETRY_EVERY_MS};
-use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::schema::CloseReason;
 
 impl Shard {
     /// Call about every 20 ms: time-outs, questions to ask again, cursors once a second, a drain's progress.

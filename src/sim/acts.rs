@@ -3,8 +3,8 @@
 //! Part of the world. What always holds: each body is sent under one name and is like no other; what a client
 //! asks is something the protocol allows it to ask, though not always something it is allowed to do.
 
-use ringway_wire::generated::ringway::wire::GroupChangeKind;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
+use ringway_wire::schema::GroupChangeKind;
 
 use crate::client::State;
 use crate::model::{Checked, SendKind};

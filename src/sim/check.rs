@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway_wire::generated::ringway::wire::GroupChangeKind;
 use ringway_wire::ids::{Conversation, GroupId, MsgId, UserId};
+use ringway_wire::schema::GroupChangeKind;
 
 use crate::model::{Checked, Model, SeenRow, Send, SendNo, Version, violated};
 

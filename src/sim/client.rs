@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringway_wire::frame::{Encoder, read_server};
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{DeviceId, GroupId, Seq, UserId};
 use ringway_wire::request::{PushView, Reply};
+use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 
 use crate::model::{ChangeNo, Checked, Model, SeenRow, SendKind, SendNo, Violation, violated};
 

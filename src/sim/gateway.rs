@@ -23,8 +23,8 @@ use ringway::ledger::start::{Start, StartError};
 use ringway::shard::Shard;
 use ringway::store::keeper::{Keeper, Turn};
 use ringway::store::{Store, StoreError};
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{GroupId, Seq, UserId};
+use ringway_wire::schema::CloseReason;
 
 use crate::check::StoredRow;
 use crate::disk::SimDisk;

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, UserId};
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// Why the run failed: which invariant, and what was seen.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, UserId};
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 use crate::check::{StoredRow, audit};
 use crate::model::{Checked, Model, SendKind, SendNo};

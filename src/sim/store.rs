@@ -15,9 +15,9 @@ use ringway::contract::store::StorePosition;
 use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use ringway::store::messages::Messages;
 use ringway::store::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::Role;
 
 use crate::random::Random;
 

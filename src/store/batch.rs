@@ -7,8 +7,8 @@ use super::{GroupWrite, InboxRow, StoredBody, Transaction};
 use crate::contract::digest::digest;
 use crate::contract::position::Position;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, RecordError, RosterRecord};
-use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
 use ringway_wire::ids::{MsgId, Seq};
+use ringway_wire::schema::{GroupChangeKind, Role};
 
 /// A transaction while records are added to it, in journal order.
 #[derive(Debug, Default)]

@@ -14,8 +14,8 @@ use crate::journal::recovery::verify;
 use crate::journal::segment::list_segments;
 use crate::journal::tail::Tail;
 use crate::limits::TRANSACTION_BYTES_MAX;
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::Role;
 
 /// Rows compared at once.
 const ROWS: usize = 50_000;

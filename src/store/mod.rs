@@ -29,8 +29,8 @@ use crate::contract::position::Position;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::contract::store::{StorePosition, Stored};
 use messages::Messages;
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::Role;
 
 /// A database that keeps messages, inbox rows, groups and cursors. Implementations live on the store's thread
 /// only; the futures are awaited there, one at a time.

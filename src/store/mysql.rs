@@ -34,8 +34,8 @@ use expiry::Expirer;
 use fault::Fault;
 use insert::{Bounds, Encoded, cursors, encode, put_hex};
 use pages::read_kept_from;
-use ringway_wire::generated::ringway::wire::ConversationKind;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
+use ringway_wire::schema::ConversationKind;
 use writer::{Ending, Writer};
 
 /// The journal whose position is kept under this number, when one gateway has the database to itself.

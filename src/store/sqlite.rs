@@ -32,8 +32,8 @@ use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, St
 use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
 use crate::log::Chain;
 use crate::topology::rush;
-use ringway_wire::generated::ringway::wire::{ConversationKind, Role};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::{ConversationKind, Role};
 
 /// The one journal whose position the file keeps; the table has room for more.
 const NODE: i64 = 0;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use ringway::auth::mint_hs256;
 use ringway::load::client::{Client, ClientError, Said};
 use ringway_wire::frame::{Encoder, FrameError, read_client};
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, CLIENT_FRAME_BYTES_MAX};
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 use crate::gateway::{Gateway, PATIENCE, SECRET, pause, token};
 

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use ringway::load::client::{Client, Said};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
 
 use crate::cluster::{send, settings};
 use crate::gateway::{Gateway, PATIENCE};

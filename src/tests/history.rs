@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringway::load::client::{ClientError, Row, Said};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
 
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::traffic::{Orders, User};

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringway::load::client::{Client, Said};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
 use tempfile::TempDir;
 
 use crate::gateway::{Gateway, PATIENCE};

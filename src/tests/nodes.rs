@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use ringway::load::client::{Client, Said};
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{Conversation, Seq, UserId};
+use ringway_wire::schema::CloseReason;
 
 use crate::cluster::{create, node, settings};
 use crate::gateway::{Gateway, PATIENCE, pause, signal};

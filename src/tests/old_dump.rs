@@ -10,8 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use ringway::ledger::redis::entry::Home;
 use ringway::load::client::{Client, ClientError, Row, Said};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
 
 use crate::cluster::{WRITER, create, keep_stores_from_writing, node, rows_until, send, told, wait_for_rows};
 use crate::gateway::{Gateway, PATIENCE, address, log_in, pause, signal};

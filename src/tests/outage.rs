@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use ringway::load::client::{Client, Said};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
 
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::history::{Groups, check, make_groups, start_users};

@@ -1,8 +1,8 @@
 //! The same name always means the same message, also when its sender has left the group since.
 
 use ringway::load::client::{Client, Said};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
+use ringway_wire::schema::ErrorCode;
 
 use crate::gateway::{Gateway, PATIENCE};
 

@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 
 use ringway::contract::ids::ShardId;
 use ringway::load::client::{Client, Said};
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{Conversation, DeviceId, UserId};
+use ringway_wire::schema::CloseReason;
 
 use crate::gateway::{Gateway, PATIENCE};
 

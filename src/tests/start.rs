@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ringway::load::client::{Client, Said};
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::schema::ErrorCode;
 
 use crate::gateway::{Gateway, PATIENCE, address};
 

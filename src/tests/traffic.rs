@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ringway::load::client::{Client, ClientError, Row, Said};
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 use crate::gateway::{PATIENCE, address, log_in, pause};
 

@@ -5,16 +5,22 @@
 //! in `limits.rs`. `README.md` beside this file is the protocol's specification, `ringway.fbs` its schema.
 
 pub mod deframer;
-pub mod encode;
+mod encode;
 pub mod frame;
 #[rustfmt::skip]
-#[allow(clippy::all, clippy::unwrap_used, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks)]
+#[allow(clippy::all, clippy::unwrap_used, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks, unreachable_pub)]
+#[doc(hidden)]
 pub mod generated;
 pub mod ids;
 pub mod limits;
 pub mod push;
 pub mod request;
 pub mod websocket;
+
+/// The schema's enumerations: what others than this crate use of the generated code.
+pub mod schema {
+    pub use crate::generated::ringway::wire::{CloseReason, ConversationKind, ErrorCode, GroupChangeKind, Role};
+}
 
 #[cfg(test)]
 mod tests;

@@ -25,8 +25,8 @@ use crate::ledger::dedup::Name;
 use crate::ledger::pending::Sending;
 use crate::ledger::staged::Staged;
 use crate::limits::{CALL_SUBMISSIONS_MAX, LOST_CHANGES_MS};
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion, UserId};
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// Whether what stands on a lost change waits for that to be made again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -63,10 +63,10 @@ use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, FLYING_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE,
     STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
 };
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{GroupId, MsgId, Seq, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// The largest submission, and what is put behind it, fit in what a batch keeps free.
 const RECORD_RESERVE_BYTES: usize = 1 << 20;

@@ -20,8 +20,8 @@ use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
 use crate::journal::tail::Tail;
 use crate::limits::{SENDER_ROWS_MAX, SEQ_JUMP, STREAM_UNSTORED_MAX, WINDOW_ENTRIES};
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::Role;
 
 fn direct(msg_id: u64) -> Record<'static> {
     Record::Direct(DirectRecord {

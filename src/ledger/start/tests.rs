@@ -12,8 +12,8 @@ use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::ChangeRecord;
 use crate::journal::segment::SEGMENT_BYTES_MIN;
 use crate::ledger::Engine;
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
 use ringway_wire::ids::{Conversation, RosterVersion};
+use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 const SHARDS: u16 = 3;
 const TIME: u64 = 1_800_000_000_000;

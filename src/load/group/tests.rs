@@ -140,7 +140,7 @@ impl Fake {
         let faulty = number == FAULTY;
         if faulty && self.fault == Fault::RefusesOnce {
             self.fault = Fault::None;
-            let code = ringway_wire::generated::ringway::wire::ErrorCode::RetryLater;
+            let code = ringway_wire::schema::ErrorCode::RetryLater;
             let bytes = self.encoder.error(request_id, code, "full", 5, 1).to_vec();
             return self.reply(id, &bytes);
         }

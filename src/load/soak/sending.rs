@@ -18,8 +18,8 @@ use crate::load::body::{self, Mark};
 use crate::load::report::latencies;
 use crate::load::swarm::{LinkId, Swarm};
 use ringway_wire::frame::Encoder;
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
+use ringway_wire::schema::ErrorCode;
 
 /// Messages and groups of this process that may be unanswered at once.
 const OPEN_MAX: usize = 16_384;

@@ -15,9 +15,9 @@ use crate::load::soak::pace::Pace;
 use crate::load::soak::seats::Seats;
 use crate::load::swarm::{LinkId, Swarm};
 use ringway_wire::frame::Encoder;
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, Conversation};
 use ringway_wire::request::PushView;
+use ringway_wire::schema::ErrorCode;
 
 /// Messages sent in one turn.
 const SENDS_PER_TURN_MAX: u64 = 64;

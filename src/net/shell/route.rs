@@ -14,7 +14,7 @@ use crate::contract::ids::ShardId;
 use crate::contract::submission::Submission;
 use crate::net::closes;
 use crate::topology::mailbox::{Crossing, Handover};
-use ringway_wire::generated::ringway::wire::CloseReason;
+use ringway_wire::schema::CloseReason;
 
 impl Shell {
     /// Passes on what the core wants passed on, with one wake-up per receiver, and tells the pump if there is

@@ -3,8 +3,8 @@
 use super::world::{Got, World, closing};
 use crate::contract::lane::Transport;
 use ringway_wire::frame::Encoder;
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
+use ringway_wire::schema::CloseReason;
 
 fn check(bytes: &[u8], expected: CloseReason) {
     let mut world = World::new(1);

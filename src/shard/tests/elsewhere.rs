@@ -8,9 +8,9 @@ use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
 use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX};
 use crate::shard::config::DevicePolicy;
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
 use ringway_wire::push::PushFrame;
+use ringway_wire::schema::CloseReason;
 
 /// Shards of node 1.
 fn node(shards: u16, devices_max: u16, policy: DevicePolicy) -> World {

@@ -4,8 +4,8 @@ use super::world::{Client, Got, World};
 use crate::contract::delivery::Delivery;
 use crate::contract::submission::Submission;
 use crate::limits::ROSTER_WAITERS_MAX;
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{Conversation, GroupId, UserId};
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// A group on shard 0 of two with users 1 to 20, the first ten online.
 fn group_of_20(world: &mut World) -> (GroupId, Vec<Client>) {

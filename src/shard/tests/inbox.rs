@@ -215,7 +215,7 @@ fn a_stalled_connection_is_evicted_after_the_stall_timeout_and_its_memory_is_fre
     world.pass(2_200);
     assert!(!world.is_open(client));
     let counters = world.shards[0].counters();
-    use ringway_wire::generated::ringway::wire::CloseReason;
+    use ringway_wire::schema::CloseReason;
     assert_eq!(counters.closes_total[usize::from(CloseReason::SlowReader.0)], 1);
     assert_eq!((counters.outbox_bytes, counters.connections), (0, 1));
 }

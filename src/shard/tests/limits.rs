@@ -5,9 +5,9 @@ use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX};
 use crate::shard::NotAdopted;
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode};
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 #[test]
 fn connections_above_the_limits_are_refused_with_a_reason() {

@@ -8,8 +8,8 @@ use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
 use crate::shard::config::DevicePolicy;
 use crate::shard::effects::Closed;
-use ringway_wire::generated::ringway::wire::CloseReason;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
+use ringway_wire::schema::CloseReason;
 
 #[test]
 fn a_user_with_nothing_missing_is_live_without_a_read() {

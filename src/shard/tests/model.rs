@@ -9,9 +9,9 @@ use crate::contract::message::{Message, Roster, RosterMember};
 use crate::contract::store::{Page, StoreAnswer, StoreAsk};
 use crate::contract::submission::{GroupChange, Submission};
 use ringway_wire::frame::PushFrame;
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::request::GroupEntry;
+use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 /// Numbers rows and remembers everything.
 pub struct Ledger {

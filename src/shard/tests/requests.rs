@@ -3,9 +3,9 @@
 use super::world::{Got, World};
 use crate::contract::ids::ShardId;
 use crate::contract::lane::LaneEnvelope;
-use ringway_wire::generated::ringway::wire::ErrorCode;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
+use ringway_wire::schema::ErrorCode;
 
 #[test]
 fn presence_is_gathered_from_all_shards_and_answered_in_the_order_asked() {

@@ -15,9 +15,9 @@ use crate::shard::effects::Closed;
 use crate::shard::{AfterWrite, Shard};
 use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::{Encoder, read_server};
-use ringway_wire::generated::ringway::wire::{CloseReason, ErrorCode, GroupChangeKind};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::request::{PushView, Reply};
+use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 
 pub const SECRET: &[u8] = b"a secret that is long enough for tests";
 pub const START: Now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };

@@ -25,9 +25,9 @@ use crate::journal::varint;
 use crate::limits::{BATCH_ROWS, STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
 use crate::store::Transaction;
 use crate::store::sqlite::SqliteStore;
-use ringway_wire::generated::ringway::wire::{GroupChangeKind, Role};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::limits::PAGE_BYTES_MAX;
+use ringway_wire::schema::{GroupChangeKind, Role};
 
 /// A store that can be told to fail, and to take its time.
 struct Flaky {

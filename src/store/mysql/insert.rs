@@ -10,9 +10,9 @@
 use crate::contract::position::Position;
 use crate::contract::store::CursorRow;
 use crate::store::{GroupWrite, InboxRow, StoredBody, Transaction};
-use ringway_wire::generated::ringway::wire::ConversationKind;
 use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion};
 use ringway_wire::limits::BODY_BYTES_MAX;
+use ringway_wire::schema::ConversationKind;
 
 /// What one message needs at most: its body in hexadecimal, and numbers.
 pub const STATEMENT_BYTES_MIN: usize = 2 * BODY_BYTES_MAX + 1024;

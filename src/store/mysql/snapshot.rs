@@ -9,8 +9,8 @@ use super::fault::Fault;
 use crate::contract::position::Position;
 use crate::contract::store::{NewestRow, StoredGroup};
 use crate::contract::store::{StorePosition, Stored};
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::Role;
 
 /// Reads it in one transaction. After an error the connection is not to be used again.
 pub async fn read(

@@ -4,9 +4,9 @@
 use super::*;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, GroupRecord, RosterRecordMember};
-use ringway_wire::generated::ringway::wire::Role;
 use ringway_wire::ids::RosterVersion;
 use ringway_wire::limits::GROUP_MEMBERS_MAX;
+use ringway_wire::schema::Role;
 
 /// An index of a journal that was never written: nothing may be read from it.
 struct Bed {

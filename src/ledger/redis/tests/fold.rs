@@ -20,8 +20,8 @@ use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
 use crate::ledger::{Engine, LedgerError};
-use ringway_wire::generated::ringway::wire::{ErrorCode, GroupChangeKind, Role};
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 const GROUP: GroupId = GroupId(7);
 const NOW: Now = Now { mono_ms: 1, unix_ms: 1 << 41 };
