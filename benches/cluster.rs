@@ -27,15 +27,15 @@ use ringway::cluster::{self, LedgerLink};
 use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::{LedgerSlot, Origin, ShardId};
 use ringway::contract::message::{Roster, RosterMember};
-use ringway::contract::position::Position;
+use ringway::contract::position::AppliedPosition;
 use ringway::contract::progress::Progress;
+use ringway::contract::snapshot::{SnapshotAnswerer, snapshots};
 use ringway::contract::store::{LookupAnswer, LookupFound, StoredGroup};
 use ringway::contract::store::{StorePosition, Stored};
 use ringway::contract::submission::{GroupSubmission, Submission};
 use ringway::journal::disk::Directory;
 use ringway::ledger::Engine;
 use ringway::ledger::redis::link::link;
-use ringway::ledger::redis::reload::{Answerer, reloading};
 use ringway::ledger::redis::start::RedisStart;
 use ringway::ledger::redis::{RedisEngine, Settings};
 use ringway::limits::{SEGMENT_BYTES, STREAM_UNSTORED_MAX};
@@ -307,18 +307,27 @@ fn scattered(random: &mut fastrand::Rng, args: &Args) -> Vec<(UserId, Role)> {
 /// Starts a node's ledger and its thread that talks to Redis.
 fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Arc<Done>) -> [JoinHandle<()>; 2] {
     let (ledger, ends, nudges) = link();
-    let (asker, store) = reloading(ends.nudge());
+    let (asker, store) = snapshots(ends.nudge());
     let progress = Arc::new(Progress::default());
     let settings = Settings { shards: 1, node, segment_bytes: SEGMENT_BYTES, buckets: args.buckets, seed: node.into() };
     let mut start = RedisStart::new(settings);
     shared.groups.iter().for_each(|group| start.visit(Stored::Group(group.clone())));
     let dir = tempfile::tempdir_in(base()).unwrap();
     let [log, copy] = ["log", "copy"].map(|name| Directory::open(&dir.path().join(name)).unwrap());
-    let at = StorePosition { applied: Position(0), msg_id_max: MsgId(0) };
+    let at = StorePosition { applied: AppliedPosition(0), msg_id_max: MsgId(0) };
     let engine = start.finish((log, copy), Arc::clone(&progress), (ledger, asker), at).unwrap();
     let (token, entries_max) = (node.into(), STREAM_UNSTORED_MAX);
     let (url, buckets, progress_of_redis) = (url.to_owned(), args.buckets, Arc::clone(&progress));
-    let link = LedgerLink { ends, url, buckets, node, token, entries_max, progress: progress_of_redis };
+    let link = LedgerLink {
+        ends,
+        url,
+        buckets,
+        node,
+        token,
+        losses: |_, _| Vec::new(),
+        entries_max,
+        progress: progress_of_redis,
+    };
     let talks = std::thread::spawn(move || {
         let (_to_nodes, told) = mpsc::channel(1);
         let (reports, _) = mpsc::channel(1);
@@ -347,7 +356,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
 /// A node's ledger, with the shards and the store around it played.
 struct Node {
     engine: RedisEngine<Directory>,
-    store: Answerer,
+    store: SnapshotAnswerer,
     nudges: Receiver<()>,
     progress: Arc<Progress>,
     shared: Arc<Shared>,
@@ -429,12 +438,12 @@ impl Node {
             self.progress.report_fenced(fence);
         }
         let base = self.shared.stored.load(Ordering::Relaxed);
-        self.progress.advance_applied(Position(base + self.done.followed.load(Ordering::Relaxed)));
+        self.progress.advance_applied(AppliedPosition(base + self.done.followed.load(Ordering::Relaxed)));
         self.progress.advance_secured(self.progress.durable());
         if let Some(mut ask) = self.store.next() {
             ask.begin();
             self.shared.groups.iter().for_each(|group| ask.visit(Stored::Group(group.clone())));
-            self.store.answer(ask.finish(Position(base)));
+            self.store.answer(ask.finish(StorePosition { applied: AppliedPosition(base), msg_id_max: MsgId(0) }));
         }
     }
 }

@@ -144,7 +144,7 @@ impl<D: Disk> Ledger<D> {
     fn commit(&mut self) {
         self.engine.commit(self.now(), &mut self.out).unwrap();
         self.out[0].clear();
-        self.progress.advance_applied(self.engine.tail());
+        self.progress.advance_applied(self.engine.tail().into());
         self.progress.advance_secured(self.engine.tail());
     }
 }

@@ -12,7 +12,7 @@ use divan::{Bencher, black_box};
 use futures_lite::future::block_on;
 use ringway::clock::Clock;
 use ringway::contract::ids::SessionRef;
-use ringway::contract::position::Position;
+use ringway::contract::position::{AppliedPosition, JournalPosition};
 use ringway::contract::progress::Progress;
 use ringway::contract::store::{PagePurpose, StoreAnswer, StoreAsk};
 use ringway::journal::batch::Batch;
@@ -52,7 +52,7 @@ impl Bed {
         let store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
         Bed {
             clock: Clock::start(),
-            journal: Journal::create(disk.clone(), Position(0), 1).unwrap(),
+            journal: Journal::create(disk.clone(), JournalPosition(0), 1).unwrap(),
             keeper: Keeper::new(store, disk, Arc::clone(&progress), 1),
             progress,
             messages: 0,
@@ -73,7 +73,7 @@ impl Bed {
         let members: Vec<_> = (0..MEMBERS).map(member).collect();
         let sender = members[0].user;
         let roster = RosterRecord { group: GroupId(9), version: RosterVersion(1), members };
-        let roster_at = Position(begin.0 + batch.push(&Record::Roster(roster)));
+        let roster_at = JournalPosition(begin.0 + batch.push(&Record::Roster(roster)));
         for n in 1..=MESSAGES {
             self.messages += 1;
             batch.push(&Record::Group(GroupRecord {
@@ -145,7 +145,8 @@ fn newest_rows_of_100_000_users(bencher: Bencher) {
     let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
     let rows = |seq| (0..USERS).map(move |user| InboxRow { user: UserId(user), seq: Seq(seq), msg_id: MsgId(seq) });
     for seq in 1..=10 {
-        let transaction = Transaction { rows: rows(seq).collect(), applied: Position(seq), ..Transaction::default() };
+        let transaction =
+            Transaction { rows: rows(seq).collect(), applied: AppliedPosition(seq), ..Transaction::default() };
         block_on(store.apply(transaction)).unwrap();
     }
     bencher.counter(ItemsCount::new(USERS)).bench_local(|| {

@@ -13,10 +13,10 @@ use fred::interfaces::{HashesInterface, LuaInterface};
 use fred::types::{ConnectHandle, Value};
 use tokio::time::Instant;
 
+use super::look::{Losses, RedisKind, RedisNeed};
 use super::masters::{Masters, prefix};
 use super::order::Place;
-use super::session::{Ended, UnderWay, connect, run_of, sent, tell_of_durability};
-use crate::doctor::checks::redis::{Kind, RedisNeed};
+use super::session::{Ended, UnderWay, connect, run_of, sent, warn_of_losses};
 use crate::ledger::redis::entry::{Home, decimal};
 use crate::ledger::redis::link::{Age, Extent, Found, Generation, News};
 use crate::limits::REDIS_SETTLES_MS;
@@ -112,10 +112,10 @@ impl Buckets {
         for master in masters.each() {
             let (client, task) = connect(&master.config).await?;
             tasks.0.push(task);
-            if warns == Warns::Loudly {
+            if let Warns::With(losses) = warns {
                 let stream_entries_max = entries_max * master.buckets as u64 / buckets as u64;
-                tell_of_durability(&client, &RedisNeed { url: &master.url, stream_entries_max, kind: Kind::Alone })
-                    .await;
+                let need = RedisNeed { url: &master.url, stream_entries_max, kind: RedisKind::Alone };
+                warn_of_losses(&client, &need, losses).await;
             }
             runs.push(run_of(&client).await);
             scripts = Scripts::load(&client, buckets).await?;
@@ -327,9 +327,10 @@ impl Buckets {
 }
 
 /// Whether a session says what a master may lose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Warns {
-    Loudly,
+    /// In these words.
+    With(Losses),
     /// A former one has.
     No,
 }

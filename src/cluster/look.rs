@@ -46,6 +46,51 @@ impl Look {
     }
 }
 
+/// Which Redis, and how much is to find room in it.
+#[derive(Clone, Debug)]
+pub struct RedisNeed<'a> {
+    /// Its address, as it is configured.
+    pub url: &'a str,
+    /// Entries of the streams in it that may be unstored.
+    pub stream_entries_max: u64,
+    /// As what it is named.
+    pub kind: RedisKind,
+}
+
+/// What the configured URL says of a Redis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RedisKind {
+    /// It is by itself.
+    Alone,
+    /// It is a master of a Redis Cluster, found by what that says of its slots.
+    OfCluster,
+}
+
+impl RedisNeed<'_> {
+    /// The address without the password, which `redis-cli` takes from `REDISCLI_AUTH`.
+    pub fn address(&self) -> String {
+        match self.url.rsplit_once('@') {
+            Some((before, host)) => {
+                let user = before.rsplit("//").next().and_then(|login| login.split(':').next()).unwrap_or_default();
+                match user {
+                    "" => format!("redis://{host}"),
+                    user => format!("redis://{user}@{host}"),
+                }
+            }
+            None => self.url.to_owned(),
+        }
+    }
+
+    /// Sets something for now and for the next start.
+    pub fn sets(&self, name: &str, value: &str) -> String {
+        let cli = format!("redis-cli -u {}", self.address());
+        format!("{cli} config set {name} {value} && {cli} config rewrite")
+    }
+}
+
+/// What a Redis that says this may lose of what it has acknowledged, a line each; the doctor's words, handed in.
+pub type Losses = fn(&Look, &RedisNeed<'_>) -> Vec<String>;
+
 /// A master of the ledger.
 #[derive(Debug)]
 pub struct Looked {

@@ -34,6 +34,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use self::look::Losses;
 use self::nodes::Nodes;
 use self::session::{Ended, Session};
 use crate::contract::nodes::{FromNodes, ToNodes};
@@ -66,6 +67,8 @@ pub struct LedgerLink {
     pub token: u64,
     /// Entries of the stream that may be unstored.
     pub entries_max: u64,
+    /// What a Redis may lose of what it has acknowledged.
+    pub losses: Losses,
     /// How far the stores are, and whose turn it is to write.
     pub progress: Arc<Progress>,
 }

@@ -21,12 +21,10 @@ use tokio::time::{Instant, interval, sleep};
 use super::buckets::{Buckets, FIRST, Warns};
 use super::calls::{Answer, BucketReplies, Calls, submit, submit_split};
 use super::hearing::Hearing;
-use super::look::look_through;
+use super::look::{Losses, RedisNeed, look_through};
 use super::masters::Masters;
 use super::stream::{Orders, Stream};
 use super::{ClusterEnds, tell};
-use crate::doctor::Verdict;
-use crate::doctor::checks::redis::{RedisNeed, losses};
 use crate::ledger::redis::entry::Call;
 use crate::ledger::redis::link::{Arrival, Compared, Generation, News, Order, What};
 use crate::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS, REDIS_TIMEOUT_MS, STREAM_KEPT, WINDOWS_KEPT};
@@ -89,7 +87,7 @@ impl Session {
     pub(super) async fn begin(cluster: &mut ClusterEnds, number: u64) -> Result<Session, Ended> {
         let entries_max = cluster.ledger.entries_max;
         let masters = Masters::find(&cluster.ledger.url, cluster.ledger.buckets, number).await?;
-        let warns = if number == 1 { Warns::Loudly } else { Warns::No };
+        let warns = if number == 1 { Warns::With(cluster.ledger.losses) } else { Warns::No };
         let (buckets, mut tasks) = Buckets::connect(&masters, entries_max, warns).await?;
         let mut reads = Vec::new();
         let read = connect_reading(&masters, &mut reads, &mut tasks).await;
@@ -330,10 +328,11 @@ pub(super) async fn connect_hearing(config: &Config, messages: usize) -> Result<
     Ok((client, task))
 }
 
-/// Says loudly, in the doctor's words, when Redis may lose what it has acknowledged.
-pub(super) async fn tell_of_durability(client: &Client, need: &RedisNeed<'_>) {
+/// Says loudly when Redis may lose what it has acknowledged.
+pub(super) async fn warn_of_losses(client: &Client, need: &RedisNeed<'_>, losses: Losses) {
+    // A Redis that cannot be asked now is not gone on with, and the next session asks.
     let Ok(look) = look_through(client).await else { return };
-    for finding in losses(&look, need).iter().filter(|finding| finding.verdict != Verdict::Good) {
+    for finding in losses(&look, need) {
         tracing::warn!("REDIS MAY LOSE WHAT IT HAS ACKNOWLEDGED: {finding}");
     }
 }

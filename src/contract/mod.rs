@@ -17,6 +17,7 @@ pub mod position;
 pub mod progress;
 pub mod report;
 pub mod shard_counters;
+pub mod snapshot;
 pub mod store;
 pub mod store_counters;
 pub mod submission;

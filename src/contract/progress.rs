@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::contract::position::Position;
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
 
 /// How far the journal and the store are, shared by the ledger's and the store's threads (no shard sees it).
 #[derive(Debug, Default)]
@@ -21,32 +21,32 @@ pub struct Progress {
 
 impl Progress {
     /// Everything below is durable. Written by the ledger before anybody hears of what lies below.
-    pub fn durable(&self) -> Position {
-        Position(self.durable.load(Ordering::Acquire))
+    pub fn durable(&self) -> JournalPosition {
+        JournalPosition(self.durable.load(Ordering::Acquire))
     }
 
     /// The ledger has synced up to here.
-    pub fn advance_durable(&self, position: Position) {
+    pub fn advance_durable(&self, position: JournalPosition) {
         self.durable.store(position.0, Ordering::Release);
     }
 
     /// Everything below is in the store, and readers of the store see it.
-    pub fn applied(&self) -> Position {
-        Position(self.applied.load(Ordering::Acquire))
+    pub fn applied(&self) -> AppliedPosition {
+        AppliedPosition(self.applied.load(Ordering::Acquire))
     }
 
     /// The store has committed up to here.
-    pub fn advance_applied(&self, position: Position) {
+    pub fn advance_applied(&self, position: AppliedPosition) {
         self.applied.store(position.0, Ordering::Release);
     }
 
     /// Everything below is in the store so that a power loss cannot take it back: segments below may go.
-    pub fn secured(&self) -> Position {
-        Position(self.secured.load(Ordering::Acquire))
+    pub fn secured(&self) -> JournalPosition {
+        JournalPosition(self.secured.load(Ordering::Acquire))
     }
 
     /// The store has checkpointed up to here.
-    pub fn advance_secured(&self, position: Position) {
+    pub fn advance_secured(&self, position: JournalPosition) {
         self.secured.store(position.0, Ordering::Release);
     }
 
@@ -61,22 +61,22 @@ impl Progress {
     }
 
     /// In a cluster: the position that the database is to be moved to, past a stream that is lost.
-    pub fn fence_asked(&self) -> Position {
-        Position(self.fence_asked.load(Ordering::Acquire))
+    pub fn fence_asked(&self) -> StreamPosition {
+        StreamPosition(self.fence_asked.load(Ordering::Acquire))
     }
 
     /// Asks the store's thread to move the database's position there.
-    pub fn ask_fence(&self, position: Position) {
+    pub fn ask_fence(&self, position: StreamPosition) {
         self.fence_asked.store(position.0, Ordering::Release);
     }
 
     /// In a cluster: the last position that this node's store, and no other, has moved the database's to.
-    pub fn fenced(&self) -> Position {
-        Position(self.fenced.load(Ordering::Acquire))
+    pub fn fenced(&self) -> StreamPosition {
+        StreamPosition(self.fenced.load(Ordering::Acquire))
     }
 
     /// This node's store has moved the database's position there.
-    pub fn report_fenced(&self, position: Position) {
+    pub fn report_fenced(&self, position: StreamPosition) {
         self.fenced.store(position.0, Ordering::Release);
     }
 

@@ -9,7 +9,7 @@ use ringway_wire::schema::Role;
 
 use crate::contract::ids::{Origin, SessionRef};
 use crate::contract::message::Message;
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 
 /// What a shard asks of the store.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ pub enum Stored {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct StorePosition {
     /// Batches below are applied.
-    pub applied: Position,
+    pub applied: AppliedPosition,
     /// No message stored has a higher number.
     pub msg_id_max: MsgId,
 }

@@ -5,7 +5,7 @@
 //! nobody outside knows, so that no body can pose as a batch).
 
 use super::record::Record;
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
 
 /// Magic, payload length, position, records, CRC-32C: five little-endian fields.
@@ -57,7 +57,7 @@ impl Batch {
 
     /// The bytes to write at `position` of a segment with this salt, and behind them so many zeroes, which are
     /// no part of the batch. Nothing may be added any more until it is cleared.
-    pub fn seal(&mut self, position: Position, salt: u64, zeroes: usize) -> &[u8] {
+    pub fn seal(&mut self, position: JournalPosition, salt: u64, zeroes: usize) -> &[u8] {
         let length = (self.bytes.len() - BATCH_HEADER_BYTES) as u32;
         let (header, payload) = self.bytes.split_at_mut(BATCH_HEADER_BYTES);
         header[0..4].copy_from_slice(&BATCH_MAGIC);
@@ -90,7 +90,7 @@ pub struct BatchHeader {
 
 impl BatchHeader {
     /// Reads the header of a batch at `position`; `None`: there is none, or it is for another position.
-    pub fn read(bytes: &[u8], position: Position) -> Option<BatchHeader> {
+    pub fn read(bytes: &[u8], position: JournalPosition) -> Option<BatchHeader> {
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
         let (length, rest) = rest.split_first_chunk::<4>()?;
         let (at, rest) = rest.split_first_chunk::<8>()?;

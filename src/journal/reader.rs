@@ -11,7 +11,7 @@ use super::batch::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader};
 use super::disk::{Disk, DiskFile};
 use super::record::{RECORD_PREFIX_BYTES, Record, RecordError};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 
 /// Segments kept open: those that page reads go back and forth between.
 const SEGMENTS_OPEN_MAX: usize = 8;
@@ -23,13 +23,13 @@ const SPOT_BYTES: usize = 16 * 1024;
 pub struct Reader<D: Disk> {
     disk: D,
     /// Starts of the segments when they were last listed, in order.
-    starts: Vec<Position>,
+    starts: Vec<JournalPosition>,
     /// Every segment that starts below this is in `starts`, unless it was removed.
-    listed: Position,
+    listed: JournalPosition,
     /// The longest unused in front.
     open: VecDeque<OpenSegment<D::File>>,
     /// Bytes below this never change any more.
-    settled: Position,
+    settled: JournalPosition,
     /// The batch that [`Reader::read`] is in.
     batch: Chunk,
     /// What lies around the record read last by [`Reader::record_at`].
@@ -46,14 +46,14 @@ struct OpenSegment<F> {
 /// segment: so a chunk answers only for its own.
 #[derive(Debug, Default)]
 struct Chunk {
-    segment: Position,
-    at: Position,
+    segment: JournalPosition,
+    at: JournalPosition,
     bytes: Vec<u8>,
 }
 
 impl Chunk {
     /// What the chunk has from a position on, if it has anything there.
-    fn from(&self, segment: &SegmentHeader, at: Position) -> Option<&[u8]> {
+    fn from(&self, segment: &SegmentHeader, at: JournalPosition) -> Option<&[u8]> {
         if self.segment != segment.start {
             return None;
         }
@@ -62,7 +62,7 @@ impl Chunk {
     }
 
     /// The whole record at a position, without its length.
-    fn record(&self, segment: &SegmentHeader, at: Position) -> Option<&[u8]> {
+    fn record(&self, segment: &SegmentHeader, at: JournalPosition) -> Option<&[u8]> {
         let (prefix, rest) = self.from(segment, at)?.split_first_chunk::<RECORD_PREFIX_BYTES>()?;
         rest.get(..Record::length(*prefix)?)
     }
@@ -84,9 +84,9 @@ impl<D: Disk> Reader<D> {
         Reader {
             disk,
             starts: Vec::new(),
-            listed: Position(0),
+            listed: JournalPosition(0),
             open: VecDeque::new(),
-            settled: Position(0),
+            settled: JournalPosition(0),
             batch: Chunk::default(),
             spot: Chunk::default(),
         }
@@ -98,18 +98,18 @@ impl<D: Disk> Reader<D> {
     /// `from` is 0, a position returned before, a record's or a batch's; `to` is at most the durable position.
     pub fn read(
         &mut self,
-        from: Position,
-        to: Position,
+        from: JournalPosition,
+        to: JournalPosition,
         bytes_max: usize,
-        visit: &mut dyn FnMut(Position, Record<'_>),
-    ) -> Result<Position, JournalError> {
+        visit: &mut dyn FnMut(JournalPosition, Record<'_>),
+    ) -> Result<JournalPosition, JournalError> {
         self.settled = self.settled.max(to);
         let mut at = from;
         let mut bytes = 0;
         while at < to && bytes < bytes_max as u64 {
             let segment = self.segment_of(at)?;
             if at.0 < segment.header.start.0 + SEGMENT_HEADER_BYTES {
-                at = Position(segment.header.start.0 + SEGMENT_HEADER_BYTES);
+                at = JournalPosition(segment.header.start.0 + SEGMENT_HEADER_BYTES);
                 continue;
             }
             match self.next(&segment, at)? {
@@ -133,12 +133,12 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Tells the reader that all below `to` is durable, when it is another reader that visits.
-    pub fn settle(&mut self, to: Position) {
+    pub fn settle(&mut self, to: JournalPosition) {
         self.settled = self.settled.max(to);
     }
 
     /// The record at a position that a [`Reader::read`] visited, or that a record refers to.
-    pub fn record_at(&mut self, at: Position) -> Result<Record<'_>, JournalError> {
+    pub fn record_at(&mut self, at: JournalPosition) -> Result<Record<'_>, JournalError> {
         let segment = self.segment_of(at)?;
         if self.batch.record(&segment.header, at).is_none() && self.spot.record(&segment.header, at).is_none() {
             let settled = self.settled.0.saturating_sub(at.0).min(SPOT_BYTES as u64) as usize;
@@ -161,14 +161,14 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Closes the segments that lie wholly below a position, so that the disk gets their space back.
-    pub fn forget(&mut self, below: Position) {
+    pub fn forget(&mut self, below: JournalPosition) {
         let current = self.starts.partition_point(|start| *start <= below);
         let keep_from = current.checked_sub(1).and_then(|at| self.starts.get(at).copied()).unwrap_or_default();
         self.open.retain(|segment| segment.header.start >= keep_from);
     }
 
     /// Finds out what stands at `at`, and has it in the batch's chunk.
-    fn next(&mut self, segment: &OpenSegment<D::File>, at: Position) -> Result<Next, JournalError> {
+    fn next(&mut self, segment: &OpenSegment<D::File>, at: JournalPosition) -> Result<Next, JournalError> {
         if let Some(record) = self.batch.record(&segment.header, at) {
             return Ok(Next::Record((RECORD_PREFIX_BYTES + record.len()) as u64));
         }
@@ -203,7 +203,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// The segment that a position lies in, open.
-    fn segment_of(&mut self, at: Position) -> Result<OpenSegment<D::File>, JournalError> {
+    fn segment_of(&mut self, at: JournalPosition) -> Result<OpenSegment<D::File>, JournalError> {
         // A segment that began since would be taken for the end of the one before, where the remains of a write that
         // was rolled back may lie.
         if at >= self.listed || self.starts.first().is_none_or(|first| *first > at) {
@@ -238,7 +238,7 @@ impl<D: Disk> Reader<D> {
 fn load<F: DiskFile>(
     chunk: &mut Chunk,
     segment: &OpenSegment<F>,
-    at: Position,
+    at: JournalPosition,
     length: usize,
 ) -> Result<(), JournalError> {
     chunk.segment = segment.header.start;
@@ -254,12 +254,12 @@ fn load<F: DiskFile>(
     })
 }
 
-fn corrupt(segment: &SegmentHeader, at: Position, what: &'static str) -> JournalError {
+fn corrupt(segment: &SegmentHeader, at: JournalPosition, what: &'static str) -> JournalError {
     let offset = at.0.saturating_sub(segment.start.0);
     JournalError::Corrupt { file: segment_name(segment.start), offset, position: at.0, what }
 }
 
-fn not_a_record(segment: &SegmentHeader, at: Position, error: RecordError) -> JournalError {
+fn not_a_record(segment: &SegmentHeader, at: JournalPosition, error: RecordError) -> JournalError {
     corrupt(
         segment,
         at,

@@ -10,7 +10,7 @@
 use std::iter;
 
 use super::varint::{self, Cut};
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{GroupChangeKind, Role};
@@ -77,7 +77,7 @@ pub struct GroupRecord<'a> {
     /// The sender's name for it.
     pub client_msg_id: ClientMsgId,
     /// Where its [`RosterRecord`] lies, in the same segment.
-    pub roster_at: Position,
+    pub roster_at: JournalPosition,
     /// One varint a member: the row's seq minus the member's base.
     pub differences: &'a [u8],
     /// What was said.
@@ -296,7 +296,7 @@ impl<'a> GroupRecord<'a> {
         let group = GroupId(input.fixed()?);
         let client_msg_id = ClientMsgId(input.array()?);
         let sender = UserId(input.varint()?);
-        let roster_at = Position(input.varint()?);
+        let roster_at = JournalPosition(input.varint()?);
         let differences_bytes = input.varint()?;
         let differences = input.bytes(usize::try_from(differences_bytes).map_err(|_| RecordError::Short)?)?;
         Ok(GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body: input.0 })

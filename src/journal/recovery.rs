@@ -11,7 +11,7 @@ use super::batch::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader};
 use super::disk::{Disk, DiskFile};
 use super::record::{RECORD_PREFIX_BYTES, Record, RosterRecord};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Read at once; more than any record has.
@@ -23,9 +23,9 @@ const _: () = assert!(READ_BYTES > GROUP_MEMBERS_MAX * 20 + BODY_BYTES_MAX + 102
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Recovered {
     /// Where its first segment starts.
-    pub first: Position,
+    pub first: JournalPosition,
     /// Where its last batch ends; zero if it has no segments. The next segment starts here.
-    pub end: Position,
+    pub end: JournalPosition,
     /// Segments with at least a header.
     pub segments: usize,
     /// Batches that are whole.
@@ -98,7 +98,7 @@ pub fn verify<D: Disk>(disk: &D) -> Result<Report, JournalError> {
     report.journal.first = starts.first().copied().unwrap_or_default();
     for (index, start) in starts.iter().enumerate() {
         let Some(scan) = Scan::of(disk, *start, starts.get(index + 1).copied())? else { break };
-        let mut roster: Option<(Position, RosterRecord)> = None;
+        let mut roster: Option<(JournalPosition, RosterRecord)> = None;
         let batches = scan.batches(&mut |at, record| {
             report.records += 1;
             match record {
@@ -137,20 +137,24 @@ struct Scan<F> {
     /// What the file has up to its last byte that is not zero, and some zeroes.
     bytes: Vec<u8>,
     /// Where the next segment starts, if there is one.
-    next: Option<Position>,
+    next: Option<JournalPosition>,
 }
 
 /// The batches of a segment.
 struct Batches {
     count: u64,
-    end: Position,
-    last: Option<Position>,
+    end: JournalPosition,
+    last: Option<JournalPosition>,
     torn: Option<TornTail>,
 }
 
 impl<F: DiskFile> Scan<F> {
     /// Reads a segment. `None`: it is the last one and was only being created when the power went.
-    fn of<D: Disk<File = F>>(disk: &D, start: Position, next: Option<Position>) -> Result<Option<Self>, JournalError> {
+    fn of<D: Disk<File = F>>(
+        disk: &D,
+        start: JournalPosition,
+        next: Option<JournalPosition>,
+    ) -> Result<Option<Self>, JournalError> {
         let file = disk.open(&segment_name(start)).map_err(failed(start, "opening a segment"))?;
         let bytes = read_used(&file).map_err(failed(start, "reading"))?;
         match SegmentHeader::read(&file, start) {
@@ -167,7 +171,7 @@ impl<F: DiskFile> Scan<F> {
     /// Checks the batches, one right behind the other, and visits their records.
     fn batches(
         &self,
-        visit: &mut dyn FnMut(Position, Record<'_>) -> Result<(), JournalError>,
+        visit: &mut dyn FnMut(JournalPosition, Record<'_>) -> Result<(), JournalError>,
     ) -> Result<Batches, JournalError> {
         let mut found = Batches { count: 0, end: self.header.start, last: None, torn: None };
         let mut offset = SEGMENT_HEADER_BYTES as usize;
@@ -225,7 +229,7 @@ impl<F: DiskFile> Scan<F> {
         batch_offset: usize,
         header: &BatchHeader,
         payload: &[u8],
-        visit: &mut dyn FnMut(Position, Record<'_>) -> Result<(), JournalError>,
+        visit: &mut dyn FnMut(JournalPosition, Record<'_>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         let mut offset = batch_offset + BATCH_HEADER_BYTES;
         let mut rest = payload;
@@ -248,7 +252,7 @@ impl<F: DiskFile> Scan<F> {
     }
 
     /// The roster that a message at `at` refers to.
-    fn roster(&self, at: Position, roster_at: Position) -> Result<RosterRecord, JournalError> {
+    fn roster(&self, at: JournalPosition, roster_at: JournalPosition) -> Result<RosterRecord, JournalError> {
         let record = roster_at.0.checked_sub(self.header.start.0).and_then(|offset| {
             let bytes = self.bytes.get(usize::try_from(offset).ok()?..)?;
             let (prefix, behind) = bytes.split_first_chunk::<RECORD_PREFIX_BYTES>()?;
@@ -262,7 +266,7 @@ impl<F: DiskFile> Scan<F> {
 
     /// Writes the last batch over itself and syncs: a process that was killed between write and sync leaves it
     /// in the page cache only, and after a failed sync the cache may even call it clean.
-    fn write_again(&self, from: Position, to: Position) -> Result<(), JournalError> {
+    fn write_again(&self, from: JournalPosition, to: JournalPosition) -> Result<(), JournalError> {
         let offset = (from.0 - self.header.start.0) as usize;
         let bytes = &self.bytes[offset..(to.0 - self.header.start.0) as usize];
         self.file
@@ -271,11 +275,11 @@ impl<F: DiskFile> Scan<F> {
             .map_err(failed(self.header.start, "making the last batch durable"))
     }
 
-    fn position(&self, offset: usize) -> Position {
-        Position(self.header.start.0 + offset as u64)
+    fn position(&self, offset: usize) -> JournalPosition {
+        JournalPosition(self.header.start.0 + offset as u64)
     }
 
-    fn corrupt(&self, at: Position, what: &'static str) -> JournalError {
+    fn corrupt(&self, at: JournalPosition, what: &'static str) -> JournalError {
         let offset = at.0 - self.header.start.0;
         JournalError::Corrupt { file: segment_name(self.header.start), offset, position: at.0, what }
     }
@@ -308,7 +312,7 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZEROES.len()).all(|chunk| *chunk == ZEROES[..chunk.len()])
 }
 
-fn failed(start: Position, what: &'static str) -> impl FnOnce(io::Error) -> JournalError {
+fn failed(start: JournalPosition, what: &'static str) -> impl FnOnce(io::Error) -> JournalError {
     move |source| JournalError::Io { what, file: segment_name(start), source }
 }
 

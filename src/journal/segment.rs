@@ -13,7 +13,7 @@ use super::JournalError;
 use super::batch::{BATCH_HEADER_BYTES, Batch};
 use super::disk::{Disk, DiskFile};
 use crate::clock::Clock;
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::limits::{JOURNAL_BATCH_BYTES_MAX, SEGMENT_BYTES};
 
 pub use super::reader::Reader;
@@ -36,24 +36,24 @@ const ZEROES_AHEAD_BYTES: u64 = 256 * 1024;
 const SEGMENT_MAGIC: [u8; 8] = *b"RWJOURNL";
 
 /// The file name of the segment that starts at a position.
-pub fn segment_name(start: Position) -> String {
+pub fn segment_name(start: JournalPosition) -> String {
     format!("{:016x}.seg", start.0)
 }
 
 /// The position in a file name; `None`: this is no segment's name.
-pub fn segment_start(name: &str) -> Option<Position> {
+pub fn segment_start(name: &str) -> Option<JournalPosition> {
     let hex = name.strip_suffix(".seg").filter(|hex| hex.len() == 16)?;
-    u64::from_str_radix(hex, 16).ok().map(Position).filter(|start| segment_name(*start) == name)
+    u64::from_str_radix(hex, 16).ok().map(JournalPosition).filter(|start| segment_name(*start) == name)
 }
 
 /// The starts of all segments in a directory, in order.
-pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<Position>, JournalError> {
+pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<JournalPosition>, JournalError> {
     let names = disk.list().map_err(|source| JournalError::Io {
         what: "listing the directory",
         file: String::new(),
         source,
     })?;
-    let mut starts: Vec<Position> = names.iter().filter_map(|name| segment_start(name)).collect();
+    let mut starts: Vec<JournalPosition> = names.iter().filter_map(|name| segment_start(name)).collect();
     starts.sort_unstable();
     Ok(starts)
 }
@@ -62,7 +62,7 @@ pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<Position>, JournalError> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentHeader {
     /// Where it starts.
-    pub start: Position,
+    pub start: JournalPosition,
     /// A number that goes into the CRC of each of its batches.
     pub salt: u64,
 }
@@ -81,7 +81,7 @@ impl SegmentHeader {
     }
 
     /// Reads and checks the header of the segment that should start at `start`.
-    pub fn read<F: DiskFile>(file: &F, start: Position) -> Result<SegmentHeader, JournalError> {
+    pub fn read<F: DiskFile>(file: &F, start: JournalPosition) -> Result<SegmentHeader, JournalError> {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         let filled = file.read_at(0, &mut bytes).map_err(|source| JournalError::Io {
             what: "reading the header",
@@ -117,11 +117,11 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 pub struct Journal<D: Disk> {
     disk: D,
     /// Starts of the segments on disk, in order; the last is the one written to.
-    segments: VecDeque<Position>,
+    segments: VecDeque<JournalPosition>,
     file: D::File,
     header: SegmentHeader,
     /// Where the next batch goes.
-    tail: Position,
+    tail: JournalPosition,
     state: Tail,
     /// Up to this offset the file's blocks have been written once.
     written_to: u64,
@@ -144,18 +144,23 @@ enum Tail {
 
 impl<D: Disk> Journal<D> {
     /// Begins a new segment at `start`, behind those that recovery found. `seed` makes the salts.
-    pub fn create(disk: D, start: Position, seed: u64) -> Result<Self, JournalError> {
+    pub fn create(disk: D, start: JournalPosition, seed: u64) -> Result<Self, JournalError> {
         Journal::with_segments_of(SEGMENT_BYTES, disk, start, seed)
     }
 
     /// The same with segments of another size, at least large enough for the largest batch.
-    pub fn with_segments_of(segment_bytes: u64, disk: D, start: Position, seed: u64) -> Result<Self, JournalError> {
+    pub fn with_segments_of(
+        segment_bytes: u64,
+        disk: D,
+        start: JournalPosition,
+        seed: u64,
+    ) -> Result<Self, JournalError> {
         let segment_bytes = segment_bytes.max(SEGMENT_BYTES_MIN);
-        let mut segments: VecDeque<Position> = list_segments(&disk)?.into();
+        let mut segments: VecDeque<JournalPosition> = list_segments(&disk)?.into();
         let mut salts = fastrand::Rng::with_seed(seed);
         let (file, header) = begin(&disk, start, segment_bytes, &mut salts)?;
         segments.push_back(start);
-        let tail = Position(start.0 + SEGMENT_HEADER_BYTES);
+        let tail = JournalPosition(start.0 + SEGMENT_HEADER_BYTES);
         Ok(Journal {
             disk,
             segments,
@@ -172,23 +177,23 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Where the next batch goes; everything below it has been synced.
-    pub fn tail(&self) -> Position {
+    pub fn tail(&self) -> JournalPosition {
         self.tail
     }
 
     /// Where the oldest segment on disk starts.
-    pub fn first(&self) -> Position {
+    pub fn first(&self) -> JournalPosition {
         self.segments.front().copied().unwrap_or(self.header.start)
     }
 
     /// Where the segment being written to starts.
-    pub fn segment(&self) -> Position {
+    pub fn segment(&self) -> JournalPosition {
         self.header.start
     }
 
     /// Makes room for a batch of any allowed size, by beginning a new segment if need be; returns where the
     /// batch will begin. Call before filling a batch: its records may refer to positions in it.
-    pub fn prepare(&mut self) -> Result<Position, JournalError> {
+    pub fn prepare(&mut self) -> Result<JournalPosition, JournalError> {
         if self.state == Tail::Broken {
             self.rollback()?;
         }
@@ -198,7 +203,7 @@ impl<D: Disk> Journal<D> {
             self.file = file;
             self.header = header;
             self.segments.push_back(header.start);
-            self.tail = Position(header.start.0 + SEGMENT_HEADER_BYTES);
+            self.tail = JournalPosition(header.start.0 + SEGMENT_HEADER_BYTES);
             self.written_to = 0;
         }
         Ok(self.tail)
@@ -228,7 +233,7 @@ impl<D: Disk> Journal<D> {
 
     /// Makes what was appended durable; returns the new tail. An error is final: the kernel may have dropped
     /// the pages, and a second try would report success.
-    pub fn sync(&mut self) -> io::Result<Position> {
+    pub fn sync(&mut self) -> io::Result<JournalPosition> {
         if let Tail::Appended(length) = self.state {
             let before = self.clock.mono_us();
             self.file.sync()?;
@@ -241,7 +246,7 @@ impl<D: Disk> Journal<D> {
 
     /// Counts what was appended as written without a sync: for a journal that need not survive its process. Returns
     /// the new tail.
-    pub fn settle(&mut self) -> Position {
+    pub fn settle(&mut self) -> JournalPosition {
         if let Tail::Appended(length) = self.state {
             self.tail.0 += length;
             self.state = Tail::Clean;
@@ -271,7 +276,7 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Removes the segments that lie wholly below a position, but never the one written to. Returns how many.
-    pub fn retire(&mut self, below: Position) -> Result<usize, JournalError> {
+    pub fn retire(&mut self, below: JournalPosition) -> Result<usize, JournalError> {
         let mut removed = 0;
         while let (Some(first), Some(next)) = (self.segments.front().copied(), self.segments.get(1).copied()) {
             if next > below {
@@ -296,7 +301,7 @@ impl<D: Disk> Journal<D> {
 /// Creates a segment whose header and name are durable.
 fn begin<D: Disk>(
     disk: &D,
-    start: Position,
+    start: JournalPosition,
     segment_bytes: u64,
     salts: &mut fastrand::Rng,
 ) -> Result<(D::File, SegmentHeader), JournalError> {

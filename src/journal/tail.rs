@@ -20,7 +20,7 @@ use super::record::{DirectRecord, GroupRecord, Record};
 use super::segment::Reader;
 use crate::contract::digest::digest;
 use crate::contract::message::Message;
-use crate::contract::position::Position;
+use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::store::{Lookup, StoredMessage};
 use crate::store::Transaction;
 use crate::store::batch::Gathering;
@@ -40,8 +40,8 @@ pub struct Tail<D: Disk> {
     behind: Reader<D>,
     /// Goes to single records.
     spot: Reader<D>,
-    applied: Position,
-    ingested: Position,
+    applied: JournalPosition,
+    ingested: JournalPosition,
     counts: Counts,
     index: Index,
 }
@@ -57,7 +57,7 @@ pub enum Counts {
 
 impl<D: Disk> Tail<D> {
     /// The tail behind an applied position; nothing is ingested yet.
-    pub fn new(disk: D, applied: Position) -> Self {
+    pub fn new(disk: D, applied: JournalPosition) -> Self {
         Tail {
             ahead: Reader::new(disk.clone()),
             behind: Reader::new(disk.clone()),
@@ -71,16 +71,16 @@ impl<D: Disk> Tail<D> {
 
     /// The tail of a copy of a cluster's stream, from its beginning.
     pub fn of_stream(disk: D) -> Self {
-        Tail { counts: Counts::Entries, ..Tail::new(disk, Position(0)) }
+        Tail { counts: Counts::Entries, ..Tail::new(disk, JournalPosition(0)) }
     }
 
     /// Everything below is in the store, and no longer here.
-    pub fn applied(&self) -> Position {
+    pub fn applied(&self) -> JournalPosition {
         self.applied
     }
 
     /// Everything below that is not in the store is here.
-    pub fn ingested(&self) -> Position {
+    pub fn ingested(&self) -> JournalPosition {
         self.ingested
     }
 
@@ -95,7 +95,7 @@ impl<D: Disk> Tail<D> {
     }
 
     /// Indexes the records up to `to`, which is at most the durable position.
-    pub fn ingest(&mut self, to: Position) -> Result<(), JournalError> {
+    pub fn ingest(&mut self, to: JournalPosition) -> Result<(), JournalError> {
         self.spot.settle(to);
         while self.ingested < to {
             let mut failed = None;
@@ -121,7 +121,7 @@ impl<D: Disk> Tail<D> {
     /// more). `None`: there are none. Asked again before [`Self::advance`], it may have more.
     pub fn transaction(
         &mut self,
-        from: Position,
+        from: JournalPosition,
         rows_max: usize,
         bytes_max: u64,
     ) -> Result<Option<Transaction>, JournalError> {
@@ -135,7 +135,7 @@ impl<D: Disk> Tail<D> {
                 break;
             }
         }
-        let mut applied = cut;
+        let mut applied = AppliedPosition::from(cut);
         if self.counts == Counts::Entries {
             debug_assert!(from == self.applied, "a stream's transactions are made one after another");
             let marks = &self.index.marks;
@@ -146,7 +146,7 @@ impl<D: Disk> Tail<D> {
                 return Ok(None);
             };
             cut = at;
-            applied = Position(count);
+            applied = AppliedPosition(count);
         }
         if cut <= from {
             return Ok(None);
@@ -184,9 +184,9 @@ impl<D: Disk> Tail<D> {
     }
 
     /// The store has everything below `applied` (that of a transaction, or the store's own): it is dropped here.
-    pub fn advance(&mut self, applied: Position) {
+    pub fn advance(&mut self, applied: AppliedPosition) {
         let to = match self.counts {
-            Counts::Bytes => applied,
+            Counts::Bytes => applied.in_journal(),
             Counts::Entries => {
                 let marks = &self.index.marks;
                 let after = marks.partition_point(|(count, _)| *count <= applied.0);
@@ -275,7 +275,8 @@ fn row<D: Disk>(
     assembly: &Assembly,
     messages: &mut Messages,
 ) -> Result<Option<(Seq, Arc<Message>)>, JournalError> {
-    let entry = index.entry(number).ok_or_else(|| corrupt(Position(0), "an entry is gone that is referred to"))?;
+    let entry =
+        index.entry(number).ok_or_else(|| corrupt(JournalPosition(0), "an entry is gone that is referred to"))?;
     if let (Source::Direct(rows), Kind::Direct { msg_id, .. }) = (source, &entry.kind)
         && let Some((_, seq)) = rows.get(place).copied()
         && let Some(message) = messages.find(*msg_id)
@@ -313,7 +314,8 @@ fn seq_of<D: Disk>(
     place: usize,
     number: Number,
 ) -> Result<Seq, JournalError> {
-    let entry = index.entry(number).ok_or_else(|| corrupt(Position(0), "an entry is gone that is referred to"))?;
+    let entry =
+        index.entry(number).ok_or_else(|| corrupt(JournalPosition(0), "an entry is gone that is referred to"))?;
     match source {
         Source::Direct(rows) => Ok(rows.get(place).map_or(Seq(0), |(_, seq)| *seq)),
         Source::Group { snapshot, member } => match spot.record_at(entry.at)? {
@@ -346,6 +348,6 @@ fn first_after<D: Disk>(
 }
 
 /// What the journal holds does not fit what it said before.
-fn corrupt(at: Position, what: &'static str) -> JournalError {
+fn corrupt(at: JournalPosition, what: &'static str) -> JournalError {
     JournalError::Corrupt { file: "(the segment that holds the position)".to_owned(), offset: 0, position: at.0, what }
 }

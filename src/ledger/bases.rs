@@ -9,7 +9,7 @@ use std::iter;
 use foldhash::fast::FixedState;
 
 use crate::contract::message::{Roster, RosterMember};
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::journal::batch::Batch;
 use crate::journal::record::{Record, RosterRecord, RosterRecordMember};
 use crate::journal::varint;
@@ -26,7 +26,7 @@ pub struct Bases {
 #[derive(Debug)]
 struct Base {
     version: RosterVersion,
-    at: Position,
+    at: JournalPosition,
     seqs: Box<[Seq]>,
     /// Bytes that a newer base would save, if it cost nothing.
     budget: usize,
@@ -44,7 +44,7 @@ impl Bases {
     }
 
     /// What was journaled at or above a position was rolled back.
-    pub fn take_back(&mut self, from: Position) {
+    pub fn take_back(&mut self, from: JournalPosition) {
         self.of_group.retain(|_, base| base.at < from);
     }
 
@@ -56,8 +56,8 @@ impl Bases {
         roster: &Roster,
         seqs: &[Seq],
         batch: &mut Batch,
-        batch_at: Position,
-    ) -> (Position, &[u8]) {
+        batch_at: JournalPosition,
+    ) -> (JournalPosition, &[u8]) {
         let base = self.of_group.get_mut(&roster.group);
         if let Some(base) = base.filter(|base| base.version == roster.version && base.seqs.len() == seqs.len()) {
             write(&mut self.differences, seqs, &base.seqs);
@@ -75,7 +75,7 @@ impl Bases {
         let members = iter::zip(roster.members(), seqs).map(member).collect();
         let record = RosterRecord { group: roster.group, version: roster.version, members };
         let length = batch.len();
-        let at = Position(batch_at.0 + batch.push(&Record::Roster(record)));
+        let at = JournalPosition(batch_at.0 + batch.push(&Record::Roster(record)));
         let bases: Box<[Seq]> = seqs.iter().map(before).collect();
         write(&mut self.differences, seqs, &bases);
         let base = Base { version: roster.version, at, seqs: bases, budget: batch.len() - length };

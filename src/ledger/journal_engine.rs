@@ -12,7 +12,7 @@ use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::digest::digest;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::message::{Message, Roster};
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
@@ -90,7 +90,7 @@ pub struct JournalEngine<D: Disk> {
     pub(super) pending: Pending,
     pub(super) bases: Bases,
     /// Segments on disk: where each starts, and the ledger's time by then, Unix milliseconds.
-    pub(super) segments: VecDeque<(Position, u64)>,
+    pub(super) segments: VecDeque<(JournalPosition, u64)>,
     pub(super) counters: LedgerCounters,
     /// The journal has grown since [`Engine::grew`] was asked.
     pub(super) grown: bool,
@@ -102,7 +102,7 @@ pub struct JournalEngine<D: Disk> {
 pub(super) struct Commit {
     batch: Batch,
     /// Where the batch will begin; `None` until the first record.
-    at: Option<Position>,
+    at: Option<JournalPosition>,
     /// There is no room on disk; found out once per commit.
     blocked: bool,
     staged: Vec<Staged>,
@@ -229,7 +229,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
 
 impl<D: Disk> JournalEngine<D> {
     /// Where the next batch goes.
-    pub fn tail(&self) -> Position {
+    pub fn tail(&self) -> JournalPosition {
         self.journal.tail()
     }
 
@@ -384,7 +384,7 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     /// Sees to it that one more record can be staged; returns where the batch begins.
-    fn make_room(&mut self, now: Now) -> Result<Position, Refusal> {
+    fn make_room(&mut self, now: Now) -> Result<JournalPosition, Refusal> {
         let unapplied = self.journal.tail().0.saturating_sub(self.progress.applied().0);
         if unapplied + self.commit.batch.len() as u64 > self.settings.journal_bytes_max
             || self.progress.tail_messages() + self.commit.messages as u64 >= self.settings.tail_messages_max

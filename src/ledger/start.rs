@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::ids::LedgerSlot;
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::store::StorePosition;
@@ -119,10 +119,10 @@ impl Start {
             return Err(StartError::Users(LEDGER_USERS_MAX));
         }
         let recovered = recover(&disk)?;
-        if recovered.segments > 0 && store.applied < recovered.first {
+        if recovered.segments > 0 && store.applied.in_journal() < recovered.first {
             return Err(StartError::Behind { applied: store.applied.0, first: recovered.first.0 });
         }
-        let (begin, dropped) = beginning(&disk, &recovered, store.applied)?;
+        let (begin, dropped) = beginning(&disk, &recovered, store.applied.in_journal())?;
         let mut replay = Replay::new(&settings, store, sequences, groups, now);
         if dropped == 0 && recovered.segments > 0 {
             replay.run(disk.clone(), &recovered)?;
@@ -132,7 +132,7 @@ impl Start {
         let journal = Journal::with_segments_of(settings.segment_bytes, disk, begin, settings.seed)?;
         progress.advance_durable(journal.tail());
         progress.advance_applied(store.applied);
-        let mut segments: VecDeque<(Position, u64)> = replay.segments.into();
+        let mut segments: VecDeque<(JournalPosition, u64)> = replay.segments.into();
         segments.push_back((begin, replay.ids.time_ms(now.unix_ms)));
         let started = Started {
             users: replay.sequences.users(),
@@ -165,7 +165,11 @@ impl Start {
 
 /// Where the new segment starts. When the store is ahead of the whole journal (somebody moved it away or put an
 /// old one back), what is left of it is in the store already, and goes: positions must have no holes.
-fn beginning<D: Disk>(disk: &D, recovered: &Recovered, applied: Position) -> Result<(Position, usize), JournalError> {
+fn beginning<D: Disk>(
+    disk: &D,
+    recovered: &Recovered,
+    applied: JournalPosition,
+) -> Result<(JournalPosition, usize), JournalError> {
     if applied.0 <= recovered.end.0 + SEGMENT_HEADER_BYTES {
         return Ok((recovered.end, 0));
     }
@@ -182,15 +186,15 @@ fn beginning<D: Disk>(disk: &D, recovered: &Recovered, applied: Position) -> Res
 
 /// What grows while the journal is read.
 struct Replay {
-    applied: Position,
+    applied: JournalPosition,
     ids: MsgIdSource,
     sequences: Sequences,
     groups: Groups,
     known: Vec<(Name, Known)>,
     /// No window will reach back beyond this.
     known_from_ms: u64,
-    segments: Vec<(Position, u64)>,
-    rosters: HashMap<Position, ReplayedRoster>,
+    segments: Vec<(JournalPosition, u64)>,
+    rosters: HashMap<JournalPosition, ReplayedRoster>,
     messages: u64,
     first_ms: Option<u64>,
     failed: Option<StartError>,
@@ -210,7 +214,7 @@ impl Replay {
     fn new(settings: &Settings, store: StorePosition, sequences: Sequences, groups: Groups, now: Now) -> Self {
         let store_ms = (store.msg_id_max != MsgId(0)).then(|| store.msg_id_max.sent_at_ms());
         Replay {
-            applied: store.applied,
+            applied: store.applied.in_journal(),
             ids: MsgIdSource::new(settings.node, store.msg_id_max),
             sequences,
             groups,
@@ -226,7 +230,8 @@ impl Replay {
     }
 
     fn run<D: Disk>(&mut self, disk: D, recovered: &Recovered) -> Result<(), StartError> {
-        let starts: Vec<Position> = list_segments(&disk)?.into_iter().filter(|start| *start < recovered.end).collect();
+        let starts: Vec<JournalPosition> =
+            list_segments(&disk)?.into_iter().filter(|start| *start < recovered.end).collect();
         let mut reader = Reader::new(disk);
         for (index, start) in starts.iter().enumerate() {
             let end = starts.get(index + 1).copied().unwrap_or(recovered.end);
@@ -242,7 +247,7 @@ impl Replay {
         Ok(())
     }
 
-    fn record(&mut self, at: Position, record: Record<'_>) {
+    fn record(&mut self, at: JournalPosition, record: Record<'_>) {
         if let Some(msg_id) = record.msg_id() {
             self.first_ms.get_or_insert(msg_id.sent_at_ms());
             self.ids.raise(msg_id);
@@ -270,7 +275,7 @@ impl Replay {
         self.groups.keep();
     }
 
-    fn roster(&mut self, at: Position, record: RosterRecord) -> Result<(), StartError> {
+    fn roster(&mut self, at: JournalPosition, record: RosterRecord) -> Result<(), StartError> {
         let mut slots = Vec::with_capacity(record.members.len());
         let mut index = HashMap::with_capacity(record.members.len());
         for (place, member) in record.members.iter().enumerate() {
@@ -282,7 +287,7 @@ impl Replay {
         Ok(())
     }
 
-    fn group(&mut self, at: Position, message: &GroupRecord<'_>) -> Result<(), StartError> {
+    fn group(&mut self, at: JournalPosition, message: &GroupRecord<'_>) -> Result<(), StartError> {
         let roster = self.rosters.get_mut(&message.roster_at).ok_or(StartError::Roster(at.0))?;
         let place = roster.index.get(&message.sender).copied();
         let seq = place.and_then(|place| message.seq_at(&roster.record, place)).ok_or(StartError::Roster(at.0))?;
@@ -327,7 +332,7 @@ impl Replay {
 
     /// The window over all that was replayed.
     fn window(&mut self, settings: &Settings, recovered: &Recovered, dropped: usize, now: Now) -> Window {
-        let whole = recovered.segments > 0 && recovered.first == Position(0) && dropped == 0;
+        let whole = recovered.segments > 0 && recovered.first == JournalPosition(0) && dropped == 0;
         let known_from = match (whole, self.first_ms) {
             (true, _) => 0,
             // Messages of the same millisecond may be in a segment that is gone.
@@ -350,7 +355,7 @@ const EMPTY: GroupRecord<'static> = GroupRecord {
     sender: UserId(0),
     group: GroupId(0),
     client_msg_id: ClientMsgId([0; 16]),
-    roster_at: Position(0),
+    roster_at: JournalPosition(0),
     differences: &[],
     body: &[],
 };

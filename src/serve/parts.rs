@@ -19,14 +19,15 @@ use crate::config::{Config, StoreUrl};
 use crate::contract::delivery::Delivery;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
+use crate::contract::snapshot::snapshots;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
 use crate::control::{Stage, StopSignal};
+use crate::doctor::checks::redis::losses_said;
 use crate::journal::disk::Directory;
 use crate::ledger::journal_engine::{JournalEngine, Settings};
 use crate::ledger::redis::link::link;
-use crate::ledger::redis::reload::reloading;
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{self, RedisEngine};
 use crate::ledger::start::{Start, Started};
@@ -228,7 +229,7 @@ impl Opening<'_> {
                 let log = Directory::open(&data_dir.join(LOG_DIRECTORY))?;
                 let copy = Directory::open(&data_dir.join(COPY_DIRECTORY))?;
                 let (ledger, ends, nudges) = link();
-                let (asker, answerer) = reloading(ends.nudge());
+                let (asker, answerer) = snapshots(ends.nudge());
                 let disks = (log, copy.clone());
                 let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at)?;
                 let engine = LedgerEngine::Redis(Box::new(engine));
@@ -237,7 +238,16 @@ impl Opening<'_> {
                 let token = node_token(data_dir)?;
                 let entries_max = self.config.limits.stream_entries_max;
                 let (buckets, progress_of_redis) = (cluster.buckets, Arc::clone(&progress));
-                let redis = LedgerLink { ends, url, buckets, node, token, entries_max, progress: progress_of_redis };
+                let redis = LedgerLink {
+                    ends,
+                    url,
+                    buckets,
+                    node,
+                    token,
+                    entries_max,
+                    losses: losses_said,
+                    progress: progress_of_redis,
+                };
                 let keeper = Keeper::of_cluster(store, copy, progress, answerer, seed);
                 (LedgerParts { engine, nudges, redis: Some(redis) }, keeper)
             }

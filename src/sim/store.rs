@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ringway::contract::cause::Cause;
-use ringway::contract::position::Position;
+use ringway::contract::position::AppliedPosition;
 use ringway::contract::store::StorePosition;
 use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use ringway::store::messages::Messages;
@@ -61,7 +61,7 @@ enum Change {
         messages: Vec<StoredBody>,
         rows: Vec<InboxRow>,
         groups: Vec<GroupWrite>,
-        applied: Position,
+        applied: AppliedPosition,
         msg_id_max: MsgId,
     },
     Cursors(Vec<CursorRow>),
@@ -258,7 +258,7 @@ impl Store for SimStore {
         Ok(())
     }
 
-    async fn secure(&mut self) -> Result<Position, StoreError> {
+    async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         self.reach("securing")?;
         let inner = &mut *self.database.inner.borrow_mut();
         for change in inner.unsecured.drain(..) {

@@ -5,7 +5,7 @@
 
 use super::{GroupWrite, InboxRow, StoredBody, Transaction};
 use crate::contract::digest::digest;
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, RecordError, RosterRecord};
 use ringway_wire::ids::{MsgId, Seq};
 use ringway_wire::schema::{GroupChangeKind, Role};
@@ -80,7 +80,7 @@ impl Gathering {
     }
 
     /// The transaction, which ends at `applied`.
-    pub fn finish(mut self, applied: Position) -> Transaction {
+    pub fn finish(mut self, applied: AppliedPosition) -> Transaction {
         self.transaction.rows.sort_unstable();
         self.transaction.applied = applied;
         self.transaction

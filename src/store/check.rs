@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
-use crate::contract::position::Position;
+use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::recovery::verify;
@@ -51,9 +51,9 @@ pub enum CheckError {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Findings {
     /// Where the journal begins, and where it ends.
-    pub journal: (Position, Position),
+    pub journal: (JournalPosition, JournalPosition),
     /// Up to where the store says it has it.
-    pub applied: Position,
+    pub applied: AppliedPosition,
     /// Messages that both have.
     pub messages: u64,
     /// Rows that both have.
@@ -93,13 +93,14 @@ pub async fn check<S: Inspect, D: Disk>(store: &mut S, disk: &D) -> Result<Findi
         return Err(CheckError::NoJournal);
     }
     let mut findings = Findings { journal: (journal.first, journal.end), applied, ..Findings::default() };
-    if applied < journal.first {
+    let upto = applied.in_journal();
+    if upto < journal.first {
         findings.differs(format!(
             "the journal begins at position {}, and the store has only what lies below {}: what lies between is nowhere",
             journal.first.0, applied.0
         ));
     }
-    if applied > journal.end {
+    if upto > journal.end {
         findings.differs(format!(
             "the store is at position {} of a journal, and this one ends at {}: they do not belong together, or the \
              journal's end was lost",
@@ -115,7 +116,7 @@ pub async fn check<S: Inspect, D: Disk>(store: &mut S, disk: &D) -> Result<Findi
         groups: BTreeMap::new(),
         written: BTreeMap::new(),
     };
-    check.journal(disk, journal.first, journal.end, applied).await?;
+    check.journal(disk, journal.first, journal.end, upto).await?;
     check.newest().await?;
     check.groups().await?;
     Ok(check.findings)
@@ -138,11 +139,11 @@ impl<S: Inspect> Check<'_, S> {
     async fn journal<D: Disk>(
         &mut self,
         disk: &D,
-        first: Position,
-        end: Position,
-        applied: Position,
+        first: JournalPosition,
+        end: JournalPosition,
+        applied: JournalPosition,
     ) -> Result<(), CheckError> {
-        let mut cuts: Vec<Position> = list_segments(disk)?.into_iter().chain([applied, end]).collect();
+        let mut cuts: Vec<JournalPosition> = list_segments(disk)?.into_iter().chain([applied, end]).collect();
         cuts.retain(|cut| *cut > first && *cut <= end);
         cuts.sort_unstable();
         cuts.dedup();

@@ -163,7 +163,7 @@ pub(super) fn transaction(numbers: std::ops::RangeInclusive<u64>) -> Transaction
         messages: numbers.clone().map(|n| body(n, 1, to, n)).collect(),
         rows,
         groups: vec![],
-        applied: Position(*numbers.end() * 100),
+        applied: AppliedPosition(*numbers.end() * 100),
         msg_id_max: MsgId(*numbers.end() << 22),
     }
 }
@@ -198,7 +198,7 @@ fn a_transaction_applied_again_changes_nothing<B: Bed>(bed: &B) {
     bed.run(apply(&mut store, transaction(1..=3))).unwrap();
     assert_eq!(bed.count("inbox"), 6);
     let at = bed.run(store.position()).unwrap();
-    assert_eq!(at, StorePosition { applied: Position(300), msg_id_max: MsgId(3 << 22) });
+    assert_eq!(at, StorePosition { applied: AppliedPosition(300), msg_id_max: MsgId(3 << 22) });
 }
 
 fn a_row_numbered_twice_is_refused_and_nothing_of_its_transaction_stays<B: Bed>(bed: &B) {
@@ -208,7 +208,7 @@ fn a_row_numbered_twice_is_refused_and_nothing_of_its_transaction_stays<B: Bed>(
     twice.rows.push(row(1, 3, 4));
     assert!(matches!(bed.run(apply(&mut store, twice)), Err(StoreError::Broken { .. })));
     assert_eq!(bed.count("inbox"), 6);
-    assert_eq!(bed.run(store.position()).unwrap().applied, Position(300));
+    assert_eq!(bed.run(store.position()).unwrap().applied, AppliedPosition(300));
     bed.run(apply(&mut store, transaction(4..=4))).unwrap();
     assert_eq!(bed.count("inbox"), 8);
 }
@@ -351,7 +351,7 @@ fn write(version: u32, put: &[(u64, Role)], delete: &[u64]) -> GroupWrite {
 fn groups_change_by_version_and_end_with_their_last_member<B: Bed>(bed: &B) {
     let mut store = bed.open();
     let mut apply = |position, groups| {
-        let work = Transaction { groups, applied: Position(position), ..Transaction::default() };
+        let work = Transaction { groups, applied: AppliedPosition(position), ..Transaction::default() };
         bed.run(apply(&mut store, work)).unwrap();
         self::groups(bed, &mut store)
     };

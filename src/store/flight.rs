@@ -8,13 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{Store, StoreError, Transaction};
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 
 /// What a transaction has, for the counters.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Load {
     /// Everything below is in it or in one before.
-    pub applied: Position,
+    pub applied: AppliedPosition,
     /// Its inbox rows.
     pub rows: usize,
     /// Its messages.

@@ -20,14 +20,14 @@ use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
 use crate::contract::cause::Cause;
 use crate::contract::ids::ShardId;
-use crate::contract::position::Position;
+use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::progress::Progress;
+use crate::contract::snapshot::{SnapshotAnswerer, SnapshotAsk};
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoreAnswer, StoreAsk};
 use crate::contract::store_counters::StoreCounters;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::tail::Tail;
-use crate::ledger::redis::reload::{Answerer, SnapshotAsk};
 use crate::limits::{CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::log::Chain;
 use devices::CursorAsked;
@@ -83,7 +83,7 @@ pub struct Keeper<S: Store, D: Disk> {
     follows: Follows,
     looked_ms: u64,
     /// In a cluster: the ledger's questions for a snapshot, and the one that is being answered.
-    answerer: Option<Answerer>,
+    answerer: Option<SnapshotAnswerer>,
     snapshot_ask: Option<SnapshotAsk>,
     /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
     /// back (a lost connection may take seconds to be noticed, each time).
@@ -93,7 +93,7 @@ pub struct Keeper<S: Store, D: Disk> {
     retry_at_ms: u64,
     trouble: Trouble,
     retention: Retention,
-    secured: Position,
+    secured: JournalPosition,
     secured_ms: u64,
     secure_failed: bool,
     /// Rows of one transaction.
@@ -150,7 +150,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         Keeper {
             rows_max: store.transaction_rows_max(),
             store,
-            tail: Tail::new(disk.clone(), Position(0)),
+            tail: Tail::new(disk.clone(), JournalPosition(0)),
             disk,
             flight: Flight::default(),
             position: Known::Never,
@@ -167,7 +167,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             retry_at_ms: 0,
             trouble: Trouble::default(),
             retention: Retention::new(0),
-            secured: Position(0),
+            secured: JournalPosition(0),
             secured_ms: 0,
             secure_failed: false,
             counters: StoreCounters::default(),
@@ -175,7 +175,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// The same for a node of a cluster: what is in `disk` is the node's copy of the stream.
-    pub fn of_cluster(store: S, disk: D, progress: Arc<Progress>, answerer: Answerer, seed: u64) -> Self {
+    pub fn of_cluster(store: S, disk: D, progress: Arc<Progress>, answerer: SnapshotAnswerer, seed: u64) -> Self {
         let tail = Tail::of_stream(disk.clone());
         let answerer = Some(answerer);
         Keeper { tail, answerer, follows: Follows::Stream, ..Keeper::new(store, disk, progress, seed) }
@@ -290,7 +290,8 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         self.ingest()?;
         let bytes = self.tail.ingested().0.saturating_sub(flying.applied.0);
         if (self.tail.rows().saturating_sub(flying.rows) >= self.rows_max || bytes >= TRANSACTION_BYTES_MAX)
-            && let Some(transaction) = self.tail.transaction(flying.applied, self.rows_max, TRANSACTION_BYTES_MAX)?
+            && let Some(transaction) =
+                self.tail.transaction(flying.applied.in_journal(), self.rows_max, TRANSACTION_BYTES_MAX)?
         {
             self.flight.prepare(&self.store, transaction);
         }
@@ -307,7 +308,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         match self.store.secure().await {
             Ok(secured) => {
                 // The copy of a stream is no longer needed where the tail no longer reads it.
-                let secured = if self.follows == Follows::Stream { self.tail.applied() } else { secured };
+                let secured = match self.follows {
+                    Follows::Stream => self.tail.applied(),
+                    Follows::Alone => secured.in_journal(),
+                };
                 self.secured = secured;
                 self.progress.advance_secured(secured);
                 self.counters.secures += 1;
@@ -363,9 +367,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         // What cannot be read now is reported by the next turn.
         self.ingest().ok();
-        let flying = self.flight.load().unwrap_or(Load { applied: self.tail.applied(), ..Load::default() });
+        let flying = self.flight.load().unwrap_or(Load { applied: self.tail.applied().into(), ..Load::default() });
         let reached = match self.follows {
-            Follows::Alone => flying.applied,
+            Follows::Alone => flying.applied.in_journal(),
             // The database counts the stream's entries, not this journal's bytes.
             Follows::Stream => self.tail.applied(),
         };
@@ -434,7 +438,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// moves to where the next stream begins, and no store can write anything of the lost one any more.
     async fn fence(&mut self) -> Result<(), Fault> {
         let to = self.progress.fence_asked();
-        if self.follows == Follows::Alone || self.progress.applied() >= to {
+        if self.follows == Follows::Alone || self.progress.applied() >= to.into() {
             return Ok(());
         }
         // What is read by this node and written by nobody goes first, whoever's turn it is.
@@ -446,7 +450,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.apply(transaction).await?;
             self.advance(applied);
         }
-        self.apply(Transaction { applied: to, ..Transaction::default() }).await?;
+        self.apply(Transaction { applied: to.into(), ..Transaction::default() }).await?;
         self.progress.report_fenced(to);
         self.settle().await
     }
@@ -466,7 +470,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         self.position = Known::Doubtful;
         self.settle().await?;
         if let (Some(answerer), Some(ask)) = (&self.answerer, self.snapshot_ask.take()) {
-            answerer.answer(ask.finish(at.applied));
+            answerer.answer(ask.finish(at));
         }
         Ok(())
     }
@@ -502,13 +506,14 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.advance(at.applied);
             return Ok(());
         }
-        if known != Known::Never && at.applied > self.tail.ingested() {
+        if known != Known::Never && at.applied.in_journal() > self.tail.ingested() {
             let source = Box::new(Foreign { found: at.applied.0, written: self.tail.ingested().0 });
             let what = "another gateway has written into this database";
             return Err(StoreError::Broken { what, cause: Cause::Taken, source }.into());
         }
         self.position = Known::Sure;
-        let within = known != Known::Never && at.applied >= self.tail.applied() && at.applied <= self.tail.ingested();
+        let within =
+            known != Known::Never && (self.tail.applied()..=self.tail.ingested()).contains(&at.applied.in_journal());
         if !within {
             if known != Known::Never {
                 tracing::warn!(
@@ -518,13 +523,13 @@ impl<S: Store, D: Disk> Keeper<S, D> {
                 );
             }
             self.flight = Flight::default();
-            self.tail = Tail::new(self.disk.clone(), at.applied);
+            self.tail = Tail::new(self.disk.clone(), at.applied.in_journal());
         }
         self.advance(at.applied);
         Ok(())
     }
 
-    fn advance(&mut self, applied: Position) {
+    fn advance(&mut self, applied: AppliedPosition) {
         self.tail.advance(applied);
         self.progress.advance_applied(applied);
         if self.follows == Follows::Stream {

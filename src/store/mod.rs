@@ -25,7 +25,7 @@ pub mod trouble;
 use std::future::Future;
 
 use crate::contract::cause::Cause;
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::contract::store::{StorePosition, Stored};
 use messages::Messages;
@@ -64,7 +64,7 @@ pub trait Store {
         Ok(at)
     }
     /// Makes what was applied survive a power loss; returns the position up to which that holds.
-    async fn secure(&mut self) -> Result<Position, StoreError>;
+    async fn secure(&mut self) -> Result<AppliedPosition, StoreError>;
     /// Begins to write some of what was applied to the disk, without waiting for it, so that [`Self::secure`] finds
     /// little left; called every few milliseconds. A database elsewhere has nothing to do here.
     fn write_back(&mut self) {}
@@ -126,7 +126,7 @@ pub struct Transaction {
     /// Changes of groups.
     pub groups: Vec<GroupWrite>,
     /// Everything below is in this transaction or in one before.
-    pub applied: Position,
+    pub applied: AppliedPosition,
     /// The highest number in this transaction, changes of groups included; zero if it has none.
     pub msg_id_max: MsgId,
 }

@@ -25,7 +25,7 @@ use mysql_async::Opts;
 
 use super::messages::Messages;
 use super::{PageWanted, Store, StoreError, Transaction};
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::contract::store::{StorePosition, Stored};
 use crate::limits::MYSQL_TRANSACTION_ROWS_MAX;
@@ -204,7 +204,7 @@ impl Store for MySqlStore {
     }
 
     /// A commit is durable there as soon as it is answered.
-    async fn secure(&mut self) -> Result<Position, StoreError> {
+    async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         Ok(self.writer.committed().await)
     }
 

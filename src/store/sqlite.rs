@@ -26,7 +26,7 @@ use super::schema::{self, SchemaError};
 use super::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
 use crate::contract::cause::Cause;
 use crate::contract::message::Message;
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
@@ -97,7 +97,7 @@ pub struct SqliteStore {
     /// [`INSERT_ROW`] with so many rows.
     insert_batch: String,
     at: StorePosition,
-    secured: Position,
+    secured: AppliedPosition,
     page_bytes: u64,
     /// The log's size at which it is to be emptied.
     log_bytes_next: u64,
@@ -158,7 +158,7 @@ impl SqliteStore {
             batch_rows,
             insert_batch,
             at: StorePosition::default(),
-            secured: Position(0),
+            secured: AppliedPosition(0),
             page_bytes,
             log_bytes_next: LOG_BYTES,
             log: None,
@@ -174,7 +174,10 @@ impl SqliteStore {
             .and_then(|mut statement| {
                 statement
                     .query_row([NODE], |row| {
-                        Ok(StorePosition { applied: Position(bits(row.get(0)?)), msg_id_max: MsgId(bits(row.get(1)?)) })
+                        Ok(StorePosition {
+                            applied: AppliedPosition(bits(row.get(0)?)),
+                            msg_id_max: MsgId(bits(row.get(1)?)),
+                        })
                     })
                     .optional()
             })
@@ -217,7 +220,7 @@ impl SqliteStore {
 
     /// Makes all that was applied survive a power loss. Emptying the log syncs the log and the file; if a reader in
     /// another process holds that up, syncing the log alone is as good: it is replayed from there.
-    fn sync(&mut self) -> Result<Position, StoreError> {
+    fn sync(&mut self) -> Result<AppliedPosition, StoreError> {
         if self.secured == self.at.applied {
             return Ok(self.secured);
         }
@@ -344,7 +347,7 @@ impl Store for SqliteStore {
         scan().map_err(failed("reading the groups"))
     }
 
-    async fn secure(&mut self) -> Result<Position, StoreError> {
+    async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         self.sync()
     }
 

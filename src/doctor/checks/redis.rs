@@ -7,8 +7,8 @@
 mod tests;
 
 use super::{BYTES_PER_MIB, Subject};
-use crate::cluster::look::{Look, Looked};
-use crate::doctor::{Finding, Severity};
+use crate::cluster::look::{Look, Looked, RedisKind, RedisNeed};
+use crate::doctor::{Finding, Severity, Verdict};
 use crate::limits::REDIS_TIMEOUT_MS;
 
 /// `XTRIM ... MINID`, and scripts whose effects are what is kept.
@@ -18,29 +18,9 @@ const ENTRY_BYTES: u64 = 1024;
 /// A message waits for one round trip at least; more than that is another building.
 const ROUND_TRIP_US_MAX: u64 = 2_000;
 
-/// Which Redis, and how much is to find room in it.
-#[derive(Clone, Debug)]
-pub struct RedisNeed<'a> {
-    /// Its address, as it is configured.
-    pub url: &'a str,
-    /// Entries of the streams in it that may be unstored.
-    pub stream_entries_max: u64,
-    /// As what it is named.
-    pub kind: Kind,
-}
-
-/// What the configured URL says of a Redis.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// It is by itself.
-    Alone,
-    /// It is a master of a Redis Cluster, found by what that says of its slots.
-    OfCluster,
-}
-
 /// What there is to say of all masters of the ledger that `looked` found, or did not.
 pub fn findings_of_all(looked: &Result<Vec<Looked>, String>, url: &str, stream_entries_max: u64) -> Vec<Finding> {
-    let kind = if url.contains("-cluster://") { Kind::OfCluster } else { Kind::Alone };
+    let kind = if url.contains("-cluster://") { RedisKind::OfCluster } else { RedisKind::Alone };
     let all = match looked {
         Ok(all) => all,
         Err(error) => return findings(&Err(error.clone()), &RedisNeed { url, stream_entries_max, kind }),
@@ -51,28 +31,6 @@ pub fn findings_of_all(looked: &Result<Vec<Looked>, String>, url: &str, stream_e
         findings(look, &RedisNeed { url, stream_entries_max, kind })
     });
     each.collect()
-}
-
-impl RedisNeed<'_> {
-    /// The address without the password, which `redis-cli` takes from `REDISCLI_AUTH`.
-    fn address(&self) -> String {
-        match self.url.rsplit_once('@') {
-            Some((before, host)) => {
-                let user = before.rsplit("//").next().and_then(|login| login.split(':').next()).unwrap_or_default();
-                match user {
-                    "" => format!("redis://{host}"),
-                    user => format!("redis://{user}@{host}"),
-                }
-            }
-            None => self.url.to_owned(),
-        }
-    }
-
-    /// Sets something for now and for the next start.
-    fn sets(&self, name: &str, value: &str) -> String {
-        let cli = format!("redis-cli -u {}", self.address());
-        format!("{cli} config set {name} {value} && {cli} config rewrite")
-    }
 }
 
 /// Every check of it, in the order in which it is shown.
@@ -102,6 +60,12 @@ pub fn losses(look: &Look, need: &RedisNeed<'_>) -> Vec<Finding> {
         setting(look, need, Severity::Warning, "appendfsync", "always", acked),
         eviction(look, need),
     ]
+}
+
+/// The same as lines for the log of a node that starts, only what is not as it should be.
+pub fn losses_said(look: &Look, need: &RedisNeed<'_>) -> Vec<String> {
+    let findings = losses(look, need);
+    findings.iter().filter(|finding| finding.verdict != Verdict::Good).map(ToString::to_string).collect()
 }
 
 fn setting(
@@ -178,12 +142,12 @@ fn slots(look: &Look, need: &RedisNeed<'_>) -> Finding {
     let why = "the ledger lies on the one node that has its slot; a gateway goes to no other one than it is told";
     let subject = Subject { id: "redis.cluster", severity: Severity::Warning, why };
     let required = match need.kind {
-        Kind::Alone => "one Redis by itself".to_owned(),
-        Kind::OfCluster => "a node of a Redis Cluster".to_owned(),
+        RedisKind::Alone => "one Redis by itself".to_owned(),
+        RedisKind::OfCluster => "a node of a Redis Cluster".to_owned(),
     };
     match look.info.get("cluster_enabled").map(String::as_str) {
         Some("1") => {
-            subject.seen("a node of a Redis Cluster".to_owned(), required, need.kind == Kind::OfCluster, || {
+            subject.seen("a node of a Redis Cluster".to_owned(), required, need.kind == RedisKind::OfCluster, || {
                 format!("cluster.redis_url = \"{}\"", need.address().replace("redis://", "redis-cluster://"))
             })
         }

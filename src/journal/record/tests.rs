@@ -25,7 +25,7 @@ fn group<'a>(differences: &'a [u8], body: &'a [u8]) -> GroupRecord<'a> {
         sender: UserId(5),
         group: GroupId(77),
         client_msg_id: ClientMsgId([7; 16]),
-        roster_at: Position(1 << 40),
+        roster_at: JournalPosition(1 << 40),
         differences,
         body,
     }

@@ -8,7 +8,7 @@ use crate::journal::segment::Journal;
 use crate::limits::SEGMENT_BYTES;
 use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
-fn write(journal: &mut Journal<MemoryDisk>, body: &[u8]) -> Position {
+fn write(journal: &mut Journal<MemoryDisk>, body: &[u8]) -> JournalPosition {
     append(journal, body);
     journal.sync().unwrap()
 }
@@ -41,7 +41,7 @@ fn what_was_synced_is_there_after_any_crash_and_the_rest_whole_or_not_at_all() {
     let (mut torn, mut kept, mut lost) = (0, 0, 0);
     for seed in 0..200 {
         let disk = MemoryDisk::new(seed);
-        let mut journal = Journal::create(disk.clone(), Position(0), seed).unwrap();
+        let mut journal = Journal::create(disk.clone(), JournalPosition(0), seed).unwrap();
         write(&mut journal, &[1; 3000]);
         let synced = write(&mut journal, &[2; 3000]);
         append(&mut journal, &[3; 3000]);
@@ -66,35 +66,35 @@ fn what_was_synced_is_there_after_any_crash_and_the_rest_whole_or_not_at_all() {
 #[test]
 fn a_damaged_batch_before_a_whole_one_refuses_the_start_and_changes_nothing() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let second = write(&mut journal, &[1; 100]);
     write(&mut journal, &[2; 100]);
     write(&mut journal, &[3; 100]);
-    disk.damage(&segment_name(Position(0)), second.0 as usize + 60, b"?");
+    disk.damage(&segment_name(JournalPosition(0)), second.0 as usize + 60, b"?");
     for error in [recover(&disk).unwrap_err(), verify(&disk).map(|_| ()).unwrap_err()] {
         let JournalError::Corrupt { file, offset, .. } = &error else { panic!("{error}") };
         assert_eq!((file.as_str(), *offset), ("0000000000000000.seg", second.0));
         assert!(error.to_string().contains("journal verify"), "says what to do: {error}");
     }
-    assert_eq!(list_segments(&disk).unwrap(), [Position(0)]);
+    assert_eq!(list_segments(&disk).unwrap(), [JournalPosition(0)]);
 }
 
 #[test]
 fn a_damaged_end_of_a_segment_is_corruption_when_another_segment_follows() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let last = write(&mut journal, &[1; 100]);
     let end = write(&mut journal, &[2; 100]);
     let mut journal = Journal::create(disk.clone(), end, 2).unwrap();
     write(&mut journal, &[3; 100]);
-    disk.damage(&segment_name(Position(0)), last.0 as usize + 60, b"?");
+    disk.damage(&segment_name(JournalPosition(0)), last.0 as usize + 60, b"?");
     assert!(matches!(recover(&disk), Err(JournalError::Corrupt { offset, .. }) if offset == last.0));
 }
 
 #[test]
 fn a_segment_in_the_middle_that_is_missing_is_corruption() {
     let disk = MemoryDisk::new(1);
-    let mut starts = vec![Position(0)];
+    let mut starts = vec![JournalPosition(0)];
     for seed in 0..3 {
         let mut journal = Journal::create(disk.clone(), starts[starts.len() - 1], seed).unwrap();
         starts.push(write(&mut journal, &[1; 100]));
@@ -106,20 +106,20 @@ fn a_segment_in_the_middle_that_is_missing_is_corruption() {
 #[test]
 fn a_segment_that_was_only_being_created_is_removed() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let end = write(&mut journal, &[1; 100]);
     disk.create(&segment_name(end), SEGMENT_BYTES).unwrap();
     let recovered = recover(&disk).unwrap();
     assert_eq!((recovered.end, recovered.segments, recovered.batches), (end, 1, 1));
-    assert_eq!(list_segments(&disk).unwrap(), [Position(0)]);
+    assert_eq!(list_segments(&disk).unwrap(), [JournalPosition(0)]);
 }
 
 #[test]
 fn a_damaged_header_of_a_segment_with_batches_is_corruption() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     write(&mut journal, &[1; 100]);
-    disk.damage(&segment_name(Position(0)), 22, b"????");
+    disk.damage(&segment_name(JournalPosition(0)), 22, b"????");
     assert!(matches!(recover(&disk), Err(JournalError::Corrupt { offset: 0, .. })));
 }
 
@@ -128,9 +128,9 @@ fn a_body_that_looks_like_a_batch_is_not_taken_for_one() {
     // A sender who knew position and format, but not the segment's salt, puts a batch into his body; then the
     // batch around it is torn.
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let tail = write(&mut journal, &[1; 100]);
-    let body_at = Position(tail.0 + 24 + 4 + 1 + 8 + 16 + 4);
+    let body_at = JournalPosition(tail.0 + 24 + 4 + 1 + 8 + 16 + 4);
     let mut fake = Batch::new();
     fake.push(&Record::Direct(DirectRecord {
         msg_id: MsgId(1),
@@ -142,7 +142,7 @@ fn a_body_that_looks_like_a_batch_is_not_taken_for_one() {
         body: b"x",
     }));
     write(&mut journal, fake.seal(body_at, 0, 0));
-    disk.damage(&segment_name(Position(0)), tail.0 as usize + 18, &[0xff]);
+    disk.damage(&segment_name(JournalPosition(0)), tail.0 as usize + 18, &[0xff]);
     let recovered = recover(&disk).unwrap();
     assert_eq!(recovered.end, tail);
     assert!(recovered.torn.is_some());
@@ -151,10 +151,10 @@ fn a_body_that_looks_like_a_batch_is_not_taken_for_one() {
 #[test]
 fn another_versions_segment_is_named_as_such() {
     let disk = MemoryDisk::new(1);
-    let mut header = SegmentHeader { start: Position(0), salt: 1 }.encode();
+    let mut header = SegmentHeader { start: JournalPosition(0), salt: 1 }.encode();
     header[8] = 9;
     let crc = crc32c::crc32c(&header[..28]);
     header[28..].copy_from_slice(&crc.to_le_bytes());
-    disk.create(&segment_name(Position(0)), SEGMENT_BYTES).unwrap().write_at(0, &header).unwrap();
+    disk.create(&segment_name(JournalPosition(0)), SEGMENT_BYTES).unwrap().write_at(0, &header).unwrap();
     assert!(matches!(recover(&disk), Err(JournalError::Version { version: 9, expected: 1, .. })));
 }

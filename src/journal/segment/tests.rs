@@ -27,10 +27,10 @@ fn write(journal: &mut Journal<MemoryDisk>, numbers: std::ops::Range<u64>, body:
     journal.sync().unwrap();
 }
 
-fn read_all(reader: &mut Reader<MemoryDisk>, to: Position, bytes_max: usize) -> Vec<u64> {
+fn read_all(reader: &mut Reader<MemoryDisk>, to: JournalPosition, bytes_max: usize) -> Vec<u64> {
     let mut numbers = Vec::new();
     let mut positions = Vec::new();
-    let mut at = Position(0);
+    let mut at = JournalPosition(0);
     while at < to {
         let before = at;
         at = reader
@@ -51,12 +51,12 @@ fn read_all(reader: &mut Reader<MemoryDisk>, to: Position, bytes_max: usize) -> 
 fn records_come_back_in_order_over_many_segments_and_restarts() {
     let disk = MemoryDisk::new(1);
     let body = vec![7; 16 * 1024];
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let mut reader = Reader::new(disk.clone());
     for commit in 0..80 {
         write(&mut journal, commit * 100..commit * 100 + 100, &body);
     }
-    assert!(journal.segment() > Position(0), "the test spans segments");
+    assert!(journal.segment() > JournalPosition(0), "the test spans segments");
     let mut journal = Journal::create(disk.clone(), journal.tail(), 2).unwrap();
     write(&mut journal, 8000..8010, b"x");
     for bytes_max in [1, 100_000, usize::MAX] {
@@ -69,7 +69,7 @@ fn records_come_back_in_order_over_many_segments_and_restarts() {
 #[test]
 fn a_reader_sees_nothing_above_the_position_it_was_told() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     write(&mut journal, 0..3, b"x");
     let durable = journal.tail();
     write(&mut journal, 3..6, b"x");
@@ -81,7 +81,7 @@ fn a_reader_sees_nothing_above_the_position_it_was_told() {
 #[test]
 fn what_was_rolled_back_is_overwritten_and_never_read() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     write(&mut journal, 0..1, b"x");
     let tail = journal.tail();
     let mut batch = Batch::new();
@@ -97,7 +97,7 @@ fn what_was_rolled_back_is_overwritten_and_never_read() {
 #[test]
 fn a_full_disk_at_the_start_of_a_segment_leaves_the_journal_usable() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let body = vec![7; 16 * 1024];
     let mut written = 0;
     while journal.tail().0 + BATCH_BYTES_MAX <= SEGMENT_BYTES {
@@ -115,16 +115,16 @@ fn a_full_disk_at_the_start_of_a_segment_leaves_the_journal_usable() {
 #[test]
 fn retiring_removes_only_whole_segments_below() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     write(&mut journal, 0..1, b"x");
     let second = journal.tail();
     let mut journal = Journal::create(disk.clone(), second, 1).unwrap();
     write(&mut journal, 1..2, b"x");
-    assert_eq!(journal.retire(Position(second.0 - 1)).unwrap(), 0);
+    assert_eq!(journal.retire(JournalPosition(second.0 - 1)).unwrap(), 0);
     assert_eq!(journal.retire(journal.tail()).unwrap(), 1);
     assert_eq!(journal.first(), second);
     let mut reader = Reader::new(disk);
-    let missing = reader.read(Position(0), journal.tail(), 1, &mut |_, _| ());
+    let missing = reader.read(JournalPosition(0), journal.tail(), 1, &mut |_, _| ());
     assert!(matches!(missing, Err(JournalError::Missing { wanted: 0, .. })));
     assert!(reader.read(second, journal.tail(), 1, &mut |_, _| ()).is_ok());
 }
@@ -132,17 +132,17 @@ fn retiring_removes_only_whole_segments_below() {
 #[test]
 fn a_damaged_batch_is_not_read() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     write(&mut journal, 0..1, b"hello");
     let offset = SEGMENT_HEADER_BYTES as usize + BATCH_HEADER_BYTES + 20;
-    disk.damage(&segment_name(Position(0)), offset, b"?");
-    let read = Reader::new(disk).read(Position(0), journal.tail(), 1, &mut |_, _| panic!("it was believed"));
+    disk.damage(&segment_name(JournalPosition(0)), offset, b"?");
+    let read = Reader::new(disk).read(JournalPosition(0), journal.tail(), 1, &mut |_, _| panic!("it was believed"));
     assert!(matches!(read, Err(JournalError::Corrupt { offset: 32, .. })));
 }
 
 #[test]
 fn only_names_that_it_would_write_are_segments() {
-    assert_eq!(segment_start("00000000000000ff.seg"), Some(Position(255)));
+    assert_eq!(segment_start("00000000000000ff.seg"), Some(JournalPosition(255)));
     for name in ["00000000000000FF.seg", "ff.seg", "00000000000000ff.seg~", "+0000000000000ff.seg", "lock"] {
         assert_eq!(segment_start(name), None, "{name}");
     }
@@ -151,11 +151,11 @@ fn only_names_that_it_would_write_are_segments() {
 #[test]
 fn a_record_of_a_segment_that_began_later_is_not_read_from_the_one_before() {
     let disk = MemoryDisk::new(1);
-    let mut journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     write(&mut journal, 0..3, b"kept");
     let mut reader = Reader::new(disk.clone());
     reader.settle(journal.tail());
-    let first = Position(SEGMENT_HEADER_BYTES + BATCH_HEADER_BYTES as u64);
+    let first = JournalPosition(SEGMENT_HEADER_BYTES + BATCH_HEADER_BYTES as u64);
     assert_eq!(reader.record_at(first).unwrap(), direct(0, b"kept"));
     // A batch that is not synced stays behind the segment's end, whole but for its header.
     let mut batch = Batch::new();
@@ -164,7 +164,7 @@ fn a_record_of_a_segment_that_began_later_is_not_read_from_the_one_before() {
     let end = journal.tail();
     drop(journal);
     let mut journal = Journal::create(disk, end, 2).unwrap();
-    let at = Position(journal.prepare().unwrap().0 + BATCH_HEADER_BYTES as u64);
+    let at = JournalPosition(journal.prepare().unwrap().0 + BATCH_HEADER_BYTES as u64);
     write(&mut journal, 3..4, b"new");
     reader.settle(journal.tail());
     assert_eq!(reader.record_at(first).unwrap(), direct(0, b"kept"));
@@ -176,10 +176,10 @@ fn the_remains_of_a_failed_write_at_the_end_of_a_segment_are_not_read_as_records
     // Whatever its alignment, the remains look like the lengths of short records.
     for shift in 0..4 {
         let disk = MemoryDisk::new(1);
-        let mut journal = Journal::with_segments_of(0, disk.clone(), Position(0), 1).unwrap();
+        let mut journal = Journal::with_segments_of(0, disk.clone(), JournalPosition(0), 1).unwrap();
         let mut reader = Reader::new(disk.clone());
         write(&mut journal, 0..1, &vec![7; 3900]);
-        reader.read(Position(0), journal.tail(), usize::MAX, &mut |_, _| {}).unwrap();
+        reader.read(JournalPosition(0), journal.tail(), usize::MAX, &mut |_, _| {}).unwrap();
         let seen = journal.tail();
         let mut failed = Batch::new();
         failed.push(&direct(1, &[4, 0, 0, 0].repeat(1000)));
@@ -189,7 +189,7 @@ fn the_remains_of_a_failed_write_at_the_end_of_a_segment_are_not_read_as_records
         journal.rollback().unwrap();
         write(&mut journal, 2..3, &vec![7; 200 + shift]);
         write(&mut journal, 3..4, b"in the next segment");
-        assert!(journal.segment() > Position(0), "the test spans segments");
+        assert!(journal.segment() > JournalPosition(0), "the test spans segments");
         let mut numbers = Vec::new();
         reader
             .read(seen, journal.tail(), usize::MAX, &mut |_, record| numbers.push(record.msg_id().unwrap().0))

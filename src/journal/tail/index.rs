@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use foldhash::fast::RandomState;
 
 use super::corrupt;
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::contract::store::Lookup;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
@@ -26,13 +26,13 @@ pub(super) struct Number(u64);
 /// One unapplied record with effects in the store.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) at: Position,
+    pub(super) at: JournalPosition,
     pub(super) kind: Kind,
 }
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Group { sender: UserId, client_msg_id: ClientMsgId, roster_at: Position },
+    Group { sender: UserId, client_msg_id: ClientMsgId, roster_at: JournalPosition },
     Direct { sender: UserId, client_msg_id: ClientMsgId, to: UserId, msg_id: MsgId },
     Change,
 }
@@ -57,7 +57,7 @@ struct UserTail {
 const _: () = assert!(size_of::<UserTail>() == 32, "there is one for every member of every roster that is here");
 
 /// A roster the user is in, and where in it.
-type Membership = (Position, u32);
+type Membership = (JournalPosition, u32);
 
 #[derive(Debug, Default)]
 enum Memberships {
@@ -94,7 +94,7 @@ impl Memberships {
         }
     }
 
-    fn remove(&mut self, roster_at: Position) {
+    fn remove(&mut self, roster_at: JournalPosition) {
         match self {
             Memberships::One((at, _)) if *at == roster_at => *self = Memberships::None,
             Memberships::None | Memberships::One(_) => {}
@@ -135,17 +135,17 @@ impl Source<'_> {
 pub(super) struct Index {
     pub(super) entries: VecDeque<Entry>,
     /// Marks, oldest first: the stream's entry, and where the mark ends.
-    pub(super) marks: VecDeque<(u64, Position)>,
+    pub(super) marks: VecDeque<(u64, JournalPosition)>,
     /// The number of the first entry.
     first: u64,
     /// Of all entries together.
     pub(super) rows: usize,
     names: HashMap<(UserId, ClientMsgId), Number, RandomState>,
-    rosters: HashMap<Position, Snapshot, RandomState>,
+    rosters: HashMap<JournalPosition, Snapshot, RandomState>,
     /// The newest roster of each group that has one in `rosters`.
-    newest: HashMap<GroupId, Position, RandomState>,
+    newest: HashMap<GroupId, JournalPosition, RandomState>,
     /// Rosters that no message refers to, the longest idle first.
-    idle: BTreeMap<u64, Position>,
+    idle: BTreeMap<u64, JournalPosition>,
     idle_stamp: u64,
     memberships: usize,
     memberships_idle: usize,
@@ -165,7 +165,7 @@ impl Index {
         self.entry(*self.names.get(&(lookup.sender, lookup.client_msg_id))?)
     }
 
-    pub(super) fn roster(&self, at: Position) -> Option<&RosterRecord> {
+    pub(super) fn roster(&self, at: JournalPosition) -> Option<&RosterRecord> {
         self.rosters.get(&at).map(|snapshot| &snapshot.record)
     }
 
@@ -190,7 +190,7 @@ impl Index {
     /// Indexes the next record; `spot` reads the roster it refers to, if that is not here.
     pub(super) fn take<D: Disk>(
         &mut self,
-        at: Position,
+        at: JournalPosition,
         record: Record<'_>,
         spot: &mut Reader<D>,
     ) -> Result<(), JournalError> {
@@ -230,7 +230,7 @@ impl Index {
             Record::Mark(count) => {
                 let mut bytes = Vec::new();
                 Record::Mark(count).encode(&mut bytes);
-                self.marks.push_back((count, Position(at.0 + bytes.len() as u64)));
+                self.marks.push_back((count, JournalPosition(at.0 + bytes.len() as u64)));
                 return Ok(());
             }
             Record::Withdrawn(_) => return Ok(()),
@@ -242,7 +242,7 @@ impl Index {
     }
 
     /// Forgets the entries below a position.
-    pub(super) fn drop_below(&mut self, to: Position) {
+    pub(super) fn drop_below(&mut self, to: JournalPosition) {
         while self.marks.front().is_some_and(|(_, at)| *at < to) {
             self.marks.pop_front();
         }
@@ -287,7 +287,7 @@ impl Index {
     }
 
     /// Puts a roster in; returns the one that was its group's newest before, or itself.
-    fn add_roster(&mut self, at: Position, record: RosterRecord) -> Position {
+    fn add_roster(&mut self, at: JournalPosition, record: RosterRecord) -> JournalPosition {
         if self.rosters.contains_key(&at) {
             return at;
         }
@@ -301,7 +301,7 @@ impl Index {
         std::mem::replace(newest, at.max(*newest))
     }
 
-    fn refer(&mut self, at: Position, number: Number) {
+    fn refer(&mut self, at: JournalPosition, number: Number) {
         let Some(snapshot) = self.rosters.get_mut(&at) else { return };
         snapshot.messages.push_back(number);
         if let Some(stamp) = snapshot.idle_since.take() {
@@ -310,7 +310,7 @@ impl Index {
         }
     }
 
-    fn refer_no_more(&mut self, at: Position) {
+    fn refer_no_more(&mut self, at: JournalPosition) {
         if let Some(snapshot) = self.rosters.get_mut(&at) {
             snapshot.messages.pop_front();
         }
@@ -319,7 +319,7 @@ impl Index {
 
     /// A roster that no message refers to becomes idle, or goes if its group has a newer one; the longest idle go
     /// when they are too many.
-    fn rest(&mut self, at: Position) {
+    fn rest(&mut self, at: JournalPosition) {
         let Some(snapshot) = self.rosters.get_mut(&at).filter(|snapshot| snapshot.messages.is_empty()) else { return };
         if snapshot.idle_since.is_none() {
             snapshot.idle_since = Some(self.idle_stamp);
@@ -337,7 +337,7 @@ impl Index {
         }
     }
 
-    fn remove_idle(&mut self, at: Position) {
+    fn remove_idle(&mut self, at: JournalPosition) {
         let Some(snapshot) = self.rosters.remove(&at) else { return };
         if let Some(stamp) = snapshot.idle_since {
             self.idle.remove(&stamp);

@@ -318,7 +318,7 @@ fn a_groups_message_has_a_row_for_each_member_and_one_delivery_a_shard() {
             messages.push((message.roster_at, message.differences.to_vec()));
         }
     };
-    reader.read(Position(0), to, usize::MAX, visit).unwrap();
+    reader.read(JournalPosition(0), to, usize::MAX, visit).unwrap();
     assert_eq!(messages.len(), 300);
     for (round, (roster_at, differences)) in messages.iter().enumerate() {
         let Record::Roster(roster) = reader.record_at(*roster_at).unwrap() else { panic!() };
@@ -510,7 +510,7 @@ fn a_commit_that_cannot_be_written_leaves_no_trace() {
     assert!(matches!(answers[1].1, Answer::Sent { seq: 3, .. }));
     let mut records = 0;
     let to = ledger.progress.durable();
-    Reader::new(ledger.disk.clone()).read(Position(0), to, usize::MAX, &mut |_, _| records += 1).unwrap();
+    Reader::new(ledger.disk.clone()).read(JournalPosition(0), to, usize::MAX, &mut |_, _| records += 1).unwrap();
     assert_eq!(records, 1 + 2 + 2, "the group, its first message, and what was sent again; the roster stays known");
 }
 
@@ -527,7 +527,7 @@ fn what_cannot_be_stored_is_refused_but_repeats_are_still_answered() {
     ledger.change(4, 1, GroupChange::Create(Vec::new()));
     let full = Answer::Refused(ErrorCode::StorageFull);
     assert_eq!(ledger.answers(), [(2, full.clone()), (3, Answer::Repeat { msg_id, seq }), (4, full)]);
-    ledger.progress.advance_applied(ledger.engine.tail());
+    ledger.progress.advance_applied(ledger.engine.tail().into());
     ledger.direct(5, 1, 2, another, b"x");
     assert!(matches!(ledger.answers()[0].1, Answer::Sent { seq: 2, .. }));
 }
@@ -615,7 +615,7 @@ fn segments_behind_the_store_go_when_the_window_no_longer_needs_them() {
         }
     };
     fill(&mut ledger, 3);
-    ledger.progress.advance_applied(ledger.engine.tail());
+    ledger.progress.advance_applied(ledger.engine.tail().into());
     ledger.progress.advance_secured(ledger.engine.tail());
     ledger.commit();
     assert_eq!(ledger.engine.segments.len(), 3, "kept for the window");

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::contract::message::Roster;
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
@@ -25,7 +25,7 @@ pub struct Copy<D: Disk> {
     bases: Bases,
     batch: Batch,
     /// Where the batch will begin, once it has begun.
-    at: Option<Position>,
+    at: Option<JournalPosition>,
     bytes: u64,
 }
 
@@ -37,7 +37,7 @@ impl<D: Disk> Copy<D> {
             let what = "removing a segment of a former copy";
             disk.remove(&file).map_err(|source| JournalError::Io { what, file, source })?;
         }
-        let journal = Journal::with_segments_of(segment_bytes, disk, Position(0), seed)?;
+        let journal = Journal::with_segments_of(segment_bytes, disk, JournalPosition(0), seed)?;
         progress.advance_durable(journal.tail());
         Ok(Copy { journal, progress, bases: Bases::new(seed), batch: Batch::new(), at: None, bytes: 0 })
     }
@@ -94,7 +94,7 @@ impl<D: Disk> Copy<D> {
         self.bytes
     }
 
-    fn batch_at(&mut self) -> Result<Position, JournalError> {
+    fn batch_at(&mut self) -> Result<JournalPosition, JournalError> {
         if let Some(at) = self.at {
             return Ok(at);
         }

@@ -16,7 +16,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::message::{Roster, RosterMember};
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::contract::store::{Lookup, LookupFound, StoredMessage};
 use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupSubmission};
 use crate::journal::disk::Disk;
@@ -107,7 +107,7 @@ fn group_record<'a>(
     client_msg_id: ringway_wire::ids::ClientMsgId,
     body: &'a [u8],
 ) -> Record<'a> {
-    let roster_at = Position(0);
+    let roster_at = JournalPosition(0);
     Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences: &[], body })
 }
 

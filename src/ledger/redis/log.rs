@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
 
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
@@ -26,14 +26,14 @@ pub struct Log<D: Disk> {
     journal: Journal<D>,
     batch: Batch,
     /// Submissions that may have to be made again, and where they lie.
-    open: HashMap<MsgId, Position, FixedState>,
+    open: HashMap<MsgId, JournalPosition, FixedState>,
     /// Those that are in the stream, by entry.
     read: VecDeque<(u64, MsgId)>,
     /// Where the batch will begin, and what is in it.
-    at: Option<Position>,
-    staged: Vec<(MsgId, Position)>,
+    at: Option<JournalPosition>,
+    staged: Vec<(MsgId, JournalPosition)>,
     /// Segments with how many open submissions they have, oldest first.
-    segments: VecDeque<(Position, usize)>,
+    segments: VecDeque<(JournalPosition, usize)>,
 }
 
 impl<D: Disk> Log<D> {
@@ -42,9 +42,9 @@ impl<D: Disk> Log<D> {
         let recovered = recover(&disk)?;
         let mut starts = list_segments(&disk)?;
         starts.retain(|start| *start < recovered.end);
-        let mut open: HashMap<MsgId, Position, FixedState> = HashMap::with_hasher(FixedState::with_seed(seed));
+        let mut open: HashMap<MsgId, JournalPosition, FixedState> = HashMap::with_hasher(FixedState::with_seed(seed));
         replay(&disk, &recovered, &starts, &mut open)?;
-        let mut segments: VecDeque<(Position, usize)> = starts.iter().map(|start| (*start, 0)).collect();
+        let mut segments: VecDeque<(JournalPosition, usize)> = starts.iter().map(|start| (*start, 0)).collect();
         for at in open.values() {
             count(&mut segments, *at, 1);
         }
@@ -70,7 +70,7 @@ impl<D: Disk> Log<D> {
 
     /// Every one of them, as it was submitted, in order.
     pub fn each_open(&self, visit: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError> {
-        let mut places: Vec<Position> = self.open.values().copied().collect();
+        let mut places: Vec<JournalPosition> = self.open.values().copied().collect();
         places.sort_unstable();
         let mut reader = Reader::new(self.disk.clone());
         reader.settle(self.journal.tail());
@@ -95,7 +95,7 @@ impl<D: Disk> Log<D> {
     /// Stages a submission; [`Self::make_room`] said yes.
     pub fn stage(&mut self, msg_id: MsgId, record: &Record<'_>) {
         let at = self.at.unwrap_or_default();
-        let at = Position(at.0 + self.batch.push(record));
+        let at = JournalPosition(at.0 + self.batch.push(record));
         self.staged.push((msg_id, at));
     }
 
@@ -182,7 +182,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-fn count(segments: &mut VecDeque<(Position, usize)>, at: Position, more: isize) {
+fn count(segments: &mut VecDeque<(JournalPosition, usize)>, at: JournalPosition, more: isize) {
     let after = segments.partition_point(|(start, _)| *start <= at);
     if let Some((_, open)) = after.checked_sub(1).and_then(|index| segments.get_mut(index)) {
         *open = open.saturating_add_signed(more);
@@ -192,8 +192,8 @@ fn count(segments: &mut VecDeque<(Position, usize)>, at: Position, more: isize) 
 fn replay<D: Disk>(
     disk: &D,
     recovered: &Recovered,
-    starts: &[Position],
-    open: &mut HashMap<MsgId, Position, FixedState>,
+    starts: &[JournalPosition],
+    open: &mut HashMap<MsgId, JournalPosition, FixedState>,
 ) -> Result<(), JournalError> {
     let mut reader = Reader::new(disk.clone());
     for (index, start) in starts.iter().enumerate() {

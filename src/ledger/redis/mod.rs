@@ -41,7 +41,6 @@ use self::copy::Copy;
 use self::flying::{Flying, Patience, Subject};
 use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, What};
 use self::log::Log;
-use self::reload::Asker;
 use self::senders::SenderRows;
 use self::windows::Windows;
 use crate::clock::Now;
@@ -50,6 +49,7 @@ use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
+use crate::contract::snapshot::SnapshotAsker;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::{ChangeSubmission, Submission};
 use crate::journal::disk::Disk;
@@ -105,7 +105,7 @@ pub struct RedisEngine<D: Disk> {
     pending: Pending,
     flying: Flying,
     questions: Questions,
-    asker: Asker,
+    asker: SnapshotAsker,
     /// What is gone on with when the snapshot is loaded.
     found: Option<Found>,
     /// Groups that have changed, and the entry that changed them last, until the database has it.

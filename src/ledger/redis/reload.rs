@@ -1,14 +1,12 @@
-//! What the database has of users and groups, asked for when a stream begins that this node has not followed.
+//! A snapshot of the database, read when a stream begins that this node has not followed.
 //!
-//! Between the ledger's thread, which asks, and the store's, which reads. A change of a group may be read by some nodes
-//! and lost with Redis; what the database has when it is moved past the lost stream is what all nodes begin the next
-//! one with, and changes that it does not have are made again by whoever submitted them. What always holds: a node
-//! follows a new stream only from a snapshot of the database on, behind the entry that the snapshot ends with; an
-//! answer counts only for the last question.
+//! On the ledger's thread; the store answers ([`crate::contract::snapshot`]). A change of a group may be read by some
+//! nodes and lost with Redis; what the database has when it is moved past the lost stream is what all nodes begin the
+//! next one with, and changes that it does not have are made again by whoever submitted them. What always holds: a node
+//! follows a new stream only from a snapshot of the database on, behind the entry that the snapshot ends with.
 
 use std::collections::HashMap;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use foldhash::fast::FixedState;
 
 use super::flying::Subject;
@@ -16,149 +14,38 @@ use super::link::{Found, What};
 use super::seed::{base_of, floor_of, generation_of};
 use super::{RedisEngine, Session};
 use crate::contract::delivery::Delivery;
-use crate::contract::position::Position;
-use crate::contract::store::Stored;
-use crate::contract::store::{NewestRow, StoredGroup};
+use crate::contract::snapshot::Snapshot;
+use crate::contract::store::NewestRow;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
 use crate::ledger::staged::Staged;
-use ringway_wire::ids::{GroupId, RosterVersion, Seq, UserId};
-
-/// Questions that wait, and answers: the last one counts.
-const WAITING_MAX: usize = 4;
-
-/// What does the database have, and which groups are other ones there?
-#[derive(Debug)]
-pub struct SnapshotAsk {
-    number: u64,
-    /// What the ledger has; version zero: whatever the database has is to be told.
-    versions: HashMap<GroupId, RosterVersion, FixedState>,
-    changed: Vec<StoredGroup>,
-    rows: Vec<NewestRow>,
-}
-
-/// This.
-#[derive(Debug)]
-pub struct Snapshot {
-    number: u64,
-    /// The database's position: all entries up to it are in this, and none behind.
-    at: Position,
-    /// Groups at other versions, or not known to the ledger.
-    changed: Vec<StoredGroup>,
-    /// Groups that are not there.
-    gone: Vec<GroupId>,
-    /// Every user's newest row (16 bytes each).
-    rows: Vec<NewestRow>,
-}
-
-impl SnapshotAsk {
-    /// Reads from the beginning, perhaps not for the first time.
-    pub fn begin(&mut self) {
-        self.changed.clear();
-        self.rows.clear();
-        self.versions.values_mut().for_each(|version| version.0 &= !SEEN);
-    }
-
-    /// Something the database has.
-    pub fn visit(&mut self, stored: Stored) {
-        match stored {
-            Stored::Newest(row) => self.rows.push(row),
-            Stored::Group(group) if self.versions.get(&group.group) != Some(&group.version) => self.changed.push(group),
-            Stored::Group(group) => {
-                if let Some(version) = self.versions.get_mut(&group.group) {
-                    // Seen: what is left at the end is gone.
-                    version.0 |= SEEN;
-                }
-            }
-        }
-    }
-
-    /// All have been visited.
-    pub fn finish(mut self, at: Position) -> Snapshot {
-        for group in &self.changed {
-            self.versions.remove(&group.group);
-        }
-        let unseen = self.versions.iter().filter(|(_, version)| version.0 & SEEN == 0);
-        let gone = unseen.map(|(group, _)| *group).collect();
-        Snapshot { number: self.number, at, changed: self.changed, gone, rows: self.rows }
-    }
-}
-
-/// No group is changed so often.
-const SEEN: u32 = 1 << 31;
-
-/// The ledger's ends.
-#[derive(Debug)]
-pub struct Asker {
-    asks: Sender<SnapshotAsk>,
-    answers: Receiver<Snapshot>,
-    /// Of the last question.
-    number: u64,
-    /// There was room for it.
-    is_asked: bool,
-}
-
-/// The store's ends.
-#[derive(Debug)]
-pub struct Answerer {
-    asks: Receiver<SnapshotAsk>,
-    answers: Sender<Snapshot>,
-    nudge: Sender<()>,
-}
-
-/// Makes both; `nudge` wakes the ledger's loop.
-pub fn reloading(nudge: Sender<()>) -> (Asker, Answerer) {
-    let (asks, receive_asks) = bounded(WAITING_MAX);
-    let (answers, receive_answers) = bounded(WAITING_MAX);
-    let asker = Asker { asks, answers: receive_answers, number: 0, is_asked: false };
-    (asker, Answerer { asks: receive_asks, answers, nudge })
-}
-
-impl Answerer {
-    /// The last question, if one waits.
-    pub fn next(&self) -> Option<SnapshotAsk> {
-        self.asks.try_iter().last()
-    }
-
-    /// Answers it.
-    pub fn answer(&self, snapshot: Snapshot) {
-        // If the ledger has ended nobody waits; it takes answers faster than it asks.
-        self.answers.try_send(snapshot).ok();
-        self.nudge.try_send(()).ok();
-    }
-}
+use ringway_wire::ids::{RosterVersion, Seq, UserId};
 
 impl<D: Disk> RedisEngine<D> {
     /// Asks for a snapshot; what was found of Redis is gone on with afterwards, or a new generation is made.
     pub(super) fn load(&mut self, session: u64, then: Option<Found>) {
         self.found = then;
         self.session = Session::Loading(session);
-        self.asker.is_asked = false;
+        self.asker.begin();
         self.ask_for_snapshot();
     }
 
     fn ask_for_snapshot(&mut self) {
-        if self.asker.is_asked || self.asker.asks.is_full() {
-            return;
-        }
-        self.asker.number += 1;
-        let mut versions = HashMap::with_hasher(FixedState::with_seed(self.settings.seed ^ 6));
-        versions.extend(self.groups.each().map(|roster| (roster.group, roster.version)));
-        // What the database may not have: another change may have made the same version.
-        versions.extend(self.changed_at.keys().map(|group| (*group, RosterVersion(0))));
-        let ask = SnapshotAsk { number: self.asker.number, versions, changed: Vec::new(), rows: Vec::new() };
-        self.asker.is_asked = self.asker.asks.try_send(ask).is_ok();
+        self.asker.ask(|| {
+            let mut versions = HashMap::with_hasher(FixedState::with_seed(self.settings.seed ^ 6));
+            versions.extend(self.groups.each().map(|roster| (roster.group, roster.version)));
+            // What the database may not have: another change may have made the same version.
+            versions.extend(self.changed_at.keys().map(|group| (*group, RosterVersion(0))));
+            versions
+        });
     }
 
     /// Takes the answer, if it has come.
     pub(super) fn loaded(&mut self) -> Result<(), LedgerError> {
         let Session::Loading(session) = self.session else { return Ok(()) };
         self.ask_for_snapshot();
-        let number = self.asker.number;
-        let Some(snapshot) = self.asker.answers.try_iter().find(|snapshot| snapshot.number == number) else {
-            return Ok(());
-        };
-        let at = snapshot.at.0;
+        let Some(snapshot) = self.asker.answer() else { return Ok(()) };
+        let at = snapshot.at.applied.0;
         match (self.found.take(), self.making.clone()) {
             (Some(found), _) if generation_of(at) == found.there.number => {
                 self.check_floor(found.floor)?;
@@ -221,7 +108,7 @@ impl<D: Disk> RedisEngine<D> {
         self.senders.clear();
         self.windows.interrupted();
         self.missed(rows);
-        self.seen = at.0;
+        self.seen = at.applied.in_stream().0;
     }
 
     /// Rows that are in the database and that this node has not delivered: those who are online read them from there.

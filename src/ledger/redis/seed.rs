@@ -10,7 +10,7 @@ use super::entry::decimal;
 use super::link::{Age, Extent, Found, Generation, What};
 use super::{RedisEngine, Session};
 use crate::clock::Now;
-use crate::contract::position::Position;
+use crate::contract::position::StreamPosition;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
 use crate::limits::SEQ_JUMP;
@@ -135,7 +135,7 @@ impl<D: Disk> RedisEngine<D> {
     /// The lock is this node's: the database's position is moved first.
     pub(super) fn begun(&mut self) {
         let (Session::Lost(session), Some(making)) = (self.session, &self.making) else { return };
-        self.progress.ask_fence(Position(base_of(making.number)));
+        self.progress.ask_fence(StreamPosition(base_of(making.number)));
         self.session = Session::Fencing(session);
     }
 

@@ -12,12 +12,12 @@ use super::copy::Copy;
 use super::flying::{Flying, Patience};
 use super::link::LedgerEnds;
 use super::log::Log;
-use super::reload::Asker;
 use super::senders::SenderRows;
 use super::windows::Windows;
 use super::{Questions, RedisEngine, Session, Settings};
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
+use crate::contract::snapshot::SnapshotAsker;
 use crate::contract::store::NewestRow;
 use crate::contract::store::{StorePosition, Stored};
 use crate::journal::disk::Disk;
@@ -60,7 +60,7 @@ impl RedisStart {
         self,
         (log_disk, copy_disk): (D, D),
         progress: Arc<Progress>,
-        (link, asker): (LedgerEnds, Asker),
+        (link, asker): (LedgerEnds, SnapshotAsker),
         at: StorePosition,
     ) -> Result<RedisEngine<D>, StartError> {
         let RedisStart { settings, sequences, groups, users_over } = self;

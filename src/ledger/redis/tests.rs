@@ -14,7 +14,7 @@ use super::senders::SenderRows;
 use super::windows::{EntryRows, Windows};
 use crate::contract::ids::LedgerSlot;
 use crate::contract::message::{Roster, RosterMember};
-use crate::contract::position::Position;
+use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::progress::Progress;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
@@ -95,7 +95,7 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
         sender: UserId(1),
         group: GroupId(4),
         client_msg_id: ClientMsgId([msg_id as u8; 16]),
-        roster_at: Position(0),
+        roster_at: JournalPosition(0),
         differences: &[],
         body: b"body",
     };
@@ -108,13 +108,13 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
     copy.flush().unwrap();
     tail.ingest(progress.durable()).unwrap();
     let transaction = tail.transaction(tail.applied(), 6, u64::MAX).unwrap().unwrap();
-    assert_eq!((transaction.rows.len(), transaction.applied), (6, Position(base + 2)));
+    assert_eq!((transaction.rows.len(), transaction.applied), (6, AppliedPosition(base + 2)));
     // Another node has written the first two and a part that this node has not read: only the third is left.
-    tail.advance(Position(base + 2));
+    tail.advance(AppliedPosition(base + 2));
     let transaction = tail.transaction(tail.applied(), 6, u64::MAX).unwrap().unwrap();
-    assert_eq!((transaction.rows.len(), transaction.applied), (3, Position(base + 3)));
+    assert_eq!((transaction.rows.len(), transaction.applied), (3, AppliedPosition(base + 3)));
     // The stream is lost, and the database's position is in the next generation.
-    tail.advance(Position(base_of(2)));
+    tail.advance(AppliedPosition(base_of(2)));
     assert!(tail.transaction(tail.applied(), 6, u64::MAX).unwrap().is_none());
     assert_eq!(tail.applied(), progress.durable());
 }

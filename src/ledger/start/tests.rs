@@ -64,10 +64,10 @@ impl ModelStore {
         }
     }
 
-    fn apply(&mut self, disk: &MemoryDisk, to: Position) {
+    fn apply(&mut self, disk: &MemoryDisk, to: JournalPosition) {
         let mut messages = Vec::new();
         let mut reader = Reader::new(disk.clone());
-        let from = self.position.applied;
+        let from = self.position.applied.in_journal();
         let mut at = from;
         while at < to {
             at = reader
@@ -99,7 +99,7 @@ impl ModelStore {
                 .unwrap();
         }
         for (msg_id, sender, to, name, group, (sender_seq, recipient_seq), body) in messages {
-            assert!(msg_id > self.position.msg_id_max || from == Position(0) || !body.is_empty());
+            assert!(msg_id > self.position.msg_id_max || from == JournalPosition(0) || !body.is_empty());
             self.position.msg_id_max = self.position.msg_id_max.max(msg_id);
             let mut own = sender_seq;
             if let Some((roster_at, differences)) = group {
@@ -121,7 +121,7 @@ impl ModelStore {
             }
             self.name(sender, name, msg_id, own, to, &body);
         }
-        self.position.applied = to;
+        self.position.applied = to.into();
     }
 
     fn start(&self, disk: &MemoryDisk, progress: &Arc<Progress>, now: Now, seed: u64) -> JournalEngine<MemoryDisk> {
@@ -355,7 +355,7 @@ fn live_through(seed: u64) {
                 1 => {
                     world.store.apply(&world.disk, world.progress.durable());
                     world.progress.advance_applied(world.store.position.applied);
-                    world.progress.advance_secured(world.store.position.applied);
+                    world.progress.advance_secured(world.store.position.applied.in_journal());
                 }
                 2 => world.now.unix_ms = world.now.unix_ms.saturating_sub(world.rng.u64(..50)),
                 3 => world.now.unix_ms += world.rng.u64(..WINDOW_MS),
@@ -416,7 +416,7 @@ fn a_store_that_is_behind_the_journals_first_segment_is_refused() {
     let tail = one_message(&disk, &store, now).tail();
     store.apply(&disk, tail);
     one_message(&disk, &store, Now { unix_ms: TIME + 1, ..now });
-    disk.remove(&segment_name(Position(0))).unwrap();
+    disk.remove(&segment_name(JournalPosition(0))).unwrap();
     let start = Start::new(Settings::new(SHARDS, 1), StorePosition::default());
     let refused = start.finish(disk, Arc::new(Progress::default()), now).unwrap_err();
     assert!(matches!(refused, StartError::Behind { applied: 0, .. }), "{refused}");
@@ -449,7 +449,7 @@ fn after_segments_are_gone_the_horizon_is_behind_the_first_message_that_is_left(
     one_message(&disk, &store, later);
     let whole = store.start(&disk, &Arc::new(Progress::default()), later, 1);
     assert!(whole.horizon_ms() < TIME);
-    disk.remove(&segment_name(Position(0))).unwrap();
+    disk.remove(&segment_name(JournalPosition(0))).unwrap();
     let engine = store.start(&disk, &Arc::new(Progress::default()), later, 1);
     assert_eq!(engine.horizon_ms(), TIME + 1_001);
 }

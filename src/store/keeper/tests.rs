@@ -114,7 +114,7 @@ impl Store for Flaky {
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError> {
         block_on(self.read()?.groups(visit))
     }
-    async fn secure(&mut self) -> Result<Position, StoreError> {
+    async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         block_on(self.read()?.secure())
     }
     async fn page(
@@ -149,7 +149,7 @@ struct Group {
     version: u32,
     members: BTreeMap<u64, Role>,
     /// Where its roster was written in this segment, with each member's base.
-    roster: Option<(Position, RosterRecord)>,
+    roster: Option<(JournalPosition, RosterRecord)>,
 }
 
 /// What a ledger would have written, kept in the simplest way.
@@ -177,7 +177,7 @@ impl World {
         }
         World {
             dir: TempDir::new().unwrap(),
-            journal: Journal::create(disk.clone(), Position(0), rng.u64(..)).unwrap(),
+            journal: Journal::create(disk.clone(), JournalPosition(0), rng.u64(..)).unwrap(),
             disk,
             progress: Arc::new(Progress::default()),
             rng,
@@ -244,7 +244,7 @@ impl World {
         self.remember(sender, client_msg_id, msg_id, sender_seq, Conversation::User(UserId(to)), &body);
     }
 
-    fn add_group(&mut self, batch: &mut Batch, begin: Position) {
+    fn add_group(&mut self, batch: &mut Batch, begin: JournalPosition) {
         let id = 1000 + self.rng.u64(0..4);
         let mut group = self.groups.remove(&id).unwrap();
         if group.members.is_empty() || self.rng.u8(..) < 30 {
@@ -262,7 +262,7 @@ impl World {
             });
             let record =
                 RosterRecord { group: GroupId(id), version: RosterVersion(group.version), members: members.collect() };
-            let at = Position(begin.0 + batch.push(&Record::Roster(record.clone())));
+            let at = JournalPosition(begin.0 + batch.push(&Record::Roster(record.clone())));
             group.roster = Some((at, record));
         }
         let (roster_at, roster) = group.roster.as_ref().unwrap();
@@ -656,7 +656,7 @@ fn what_is_applied_is_secured_in_time_and_at_once_when_it_is_much() {
     let mut keeper = world.keeper();
     world.commit();
     block_on(keeper.turn(at(1)));
-    assert_eq!(world.progress.secured(), Position(0));
+    assert_eq!(world.progress.secured(), JournalPosition(0));
     block_on(keeper.turn(at(1 + SECURE_MS)));
     assert_eq!(world.progress.secured(), world.progress.durable());
     let secures = keeper.counters().secures;

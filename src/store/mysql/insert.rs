@@ -7,7 +7,7 @@
 //! They are text: the server parses a row of three numbers in about a microsecond, and one statement of 500 rows
 //! needs no preparation that would be lost with the connection.
 
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 use crate::contract::store::CursorRow;
 use crate::store::{GroupWrite, InboxRow, StoredBody, Transaction};
 use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion};
@@ -38,7 +38,7 @@ pub struct Encoded {
     /// Changes of groups: each is written only if the stored version is lower.
     pub groups: Vec<EncodedGroup>,
     /// As in [`Transaction`].
-    pub applied: Position,
+    pub applied: AppliedPosition,
     /// As in [`Transaction`].
     pub msg_id_max: MsgId,
 }

@@ -6,7 +6,7 @@
 use super::Sharing;
 use super::connection::{Connection, Patience};
 use super::fault::Fault;
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 use crate::contract::store::{NewestRow, StoredGroup};
 use crate::contract::store::{StorePosition, Stored};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -34,7 +34,7 @@ pub async fn position(connection: &mut Connection, sharing: Sharing) -> Result<S
     let ask = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node}");
     let found = connection.first::<(u64, u64)>(ask, Patience::Read).await?;
     let (applied, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
-    Ok(StorePosition { applied: Position(applied), msg_id_max: MsgId(msg_id_max) })
+    Ok(StorePosition { applied: AppliedPosition(applied), msg_id_max: MsgId(msg_id_max) })
 }
 
 /// Every user's newest row. The server jumps from user to user by itself (a loose index scan).

@@ -13,7 +13,7 @@ use super::connection::{Connection, Patience};
 use super::fault::Fault;
 use super::insert::{Encoded, EncodedGroup};
 use super::{schema, snapshot};
-use crate::contract::position::Position;
+use crate::contract::position::AppliedPosition;
 use crate::contract::store::StorePosition;
 use crate::store::StoreError;
 use ringway_wire::ids::MsgId;
@@ -79,7 +79,7 @@ impl Writer {
     }
 
     /// Everything below is known to be committed.
-    pub async fn committed(&mut self) -> Position {
+    pub async fn committed(&mut self) -> AppliedPosition {
         if self.task.as_ref().is_some_and(JoinHandle::is_finished) {
             self.reclaim().await;
         }

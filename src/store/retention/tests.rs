@@ -110,7 +110,7 @@ fn a_newest_row_stays_with_its_message_however_old_it_is<B: Bed<S: Expire>>(bed:
     let rows = vec![row(5, 3, 9), row(6, 2, 9)];
     bed.run(apply(
         &mut store,
-        Transaction { rows, applied: crate::contract::position::Position(10_000), ..Default::default() },
+        Transaction { rows, applied: crate::contract::position::AppliedPosition(10_000), ..Default::default() },
     ))
     .unwrap();
     assert_eq!(pass(bed, &mut store, id(7)), (2, 2));

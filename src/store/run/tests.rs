@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::contract::ids::{Origin, SessionRef};
-use crate::contract::position::Position;
+use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::store::{CursorRow, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
 use crate::journal::batch::Batch;
@@ -36,7 +36,7 @@ struct Running {
 fn start() -> Running {
     let dir = TempDir::new().unwrap();
     let disk = Directory::open(&dir.path().join("journal")).unwrap();
-    let journal = Journal::create(disk.clone(), Position(0), 1).unwrap();
+    let journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let progress = Arc::new(Progress::default());
     let (mailbox, slots) = mailbox(ShardId(0), 1);
     let (inbox, door, found) = inbox(vec![slots.answers]);
@@ -111,7 +111,7 @@ fn what_is_durable_can_be_read_and_is_applied_without_being_asked_for() {
     let mut running = start();
     running.commit(1..=10);
     assert_eq!(running.page(3), [4, 5, 6, 7, 8, 9, 10]);
-    while running.progress.applied() < running.progress.durable() {
+    while running.progress.applied().in_journal() < running.progress.durable() {
         thread::yield_now();
     }
     assert_eq!(running.page(3), [4, 5, 6, 7, 8, 9, 10]);
@@ -131,7 +131,7 @@ fn at_the_end_everything_is_applied_and_secured_and_cursors_are_saved() {
     running.commit(1..=5_000);
     let (dir, progress, stopped) = running.stop();
     assert_eq!(stopped, Stopped::Settled);
-    assert_eq!((progress.applied(), progress.secured()), (progress.durable(), progress.durable()));
+    assert_eq!((progress.applied().in_journal(), progress.secured()), (progress.durable(), progress.durable()));
     let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
     let saved = futures_lite::future::block_on(store.cursors(&[(UserId(1), DeviceId(2))])).unwrap();
     assert_eq!(saved, [Some(Seq(3))]);

@@ -25,7 +25,7 @@ fn a_full_disk_is_tried_again_and_recovers() {
     store.connection.pragma_update(None, "max_page_count", pages).unwrap();
     let refused = block_on(store.apply(transaction(4..=2000)));
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
-    assert_eq!(block_on(store.position()).unwrap().applied, Position(300));
+    assert_eq!(block_on(store.position()).unwrap().applied, AppliedPosition(300));
     assert_eq!(rows_count(&store), 6);
     store.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
     block_on(store.apply(transaction(4..=2000))).unwrap();
@@ -72,13 +72,13 @@ fn a_file_of_something_else_is_refused() {
 fn what_is_secured_is_all_that_was_applied_also_while_somebody_reads() {
     let dir = TempDir::new().unwrap();
     let mut store = open(&dir);
-    assert_eq!(block_on(store.secure()).unwrap(), Position(0));
+    assert_eq!(block_on(store.secure()).unwrap(), AppliedPosition(0));
     block_on(store.apply(transaction(1..=3))).unwrap();
-    assert_eq!(block_on(store.secure()).unwrap(), Position(300));
+    assert_eq!(block_on(store.secure()).unwrap(), AppliedPosition(300));
     let reader = Connection::open(dir.path().join("store.sqlite")).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM inbox;").unwrap();
     block_on(store.apply(transaction(4..=5))).unwrap();
-    assert_eq!(block_on(store.secure()).unwrap(), Position(500));
+    assert_eq!(block_on(store.secure()).unwrap(), AppliedPosition(500));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn recorded(settings: &[(&str, &str)], info: &str) -> Look {
 }
 
 fn findings_of(look: Look) -> Vec<Finding> {
-    findings(&Ok(look), &RedisNeed { url: URL, stream_entries_max: 1 << 20, kind: Kind::Alone })
+    findings(&Ok(look), &RedisNeed { url: URL, stream_entries_max: 1 << 20, kind: RedisKind::Alone })
 }
 
 /// What is not good: which, how bad, and what to do.
@@ -110,7 +110,7 @@ fn what_redis_does_not_tell_is_unknown_and_never_good() {
 fn a_redis_that_does_not_answer_is_one_fatal_finding() {
     let findings = findings(
         &Err("connection refused".to_owned()),
-        &RedisNeed { url: URL, stream_entries_max: 1 << 20, kind: Kind::Alone },
+        &RedisNeed { url: URL, stream_entries_max: 1 << 20, kind: RedisKind::Alone },
     );
     let [finding] = findings.as_slice() else { panic!("{findings:?}") };
     assert!(finding.is_fatal());

@@ -20,19 +20,19 @@ impl Bed {
         Bed { index: Index::default(), spot: Reader::new(MemoryDisk::new(1)), at: 0 }
     }
 
-    fn take(&mut self, record: Record<'_>) -> Position {
+    fn take(&mut self, record: Record<'_>) -> JournalPosition {
         self.at += 10;
-        self.index.take(Position(self.at), record, &mut self.spot).unwrap();
-        Position(self.at)
+        self.index.take(JournalPosition(self.at), record, &mut self.spot).unwrap();
+        JournalPosition(self.at)
     }
 
-    fn roster(&mut self, group: u64, members: std::ops::Range<u64>) -> Position {
+    fn roster(&mut self, group: u64, members: std::ops::Range<u64>) -> JournalPosition {
         let member = |user| RosterRecordMember { user: UserId(user), role: Role::Member, base: Seq(0) };
         let members = members.map(member).collect();
         self.take(Record::Roster(RosterRecord { group: GroupId(group), version: RosterVersion(1), members }))
     }
 
-    fn message(&mut self, roster_at: Position, name: u8) -> Position {
+    fn message(&mut self, roster_at: JournalPosition, name: u8) -> JournalPosition {
         self.take(Record::Group(GroupRecord {
             msg_id: MsgId(u64::from(name)),
             sender: UserId(1),
@@ -64,14 +64,14 @@ fn a_groups_newest_roster_stays_for_its_next_message_and_an_older_one_goes_with_
     let second = bed.roster(7, 2..6);
     assert!(bed.index.roster(first).is_some(), "a message refers to it");
     assert_eq!(bed.index.memberships_in_use(), 3);
-    bed.index.drop_below(Position(early.0 + 1));
+    bed.index.drop_below(JournalPosition(early.0 + 1));
     assert!(bed.index.roster(first).is_none());
     assert!(!bed.index.users.contains_key(&UserId(1)), "only the older roster had this user");
     assert_eq!(bed.index.roster(second).unwrap().members.len(), 4);
     let late = bed.message(second, 2);
     assert_eq!(bed.index.sources(UserId(2)).len(), 1);
     assert_eq!(bed.index.memberships_in_use(), 4);
-    bed.index.drop_below(Position(late.0 + 1));
+    bed.index.drop_below(JournalPosition(late.0 + 1));
     assert!(bed.index.roster(second).is_some(), "the next message will refer to it");
     assert!(bed.index.sources(UserId(2)).is_empty());
     assert_eq!((bed.index.memberships_in_use(), bed.index.memberships_idle), (0, 4));
@@ -83,7 +83,7 @@ fn rosters_that_nothing_refers_to_do_not_pile_up() {
     let used = bed.roster(0, 0..GROUP_MEMBERS_MAX as u64);
     bed.message(used, 1);
     let rosters = TAIL_IDLE_MEMBERSHIPS_MAX / GROUP_MEMBERS_MAX + 3;
-    let idle: Vec<Position> =
+    let idle: Vec<JournalPosition> =
         (1..=rosters as u64).map(|group| bed.roster(group, 0..GROUP_MEMBERS_MAX as u64)).collect();
     assert!(bed.index.memberships_idle <= TAIL_IDLE_MEMBERSHIPS_MAX);
     assert!(bed.index.roster(used).is_some(), "a message refers to it");
@@ -121,6 +121,6 @@ fn what_is_applied_leaves_nothing_behind() {
     assert!(
         bed.index.named(&Lookup { sender: UserId(6), client_msg_id: ClientMsgId([2; 16]), generation: 0 }).is_none()
     );
-    bed.index.drop_below(Position(last.0 + 1));
+    bed.index.drop_below(JournalPosition(last.0 + 1));
     assert!(bed.is_empty());
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
-use crate::contract::position::Position;
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
 use crate::contract::progress::Progress;
+use crate::contract::snapshot::{SnapshotAnswerer, snapshots};
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound, NewestRow, StoredGroup};
 use crate::contract::store::{StorePosition, Stored};
 use crate::contract::submission::{DirectSubmission, Submission};
@@ -15,7 +16,6 @@ use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::redis::entry::Entry;
 use crate::ledger::redis::link::{Age, Arrival, Compared, Extent, Found, Generation, News, RedisEnds, What, link};
-use crate::ledger::redis::reload::{Answerer, reloading};
 use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
@@ -30,7 +30,7 @@ const NOW: Now = Now { mono_ms: 1, unix_ms: 1 << 41 };
 struct Node {
     engine: RedisEngine<MemoryDisk>,
     redis: RedisEnds,
-    store: Answerer,
+    store: SnapshotAnswerer,
     progress: Arc<Progress>,
     shards: u16,
     /// What was delivered: message, user, seq.
@@ -47,12 +47,12 @@ impl Node {
     /// One that found this in the database.
     fn start(node: u16, shards: u16, stored: &Database) -> Node {
         let (ledger, redis, _nudges) = link();
-        let (asker, store) = reloading(redis.nudge());
+        let (asker, store) = snapshots(redis.nudge());
         let progress = Arc::new(Progress::default());
         let mut start = RedisStart::new(Settings { shards, node, segment_bytes: 0, buckets: 1, seed: node.into() });
         stored.each(&mut |stored| start.visit(stored));
         let disks = (MemoryDisk::new(1), MemoryDisk::new(2));
-        let at = StorePosition { applied: Position(stored.at), msg_id_max: MsgId(0) };
+        let at = StorePosition { applied: AppliedPosition(stored.at), msg_id_max: MsgId(0) };
         let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at).unwrap();
         let (delivered, missed, refused, wants) = Default::default();
         Node { engine, redis, store, progress, shards, delivered, missed, refused, wants }
@@ -107,7 +107,7 @@ impl Node {
         let mut ask = self.store.next().unwrap();
         ask.begin();
         stored.each(&mut |stored| ask.visit(stored));
-        self.store.answer(ask.finish(Position(stored.at)));
+        self.store.answer(ask.finish(StorePosition { applied: AppliedPosition(stored.at), msg_id_max: MsgId(0) }));
         self.commit()
     }
 }
@@ -183,7 +183,7 @@ impl Stream {
     }
 
     fn group(&mut self) {
-        let roster_at = Position(0);
+        let roster_at = JournalPosition(0);
         let client_msg_id = ClientMsgId([0; 16]);
         self.push(self.version, |msg_id| {
             let (sender, group) = (UserId(1), GROUP);
@@ -242,7 +242,7 @@ fn nodes_with_other_shards_number_alike_and_agree_on_every_window() {
     let stream = stream(3_000);
     let (mut one, mut other) = (Node::start(1, 1, &Database::default()), Node::start(2, 3, &Database::default()));
     for node in [&mut one, &mut other] {
-        node.progress.advance_applied(Position(base_of(1)));
+        node.progress.advance_applied(AppliedPosition(base_of(1)));
         node.hear(stream.status()).unwrap();
         node.answer(&Database { at: base_of(1), ..Database::default() }).unwrap();
         node.follow(&stream, 0).unwrap();
@@ -324,7 +324,7 @@ fn after_a_loss_every_user_goes_on_from_the_floor_on_every_node() {
     assert!(floor > 20);
     let mut late = Node::start(3, 3, &database);
     for node in [&mut one, &mut two] {
-        node.progress.advance_applied(Position(base_of(2)));
+        node.progress.advance_applied(AppliedPosition(base_of(2)));
         node.hear(next.status()).unwrap();
         node.answer(&database).unwrap();
         node.follow(&next, 0).unwrap();
@@ -343,13 +343,13 @@ fn after_a_loss_every_user_goes_on_from_the_floor_on_every_node() {
 fn a_node_that_comes_to_the_new_stream_late_begins_behind_what_is_stored_and_its_users_read_that() {
     let (mut next, mut one, mut two, mut database) = after_a_loss();
     (0..10).for_each(|_| next.group());
-    one.progress.advance_applied(Position(base_of(2)));
+    one.progress.advance_applied(AppliedPosition(base_of(2)));
     one.hear(next.status()).unwrap();
     one.answer(&database).unwrap();
     one.follow(&next, 0).unwrap();
     database.write(&one.delivered, base_of(2) + 4);
     let floor = next.found.floor.0;
-    two.progress.advance_applied(Position(base_of(2)));
+    two.progress.advance_applied(AppliedPosition(base_of(2)));
     two.hear(next.status()).unwrap();
     two.answer(&database).unwrap();
     assert_eq!(two.missed, (1..=5).map(|user| (user, floor + 4)).collect::<Vec<_>>());
@@ -382,7 +382,7 @@ fn what_the_store_had_not_in_a_generation_that_is_over_says_nothing_about_what_i
     let lookup = ask_for_an_old_name(&mut one).unwrap();
     // Before the answer is there, the ledger is lost and made anew; another node may have stored it meanwhile.
     one.hear(News::Away).unwrap();
-    one.progress.advance_applied(Position(base_of(2)));
+    one.progress.advance_applied(AppliedPosition(base_of(2)));
     one.hear(next.status()).unwrap();
     one.answer(&database).unwrap();
     one.engine.found(NOW, LookupAnswer { lookup, found: LookupFound::Nothing });
@@ -399,7 +399,7 @@ fn what_the_store_had_not_in_a_generation_that_is_over_says_nothing_about_what_i
 fn a_floor_below_what_was_given_out_is_refused() {
     let (mut next, mut one, _, database) = after_a_loss();
     next.found.floor = Seq(19);
-    one.progress.advance_applied(Position(base_of(2)));
+    one.progress.advance_applied(AppliedPosition(base_of(2)));
     one.hear(next.status()).unwrap();
     let error = one.answer(&database).unwrap_err();
     assert!(matches!(error, LedgerError::Floor { floor: Seq(19), highest: Seq(20) }), "{error}");
@@ -461,7 +461,7 @@ fn a_redis_that_was_started_while_no_node_was_there_is_stored_and_made_anew_befo
     assert_eq!(node.refused, [ErrorCode::RetryLater]);
     assert!(node.wants.iter().all(|what| matches!(what, What::Follow { .. })), "{:?}", node.wants);
     database.write(&node.delivered, base_of(2) + 3);
-    node.progress.advance_applied(Position(database.at));
+    node.progress.advance_applied(AppliedPosition(database.at));
     node.commit().unwrap();
     assert!(matches!(&node.wants[..], [.., What::Begin { generation, .. }] if generation.number == 3));
 }
@@ -485,14 +485,14 @@ fn a_node_that_was_there_before_redis_was_started_vouches_for_it_and_goes_on() {
 #[test]
 fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
     let (_, mut one, mut two, database) = after_a_loss();
-    let base = Position(base_of(2));
+    let base = StreamPosition(base_of(2));
     for node in [&mut one, &mut two] {
         node.wants.clear();
         node.hear(News::Status { session: 1, found: None, highest: 0 }).unwrap();
         assert!(matches!(&node.wants[..], [What::Begin { generation, .. }] if generation.number == 2));
         node.hear(News::Begun).unwrap();
         assert_eq!(node.progress.fence_asked(), base);
-        node.progress.advance_applied(base);
+        node.progress.advance_applied(base.into());
     }
     // The first has, the second has not: perhaps that generation was made, given out and lost already.
     one.progress.report_fenced(base);
@@ -514,7 +514,7 @@ fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
 fn a_stream_that_is_shorter_than_what_the_database_has_of_it_is_not_followed() {
     let (next, mut one, _, mut database) = after_a_loss();
     database.at = base_of(2) + 4;
-    one.progress.advance_applied(Position(database.at));
+    one.progress.advance_applied(AppliedPosition(database.at));
     one.wants.clear();
     one.hear(next.status()).unwrap();
     one.answer(&database).unwrap();
