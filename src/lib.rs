@@ -40,7 +40,8 @@
 //! | [`control`] | the admin server's thread | the state of a shard: it is sent copies of counters |
 //! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
 //! | [`doctor`] | what a host must be like, what this one is like, what to do | how any of it is set |
-//! | [`load`] | clients: `bench`, `soak`, `chat`, and what tests log in with | the gateway's insides |
+//! | [`measure`] | what `bench` and `soak` are handed of the gateway: stores, memory limits | how they measure |
+//! | [`ringway_load`] | a crate: clients in crowds, `bench`, `soak`, `chat`, and what tests log in with | the gateway's insides |
 //!
 //! # What always holds
 //!
@@ -66,8 +67,8 @@ pub mod doctor;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
-pub mod load;
 pub mod log;
+pub mod measure;
 pub mod net;
 pub mod serve;
 #[cfg(test)]

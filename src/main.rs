@@ -12,11 +12,11 @@ use ringway::config::typed::{Origin, Typed};
 use ringway::doctor;
 use ringway::journal::disk::Directory;
 use ringway::journal::recovery;
-use ringway::load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
-use ringway::load::soak;
-use ringway::load::soak::args::SoakArgs;
 use ringway::store;
-use ringway::{log, serve, token};
+use ringway::{log, measure, serve, token};
+use ringway_load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
+use ringway_load::soak;
+use ringway_load::soak::args::SoakArgs;
 use ringway_wire::ids::{DeviceId, UserId};
 
 #[derive(Parser, Debug)]
@@ -157,8 +157,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             println!("{}", token::mint(&config, UserId(args.user), args.device.map(DeviceId), args.ttl)?);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Bench(args) => Ok(exit_code(run_bench(&args)?)),
-        Command::Soak(args) => match soak::conduct::run(&args) {
+        Command::Bench(args) => Ok(exit_code(run_bench(&args, &measure::GatewayStores)?)),
+        Command::Soak(args) => match soak::conduct::run(&args, measure::SOAK_FACTS) {
             Ok(outcome) => Ok(ExitCode::from(outcome.exit_code())),
             Err(error) => {
                 print_chain(&error);

@@ -299,7 +299,7 @@ impl Bench {
             return;
         }
         let Some(sender) = self.room.streams.get(stream).map(|s| s.sender) else { return };
-        let unix_ms = self.clock.now().unix_ms;
+        let unix_ms = self.clock.unix_ms();
         out.clear();
         for _ in 0..messages {
             let sent_ns = due_ns.unwrap_or_else(|| self.clock.mono_ns());

@@ -59,7 +59,7 @@ struct Unacked {
 
 enum Credentials {
     Token(String),
-    Secret(super::crowd::Secret),
+    Secret(super::tokens::Secret),
 }
 
 /// Runs until the input ends and all of it is acked.
@@ -116,7 +116,7 @@ fn log_in(
 ) -> Result<Client, ClientError> {
     let token = match credentials {
         Credentials::Token(token) => token.clone(),
-        Credentials::Secret(secret) => secret.token(user, clock.now().unix_ms),
+        Credentials::Secret(secret) => secret.token(user, clock.unix_ms()),
     };
     let mut client = Client::connect(addr, ANSWER_PATIENCE)?;
     client.login(&token, device, last_seq, ANSWER_PATIENCE)?;

@@ -12,7 +12,7 @@ use super::bench::Pace;
 use super::body::BODY_BYTES_MIN;
 use super::error::LoadError;
 use super::{chat, direct, disk, floor, group, idle, storm, targets};
-use crate::config::StoreUrl;
+use crate::contract::Stores;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Gateways of one bench.
@@ -322,9 +322,6 @@ impl GroupArgs {
                 "--nodes above 1 needs --redis and --store: see scripts/services.sh status",
             ));
         }
-        if let Some(url) = &self.target.store {
-            StoreUrl::parse(url).map_err(LoadError::StoreUrl)?;
-        }
         if self.stalled >= self.online && self.stalled > 0 {
             return Err(LoadError::Options("--stalled must be less than --online"));
         }
@@ -351,15 +348,15 @@ impl StormArgs {
     }
 }
 
-/// Runs a bench and prints its report.
-pub fn run_bench(args: &BenchArgs) -> Result<Outcome, LoadError> {
+/// Runs a bench and prints its report; `stores`: where its rows may be.
+pub fn run_bench(args: &BenchArgs, stores: &dyn Stores) -> Result<Outcome, LoadError> {
     let clean = match &args.scenario {
-        BenchScenario::Group(args) => group::run(args)?,
-        BenchScenario::Direct(args) => direct::run(args)?,
-        BenchScenario::Idle(args) => idle::run(args)?,
+        BenchScenario::Group(args) => group::run(args, stores)?,
+        BenchScenario::Direct(args) => direct::run(args, stores)?,
+        BenchScenario::Idle(args) => idle::run(args, stores)?,
         BenchScenario::Disk(args) => disk::run(args)?,
         BenchScenario::Floor(args) => floor::run(args)?,
-        BenchScenario::Storm(args) => storm::run(args)?,
+        BenchScenario::Storm(args) => storm::run(args, stores)?,
         BenchScenario::Targets => targets::run()?,
     };
     Ok(if clean { Outcome::Clean } else { Outcome::NotClean })
@@ -424,8 +421,6 @@ mod tests {
             "--flood 0",
             "--body 15",
             "--body 16385",
-            "--store x.sqlite",
-            "--store mysql://localhost",
             "--connect 127.0.0.1:7400 --shards 2",
         ] {
             assert!(group(line).is_err(), "{line}");

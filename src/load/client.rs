@@ -280,7 +280,7 @@ impl Client {
 
     /// The server's clock as far as we know it, Unix milliseconds.
     pub fn server_now_ms(&self) -> u64 {
-        self.clock.now().unix_ms.saturating_add_signed(self.ahead_ms)
+        self.clock.unix_ms().saturating_add_signed(self.ahead_ms)
     }
 
     /// Sends a message; `Said::Sent` or `Said::Refused` with the returned request id answers it.
@@ -473,7 +473,7 @@ impl Client {
             }
             let Some(frame) = self.input.get(self.start..self.start + len) else { break };
             let (request, reply) = read_server(frame)?;
-            let now_ms = self.clock.now().unix_ms;
+            let now_ms = self.clock.unix_ms();
             if let Some(server_ms) = server_time(&reply) {
                 self.ahead_ms = server_ms as i64 - now_ms as i64;
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::error::LoadError;
 use super::swarm::{Brought, LinkId, Swarm, Window};
-use crate::auth::{Minter, mint_hs256};
+use super::tokens::Secret;
 use crate::clock::Clock;
 use ringway_wire::frame::{Encoder, read_server};
 use ringway_wire::ids::{DeviceId, Seq, UserId};
@@ -19,8 +19,6 @@ use ringway_wire::schema::CloseReason;
 const LOGINS_OPEN_MAX: usize = 256;
 /// How long logins may make no progress.
 const LOGIN_PATIENCE_S: u64 = 30;
-/// How long the tokens are valid.
-const TOKEN_VALID_S: u64 = 24 * 3600;
 
 /// A session's place in its crowd.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -33,32 +31,6 @@ pub enum Start {
     Newest,
     /// After this row.
     After(Seq),
-}
-
-/// What makes the crowd's tokens.
-#[derive(Clone)]
-pub struct Secret(pub Vec<u8>);
-
-impl Secret {
-    /// Makes many tokens.
-    pub fn minter(&self) -> TokenMinter {
-        TokenMinter(Minter::hs256(&self.0))
-    }
-
-    /// A token for a user's devices.
-    pub fn token(&self, user: UserId, now_unix_ms: u64) -> String {
-        mint_hs256(&self.0, user, None, now_unix_ms / 1000 + TOKEN_VALID_S)
-    }
-}
-
-/// Makes the tokens of a crowd that is large.
-pub struct TokenMinter(Minter);
-
-impl TokenMinter {
-    /// A token for a user's devices.
-    pub fn token(&self, user: UserId, now_unix_ms: u64) -> String {
-        self.0.mint(user, None, now_unix_ms / 1000 + TOKEN_VALID_S)
-    }
 }
 
 /// Sessions, by [`SessionId`].
@@ -233,7 +205,7 @@ impl Crowd {
         let link = LinkId(id.0);
         let failed = LoadError::io("connecting to the gateway failed (is it running, and are descriptors left?)");
         self.swarm.open(link, session.addr, session.window).map_err(failed)?;
-        let token = self.secret.token(session.user, self.clock.now().unix_ms);
+        let token = self.secret.token(session.user, self.clock.unix_ms());
         let last_seq = match session.start {
             Start::Newest => None,
             Start::After(seq) => Some(seq),

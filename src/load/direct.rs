@@ -3,6 +3,7 @@
 use super::bench::{Bench, bar};
 use super::check::Kind;
 use super::cli::DirectArgs;
+use super::contract::Stores;
 use super::crowd::Start;
 use super::error::LoadError;
 use super::group::finish;
@@ -15,10 +16,10 @@ use ringway_wire::ids::{Conversation, UserId};
 const FIRST_USER: u64 = 2_000_001;
 
 /// Runs it and prints the report; false: not clean.
-pub fn run(args: &DirectArgs) -> Result<bool, LoadError> {
+pub fn run(args: &DirectArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     let pace = args.pace.pace()?;
-    let target = Target::prepare(&args.target)?;
-    let mut bench = seat(args, target)?;
+    let target = Target::prepare(&args.target, stores)?;
+    let mut bench = seat(args, target, stores)?;
     let rounds = bench.rounds(args.pace.rounds as usize, pace)?;
     let scenario = Scenario {
         scenario: "direct",
@@ -32,7 +33,7 @@ pub fn run(args: &DirectArgs) -> Result<bool, LoadError> {
 }
 
 /// Pair `n` is users `2n` and `2n + 1` after the first.
-fn seat(args: &DirectArgs, target: Target) -> Result<Bench, LoadError> {
+fn seat(args: &DirectArgs, target: Target, stores: &dyn Stores) -> Result<Bench, LoadError> {
     let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
     let mut crowd = target.crowd()?;
     let users: Vec<_> = (0..args.pairs * 2).map(|at| UserId(FIRST_USER + at)).collect();
@@ -48,7 +49,7 @@ fn seat(args: &DirectArgs, target: Target) -> Result<Bench, LoadError> {
         let seats = [(*recipient, received)];
         room.add((*sender, *from, sent), Conversation::User(*to), &seats, inboxes, args.pace.body);
     }
-    let stored = if kind == Kind::Durable { Some(target.stored(&args.target)?) } else { None };
+    let stored = if kind == Kind::Durable { Some(target.stored(&args.target, stores)?) } else { None };
     let patience = target.cpus.patience();
     Ok(Bench::new(crowd, room, target.gateway, stored, patience))
 }

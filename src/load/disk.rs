@@ -1,9 +1,12 @@
-//! `bench disk`: what the disk alone does, without any gateway: the journal's own way of writing, at a steady pace.
+//! `bench disk`: what the disk alone does, without any gateway: writes as the journal makes them (`pwrite` into space
+//! that is there, then `fdatasync`), at a steady pace.
 //!
 //! The latencies of durable messages stand on this, and no gateway can be quicker; machines that share their disk
 //! with others differ tenfold, and so does one machine from hour to hour. What always holds: it writes where a gateway that a
 //! bench starts has its data, into a file that is allocated and was written once before.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +18,6 @@ use super::error::LoadError;
 use super::gateway::{data_base, pause};
 use super::report::{Quantiles, Table, latencies};
 use crate::clock::Clock;
-use crate::journal::disk::{Directory, Disk, DiskFile};
 
 /// The report as `--json` prints it.
 #[derive(Serialize, Debug)]
@@ -61,7 +63,7 @@ fn measure(args: &DiskArgs) -> std::io::Result<Quantiles> {
 
 /// A file as the journal has them: allocated, written once before, and gone with its directory.
 pub struct Segment {
-    file: <Directory as Disk>::File,
+    file: File,
     data: Vec<u8>,
     at: u64,
     _directory: TempDir,
@@ -73,20 +75,20 @@ impl Segment {
         let base = dir.unwrap_or_else(data_base);
         let directory = tempfile::Builder::new().prefix("ringway-disk-").tempdir_in(base)?;
         let file_bytes = writes * bytes as u64;
-        let file = Directory::open(directory.path())?.create("segment", file_bytes)?;
+        let file = OpenOptions::new().write(true).create_new(true).open(directory.path().join("segment"))?;
         let block = vec![0; 1 << 20];
         for offset in (0..file_bytes).step_by(block.len()) {
             let left = (file_bytes - offset).min(block.len() as u64) as usize;
-            file.write_at(offset, block.get(..left).unwrap_or_default())?;
+            file.write_all_at(block.get(..left).unwrap_or_default(), offset)?;
         }
-        file.sync()?;
+        file.sync_all()?;
         Ok(Segment { file, data: vec![1; bytes], at: 0, _directory: directory })
     }
 
     /// The next write, and its `fdatasync`.
     pub fn write(&mut self) -> std::io::Result<()> {
-        self.file.write_at(self.at, &self.data)?;
+        self.file.write_all_at(&self.data, self.at)?;
         self.at += self.data.len() as u64;
-        self.file.sync()
+        self.file.sync_data()
     }
 }

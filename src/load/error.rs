@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::client::ClientError;
-use crate::store::mysql::fault::Fault;
+use super::contract::StoreError;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// What stopped a bench or a chat.
@@ -72,15 +72,9 @@ pub enum LoadError {
         #[source]
         source: ClientError,
     },
-    /// The store's file.
-    #[error("the store's file cannot be read")]
-    Store(#[from] rusqlite::Error),
-    /// The store's database.
-    #[error("the store's database cannot be read")]
-    Database(#[from] Fault),
-    /// `--store` is no URL of a store.
-    #[error("--store: {0}")]
-    StoreUrl(String),
+    /// The gateway's store.
+    #[error("the rows that are stored cannot be counted")]
+    Store(#[from] StoreError),
     /// Options that do not go together.
     #[error("{0}")]
     Options(&'static str),

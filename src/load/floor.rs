@@ -80,10 +80,7 @@ fn measure(args: &FloorArgs) -> std::io::Result<Report> {
     let segment = Segment::make(args.dir.clone(), args.messages, RECORD_BYTES)?;
     let (sender_args, cpu) = (args.clone(), allowed.first().copied());
     let sender = thread::Builder::new().name("sender".into()).spawn(move || {
-        if let Some(id) = cpu {
-            // A refusal leaves it where the kernel puts it.
-            core_affinity::set_for_current(core_affinity::CoreId { id });
-        }
+        Cpus { gateway: None, load: cpu.into_iter().collect() }.pin_load();
         send(&sender_args, clock, segment, &mut peers)
     })?;
     cpus.pin_load();

@@ -15,8 +15,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 
-use super::crowd::Secret;
 use super::error::LoadError;
+use super::tokens::Secret;
 use crate::clock::Clock;
 
 const START_PATIENCE: Duration = Duration::from_secs(20);

@@ -7,6 +7,7 @@ use super::bench::{Bench, Pace, bar};
 use super::check::Kind;
 use super::cli::{GroupArgs, TargetArgs};
 use super::client::{Client, ClientError, Said};
+use super::contract::Stores;
 use super::crowd::Start;
 use super::error::LoadError;
 use super::gateway::{Gateway, pause};
@@ -27,12 +28,12 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Runs it and prints the report; false: not clean.
-pub fn run(args: &GroupArgs) -> Result<bool, LoadError> {
+pub fn run(args: &GroupArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     args.check()?;
     let pace = args.pace.pace()?;
-    let target = Target::of_nodes(&args.target, args.nodes, args.redis.as_deref())?;
+    let target = Target::of_nodes(&args.target, stores, args.nodes, args.redis.as_deref())?;
     let group = found(&target, args.members)?;
-    let mut bench = seat(args, target, group)?;
+    let mut bench = seat(args, target, group, stores)?;
     let rounds = args.pace.rounds as usize;
     let scenario = Scenario {
         scenario: "group",
@@ -72,7 +73,7 @@ fn found(target: &Target, members: usize) -> Result<GroupId, LoadError> {
     let sender = UserId(FIRST_USER);
     let others: Vec<UserId> = (1..members as u64).map(|at| UserId(FIRST_USER + at)).collect();
     let mut founder = Client::connect(target.addr, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
-    let token = target.secret.token(sender, target.clock.now().unix_ms);
+    let token = target.secret.token(sender, target.clock.unix_ms());
     founder.login(&token, FOUNDING_DEVICE, None, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
     let clock = target.clock;
     let began_ns = clock.mono_ns();
@@ -125,7 +126,7 @@ fn settle(stored: &Stored, newest: Seq, clock: Clock) -> Result<(), LoadError> {
 }
 
 /// Logs in the sender and those online, and gives everybody a seat.
-fn seat(args: &GroupArgs, target: Target, group: GroupId) -> Result<Bench, LoadError> {
+fn seat(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -> Result<Bench, LoadError> {
     let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
     let mut crowd = target.crowd()?;
     let sender = crowd.add(UserId(FIRST_USER), Start::Newest, Window::Usual);
@@ -148,7 +149,7 @@ fn seat(args: &GroupArgs, target: Target, group: GroupId) -> Result<Bench, LoadE
     let bar = bar(args.online as u64 + 1, "logging in");
     crowd.login_all(|| bar.inc(1))?;
     bar.finish_and_clear();
-    let stored = if kind == Kind::Durable { Some(target.stored(&args.target)?) } else { None };
+    let stored = if kind == Kind::Durable { Some(target.stored(&args.target, stores)?) } else { None };
     if let Some(stored) = &stored {
         settle(stored, crowd.newest(sender), target.clock)?;
     }

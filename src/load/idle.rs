@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::bench::bar;
 use super::cli::IdleArgs;
+use super::contract::Stores;
 use super::crowd::{Crowd, Start};
 use super::error::LoadError;
 use super::gateway::{Gateway, resident_bytes};
@@ -41,8 +42,8 @@ struct Report {
 }
 
 /// Runs it and prints the report; false: connections were lost.
-pub fn run(args: &IdleArgs) -> Result<bool, LoadError> {
-    let target = Target::prepare(&args.target)?;
+pub fn run(args: &IdleArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
+    let target = Target::prepare(&args.target, stores)?;
     let pid = match (&target.gateway, args.pid) {
         (Some(gateway), _) => gateway.pid(),
         (None, Some(pid)) => pid,

@@ -23,6 +23,7 @@ use self::crowd::{Crowd, Effort};
 use self::report::{Budgets, Idle, Login, Report, Return, Traffic};
 use super::bench::bar;
 use super::cli::StormArgs;
+use super::contract::Stores;
 use super::error::LoadError;
 use super::gateway::{Gateway, written_address};
 use super::report::Quantiles;
@@ -67,9 +68,9 @@ struct Mark {
 }
 
 /// Runs it and prints the report; false: something was lost, or somebody did not come back.
-pub fn run(args: &StormArgs) -> Result<bool, LoadError> {
+pub fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     args.check()?;
-    let target = Target::prepare(&args.target)?;
+    let target = Target::prepare(&args.target, stores)?;
     let data_dir = args.target.data_dir.clone();
     let admin = target.gateway.as_ref().map(|gateway| gateway.data_dir().to_owned()).or(data_dir);
     let mut storm = Storm {

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 
 use super::cli::TargetArgs;
 use super::cpus::{self, Cpus};
-use super::crowd::{Crowd, Secret};
+use super::crowd::Crowd;
 use super::error::LoadError;
 use super::gateway::{Gateway, GatewayOptions, read_secret};
 use super::stored::Stored;
+use super::tokens::Secret;
 use crate::clock::Clock;
-use crate::config::StoreUrl;
+use crate::contract::Stores;
 
 /// A gateway to measure, and what is needed for it.
 pub struct Target {
@@ -30,12 +31,20 @@ pub struct Target {
 
 impl Target {
     /// Starts a gateway, or finds the one that was named; then pins the load.
-    pub fn prepare(args: &TargetArgs) -> Result<Target, LoadError> {
-        Target::of_nodes(args, 1, None)
+    pub fn prepare(args: &TargetArgs, stores: &dyn Stores) -> Result<Target, LoadError> {
+        Target::of_nodes(args, stores, 1, None)
     }
 
     /// The same for so many gateways that share a Redis, as one cluster.
-    pub fn of_nodes(args: &TargetArgs, nodes: u16, redis: Option<&str>) -> Result<Target, LoadError> {
+    pub fn of_nodes(
+        args: &TargetArgs,
+        stores: &dyn Stores,
+        nodes: u16,
+        redis: Option<&str>,
+    ) -> Result<Target, LoadError> {
+        if let Some(url) = &args.store {
+            stores.check(url)?;
+        }
         raise_descriptor_limit();
         let clock = Clock::start();
         let cpus = Cpus::plan(args.gateway_cpus.as_deref(), args.load_cpus.as_deref(), &cpus::allowed())?;
@@ -77,21 +86,12 @@ impl Target {
     }
 
     /// Where its rows are counted.
-    pub fn stored(&self, args: &TargetArgs) -> Result<Stored, LoadError> {
-        match (&args.store, &self.gateway) {
-            (Some(url), gateway) => match StoreUrl::parse(url).map_err(LoadError::StoreUrl)? {
-                StoreUrl::MySql(url) => Stored::server(&url),
-                StoreUrl::Sqlite(Some(file)) => Stored::file(&file),
-                StoreUrl::Sqlite(None) => match gateway {
-                    Some(gateway) => Stored::file(&gateway.store_file()),
-                    None => {
-                        Err(LoadError::Options("--store sqlite: needs the file's path with --connect: sqlite:PATH"))
-                    }
-                },
-            },
-            (None, Some(gateway)) => Stored::file(&gateway.store_file()),
-            (None, None) => Ok(Stored::protocol(self.addr, self.secret.clone(), self.clock)),
+    pub fn stored(&self, args: &TargetArgs, stores: &dyn Stores) -> Result<Stored, LoadError> {
+        if args.store.is_none() && self.gateway.is_none() {
+            return Ok(Stored::protocol(self.addr, self.secret.clone(), self.clock));
         }
+        let own_file = self.gateway.as_ref().map(Gateway::store_file);
+        Ok(Stored::Rows(stores.open(args.store.as_deref(), own_file.as_deref())?))
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use ringway::auth::mint_hs256;
-use ringway::load::client::{Client, ClientError, Said};
+use ringway_load::client::{Client, ClientError, Said};
 use ringway_wire::frame::{Encoder, FrameError, read_client};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, CLIENT_FRAME_BYTES_MAX};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use ringway::ledger::redis::entry::Home;
-use ringway::load::client::{Client, Row, Said};
+use ringway_load::client::{Client, Row, Said};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, UserId};
 

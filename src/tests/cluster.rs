@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use ringway::load::client::{Client, Row, Said};
+use ringway_load::client::{Client, Row, Said};
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 
 use crate::gateway::{Gateway, PATIENCE, pause};

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 

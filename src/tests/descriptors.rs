@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringway::limits::DESCRIPTORS_FREE_OF_CLIENTS;
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 use ringway_wire::schema::CloseReason;
 use socket2::{Domain, Socket, Type};

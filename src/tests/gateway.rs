@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringway::auth::mint_hs256;
-use ringway::load::client::{Client, ClientError};
+use ringway_load::client::{Client, ClientError};
 use ringway_wire::ids::{DeviceId, Seq, UserId};
 
 /// The secret that every test gateway is given.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 use tempfile::TempDir;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{Conversation, GroupId, UserId};
 
 use crate::cluster::{create, keep_stores_from_writing, node, send};

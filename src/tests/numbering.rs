@@ -1,7 +1,7 @@
 //! Nodes number by themselves: what they come to is compared, and one that differs does not go on.
 
 use ringway::limits::WINDOW_ENTRIES;
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{Conversation, Seq, UserId};
 
 use crate::cluster::{create, node, send, wait_for_rows};

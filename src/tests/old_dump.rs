@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use ringway::ledger::redis::entry::Home;
-use ringway::load::client::{Client, ClientError, Row, Said};
+use ringway_load::client::{Client, ClientError, Row, Said};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 

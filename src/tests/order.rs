@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
-use ringway::load::client::Said;
+use ringway_load::client::Said;
 use ringway_wire::ids::{Conversation, Seq, UserId};
 
 use crate::gateway::{Gateway, PATIENCE, signal};

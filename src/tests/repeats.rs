@@ -1,6 +1,6 @@
 //! The same name always means the same message, also when its sender has left the group since.
 
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
 use ringway_wire::schema::ErrorCode;
 

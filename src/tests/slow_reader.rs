@@ -2,7 +2,7 @@
 //! reads again it receives everything in order.
 
 use ringway::limits::OUTBOX_BYTES_MAX;
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
 use socket2::{Domain, Socket, Type};
 

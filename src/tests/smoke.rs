@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ringway::contract::ids::ShardId;
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{Conversation, DeviceId, UserId};
 use ringway_wire::schema::CloseReason;
 

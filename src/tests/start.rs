@@ -4,7 +4,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ringway::load::client::{Client, Said};
+use ringway_load::client::{Client, Said};
 use ringway_wire::ids::{Conversation, UserId};
 use ringway_wire::schema::ErrorCode;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringway::load::client::{Client, ClientError, Row, Said};
+use ringway_load::client::{Client, ClientError, Row, Said};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::load::report::latencies;
+use crate::report::latencies;
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::GroupId;
 

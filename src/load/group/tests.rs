@@ -10,15 +10,15 @@ use clap::Parser;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::*;
+use crate::bench::Round;
+use crate::client::frame_len;
 use crate::clock::Clock;
-use crate::contract::message::Message;
-use crate::load::bench::Round;
-use crate::load::client::frame_len;
-use crate::load::cpus::Cpus;
-use crate::load::crowd::Secret;
+use crate::contract::{StoreError, StoredRows, Stores};
+use crate::cpus::Cpus;
+use crate::tokens::Secret;
 use ringway_wire::frame::{Encoder, PushFrame, read_client};
 use ringway_wire::ids::{MsgId, RosterVersion};
-use ringway_wire::request::Request;
+use ringway_wire::request::{PushView, Request};
 
 /// What the gateway does wrong, with message 15: the warm-up has ten, the measured round the next ten.
 #[derive(Clone, Copy, PartialEq)]
@@ -43,6 +43,21 @@ enum Event {
     Opened(u32, TcpStream),
     Frame(u32, Vec<u8>),
     Closed(u32),
+}
+
+/// A message with its frame.
+struct Message {
+    msg_id: MsgId,
+    sender: UserId,
+    to: Conversation,
+    push: PushFrame,
+}
+
+impl Message {
+    fn view(&self, seq: Seq) -> PushView<'_> {
+        let body = self.push.body();
+        PushView { seq, msg_id: self.msg_id, sender: self.sender, to: self.to, sent_at_ms: 1, body }
+    }
 }
 
 /// A gateway for one group, on a thread.
@@ -111,8 +126,7 @@ impl Fake {
         let (request_id, request) = read_client(frame).unwrap();
         let bytes = match request {
             Request::Login { token, .. } => {
-                let mut auth = crate::auth::Authenticator::hs256(b"secret");
-                let user = auth.verify(token, 0).unwrap().user;
+                let user = bearer(token);
                 self.links.get_mut(&id).unwrap().1 = user;
                 let newest = Seq(self.inboxes.get(&user).map_or(0, Vec::len) as u64);
                 self.encoder.login_ok(request_id, 1, user, 1, 60_000, newest, newest).to_vec()
@@ -124,10 +138,11 @@ impl Fake {
             Request::Send { to, body, .. } => return self.send(id, request_id, to, body),
             Request::Sync { after, .. } => {
                 let user = self.links[&id].1;
-                let page = page(&self.inboxes[&user], after);
-                let through = Seq(self.inboxes[&user].len() as u64);
-                let rows = page.rows.iter().map(|(seq, message)| message.view(*seq));
-                self.encoder.sync_page(request_id, rows, page.gap_to, through, true).to_vec()
+                let inbox = &self.inboxes[&user];
+                let rows = inbox.iter().enumerate().skip(after.0 as usize);
+                let rows = rows.map(|(at, message)| message.view(Seq(at as u64 + 1))).collect::<Vec<_>>();
+                let through = Seq(inbox.len() as u64);
+                self.encoder.sync_page(request_id, rows.into_iter(), None, through, true).to_vec()
             }
             Request::Logout => return drop(self.links.remove(&id)),
             _ => return,
@@ -194,12 +209,31 @@ impl Fake {
 fn message(number: u64, sender: UserId, to: Conversation, body: &[u8]) -> std::sync::Arc<Message> {
     let msg_id = MsgId(1_000 + number);
     let push = PushFrame::encode(msg_id, sender, to, 1, body);
-    std::sync::Arc::new(Message { msg_id, sender, to, client_msg_id: Default::default(), sent_at_ms: 1, push })
+    std::sync::Arc::new(Message { msg_id, sender, to, push })
 }
 
-fn page(inbox: &[std::sync::Arc<Message>], after: Seq) -> crate::contract::store::Page {
-    let rows = inbox.iter().enumerate().skip(after.0 as usize);
-    crate::contract::store::Page { rows: rows.map(|(at, m)| (Seq(at as u64 + 1), m.clone())).collect(), gap_to: None }
+/// Who a token says its bearer is.
+fn bearer(token: &str) -> UserId {
+    #[derive(serde::Deserialize)]
+    struct Claims {
+        sub: String,
+    }
+    let key = jsonwebtoken::DecodingKey::from_secret(b"secret");
+    let rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+    UserId(jsonwebtoken::decode::<Claims>(token, &key, &rules).unwrap().claims.sub.parse().unwrap())
+}
+
+/// Rows are counted over the protocol.
+struct NoStores;
+
+impl Stores for NoStores {
+    fn check(&self, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn open(&self, _: Option<&str>, _: Option<&std::path::Path>) -> Result<Box<dyn StoredRows>, StoreError> {
+        Err(StoreError::NoFile)
+    }
 }
 
 #[derive(Parser)]
@@ -221,7 +255,7 @@ fn round(fault: Fault) -> Round {
         clock: Clock::start(),
     };
     let group = found(&target, args.members).unwrap();
-    let mut bench = seat(&args, target, group).unwrap();
+    let mut bench = seat(&args, target, group, &NoStores).unwrap();
     bench.patience_ns = 400_000_000;
     let rounds = bench.rounds(1, Pace::Burst(10)).unwrap();
     rounds.rounds.into_iter().next().unwrap()

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::load::check::Tally;
+use crate::check::Tally;
 
 fn round(delivered: u64, burst_ms: f64) -> Round {
     Round {

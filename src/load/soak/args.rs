@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::load::body::BODY_BYTES_MIN;
-use crate::load::error::LoadError;
-use crate::token::parse_duration;
+use crate::body::BODY_BYTES_MIN;
+use crate::error::LoadError;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
 /// Addresses in one range, or connections per address, would not make sense above this.
 const SOURCES_MAX: u32 = 4_096;
+
+/// No soak is longer.
+const STEADY_MAX: Duration = Duration::from_secs(3_650 * 86_400);
 
 /// Hold many connections for long, send and break off, check every delivery, and say whether the gateway passed.
 #[derive(Args, Clone, Debug)]
@@ -172,6 +174,15 @@ fn parse_share(text: &str) -> Result<f64, String> {
     share.ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| "expected 0% to 100%, such as 2%".to_owned())
 }
 
+/// As people write them: `90s`, `15m`, `1h30m`; a bare number means seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bare = text.trim().parse().map(Duration::from_secs);
+    let time = bare.or_else(|_| humantime::parse_duration(text.trim()));
+    time.ok()
+        .filter(|time| !time.is_zero() && *time <= STEADY_MAX)
+        .ok_or_else(|| "expected a duration as in 90s, 15m or 1h30m".to_owned())
+}
+
 fn parse_groups(text: &str) -> Result<Groups, String> {
     let text = text.trim().trim_end_matches("members").trim_end();
     let (groups, members) = match text.split_once('x') {
@@ -228,6 +239,7 @@ mod tests {
         .unwrap();
         assert_eq!((args.ramp, args.rate, args.direct_rate, args.churn), (20_000.0, 100.0, 25.0, 0.015));
         assert_eq!(args.steady, Duration::from_secs(3_600));
+        assert_eq!(soak("--for 90").unwrap().steady, soak("--for 1m30s").unwrap().steady);
         assert_eq!(args.groups(), Groups { groups: 1_000, members: 100 });
         let sources = args.source_ip.unwrap().0;
         assert_eq!((sources.len(), sources[38].to_string().as_str()), (39, "127.0.0.40"));
@@ -260,6 +272,7 @@ mod tests {
             "--processes 0",
             "--body 15",
             "--for 0",
+            "--for long",
             "--data-dir a --data-dir b --target 127.0.0.1:7400",
             "--data-dir a --data-dir b --processes 1",
         ] {

@@ -211,7 +211,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
     use super::*;
-    use crate::load::soak::figures::Phase;
+    use crate::soak::figures::Phase;
 
     fn chart(scale: Scale, points: &[(f64, Option<f64>)]) -> Option<String> {
         let span = Span { phase: Phase::Ramp, from_s: 0.0, to_s: 10.0 };

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::sys::signal::Signal;
 
 use super::orders::{Beat, Order, Plan};
-use crate::load::error::LoadError;
+use crate::error::LoadError;
 
 /// The hidden subcommand that is a process of a soak.
 pub const SUBCOMMAND: &str = "soak-process";

@@ -14,8 +14,8 @@ use super::orders::{Names, Totals, count_name};
 use super::pace::Pace;
 use super::seats::Seats;
 use crate::clock::Clock;
-use crate::load::crowd::{Secret, TokenMinter};
-use crate::load::swarm::{LinkId, Swarm};
+use crate::swarm::{LinkId, Swarm};
+use crate::tokens::{Secret, TokenMinter};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{DeviceId, Seq};
 use ringway_wire::limits::ACK_ROWS_MAX;
@@ -172,7 +172,7 @@ impl Clients {
 
     /// The gateway's clock, Unix milliseconds.
     pub fn server_ms(&self) -> u64 {
-        self.clock.now().unix_ms.saturating_add_signed(self.ahead_ms)
+        self.clock.unix_ms().saturating_add_signed(self.ahead_ms)
     }
 
     /// Whether a client is logged in.
@@ -249,7 +249,7 @@ impl Clients {
     /// `LoginOk`: true, if a login was awaited.
     pub fn logged_in(&mut self, local: u32, from: Seq, heartbeat_ms: u32, server_ms: u64, totals: &mut Totals) -> bool {
         let (now_ms, now_ns) = (self.now_ms(), self.clock.mono_ns());
-        self.ahead_ms = server_ms as i64 - self.clock.now().unix_ms as i64;
+        self.ahead_ms = server_ms as i64 - self.clock.unix_ms() as i64;
         let wanted = if self.heartbeat_ms == 0 { heartbeat_ms } else { self.heartbeat_ms.min(heartbeat_ms) };
         if self.pings.per_s() == 0.0 && wanted > 0 {
             self.pings.start(f64::from(self.seats.share()) * 1e3 / f64::from(wanted), now_ns);
@@ -413,7 +413,7 @@ impl Clients {
         client.told = false;
         self.census.dialing += 1;
         self.pending.push_back((local, now_ms));
-        let token = self.minter.token(self.seats.user(local), self.clock.now().unix_ms);
+        let token = self.minter.token(self.seats.user(local), self.clock.unix_ms());
         let login = self.encoder.login(0, &token, DeviceId(1), Some(Seq(client.cursor)));
         swarm.send(LinkId(local), login);
     }

@@ -23,7 +23,8 @@ use super::subject::Subject;
 use super::verdict::{DESCRIPTORS_MORE_MAX, Descriptors, Memory, Outcome};
 use super::watch::{self, Metrics, Sample};
 use crate::clock::Clock;
-use crate::load::error::LoadError;
+use crate::contract::SoakFacts;
+use crate::error::LoadError;
 
 /// How often what happened is looked at.
 const TURN: Duration = Duration::from_millis(50);
@@ -47,6 +48,7 @@ const LOOKS_GONE: u32 = 2;
 /// Leads one soak.
 pub struct Conductor<'a> {
     pub(super) args: &'a SoakArgs,
+    pub(super) facts: SoakFacts,
     pub(super) subject: &'a Subject,
     pub(super) spread: &'a Spread,
     pub(super) figures: Figures,
@@ -99,7 +101,7 @@ enum Waited {
 }
 
 /// Runs a soak, writes and prints its report.
-pub fn run(args: &SoakArgs) -> Result<Outcome, LoadError> {
+pub fn run(args: &SoakArgs, facts: SoakFacts) -> Result<Outcome, LoadError> {
     args.check()?;
     let signals = signals()?;
     let subject = Subject::find(args)?;
@@ -112,7 +114,7 @@ pub fn run(args: &SoakArgs) -> Result<Outcome, LoadError> {
         return Ok(Outcome::HostNotFit);
     }
     subject.try_login(args)?;
-    let mut conductor = Conductor::start(args, &subject, &spread, signals)?;
+    let mut conductor = Conductor::start(args, facts, &subject, &spread, signals)?;
     conductor.lead()?;
     conductor.progress.finish();
     let report = conductor.report();
@@ -129,6 +131,7 @@ pub fn run(args: &SoakArgs) -> Result<Outcome, LoadError> {
 impl<'a> Conductor<'a> {
     fn start(
         args: &'a SoakArgs,
+        facts: SoakFacts,
         subject: &'a Subject,
         spread: &'a Spread,
         signals: Receiver<()>,
@@ -158,6 +161,7 @@ impl<'a> Conductor<'a> {
         let now_ns = clock.mono_ns();
         let mut conductor = Conductor {
             args,
+            facts,
             subject,
             spread,
             figures: Figures::new(plans.len(), now_ns, args.steady.as_secs()),
@@ -220,7 +224,7 @@ impl<'a> Conductor<'a> {
         let pids = self.subject.pids();
         let watched = self.subject.tells_metrics() || !pids.is_empty();
         self.wait(|c| c.clock.mono_ns() >= settled_ns && (!watched || c.figures.gateway.at_ns > now_ns));
-        let memory_limits = MemoryLimits::of(&pids);
+        let memory_limits = MemoryLimits { directories: (self.facts.memory_limit_dirs)(&pids) };
         self.baseline = Baseline {
             memory_events: memory_limits.events(),
             memory_limits,

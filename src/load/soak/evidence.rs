@@ -97,7 +97,8 @@ impl Conductor<'_> {
             })
             .collect();
         let totals = self.figures.totals();
-        Growth::of(&samples, (totals.group_acked + totals.direct_acked) * 3 / 4, self.subject.gateways.len() as u64)
+        let (sent, gateways) = (totals.group_acked + totals.direct_acked, self.subject.gateways.len() as u64);
+        Growth::of(&samples, sent * 3 / 4, gateways, self.facts.names_kept)
     }
 
     fn setup(&self) -> Setup {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::orders::{Beat, Effort, Missing, Names, Totals, add_names};
 use super::watch::Sample;
-use crate::load::report::{Quantiles, latencies};
+use crate::report::{Quantiles, latencies};
 
 /// Seconds kept: of longer soaks every second, third, ... one.
 const SECONDS_MAX: u64 = 3_600;

@@ -8,7 +8,7 @@ use super::chart::{Chart, Line, Scale};
 use super::figures::{Interval, Latency, Second};
 use super::report::Report;
 use super::verdict::Outcome;
-use crate::load::report::count;
+use crate::report::count;
 
 const STYLE: &str = "\
 :root{--fg:#1b1f24;--bg:#fff;--soft:#656d76;--rule:#d8dee4;--band:#f6f8fa;--c0:#0969da;--c1:#bc4c00;--c2:#8250df}\

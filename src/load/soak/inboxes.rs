@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::orders::{Missing, Totals};
 use super::seats::Seats;
-use crate::load::body;
+use crate::body;
 use ringway_wire::ids::{Conversation, GroupId};
 use ringway_wire::request::PushView;
 

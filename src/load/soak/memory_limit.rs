@@ -7,38 +7,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::orders::Names;
-use crate::doctor::host::Machine;
-use crate::doctor::host::cgroup::Cgroups;
-use crate::doctor::host::live::ThisMachine;
 
 /// How the report calls a process that the kernel killed at a limit.
 pub const KILLED: &str = "killed at its memory limit";
 /// How it calls a limit at which the kernel took pages back.
 pub const REACHED: &str = "memory limit reached";
 
-/// The limits of processes, a process's own cgroup's first.
+/// The limits of processes.
 #[derive(Clone, Default, Debug)]
 pub struct MemoryLimits {
-    directories: Vec<PathBuf>,
+    /// Their cgroups' directories.
+    pub directories: Vec<PathBuf>,
 }
 
 impl MemoryLimits {
-    /// Those of processes; none, if they have none or they cannot be seen.
-    pub fn of(pids: &[u32]) -> MemoryLimits {
-        let machine = ThisMachine;
-        let mounts = machine.file("/proc/self/mountinfo");
-        let mut directories: Vec<PathBuf> = Vec::new();
-        for pid in pids {
-            let found = Cgroups::read_of(&machine, mounts.value().unwrap_or_default(), &format!("/proc/{pid}/cgroup"));
-            for directory in found.memory.iter().filter_map(|limit| Path::new(&limit.file).parent()) {
-                if !directories.iter().any(|known| known == directory) {
-                    directories.push(directory.to_owned());
-                }
-            }
-        }
-        MemoryLimits { directories }
-    }
-
     /// What has happened at them so far.
     pub fn events(&self) -> Names {
         let mut names = Names::new();

@@ -13,8 +13,8 @@ use super::figures::{Interval, Latency, Phase, Second};
 use super::html;
 use super::orders::{Missing, Totals};
 use super::verdict::{Descriptors, Memory, Verdict};
-use crate::load::error::LoadError;
-use crate::load::report::{Table, count};
+use crate::error::LoadError;
+use crate::report::{Table, count};
 
 /// Everything.
 #[derive(Serialize, Debug)]

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use super::args::SoakArgs;
 use super::watch;
+use crate::client::Client;
 use crate::clock::Clock;
-use crate::load::client::Client;
-use crate::load::crowd::Secret;
-use crate::load::error::LoadError;
-use crate::load::gateway::{read_secret, resident_bytes, written_address};
+use crate::error::LoadError;
+use crate::gateway::{read_secret, resident_bytes, written_address};
+use crate::tokens::Secret;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
 
 /// How long the first login may take.
@@ -59,7 +59,7 @@ impl Subject {
             (None, Some(dir)) => read_secret(dir)?,
             (None, None) => return Err(UNKNOWN),
         };
-        let started_unix_ms = Clock::start().now().unix_ms;
+        let started_unix_ms = Clock::start().unix_ms();
         Ok(Subject { gateways, secret, run: fastrand::u32(..), started_unix_ms })
     }
 

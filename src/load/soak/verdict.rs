@@ -4,11 +4,12 @@
 //! a fact whoever was slow, and explains what is missing; a load generator that was the bottleneck makes every other
 //! finding worthless; and a soak that delivered nothing has shown nothing.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::figures::Latency;
 use super::orders::{Effort, Missing, Names, Totals};
-use crate::limits::WINDOW_MS;
 
 /// A process whose thread was not waiting for more of its time than this could not keep up.
 pub const BUSY_SHARE_MAX: f64 = 0.95;
@@ -313,8 +314,9 @@ impl Findings {
 }
 
 impl Growth {
-    /// Of samples (seconds, bytes), by least squares; `sent`: messages in that time. `None`: too few samples.
-    pub fn of(samples: &[(f64, f64)], sent: u64, gateways: u64) -> Option<Growth> {
+    /// Of samples (seconds, bytes), by least squares; `sent`: messages in that time, each of which the gateway remembers
+    /// for `names_kept`. `None`: too few samples.
+    pub fn of(samples: &[(f64, f64)], sent: u64, gateways: u64, names_kept: Duration) -> Option<Growth> {
         const SAMPLES_MIN: usize = 10;
         let (first, last) = (samples.first()?, samples.last()?);
         if samples.len() < SAMPLES_MIN {
@@ -328,7 +330,7 @@ impl Growth {
         let slope = if variance > 0.0 { covariance / variance } else { 0.0 };
         let (seconds, from_bytes) = (last.0 - first.0, mean_b + slope * (first.0 - mean_t));
         // Of a longer soak only the last messages of the window are kept.
-        let kept = sent as f64 * (WINDOW_MS as f64 / 1e3 / seconds.max(1.0)).min(1.0);
+        let kept = sent as f64 * (names_kept.as_secs_f64() / seconds.max(1.0)).min(1.0);
         let allowed = (from_bytes * GROWTH_SHARE_MAX).max((GROWTH_BYTES_MAX * gateways) as f64);
         Some(Growth {
             seconds,

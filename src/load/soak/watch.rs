@@ -17,8 +17,8 @@ use nix::unistd::Pid;
 
 use super::subject::Watched;
 use crate::clock::Clock;
-use crate::load::error::LoadError;
-use crate::load::gateway::pause;
+use crate::error::LoadError;
+use crate::gateway::pause;
 
 const EVERY_NS: u64 = 1_000_000_000;
 /// How long the admin server may take for anything.
@@ -248,15 +248,5 @@ mod tests {
         let here = process(std::process::id(), Clock::of_host(), &mut Listing::default()).unwrap();
         assert!(here.resident_bytes > 100_000 && here.descriptors.unwrap() >= 3, "{here:?}");
         assert_eq!(process(u32::MAX >> 1, Clock::of_host(), &mut Listing::default()), None);
-    }
-
-    #[test]
-    fn the_holder_of_a_data_directory_is_found_by_its_lock() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(holder(dir.path()), None);
-        let held = crate::datadir::DataDir::lock(dir.path()).unwrap();
-        assert_eq!(holder(dir.path()), Some(std::process::id()));
-        drop(held);
-        assert_eq!(holder(dir.path()), None);
     }
 }

@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::Phase;
 use super::crowd::{Crowd, Effort};
-use crate::load::cli::StormArgs;
-use crate::load::report::{Quantiles, Table};
-use crate::load::soak::orders::Names;
-use crate::load::soak::watch::Metrics;
+use crate::cli::StormArgs;
+use crate::report::{Quantiles, Table};
+use crate::soak::orders::Names;
+use crate::soak::watch::Metrics;
 
 /// The report as `--json` prints it.
 #[derive(Serialize, Debug)]

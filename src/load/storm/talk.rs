@@ -6,14 +6,14 @@
 
 use hdrhistogram::Histogram;
 
+use crate::body::{self, Mark};
 use crate::clock::Clock;
-use crate::load::body::{self, Mark};
-use crate::load::report::latencies;
-use crate::load::soak::clients::Clients;
-use crate::load::soak::orders::{Names, count_name};
-use crate::load::soak::pace::Pace;
-use crate::load::soak::seats::Seats;
-use crate::load::swarm::{LinkId, Swarm};
+use crate::report::latencies;
+use crate::soak::clients::Clients;
+use crate::soak::orders::{Names, count_name};
+use crate::soak::pace::Pace;
+use crate::soak::seats::Seats;
+use crate::swarm::{LinkId, Swarm};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation};
 use ringway_wire::request::PushView;

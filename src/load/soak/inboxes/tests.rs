@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::load::body::Mark;
-use crate::load::soak::seats::Counts;
+use crate::body::Mark;
+use crate::soak::seats::Counts;
 use ringway_wire::ids::{MsgId, Seq, UserId};
 
 const RUN: u32 = 77;

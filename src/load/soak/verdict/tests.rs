@@ -2,6 +2,8 @@
 
 use super::*;
 
+const NAMES_KEPT: Duration = Duration::from_secs(600);
+
 /// A soak in which everything held.
 fn good() -> Facts {
     Facts {
@@ -154,13 +156,13 @@ fn memory_is_flat_or_not_by_its_line_and_not_by_its_noise() {
             })
             .collect()
     };
-    let flat = Growth::of(&samples(1.0), 0, 1).unwrap();
+    let flat = Growth::of(&samples(1.0), 0, 1, NAMES_KEPT).unwrap();
     assert!(flat.is_flat() && (flat.growth_bytes / mib - 1.0).abs() < 0.1, "{flat:?}");
-    let grown = Growth::of(&samples(20.0), 0, 1).unwrap();
+    let grown = Growth::of(&samples(20.0), 0, 1, NAMES_KEPT).unwrap();
     assert!(!grown.is_flat() && (grown.growth_bytes / mib - 20.0).abs() < 0.5, "{grown:?}");
     // What a hundred thousand messages leave for ten minutes is no leak.
-    assert!(Growth::of(&samples(20.0), 100_000, 1).unwrap().is_flat());
-    assert_eq!(Growth::of(&samples(20.0)[..9], 0, 1), None);
+    assert!(Growth::of(&samples(20.0), 100_000, 1, NAMES_KEPT).unwrap().is_flat());
+    assert_eq!(Growth::of(&samples(20.0)[..9], 0, 1, NAMES_KEPT), None);
     let leaking = |f: &mut Facts| f.memory = Some(Memory { steady: Some(grown), ..Memory::default() });
     assert_eq!(outcome(leaking), Outcome::Failed);
 }

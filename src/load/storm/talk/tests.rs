@@ -3,9 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
-use crate::load::crowd::Secret;
-use crate::load::soak::dial::Dialer;
-use crate::load::soak::seats::Counts;
+use crate::soak::dial::Dialer;
+use crate::soak::seats::Counts;
+use crate::tokens::Secret;
 use ringway_wire::ids::{MsgId, Seq, UserId};
 
 const BODY_BYTES: usize = 20;

@@ -1,7 +1,7 @@
-//! The clients: what `bench` and `chat` run, and what the end-to-end tests log in with.
+//! Ringway's load: what `bench`, `soak` and `chat` run, and what the end-to-end tests log in with.
 //!
-//! They know the gateway only by its wire protocol, its `listen` file and, when they started it themselves, its
-//! process and its store's file. What always holds: a load generator runs on one thread (of each of its processes) and
+//! It knows the gateway only by its wire protocol, by what its data directory says and by what the kernel says of its
+//! process; what else it needs of the gateway (the rows it has stored) is handed in, as [`contract`] says. What always holds: a load generator runs on one thread (of each of its processes) and
 //! checks every delivery it counts; a figure is printed only beside the losses found while it was measured.
 //!
 //! - [`client`]: one connection, blocking: for people, pipes and tests.
@@ -10,6 +10,7 @@
 //! - [`check`]: what each recipient must receive, and what it did receive; knows no socket.
 //! - [`gateway`]: a gateway process of our own, its CPU time and its memory.
 //! - [`stored`]: counts inbox rows where they are kept.
+//! - [`tokens`], [`clock`]: what they log in with, and the time.
 //! - [`room`], [`mod@bench`]: who sends and receives what, and the rounds that drive it.
 //! - [`soak`]: half a million connections for hours, from several processes, with a verdict.
 //! - [`group`], [`direct`], [`idle`], [`storm`], [`disk`], [`floor`]: the scenarios; [`targets`] runs them all. [`report`]: their
@@ -22,7 +23,9 @@ pub mod chat;
 pub mod check;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod command;
+pub mod contract;
 pub mod cpus;
 pub mod crowd;
 pub mod direct;
@@ -40,3 +43,4 @@ pub mod storm;
 pub mod swarm;
 pub mod target;
 pub mod targets;
+pub mod tokens;
