@@ -9,7 +9,13 @@ bin := $(DESTDIR)$(PREFIX)/bin
 share := $(DESTDIR)$(PREFIX)/share/ringway
 lib := $(DESTDIR)$(PREFIX)/lib
 scripts := apply.sh revert.sh status.sh
-sourced := common.sh nic.sh persist.sh values.conf README.md
+sourced := common.sh nic.sh persist.sh values.conf seccomp.json README.md
+man := $(DESTDIR)$(PREFIX)/share/man/man1
+bash := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+zsh := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+fish := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+# Takes debugging information out of what is installed: 15 MB of 80 are left.
+STRIP ?= strip
 
 .PHONY: install uninstall tune
 .PHONY: help demo cluster-demo run test check sim bench doctor soak soak-cluster soak-vm profile schema services setup build
@@ -28,19 +34,19 @@ run: setup build ## a gateway on 127.0.0.1:7400, its data in ./ringway-data, unt
 
 test: ## all tests
 	@scripts/setup.sh tests
-	scripts/services.sh during cargo test
+	scripts/services.sh during cargo test --locked
 
 check: ## format, lints as errors, documentation as errors
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
 # SEED, RUNS and STEPS, given to make, reach the simulator as environment.
 sim: ## the simulator: make sim SEED=7 replays one seed, make sim RUNS=1000 tries so many
-	cargo test --release --test sim
+	cargo test --locked --release --test sim
 
 bench: setup build ## the microbenchmarks, then every scenario with its target beside what was measured
-	cargo bench
+	cargo bench --locked
 	$(ringway) bench targets
 
 doctor: setup build ## is this host fit? make doctor CONNECTIONS=500000; exit code 1: warnings, 2: it is not
@@ -69,15 +75,20 @@ setup: ## installs what is missing, or says what to do
 	@scripts/setup.sh
 
 build:
-	cargo build --release
+	cargo build --locked --release
 
 tune: ## sets what Ringway wants of this host, as root: TUNE="--profile large --persist"; TUNE=--dry-run only looks
 	@if [ "$$(id -u)" -eq 0 ] || [ "$(filter --dry-run,$(TUNE))" ]; then tuning/apply.sh $(TUNE); else sudo tuning/apply.sh $(TUNE); fi
 
 install: ## what `make build` built, the tuning scripts, the service: PREFIX=/usr/local DESTDIR=
 	@[ -x $(ringway) ] || { echo "install: there is no $(ringway) yet: run make build first, not as root"; exit 1; }
-	install -d $(bin) $(share)/tuning $(lib)/systemd/system $(lib)/sysusers.d $(lib)/tmpfiles.d
-	install -m 755 $(ringway) $(bin)/ringway
+	install -d $(bin) $(share)/tuning $(lib)/systemd/system $(lib)/sysusers.d $(lib)/tmpfiles.d $(man) $(bash) $(zsh) $(fish)
+	install -m 755 -s --strip-program=$(STRIP) $(ringway) $(bin)/ringway
+	$(ringway) man --into $(man)
+	$(ringway) completions bash >$(bash)/ringway
+	$(ringway) completions zsh >$(zsh)/_ringway
+	$(ringway) completions fish >$(fish)/ringway.fish
+	chmod 644 $(man)/ringway.1 $(man)/ringway-*.1 $(bash)/ringway $(zsh)/_ringway $(fish)/ringway.fish
 	install -m 755 $(addprefix tuning/,$(scripts)) $(share)/tuning
 	install -m 644 $(addprefix tuning/,$(sourced)) $(share)/tuning
 	install -m 644 tuning/ringway.toml $(share)/ringway.toml
@@ -89,6 +100,7 @@ install: ## what `make build` built, the tuning scripts, the service: PREFIX=/us
 
 uninstall: ## what `make install` installed, with the same PREFIX and DESTDIR; settings and data stay
 	rm -f $(bin)/ringway $(addprefix $(share)/tuning/,$(scripts) $(sourced)) $(share)/ringway.toml
+	rm -f $(man)/ringway.1 $(man)/ringway-*.1 $(bash)/ringway $(zsh)/_ringway $(fish)/ringway.fish
 	rm -f $(lib)/systemd/system/ringway.service $(lib)/sysusers.d/ringway.conf $(lib)/tmpfiles.d/ringway.conf
 	@for dir in $(share)/tuning $(share); do [ ! -d $$dir ] || rmdir $$dir || true; done
 	@[ ! -f $(DESTDIR)/var/lib/ringway-tuning/record ] || echo "uninstall: this host is still tuned: tuning/revert.sh of the source restores what was there"

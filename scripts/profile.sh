@@ -17,7 +17,7 @@ fail() {
 scripts/setup.sh profile
 
 # Frame pointers make the stacks complete; a build of its own, so that the usual one stays as it is.
-RUSTFLAGS="-C force-frame-pointers=yes" cargo build --release --bin ringway --target-dir "$work/build"
+RUSTFLAGS="-C force-frame-pointers=yes" cargo build --locked --release --bin ringway --target-dir "$work/build"
 ringway=$work/build/release/ringway
 
 if [ ! -x "$work/tools/bin/inferno-flamegraph" ]; then

@@ -44,7 +44,7 @@ fail() {
 
 main() {
     scripts/setup.sh soak-vm || exit 2
-    [ -x "$ringway" ] || fail "there is no $ringway" "Build it: cargo build --release"
+    [ -x "$ringway" ] || fail "there is no $ringway" "Build it: cargo build --locked --release"
     mkdir -p "$work"
     rm -f "$out"/*.log "$out"/*.html "$out"/*.json "$out"/*.txt "$out/exit-code"
     room_for_the_guest

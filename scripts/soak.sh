@@ -162,7 +162,7 @@ if [ "$fit" -ne 0 ]; then
     doctor || fit=$?
     if [ "$fit" -eq 2 ]; then
         grep -v '^$' "$report/doctor.txt"
-        say "this host cannot serve $connections_max connections: the doctor's last column says what to do"
+        say "this host cannot serve $connections_max connections: the doctor says above what to do"
         exit 4
     fi
 fi

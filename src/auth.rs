@@ -1,6 +1,6 @@
 //! Who a token says its bearer is.
 //!
-//! Each shard has an [`Authenticator`] of its own: a key made ready, and the tokens it has verified, so that a reconnect
+//! Each shard has an [`Authenticator`] of its own: the key, and the tokens it has verified, so that a reconnect
 //! storm does not pay for the same signature twice. What always holds: a token counts only if it is signed with the
 //! algorithm that belongs to the configured key, whatever its header says, and only until it expires. It knows no
 //! clock, and keeps no list of revoked tokens.
@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::crypto::JwtSigner;
 use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
-use jsonwebtoken::crypto::{JwtSigner, JwtVerifier};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, decode_header};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::limits::TOKENS_CACHED_MAX;
@@ -23,8 +25,6 @@ use ringway_wire::limits::TOKEN_BYTES_MAX;
 
 /// Tokens longer than this are verified each time: remembering them would cost too much.
 const TOKEN_CACHED_BYTES_MAX: usize = 1024;
-/// The same for headers.
-const HEADER_KNOWN_BYTES_MAX: usize = 256;
 /// What [`Minter::mint`] makes is not longer.
 const MINTED_BYTES_MAX: usize = 224;
 
@@ -39,15 +39,52 @@ pub struct Claims {
     pub expires_at_s: u64,
 }
 
-/// Why a token does not count.
+/// Why a token does not count, in the words that its bearer is told. What exactly is wrong with it is for the log and for
+/// `ringway token check`: somebody who forges one shall not learn from it.
 #[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]
 pub enum AuthError {
     /// Not a token, not signed with our key, or without the claims it needs.
     #[error("the token is not one that this gateway accepts: expected a JWT signed with its key, with sub and exp")]
-    Invalid,
+    Invalid(TokenFault),
     /// Genuine, but its time is over.
     #[error("the token has expired: log in with a new one")]
     Expired,
+}
+
+/// What exactly is wrong with a token.
+#[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]
+pub enum TokenFault {
+    /// Nobody's token is so long.
+    #[error("it has more than {TOKEN_BYTES_MAX} bytes")]
+    TooLong,
+    /// Not of a token's form.
+    #[error(
+        "it is no JWT: expected header, claims and signature in base64url, joined by dots, the first two JSON objects"
+    )]
+    Malformed,
+    /// What its maker has signed it with is not what our key is for.
+    #[error("its header names another algorithm than {expected:?}, which this gateway's key is for")]
+    Algorithm {
+        /// Ours.
+        expected: Algorithm,
+    },
+    /// Another key's, or changed on its way.
+    #[error("its signature is not made with this gateway's key")]
+    Signature,
+    /// Signed by our key's owner, who left something out.
+    #[error("it has no claim `{0}`")]
+    ClaimMissing(&'static str),
+    /// Signed by our key's owner, who wrote something else.
+    #[error("its claim `{claim}` is not {expected}")]
+    ClaimForm {
+        /// Which.
+        claim: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// Its time has not come.
+    #[error("it is not valid yet: its claim `nbf` is in the future")]
+    NotYet,
 }
 
 /// Why a key cannot be used.
@@ -89,20 +126,20 @@ impl fmt::Debug for AuthKey {
 
 /// Verifies tokens with one key and remembers those it has verified.
 pub struct Authenticator {
-    algorithm: Algorithm,
-    /// The key, made ready once: for HS256 that is half of what a short token takes. `None` only for a key that is not
-    /// the algorithm's, and [`AuthKey`] makes none.
-    verifier: Option<Box<dyn JwtVerifier>>,
-    /// The header of the last token, which was good: one maker writes the same in all of its tokens.
-    header: String,
+    key: AuthKey,
+    /// The key's algorithm and no other. Times are compared here, with the caller's clock; audience and issuer are the
+    /// token maker's business.
+    validation: Validation,
     verified: Verified,
 }
 
 impl Authenticator {
     /// Nothing is verified yet.
     pub fn new(key: &AuthKey) -> Self {
-        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&key.algorithm, &key.key).ok();
-        Authenticator { algorithm: key.algorithm, verifier, header: String::new(), verified: Verified::default() }
+        let mut validation = Validation::new(key.algorithm);
+        validation.required_spec_claims.clear();
+        (validation.validate_exp, validation.validate_aud) = (false, false);
+        Authenticator { key: key.clone(), validation, verified: Verified::default() }
     }
 
     /// Tokens are signed with HMAC-SHA256 and this secret.
@@ -113,15 +150,15 @@ impl Authenticator {
     /// What the token says, if it is genuine and has not expired at `now_unix_s`.
     pub fn verify(&mut self, token: &str, now_unix_s: u64) -> Result<Claims, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
-            return Err(AuthError::Invalid);
+            return Err(AuthError::Invalid(TokenFault::TooLong));
         }
         if let Some(claims) = self.verified.find(token) {
             return unexpired(claims, now_unix_s);
         }
-        let raw = self.genuine(token).ok_or(AuthError::Invalid)?;
-        let claims = unexpired(raw.parse()?, now_unix_s)?;
+        let raw = self.genuine(token).map_err(AuthError::Invalid)?;
+        let claims = unexpired(raw.parse().map_err(AuthError::Invalid)?, now_unix_s)?;
         if raw.nbf.is_some_and(|from| from > now_unix_s as f64) {
-            return Err(AuthError::Invalid);
+            return Err(AuthError::Invalid(TokenFault::NotYet));
         }
         if token.len() <= TOKEN_CACHED_BYTES_MAX {
             self.verified.remember(token, claims);
@@ -129,30 +166,70 @@ impl Authenticator {
         Ok(claims)
     }
 
-    /// What the token says, if our key's owner has signed it. Times are the caller's business, audience and issuer the
-    /// token maker's.
-    fn genuine(&mut self, token: &str) -> Option<RawClaims> {
-        let (message, signature) = token.rsplit_once('.')?;
-        let (header, claims) = message.split_once('.')?;
-        if header != self.header {
-            if decode_header(token).ok()?.alg != self.algorithm {
-                return None;
-            }
-            self.header.clear();
-            if header.len() <= HEADER_KNOWN_BYTES_MAX {
-                self.header.push_str(header);
+    /// What the token says, if our key's owner has signed it.
+    fn genuine(&self, token: &str) -> Result<RawClaims, TokenFault> {
+        let decoded = decode::<RawClaims>(token, &self.key.key, &self.validation);
+        decoded.map(|decoded| decoded.claims).map_err(|error| self.fault(token, error.kind()))
+    }
+
+    fn fault(&self, token: &str, kind: &ErrorKind) -> TokenFault {
+        let expected = self.key.algorithm;
+        match kind {
+            ErrorKind::InvalidSignature => TokenFault::Signature,
+            ErrorKind::InvalidAlgorithm => TokenFault::Algorithm { expected },
+            // Header or claims. A header that cannot be read may name an algorithm that nobody here knows.
+            ErrorKind::Json(_) => match decode_header(token) {
+                Ok(_) => self.claims_fault(token),
+                Err(_) if names_an_algorithm(token) => TokenFault::Algorithm { expected },
+                Err(_) => TokenFault::Malformed,
+            },
+            _ => TokenFault::Malformed,
+        }
+    }
+
+    /// What is wrong with claims that our key's owner has signed.
+    fn claims_fault(&self, token: &str) -> TokenFault {
+        let Ok(decoded) = decode::<serde_json::Map<String, Value>>(token, &self.key.key, &self.validation) else {
+            return TokenFault::Malformed;
+        };
+        let claims = decoded.claims;
+        for (claim, expected, fits) in CLAIM_FORMS {
+            match claims.get(*claim) {
+                Some(value) if !fits(value) => return TokenFault::ClaimForm { claim, expected },
+                Some(_) => {}
+                None if REQUIRED_CLAIMS.contains(claim) => return TokenFault::ClaimMissing(claim),
+                None => {}
             }
         }
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        self.verifier.as_ref()?.verify(message.as_bytes(), &signature).ok()?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        TokenFault::Malformed
     }
+}
+
+/// What a claim of this name must be, in words and in JSON.
+type ClaimForm = (&'static str, &'static str, fn(&Value) -> bool);
+
+const SUB_FORM: &str = "a string with a user's number, such as \"42\"";
+const DEV_FORM: &str = "a device's number";
+const TIME_FORM: &str = "a number of seconds since 1970";
+const CLAIM_FORMS: &[ClaimForm] = &[
+    ("sub", SUB_FORM, Value::is_string),
+    ("exp", TIME_FORM, Value::is_number),
+    ("nbf", TIME_FORM, |value| value.is_number() || value.is_null()),
+    ("dev", DEV_FORM, |value| value.is_u64() || value.is_string() || value.is_null()),
+];
+const REQUIRED_CLAIMS: [&str; 2] = ["sub", "exp"];
+
+/// The header is a JSON object with a text as `alg`.
+fn names_an_algorithm(token: &str) -> bool {
+    let header = token.split('.').next().and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let header = header.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    header.is_some_and(|header| header.get("alg").is_some_and(Value::is_string))
 }
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The key stays out of logs.
-        write!(f, "Authenticator({:?})", self.algorithm)
+        write!(f, "Authenticator({:?})", self.key.algorithm)
     }
 }
 
@@ -227,15 +304,16 @@ enum RawDevice {
 }
 
 impl RawClaims {
-    fn parse(&self) -> Result<Claims, AuthError> {
-        let decimal = |text: &str| text.parse::<u64>().map_err(|_| AuthError::Invalid);
+    fn parse(&self) -> Result<Claims, TokenFault> {
+        let decimal =
+            |text: &str, claim, expected| text.parse::<u64>().map_err(|_| TokenFault::ClaimForm { claim, expected });
         let device = match &self.dev {
             None => None,
             Some(RawDevice::Number(device)) => Some(DeviceId(*device)),
-            Some(RawDevice::Text(text)) => Some(DeviceId(decimal(text)?)),
+            Some(RawDevice::Text(text)) => Some(DeviceId(decimal(text, "dev", DEV_FORM)?)),
         };
         // Saturates; a negative or nonsensical time is one that has passed.
-        Ok(Claims { user: UserId(decimal(&self.sub)?), device, expires_at_s: self.exp as u64 })
+        Ok(Claims { user: UserId(decimal(&self.sub, "sub", SUB_FORM)?), device, expires_at_s: self.exp as u64 })
     }
 }
 

@@ -4,6 +4,7 @@
 //! always holds: a [`Config`] that exists can be started with, as far as that can be known without the network
 //! and the disk. Precedence rises from defaults over file and environment to the command line.
 
+pub mod args;
 pub mod typed;
 
 #[cfg(test)]
@@ -19,6 +20,8 @@ use crate::limits;
 
 /// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
 pub const SECRET_BYTES_MIN: usize = 32;
+/// What `log.level` may be, the quietest first.
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Highest shard count: a lane from each to each must stay affordable.
 pub const SHARDS_MAX: u16 = 256;
 
@@ -440,8 +443,14 @@ impl Typed {
 
     fn log(&self) -> Result<Log, ConfigError> {
         let level = self.filled("log.level")?.to_owned();
-        if level.parse::<tracing_subscriber::filter::Targets>().is_err() {
-            return Err(self.refuse("log.level", "expected error, warn, info, debug, trace or a tracing filter"));
+        // A filter takes any bare word for the name of a part, and would then show nothing of all the others.
+        let words = level.split(',').map(str::trim).filter(|word| !word.contains('='));
+        let is_level = |word: &str| LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word));
+        if !words.into_iter().all(is_level) || level.parse::<tracing_subscriber::filter::Targets>().is_err() {
+            let known = LOG_LEVELS.join(", ");
+            let expected =
+                format!("expected one of {known}; or parts with a level each, as in info,ringway::net=debug");
+            return Err(self.refuse("log.level", expected));
         }
         let format = match self.text("log.format") {
             "auto" => LogFormat::Auto,

@@ -8,7 +8,7 @@
 mod tests;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -94,7 +94,7 @@ impl DataDir {
         let path = self.path.join(SECRET);
         let failed = |source| DataDirError::File { path: path.clone(), what: "written", source };
         let mut random = [0u8; SECRET_RANDOM_BYTES];
-        File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).map_err(failed)?;
+        getrandom::fill(&mut random).map_err(|error| failed(error.into()))?;
         let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         self.replace(SECRET, &secret)?;
         Ok((secret.into_bytes(), SecretOrigin::Made))

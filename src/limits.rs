@@ -24,6 +24,15 @@ pub const DESCRIPTORS_FREE_OF_CLIENTS: u64 = 128;
 /// Of these, what hand-overs and refusals leave alone: the store, the journal and the admin server open files too.
 pub const DESCRIPTORS_FREE_ALWAYS: u64 = 64;
 
+/// Watches of sockets that a shard hands to the kernel at once.
+pub const RING_SUBMISSIONS: u32 = 4_096;
+/// Events of sockets that wait for a shard; what is above, the kernel keeps until there is room.
+pub const RING_EVENTS: u32 = 16_384;
+/// Entries of each of the executor's own rings, in which nothing ever happens: few.
+pub const EXECUTOR_RING_DEPTH: usize = 128;
+/// The executor's registered buffers, which sockets do not use: as little as it takes.
+pub const EXECUTOR_IO_MEMORY_BYTES: usize = 64 * 1024;
+
 /// Bytes that may wait for one connection before its session stops being live.
 pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Above the cap, room for replies to requests already read; beyond it the connection is closed.

@@ -1,26 +1,22 @@
-//! The command line: parses, dispatches, and is the only printer of error chains.
+//! The command line: parses, dispatches, and prints what went wrong.
 
 use std::error::Error;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use ringway::config::Config;
-use ringway::config::typed::{Origin, Typed};
-use ringway::doctor;
-use ringway::journal::disk::Directory;
-use ringway::journal::recovery;
-use ringway::store;
-use ringway::{log, measure, serve, token};
+use ringway::config::args::ConfigArgs;
+use ringway::doctor::cli::DoctorArgs;
+use ringway::token::cli::TokenArgs;
+use ringway::{doctor, journal, log, manual, measure, serve, store, token};
 use ringway_load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
 use ringway_load::soak;
 use ringway_load::soak::args::SoakArgs;
-use ringway_wire::ids::{DeviceId, UserId};
 
 #[derive(Parser, Debug)]
-#[command(name = "ringway", version, about, max_term_width = 100)]
+#[command(name = "ringway", version = ringway::VERSION, about, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -50,19 +46,17 @@ enum Command {
     /// Look at the store.
     #[command(subcommand)]
     Store(StoreCommand),
-}
-
-#[derive(Args, Debug)]
-struct ConfigArgs {
-    /// TOML file with settings (also RINGWAY_CONFIG).
-    #[arg(long, value_name = "FILE", env = "RINGWAY_CONFIG")]
-    config: Option<PathBuf>,
-    /// Where the journal, the store and the development secret are.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<String>,
-    /// Any key of the configuration, as in --set session.heartbeat_s=20.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    /// Print what completes this command line in a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page, or write those of all commands into a directory.
+    Man {
+        /// The directory.
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -86,29 +80,6 @@ struct ServeArgs {
     print_config: bool,
 }
 
-#[derive(Args, Debug)]
-struct DoctorArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-    #[command(flatten)]
-    options: doctor::cli::DoctorOptions,
-}
-
-#[derive(Args, Debug)]
-struct TokenArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// The user the token is for.
-    #[arg(long)]
-    user: u64,
-    /// The only device it is good for; without it, any.
-    #[arg(long)]
-    device: Option<u64>,
-    /// How long it is good for: 90s, 15m, 1h30m, 7d.
-    #[arg(long, default_value = "1h", value_parser = token::parse_duration)]
-    ttl: Duration,
-}
-
 #[derive(Subcommand, Debug)]
 enum StoreCommand {
     /// Compare it with the journal: 0 if nothing differs, 1 if something does, 2 if it could not be told.
@@ -125,142 +96,62 @@ enum JournalCommand {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            print_chain(error.as_ref());
-            ExitCode::FAILURE
-        }
+    let command = Cli::parse().command;
+    let exit_code = failure_code(&command);
+    run(command).unwrap_or_else(|error| {
+        print_chain(error.as_ref());
+        ExitCode::from(exit_code)
+    })
+}
+
+/// What an error ends with: where 1 says something else, it is another number.
+fn failure_code(command: &Command) -> u8 {
+    match command {
+        Command::Soak(_) => soak::verdict::NOT_CARRIED_OUT,
+        Command::Doctor(_) => doctor::cli::NOT_EXAMINED,
+        Command::Store(_) => store::cli::NOT_COMPARED,
+        _ => 1,
     }
 }
 
 fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     match command {
-        Command::Serve(args) => {
-            let typed = args.config.typed(&[
-                ("listen", &args.listen),
-                ("admin", &args.admin),
-                ("shards", &args.shards),
-                ("cpus", &args.cpus),
-            ])?;
-            let config = Config::new(&typed)?;
-            if args.print_config {
-                print!("{}", typed.print());
-                return Ok(ExitCode::SUCCESS);
-            }
-            log::start(&config.log);
-            serve::run(&config)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Token(args) => {
-            let config = Config::new(&args.config.typed(&[])?)?;
-            println!("{}", token::mint(&config, UserId(args.user), args.device.map(DeviceId), args.ttl)?);
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Bench(args) => Ok(exit_code(run_bench(&args, &measure::GatewayStores)?)),
-        Command::Soak(args) => match soak::conduct::run(&args, measure::SOAK_FACTS) {
-            Ok(outcome) => Ok(ExitCode::from(outcome.exit_code())),
-            Err(error) => {
-                print_chain(&error);
-                Ok(ExitCode::from(soak::verdict::NOT_CARRIED_OUT))
-            }
-        },
-        Command::SoakProcess => {
-            soak::process::run()?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Chat(args) => Ok(exit_code(run_chat(&args)?)),
-        Command::Doctor(args) => Ok(diagnose(&args)),
-        Command::Store(StoreCommand::Check(args)) => {
-            let config = args.typed(&[]).and_then(|typed| Ok(Config::new(&typed)?));
-            Ok(config.map_or_else(
-                |error| {
-                    print_chain(error.as_ref());
-                    ExitCode::from(store::cli::NOT_COMPARED)
-                },
-                |config| store::cli::run(&config),
-            ))
-        }
-        Command::Journal(JournalCommand::Verify { dir }) => {
-            verify_journal(&dir)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Serve(args) => run_gateway(&args)?,
+        Command::Token(args) => token::cli::run(&args)?,
+        Command::Bench(args) => return Ok(exit_code(run_bench(&args, &measure::GatewayStores)?)),
+        Command::Soak(args) => return Ok(ExitCode::from(soak::conduct::run(&args, measure::SOAK_FACTS)?.exit_code())),
+        Command::SoakProcess => soak::process::run()?,
+        Command::Chat(args) => return Ok(exit_code(run_chat(&args)?)),
+        Command::Doctor(args) => return doctor::cli::run(&args),
+        Command::Journal(JournalCommand::Verify { dir }) => journal::cli::verify(&dir)?,
+        Command::Store(StoreCommand::Check(args)) => return Ok(store::cli::run(&args.config()?)),
+        Command::Completions { shell } => manual::completions(&mut Cli::command(), shell, &mut std::io::stdout())?,
+        Command::Man { into: Some(directory) } => manual::pages(Cli::command(), &directory)?,
+        Command::Man { into: None } => manual::page(Cli::command(), &mut std::io::stdout())?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what the doctor says; that nothing could be said is as bad as what it could say worst.
-fn diagnose(args: &DoctorArgs) -> ExitCode {
-    let examined = || -> Result<doctor::report::Report, Box<dyn Error>> {
-        let config = Config::new(&args.config.typed(&[])?)?;
-        Ok(doctor::cli::examine(&args.options, &config)?)
-    };
-    match examined() {
-        Ok(report) => {
-            let text = if args.options.json { report.json() } else { report.table() };
-            // Whoever reads may have seen enough; the exit code says the rest.
-            std::io::stdout().write_all(text.as_bytes()).ok();
-            ExitCode::from(report.outcome.exit_code())
-        }
-        Err(error) => {
-            print_chain(error.as_ref());
-            ExitCode::from(doctor::report::Outcome::CannotServe.exit_code())
-        }
+fn run_gateway(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
+    let typed = args.config.typed(&[
+        ("listen", &args.listen),
+        ("admin", &args.admin),
+        ("shards", &args.shards),
+        ("cpus", &args.cpus),
+    ])?;
+    let config = Config::new(&typed)?;
+    if args.print_config {
+        print!("{}", typed.print());
+        return Ok(());
     }
-}
-
-/// Prints what a journal holds; corruption is an error.
-fn verify_journal(dir: &Path) -> Result<(), Box<dyn Error>> {
-    let inner = dir.join("journal");
-    let dir = if inner.is_dir() { &inner } else { dir };
-    let disk = Directory::existing(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let report = recovery::verify(&disk)?;
-    let journal = &report.journal;
-    if journal.segments == 0 {
-        return Err(format!("{} holds no journal", dir.display()).into());
-    }
-    println!("{}: every batch is whole", dir.display());
-    println!("  positions  {} to {}", journal.first.0, journal.end.0);
-    println!("  segments   {}", journal.segments);
-    println!("  batches    {}", journal.batches);
-    println!("  records    {}", report.records);
-    println!("  messages   {}, {} inbox rows", report.messages, report.rows);
-    println!("  changes    {} of groups", report.changes);
-    if let Some(torn) = &journal.torn {
-        println!(
-            "  torn end   {} from byte {}: being written when the power went, nobody was told of it; the next start \
-             throws it away",
-            torn.file, torn.offset
-        );
-    }
-    Ok(())
+    log::start(&config.log);
+    Ok(serve::run(&config)?)
 }
 
 fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
         Outcome::Clean => ExitCode::SUCCESS,
         Outcome::NotClean => ExitCode::FAILURE,
-    }
-}
-
-impl ConfigArgs {
-    /// Defaults, file, environment, and these flags over them.
-    fn typed(&self, flags: &[(&str, &Option<String>)]) -> Result<Typed, Box<dyn Error>> {
-        let mut typed = Typed::defaults();
-        if let Some(file) = &self.config {
-            typed.read_file(file)?;
-        }
-        typed.read_environment(
-            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
-        )?;
-        for pair in &self.set {
-            typed.set_pair(pair)?;
-        }
-        for (name, value) in flags.iter().chain(&[("data_dir", &self.data_dir)]) {
-            if let Some(value) = value {
-                typed.set(name, value.clone(), Origin::Flag)?;
-            }
-        }
-        Ok(typed)
     }
 }
 

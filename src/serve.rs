@@ -322,8 +322,8 @@ fn keep_files_private() {
 fn room(config: &Config, shards: usize) -> Result<Room, UnfitHost> {
     rlimits::raise();
     let kept = start::connections(config, shards)?;
-    if let Some(finding) = &kept.reduced_by {
-        tracing::info!(connections_max = kept.connections, "fewer connections than the default, because of {finding}");
+    if let Some(reduction) = kept.reduction() {
+        tracing::info!(connections_max = kept.connections, "{reduction}");
     }
     for finding in &kept.warnings {
         tracing::warn!("this host will not keep the configured connections: {finding}");

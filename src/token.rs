@@ -1,8 +1,9 @@
-//! `ringway token`: the secret that a configuration means, and what it takes to mint with it.
+//! `ringway token`: the key that a configuration means, to mint tokens with and to check them.
 //!
 //! Used on the main thread. What always holds: a token is only minted with a shared secret; with a public key
 //! the gateway can verify tokens and make none.
 
+pub mod cli;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::auth;
+use crate::auth::{AuthError, AuthKey, AuthKeyError, Authenticator, Claims, TokenFault, mint_hs256};
 use crate::clock::Clock;
 use crate::config::{Auth, Config, SECRET_BYTES_MIN};
 use crate::datadir::{self, DataDirError};
@@ -45,22 +46,61 @@ pub enum KeyError {
         /// How long it is.
         bytes: usize,
     },
+    /// The public key is none.
+    #[error("auth.eddsa_public_key_file does not hold an Ed25519 public key in PEM")]
+    PublicKey(#[from] AuthKeyError),
     /// The data directory's secret could not be read.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
 }
 
+/// Why this gateway would not accept a token.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// There is no key to verify it with.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// It would be refused, and why: its bearer is not told that much.
+    #[error("a login with this token is refused: {0}")]
+    Invalid(TokenFault),
+    /// It was good once.
+    #[error("a login with this token is refused: it has expired")]
+    Expired,
+}
+
+/// What a token says to a gateway with this configuration.
+pub fn check(config: &Config, token: &str, now_unix_s: u64) -> Result<Claims, CheckError> {
+    let key = verifying_key(config)?;
+    Authenticator::new(&key).verify(token, now_unix_s).map_err(|error| match error {
+        AuthError::Invalid(fault) => CheckError::Invalid(fault),
+        AuthError::Expired => CheckError::Expired,
+    })
+}
+
+/// What the configuration verifies tokens with; a secret for development must have been made.
+fn verifying_key(config: &Config) -> Result<AuthKey, KeyError> {
+    match &config.auth {
+        Auth::PublicKeyFile(path) => Ok(AuthKey::eddsa_pem(&read_key_file(path)?)?),
+        Auth::Secret(_) | Auth::SecretFile(_) | Auth::Development => Ok(AuthKey::hs256(&secret(config)?)),
+    }
+}
+
+/// The shared secret that the configuration means.
+fn secret(config: &Config) -> Result<Vec<u8>, KeyError> {
+    match &config.auth {
+        Auth::Secret(secret) => Ok(secret.clone()),
+        Auth::SecretFile(path) => read_secret(path),
+        Auth::PublicKeyFile(_) => Err(KeyError::PublicKeyOnly),
+        Auth::Development => datadir::read_development_secret(&config.data_dir)?
+            .ok_or_else(|| KeyError::NoDevelopmentSecret(config.data_dir.clone())),
+    }
+}
+
 /// Mints a token for `user` that expires after `ttl`.
 pub fn mint(config: &Config, user: UserId, device: Option<DeviceId>, ttl: Duration) -> Result<String, KeyError> {
-    let secret = match &config.auth {
-        Auth::Secret(secret) => secret.clone(),
-        Auth::SecretFile(path) => read_secret(path)?,
-        Auth::PublicKeyFile(_) => return Err(KeyError::PublicKeyOnly),
-        Auth::Development => datadir::read_development_secret(&config.data_dir)?
-            .ok_or_else(|| KeyError::NoDevelopmentSecret(config.data_dir.clone()))?,
-    };
+    let secret = secret(config)?;
     let expires_at_s = Clock::start().now().unix_ms / 1000 + ttl.as_secs();
-    Ok(auth::mint_hs256(&secret, user, device, expires_at_s))
+    Ok(mint_hs256(&secret, user, device, expires_at_s))
 }
 
 /// A shared secret from a file; white space around it is not part of it.
@@ -80,31 +120,14 @@ pub fn read_key_file(path: &Path) -> Result<Vec<u8>, KeyError> {
 
 /// Reads durations as people write them: `90s`, `15m`, `1h30m`, `7d`; a bare number means seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    const EXPECTED: &str = "expected a duration as in 90s, 15m, 1h30m or 7d";
-    let mut seconds: u64 = 0;
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return Err(EXPECTED.to_owned());
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, after) = rest.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| EXPECTED.to_owned())?;
-        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(letters);
-        let scale = match unit.trim() {
-            "" | "s" | "sec" => 1,
-            "m" | "min" => 60,
-            "h" => 3_600,
-            "d" => 86_400,
-            "w" => 7 * 86_400,
-            _ => return Err(EXPECTED.to_owned()),
-        };
-        seconds = number.checked_mul(scale).and_then(|part| part.checked_add(seconds)).ok_or(EXPECTED)?;
-        rest = after;
-    }
-    match Duration::from_secs(seconds) {
-        Duration::ZERO => Err("the duration must be longer than nothing".to_owned()),
+    let text = text.trim();
+    let duration = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text)
+            .map_err(|error| format!("expected a duration as in 90s, 15m, 1h30m or 7d ({error})"))?,
+    };
+    match duration {
+        ttl if ttl < Duration::from_secs(1) => Err("the duration must be a second at least".to_owned()),
         ttl if ttl > TTL_MAX => Err("the duration must not exceed ten years".to_owned()),
         ttl => Ok(ttl),
     }

@@ -33,6 +33,14 @@ fn check(claims: serde_json::Value, expected: Result<(u64, Option<u64>, u64), Au
     assert_eq!(Authenticator::hs256(SECRET).verify(&hs256(claims.clone()), 1000), expected, "{claims}");
 }
 
+/// A token that is refused as invalid, and exactly why.
+fn fault(auth: &mut Authenticator, token: &str) -> TokenFault {
+    match auth.verify(token, 1000) {
+        Err(AuthError::Invalid(fault)) => fault,
+        other => panic!("{token}: {other:?}"),
+    }
+}
+
 #[test]
 fn a_minted_token_is_accepted_until_it_expires() {
     let token = mint_hs256(SECRET, UserId(u64::MAX), Some(DeviceId(u64::MAX - 1)), 2000);
@@ -57,29 +65,61 @@ fn claims_are_read_as_other_makers_write_them() {
 }
 
 #[test]
-fn claims_that_are_missing_or_make_no_sense_are_invalid() {
-    for claims in [
-        json!({"exp": 2000}),
-        json!({"sub": "7"}),
-        json!({"sub": 7, "exp": 2000}),
-        json!({"sub": "-7", "exp": 2000}),
-        json!({"sub": "seven", "exp": 2000}),
-        json!({"sub": "18446744073709551616", "exp": 2000}),
-        json!({"sub": "7", "exp": "2000"}),
-        json!({"sub": "7", "exp": 2000, "dev": -1}),
-        json!({"sub": "7", "exp": 2000, "dev": "phone"}),
-        json!({"sub": "7", "exp": 2000, "nbf": 1001}),
-        json!([]),
+fn claims_that_are_missing_or_make_no_sense_are_invalid_and_named() {
+    use TokenFault::{ClaimForm, ClaimMissing, Malformed, NotYet};
+    let form = |claim, expected| ClaimForm { claim, expected };
+    for (claims, expected) in [
+        (json!({"exp": 2000}), ClaimMissing("sub")),
+        (json!({"sub": "7"}), ClaimMissing("exp")),
+        (json!({"sub": 7, "exp": 2000}), form("sub", SUB_FORM)),
+        (json!({"sub": "-7", "exp": 2000}), form("sub", SUB_FORM)),
+        (json!({"sub": "seven", "exp": 2000}), form("sub", SUB_FORM)),
+        (json!({"sub": "18446744073709551616", "exp": 2000}), form("sub", SUB_FORM)),
+        (json!({"sub": "7", "exp": "2000"}), form("exp", TIME_FORM)),
+        (json!({"sub": "7", "exp": 2000, "dev": -1}), form("dev", DEV_FORM)),
+        (json!({"sub": "7", "exp": 2000, "dev": "phone"}), form("dev", DEV_FORM)),
+        (json!({"sub": "7", "exp": 2000, "nbf": "soon"}), form("nbf", TIME_FORM)),
+        (json!({"sub": "7", "exp": 2000, "nbf": 1001}), NotYet),
+        (json!([]), Malformed),
+        (json!("7"), Malformed),
     ] {
-        check(claims, Err(AuthError::Invalid));
+        assert_eq!(fault(&mut Authenticator::hs256(SECRET), &hs256(claims.clone())), expected, "{claims}");
     }
     check(json!({"sub": "7", "exp": -5}), Err(AuthError::Expired));
 }
 
 #[test]
+fn what_makes_a_token_invalid_is_told_apart_here_and_never_to_its_bearer() {
+    let claims = json!({"sub": "7", "exp": 2000});
+    let others = mint_hs256(b"another secret of at least 32 bytes!", UserId(7), None, 2000);
+    let headed = |alg: &str| token(json!({ "alg": alg }), claims.clone(), None);
+    let faults = [
+        others,
+        headed("HS999"),
+        headed("RS256"),
+        hs256(json!({"sub": 7, "exp": 2000})),
+        hs256(json!({"sub": "7"})),
+        hs256(json!({"sub": "7", "exp": 2000, "nbf": 1001})),
+        "not a token".to_owned(),
+        "x".repeat(TOKEN_BYTES_MAX + 1),
+    ]
+    .map(|token| fault(&mut Authenticator::hs256(SECRET), &token));
+    let expected = Algorithm::HS256;
+    assert_eq!(
+        faults[..3],
+        [TokenFault::Signature, TokenFault::Algorithm { expected }, TokenFault::Algorithm { expected }]
+    );
+    let said: std::collections::HashSet<String> = faults.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), faults.len() - 1, "all but the two algorithms: {said:?}");
+    let on_the_wire: std::collections::HashSet<String> =
+        faults.iter().map(|fault| AuthError::Invalid(*fault).to_string()).collect();
+    assert_eq!(on_the_wire.len(), 1, "{on_the_wire:?}");
+}
+
+#[test]
 fn another_key_s_token_is_invalid() {
     let token = mint_hs256(b"another secret of at least 32 bytes!", UserId(1), None, 2000);
-    assert_eq!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid));
+    assert!(matches!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid(_))));
 }
 
 #[test]
@@ -91,8 +131,8 @@ fn a_changed_token_is_invalid_even_when_the_true_one_is_remembered() {
         let mut changed = token.clone().into_bytes();
         changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(changed).unwrap();
-        assert_eq!(auth.verify(&changed, 0), Err(AuthError::Invalid), "byte {at}");
-        assert_eq!(auth.verify(&token[..at], 0), Err(AuthError::Invalid), "cut to {at}");
+        assert!(matches!(auth.verify(&changed, 0), Err(AuthError::Invalid(_))), "byte {at}");
+        assert!(matches!(auth.verify(&token[..at], 0), Err(AuthError::Invalid(_))), "cut to {at}");
     }
 }
 
@@ -103,11 +143,11 @@ fn the_header_cannot_choose_the_algorithm() {
     for alg in ["none", "None", "HS384", "HS512", "EdDSA", "RS256", "ES256", ""] {
         for signature in [None, Some("")] {
             let token = token(json!({ "alg": alg }), claims.clone(), signature);
-            assert_eq!(auth.verify(&token, 0), Err(AuthError::Invalid), "{alg}");
+            assert!(matches!(auth.verify(&token, 0), Err(AuthError::Invalid(_))), "{alg}");
         }
     }
     // The right algorithm with an empty signature.
-    assert_eq!(auth.verify(&token(json!({"alg": "HS256"}), claims, Some("")), 0), Err(AuthError::Invalid));
+    assert!(matches!(auth.verify(&token(json!({"alg": "HS256"}), claims, Some("")), 0), Err(AuthError::Invalid(_))));
 }
 
 fn ed25519() -> (EncodingKey, String) {
@@ -138,7 +178,7 @@ fn a_header_that_is_known_vouches_for_nothing_else() {
         format!("{}.{}.{}", hs512, two[1], two[2]),
         mint_hs256(b"another secret of at least 32 bytes!", UserId(2), None, 2000),
     ] {
-        assert_eq!(auth.verify(&forged, 0), Err(AuthError::Invalid), "{forged}");
+        assert!(matches!(auth.verify(&forged, 0), Err(AuthError::Invalid(_))), "{forged}");
         // And what is refused makes nothing known.
         assert!(auth.verify(&good(rand_user(&forged)), 0).is_ok());
     }
@@ -176,10 +216,10 @@ fn an_ed25519_token_is_accepted_by_its_public_key_alone() {
     let expected = Claims { user: UserId(7), device: Some(DeviceId(3)), expires_at_s: 2000 };
     assert_eq!(auth.verify(&token, 0), Ok(expected));
     assert_eq!(auth.verify(&token, 2000), Err(AuthError::Expired));
-    assert_eq!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid));
+    assert!(matches!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid(_))));
     let others = SigningKey::from_bytes(&[6; 32]).verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
     let mut other = Authenticator::new(&AuthKey::eddsa_pem(others.as_bytes()).unwrap());
-    assert_eq!(other.verify(&token, 0), Err(AuthError::Invalid));
+    assert!(matches!(other.verify(&token, 0), Err(AuthError::Invalid(_))));
 }
 
 #[test]
@@ -188,7 +228,7 @@ fn a_public_key_is_not_accepted_as_an_hmac_secret() {
     let mut auth = Authenticator::new(&AuthKey::eddsa_pem(public.as_bytes()).unwrap());
     // What a forger who knows the public key would try.
     let forged = mint_hs256(public.as_bytes(), UserId(7), None, 2000);
-    assert_eq!(auth.verify(&forged, 0), Err(AuthError::Invalid));
+    assert!(matches!(auth.verify(&forged, 0), Err(AuthError::Invalid(_))));
 }
 
 #[test]
@@ -219,7 +259,7 @@ fn what_is_invalid_or_too_long_is_not_remembered() {
     auth.verify(&mint_hs256(SECRET, UserId(1), None, 5), 5).unwrap_err();
     let long = |padding: usize| hs256(json!({"sub": "7", "exp": 2000, "pad": "x".repeat(padding)}));
     assert!(auth.verify(&long(TOKEN_CACHED_BYTES_MAX), 0).is_ok());
-    assert_eq!(auth.verify(&long(TOKEN_BYTES_MAX), 0), Err(AuthError::Invalid));
+    assert!(matches!(auth.verify(&long(TOKEN_BYTES_MAX), 0), Err(AuthError::Invalid(_))));
     assert_eq!(auth.verified.order.len(), 0);
 }
 

@@ -87,6 +87,9 @@ fn values_out_of_range_say_what_would_do() {
     refused("[store]\nbatch_rows = 0", "from 1 to");
     refused("[store]\npool_size = 1", "from 2 to");
     refused("[log]\nformat = \"xml\"", "human, json or auto");
+    for level in ["warning", "verbose", "ringway", "info,verbose", "ringway=warning", "info,", "1 2"] {
+        refused(&format!("[log]\nlevel = \"{level}\""), "off, error, warn, info, debug, trace");
+    }
     refused("listen = [1]", "must be a text or a number, not array");
 }
 
@@ -138,4 +141,48 @@ fn every_key_is_documented_and_has_one_place() {
         assert!(!key.about.is_empty(), "{}", key.name);
         assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1, "{}", key.name);
     }
+}
+
+#[test]
+fn a_level_or_parts_with_a_level_each_are_taken() {
+    for level in ["off", "warn", "INFO", "debug", "ringway=debug", "info,ringway::net=trace,glommio=off"] {
+        let taken = config("", &[], &[&format!("log.level={level}")]).unwrap();
+        assert_eq!(taken.log.level, level);
+    }
+}
+
+/// The tables of configuration keys on a page and on all pages below.
+fn tables(path: &Path, found: &mut Vec<Vec<String>>) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            tables(&entry.unwrap().path(), found);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "md") {
+        let text = std::fs::read_to_string(path).unwrap();
+        let head = text.lines().position(|line| line.starts_with("| key | default |"));
+        let rows = |head| text.lines().skip(head + 2).take_while(|line| line.starts_with('|')).map(str::to_owned);
+        found.extend(head.map(|head| rows(head).collect()));
+    }
+}
+
+/// What the documentation says of each key: its name, and its default if that is a value and no words.
+fn documented() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for place in ["README.md", "src", "tuning"] {
+        tables(&Path::new(env!("CARGO_MANIFEST_DIR")).join(place), &mut found);
+    }
+    assert_eq!(found.len(), 1, "there is one table of the configuration");
+    let code = |cell: &str| cell.trim().strip_prefix('`').map(|code| code.trim_end_matches('`').to_owned());
+    let row = |line: &String| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
+        assert!(cells.len() == 3 && !cells[2].trim().is_empty(), "{line}");
+        (code(cells[0]).unwrap_or_else(|| panic!("{line}")), code(cells[1]).unwrap_or_default())
+    };
+    found[0].iter().map(row).collect()
+}
+
+#[test]
+fn the_documented_keys_are_the_keys_there_are_in_their_order_with_their_defaults() {
+    let keys: Vec<(String, String)> = KEYS.iter().map(|key| (key.name.to_owned(), key.default.to_owned())).collect();
+    assert_eq!(documented(), keys);
 }

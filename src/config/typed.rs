@@ -84,7 +84,12 @@ pub const KEYS: &[Key] = &[
     key("cluster.node_id", "0", Form::Number, "0 to 1023, another one on every node: part of each message id"),
     key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up; 0: it does not wait for clients"),
     key("drain.spread_s", "10", Form::Number, "clients are told to come back spread over so many seconds"),
-    key("log.level", "info", Form::Text, "error, warn, info, debug, trace, or a tracing filter"),
+    key(
+        "log.level",
+        "info",
+        Form::Text,
+        "off, error, warn, info, debug, trace, or parts with a level each: info,ringway::net=debug",
+    ),
     key("log.format", "auto", Form::Text, "human, json, or auto: human on a terminal"),
     key(
         "limits.connections_max",

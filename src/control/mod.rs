@@ -11,7 +11,7 @@ pub mod systemd;
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
@@ -163,6 +163,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         ends;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut other = OtherSignals::new()?;
     let mut snapshot = Snapshot { shards: vec![None; usize::from(shards)], ..Snapshot::default() };
     let (publish, published) = watch::channel(Arc::new(snapshot.clone()));
     let server = tokio::spawn(http::serve(
@@ -183,6 +184,10 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
             }
             _ = interrupt.recv() => {
                 pass_on(&stops);
+                continue;
+            }
+            name = other.received() => {
+                tracing::info!(signal = name, "this signal does nothing here: settings are read at a start");
                 continue;
             }
             () = Watchdog::due(&mut watchdog) => {
@@ -209,6 +214,33 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
     }
     server.abort();
     Ok(())
+}
+
+/// Signals that other programs take for "read your settings again" or "say something": they would end the process if
+/// nobody took them.
+struct OtherSignals {
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl OtherSignals {
+    fn new() -> std::io::Result<OtherSignals> {
+        Ok(OtherSignals {
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for one of them, and says its name.
+    async fn received(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.hangup.recv() => "SIGHUP",
+            _ = self.user1.recv() => "SIGUSR1",
+            _ = self.user2.recv() => "SIGUSR2",
+        }
+    }
 }
 
 fn pass_on(stops: &crossbeam_channel::Sender<StopSignal>) {

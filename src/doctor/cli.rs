@@ -1,35 +1,45 @@
 //! `ringway doctor`: what it takes on the command line, and for how many connections it asks.
 
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
 use clap::Args;
 
 use crate::cluster::look::look;
 use crate::config::Config;
+use crate::config::args::ConfigArgs;
 use crate::config::typed::Origin;
 use crate::doctor::checks::redis;
 use crate::doctor::host::Host;
 use crate::doctor::host::live::ThisMachine;
-use crate::doctor::report::Report;
+use crate::doctor::report::{HostReport, Outcome};
 use crate::doctor::values::{Profile, Values, ValuesError};
 use crate::doctor::{Need, ProfileBy, checks};
 use crate::topology::cpus::{CpuError, CpuPlan};
 
+/// Exit code: nothing could be said, which is as bad as the worst that could be.
+pub const NOT_EXAMINED: u8 = Outcome::CannotServe as u8;
+
 /// Is this host fit for so many connections? Changes nothing. Exit codes: 0 good, 1 warnings, 2 it cannot keep them,
 /// or could not be asked.
 #[derive(Args, Clone, Default, Debug)]
-pub struct DoctorOptions {
+pub struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
     /// How many connections [default: the profile's, else a configured limits.connections_max, else those of the
     /// largest profile whose CPUs and memory this host has].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=16 << 20))]
-    pub connections: Option<u64>,
+    connections: Option<u64>,
     /// The kind of host it is to be: small, standard, large or flagship [default: the smallest for the connections].
     #[arg(long, value_name = "P")]
-    pub profile: Option<String>,
+    profile: Option<String>,
     /// Also the Redis at this URL, as cluster.redis_url has it; without it the configured one.
     #[arg(long, value_name = "URL")]
-    pub redis: Option<String>,
+    redis: Option<String>,
     /// Print one JSON object instead of a table.
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 }
 
 /// Why nothing could be said.
@@ -62,8 +72,17 @@ struct Asked<'a> {
     profile_by: ProfileBy,
 }
 
+/// Prints what the doctor says of this host.
+pub fn run(args: &DoctorArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let report = examine(args, &args.config.config()?)?;
+    let text = if args.json { report.json() } else { report.page() };
+    // Whoever reads may have seen enough; the exit code says the rest.
+    std::io::stdout().write_all(text.as_bytes()).ok();
+    Ok(ExitCode::from(report.outcome.exit_code()))
+}
+
 /// Examines this host for a gateway with this configuration.
-pub fn examine(options: &DoctorOptions, config: &Config) -> Result<Report, DoctorError> {
+fn examine(options: &DoctorArgs, config: &Config) -> Result<HostReport, DoctorError> {
     let values = Values::shipped()?;
     let host = Host::read(&ThisMachine, &values, &config.data_dir);
     let shards = CpuPlan::new(config)?.shards.len();
@@ -83,15 +102,10 @@ pub fn examine(options: &DoctorOptions, config: &Config) -> Result<Report, Docto
         let looked = runtime.block_on(look(url, config.cluster.buckets));
         findings.extend(redis::findings_of_all(&looked, url, config.limits.stream_entries_max));
     }
-    Ok(Report::new(&need, asked.because, findings))
+    Ok(HostReport::new(&need, asked.because, findings))
 }
 
-fn asked<'a>(
-    options: &DoctorOptions,
-    config: &Config,
-    values: &'a Values,
-    host: &Host,
-) -> Result<Asked<'a>, DoctorError> {
+fn asked<'a>(options: &DoctorArgs, config: &Config, values: &'a Values, host: &Host) -> Result<Asked<'a>, DoctorError> {
     let named = match &options.profile {
         None => None,
         Some(name) => Some(values.profile(name).ok_or_else(|| DoctorError::Profile {

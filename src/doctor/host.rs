@@ -11,10 +11,10 @@ pub mod recorded;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 use crate::doctor::host::cgroup::Cgroups;
+use crate::doctor::kernel::KernelVersion;
 use crate::doctor::uring::Uring;
 use crate::doctor::values::{Kind, Values};
 
@@ -51,30 +51,6 @@ pub trait Machine {
     fn uring(&self) -> Uring;
     /// What no file tells: the data directory's disk.
     fn disk(&self, data_dir: &Path) -> DiskSpace;
-}
-
-/// A kernel's version, as far as it decides anything.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct KernelVersion {
-    /// The first number.
-    pub major: u32,
-    /// The second.
-    pub minor: u32,
-}
-
-impl KernelVersion {
-    /// From `6.1.0-18-cloud-amd64` or `5.8`.
-    pub fn parse(release: &str) -> Option<KernelVersion> {
-        let (major, rest) = release.trim().split_once('.')?;
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
-        Some(KernelVersion { major: major.parse().ok()?, minor: digits.parse().ok()? })
-    }
-}
-
-impl fmt::Display for KernelVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
 }
 
 /// A limit of this process; `u64::MAX` is none.

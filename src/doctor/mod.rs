@@ -10,6 +10,7 @@
 pub mod checks;
 pub mod cli;
 pub mod host;
+pub mod kernel;
 pub mod report;
 pub mod start;
 pub mod uring;
@@ -105,6 +106,16 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// What is wrong, or that nothing is.
+    pub fn problem(&self) -> String {
+        let Finding { id, current, required, why, .. } = self;
+        match self.verdict {
+            Verdict::Good => format!("{id}: {current}, as it should be ({required})"),
+            Verdict::Bad => format!("{id}: {current}, must be {required}: {why}"),
+            Verdict::Unknown => format!("{id}: unknown ({current}), must be {required}: {why}"),
+        }
+    }
+
     /// So many connections cannot be kept because of it.
     pub fn is_fatal(&self) -> bool {
         self.verdict == Verdict::Bad && self.severity == Severity::Fatal
@@ -114,12 +125,7 @@ impl Finding {
 /// A sentence: what is wrong and what to do.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { id, current, required, why, .. } = self;
-        match self.verdict {
-            Verdict::Good => write!(f, "{id}: {current}, as it should be ({required})")?,
-            Verdict::Bad => write!(f, "{id}: {current}, must be {required}: {why}")?,
-            Verdict::Unknown => write!(f, "{id}: unknown ({current}), must be {required}: {why}")?,
-        }
+        f.write_str(&self.problem())?;
         match &self.fix {
             Some(fix) => write!(f, ". To do: {fix}"),
             None => Ok(()),

@@ -1,20 +1,21 @@
-//! All findings together: what they mean, as a table for people and as one JSON object for programs.
+//! All findings together: what they mean, as a page for people and as one JSON object for programs.
+//!
+//! What always holds: the page says first what it comes to and what is wrong, the worst on top, and its lines fit a
+//! terminal of 80 columns, but for a word that is longer alone.
 
 #[cfg(test)]
 mod tests;
-
-use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use crate::doctor::{Finding, Need, Severity, Verdict};
 
-/// The width of a column stops growing here; what is longer pushes the rest of its line to the right.
-const COLUMN_MAX: usize = 54;
+/// Columns of a terminal that nobody has made wider.
+const COLUMNS: usize = 80;
 
 /// What the doctor has to say.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct HostReport {
     /// How many are to be kept.
     pub connections: u64,
     /// Why so many.
@@ -62,10 +63,10 @@ impl Outcome {
     }
 }
 
-impl Report {
+impl HostReport {
     /// Of these findings.
-    pub fn new(need: &Need<'_>, because: String, checks: Vec<Finding>) -> Report {
-        Report {
+    pub fn new(need: &Need<'_>, because: String, checks: Vec<Finding>) -> HostReport {
+        HostReport {
             connections: need.connections,
             because,
             shards: need.shards,
@@ -82,26 +83,33 @@ impl Report {
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    /// As a table, and in sentences what is fatal.
-    pub fn table(&self) -> String {
+    /// As a page for people.
+    pub fn page(&self) -> String {
         let mut text = String::new();
-        // Writing to a String cannot fail, here and below.
-        let Report { connections, because, shards, profile, .. } = self;
-        writeln!(text, "{connections} connections ({because}), profile {profile}, shards: {shards}\n").ok();
-        let head = ["check", "current", "required", "severity", "to do"].map(str::to_owned);
-        let rows: Vec<[String; 5]> = [head].into_iter().chain(self.checks.iter().map(row)).collect();
-        let width = |column: usize| {
-            let widths = rows.iter().map(|row| row[column].chars().count());
-            widths.filter(|width| *width <= COLUMN_MAX).max().unwrap_or(0)
-        };
-        let widths = [width(0), width(1), width(2), width(3)];
-        for row in &rows {
-            let [check, current, required, severity, fix] = row;
-            let [w0, w1, w2, w3] = widths;
-            let line = format!("{check:<w0$}  {current:<w1$}  {required:<w2$}  {severity:<w3$}  {fix}");
-            writeln!(text, "{}", line.trim_end()).ok();
-        }
         self.conclude(&mut text);
+        let mut wrong: Vec<&Finding> = self.checks.iter().filter(|finding| finding.verdict != Verdict::Good).collect();
+        wrong.sort_by_key(|finding| std::cmp::Reverse(rank(finding)));
+        for finding in wrong {
+            text.push('\n');
+            paragraph(&mut text, label(finding), &finding.problem());
+            if let Some(fix) = &finding.fix {
+                paragraph(&mut text, "", &format!("To do: {fix}"));
+            }
+        }
+        if self.checks.iter().any(|finding| finding.verdict == Verdict::Bad) {
+            text.push('\n');
+            paragraph(
+                &mut text,
+                "",
+                &format!("{} sets what a script can set (--dry-run: it only says so)", self.tuning),
+            );
+        }
+        text.push_str("\nAs it should be:\n");
+        for Finding { id, current, required, .. } in
+            self.checks.iter().filter(|finding| finding.verdict == Verdict::Good)
+        {
+            paragraph(&mut text, "", &format!("{id}: {current} ({required})"));
+        }
         text
     }
 
@@ -115,32 +123,67 @@ impl Report {
             Outcome::Warnings => "can keep, as far as can be seen,",
             Outcome::CannotServe => "cannot keep",
         };
-        writeln!(
+        let HostReport { connections, because, shards, profile, .. } = self;
+        let (fatal, warnings) = (count(Severity::Fatal, Verdict::Bad), count(Severity::Warning, Verdict::Bad));
+        let hints = count(Severity::Hint, Verdict::Bad);
+        wrap(
             text,
-            "\nthis host {verdict} {} connections (fatal: {}, warnings: {}, hints: {}, unknown: {unknown})",
-            self.connections,
-            count(Severity::Fatal, Verdict::Bad),
-            count(Severity::Warning, Verdict::Bad),
-            count(Severity::Hint, Verdict::Bad),
-        )
-        .ok();
-        for finding in self.checks.iter().filter(|finding| finding.is_fatal()) {
-            writeln!(text, "  {finding}").ok();
-        }
-        if self.checks.iter().any(|finding| finding.verdict == Verdict::Bad) {
-            writeln!(text, "{} sets all that a script can set (--dry-run: what it would do)", self.tuning).ok();
-        }
+            "",
+            &format!(
+                "This host {verdict} {connections} connections: fatal {fatal}, warnings {warnings}, hints {hints}, \
+                 unknown {unknown}. Asked for: {because}, profile {profile}, shards {shards}."
+            ),
+        );
     }
 }
 
-fn row(finding: &Finding) -> [String; 5] {
-    let severity = match (finding.verdict, finding.severity) {
+/// How bad it is, the worst last: what is unknown may be fatal, or nothing.
+fn rank(finding: &Finding) -> u8 {
+    match (finding.verdict, finding.severity) {
+        (Verdict::Good, _) => 0,
+        (Verdict::Unknown, Severity::Hint) => 1,
+        (Verdict::Bad, Severity::Hint) => 2,
+        (Verdict::Unknown, Severity::Warning | Severity::Fatal) => 3,
+        (Verdict::Bad, Severity::Warning) => 4,
+        (Verdict::Bad, Severity::Fatal) => 5,
+    }
+}
+
+fn label(finding: &Finding) -> &'static str {
+    match (finding.verdict, finding.severity) {
         (Verdict::Good, _) => "good",
         (Verdict::Unknown, _) => "unknown",
         (Verdict::Bad, Severity::Fatal) => "FATAL",
         (Verdict::Bad, Severity::Warning) => "warning",
         (Verdict::Bad, Severity::Hint) => "hint",
-    };
-    let fix = finding.fix.clone().unwrap_or_default();
-    [finding.id.clone(), finding.current.clone(), finding.required.clone(), severity.to_owned(), fix]
+    }
+}
+
+/// Text behind a label, a line under the other.
+fn paragraph(text: &mut String, label: &str, words: &str) {
+    wrap(text, &format!("{label:<9}"), words);
+}
+
+/// Words behind what the first line begins with; the others are indented as far.
+fn wrap(text: &mut String, begin: &str, words: &str) {
+    let indent = begin.chars().count();
+    let mut line = begin.to_owned();
+    let mut columns = indent;
+    for word in words.split_whitespace() {
+        let length = word.chars().count();
+        if columns > indent && columns + 1 + length > COLUMNS {
+            text.push_str(&line);
+            text.push('\n');
+            line = " ".repeat(indent);
+            columns = indent;
+        }
+        if columns > indent {
+            line.push(' ');
+            columns += 1;
+        }
+        line.push_str(word);
+        columns += length;
+    }
+    text.push_str(&line);
+    text.push('\n');
 }

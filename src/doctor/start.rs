@@ -18,7 +18,7 @@ use crate::doctor::{Finding, Need, ProfileBy, checks};
 /// Why `serve` does not start on this host.
 #[derive(Debug, thiserror::Error)]
 pub enum UnfitHost {
-    /// What was configured, or anything at all, cannot be kept.
+    /// What was configured cannot be kept; fewer could.
     #[error("this host cannot keep {connections} connections (limits.connections_max, from {origin}){}", Lines(.findings))]
     CannotKeep {
         /// How many.
@@ -26,6 +26,12 @@ pub enum UnfitHost {
         /// Who wants them.
         origin: Origin,
         /// All that is in the way.
+        findings: Vec<Finding>,
+    },
+    /// Whatever the number, no shard can run.
+    #[error("the gateway cannot run on this host, however few the connections{}", Lines(.findings))]
+    CannotRun {
+        /// All that is in the way, and nothing that is not.
         findings: Vec<Finding>,
     },
     /// The file that says what to demand.
@@ -52,6 +58,19 @@ pub struct Kept {
     /// What else is fatal for a configured number, and no matter of this process: the kernel will drop connections
     /// that the gateway could keep.
     pub warnings: Vec<Finding>,
+}
+
+impl Kept {
+    /// Why the default was not kept, if it was not. Nobody has asked for that many: so it says what there is, and what
+    /// to ask for more, and demands nothing.
+    pub fn reduction(&self) -> Option<String> {
+        let Finding { id, current, .. } = self.reduced_by.as_ref()?;
+        Some(format!(
+            "room for {} connections, as {id} allow here ({current}); `ringway doctor --connections N` says what more \
+             would take",
+            self.connections
+        ))
+    }
 }
 
 /// How many connections the gateway is going to keep on this machine, whose limits were raised already.
@@ -81,14 +100,18 @@ fn on(host: &Host, values: &Values, config: &Config, shards: usize) -> Result<Ke
         return Ok(Kept { connections, reduced_by: None, warnings });
     }
     let limits = affordable(host, values)?;
-    let fewer_would_do = |finding: &Finding| limits.iter().any(|(id, _)| *id == finding.id);
-    if *origin != Origin::Default || !findings.iter().all(fewer_would_do) {
-        return Err(UnfitHost::CannotKeep { connections, origin: origin.clone(), findings });
+    let (fewer_would_do, in_the_way): (Vec<Finding>, Vec<Finding>) =
+        findings.into_iter().partition(|finding| limits.iter().any(|(id, _)| *id == finding.id));
+    if !in_the_way.is_empty() {
+        return Err(UnfitHost::CannotRun { findings: in_the_way });
+    }
+    if *origin != Origin::Default {
+        return Err(UnfitHost::CannotKeep { connections, origin: origin.clone(), findings: fewer_would_do });
     }
     let Some((id, least)) = limits.into_iter().min_by_key(|(_, connections)| *connections) else {
         return Ok(Kept { connections, reduced_by: None, warnings: Vec::new() });
     };
-    let reduced_by = findings.into_iter().find(|finding| finding.id == id);
+    let reduced_by = fewer_would_do.into_iter().find(|finding| finding.id == id);
     Ok(Kept { connections: least.clamp(1, connections), reduced_by, warnings: Vec::new() })
 }
 

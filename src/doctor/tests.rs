@@ -7,13 +7,14 @@ use std::path::Path;
 
 use crate::doctor::host::Host;
 use crate::doctor::host::recorded::Record;
-use crate::doctor::report::Report;
+use crate::doctor::report::HostReport;
+use crate::doctor::uring::{RingCall, Uring};
 use crate::doctor::values::{Compare, Kind, Values};
 use crate::doctor::{Finding, Need, ProfileBy, Severity, Verdict, checks};
 use crate::limits;
 
 /// What the doctor says of a recorded host, asked for so many connections on 14 shards.
-fn examined(name: &str, connections: u64) -> Report {
+fn examined(name: &str, connections: u64) -> HostReport {
     let values = Values::shipped().unwrap();
     let host = Host::read(&Record::open(name), &values, Path::new("/var/lib/ringway"));
     let need = Need {
@@ -24,11 +25,11 @@ fn examined(name: &str, connections: u64) -> Report {
         journal_bytes_max: limits::JOURNAL_BYTES_MAX,
         values: &values,
     };
-    Report::new(&need, "a test".to_owned(), checks::host(&host, &need).unwrap())
+    HostReport::new(&need, "a test".to_owned(), checks::host(&host, &need).unwrap())
 }
 
 /// All that is not good, as `severity id`, the unknown as `unknown id`.
-fn complaints(report: &Report) -> Vec<String> {
+fn complaints(report: &HostReport) -> Vec<String> {
     let complaint = |finding: &Finding| match (finding.verdict, finding.severity) {
         (Verdict::Good, _) => None,
         (Verdict::Unknown, _) => Some(format!("unknown {}", finding.id)),
@@ -39,14 +40,14 @@ fn complaints(report: &Report) -> Vec<String> {
     report.checks.iter().filter_map(complaint).collect()
 }
 
-fn check(name: &str, connections: u64, exit_code: u8, expected: &[&str]) -> Report {
+fn check(name: &str, connections: u64, exit_code: u8, expected: &[&str]) -> HostReport {
     let report = examined(name, connections);
-    assert_eq!(complaints(&report), expected, "{}", report.table());
-    assert_eq!(report.outcome.exit_code(), exit_code, "{}", report.table());
+    assert_eq!(complaints(&report), expected, "{}", report.page());
+    assert_eq!(report.outcome.exit_code(), exit_code, "{}", report.page());
     report
 }
 
-fn finding<'a>(report: &'a Report, id: &str) -> &'a Finding {
+fn finding<'a>(report: &'a HostReport, id: &str) -> &'a Finding {
     report.checks.iter().find(|finding| finding.id == id).unwrap()
 }
 
@@ -131,7 +132,7 @@ fn doing_what_the_doctor_says_makes_a_sysctl_good() {
         host.sysctls.insert(name.to_owned(), crate::doctor::host::Reading::Value(value)).expect(name);
         done += 1;
     }
-    assert_eq!(done, 14, "{}", before.table());
+    assert_eq!(done, 14, "{}", before.page());
     let need = Need {
         connections: 500_000,
         shards: 14,
@@ -140,7 +141,7 @@ fn doing_what_the_doctor_says_makes_a_sysctl_good() {
         journal_bytes_max: limits::JOURNAL_BYTES_MAX,
         values: &values,
     };
-    let after = Report::new(&need, "a test".to_owned(), checks::host(&host, &need).unwrap());
+    let after = HostReport::new(&need, "a test".to_owned(), checks::host(&host, &need).unwrap());
     let left = [
         "warning locked_memory",
         "warning /sys/kernel/mm/transparent_hugepage/enabled",
@@ -196,7 +197,7 @@ fn io_uring_switched_off_is_fatal_and_says_by_what() {
     let ring = finding(&report, "io_uring");
     assert_eq!(
         (ring.current.as_str(), ring.fix.as_deref()),
-        ("refused with EPERM", Some("sysctl -w kernel.io_uring_disabled=0"))
+        ("io_uring_setup is refused with EPERM", Some("sysctl -w kernel.io_uring_disabled=0"))
     );
 }
 
@@ -225,19 +226,37 @@ fn the_refusal_of_io_uring_is_told_apart_by_its_error() {
         journal_bytes_max: limits::JOURNAL_BYTES_MAX,
         values: &values,
     };
-    let mut fix = |errno| {
-        host.uring = crate::doctor::uring::Uring::Refused { errno };
+    let mut fix = |call, errno| {
+        host.uring = Uring::Refused { call, errno };
         let findings = checks::of_the_process(&host, &need).unwrap();
         let found = findings.iter().find(|finding| finding.id == "io_uring").unwrap().clone();
         assert!(found.is_fatal());
         (found.current, found.fix.unwrap())
     };
-    let (current, says) = fix(libc::ENOSYS);
+    let (current, says) = fix(RingCall::Setup, libc::ENOSYS);
     assert!(current.contains("ENOSYS") && says.contains("CONFIG_IO_URING"), "{current}, {says}");
-    let (current, says) = fix(libc::EPERM);
+    let (current, says) = fix(RingCall::Setup, libc::EPERM);
     assert!(current.contains("EPERM") && says.contains("seccomp"), "{current}, {says}");
-    let (current, says) = fix(libc::ENOMEM);
+    let (current, says) = fix(RingCall::Setup, libc::ENOMEM);
     assert!(current.contains("ENOMEM") && says.contains("memory.available"), "{current}, {says}");
+    for call in [RingCall::Register, RingCall::Enter] {
+        for errno in [libc::EPERM, libc::ENOSYS] {
+            let (current, says) = fix(call, errno);
+            assert!(current.starts_with(call.name()), "{current}");
+            assert!(says.contains("--security-opt seccomp=tuning/seccomp.json"), "{says}");
+            assert!(says.contains("SystemCallFilter=") && !says.contains("kernel"), "{says}");
+        }
+    }
+}
+
+#[test]
+fn every_page_fits_80_columns_but_for_words_that_are_longer_alone() {
+    for name in ["debian", "tuned-large", "container", "filtered-container", "old-kernel", "tiny-cgroup"] {
+        let page = examined(name, 1_000_000).page();
+        for line in page.lines().filter(|line| line.chars().count() > 80) {
+            assert_eq!(line.split_whitespace().count(), 1, "{name}: {line}");
+        }
+    }
 }
 
 #[test]

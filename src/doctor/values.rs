@@ -7,7 +7,7 @@
 mod tests;
 
 use crate::doctor::Severity;
-use crate::doctor::host::KernelVersion;
+use crate::doctor::kernel::KernelVersion;
 
 /// The file as it was when the program was built.
 const SHIPPED: &str = include_str!("../../tuning/values.conf");

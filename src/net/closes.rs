@@ -30,6 +30,7 @@ pub fn tell(closed: &Closed, shard: ShardId, descriptor: Option<RawFd>) {
         user = who.map(|who| who.user.0),
         device = who.map(|who| who.device.0),
         peer = peer.map(tracing::field::display),
+        because = closed.fault.map(tracing::field::display),
         "closed"
     );
 }

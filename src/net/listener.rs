@@ -13,6 +13,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::clock::Now;
+use crate::net::taken;
 
 /// Connections the kernel keeps for a shard that has not accepted them yet (it caps this at
 /// `net.core.somaxconn`).
@@ -34,6 +35,20 @@ pub enum ListenError {
         address: SocketAddr,
         /// The key that sets it.
         key: &'static str,
+    },
+    /// Nobody listens there, and the kernel has given the port to somebody who connects to somewhere else.
+    #[error(
+        "{address} is taken by an outgoing connection of this host, to {peer}: the kernel gave it the port from \
+         net.ipv4.ip_local_port_range. Wait until that ends, or set --{key}; to keep the port free: \
+         sysctl -w net.ipv4.ip_local_reserved_ports={}", .address.port()
+    )]
+    Outgoing {
+        /// The address.
+        address: SocketAddr,
+        /// The key that sets it.
+        key: &'static str,
+        /// The connection's other end.
+        peer: SocketAddr,
     },
     /// The kernel refuses for another reason.
     #[error("cannot listen on {address} (--{key})")]
@@ -73,7 +88,10 @@ pub fn bind(address: SocketAddr, shards: usize) -> Result<(Vec<Socket>, SocketAd
 /// The error for an address that cannot be listened on.
 pub fn named(address: SocketAddr, key: &'static str, source: io::Error) -> ListenError {
     match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse { address, key },
+        io::ErrorKind::AddrInUse => match taken::by_outgoing(address) {
+            Some(peer) => ListenError::Outgoing { address, key, peer },
+            None => ListenError::InUse { address, key },
+        },
         _ => ListenError::Refused { address, key, source },
     }
 }

@@ -7,7 +7,7 @@
 //! [`ring`] tells what can be read or written; [`rest`] is where the thread sleeps; [`listener`] accepts, [`connection`] is a connection's turn, [`turns`]
 //! the tasks in which they have them; [`pump`] empties the mailbox and flushes, [`drain`] ends it all; [`shell`] is the
 //! state they share, [`seat`] what it knows of each connection, [`refused`] those it does not take, [`closes`] the log
-//! line at a connection's end, [`budget`] whose time is whose.
+//! line at a connection's end, [`budget`] whose time is whose, `taken` who has a port that cannot be bound.
 
 pub mod budget;
 pub mod closes;
@@ -21,4 +21,5 @@ pub mod ring;
 pub mod seat;
 pub mod shard;
 pub mod shell;
+mod taken;
 pub mod turns;

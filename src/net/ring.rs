@@ -25,11 +25,8 @@ use foldhash::fast::FixedState;
 use io_uring::{IoUring, opcode, squeue, types};
 
 use crate::contract::ids::ConnId;
+use crate::limits::{RING_EVENTS, RING_SUBMISSIONS};
 
-/// Watches handed to the kernel at once.
-pub const SUBMISSIONS: u32 = 4_096;
-/// Events that wait for the shard; what is above, the kernel keeps until there is room.
-pub const EVENTS: u32 = 16_384;
 /// Not a connection: the listening socket.
 const LISTENER: u64 = u64::MAX;
 /// Nor is this: the alarm.
@@ -257,8 +254,8 @@ impl SocketRing {
 /// Events are posted when the thread enters the kernel anyway, where the kernel can do that (Linux 5.19): it has no
 /// need to interrupt the thread for them.
 fn build() -> io::Result<IoUring> {
-    let cooperative = IoUring::builder().setup_cqsize(EVENTS).setup_coop_taskrun().build(SUBMISSIONS);
-    cooperative.or_else(|_| IoUring::builder().setup_cqsize(EVENTS).build(SUBMISSIONS))
+    let cooperative = IoUring::builder().setup_cqsize(RING_EVENTS).setup_coop_taskrun().build(RING_SUBMISSIONS);
+    cooperative.or_else(|_| IoUring::builder().setup_cqsize(RING_EVENTS).build(RING_SUBMISSIONS))
 }
 
 /// The connection, in the words of the kernel.

@@ -17,6 +17,7 @@ use crate::auth::{AuthKey, Authenticator};
 use crate::clock::Clock;
 use crate::contract::ids::ShardId;
 use crate::contract::report::Report;
+use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH};
 use crate::net::budget::{Budget, Budgets};
 use crate::net::drain::Drain;
 use crate::net::listener::Listener;
@@ -29,10 +30,6 @@ use crate::shard::Shard;
 use crate::shard::config::ShardConfig;
 use crate::topology::mailbox::Mailbox;
 
-/// Entries of each of glommio's rings, in which nothing ever happens: few.
-pub const RING_DEPTH: usize = 128;
-/// Registered buffers, which sockets do not use: as little as glommio takes.
-pub const IO_MEMORY_BYTES: usize = 64 * 1024;
 /// How often glommio looks at its own rings, in which nothing ever happens: the shard rests in a ring of its own (see
 /// `net::rest`). A kernel that takes so long to let a thread have its first turn would have it sleep for ever.
 const LOOK_AT_OWN_RINGS: Duration = Duration::from_secs(3_600);
@@ -64,8 +61,8 @@ pub struct ShardEnds {
 /// Runs a shard on the calling thread until a drain is through.
 pub fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
-        .ring_depth(RING_DEPTH)
-        .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(EXECUTOR_RING_DEPTH)
+        .io_memory(EXECUTOR_IO_MEMORY_BYTES)
         .preempt_timer(LOOK_AT_OWN_RINGS)
         .make()
         .map_err(|error| format!("io_uring cannot be used: {error}"))?;

@@ -7,6 +7,7 @@ use super::Shard;
 use super::effects::{Closed, Who};
 use super::session::{Flags, NIL, Phase};
 use super::wheel::tick_of;
+use crate::auth::TokenFault;
 use crate::clock::Now;
 use crate::contract::ids::ConnId;
 use crate::contract::lane::{HandedOver, Transport};
@@ -85,6 +86,13 @@ impl Shard {
     /// Closes with better words.
     pub(super) fn close_saying(&mut self, now: Now, slot: u32, reason: CloseReason, text: &str) {
         self.close_telling(now, slot, reason, text, told(reason).1);
+    }
+
+    /// What was wrong with the token of the connection that was just closed, for the log alone.
+    pub(super) fn explain_close(&mut self, slot: u32, fault: TokenFault) {
+        if let Some(closed) = self.effects.closed.last_mut().filter(|closed| closed.conn.slot == slot) {
+            closed.fault = Some(fault);
+        }
     }
 
     /// Sends Closing behind what waits already, and closes when that is out.
@@ -186,7 +194,7 @@ impl Shard {
             user: user.id,
             device: session.device,
         });
-        self.effects.closed.push(Closed { conn: session.conn(slot), reason, who });
+        self.effects.closed.push(Closed { conn: session.conn(slot), reason, who, fault: None });
     }
 
     /// Leaves directory and audiences, if it was registered.

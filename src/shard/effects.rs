@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use crate::auth::TokenFault;
 use crate::contract::ids::{ConnId, ShardId};
 use crate::contract::lane::{HandedOver, LaneEnvelope};
 use crate::contract::nodes::ToNodes;
@@ -48,6 +49,8 @@ pub struct Closed {
     pub reason: CloseReason,
     /// Who it was, if it had logged in.
     pub who: Option<Who>,
+    /// What is wrong with its token, if it is that: the peer is not told.
+    pub fault: Option<TokenFault>,
 }
 
 /// Who a session is, for people.

@@ -49,7 +49,7 @@ impl Shard {
         last_seq: Option<Seq>,
         rest: &[u8],
     ) -> Flow {
-        let refusal = match self.auth.verify(token, now.unix_ms / 1000) {
+        match self.auth.verify(token, now.unix_ms / 1000) {
             Ok(claims) if claims.device.is_none_or(|claimed| claimed == device) => {
                 let login =
                     Login { request_id, user: claims.user, device, expires_at_s: claims.expires_at_s, last_seq };
@@ -62,12 +62,15 @@ impl Shard {
             }
             Ok(_) => {
                 self.close_saying(now, slot, CloseReason::TokenInvalid, "the token is for another device");
-                return Flow::Gone;
             }
-            Err(error @ AuthError::Invalid) => (CloseReason::TokenInvalid, error),
-            Err(error @ AuthError::Expired) => (CloseReason::TokenExpired, error),
-        };
-        self.close_saying(now, slot, refusal.0, &refusal.1.to_string());
+            Err(error @ AuthError::Invalid(fault)) => {
+                self.close_saying(now, slot, CloseReason::TokenInvalid, &error.to_string());
+                self.explain_close(slot, fault);
+            }
+            Err(error @ AuthError::Expired) => {
+                self.close_saying(now, slot, CloseReason::TokenExpired, &error.to_string());
+            }
+        }
         Flow::Gone
     }
 

@@ -33,6 +33,7 @@ mod soak_losses;
 mod start;
 mod storm;
 mod systemd;
+mod tokens;
 mod traffic;
 mod trouble;
 mod tuning;

@@ -135,6 +135,22 @@ fn a_killed_gateway_can_be_started_again_on_its_port_at_once() {
 }
 
 #[test]
+fn a_signal_that_other_programs_read_their_settings_at_does_not_kill() {
+    use nix::sys::signal::Signal::{SIGHUP, SIGUSR1, SIGUSR2};
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "1"]);
+    for signal in [SIGHUP, SIGUSR1, SIGUSR2] {
+        crate::gateway::signal(gateway.pid(), signal).unwrap();
+        gateway.wait_until("it says what the signal does", |gateway| {
+            assert!(!gateway.has_ended(), "{signal} has killed it");
+            gateway.log().contains(signal.as_str())
+        });
+    }
+    drop(gateway.client(1, 1, None));
+    assert_eq!(stop(&mut gateway), Some(0), "{}", gateway.log());
+}
+
+#[test]
 fn a_stop_that_takes_too_long_gives_up_and_says_what_was_left() {
     // A client that does not close its side is given a second to: more than the whole stop may take here.
     let dir = tempfile::tempdir().unwrap();

@@ -1,8 +1,9 @@
 //! The kernel and its io_uring.
 
 use super::Subject;
-use crate::doctor::host::{Host, KernelVersion};
-use crate::doctor::uring::{OPERATIONS, Uring};
+use crate::doctor::host::Host;
+use crate::doctor::kernel::KernelVersion;
+use crate::doctor::uring::{OPERATIONS, RingCall, Uring};
 use crate::doctor::values::{Compare, Rule};
 use crate::doctor::{Finding, Severity};
 
@@ -10,8 +11,12 @@ const DISABLED: &str = "kernel.io_uring_disabled";
 const WHY: &str = "every shard is an io_uring loop";
 /// The first version that counts rings as the cgroup's memory and no longer as locked memory.
 pub const RINGS_NOT_LOCKED: KernelVersion = KernelVersion { major: 5, minor: 12 };
-const ALLOW_IN_CONTAINER: &str = "start the container with a seccomp profile that allows io_uring_setup, io_uring_enter \
-                                  and io_uring_register (docker run --security-opt seccomp=FILE), or run outside of it";
+/// What a filter of system calls refuses, as every engine's default does, a profile that has the three calls allows.
+const ALLOW_IN_CONTAINER: &str =
+    "start the container with --security-opt seccomp=tuning/seccomp.json (docker and podman), or run outside of it";
+/// A service manager's filter.
+const ALLOW_IN_SERVICE: &str = "add SystemCallFilter=io_uring_setup io_uring_enter io_uring_register to the unit \
+                                (systemd); in a container: start it with --security-opt seccomp=tuning/seccomp.json";
 
 /// The kernel's version.
 pub fn release(host: &Host, rule: &Rule) -> Finding {
@@ -30,7 +35,7 @@ pub fn release(host: &Host, rule: &Rule) -> Finding {
 /// Whether a shard could have its rings.
 pub fn ring(host: &Host) -> Finding {
     let subject = Subject { id: "io_uring", severity: Severity::Fatal, why: WHY };
-    let required = format!("a ring, and {} operations", OPERATIONS.len());
+    let required = format!("a ring that can be entered, and {} operations", OPERATIONS.len());
     match &host.uring {
         Uring::Works { missing } if missing.is_empty() => subject.seen("works".to_owned(), required, true, String::new),
         Uring::Works { missing } => {
@@ -41,9 +46,9 @@ pub fn ring(host: &Host) -> Finding {
             let current = format!("the kernel does not say what it knows ({})", name(*errno));
             subject.seen(current, required, false, newer_kernel)
         }
-        Uring::Refused { errno } => {
-            let current = format!("refused with {}", name(*errno));
-            subject.seen(current, required, false, || refusal_fix(host, *errno))
+        Uring::Refused { call, errno } => {
+            let current = format!("{} is refused with {}", call.name(), name(*errno));
+            subject.seen(current, required, false, || refusal_fix(host, *call, *errno))
         }
     }
 }
@@ -52,20 +57,36 @@ fn newer_kernel() -> String {
     "boot a newer kernel".to_owned()
 }
 
-fn refusal_fix(host: &Host, errno: i32) -> String {
-    let disabled = host.sysctl(DISABLED).value().is_some_and(|value| value != "0");
-    match errno {
-        libc::EPERM | libc::EACCES if disabled => format!("sysctl -w {DISABLED}=0"),
-        libc::EPERM | libc::EACCES => ALLOW_IN_CONTAINER.to_owned(),
-        libc::ENOSYS if host.kernel() < Some(KernelVersion { major: 5, minor: 1 }) => newer_kernel(),
-        libc::ENOSYS => format!("boot a kernel built with CONFIG_IO_URING; in a container: {ALLOW_IN_CONTAINER}"),
-        libc::ENOMEM if host.kernel() < Some(RINGS_NOT_LOCKED) => {
-            "raise the limit of locked memory: see locked_memory".to_owned()
+fn refusal_fix(host: &Host, call: RingCall, errno: i32) -> String {
+    let is_old = |version| host.kernel().is_some_and(|kernel| kernel < version);
+    match (call, errno) {
+        (RingCall::Setup, libc::EPERM | libc::EACCES) => match host.sysctl(DISABLED).value() {
+            Some("1") => format!(
+                "sysctl -w {DISABLED}=0, or run the gateway in the group that kernel.io_uring_group names (systemd: \
+                 SupplementaryGroups=)"
+            ),
+            Some(value) if value != "0" => format!("sysctl -w {DISABLED}=0"),
+            _ => by_a_filter(host),
+        },
+        (RingCall::Setup, libc::ENOSYS) if is_old(KernelVersion { major: 5, minor: 1 }) => newer_kernel(),
+        (RingCall::Setup, libc::ENOSYS) => {
+            format!("where a filter says so (seccomp): {}; else boot a kernel with CONFIG_IO_URING", by_a_filter(host))
         }
-        libc::ENOMEM => "free memory, or raise the cgroup's limit: see memory.available".to_owned(),
-        libc::EMFILE | libc::ENFILE => "raise the limit of open files: see descriptors".to_owned(),
-        _ => "look for the error in io_uring_setup(2)".to_owned(),
+        // A ring was made: the kernel has them, and somebody stands between.
+        (RingCall::Register | RingCall::Enter, libc::EPERM | libc::EACCES | libc::ENOSYS) => by_a_filter(host),
+        (_, libc::ENOMEM) if is_old(RINGS_NOT_LOCKED) => {
+            "raise the limit of locked memory (ulimit -l, LimitMEMLOCK=): see locked_memory".to_owned()
+        }
+        (_, libc::ENOMEM) => "free memory, or raise the cgroup's limit: see memory.available".to_owned(),
+        (_, libc::EMFILE | libc::ENFILE) => "raise the limit of open files: see descriptors".to_owned(),
+        _ => format!("look for the error in {}(2)", call.name()),
     }
+}
+
+/// What helps against seccomp.
+fn by_a_filter(host: &Host) -> String {
+    let fix = if host.is_container { ALLOW_IN_CONTAINER } else { ALLOW_IN_SERVICE };
+    format!("a seccomp filter refuses it: {fix}")
 }
 
 /// The name by which manuals call an error.

@@ -5,8 +5,7 @@ use super::{BYTES_PER_MIB, Subject};
 use crate::doctor::host::{Host, ProcessLimit};
 use crate::doctor::values::{Compare, Rule};
 use crate::doctor::{Finding, Need, Severity};
-use crate::net::ring::{EVENTS, SUBMISSIONS};
-use crate::net::shard::{IO_MEMORY_BYTES, RING_DEPTH};
+use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH, RING_EVENTS, RING_SUBMISSIONS};
 
 /// The check of open files.
 pub const DESCRIPTORS: &str = "descriptors";
@@ -14,9 +13,9 @@ pub const DESCRIPTORS: &str = "descriptors";
 const EXECUTOR_MEMLOCK_BYTES: u64 = 512 * 1024;
 /// An executor's rings: one that wakes, one that polls, one for what is urgent.
 const EXECUTOR_RINGS: u64 = 3;
-const EXECUTOR_RINGS_BYTES: u64 =
-    EXECUTOR_RINGS * (ring_bytes(RING_DEPTH as u64, 2 * RING_DEPTH as u64) + IO_MEMORY_BYTES as u64);
-const SOCKET_RING_BYTES: u64 = ring_bytes(SUBMISSIONS as u64, EVENTS as u64);
+const EXECUTOR_RINGS_BYTES: u64 = EXECUTOR_RINGS
+    * (ring_bytes(EXECUTOR_RING_DEPTH as u64, 2 * EXECUTOR_RING_DEPTH as u64) + EXECUTOR_IO_MEMORY_BYTES as u64);
+const SOCKET_RING_BYTES: u64 = ring_bytes(RING_SUBMISSIONS as u64, RING_EVENTS as u64);
 const PORTS: &str = "net.ipv4.ip_local_port_range";
 
 /// Open files: `serve` raises the soft limit itself, so that the hard one counts.
@@ -109,7 +108,7 @@ pub fn client_ports(host: &Host, need: &Need<'_>) -> Finding {
     })
 }
 
-const _: () = assert!(IO_MEMORY_BYTES as u64 <= BYTES_PER_MIB, "as little as glommio takes");
+const _: () = assert!(EXECUTOR_IO_MEMORY_BYTES as u64 <= BYTES_PER_MIB, "as little as glommio takes");
 
 /// Pages of one ring on kernels that count them as locked: an entry takes 64 bytes, a completion 16, an entry's place in
 /// the queue 4, in two blocks each rounded up to a power of two.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::doctor::host::{DiskSpace, Machine, Reading, live};
-use crate::doctor::uring::Uring;
+use crate::doctor::uring::{RingCall, Uring};
 
 /// Where the records are.
 const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/doctor/hosts");
@@ -39,8 +39,17 @@ struct Facts {
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
 enum UringFacts {
     Works { missing: Vec<String> },
-    Refused { errno: i32 },
+    Refused { call: CallFacts, errno: i32 },
     Mute { errno: i32 },
+}
+
+/// [`RingCall`], as it is written down.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum CallFacts {
+    Setup,
+    Register,
+    Enter,
 }
 
 /// A recorded host: its own files and facts, then those of the records it is like.
@@ -101,7 +110,14 @@ impl Machine for Record {
     fn uring(&self) -> Uring {
         match self.fact("a record says what io_uring answered", |facts| facts.uring.clone()) {
             UringFacts::Works { missing } => Uring::Works { missing },
-            UringFacts::Refused { errno } => Uring::Refused { errno },
+            UringFacts::Refused { call, errno } => Uring::Refused {
+                call: match call {
+                    CallFacts::Setup => RingCall::Setup,
+                    CallFacts::Register => RingCall::Register,
+                    CallFacts::Enter => RingCall::Enter,
+                },
+                errno,
+            },
             UringFacts::Mute { errno } => Uring::Mute { errno },
         }
     }

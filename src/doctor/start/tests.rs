@@ -82,6 +82,27 @@ fn the_default_starts_also_where_there_is_little() {
 
 #[test]
 fn without_io_uring_nothing_starts_however_few_connections() {
-    refused("io-uring-off", &[], &["io_uring: refused with EPERM", "sysctl -w kernel.io_uring_disabled=0"]);
+    let refusal = ["io_uring: io_uring_setup is refused with EPERM", "sysctl -w kernel.io_uring_disabled=0"];
+    refused("io-uring-off", &[], &refusal);
     refused("old-kernel", &["limits.connections_max=1"], &["kernel: 5.4.0", "boot Linux 5.11 or newer"]);
+}
+
+#[test]
+fn what_no_number_of_connections_would_cure_does_not_speak_of_connections_or_of_what_is_not_in_the_way() {
+    // Neither its io_uring nor its few descriptors let it keep what was asked for.
+    let said = started("filtered-container", &["limits.connections_max=50000"]).expect_err("this must not start");
+    assert!(said.contains("io_uring_setup is refused") && said.contains("seccomp=tuning/seccomp.json"), "{said}");
+    for word in ["50000", "1000000", "descriptors"] {
+        assert!(!said.contains(word), "{word} is not in the way: {said}");
+    }
+}
+
+#[test]
+fn a_default_that_is_reduced_demands_nothing_that_nobody_asked_for() {
+    let said = started("container", &[]).unwrap().reduction().unwrap();
+    assert!(said.contains("room for 19232 connections") && said.contains("descriptors"), "{said}");
+    for word in ["1000768", "1000000", "must be", "To do"] {
+        assert!(!said.contains(word), "{said}");
+    }
+    assert_eq!(started("container", &["limits.connections_max=19000"]).unwrap().reduction(), None);
 }

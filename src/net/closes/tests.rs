@@ -47,7 +47,7 @@ fn logged(level: Level, act: impl FnOnce()) -> Vec<serde_json::Value> {
 }
 
 fn closed(reason: CloseReason) -> Closed {
-    Closed { conn: ConnId::default(), reason, who: None }
+    Closed { conn: ConnId::default(), reason, who: None, fault: None }
 }
 
 /// The metrics of a shard that has closed one connection for `reason`.

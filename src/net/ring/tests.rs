@@ -82,7 +82,7 @@ fn a_socket_that_goes_away_while_it_is_watched_is_closed_and_nobody_hears_of_it(
 fn more_events_than_the_ring_has_room_for_are_all_told() {
     let mut ring = SocketRing::new().unwrap();
     let (ours, _theirs) = pair();
-    let count = EVENTS * 2 + SUBMISSIONS / 2;
+    let count = RING_EVENTS * 2 + RING_SUBMISSIONS / 2;
     for slot in 0..count {
         ring.watch(ours.as_raw_fd(), ConnId { slot, generation: 1 }, Watch::Writable);
     }

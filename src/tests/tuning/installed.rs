@@ -41,6 +41,8 @@ const INSTALLED: &[(&str, u32)] = &[
     ("lib/systemd/system/ringway.service", 0o644),
     ("lib/sysusers.d/ringway.conf", 0o644),
     ("lib/tmpfiles.d/ringway.conf", 0o644),
+    ("share/bash-completion/completions/ringway", 0o644),
+    ("share/fish/vendor_completions.d/ringway.fish", 0o644),
     ("share/ringway/ringway.toml", 0o644),
     ("share/ringway/tuning/README.md", 0o644),
     ("share/ringway/tuning/apply.sh", 0o755),
@@ -48,12 +50,27 @@ const INSTALLED: &[(&str, u32)] = &[
     ("share/ringway/tuning/nic.sh", 0o644),
     ("share/ringway/tuning/persist.sh", 0o644),
     ("share/ringway/tuning/revert.sh", 0o755),
+    ("share/ringway/tuning/seccomp.json", 0o644),
     ("share/ringway/tuning/status.sh", 0o755),
     ("share/ringway/tuning/values.conf", 0o644),
+    ("share/zsh/site-functions/_ringway", 0o644),
 ];
+/// Commands that have a page of their own.
+const PAGES: &[&str] =
+    &["bench-group", "chat", "doctor", "journal-verify", "serve", "soak", "store-check", "token-check"];
 
 fn expected(prefix: &str) -> BTreeSet<(PathBuf, u32)> {
     INSTALLED.iter().map(|(path, mode)| (Path::new(prefix).join(path), *mode)).collect()
+}
+
+/// What is installed without the manual pages, which are as many as there are commands; they are looked at here.
+fn without_pages(mut found: BTreeSet<(PathBuf, u32)>, prefix: &str) -> BTreeSet<(PathBuf, u32)> {
+    let man = Path::new(prefix).join("share/man/man1");
+    for page in [String::new()].into_iter().chain(PAGES.iter().map(|name| format!("-{name}"))) {
+        assert!(found.contains(&(man.join(format!("ringway{page}.1")), 0o644)), "a page for ringway{page}: {found:?}");
+    }
+    found.retain(|(path, _)| !path.starts_with(&man));
+    found
 }
 
 #[test]
@@ -70,14 +87,14 @@ fn uninstall_removes_exactly_what_install_installed() {
     for _ in 0..2 {
         make("install", dest.path(), &[]).with(0);
         let added: BTreeSet<_> = files(dest.path()).difference(&before).cloned().collect();
-        assert_eq!(added, expected("usr/local"));
+        assert_eq!(without_pages(added, "usr/local"), expected("usr/local"));
     }
     make("uninstall", dest.path(), &[]).with(0);
     assert_eq!(files(dest.path()), before);
 
     let dest = tempfile::tempdir().unwrap();
     make("install", dest.path(), &["PREFIX=/opt/gateway"]).with(0);
-    assert_eq!(files(dest.path()), expected("opt/gateway"));
+    assert_eq!(without_pages(files(dest.path()), "opt/gateway"), expected("opt/gateway"));
     let unit = std::fs::read_to_string(dest.path().join("opt/gateway/lib/systemd/system/ringway.service")).unwrap();
     assert!(unit.contains("ExecStart=/opt/gateway/bin/ringway serve"), "{unit}");
     let entry = std::fs::read_to_string(dest.path().join("opt/gateway/lib/tmpfiles.d/ringway.conf")).unwrap();
@@ -85,6 +102,59 @@ fn uninstall_removes_exactly_what_install_installed() {
     make("uninstall", dest.path(), &["PREFIX=/opt/gateway"]).with(0);
     assert!(files(dest.path()).is_empty());
     assert!(!dest.path().join("opt/gateway/share/ringway").exists(), "nor our directories");
+}
+
+#[test]
+fn the_installed_binary_carries_no_debugging_information_and_runs() {
+    let dest = tempfile::tempdir().unwrap();
+    make("install", dest.path(), &[]).with(0);
+    let installed = dest.path().join("usr/local/bin/ringway");
+    let sections = run(Command::new("readelf").args(["-S", "--wide"]).arg(&installed)).with(0);
+    assert!(sections.text.contains(".text") && !sections.text.contains(".debug_"), "{}", sections.text);
+    let version = format!("ringway {} (", env!("CARGO_PKG_VERSION"));
+    run(Command::new(&installed).arg("--version")).with(0).says(&version);
+}
+
+#[test]
+fn the_installed_completions_and_pages_know_every_command_but_the_hidden_one() {
+    let dest = tempfile::tempdir().unwrap();
+    make("install", dest.path(), &[]).with(0);
+    let share = dest.path().join("usr/local/share");
+    let read = |path: &str| std::fs::read_to_string(share.join(path)).unwrap();
+    let texts = [
+        read("bash-completion/completions/ringway"),
+        read("zsh/site-functions/_ringway"),
+        read("fish/vendor_completions.d/ringway.fish"),
+        read("man/man1/ringway.1"),
+    ];
+    for text in &texts {
+        for command in ["serve", "token", "bench", "soak", "chat", "doctor", "journal", "store"] {
+            assert!(text.contains(command), "{command}");
+        }
+    }
+    assert!(!texts[3].contains("soak-process"), "it is hidden");
+    let bash = share.join("bash-completion/completions/ringway");
+    run(Command::new("bash").arg("-n").arg(&bash)).with(0);
+}
+
+#[test]
+fn no_build_takes_other_versions_than_the_lock_file_has() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scripts = std::fs::read_dir(root.join("scripts")).unwrap().map(|entry| entry.unwrap().path());
+    let own = [root.join("Makefile"), root.join(".ci/run")];
+    let mut builds = 0;
+    for path in scripts.chain(own).filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+            for command in ["build", "test", "bench", "clippy", "doc"].map(|command| format!("cargo {command}")) {
+                if line.contains(&command) {
+                    builds += 1;
+                    assert!(line.contains(&format!("{command} --locked")), "{}: {line}", path.display());
+                }
+            }
+        }
+    }
+    assert!(builds >= 7, "{builds}");
 }
 
 #[test]
