@@ -17,17 +17,17 @@ use divan::counter::ItemsCount;
 use ringway::clock::Now;
 use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::Origin;
-use ringway::contract::message::Roster;
+use ringway::contract::message::{Incoming, Roster};
 use ringway::contract::progress::Progress;
 use ringway::contract::store::StorePosition;
-use ringway::contract::submission::{ChangeSubmission, DirectSubmission, GroupChange, GroupSubmission, Submission};
+use ringway::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use ringway::journal::disk::{Directory, Disk, DiskFile};
 use ringway::ledger::Engine;
 use ringway::ledger::dedup::{Known, Name, Window};
 use ringway::ledger::journal_engine::{JournalEngine, Settings};
 use ringway::ledger::sequence::MsgIdSource;
 use ringway::ledger::start::Start;
-use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, RosterVersion, Seq, UserId};
 
 const TIME: u64 = 1_800_000_000_000;
 const BODY: [u8; 100] = [7; 100];
@@ -118,27 +118,21 @@ impl<D: Disk> Ledger<D> {
     fn send(&mut self) {
         self.sent += 1;
         let roster = self.rosters[self.sent as usize % self.rosters.len()].clone();
-        let submission = GroupSubmission {
-            origin: Origin::default(),
-            sender: roster.members()[0].user,
-            roster,
-            client_msg_id: ClientMsgId::from_parts(self.now().unix_ms, u128::from(self.sent) << 16),
-            body: self.body.clone(),
-            bounces: 0,
-        };
-        self.engine.submit(self.now(), Submission::Group(submission));
+        let (sender, to) = (roster.members()[0].user, Conversation::Group(roster.group));
+        self.submit(sender, to, roster.version);
     }
 
     fn send_direct(&mut self) {
         self.sent += 1;
-        let submission = DirectSubmission {
-            origin: Origin::default(),
-            sender: UserId(self.sent % 1_000_000),
-            to: UserId(self.sent * 7 % 1_000_000),
-            client_msg_id: ClientMsgId::from_parts(self.now().unix_ms, u128::from(self.sent) << 16),
-            body: self.body.clone(),
-        };
-        self.engine.submit(self.now(), Submission::Direct(submission));
+        let to = Conversation::User(UserId(self.sent * 7 % 1_000_000));
+        self.submit(UserId(self.sent % 1_000_000), to, RosterVersion(0));
+    }
+
+    fn submit(&mut self, sender: UserId, to: Conversation, roster_version: RosterVersion) {
+        let name = ClientMsgId::from_parts(self.now().unix_ms, u128::from(self.sent) << 16);
+        let incoming = Incoming::new(Origin::default(), sender, to, name, &self.body);
+        let submission = MessageSubmission { incoming, roster_version, bounces: 0 };
+        self.engine.submit(self.now(), Submission::Message(submission));
     }
 
     fn commit(&mut self) {

@@ -11,7 +11,7 @@ use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 use crate::contract::ids::Origin;
 use crate::contract::message::{Message, Roster};
-use crate::contract::submission::GroupSubmission;
+use crate::contract::submission::MessageSubmission;
 
 /// What the ledger hands a shard, in the ledger's order; one `Vec` of these per commit and shard. None is ever
 /// dropped: the ledger takes only as many submissions as every shard's mailbox has room for.
@@ -61,8 +61,10 @@ pub enum Delivery {
     },
     /// The roster was old: to the group's shard, which swaps its roster and submits again.
     Bounced {
-        /// What came.
-        submission: GroupSubmission,
+        /// The group.
+        group: GroupId,
+        /// What came; boxed, because it is large and seldom.
+        submission: Box<MessageSubmission>,
         /// The current roster; `None`: the group has no members any more.
         roster: Option<Arc<Roster>>,
     },
@@ -134,4 +136,4 @@ pub struct GroupAnnouncement {
     pub users: Vec<UserId>,
 }
 
-const _: () = assert!(size_of::<Delivery>() <= 112, "deliveries are copied once per shard and commit: keep them small");
+const _: () = assert!(size_of::<Delivery>() <= 56, "deliveries are copied once per shard and commit: keep them small");

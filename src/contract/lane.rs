@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, Seq, UserId};
+use ringway_wire::ids::{DeviceId, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::contract::ids::Origin;
-use crate::contract::message::{Message, Roster};
+use crate::contract::message::{Durability, Incoming, Message, Roster};
 
 /// What one shard's core asks another over a lane. (Connections cross the same lanes, but the shell sends
 /// them: they hold a descriptor.)
@@ -16,18 +16,12 @@ use crate::contract::message::{Message, Roster};
 pub enum LaneEnvelope {
     /// A group message on its way to the group's shard. Refused: the sender gets `RETRY_LATER`.
     GroupSend {
-        /// The sending session.
-        origin: Origin,
-        /// Its user.
-        sender: UserId,
-        /// The group.
+        /// The group: the message's `to`.
         group: GroupId,
-        /// The sender's name for the message.
-        client_msg_id: ClientMsgId,
-        /// The body.
-        body: Arc<[u8]>,
-        /// Neither numbered nor stored.
-        ephemeral: bool,
+        /// The message.
+        incoming: Incoming,
+        /// Whether it is numbered and stored.
+        durability: Durability,
     },
     /// An ephemeral message from its group's shard (or its sender's, one-to-one) to a shard with recipients.
     /// Refused: lost, as ephemeral messages may be; counted.

@@ -1,17 +1,62 @@
-//! What several parts of the gateway hold together: a numbered message and a group's roster.
+//! What several parts of the gateway hold together: a message on its way in, a numbered message, a group's roster.
 //!
-//! Both are immutable once made and cross threads inside an `Arc`: a message is made by the ledger (or, when
-//! ephemeral, by the group's shard), a roster by the ledger. What always holds: a roster is sorted by
-//! (shard of the user, user), so each shard's members are one range of it, and the ledger's `seqs` for a
-//! message run parallel to `Roster::members`.
+//! A message on its way in has one owner, who moves it on; numbering it consumes it. A numbered message and a roster
+//! are immutable and cross threads inside an `Arc`: a message is numbered by the ledger (or, when ephemeral, by its
+//! group's shard), a roster is made by the ledger. What always holds: a body is copied once between the read buffer
+//! and every outbox, into the push that all recipients share; a roster is sorted by (shard of the user, user), so each
+//! shard's members are one range of it, and the ledger's `seqs` for a message run parallel to `Roster::members`.
 
 use std::ops::Range;
 
-use crate::contract::ids::{LedgerSlot, ShardId};
+use crate::contract::ids::{LedgerSlot, Origin, ShardId};
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::push::PushDraft;
 use ringway_wire::request::PushView;
 use ringway_wire::schema::Role;
+
+/// A message on its way in: made once, where it is read, and moved until it is numbered, refused or found a repeat.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The sending session, which is answered.
+    pub origin: Origin,
+    /// Its user.
+    pub sender: UserId,
+    /// Where it is addressed: a user (perhaps the sender) or a group.
+    pub to: Conversation,
+    /// The sender's name for it; of no meaning in an ephemeral message.
+    pub client_msg_id: ClientMsgId,
+    /// Its push, with a body of 1 to `BODY_BYTES_MAX` bytes and without a number.
+    push: PushDraft,
+}
+
+impl Incoming {
+    /// Copies the body.
+    pub fn new(origin: Origin, sender: UserId, to: Conversation, client_msg_id: ClientMsgId, body: &[u8]) -> Incoming {
+        Incoming { origin, sender, to, client_msg_id, push: PushDraft::encode(sender, to, body) }
+    }
+
+    /// What is said.
+    pub fn body(&self) -> &[u8] {
+        self.push.body()
+    }
+
+    /// The message, now that it has a number.
+    pub fn numbered(self, msg_id: MsgId) -> Message {
+        let Incoming { sender, to, client_msg_id, push, .. } = self;
+        let sent_at_ms = msg_id.sent_at_ms();
+        Message { msg_id, sender, to, client_msg_id, sent_at_ms, push: push.numbered(msg_id, sent_at_ms) }
+    }
+}
+
+/// What becomes of a message that is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// The ledger numbers it, and it is stored.
+    Durable,
+    /// Whoever is online gets it now, and nobody later.
+    Ephemeral,
+}
 
 /// A message as recipients see it, with its frame encoded once for all of them.
 #[derive(Debug)]
@@ -76,11 +121,6 @@ impl Roster {
             *end = sum;
         }
         Roster { group, version, members, ends }
-    }
-
-    /// Of a group that does not exist, or no longer: nobody, at a version that no group has.
-    pub fn of_nobody(group: GroupId) -> Self {
-        Roster { group, version: RosterVersion(0), members: Vec::new(), ends: Vec::new() }
     }
 
     /// All members, by (home shard, user).

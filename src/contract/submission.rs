@@ -3,20 +3,17 @@
 //! Each variant's comment says who recovers if it is dropped: sending is `try_send`, and a refusal hands the submission
 //! back to the shard, which answers the asker.
 
-use std::sync::Arc;
-
-use ringway_wire::ids::{ClientMsgId, GroupId, UserId};
+use ringway_wire::ids::{GroupId, RosterVersion, UserId};
 
 use crate::contract::ids::{Origin, ShardId};
-use crate::contract::message::Roster;
+use crate::contract::message::Incoming;
 
 /// What a shard asks of the ledger.
 #[derive(Debug)]
 pub enum Submission {
-    /// A one-to-one message. Refused or dropped: the sender gets `RETRY_LATER` and sends again.
-    Direct(DirectSubmission),
-    /// A group message, from the group's shard. Refused: as above.
-    Group(GroupSubmission),
+    /// A message: one-to-one, or from its group's shard. Refused or dropped: the sender gets `RETRY_LATER` and sends
+    /// again.
+    Message(MessageSubmission),
     /// A change of a group, or a new one. Refused: as above.
     Change(ChangeSubmission),
     /// A login asks for its user's newest durable seq. Refused: the session is closed as `Overloaded`.
@@ -42,35 +39,14 @@ pub enum Submission {
     },
 }
 
-/// A one-to-one message on its way to the ledger.
+/// A message on its way to the ledger. Its sender is perhaps no member of its group, or no longer: only the ledger knows
+/// what is a repeat, so it is the ledger that refuses the others.
 #[derive(Debug)]
-pub struct DirectSubmission {
-    /// The sending session.
-    pub origin: Origin,
-    /// Its user.
-    pub sender: UserId,
-    /// The recipient; may be the sender.
-    pub to: UserId,
-    /// The sender's name for the message.
-    pub client_msg_id: ClientMsgId,
-    /// 1 to `BODY_BYTES_MAX` bytes.
-    pub body: Arc<[u8]>,
-}
-
-/// A group message on its way to the ledger.
-#[derive(Debug)]
-pub struct GroupSubmission {
-    /// The sending session (on the sender's shard, not necessarily the group's).
-    pub origin: Origin,
-    /// Its user. Perhaps no member, or no longer: only the ledger knows what is a repeat, so it is the ledger that
-    /// refuses the others.
-    pub sender: UserId,
-    /// The members as the group's shard knows them; `Roster::of_nobody` where it knows of no such group.
-    pub roster: Arc<Roster>,
-    /// The sender's name for the message.
-    pub client_msg_id: ClientMsgId,
-    /// 1 to `BODY_BYTES_MAX` bytes.
-    pub body: Arc<[u8]>,
+pub struct MessageSubmission {
+    /// The message. Its session is on the sender's shard, which need not be its group's.
+    pub incoming: Incoming,
+    /// Of a group message: which roster the group's shard knows; zero where it knows of no such group. Zero otherwise.
+    pub roster_version: RosterVersion,
     /// How often it came back because the roster was old.
     pub bounces: u8,
 }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::contract::message::Incoming;
 use crate::ledger::parts::PartedMap;
 use crate::limits::{WINDOW_ENTRIES_MAX, WINDOW_MS};
 use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
@@ -22,6 +23,13 @@ pub struct Name {
     pub sender: UserId,
     /// Under which name.
     pub client_msg_id: ClientMsgId,
+}
+
+impl Name {
+    /// A message's.
+    pub fn of(incoming: &Incoming) -> Name {
+        Name { sender: incoming.sender, client_msg_id: incoming.client_msg_id }
+    }
 }
 
 /// What is kept of a message for its repeats.

@@ -11,12 +11,12 @@ use crate::clock::Now;
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::digest::digest;
 use crate::contract::ids::{Origin, ShardId};
-use crate::contract::message::{Message, Roster};
+use crate::contract::message::{Incoming, Message, Roster};
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
-use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupSubmission, Submission};
+use crate::contract::submission::{ChangeSubmission, MessageSubmission, Submission};
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
@@ -24,7 +24,7 @@ use crate::journal::segment::Journal;
 use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Seen, Window, named_ms};
 use crate::ledger::groups::{GroupLimits, Groups, Plan};
-use crate::ledger::pending::{Parked, Pending, Sending};
+use crate::ledger::pending::{Parked, Pending};
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerError};
@@ -32,9 +32,8 @@ use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
     LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX, WINDOW_SEGMENTS_MAX,
 };
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
-use ringway_wire::push::PushFrame;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// The largest record, a roster, and the message behind it, fit in what a batch keeps free.
@@ -138,8 +137,7 @@ enum Refusal {
 impl<D: Disk> Engine for JournalEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
         match submission {
-            Submission::Direct(direct) => self.send(now, Sending::Direct(direct)),
-            Submission::Group(group) => self.send(now, Sending::Group(group)),
+            Submission::Message(submission) => self.send(now, submission),
             Submission::Change(change) => {
                 let origin = change.origin;
                 if let Err(refusal) = self.change(now, change) {
@@ -169,21 +167,20 @@ impl<D: Disk> Engine for JournalEngine<D> {
     fn found(&mut self, now: Now, answer: LookupAnswer) {
         let Lookup { sender, client_msg_id, .. } = answer.lookup;
         let name = Name { sender, client_msg_id };
-        for sending in self.pending.release(&name) {
+        for submission in self.pending.release(&name) {
+            let origin = submission.incoming.origin;
             match answer.found {
-                LookupFound::Unavailable => self.refuse(parts(&sending).origin, Refusal::RetryLater),
+                LookupFound::Unavailable => self.refuse(origin, Refusal::RetryLater),
                 // Whether it is a repeat cannot be known any more.
-                LookupFound::Expired => {
-                    self.refuse(parts(&sending).origin, Refusal::Code(ErrorCode::BadRequest));
-                }
+                LookupFound::Expired => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
                 LookupFound::Stored(stored) => {
                     let known = Known { msg_id: stored.msg_id, seq: stored.seq, digest: stored.digest };
-                    self.repeat(&sending, known);
+                    self.repeat(&submission.incoming, known);
                 }
                 // Another asking of the same name may have been numbered a moment ago.
                 LookupFound::Nothing => match self.window.seen(&name, u64::MAX) {
-                    Seen::Before(known) => self.repeat(&sending, known),
-                    Seen::Never | Seen::Perhaps => self.number(now, name, sending),
+                    Seen::Before(known) => self.repeat(&submission.incoming, known),
+                    Seen::Never | Seen::Perhaps => self.number(now, submission),
                 },
             }
         }
@@ -249,38 +246,38 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     /// Numbers a message, or finds out that it is a repeat, or that the store must be asked first.
-    fn send(&mut self, now: Now, sending: Sending) {
-        let Parts { origin, sender, client_msg_id, body, .. } = parts(&sending);
-        if body.len() > BODY_BYTES_MAX {
-            return self.refuse(origin, Refusal::Code(ErrorCode::BodyTooLarge));
+    fn send(&mut self, now: Now, submission: MessageSubmission) {
+        let incoming = &submission.incoming;
+        if incoming.body().len() > BODY_BYTES_MAX {
+            return self.refuse(incoming.origin, Refusal::Code(ErrorCode::BodyTooLarge));
         }
-        let named_ms = match named_ms(&client_msg_id, self.ids.time_ms(now.unix_ms)) {
+        let named_ms = match named_ms(&incoming.client_msg_id, self.ids.time_ms(now.unix_ms)) {
             Ok(named_ms) => named_ms,
-            Err(code) => return self.refuse(origin, Refusal::Code(code)),
+            Err(code) => return self.refuse(incoming.origin, Refusal::Code(code)),
         };
-        let name = Name { sender, client_msg_id };
+        let name = Name::of(incoming);
         if self.pending.waits_for(&name) {
-            return self.park(name, sending);
+            return self.park(name, submission);
         }
         match self.window.seen(&name, named_ms) {
-            Seen::Never => self.number(now, name, sending),
-            Seen::Before(known) => self.repeat(&sending, known),
-            Seen::Perhaps => self.park(name, sending),
+            Seen::Never => self.number(now, submission),
+            Seen::Before(known) => self.repeat(incoming, known),
+            Seen::Perhaps => self.park(name, submission),
         }
     }
 
-    fn park(&mut self, name: Name, sending: Sending) {
-        match self.pending.park(name, sending) {
+    fn park(&mut self, name: Name, submission: MessageSubmission) {
+        match self.pending.park(name, submission) {
             Ok(Parked::First) => self.counters.lookups += 1,
             Ok(Parked::WithAnother) => {}
-            Err(sending) => self.refuse(parts(&sending).origin, Refusal::RetryLater),
+            Err(submission) => self.refuse(submission.incoming.origin, Refusal::RetryLater),
         }
     }
 
     /// Answers what was sent before. If that was in this commit, the answer waits for it like all the others.
-    fn repeat(&mut self, sending: &Sending, known: Known) {
-        let Parts { origin, to, body, .. } = parts(sending);
-        if digest(to, body) != known.digest {
+    fn repeat(&mut self, incoming: &Incoming, known: Known) {
+        let origin = incoming.origin;
+        if digest(incoming.to, incoming.body()) != known.digest {
             return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
         }
         self.counters.repeats += 1;
@@ -288,73 +285,65 @@ impl<D: Disk> JournalEngine<D> {
         self.stage(Delivery::Repeat { origin, msg_id, seq, sent_at_ms: msg_id.sent_at_ms() });
     }
 
-    fn number(&mut self, now: Now, name: Name, sending: Sending) {
-        let origin = parts(&sending).origin;
-        let numbered = match sending {
-            Sending::Direct(direct) => self.direct(now, name, &direct),
-            Sending::Group(group) => self.group(now, name, group),
+    fn number(&mut self, now: Now, submission: MessageSubmission) {
+        let Incoming { origin, to, .. } = submission.incoming;
+        let numbered = match to {
+            Conversation::User(to) => self.direct(now, to, submission.incoming),
+            Conversation::Group(group) => self.group(now, group, submission),
         };
         if let Err(refusal) = numbered {
             self.refuse(origin, refusal);
         }
     }
 
-    fn direct(&mut self, now: Now, name: Name, submission: &DirectSubmission) -> Result<(), Refusal> {
+    fn direct(&mut self, now: Now, to: UserId, incoming: Incoming) -> Result<(), Refusal> {
         self.make_room(now)?;
-        let DirectSubmission { origin, sender, to, client_msg_id, ref body } = *submission;
+        let Incoming { origin, sender, client_msg_id, .. } = incoming;
         let sender_slot = self.sequences.assign(sender).ok_or(Refusal::StorageFull)?;
         let to_slot = self.sequences.assign(to).ok_or(Refusal::StorageFull)?;
         let sender_seq = self.sequences.next(sender_slot);
         let recipient_seq = if to == sender { sender_seq } else { self.sequences.next(to_slot) };
         let msg_id = self.ids.next(now.unix_ms);
+        let body = incoming.body();
         let record = DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body };
         self.commit.batch.push(&Record::Direct(record));
         let rows = if to == sender { 1 } else { 2 };
-        let message = self.numbered(name, msg_id, Conversation::User(to), sender_seq, rows, body);
+        let message = self.numbered(incoming, msg_id, sender_seq, rows);
         self.stage(Delivery::Direct { message, sender_seq, recipient_seq, origin });
         Ok(())
     }
 
     /// What comes here is no repeat: who is not a member is refused.
-    fn group(&mut self, now: Now, name: Name, submission: GroupSubmission) -> Result<(), Refusal> {
-        let group = submission.roster.group;
+    fn group(&mut self, now: Now, group: GroupId, submission: MessageSubmission) -> Result<(), Refusal> {
         let roster = self.groups.roster(group).cloned().ok_or(Refusal::Code(ErrorCode::UnknownGroup))?;
-        if roster.version != submission.roster.version {
+        if roster.version != submission.roster_version {
             self.counters.bounced += 1;
-            self.stage(Delivery::Bounced { submission, roster: Some(roster) });
+            self.stage(Delivery::Bounced { group, submission: Box::new(submission), roster: Some(roster) });
             return Ok(());
         }
-        let sender_at = roster.position(submission.sender).ok_or(Refusal::Code(ErrorCode::NotAMember))?;
+        let incoming = submission.incoming;
+        let Incoming { origin, sender, client_msg_id, .. } = incoming;
+        let sender_at = roster.position(sender).ok_or(Refusal::Code(ErrorCode::NotAMember))?;
         let batch_at = self.make_room(now)?;
         let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();
         let sender_seq = seqs.get(sender_at).copied().unwrap_or_default();
         let msg_id = self.ids.next(now.unix_ms);
-        let GroupSubmission { origin, sender, client_msg_id, ref body, .. } = submission;
         let (roster_at, differences) = self.bases.differences(&roster, &seqs, &mut self.commit.batch, batch_at);
+        let body = incoming.body();
         let record = GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body };
         self.commit.batch.push(&Record::Group(record));
-        let message = self.numbered(name, msg_id, Conversation::Group(group), sender_seq, seqs.len(), body);
+        let message = self.numbered(incoming, msg_id, sender_seq, seqs.len());
         self.stage(Delivery::Group { message, roster, seqs, origin });
         Ok(())
     }
 
-    /// Remembers a message that has its numbers, and encodes its push, once for all recipients.
-    fn numbered(
-        &mut self,
-        name: Name,
-        msg_id: MsgId,
-        to: Conversation,
-        seq: Seq,
-        rows: usize,
-        body: &[u8],
-    ) -> Arc<Message> {
-        self.window.insert(name, Known { msg_id, seq, digest: digest(to, body) });
+    /// Remembers a message that has its numbers.
+    fn numbered(&mut self, incoming: Incoming, msg_id: MsgId, seq: Seq, rows: usize) -> Arc<Message> {
+        let known = Known { msg_id, seq, digest: digest(incoming.to, incoming.body()) };
+        self.window.insert(Name::of(&incoming), known);
         self.commit.messages += 1;
         self.commit.rows += rows;
-        let Name { sender, client_msg_id } = name;
-        let sent_at_ms = msg_id.sent_at_ms();
-        let push = PushFrame::encode(msg_id, sender, to, sent_at_ms, body);
-        Arc::new(Message { msg_id, sender, to, client_msg_id, sent_at_ms, push })
+        Arc::new(incoming.numbered(msg_id))
     }
 
     fn change(&mut self, now: Now, submission: ChangeSubmission) -> Result<(), Refusal> {
@@ -510,30 +499,6 @@ impl<D: Disk> JournalEngine<D> {
         {
             tracing::warn!(%error, "a segment that is no longer needed stays on disk until the next one goes");
         }
-    }
-}
-
-/// What direct and group messages have in common.
-struct Parts<'a> {
-    origin: Origin,
-    sender: UserId,
-    to: Conversation,
-    client_msg_id: ClientMsgId,
-    body: &'a [u8],
-}
-
-fn parts(sending: &Sending) -> Parts<'_> {
-    match sending {
-        Sending::Direct(DirectSubmission { origin, sender, to, client_msg_id, body }) => {
-            Parts { origin: *origin, sender: *sender, to: Conversation::User(*to), client_msg_id: *client_msg_id, body }
-        }
-        Sending::Group(GroupSubmission { origin, sender, roster, client_msg_id, body, .. }) => Parts {
-            origin: *origin,
-            sender: *sender,
-            to: Conversation::Group(roster.group),
-            client_msg_id: *client_msg_id,
-            body,
-        },
     }
 }
 

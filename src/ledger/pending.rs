@@ -8,23 +8,14 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use crate::contract::store::Lookup;
-use crate::contract::submission::{DirectSubmission, GroupSubmission};
+use crate::contract::submission::MessageSubmission;
 use crate::ledger::dedup::Name;
 use crate::limits::LOOKUPS_PENDING_MAX;
-
-/// A message that waits to be numbered.
-#[derive(Debug)]
-pub enum Sending {
-    /// One-to-one.
-    Direct(DirectSubmission),
-    /// To a group.
-    Group(GroupSubmission),
-}
 
 /// The waiting.
 #[derive(Debug)]
 pub struct Pending {
-    waiting: HashMap<Name, Vec<Sending>, FixedState>,
+    waiting: HashMap<Name, Vec<MessageSubmission>, FixedState>,
     waiting_count: usize,
     to_ask: Vec<Lookup>,
 }
@@ -41,13 +32,13 @@ impl Pending {
     }
 
     /// Lets a message wait; hands it back when too many do.
-    pub fn park(&mut self, name: Name, sending: Sending) -> Result<Parked, Sending> {
+    pub fn park(&mut self, name: Name, submission: MessageSubmission) -> Result<Parked, MessageSubmission> {
         if self.waiting_count >= LOOKUPS_PENDING_MAX {
-            return Err(sending);
+            return Err(submission);
         }
         self.waiting_count += 1;
         let waiting = self.waiting.entry(name).or_default();
-        waiting.push(sending);
+        waiting.push(submission);
         if waiting.len() > 1 {
             return Ok(Parked::WithAnother);
         }
@@ -56,7 +47,7 @@ impl Pending {
     }
 
     /// Who waited for this name, in order.
-    pub fn release(&mut self, name: &Name) -> Vec<Sending> {
+    pub fn release(&mut self, name: &Name) -> Vec<MessageSubmission> {
         let released = self.waiting.remove(name).unwrap_or_default();
         self.waiting_count -= released.len();
         released

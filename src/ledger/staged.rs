@@ -90,8 +90,8 @@ impl Staged {
                     give(shard, Delivery::Missed { newest: newest.clone() });
                 }
             }
-            Delivery::Bounced { submission, roster } => {
-                give(ShardId::of_group(submission.roster.group, shards), Delivery::Bounced { submission, roster });
+            Delivery::Bounced { group, submission, roster } => {
+                give(ShardId::of_group(group, shards), Delivery::Bounced { group, submission, roster });
             }
             Delivery::Roster { group, roster } => {
                 give(ShardId::of_group(group, shards), Delivery::Roster { group, roster })
@@ -126,9 +126,8 @@ impl Staged {
             // Refused because of something staged, perhaps, that is not so any more: let the sender try again.
             Delivery::Refused { origin, code: ErrorCode::ClientMsgIdReused, .. } => storage_full(origin),
             Delivery::Refused { origin, retry_after_ms: 0, .. } if groups_changed => storage_full(origin),
-            Delivery::Bounced { submission, .. } => {
-                let roster = groups.roster(submission.roster.group).cloned();
-                Delivery::Bounced { submission, roster }
+            Delivery::Bounced { group, submission, .. } => {
+                Delivery::Bounced { group, submission, roster: groups.roster(group).cloned() }
             }
             Delivery::Roster { group, .. } => Delivery::Roster { group, roster: groups.roster(group).cloned() },
             other => other,

@@ -16,24 +16,20 @@ use crate::clock::Now;
 use crate::contract::delivery::GroupAnnouncement;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
-use crate::contract::message::{Message, Roster};
+use crate::contract::message::{Durability, Incoming, Message, Roster};
 use crate::contract::nodes::Reach;
-use crate::contract::submission::{GroupSubmission, Submission};
+use crate::contract::submission::{MessageSubmission, Submission};
 use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
-use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, UserId};
+use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// What waits for its group's roster.
 #[derive(Debug)]
 pub(super) enum RosterAsk {
     Send {
-        origin: Origin,
-        sender: UserId,
-        client_msg_id: ClientMsgId,
-        body: Arc<[u8]>,
-        ephemeral: bool,
+        incoming: Incoming,
+        durability: Durability,
     },
     Info {
         origin: Origin,
@@ -171,10 +167,8 @@ impl Shard {
         for ask in self.rosters.take_waiters(group) {
             match (&current, ask) {
                 (Some(roster), ask) => self.roster_ask(now, roster, ask),
-                (None, RosterAsk::Send { origin, sender, client_msg_id, body, ephemeral: false }) => {
-                    let roster = Arc::new(Roster::of_nobody(group));
-                    let submission = GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 };
-                    self.effects.submissions.push_back(Submission::Group(submission));
+                (None, RosterAsk::Send { incoming, durability: Durability::Durable }) => {
+                    self.submit(incoming, RosterVersion(0));
                 }
                 (None, ask) => self.refuse_ask(now, &ask, ErrorCode::UnknownGroup, 0),
             }
@@ -193,14 +187,12 @@ impl Shard {
             RosterAsk::Info { origin, user } if roster.position(user).is_some() => {
                 self.answer_anywhere(now, origin, LaneAnswer::Members(Arc::clone(roster)));
             }
-            RosterAsk::Send { origin, sender, body, ephemeral: true, .. } if roster.position(sender).is_some() => {
-                self.fan_out_ephemeral(now, origin, sender, roster, &body);
+            RosterAsk::Send { incoming, durability: Durability::Ephemeral }
+                if roster.position(incoming.sender).is_some() =>
+            {
+                self.fan_out_ephemeral(now, incoming, roster);
             }
-            RosterAsk::Send { origin, sender, client_msg_id, body, ephemeral: false } => {
-                let roster = Arc::clone(roster);
-                let submission = GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 };
-                self.effects.submissions.push_back(Submission::Group(submission));
-            }
+            RosterAsk::Send { incoming, durability: Durability::Durable } => self.submit(incoming, roster.version),
             // Its own node has looked whether its sender is a member, perhaps in a newer roster.
             RosterAsk::Heard(message) => self.spread_ephemeral(now, Origin::NOBODY, &message, roster),
             ask @ (RosterAsk::Info { .. } | RosterAsk::Send { .. }) => {
@@ -209,10 +201,16 @@ impl Shard {
         }
     }
 
+    /// A group's message goes to the ledger, with the roster that is known here.
+    fn submit(&mut self, incoming: Incoming, roster_version: RosterVersion) {
+        let submission = MessageSubmission { incoming, roster_version, bounces: 0 };
+        self.effects.submissions.push_back(Submission::Message(submission));
+    }
+
     /// What waited for a roster is not done.
     fn refuse_ask(&mut self, now: Now, ask: &RosterAsk, code: ErrorCode, retry_after_ms: u32) {
         match ask {
-            RosterAsk::Send { origin, .. } | RosterAsk::Info { origin, .. } => {
+            RosterAsk::Send { incoming: Incoming { origin, .. }, .. } | RosterAsk::Info { origin, .. } => {
                 self.refuse_anywhere(now, *origin, code, retry_after_ms);
             }
             RosterAsk::Heard(_) => self.counts.shed.ephemeral += 1,
@@ -220,25 +218,31 @@ impl Shard {
     }
 
     /// The ledger has a newer roster than a submission carried.
-    pub(super) fn bounced(&mut self, now: Now, mut submission: GroupSubmission, roster: Option<&Arc<Roster>>) {
-        let group = submission.roster.group;
+    pub(super) fn bounced(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        mut submission: MessageSubmission,
+        roster: Option<&Arc<Roster>>,
+    ) {
+        let Incoming { origin, sender, .. } = submission.incoming;
         let Some(roster) = roster else {
             self.rosters.remove(group);
-            return self.refuse_anywhere(now, submission.origin, ErrorCode::UnknownGroup, 0);
+            return self.refuse_anywhere(now, origin, ErrorCode::UnknownGroup, 0);
         };
         self.rosters.put(roster);
         // The cache may be newer still: a change can come between the bounce and now.
         let current = self.rosters.get(group).unwrap_or_else(|| Arc::clone(roster));
-        if current.position(submission.sender).is_none() {
-            return self.refuse_anywhere(now, submission.origin, ErrorCode::NotAMember, 0);
+        if current.position(sender).is_none() {
+            return self.refuse_anywhere(now, origin, ErrorCode::NotAMember, 0);
         }
         if submission.bounces >= ROSTER_BOUNCES_MAX {
             self.counts.shed.roster_bounces += 1;
-            return self.refuse_anywhere(now, submission.origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
+            return self.refuse_anywhere(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
         submission.bounces += 1;
-        submission.roster = current;
-        self.effects.submissions.push_back(Submission::Group(submission));
+        submission.roster_version = current.version;
+        self.effects.submissions.push_back(Submission::Message(submission));
     }
 
     /// A durable change: the group's home swaps its roster, the asker is answered, those concerned are told.
@@ -302,8 +306,9 @@ impl Shard {
     }
 
     /// To every shard with members and to the other nodes, then the sender's answer.
-    fn fan_out_ephemeral(&mut self, now: Now, origin: Origin, sender: UserId, roster: &Arc<Roster>, body: &[u8]) {
-        let message = self.ephemeral_message(now, sender, Conversation::Group(roster.group), body);
+    fn fan_out_ephemeral(&mut self, now: Now, incoming: Incoming, roster: &Arc<Roster>) {
+        let origin = incoming.origin;
+        let message = self.ephemeral_message(now, incoming);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
         self.spread_ephemeral(now, origin, &message, roster);
         self.ephemeral_elsewhere(Reach::All, message);
@@ -324,21 +329,12 @@ impl Shard {
 
     /// An ephemeral message is numbered by the shard that makes it: its time, the shard in the place of the node
     /// (counted down from the highest, away from the nodes), and a counter. Nobody looks such a number up.
-    pub(super) fn ephemeral_message(
-        &mut self,
-        now: Now,
-        sender: UserId,
-        to: Conversation,
-        body: &[u8],
-    ) -> Arc<Message> {
+    pub(super) fn ephemeral_message(&mut self, now: Now, incoming: Incoming) -> Arc<Message> {
         self.ephemeral_count = self.ephemeral_count.wrapping_add(1);
         let node = 0x3FF - (u64::from(self.config.id.0) & 0x3FF);
         let ms = now.unix_ms.saturating_sub(MSG_ID_EPOCH_MS);
         let msg_id = MsgId(ms << 22 | node << 12 | (self.ephemeral_count & 0xFFF));
-        let sent_at_ms = now.unix_ms;
-        let client_msg_id = ClientMsgId::default();
-        let push = PushFrame::encode(msg_id, sender, to, sent_at_ms, body);
-        Arc::new(Message { msg_id, sender, to, client_msg_id, sent_at_ms, push })
+        Arc::new(incoming.numbered(msg_id))
     }
 
     /// Answers a session wherever it is.

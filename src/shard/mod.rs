@@ -65,6 +65,7 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, ShardId};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
+use crate::contract::message::Incoming;
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
@@ -226,7 +227,7 @@ impl Shard {
             Delivery::Refused { origin, code, retry_after_ms } => {
                 self.refuse_origin(now, origin, code, retry_after_ms);
             }
-            Delivery::Bounced { submission, roster } => self.bounced(now, submission, roster.as_ref()),
+            Delivery::Bounced { group, submission, roster } => self.bounced(now, group, *submission, roster.as_ref()),
             Delivery::Position { origin, newest, given } => self.position_found(now, origin, newest, given),
             Delivery::Groups { origin, groups } => {
                 if let Some(slot) = self.settle(origin) {
@@ -244,8 +245,8 @@ impl Shard {
     /// Another shard's core asks or answers.
     pub fn lane(&mut self, now: Now, envelope: LaneEnvelope) {
         match envelope {
-            LaneEnvelope::GroupSend { origin, sender, group, client_msg_id, body, ephemeral } => {
-                self.with_roster(now, group, RosterAsk::Send { origin, sender, client_msg_id, body, ephemeral });
+            LaneEnvelope::GroupSend { group, incoming, durability } => {
+                self.with_roster(now, group, RosterAsk::Send { incoming, durability });
             }
             LaneEnvelope::GroupInfo { origin, user, group } => {
                 self.with_roster(now, group, RosterAsk::Info { origin, user });
@@ -285,8 +286,7 @@ impl Shard {
                 }
                 return;
             }
-            Submission::Direct(submission) => submission.origin,
-            Submission::Group(submission) => submission.origin,
+            Submission::Message(submission) => submission.incoming.origin,
             Submission::Change(submission) => submission.origin,
             Submission::Groups { origin, .. } => origin,
         };
@@ -298,7 +298,8 @@ impl Shard {
     pub fn refused_lane(&mut self, now: Now, shard: ShardId, envelope: LaneEnvelope) {
         self.counts.shed.lanes += 1;
         match envelope {
-            LaneEnvelope::GroupSend { origin, .. } | LaneEnvelope::GroupInfo { origin, .. } => {
+            LaneEnvelope::GroupSend { incoming: Incoming { origin, .. }, .. }
+            | LaneEnvelope::GroupInfo { origin, .. } => {
                 self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
             }
             LaneEnvelope::Ephemeral { .. } => self.counts.shed.ephemeral += 1,

@@ -3,15 +3,14 @@
 //! Part of the shard's core. What always holds: each request gets exactly one answer (an Ack none, unless it is
 //! wrong), echoing its id; a request that must wait for others counts against `SESSION_IN_FLIGHT_MAX` until then.
 
-use std::sync::Arc;
-
 use super::Shard;
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
-use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupChange, Submission};
+use crate::contract::message::{Durability, Incoming};
+use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::limits::RETRY_AFTER_MS;
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, RosterVersion, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
 use ringway_wire::request::{Request, Users};
@@ -47,7 +46,8 @@ impl Shard {
             Request::Login { .. } => self.refuse(now, slot, request_id, ErrorCode::AlreadyLoggedIn, 0),
             Request::Ping => self.reply(now, slot, |encoder| encoder.pong(request_id, now.unix_ms)),
             Request::Send { to, client_msg_id, body, ephemeral } => {
-                self.send(now, slot, request_id, to, client_msg_id, body, ephemeral);
+                let durability = if ephemeral { Durability::Ephemeral } else { Durability::Durable };
+                self.send(now, slot, request_id, to, client_msg_id, body, durability);
             }
             Request::Ack { seq } => self.acknowledge(now, slot, request_id, seq),
             Request::Sync { after, rows_max } => self.sync(now, slot, request_id, after, rows_max),
@@ -96,7 +96,7 @@ impl Shard {
         to: Conversation,
         client_msg_id: ClientMsgId,
         body: &[u8],
-        ephemeral: bool,
+        durability: Durability,
     ) {
         if body.len() > BODY_BYTES_MAX {
             return self.refuse(now, slot, request_id, ErrorCode::BodyTooLarge, 0);
@@ -104,14 +104,14 @@ impl Shard {
         if body.is_empty() {
             return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, "the body is empty", 0);
         }
-        if !ephemeral && client_msg_id.unix_ms().is_none() {
+        if durability == Durability::Durable && client_msg_id.unix_ms().is_none() {
             return self.refuse(now, slot, request_id, ErrorCode::ClientMsgIdInvalid, 0);
         }
         let Some((origin, sender)) = self.asking(now, slot, request_id) else { return };
-        let body: Arc<[u8]> = body.into();
-        match to {
-            Conversation::Group(group) => {
-                let send = LaneEnvelope::GroupSend { origin, sender, group, client_msg_id, body, ephemeral };
+        let incoming = Incoming::new(origin, sender, to, client_msg_id, body);
+        match (to, durability) {
+            (Conversation::Group(group), _) => {
+                let send = LaneEnvelope::GroupSend { group, incoming, durability };
                 let home = ShardId::of_group(group, self.config.shards);
                 if home == self.config.id {
                     self.lane(now, send);
@@ -119,16 +119,17 @@ impl Shard {
                     self.effects.lanes.push_back((home, send));
                 }
             }
-            Conversation::User(user) if ephemeral => self.send_ephemeral_direct(now, origin, sender, user, &body),
-            Conversation::User(to) => {
-                let direct = DirectSubmission { origin, sender, to, client_msg_id, body };
-                self.effects.submissions.push_back(Submission::Direct(direct));
+            (Conversation::User(user), Durability::Ephemeral) => self.send_ephemeral_direct(now, user, incoming),
+            (Conversation::User(_), Durability::Durable) => {
+                let direct = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+                self.effects.submissions.push_back(Submission::Message(direct));
             }
         }
     }
 
-    fn send_ephemeral_direct(&mut self, now: Now, origin: Origin, sender: UserId, to: UserId, body: &[u8]) {
-        let message = self.ephemeral_message(now, sender, Conversation::User(to), body);
+    fn send_ephemeral_direct(&mut self, now: Now, to: UserId, incoming: Incoming) {
+        let origin = incoming.origin;
+        let message = self.ephemeral_message(now, incoming);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
         let home = ShardId::of_user(to, self.config.shards);
         if home == self.config.id {

@@ -14,9 +14,10 @@ use ringway::clock::Now;
 use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use ringway::contract::lane::{HandedOver, LaneEnvelope};
+use ringway::contract::message::Incoming;
 use ringway::contract::progress::Progress;
 use ringway::contract::store::{Lookup, LookupAnswer, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
-use ringway::contract::submission::Submission;
+use ringway::contract::submission::{MessageSubmission, Submission};
 use ringway::ledger::Engine;
 use ringway::ledger::journal_engine::JournalEngine;
 use ringway::ledger::start::{Start, StartError};
@@ -399,9 +400,9 @@ fn shows(delivery: &Delivery) -> bool {
 
 fn brief_submission(submission: &Submission) -> String {
     match submission {
-        Submission::Direct(s) => format!("{:?} of {} to {}", s.client_msg_id, s.sender, s.to),
-        Submission::Group(s) => {
-            format!("{:?} of {} to {} version {}", s.client_msg_id, s.sender, s.roster.group, s.roster.version)
+        Submission::Message(MessageSubmission { incoming, roster_version, .. }) => {
+            let Incoming { client_msg_id, sender, to, .. } = incoming;
+            format!("{client_msg_id:?} of {sender} to {to:?} version {roster_version}")
         }
         other => format!("{other:?}"),
     }

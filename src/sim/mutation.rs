@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::{ConnId, Origin, SessionRef, ShardId};
-use ringway::contract::submission::{DirectSubmission, Submission};
+use ringway::contract::message::Incoming;
+use ringway::contract::submission::{MessageSubmission, Submission};
 use ringway_wire::frame::read_server;
-use ringway_wire::ids::{ClientMsgId, Seq};
+use ringway_wire::ids::{ClientMsgId, Conversation, Seq};
 use ringway_wire::request::Reply;
 
 use crate::random::Random;
@@ -55,17 +56,15 @@ pub const MUTATIONS: [(Mutation, &str); 7] = [
 impl Mutation {
     /// A second submission of the same message under another name.
     pub fn twin(self, submission: &Submission) -> Option<Submission> {
-        let Submission::Direct(direct) = submission else { return None };
-        (self == Mutation::ForgottenNames).then(|| {
-            let mut name = direct.client_msg_id;
+        let Submission::Message(MessageSubmission { incoming, roster_version, bounces }) = submission else {
+            return None;
+        };
+        let is_direct = matches!(incoming.to, Conversation::User(_));
+        (self == Mutation::ForgottenNames && is_direct).then(|| {
+            let mut name = incoming.client_msg_id;
             name.0[15] ^= 1;
-            Submission::Direct(DirectSubmission {
-                origin: NOBODY,
-                sender: direct.sender,
-                to: direct.to,
-                client_msg_id: ClientMsgId(name.0),
-                body: direct.body.clone(),
-            })
+            let incoming = Incoming::new(NOBODY, incoming.sender, incoming.to, ClientMsgId(name.0), incoming.body());
+            Submission::Message(MessageSubmission { incoming, roster_version: *roster_version, bounces: *bounces })
         })
     }
 

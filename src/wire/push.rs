@@ -1,9 +1,9 @@
 //! A push, encoded once per message: recipients differ in eight bytes, the seq.
 //!
-//! Made by the ledger (or, for an ephemeral message, by the shard that fans it out), then shared by every
-//! recipient's outbox. What always holds: the frame is `HEAD` with numbers filled in, then the body and its
-//! padding to four bytes; so the seq is always before the body, and a shard patches the head and never copies a
-//! large body.
+//! Drafted by the shard that reads the message from its sender, which copies the body into it; numbered in place by
+//! the ledger (or, for an ephemeral message, by the shard that fans it out), then shared by every recipient's outbox.
+//! What always holds: the frame is `HEAD` with numbers filled in, then the body and its padding to four bytes; so the
+//! seq is always before the body, and a shard patches the head and never copies a large body.
 
 use std::sync::LazyLock;
 
@@ -17,33 +17,57 @@ use crate::ids::{Conversation, MsgId, Seq, UserId};
 #[derive(Debug)]
 pub struct PushFrame {
     bytes: Box<[u8]>,
-    seq_at: u32,
-    body_at: u32,
     body_len: u32,
+    seq_at: u16,
+    body_at: u16,
+}
+
+/// A push whose message has no number yet.
+#[derive(Debug)]
+pub struct PushDraft(PushFrame);
+
+const _: () = assert!(size_of::<PushDraft>() <= 24, "it is moved from hand to hand until its message is numbered");
+
+impl PushDraft {
+    /// Copies a message's body into a frame of its own.
+    pub fn encode(sender: UserId, to: Conversation, body: &[u8]) -> PushDraft {
+        let head = &*HEAD;
+        let frame_len = (head.bytes.len() + body.len()).next_multiple_of(4);
+        let mut bytes = Vec::with_capacity(frame_len);
+        bytes.extend_from_slice(&head.bytes);
+        put(&mut bytes, 0, &((frame_len - PREFIX_BYTES) as u32).to_le_bytes());
+        put(&mut bytes, head.sender_at, &sender.0.to_le_bytes());
+        put(&mut bytes, head.to_at, &wire_conversation(to).0);
+        put(&mut bytes, head.bytes.len() - PREFIX_BYTES, &(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(body);
+        bytes.resize(frame_len, 0);
+        PushDraft(PushFrame {
+            bytes: bytes.into_boxed_slice(),
+            body_len: body.len() as u32,
+            seq_at: head.seq_at as u16,
+            body_at: head.bytes.len() as u16,
+        })
+    }
+
+    /// The message's body.
+    pub fn body(&self) -> &[u8] {
+        self.0.body()
+    }
+
+    /// The message has its number: the same bytes, and now a push.
+    pub fn numbered(self, msg_id: MsgId, sent_at_ms: u64) -> PushFrame {
+        let (head, PushDraft(mut push)) = (&*HEAD, self);
+        put(&mut push.bytes, head.msg_id_at, &msg_id.0.to_le_bytes());
+        put(&mut push.bytes, head.sent_at_ms_at, &sent_at_ms.to_le_bytes());
+        push
+    }
 }
 
 impl PushFrame {
     /// Encodes one message's push. Its seq is a placeholder, to be patched at [`Self::seq_at`] in each
     /// recipient's copy (with zero for an ephemeral message).
     pub fn encode(msg_id: MsgId, sender: UserId, to: Conversation, sent_at_ms: u64, body: &[u8]) -> PushFrame {
-        let head = &*HEAD;
-        let frame_len = (head.bytes.len() + body.len()).next_multiple_of(4);
-        let mut bytes = Vec::with_capacity(frame_len);
-        bytes.extend_from_slice(&head.bytes);
-        put(&mut bytes, 0, &((frame_len - PREFIX_BYTES) as u32).to_le_bytes());
-        put(&mut bytes, head.msg_id_at, &msg_id.0.to_le_bytes());
-        put(&mut bytes, head.sender_at, &sender.0.to_le_bytes());
-        put(&mut bytes, head.to_at, &wire_conversation(to).0);
-        put(&mut bytes, head.sent_at_ms_at, &sent_at_ms.to_le_bytes());
-        put(&mut bytes, head.bytes.len() - PREFIX_BYTES, &(body.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(body);
-        bytes.resize(frame_len, 0);
-        PushFrame {
-            bytes: bytes.into_boxed_slice(),
-            seq_at: head.seq_at as u32,
-            body_at: head.bytes.len() as u32,
-            body_len: body.len() as u32,
-        }
+        PushDraft::encode(sender, to, body).numbered(msg_id, sent_at_ms)
     }
 
     /// The whole frame, prefix included, with the placeholder.
@@ -53,12 +77,12 @@ impl PushFrame {
 
     /// Where the eight bytes of the seq are, little-endian. Always before [`Self::body_at`].
     pub fn seq_at(&self) -> usize {
-        self.seq_at as usize
+        usize::from(self.seq_at)
     }
 
     /// Where the body starts; it and its padding are the end of the frame.
     pub fn body_at(&self) -> usize {
-        self.body_at as usize
+        usize::from(self.body_at)
     }
 
     /// The message's body.

@@ -9,10 +9,15 @@ use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::reader::Reader;
 use crate::ledger::start::Start;
 use crate::limits::{LOOKUPS_PENDING_MAX, WINDOW_MS};
-use ringway_wire::ids::RosterVersion;
+use ringway_wire::ids::{ClientMsgId, RosterVersion};
 
 const SHARDS: u16 = 2;
 const TIME: u64 = 1_800_000_000_000;
+
+/// Of a group that does not exist: nobody, at a version that no group has.
+fn of_nobody(group: GroupId) -> Roster {
+    Roster::new(group, RosterVersion(0), Vec::new(), SHARDS)
+}
 
 struct Ledger {
     disk: MemoryDisk,
@@ -42,14 +47,10 @@ impl Ledger {
     }
 
     fn direct(&mut self, request: u32, sender: u64, to: u64, client_msg_id: ClientMsgId, body: &[u8]) {
-        let submission = DirectSubmission {
-            origin: origin(sender, request),
-            sender: UserId(sender),
-            to: UserId(to),
-            client_msg_id,
-            body: body.into(),
-        };
-        self.engine.submit(self.now, Submission::Direct(submission));
+        let to = Conversation::User(UserId(to));
+        let incoming = Incoming::new(origin(sender, request), UserId(sender), to, client_msg_id, body);
+        let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+        self.engine.submit(self.now, Submission::Message(submission));
     }
 
     fn group(&mut self, request: u32, sender: u64, roster: &Arc<Roster>) {
@@ -58,15 +59,10 @@ impl Ledger {
     }
 
     fn group_named(&mut self, request: u32, sender: u64, roster: &Arc<Roster>, client_msg_id: ClientMsgId) {
-        let submission = GroupSubmission {
-            origin: origin(sender, request),
-            sender: UserId(sender),
-            roster: roster.clone(),
-            client_msg_id,
-            body: b"to all"[..].into(),
-            bounces: 0,
-        };
-        self.engine.submit(self.now, Submission::Group(submission));
+        let to = Conversation::Group(roster.group);
+        let incoming = Incoming::new(origin(sender, request), UserId(sender), to, client_msg_id, b"to all");
+        let submission = MessageSubmission { incoming, roster_version: roster.version, bounces: 0 };
+        self.engine.submit(self.now, Submission::Message(submission));
     }
 
     fn change(&mut self, request: u32, actor: u64, change: GroupChange) {
@@ -143,8 +139,8 @@ fn answer(delivery: Delivery) -> (Origin, Answer) {
             (origin, Answer::Changed(roster.version, users))
         }
         Delivery::Unchanged { origin, .. } => (origin, Answer::Unchanged),
-        Delivery::Bounced { submission, roster } => {
-            (submission.origin, Answer::Bounced(roster.map(|roster| roster.version)))
+        Delivery::Bounced { submission, roster, .. } => {
+            (submission.incoming.origin, Answer::Bounced(roster.map(|roster| roster.version)))
         }
         Delivery::Position { origin, newest, .. } => (origin, Answer::Position(newest.0)),
         Delivery::Groups { origin, .. } => (origin, Answer::Other),
@@ -390,13 +386,13 @@ fn who_has_left_gets_the_first_answer_for_a_repeat_whatever_roster_it_came_with(
     ledger.group_named(3, 2, &with_2, name);
     assert_eq!(ledger.answers()[1], (3, repeat.clone()));
     let without_2 = ledger.engine.roster(group).unwrap().clone();
-    let nobody = Arc::new(Roster::of_nobody(group));
+    let nobody = Arc::new(of_nobody(group));
     for roster in [&with_2, &without_2, &nobody] {
         ledger.group_named(4, 2, roster, name);
         assert_eq!(ledger.answers(), [(4, repeat.clone())]);
     }
     // The same name under another body is still no repeat, member or not.
-    let other = Arc::new(Roster::of_nobody(GroupId(group.0 + 1)));
+    let other = Arc::new(of_nobody(GroupId(group.0 + 1)));
     ledger.group_named(5, 2, &other, name);
     assert_eq!(ledger.answers(), [(5, Answer::Refused(ErrorCode::ClientMsgIdReused))]);
 
@@ -423,7 +419,7 @@ fn a_new_message_to_a_group_one_is_not_in_takes_no_number_and_no_byte() {
         ledger.group(request, sender, &without_2);
         assert_eq!(ledger.answers(), [(request, Answer::Refused(ErrorCode::NotAMember))]);
     }
-    let nobody = Arc::new(Roster::of_nobody(GroupId(4711)));
+    let nobody = Arc::new(of_nobody(GroupId(4711)));
     ledger.group(3, 9, &nobody);
     assert_eq!(ledger.answers(), [(3, Answer::Refused(ErrorCode::UnknownGroup))]);
     let after = (ledger.engine.counters(), ledger.progress.durable(), [1, 2, 3, 9].map(|user| ledger.newest(user)));
@@ -442,7 +438,7 @@ fn an_old_name_is_looked_up_before_its_sender_is_refused_and_no_more_often_than_
     };
     let digest = digest(Conversation::Group(roster.group), b"to all");
     let stored = StoredMessage { msg_id: MsgId(77), seq: Seq(5), sent_at_ms: TIME, digest };
-    let nobody = Arc::new(Roster::of_nobody(GroupId(4711)));
+    let nobody = Arc::new(of_nobody(GroupId(4711)));
     ledger.group_named(1, 2, &roster, lookup(1).client_msg_id);
     ledger.group_named(2, 2, &roster, lookup(2).client_msg_id);
     ledger.group_named(3, 2, &nobody, lookup(3).client_msg_id);
@@ -623,4 +619,21 @@ fn segments_behind_the_store_go_when_the_window_no_longer_needs_them() {
     ledger.commit();
     assert_eq!(ledger.engine.segments.len(), 1);
     assert_eq!(ledger.engine.journal.first(), ledger.engine.journal.segment());
+}
+
+#[test]
+fn a_body_is_not_copied_again_between_its_shard_and_the_outboxes() {
+    let mut ledger = Ledger::new();
+    let (to, name) = (Conversation::User(UserId(2)), ledger.name());
+    let incoming = Incoming::new(origin(1, 1), UserId(1), to, name, b"copied once");
+    let copied_to = incoming.body().as_ptr();
+    let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    ledger.engine.submit(ledger.now, Submission::Message(submission));
+    let deliveries: Vec<Delivery> = ledger.commit().into_iter().flatten().collect();
+    assert!(!deliveries.is_empty());
+    for delivery in deliveries {
+        let Delivery::Direct { message, .. } = delivery else { panic!("{delivery:?}") };
+        assert_eq!(message.push.body(), b"copied once");
+        assert_eq!(message.push.body().as_ptr(), copied_to);
+    }
 }

@@ -15,17 +15,16 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
-use crate::contract::message::{Roster, RosterMember};
+use crate::contract::message::{Incoming, RosterMember};
 use crate::contract::position::JournalPosition;
 use crate::contract::store::{Lookup, LookupFound, StoredMessage};
-use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupSubmission};
+use crate::contract::submission::{ChangeSubmission, MessageSubmission};
 use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::dedup::Name;
-use crate::ledger::pending::Sending;
 use crate::ledger::staged::Staged;
 use crate::limits::{CALL_SUBMISSIONS_MAX, LOST_CHANGES_MS};
-use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion, UserId};
+use ringway_wire::ids::{Conversation, MsgId, RosterVersion};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// Whether what stands on a lost change waits for that to be made again.
@@ -44,11 +43,11 @@ const SEARCHED_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) enum Subject {
     /// A message.
-    Sending(Sending),
+    Message(MessageSubmission),
     /// A change of a group, as planned on this node's rosters.
     Change { submission: ChangeSubmission, record: ChangeRecord },
-    /// A group message of a former process, whose roster is whichever is current.
-    Old { sender: UserId, group: GroupId, client_msg_id: ringway_wire::ids::ClientMsgId, body: Box<[u8]> },
+    /// A message of a former process; if it is to a group, its roster is whichever is current.
+    Old(Incoming),
     /// A change of a former process, or generation, to be made on whichever roster is current.
     OldChange(ChangeRecord),
 }
@@ -56,25 +55,17 @@ pub(super) enum Subject {
 impl Subject {
     pub(super) fn origin(&self) -> Origin {
         match self {
-            Subject::Sending(sending) => origin(sending),
+            Subject::Message(MessageSubmission { incoming, .. }) => incoming.origin,
             Subject::Change { submission, .. } => submission.origin,
-            Subject::Old { .. } | Subject::OldChange(_) => NOBODY,
+            Subject::Old(_) | Subject::OldChange(_) => NOBODY,
         }
     }
 
     /// As the log and the stream have it.
     pub(super) fn record(&self, msg_id: MsgId) -> Record<'_> {
         match self {
-            Subject::Sending(Sending::Direct(DirectSubmission { sender, to, client_msg_id, body, .. })) => {
-                let (sender, to, client_msg_id) = (*sender, *to, *client_msg_id);
-                let (sender_seq, recipient_seq) = Default::default();
-                Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body })
-            }
-            Subject::Sending(Sending::Group(GroupSubmission { sender, roster, client_msg_id, body, .. })) => {
-                group_record(msg_id, *sender, roster.group, *client_msg_id, body)
-            }
-            Subject::Old { sender, group, client_msg_id, body } => {
-                group_record(msg_id, *sender, *group, *client_msg_id, body)
+            Subject::Message(MessageSubmission { incoming, .. }) | Subject::Old(incoming) => {
+                message_record(msg_id, incoming)
             }
             Subject::Change { record, .. } | Subject::OldChange(record) => Record::Change(record.clone()),
         }
@@ -82,51 +73,32 @@ impl Subject {
 
     /// From a former process's log.
     pub(super) fn from_log(record: &Record<'_>) -> Option<(MsgId, Option<Name>, Subject)> {
-        match record {
+        let (msg_id, incoming) = match record {
             Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, body, .. }) => {
-                let (sender, to, client_msg_id, body) = (*sender, *to, *client_msg_id, (*body).into());
-                let direct = DirectSubmission { origin: NOBODY, sender, to, client_msg_id, body };
-                let name = Name { sender, client_msg_id };
-                Some((*msg_id, Some(name), Subject::Sending(Sending::Direct(direct))))
+                (*msg_id, Incoming::new(NOBODY, *sender, Conversation::User(*to), *client_msg_id, body))
             }
             Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, body, .. }) => {
-                let (sender, group, client_msg_id, body) = (*sender, *group, *client_msg_id, (*body).into());
-                let name = Name { sender, client_msg_id };
-                Some((*msg_id, Some(name), Subject::Old { sender, group, client_msg_id, body }))
+                (*msg_id, Incoming::new(NOBODY, *sender, Conversation::Group(*group), *client_msg_id, body))
             }
-            Record::Change(record) => Some((record.msg_id, None, Subject::OldChange(record.clone()))),
-            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => None,
-        }
+            Record::Change(record) => return Some((record.msg_id, None, Subject::OldChange(record.clone()))),
+            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => return None,
+        };
+        Some((msg_id, Some(Name::of(&incoming)), Subject::Old(incoming)))
     }
 }
 
-fn group_record<'a>(
-    msg_id: MsgId,
-    sender: UserId,
-    group: GroupId,
-    client_msg_id: ringway_wire::ids::ClientMsgId,
-    body: &'a [u8],
-) -> Record<'a> {
-    let roster_at = JournalPosition(0);
-    Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences: &[], body })
-}
-
-/// Who sent it.
-pub(super) fn origin(sending: &Sending) -> Origin {
-    match sending {
-        Sending::Direct(direct) => direct.origin,
-        Sending::Group(group) => group.origin,
-    }
-}
-
-/// Its name, its conversation and its body.
-pub(super) fn about(sending: &Sending) -> (Name, Conversation, &[u8]) {
-    match sending {
-        Sending::Direct(DirectSubmission { sender, to, client_msg_id, body, .. }) => {
-            (Name { sender: *sender, client_msg_id: *client_msg_id }, Conversation::User(*to), body)
+/// A message's own fields for its rows are empty: whoever follows the stream numbers them.
+fn message_record(msg_id: MsgId, incoming: &Incoming) -> Record<'_> {
+    let Incoming { sender, to, client_msg_id, .. } = *incoming;
+    let body = incoming.body();
+    match to {
+        Conversation::User(to) => {
+            let (sender_seq, recipient_seq) = Default::default();
+            Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body })
         }
-        Sending::Group(GroupSubmission { sender, roster, client_msg_id, body, .. }) => {
-            (Name { sender: *sender, client_msg_id: *client_msg_id }, Conversation::Group(roster.group), body)
+        Conversation::Group(group) => {
+            let (roster_at, differences) = (JournalPosition(0), &[][..]);
+            Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body })
         }
     }
 }
@@ -178,11 +150,9 @@ impl Flying {
     /// The digest of what is on its way under this name.
     pub(super) fn named(&self, name: &Name) -> Option<u64> {
         match &self.flights.get(self.names.get(name)?)?.subject {
-            Subject::Sending(sending) => {
-                let (_, to, body) = about(sending);
-                Some(digest(to, body))
+            Subject::Message(MessageSubmission { incoming, .. }) | Subject::Old(incoming) => {
+                Some(digest(incoming.to, incoming.body()))
             }
-            Subject::Old { group, body, .. } => Some(digest(Conversation::Group(*group), body)),
             Subject::Change { .. } | Subject::OldChange(_) => None,
         }
     }
@@ -317,10 +287,8 @@ impl<D: Disk> RedisEngine<D> {
     fn settle_as_repeat(&mut self, msg_id: MsgId, stored: MsgId, seq: ringway_wire::ids::Seq, digest: u64) {
         // One that was read meanwhile is settled: it is in the stream, and not yet in the database.
         let Some(subject) = self.flying.remove(msg_id) else { return };
-        if let Subject::Sending(sending) = &subject
-            && origin(sending) != NOBODY
-        {
-            self.repeat(sending, stored, seq, digest);
+        if let Subject::Message(submission) = &subject {
+            self.repeat(&submission.incoming, stored, seq, digest);
         }
         if stored == msg_id {
             // What is in the stream's unread part would have been settled by its entry: this one is in the database.
@@ -368,30 +336,28 @@ impl<D: Disk> RedisEngine<D> {
     /// A submission's call; `None`: it is settled, or cannot be made any more.
     fn call(&mut self, msg_id: MsgId) -> Option<Call> {
         let node = self.settings.node;
-        let Flight { name, subject } = self.flying.flights.get(&msg_id)?;
+        let Flight { subject, .. } = self.flying.flights.get(&msg_id)?;
         let record = subject.record(msg_id);
-        let change = match (subject, *name) {
-            (Subject::Sending(Sending::Direct(direct)), Some(name)) => {
-                let entry = Entry { node, version: RosterVersion(0), record };
-                let digest = digest(Conversation::User(direct.to), &direct.body);
-                return Some(direct_call(&name, msg_id, digest, &entry));
+        let change = match subject {
+            Subject::Message(MessageSubmission { incoming, roster_version, .. }) => {
+                return Some(message_call(msg_id, incoming, Entry { node, version: *roster_version, record }));
             }
-            (Subject::Sending(Sending::Group(group)), Some(name)) => {
-                return member_call(node, &name, msg_id, &group.roster, &group.body, record);
-            }
-            (Subject::Old { group, body, .. }, Some(name)) => {
-                let call = self
-                    .groups
-                    .roster(*group)
-                    .cloned()
-                    .and_then(|roster| member_call(node, &name, msg_id, &roster, body, record));
+            Subject::Old(incoming) => {
+                let version = match incoming.to {
+                    Conversation::User(_) => Some(RosterVersion(0)),
+                    Conversation::Group(group) => {
+                        let roster = self.groups.roster(group);
+                        roster.filter(|roster| roster.position(incoming.sender).is_some()).map(|roster| roster.version)
+                    }
+                };
+                let call = version.map(|version| message_call(msg_id, incoming, Entry { node, version, record }));
                 if call.is_none() {
                     self.defer(msg_id);
                 }
                 return call;
             }
-            (Subject::Change { record, .. }, _) => record.clone(),
-            (Subject::OldChange(record), _) => match self.groups.remade(record) {
+            Subject::Change { record, .. } => record.clone(),
+            Subject::OldChange(record) => match self.groups.remade(record) {
                 Some(remade) => remade,
                 None if self.groups.roster(record.group).is_none() => {
                     self.defer(msg_id);
@@ -402,7 +368,6 @@ impl<D: Disk> RedisEngine<D> {
                     return None;
                 }
             },
-            (_, None) => return None,
         };
         let (before, left) = (RosterVersion(change.version.0 - 1), self.left_by(&change));
         let group = change.group;
@@ -478,17 +443,16 @@ impl<D: Disk> RedisEngine<D> {
         } else {
             self.log.withdraw(msg_id);
         }
-        if let Subject::Sending(sending) = subject
-            && origin(&sending) != NOBODY
-        {
-            let (name, ..) = about(&sending);
-            self.park(name, sending);
+        if let Subject::Message(submission) = subject {
+            self.park(Name::of(&submission.incoming), submission);
         }
     }
 
     fn bounced_by_redis(&mut self, now: Now, msg_id: MsgId) {
         self.counters.bounced += 1;
-        if let Some(Flight { subject: Subject::Old { sender, group, .. }, .. }) = self.flying.flights.get(&msg_id) {
+        if let Some(Flight { subject: Subject::Old(Incoming { sender, to: Conversation::Group(group), .. }), .. }) =
+            self.flying.flights.get(&msg_id)
+        {
             let is_member = self.groups.roster(*group).is_some_and(|roster| roster.position(*sender).is_some());
             return if is_member { self.flying.unsent.push_back(msg_id) } else { self.defer(msg_id) };
         }
@@ -499,27 +463,23 @@ impl<D: Disk> RedisEngine<D> {
         let Some(subject) = self.flying.remove(msg_id) else { return };
         self.log.withdraw(msg_id);
         match subject {
-            Subject::Sending(Sending::Group(submission)) => {
-                let roster = self.groups.roster(submission.roster.group).cloned();
-                self.staged.push(Staged::Delivery(Delivery::Bounced { submission, roster }));
+            Subject::Message(submission) => {
+                if let Conversation::Group(group) = submission.incoming.to {
+                    let (submission, roster) = (Box::new(submission), self.groups.roster(group).cloned());
+                    self.staged.push(Staged::Delivery(Delivery::Bounced { group, submission, roster }));
+                }
             }
             Subject::Change { submission, .. } => self.change(now, submission),
-            Subject::Sending(Sending::Direct(_)) | Subject::Old { .. } | Subject::OldChange(_) => {}
+            Subject::Old(_) | Subject::OldChange(_) => {}
         }
     }
 }
 
-/// A group message's, if its sender is a member.
-fn member_call(
-    node: u16,
-    name: &Name,
-    msg_id: MsgId,
-    roster: &Roster,
-    body: &[u8],
-    record: Record<'_>,
-) -> Option<Call> {
-    roster.position(name.sender)?;
-    let entry = Entry { node, version: roster.version, record };
-    let digest = digest(Conversation::Group(roster.group), body);
-    Some(group_call(name, msg_id, digest, roster.group, &entry))
+/// A message's call.
+fn message_call(msg_id: MsgId, incoming: &Incoming, entry: Entry<'_>) -> Call {
+    let (name, digest) = (Name::of(incoming), digest(incoming.to, incoming.body()));
+    match incoming.to {
+        Conversation::User(_) => direct_call(&name, msg_id, digest, &entry),
+        Conversation::Group(group) => group_call(&name, msg_id, digest, group, &entry),
+    }
 }

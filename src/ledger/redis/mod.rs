@@ -47,15 +47,16 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
+use crate::contract::message::Incoming;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::snapshot::SnapshotAsker;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
-use crate::contract::submission::{ChangeSubmission, Submission};
+use crate::contract::submission::{ChangeSubmission, MessageSubmission, Submission};
 use crate::journal::disk::Disk;
 use crate::ledger::dedup::{Name, named_ms};
 use crate::ledger::groups::{Groups, Plan};
-use crate::ledger::pending::{Parked, Pending, Sending};
+use crate::ledger::pending::{Parked, Pending};
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerError};
@@ -63,7 +64,7 @@ use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, FLYING_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE,
     STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
 };
-use ringway_wire::ids::{GroupId, MsgId, Seq, UserId};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
@@ -185,8 +186,7 @@ enum Refusal {
 impl<D: Disk> Engine for RedisEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
         match submission {
-            Submission::Direct(direct) => self.send(now, Sending::Direct(direct)),
-            Submission::Group(group) => self.send(now, Sending::Group(group)),
+            Submission::Message(submission) => self.send(now, submission),
             Submission::Change(change) => self.change(now, change),
             Submission::Position { origin, user } => self.questions.new.push(Question::Position { origin, user }),
             Submission::Groups { origin, user } => self.questions.new.push(Question::Groups { origin, user }),
@@ -202,18 +202,17 @@ impl<D: Disk> Engine for RedisEngine<D> {
         if self.found_again(&name, found) {
             return;
         }
-        for sending in self.pending.release(&name) {
+        for submission in self.pending.release(&name) {
+            let origin = submission.incoming.origin;
             match found {
-                LookupFound::Unavailable => self.refuse(flying::origin(&sending), Refusal::RetryLater),
+                LookupFound::Unavailable => self.refuse(origin, Refusal::RetryLater),
                 // Whether it is a repeat cannot be known any more.
-                LookupFound::Expired => {
-                    self.refuse(flying::origin(&sending), Refusal::Code(ErrorCode::BadRequest));
-                }
+                LookupFound::Expired => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
                 LookupFound::Stored(stored) => {
                     let (msg_id, seq) = (stored.msg_id, stored.seq);
-                    self.repeat(&sending, msg_id, seq, stored.digest);
+                    self.repeat(&submission.incoming, msg_id, seq, stored.digest);
                 }
-                LookupFound::Nothing => self.take(now, name, sending, Looked::Everywhere),
+                LookupFound::Nothing => self.take(now, name, submission, Looked::Everywhere),
             }
         }
     }
@@ -282,9 +281,9 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// Takes a message for Redis, or finds that the store must be asked first whether it was sent long ago.
-    fn send(&mut self, now: Now, sending: Sending) {
-        let origin = flying::origin(&sending);
-        let (name, to, body) = flying::about(&sending);
+    fn send(&mut self, now: Now, submission: MessageSubmission) {
+        let Incoming { origin, to, .. } = submission.incoming;
+        let (name, body) = (Name::of(&submission.incoming), submission.incoming.body());
         if body.len() > BODY_BYTES_MAX {
             return self.refuse(origin, Refusal::Code(ErrorCode::BodyTooLarge));
         }
@@ -303,16 +302,16 @@ impl<D: Disk> RedisEngine<D> {
         }
         let horizon_ms = self.since_ms.max(now.unix_ms.saturating_sub(WINDOW_MS));
         if named.saturating_sub(CLIENT_MSG_ID_AHEAD_MS) >= horizon_ms && !self.pending.waits_for(&name) {
-            return self.take(now, name, sending, Looked::NoNeed);
+            return self.take(now, name, submission, Looked::NoNeed);
         }
-        self.park(name, sending);
+        self.park(name, submission);
     }
 
-    fn park(&mut self, name: Name, sending: Sending) {
-        match self.pending.park(name, sending) {
+    fn park(&mut self, name: Name, submission: MessageSubmission) {
+        match self.pending.park(name, submission) {
             Ok(Parked::First) => self.counters.lookups += 1,
             Ok(Parked::WithAnother) => {}
-            Err(sending) => self.refuse(flying::origin(&sending), Refusal::RetryLater),
+            Err(submission) => self.refuse(submission.incoming.origin, Refusal::RetryLater),
         }
     }
 
@@ -327,10 +326,9 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// Answers what was sent before.
-    fn repeat(&mut self, sending: &Sending, msg_id: MsgId, seq: Seq, before: u64) {
-        let origin = flying::origin(sending);
-        let (_, to, body) = flying::about(sending);
-        if digest(to, body) != before {
+    fn repeat(&mut self, incoming: &Incoming, msg_id: MsgId, seq: Seq, before: u64) {
+        let origin = incoming.origin;
+        if digest(incoming.to, incoming.body()) != before {
             return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
         }
         self.counters.repeats += 1;
@@ -340,26 +338,26 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Numbers a message and logs it: it goes to Redis with the next commit. What no member sends may still be a
     /// repeat, which only the store can tell (its tail has all that was read of the stream).
-    fn take(&mut self, now: Now, name: Name, sending: Sending, looked: Looked) {
-        let origin = flying::origin(&sending);
-        let group = match sending {
-            Sending::Group(group) => group,
-            direct @ Sending::Direct(_) if self.sequences.users() + LEDGER_USERS_RESERVE > LEDGER_USERS_MAX => {
-                return self.refuse(flying::origin(&direct), Refusal::StorageFull);
+    fn take(&mut self, now: Now, name: Name, submission: MessageSubmission, looked: Looked) {
+        let Incoming { origin, sender, to, .. } = submission.incoming;
+        let Conversation::Group(group) = to else {
+            if self.sequences.users() + LEDGER_USERS_RESERVE > LEDGER_USERS_MAX {
+                return self.refuse(origin, Refusal::StorageFull);
             }
-            direct @ Sending::Direct(_) => return self.fly(now, Some(name), Subject::Sending(direct)),
+            return self.fly(now, Some(name), Subject::Message(submission));
         };
-        let current = self.groups.roster(group.roster.group).cloned();
-        let is_member = current.as_ref().is_some_and(|roster| roster.position(group.sender).is_some());
+        let current = self.groups.roster(group).cloned();
+        let is_member = current.as_ref().is_some_and(|roster| roster.position(sender).is_some());
         match current {
-            _ if !is_member && looked == Looked::NoNeed => self.park(name, Sending::Group(group)),
+            _ if !is_member && looked == Looked::NoNeed => self.park(name, submission),
             None => self.refuse(origin, Refusal::Code(ErrorCode::UnknownGroup)),
-            Some(roster) if roster.version != group.roster.version => {
+            Some(roster) if roster.version != submission.roster_version => {
                 self.counters.bounced += 1;
-                self.staged.push(Staged::Delivery(Delivery::Bounced { submission: group, roster: Some(roster) }));
+                let (submission, roster) = (Box::new(submission), Some(roster));
+                self.staged.push(Staged::Delivery(Delivery::Bounced { group, submission, roster }));
             }
             Some(_) if !is_member => self.refuse(origin, Refusal::Code(ErrorCode::NotAMember)),
-            Some(_) => self.fly(now, Some(name), Subject::Sending(Sending::Group(group))),
+            Some(_) => self.fly(now, Some(name), Subject::Message(submission)),
         }
     }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{Origin, SessionRef, ShardId};
-use crate::contract::message::Roster;
+use crate::contract::message::{Incoming, Roster};
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoredMessage};
-use crate::contract::submission::{ChangeSubmission, DirectSubmission, GroupChange, GroupSubmission, Submission};
+use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::ChangeRecord;
 use crate::journal::segment::SEGMENT_BYTES_MIN;
@@ -194,16 +194,17 @@ impl World {
 
     fn submit(&mut self, index: usize) {
         let sent = self.sent[index].clone();
-        let (sender, client_msg_id, body) = (UserId(sent.sender), sent.name, sent.body[..].into());
         let origin = origin(sent.sender, index as u32);
-        let submission = match sent.to {
-            Conversation::User(to) => Submission::Direct(DirectSubmission { origin, sender, to, client_msg_id, body }),
+        let roster_version = match sent.to {
+            Conversation::User(_) => RosterVersion(0),
             Conversation::Group(group) => {
-                let Some(roster) = self.rosters.get(&group).cloned() else { return };
-                Submission::Group(GroupSubmission { origin, sender, roster, client_msg_id, body, bounces: 0 })
+                let Some(roster) = self.rosters.get(&group) else { return };
+                roster.version
             }
         };
-        self.engine.submit(self.now, submission);
+        let incoming = Incoming::new(origin, UserId(sent.sender), sent.to, sent.name, &sent.body);
+        let submission = MessageSubmission { incoming, roster_version, bounces: 0 };
+        self.engine.submit(self.now, Submission::Message(submission));
     }
 
     fn act(&mut self) {
@@ -382,14 +383,10 @@ fn no_seq_is_given_twice_and_nothing_acked_is_lost_whatever_crashes() {
 
 fn one_message(disk: &MemoryDisk, store: &ModelStore, now: Now) -> JournalEngine<MemoryDisk> {
     let mut engine = store.start(disk, &Arc::new(Progress::default()), now, 1);
-    let submission = DirectSubmission {
-        origin: origin(1, 0),
-        sender: UserId(1),
-        to: UserId(2),
-        client_msg_id: ClientMsgId::from_parts(now.unix_ms, 77),
-        body: b"x"[..].into(),
-    };
-    engine.submit(now, Submission::Direct(submission));
+    let (to, name) = (Conversation::User(UserId(2)), ClientMsgId::from_parts(now.unix_ms, 77));
+    let incoming = Incoming::new(origin(1, 0), UserId(1), to, name, b"x");
+    let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    engine.submit(now, Submission::Message(submission));
     let mut out = vec![Vec::new(), Vec::new(), Vec::new()];
     engine.commit(now, &mut out).unwrap();
     engine

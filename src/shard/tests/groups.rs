@@ -262,7 +262,7 @@ fn whoever_has_made_a_group_sends_to_it_at_once_however_much() {
     world.settle();
     assert_eq!(world.got(owner), [], "nothing is refused");
     assert_eq!(world.held_submissions.len() as u32, burst);
-    assert!(world.held_submissions.iter().all(|held| matches!(held, Submission::Group(_))));
+    assert!(world.held_submissions.iter().all(|held| matches!(held, Submission::Message(_))));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::{LedgerSlot, Origin, ShardId};
-use crate::contract::message::{Message, Roster, RosterMember};
+use crate::contract::message::{Incoming, Message, Roster, RosterMember};
 use crate::contract::store::{Page, StoreAnswer, StoreAsk};
-use crate::contract::submission::{GroupChange, Submission};
+use crate::contract::submission::{GroupChange, MessageSubmission, Submission};
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::request::GroupEntry;
@@ -123,39 +123,36 @@ impl Ledger {
         Some(vec![(origin.session.shard, Delivery::Repeat { origin, msg_id, seq, sent_at_ms: 1_000 })])
     }
 
-    pub fn submit(&mut self, submission: Submission) -> Vec<(ShardId, Delivery)> {
-        match submission {
-            Submission::Direct(direct) => {
-                if let Some(repeat) = self.repeat(direct.origin, direct.sender, direct.client_msg_id) {
-                    return repeat;
-                }
-                let out = self.direct_message(direct.sender, direct.to, &direct.body, direct.origin);
-                let first = (MsgId(self.next_id), self.newest(direct.sender));
-                self.known.insert((direct.sender, direct.client_msg_id), first);
-                out
-            }
-            Submission::Group(group) => {
-                if let Some(repeat) = self.repeat(group.origin, group.sender, group.client_msg_id) {
-                    return repeat;
-                }
-                let id = group.roster.group;
-                let origin = group.origin;
-                let refused =
-                    |code| vec![(origin.session.shard, Delivery::Refused { origin, code, retry_after_ms: 0 })];
-                let Some(current) = self.rosters.get(&id).cloned() else { return refused(ErrorCode::UnknownGroup) };
-                if current.version != group.roster.version {
+    fn message(&mut self, submission: MessageSubmission) -> Vec<(ShardId, Delivery)> {
+        let Incoming { origin, sender, to, client_msg_id, .. } = submission.incoming;
+        if let Some(repeat) = self.repeat(origin, sender, client_msg_id) {
+            return repeat;
+        }
+        let refused = |code| vec![(origin.session.shard, Delivery::Refused { origin, code, retry_after_ms: 0 })];
+        let out = match to {
+            Conversation::User(to) => self.direct_message(sender, to, submission.incoming.body(), origin),
+            Conversation::Group(group) => {
+                let Some(roster) = self.rosters.get(&group).cloned() else { return refused(ErrorCode::UnknownGroup) };
+                if roster.version != submission.roster_version {
                     self.bounced += 1;
-                    let roster = Some(current);
-                    return vec![(ShardId::of_group(id, self.shards), Delivery::Bounced { submission: group, roster })];
+                    let (submission, roster) = (Box::new(submission), Some(roster));
+                    let home = ShardId::of_group(group, self.shards);
+                    return vec![(home, Delivery::Bounced { group, submission, roster })];
                 }
-                if current.position(group.sender).is_none() {
+                if roster.position(sender).is_none() {
                     return refused(ErrorCode::NotAMember);
                 }
-                let out = self.group_message(&group.roster, group.sender, &group.body, group.origin);
-                let first = (MsgId(self.next_id), self.newest(group.sender));
-                self.known.insert((group.sender, group.client_msg_id), first);
-                out
+                self.group_message(&roster, sender, submission.incoming.body(), origin)
             }
+        };
+        let first = (MsgId(self.next_id), self.newest(sender));
+        self.known.insert((sender, client_msg_id), first);
+        out
+    }
+
+    pub fn submit(&mut self, submission: Submission) -> Vec<(ShardId, Delivery)> {
+        match submission {
+            Submission::Message(submission) => self.message(submission),
             Submission::Change(change) => self.change(change.origin, change.actor, change.change),
             Submission::Position { origin, user } => {
                 vec![(origin.session.shard, Delivery::Position { origin, newest: self.newest(user), given: Seq(0) })]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
+use crate::contract::message::Incoming;
 use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, snapshots};
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound, NewestRow, StoredGroup};
 use crate::contract::store::{StorePosition, Stored};
-use crate::contract::submission::{DirectSubmission, Submission};
+use crate::contract::submission::{MessageSubmission, Submission};
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::redis::entry::Entry;
@@ -20,7 +21,7 @@ use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
 use crate::ledger::{Engine, LedgerError};
-use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 const GROUP: GroupId = GroupId(7);
@@ -363,9 +364,10 @@ fn a_node_that_comes_to_the_new_stream_late_begins_behind_what_is_stored_and_its
 fn ask_for_an_old_name(node: &mut Node) -> Option<Lookup> {
     let client_msg_id = ClientMsgId::from_parts(NOW.unix_ms - 3_600_000, 1);
     let session = SessionRef { shard: ShardId(0), conn: ConnId::default() };
-    let (origin, body) = (Origin { session, request_id: 1 }, b"body".as_slice().into());
-    let direct = DirectSubmission { origin, sender: UserId(1), to: UserId(2), client_msg_id, body };
-    node.engine.submit(NOW, Submission::Direct(direct));
+    let (origin, to) = (Origin { session, request_id: 1 }, Conversation::User(UserId(2)));
+    let incoming = Incoming::new(origin, UserId(1), to, client_msg_id, b"body");
+    let direct = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    node.engine.submit(NOW, Submission::Message(direct));
     let mut lookups = Vec::new();
     node.engine.take_lookups(&mut lookups);
     lookups.pop()
