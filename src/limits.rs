@@ -303,6 +303,8 @@ pub const MYSQL_POOL_SIZE_MAX: usize = 64;
 
 // ---- control ----------------------------------------------------------------------------------------
 
+/// How often the log names a place in the code where internal errors go on being met.
+pub const INTERNAL_ERRORS_SAID_MS: u64 = 60_000;
 /// Requests the admin server answers at once.
 pub const ADMIN_REQUESTS_MAX: usize = 64;
 

@@ -18,6 +18,8 @@ use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::Sender;
 
+use crate::contract::internal::InternalErrors;
+
 /// A thread came to its end.
 #[derive(Debug)]
 pub struct Ended {
@@ -41,6 +43,10 @@ pub fn spawn(
             tracing::warn!(cpu = id, thread = name, "could not be pinned; it runs where the kernel puts it");
         }
         let outcome = run();
+        let errors = InternalErrors::of_this_thread();
+        if errors.total() > 0 {
+            tracing::error!(thread = name, ?errors, "internal error: met by a thread that has ended");
+        }
         // Only a main thread that is gone does not hear it, and then the process is.
         drop(ended.send(Ended { thread: name, outcome }));
     })

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::talk::{self, Item, Speaker};
 use crate::contract::ids::ShardId;
+use crate::contract::internal::InternalErrors;
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
 use crate::contract::report::NodesReport;
@@ -244,7 +245,8 @@ impl Nodes {
 
     /// For metrics.
     pub fn report(&self) -> NodesReport {
-        NodesReport { nodes: self.known.len() as u64 + 1, ..self.report }
+        let internal = InternalErrors::of_this_thread();
+        NodesReport { nodes: self.known.len() as u64 + 1, internal, ..self.report }
     }
 
     /// Begins to tell everything, if somebody waits for it and nobody is being told.

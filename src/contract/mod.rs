@@ -10,6 +10,7 @@ pub mod cause;
 pub mod delivery;
 pub mod digest;
 pub mod ids;
+pub mod internal;
 pub mod lane;
 pub mod message;
 pub mod nodes;

@@ -3,6 +3,7 @@
 //! Dropped when control is slow: the next report says it all again.
 
 use crate::contract::ids::ShardId;
+use crate::contract::internal::InternalErrors;
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store_counters::StoreCounters;
 
@@ -87,6 +88,8 @@ pub struct LedgerReport {
     pub submissions: u64,
     /// How often a shard's mailbox was full and the ledger waited.
     pub waits_for_room: u64,
+    /// Of its thread.
+    pub internal: InternalErrors,
 }
 
 /// What the ledger counts, since the process started.
@@ -129,4 +132,6 @@ pub struct NodesReport {
     pub unreadable: u64,
     /// Ephemeral messages that a shard had no room for.
     pub ephemeral_dropped: u64,
+    /// Of its thread.
+    pub internal: InternalErrors,
 }

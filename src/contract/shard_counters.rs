@@ -1,5 +1,6 @@
 //! What a shard counts: plain integers, handed to control once a second.
 
+use crate::contract::internal::InternalErrors;
 use ringway_wire::schema::CloseReason;
 
 /// How many close reasons there are.
@@ -58,6 +59,8 @@ pub struct ShardCounters {
     pub closes_total: [u64; CLOSE_REASONS],
     /// What was shed, by what was full.
     pub shed: ShedCounters,
+    /// Of its thread.
+    pub internal: InternalErrors,
 }
 
 /// What a shard refused or dropped because something was full.

@@ -3,6 +3,7 @@
 //! Plain integers that the thread copies out; they count since the process started unless they say otherwise.
 
 use crate::contract::cause::Cause;
+use crate::contract::internal::InternalErrors;
 
 /// See each field.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -55,6 +56,8 @@ pub struct StoreCounters {
     pub cache_bytes: u64,
     /// Now: the tail's weight, about 100 bytes each.
     pub tail_weight: u64,
+    /// Of its thread.
+    pub internal: InternalErrors,
 }
 
 impl StoreCounters {

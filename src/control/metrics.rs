@@ -6,6 +6,7 @@
 use std::fmt::Display;
 
 use crate::contract::cause::Cause;
+use crate::contract::internal::InternalErrors;
 use crate::contract::report::LedgerReport;
 use crate::contract::report::NodesReport;
 use crate::contract::report::ShardReport;
@@ -21,6 +22,7 @@ pub fn text(snapshot: &Snapshot, ready: bool, room: &Room) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024) };
     page.single("ringway_ready", "gauge", "1 if clients should be sent here", u64::from(ready));
     page.room(room);
+    page.internal_errors(&snapshot.internal_errors());
     let shards: Vec<&ShardReport> = snapshot.shards.iter().flatten().map(|(_, report)| report.as_ref()).collect();
     page.single("ringway_shards", "gauge", "Shards that report", shards.len());
     page.shards(&shards);
@@ -129,6 +131,18 @@ impl Page {
         let name = "ringway_connections_max";
         self.head(name, "gauge", "Connections that there is room for, and what limits them");
         self.value(name, &format!("{{limited_by=\"{}\"}}", room.limited_by), room.connections_max);
+    }
+
+    fn internal_errors(&mut self, errors: &InternalErrors) {
+        let name = "ringway_internal_errors_total";
+        self.head(
+            name,
+            "counter",
+            "States that only a mistake in this program can bring about, by where they were met",
+        );
+        for (place, count) in errors.each() {
+            self.value(name, &format!("{{where=\"{}\"}}", place.name()), count);
+        }
     }
 
     fn closes_and_sheds(&mut self, shards: &[&ShardReport]) {

@@ -5,6 +5,7 @@
 //! the text it serves, [`systemd`] what systemd is told.
 
 pub mod http;
+mod internal_errors;
 pub mod metrics;
 pub mod systemd;
 
@@ -16,11 +17,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::contract::ids::ShardId;
+use crate::contract::internal::InternalErrors;
 use crate::contract::report::LedgerReport;
 use crate::contract::report::NodesReport;
 use crate::contract::report::Report;
 use crate::contract::report::ShardReport;
 use crate::contract::store_counters::StoreCounters;
+use crate::control::internal_errors::InternalErrorsLog;
 use crate::control::systemd::{Environment, Watchdog};
 use crate::log::Chain;
 
@@ -113,6 +116,16 @@ impl Snapshot {
         }
     }
 
+    /// What all threads have counted.
+    pub fn internal_errors(&self) -> InternalErrors {
+        let shards = self.shards.iter().flatten().map(|(_, report)| &report.core.internal);
+        let ledger = self.ledger.iter().map(|report| &report.internal);
+        let store = self.store.iter().map(|counters| &counters.internal);
+        let nodes = self.nodes.iter().map(|report| &report.internal);
+        let of_others = shards.chain(ledger).chain(store).chain(nodes);
+        of_others.fold(InternalErrors::of_this_thread(), InternalErrors::with)
+    }
+
     /// Why clients should not be sent here; empty: they should.
     pub fn reasons_not_ready(&self, stage: Stage, now_ms: u64, journal_bytes_max: u64) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -174,6 +187,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         tracing::warn!(error = %Chain(&error), "systemd's watchdog gets no pings");
         None
     });
+    let mut internal_errors = InternalErrorsLog::default();
     loop {
         let report = tokio::select! {
             Some(report) = reports.recv() => report,
@@ -209,7 +223,9 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
                 Err(_) => break,
             },
         };
-        snapshot.take(clock.now().mono_ms, report);
+        let now_ms = clock.now().mono_ms;
+        snapshot.take(now_ms, report);
+        internal_errors.note(now_ms, &snapshot.internal_errors());
         publish.send_replace(Arc::new(snapshot.clone()));
     }
     server.abort();

@@ -64,6 +64,7 @@ use crate::auth::Authenticator;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, ShardId};
+use crate::contract::internal::InternalErrors;
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::Incoming;
 use crate::contract::shard_counters::ShardCounters;
@@ -390,6 +391,7 @@ impl Shard {
             audience_memberships: self.audiences.memberships_count() as u64,
             rosters: self.rosters.count() as u64,
             sessions_elsewhere: self.elsewhere.count() as u64,
+            internal: InternalErrors::of_this_thread(),
             ..self.counts.clone()
         }
     }

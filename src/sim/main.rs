@@ -31,6 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use mutation::{MUTATIONS, Mutation};
+use ringway::contract::internal::InternalErrors;
 use world::World;
 
 /// Seeds that a plain `cargo test` runs.
@@ -102,8 +103,9 @@ fn run(seed: u64, steps: usize, mutation: Mutation) -> Outcome {
             };
         }
     };
+    let before = InternalErrors::of_this_thread().total();
     let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
-        Ok(Ok(())) => None,
+        Ok(Ok(())) => internal_error_since(before),
         Ok(Err(violation)) => Some(violation.0),
         Err(_) => Some(format!("a panic: {}", PANIC.take())),
     };
@@ -116,6 +118,13 @@ fn run(seed: u64, steps: usize, mutation: Mutation) -> Outcome {
         sends: world.model.sends.len(),
         reached: world.reached,
     }
+}
+
+/// A mistake that the gateway noticed itself, and went on.
+fn internal_error_since(before: u64) -> Option<String> {
+    let errors = InternalErrors::of_this_thread();
+    let at = errors.last().filter(|_| errors.total() > before)?;
+    Some(format!("an internal error: {at}"))
 }
 
 /// One seed, with its last events if it fails.

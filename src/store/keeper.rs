@@ -20,6 +20,7 @@ use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
 use crate::contract::cause::Cause;
 use crate::contract::ids::ShardId;
+use crate::contract::internal::InternalErrors;
 use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, SnapshotAsk};
@@ -340,6 +341,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             secured: self.secured.0,
             cache_bytes: self.store.cache_bytes(),
             tail_weight: self.tail.weight(),
+            internal: InternalErrors::of_this_thread(),
             ..self.counters
         }
     }

@@ -101,11 +101,6 @@ impl Gateway {
         address(&self.data_dir, "listen").unwrap()
     }
 
-    /// Where the admin server answers.
-    pub fn admin(&self) -> SocketAddr {
-        address(&self.data_dir, "admin").unwrap()
-    }
-
     /// The processes that the process started: the gateway itself, where it runs under another program.
     pub fn children(&self) -> Vec<u32> {
         let listed = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
@@ -127,14 +122,27 @@ impl Gateway {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Whether the gateway has found a mistake of its own so far: in the metrics, or in what it logs at its end.
+    fn assert_no_internal_errors(&self) {
+        let page = self.try_admin_page("/metrics", Duration::from_secs(1)).unwrap_or_default();
+        let counted = page.lines().filter(|line| line.starts_with("ringway_internal_errors_total{"));
+        let errors: Vec<&str> = counted.filter(|line| !line.ends_with(" 0")).collect();
+        assert!(errors.is_empty(), "internal errors: {errors:?}\n{}", self.log());
+        let log = self.log();
+        let said: Vec<&str> = log.lines().filter(|line| line.contains("internal error:")).collect();
+        assert!(said.is_empty(), "internal errors in the log: {said:?}");
+    }
+
     /// SIGKILL, now.
     pub fn kill(mut self) {
+        self.assert_no_internal_errors();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM.
     pub fn terminate(&self) {
+        self.assert_no_internal_errors();
         signal(self.pid(), Signal::SIGTERM).unwrap();
     }
 
@@ -177,18 +185,27 @@ impl Gateway {
 
     /// The body of an admin page, with its status line first.
     pub fn admin_page(&self, path: &str) -> String {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect(self.admin()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        self.try_admin_page(path, PATIENCE).unwrap()
+    }
+
+    /// The same where perhaps nobody answers any more.
+    fn try_admin_page(&self, path: &str, patience: Duration) -> std::io::Result<String> {
+        use std::io::{Error, Read, Write};
+        let admin = address(&self.data_dir, "admin").ok_or_else(|| Error::other("it does not listen"))?;
+        let mut stream = std::net::TcpStream::connect(admin)?;
+        stream.set_read_timeout(Some(patience))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
+        stream.read_to_string(&mut text)?;
+        Ok(text)
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_no_internal_errors();
+        }
         if matches!(self.child.try_wait(), Ok(None)) {
             // Those first: a program that is killed need not take them along.
             for child in self.children() {

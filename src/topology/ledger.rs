@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::contract::delivery::Delivery;
+use crate::contract::internal::InternalErrors;
 use crate::contract::report::LedgerReport;
 use crate::contract::report::Report;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
@@ -78,7 +79,8 @@ impl<E: Engine> LedgerLoop<E> {
             if now_ms - reported_ms >= REPORT_EVERY.as_millis() as u64 || intake == Intake::Closed {
                 reported_ms = now_ms;
                 let submissions = self.submissions.len() as u64;
-                let report = LedgerReport { counters: self.engine.counters(), submissions, waits_for_room };
+                let (counters, internal) = (self.engine.counters(), InternalErrors::of_this_thread());
+                let report = LedgerReport { counters, submissions, waits_for_room, internal };
                 // Control that is behind gets the next one.
                 drop(self.reports.try_send(Report::Ledger(report)));
             }

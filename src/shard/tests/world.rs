@@ -7,6 +7,7 @@ use crate::auth::{Authenticator, mint_hs256};
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, ShardId};
+use crate::contract::internal::InternalErrors;
 use crate::contract::nodes::ToNodes;
 use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
@@ -110,6 +111,17 @@ pub struct World {
     pub closed: Vec<Closed>,
     /// What other nodes were told.
     pub told: Vec<ToNodes>,
+    /// The thread's count when the world was made.
+    internal_errors_before: u64,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let errors = InternalErrors::of_this_thread();
+        if !std::thread::panicking() && errors.total() > self.internal_errors_before {
+            panic!("an internal error was counted: {errors:?}");
+        }
+    }
 }
 
 impl World {
@@ -127,6 +139,7 @@ impl World {
             shards: (0..shards).map(make).collect(),
             now: START,
             ledger: Ledger::new(shards),
+            internal_errors_before: InternalErrors::of_this_thread().total(),
             clients: Vec::new(),
             by_conn: BTreeMap::new(),
             encoder: Encoder::new(),
