@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::contract::keyed::TableKey;
 use crate::limits::TOKENS_CACHED_MAX;
 use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::limits::TOKEN_BYTES_MAX;
@@ -320,7 +321,7 @@ impl RawClaims {
 /// Verified tokens, oldest out first. A token is its own key: nothing weaker than equality lets one in.
 #[derive(Clone, Default)]
 struct Verified {
-    claims: std::collections::HashMap<Arc<str>, Claims, foldhash::quality::RandomState>,
+    claims: std::collections::HashMap<Arc<str>, Claims, TableKey>,
     order: VecDeque<Arc<str>>,
 }
 

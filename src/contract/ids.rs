@@ -74,7 +74,7 @@ impl Origin {
 }
 
 /// Spreads a number over 64 bits (the finalizer of SplitMix64); the same in every process.
-pub fn mixed(number: u64) -> u64 {
+pub const fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

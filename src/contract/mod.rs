@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod digest;
 pub mod ids;
 pub mod internal;
+pub mod keyed;
 pub mod lane;
 pub mod message;
 pub mod nodes;

@@ -6,10 +6,9 @@
 
 use std::collections::HashMap;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use foldhash::fast::FixedState;
-
+use crate::contract::keyed::TableKey;
 use crate::contract::store::{NewestRow, StorePosition, Stored, StoredGroup};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use ringway_wire::ids::{GroupId, RosterVersion};
 
 /// Questions that wait, and answers: the last one counts.
@@ -23,7 +22,7 @@ pub struct SnapshotAsk {
     /// Tells its answer from those to other questions.
     number: u64,
     /// What the ledger has; version zero: whatever the database has is to be told.
-    versions: HashMap<GroupId, RosterVersion, FixedState>,
+    versions: HashMap<GroupId, RosterVersion, TableKey>,
     changed: Vec<StoredGroup>,
     rows: Vec<NewestRow>,
 }
@@ -110,7 +109,7 @@ impl SnapshotAsker {
 
     /// Asks, if it was not asked yet and there is room. `versions`: what the ledger has, at version zero what is to be
     /// told whatever the database has.
-    pub fn ask(&mut self, versions: impl FnOnce() -> HashMap<GroupId, RosterVersion, FixedState>) {
+    pub fn ask(&mut self, versions: impl FnOnce() -> HashMap<GroupId, RosterVersion, TableKey>) {
         if self.is_asked || self.asks.is_full() {
             return;
         }

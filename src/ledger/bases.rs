@@ -6,8 +6,7 @@
 use std::collections::HashMap;
 use std::iter;
 
-use foldhash::fast::FixedState;
-
+use crate::contract::keyed::TableKey;
 use crate::contract::message::{Roster, RosterMember};
 use crate::contract::position::JournalPosition;
 use crate::journal::batch::Batch;
@@ -18,7 +17,7 @@ use ringway_wire::ids::{GroupId, RosterVersion, Seq};
 /// The bases of one segment.
 #[derive(Debug)]
 pub struct Bases {
-    of_group: HashMap<GroupId, Base, FixedState>,
+    of_group: HashMap<GroupId, Base, TableKey>,
     /// Used again for each message.
     differences: Vec<u8>,
 }
@@ -35,7 +34,7 @@ struct Base {
 impl Bases {
     /// None yet.
     pub fn new(seed: u64) -> Self {
-        Bases { of_group: HashMap::with_hasher(FixedState::with_seed(seed)), differences: Vec::new() }
+        Bases { of_group: HashMap::with_hasher(TableKey::new(seed)), differences: Vec::new() }
     }
 
     /// A new segment begins.

@@ -7,9 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-
 use crate::contract::ids::LedgerSlot;
+use crate::contract::keyed::TableKey;
 use crate::contract::message::{Roster, RosterMember};
 use crate::contract::store::StoredGroup;
 use crate::contract::submission::GroupChange;
@@ -24,7 +23,7 @@ use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 /// All groups.
 #[derive(Debug)]
 pub struct Groups {
-    rosters: HashMap<GroupId, Arc<Roster>, FixedState>,
+    rosters: HashMap<GroupId, Arc<Roster>, TableKey>,
     /// The groups of the user in each ledger slot, in no order.
     of_user: Vec<Vec<GroupId>>,
     memberships: usize,
@@ -92,7 +91,7 @@ pub struct OutOfOrder {
 impl Groups {
     /// No groups, for so many shards.
     pub fn new(seed: u64, shards: u16, limits: GroupLimits) -> Self {
-        let rosters = HashMap::with_hasher(FixedState::with_seed(seed));
+        let rosters = HashMap::with_hasher(TableKey::new(seed));
         Groups { rosters, of_user: Vec::new(), memberships: 0, shards, undo: Vec::new(), limits }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 
-use foldhash::fast::FixedState;
+use crate::contract::keyed::TableKey;
 
 /// A million entries then rehash some 16,000 at a time.
 const PARTS: usize = 64;
@@ -14,16 +14,16 @@ const PARTS: usize = 64;
 /// The map.
 #[derive(Clone, Debug)]
 pub struct PartedMap<K, V> {
-    parts: Box<[HashMap<K, V, FixedState>]>,
-    choice: FixedState,
+    parts: Box<[HashMap<K, V, TableKey>]>,
+    choice: TableKey,
 }
 
 impl<K: Hash + Eq, V> PartedMap<K, V> {
     /// An empty map that hashes with this seed.
     pub fn new(seed: u64) -> Self {
-        let part = || HashMap::with_hasher(FixedState::with_seed(seed));
+        let part = || HashMap::with_hasher(TableKey::new(seed));
         let parts = std::iter::repeat_with(part).take(PARTS).collect();
-        PartedMap { parts, choice: FixedState::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 1) }
+        PartedMap { parts, choice: TableKey::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 1) }
     }
 
     /// How many entries it has.

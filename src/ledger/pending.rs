@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::FixedState;
-
+use crate::contract::keyed::TableKey;
 use crate::contract::store::Lookup;
 use crate::contract::submission::MessageSubmission;
 use crate::ledger::dedup::Name;
@@ -15,7 +14,7 @@ use crate::limits::LOOKUPS_PENDING_MAX;
 /// The waiting.
 #[derive(Debug)]
 pub struct Pending {
-    waiting: HashMap<Name, Vec<MessageSubmission>, FixedState>,
+    waiting: HashMap<Name, Vec<MessageSubmission>, TableKey>,
     waiting_count: usize,
     to_ask: Vec<Lookup>,
 }
@@ -23,7 +22,7 @@ pub struct Pending {
 impl Pending {
     /// Nobody waits.
     pub fn new(seed: u64) -> Self {
-        Pending { waiting: HashMap::with_hasher(FixedState::with_seed(seed)), waiting_count: 0, to_ask: Vec::new() }
+        Pending { waiting: HashMap::with_hasher(TableKey::new(seed)), waiting_count: 0, to_ask: Vec::new() }
     }
 
     /// Somebody waits for this name already.

@@ -4,7 +4,6 @@
 //! engine numbers beyond everything that anybody was ever told.
 
 use std::error::Error;
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use crate::clock::{Clock, Now};
 use crate::cluster::LedgerLink;
 use crate::config::{Config, StoreUrl};
 use crate::contract::delivery::Delivery;
+use crate::contract::keyed::unguessable;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::snapshot::snapshots;
@@ -340,9 +340,4 @@ fn node_token(data_dir: &Path) -> std::io::Result<u64> {
     let token = unguessable();
     std::fs::write(&file, format!("{token:016x}\n"))?;
     Ok(token)
-}
-
-/// A seed that nobody outside can guess (std seeds its hasher from the kernel).
-pub fn unguessable() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }

@@ -13,6 +13,7 @@ use super::index::Index;
 use super::session::{NIL, Session};
 use super::slab::Slab;
 use crate::contract::ids::ShardId;
+use crate::contract::keyed::TableKey;
 use crate::contract::message::Roster;
 use ringway_wire::ids::GroupId;
 
@@ -55,10 +56,10 @@ pub(super) struct Audiences {
 }
 
 impl Audiences {
-    pub(super) fn new(shard: ShardId, memberships_max: usize) -> Self {
+    pub(super) fn new(shard: ShardId, memberships_max: usize, key: TableKey) -> Self {
         Audiences {
             shard,
-            index: Index::new(),
+            index: Index::new(key),
             audiences: Slab::new(),
             memberships: Slab::new(),
             memberships_max,

@@ -1,6 +1,7 @@
 //! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here.
 
 use crate::contract::ids::{ConnId, SessionRef, ShardId};
+use crate::contract::keyed::TableKey;
 use crate::limits;
 
 /// One shard's settings; all shards of a process have the same but for `id`.
@@ -35,6 +36,8 @@ pub struct ShardConfig {
     pub connections_unauthenticated_max: usize,
     /// A connection for which bytes wait and none goes out for so long is closed.
     pub stall_timeout_ms: u32,
+    /// Keys the tables whose entries a peer can choose.
+    pub table_key: TableKey,
     /// List every close in `Effects::closed`: somebody writes them down.
     pub tells_closes: bool,
 }
@@ -57,6 +60,7 @@ impl ShardConfig {
             connections_max: 1 << 20,
             connections_unauthenticated_max: limits::CONNECTIONS_UNAUTHENTICATED_MAX,
             stall_timeout_ms: 30_000,
+            table_key: TableKey::of_process(),
             tells_closes: false,
         }
     }

@@ -6,6 +6,7 @@
 use super::index::Index;
 use super::session::{NIL, Session};
 use super::slab::Slab;
+use crate::contract::keyed::TableKey;
 use ringway_wire::ids::UserId;
 
 /// One user, 32 bytes.
@@ -40,8 +41,8 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn new() -> Self {
-        Directory { users: Slab::new(), index: Index::new(), online_count: 0, sessions_count: 0 }
+    pub(super) fn new(key: TableKey) -> Self {
+        Directory { users: Slab::new(), index: Index::new(key), online_count: 0, sessions_count: 0 }
     }
 
     /// The user's slot, if it is known.

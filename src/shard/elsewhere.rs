@@ -16,6 +16,7 @@ use super::session::NIL;
 use super::slab::{Chunked, Slab};
 use crate::clock::Now;
 use crate::contract::ids::Origin;
+use crate::contract::keyed::TableKey;
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
 use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX, SESSIONS_ELSEWHERE_MAX, SESSIONS_SWEPT_PER_TICK_MAX};
@@ -65,9 +66,9 @@ pub(super) struct Elsewhere {
 }
 
 impl Elsewhere {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(key: TableKey) -> Self {
         Elsewhere {
-            index: Index::new(),
+            index: Index::new(key),
             there: Slab::new(),
             valid_from: Vec::new(),
             unswept: 0,

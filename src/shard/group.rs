@@ -15,6 +15,7 @@ use super::slab::Slab;
 use crate::clock::Now;
 use crate::contract::delivery::GroupAnnouncement;
 use crate::contract::ids::{Origin, ShardId};
+use crate::contract::keyed::TableKey;
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Durability, Incoming, Message, Roster};
 use crate::contract::nodes::Reach;
@@ -65,9 +66,9 @@ pub(super) struct Rosters {
 }
 
 impl Rosters {
-    pub(super) fn new(rosters_max: usize) -> Self {
+    pub(super) fn new(rosters_max: usize, key: TableKey) -> Self {
         Rosters {
-            index: Index::new(),
+            index: Index::new(key),
             cached: Slab::new(),
             rosters_max,
             hand: 0,

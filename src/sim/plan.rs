@@ -3,6 +3,7 @@
 //! Pure. What always holds: bounds are those of the real gateway or tighter, so that they are reached.
 
 use ringway::contract::ids::ShardId;
+use ringway::contract::keyed::TableKey;
 use ringway::ledger::journal_engine::Settings;
 use ringway::limits::OUTBOX_BYTES_MAX;
 use ringway::shard::config::ShardConfig;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub writes_failing: u32,
     pub syncs_dying: u32,
     pub mutation: Mutation,
+    /// Keys the shards' tables.
+    pub table_seed: u64,
 }
 
 impl Plan {
@@ -88,6 +91,7 @@ impl Plan {
             writes_failing: some(3, 30),
             syncs_dying: some(6, 20),
             mutation,
+            table_seed: 0,
         }
     }
 
@@ -106,6 +110,7 @@ impl Plan {
         ShardConfig {
             outbox_bytes_max: self.outbox_bytes_max,
             fanout_part_bytes_max: self.fanout_part_bytes_max,
+            table_key: TableKey::new(self.table_seed),
             ..ShardConfig::new(id, self.shards)
         }
     }

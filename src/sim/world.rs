@@ -66,7 +66,7 @@ impl World {
     /// A gateway on an empty disk, and clients that are not connected.
     pub fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<World, Violation> {
         let random = Random::new(seed);
-        let plan = Plan::new(&random, steps, mutation);
+        let plan = Plan { table_seed: seed, ..Plan::new(&random, steps, mutation) };
         let durable = Durable { disk: SimDisk::new(random.clone()), database: Database::new(random.clone()) };
         durable.disk.set_faults(DiskFaults { lies: mutation == Mutation::LyingDisk, ..DiskFaults::default() });
         durable.database.set_forgetful(mutation == Mutation::ForgetfulStore);

@@ -5,8 +5,7 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::RandomState;
-
+use crate::contract::keyed::TableKey;
 use crate::contract::store::CursorRow;
 use crate::limits::CURSORS_KEPT_MAX;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
@@ -14,7 +13,7 @@ use ringway_wire::ids::{DeviceId, Seq, UserId};
 /// The newest cursor of each device that has one waiting.
 #[derive(Debug, Default)]
 pub struct Cursors {
-    waiting: HashMap<(UserId, DeviceId), Seq, RandomState>,
+    waiting: HashMap<(UserId, DeviceId), Seq, TableKey>,
 }
 
 impl Cursors {

@@ -6,8 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
+use crate::contract::keyed::TableKey;
 use crate::contract::message::Message;
 use crate::limits::{MESSAGES_SHARED_BYTES_MAX, MESSAGES_SHARED_MAX};
 use ringway_wire::frame::PushFrame;
@@ -16,7 +15,7 @@ use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, UserId};
 /// The messages last read.
 #[derive(Debug, Default)]
 pub struct Messages {
-    by_id: HashMap<MsgId, Arc<Message>, RandomState>,
+    by_id: HashMap<MsgId, Arc<Message>, TableKey>,
     /// Oldest first; the same messages as in `by_id`.
     order: VecDeque<MsgId>,
     bytes: usize,

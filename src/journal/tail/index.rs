@@ -7,9 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use foldhash::fast::RandomState;
-
 use super::corrupt;
+use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::contract::store::Lookup;
 use crate::journal::JournalError;
@@ -140,16 +139,16 @@ pub(super) struct Index {
     first: u64,
     /// Of all entries together.
     pub(super) rows: usize,
-    names: HashMap<(UserId, ClientMsgId), Number, RandomState>,
-    rosters: HashMap<JournalPosition, Snapshot, RandomState>,
+    names: HashMap<(UserId, ClientMsgId), Number, TableKey>,
+    rosters: HashMap<JournalPosition, Snapshot, TableKey>,
     /// The newest roster of each group that has one in `rosters`.
-    newest: HashMap<GroupId, JournalPosition, RandomState>,
+    newest: HashMap<GroupId, JournalPosition, TableKey>,
     /// Rosters that no message refers to, the longest idle first.
     idle: BTreeMap<u64, JournalPosition>,
     idle_stamp: u64,
     memberships: usize,
     memberships_idle: usize,
-    users: HashMap<UserId, UserTail, RandomState>,
+    users: HashMap<UserId, UserTail, TableKey>,
 }
 
 impl Index {

@@ -6,8 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use foldhash::fast::FixedState;
-
 use super::entry::{Call, Claimed, Entry, Left, change_call, direct_call, group_call};
 use super::link::{Reply, What};
 use super::{NOBODY, RedisEngine, Refusal};
@@ -15,6 +13,7 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
+use crate::contract::keyed::TableKey;
 use crate::contract::message::{Incoming, RosterMember};
 use crate::contract::position::JournalPosition;
 use crate::contract::store::{Lookup, LookupFound, StoredMessage};
@@ -114,7 +113,7 @@ struct Flight {
 pub(super) struct Flying {
     /// By message, which is the order of taking.
     flights: BTreeMap<MsgId, Flight>,
-    names: HashMap<Name, MsgId, FixedState>,
+    names: HashMap<Name, MsgId, TableKey>,
     /// Taken since the last commit.
     uncommitted: Vec<MsgId>,
     /// To be called, in order.
@@ -125,7 +124,7 @@ pub(super) struct Flying {
     replied: VecDeque<(u64, MsgId, Reply)>,
     /// To be searched for in the store before they are called, and those that are being.
     unsearched: VecDeque<MsgId>,
-    searched: HashMap<Name, Vec<MsgId>, FixedState>,
+    searched: HashMap<Name, Vec<MsgId>, TableKey>,
     lookups: Vec<Lookup>,
     /// Old ones that cannot be made on the groups as they are, but perhaps after another lost change has been made again.
     deferred: Vec<MsgId>,

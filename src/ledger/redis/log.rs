@@ -6,8 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use foldhash::fast::FixedState;
-
+use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
@@ -26,7 +25,7 @@ pub struct Log<D: Disk> {
     journal: Journal<D>,
     batch: Batch,
     /// Submissions that may have to be made again, and where they lie.
-    open: HashMap<MsgId, JournalPosition, FixedState>,
+    open: HashMap<MsgId, JournalPosition, TableKey>,
     /// Those that are in the stream, by entry.
     read: VecDeque<(u64, MsgId)>,
     /// Where the batch will begin, and what is in it.
@@ -42,7 +41,7 @@ impl<D: Disk> Log<D> {
         let recovered = recover(&disk)?;
         let mut starts = list_segments(&disk)?;
         starts.retain(|start| *start < recovered.end);
-        let mut open: HashMap<MsgId, JournalPosition, FixedState> = HashMap::with_hasher(FixedState::with_seed(seed));
+        let mut open: HashMap<MsgId, JournalPosition, TableKey> = HashMap::with_hasher(TableKey::new(seed));
         replay(&disk, &recovered, &starts, &mut open)?;
         let mut segments: VecDeque<(JournalPosition, usize)> = starts.iter().map(|start| (*start, 0)).collect();
         for at in open.values() {
@@ -193,7 +192,7 @@ fn replay<D: Disk>(
     disk: &D,
     recovered: &Recovered,
     starts: &[JournalPosition],
-    open: &mut HashMap<MsgId, JournalPosition, FixedState>,
+    open: &mut HashMap<MsgId, JournalPosition, TableKey>,
 ) -> Result<(), JournalError> {
     let mut reader = Reader::new(disk.clone());
     for (index, start) in starts.iter().enumerate() {

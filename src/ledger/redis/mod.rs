@@ -35,8 +35,6 @@ pub mod windows;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-
 use self::copy::Copy;
 use self::flying::{Flying, Patience, Subject};
 use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, What};
@@ -47,6 +45,7 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
+use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
@@ -110,7 +109,7 @@ pub struct RedisEngine<D: Disk> {
     /// What is gone on with when the snapshot is loaded.
     found: Option<Found>,
     /// Groups that have changed, and the entry that changed them last, until the database has it.
-    changed_at: HashMap<GroupId, u64, FixedState>,
+    changed_at: HashMap<GroupId, u64, TableKey>,
     session: Session,
     generation: Option<Generation>,
     /// The one that this node is making.

@@ -7,13 +7,12 @@
 
 use std::collections::HashMap;
 
-use foldhash::fast::FixedState;
-
 use super::flying::Subject;
 use super::link::{Found, What};
 use super::seed::{base_of, floor_of, generation_of};
 use super::{RedisEngine, Session};
 use crate::contract::delivery::Delivery;
+use crate::contract::keyed::TableKey;
 use crate::contract::snapshot::Snapshot;
 use crate::contract::store::NewestRow;
 use crate::journal::disk::Disk;
@@ -32,7 +31,7 @@ impl<D: Disk> RedisEngine<D> {
 
     fn ask_for_snapshot(&mut self) {
         self.asker.ask(|| {
-            let mut versions = HashMap::with_hasher(FixedState::with_seed(self.settings.seed ^ 6));
+            let mut versions = HashMap::with_hasher(TableKey::new(self.settings.seed ^ 6));
             versions.extend(self.groups.each().map(|roster| (roster.group, roster.version)));
             // What the database may not have: another change may have made the same version.
             versions.extend(self.changed_at.keys().map(|group| (*group, RosterVersion(0))));

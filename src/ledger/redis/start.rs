@@ -6,8 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-
 use super::copy::Copy;
 use super::flying::{Flying, Patience};
 use super::link::LedgerEnds;
@@ -15,6 +13,7 @@ use super::log::Log;
 use super::senders::SenderRows;
 use super::windows::Windows;
 use super::{Questions, RedisEngine, Session, Settings};
+use crate::contract::keyed::TableKey;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::snapshot::SnapshotAsker;
@@ -95,7 +94,7 @@ impl RedisStart {
             questions: Questions::default(),
             asker,
             found: None,
-            changed_at: HashMap::with_hasher(FixedState::with_seed(settings.seed ^ 7)),
+            changed_at: HashMap::with_hasher(TableKey::new(settings.seed ^ 7)),
             session: Session::Away,
             generation: None,
             making: None,
