@@ -11,7 +11,9 @@ use ringway::config::args::ConfigArgs;
 use ringway::doctor::cli::DoctorArgs;
 use ringway::token::cli::TokenArgs;
 use ringway::{doctor, journal, log, manual, measure, serve, store, token};
-use ringway_load::cli::{BenchArgs, ChatArgs, Outcome, run_bench, run_chat};
+use ringway_load::args::{BenchArgs, ChatArgs};
+use ringway_load::cli::{run_bench, run_chat};
+use ringway_load::outcome::Outcome;
 use ringway_load::soak;
 use ringway_load::soak::args::SoakArgs;
 

@@ -6,15 +6,14 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::check::{Kind, LaneId, Tally};
+use super::bars::{bar, spinner};
+use super::check::{Kind, LaneId};
 use super::crowd::{Crowd, SessionId, Start};
 use super::error::LoadError;
 use super::gateway::Gateway;
-use super::report::latencies;
+use super::pace::Pace;
 use super::room::Room;
+use super::rounds::{Round, Rounds};
 use super::stored::Stored;
 use crate::clock::Clock;
 use ringway_wire::frame::Encoder;
@@ -27,17 +26,6 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 const SAMPLE_NS: u64 = 50_000_000;
 /// How often the store is asked for the last message.
 const STORE_POLL: Duration = Duration::from_millis(1);
-
-/// How fast messages are sent.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Pace {
-    /// All at once: so many per stream.
-    Burst(u64),
-    /// So many per stream, so many a second over all streams. Latency counts from when a message was due.
-    Rate(u64, f64),
-    /// For so long, with so many in flight over all streams.
-    Flood(Duration, u64),
-}
 
 /// A gateway, the sessions on it, and what they send each other.
 pub struct Bench {
@@ -57,87 +45,6 @@ pub struct Bench {
     pub patience_ns: u64,
     encoder: Encoder,
     clock: Clock,
-}
-
-/// What one round showed.
-#[derive(Clone, Default, Debug)]
-pub struct Round {
-    /// Messages sent.
-    pub messages: u64,
-    /// Deliveries due.
-    pub expected: u64,
-    /// What came.
-    pub tally: Tally,
-    /// Messages acked.
-    pub acked: u64,
-    /// Rows due.
-    pub rows_expected: u64,
-    /// Rows found where they are due; `None`: not counted.
-    pub rows_stored: Option<u64>,
-    /// From the last ack to the last row.
-    pub rows_stored_ms: Option<f64>,
-    /// From the first send to the last row, seconds.
-    pub storing_s: Option<f64>,
-    /// From the first send to the last delivery.
-    pub burst_ms: f64,
-    /// The gateway's CPU time from the first send to the last delivery, nanoseconds.
-    pub cpu_ns: Option<u64>,
-    /// The same to the last row stored.
-    pub cpu_stored_ns: Option<u64>,
-    /// How much the gateway's memory grew at most while messages were delivered, bytes.
-    pub resident_growth_bytes: Option<u64>,
-    /// How long those who had stalled needed to catch up.
-    pub caught_up_ms: Option<f64>,
-    /// From send to delivery, of one delivery in a hundred or longer, nanoseconds.
-    pub delivery_p99_ns: u64,
-}
-
-/// Rounds alike, and the latencies of all of them.
-pub struct Rounds {
-    /// One after another.
-    pub rounds: Vec<Round>,
-    /// From send to delivery, nanoseconds.
-    pub delivery: Histogram<u64>,
-    /// Of these, to recipients on other nodes than the sender's.
-    pub delivery_across: Histogram<u64>,
-    /// From send to ack, nanoseconds.
-    pub ack: Histogram<u64>,
-}
-
-impl Default for Rounds {
-    fn default() -> Self {
-        Rounds { rounds: Vec::new(), delivery: latencies(), delivery_across: latencies(), ack: latencies() }
-    }
-}
-
-impl Rounds {
-    /// One more, which the room has just seen.
-    fn add(&mut self, mut round: Round, room: &mut Room) {
-        room.sum_up();
-        round.delivery_p99_ns = room.delivery.value_at_quantile(0.99);
-        self.rounds.push(round);
-        // All were made by `latencies`: adding cannot fail.
-        self.delivery.add(&room.delivery).ok();
-        self.delivery_across.add(&room.delivery_across).ok();
-        self.ack.add(&room.ack).ok();
-    }
-}
-
-impl Round {
-    /// Deliveries that never came.
-    pub fn lost(&self) -> u64 {
-        self.expected.saturating_sub(self.tally.delivered)
-    }
-
-    /// Nothing lost, doubled, misplaced, harmed, unacked or unstored.
-    pub fn is_clean(&self) -> bool {
-        let tally = self.tally;
-        self.messages > 0
-            && self.lost() == 0
-            && tally.duplicated + tally.out_of_order + tally.corrupt == 0
-            && self.acked == self.messages
-            && self.rows_stored.is_none_or(|rows| rows == self.rows_expected)
-    }
 }
 
 impl Bench {
@@ -499,15 +406,4 @@ impl Bench {
     fn resident_bytes(&self) -> Option<u64> {
         self.gateway.as_ref().map(Gateway::resident_bytes)
     }
-}
-
-/// A progress bar on a terminal, nothing elsewhere.
-pub fn bar(len: u64, what: &'static str) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}").unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(len).with_style(style).with_message(what)
-}
-
-fn spinner(what: &'static str) -> ProgressBar {
-    ProgressBar::new_spinner().with_message(what)
 }

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
-use super::cli::{ChatArgs, Outcome};
+use super::args::ChatArgs;
 use super::client::{Client, ClientError, Row, Said};
 use super::command::{Command, HELP};
 use super::error::LoadError;
 use super::gateway::{listen_address, pause, read_secret};
+use super::outcome::Outcome;
 use crate::clock::Clock;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::ACK_ROWS_MAX;

@@ -1,13 +1,14 @@
 //! `bench direct`: pairs of a sender and a recipient, all at once.
 
-use super::bench::{Bench, bar};
+use super::args::DirectArgs;
+use super::bars::bar;
+use super::bench::Bench;
 use super::check::Kind;
-use super::cli::DirectArgs;
 use super::contract::Stores;
 use super::crowd::Start;
 use super::error::LoadError;
 use super::group::finish;
-use super::report::{Report, Scenario};
+use super::report::{BenchReport, Scenario};
 use super::room::Room;
 use super::swarm::Window;
 use super::target::Target;
@@ -29,7 +30,7 @@ pub fn run(args: &DirectArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
         body: args.pace.body as u64,
         ephemeral: args.pace.ephemeral,
     };
-    finish(bench, Report::of(scenario, &rounds), &args.target)
+    finish(bench, BenchReport::of(scenario, &rounds), &args.target)
 }
 
 /// Pair `n` is users `2n` and `2n + 1` after the first.

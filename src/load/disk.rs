@@ -13,15 +13,16 @@ use std::time::Duration;
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::cli::DiskArgs;
+use super::args::DiskArgs;
 use super::error::LoadError;
 use super::gateway::{data_base, pause};
-use super::report::{Quantiles, Table, latencies};
+use super::latency::{Quantiles, latencies};
+use super::table::Table;
 use crate::clock::Clock;
 
 /// The report as `--json` prints it.
 #[derive(Serialize, Debug)]
-struct Report {
+struct DiskReport {
     scenario: &'static str,
     syncs: u64,
     bytes: usize,
@@ -34,7 +35,7 @@ pub fn run(args: &DiskArgs) -> Result<bool, LoadError> {
     args.check()?;
     let failed = LoadError::io("the disk cannot be measured");
     let sync_us = measure(args).map_err(failed)?;
-    let report = Report { scenario: "disk", syncs: args.syncs, bytes: args.bytes, sync_us, clean: true };
+    let report = DiskReport { scenario: "disk", syncs: args.syncs, bytes: args.bytes, sync_us, clean: true };
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
         return Ok(true);

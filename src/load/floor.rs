@@ -14,13 +14,14 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::cli::FloorArgs;
+use super::args::FloorArgs;
 use super::cpus::{self, Cpus};
 use super::disk::Segment;
 use super::error::LoadError;
 use super::gateway::pause;
-use super::report::{Quantiles, Table, latencies};
+use super::latency::{Quantiles, latencies};
 use super::swarm::{Brought, LinkId, Swarm, Window};
+use super::table::Table;
 use crate::clock::Clock;
 
 /// Bytes of a message's record in the journal, to 500 members.
@@ -30,7 +31,7 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 
 /// The report as `--json` prints it.
 #[derive(Serialize, Debug)]
-struct Report {
+struct FloorReport {
     scenario: &'static str,
     messages: u64,
     online: u32,
@@ -63,7 +64,7 @@ pub fn run(args: &FloorArgs) -> Result<bool, LoadError> {
     Ok(true)
 }
 
-fn measure(args: &FloorArgs) -> std::io::Result<Report> {
+fn measure(args: &FloorArgs) -> std::io::Result<FloorReport> {
     let allowed = cpus::allowed();
     let cpus = Cpus::plan(None, None, &allowed).unwrap_or_default();
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -86,7 +87,7 @@ fn measure(args: &FloorArgs) -> std::io::Result<Report> {
     cpus.pin_load();
     let delivery = receive(args, &mut swarm, cpus.patience())?;
     let (sync, send_ns) = sender.join().map_err(|_| std::io::Error::other("the sender has failed"))??;
-    Ok(Report {
+    Ok(FloorReport {
         scenario: "floor",
         messages: args.messages,
         online: args.online,

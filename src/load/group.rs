@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::bench::{Bench, Pace, bar};
+use super::args::{GroupArgs, TargetArgs};
+use super::bars::bar;
+use super::bench::Bench;
 use super::check::Kind;
-use super::cli::{GroupArgs, TargetArgs};
 use super::client::{Client, ClientError, Said};
 use super::contract::Stores;
 use super::crowd::Start;
 use super::error::LoadError;
 use super::gateway::{Gateway, pause};
-use super::report::{Report, Scenario};
+use super::report::{BenchReport, Scenario};
 use super::room::Room;
 use super::stored::Stored;
 use super::swarm::Window;
@@ -44,16 +45,16 @@ pub fn run(args: &GroupArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
         ephemeral: args.pace.ephemeral,
     };
     let report = if args.stalled == 0 {
-        Report::of(scenario, &bench.rounds(rounds, pace)?)
+        BenchReport::of(scenario, &bench.rounds(rounds, pace)?)
     } else {
         let [without, with] = bench.pairs(rounds, pace, args.stalled)?;
-        Report::of_pairs(scenario, &without, &with, args.stalled as u64)
+        BenchReport::of_pairs(scenario, &without, &with, args.stalled as u64)
     };
     finish(bench, report, &args.target)
 }
 
 /// Stops the gateway, prints the report; false: not clean.
-pub fn finish(bench: Bench, mut report: Report, args: &TargetArgs) -> Result<bool, LoadError> {
+pub fn finish(bench: Bench, mut report: BenchReport, args: &TargetArgs) -> Result<bool, LoadError> {
     let stopped_well = bench.stop()?;
     if !stopped_well {
         eprintln!("the gateway did not end with 0");
@@ -171,17 +172,6 @@ fn seat(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -
     let mut bench = Bench::new(crowd, room, target.gateway, stored, patience);
     bench.others = target.others;
     Ok(bench)
-}
-
-impl Pace {
-    /// In one word.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Pace::Burst(_) => "burst",
-            Pace::Rate(..) => "rate",
-            Pace::Flood(..) => "flood",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::bench::bar;
-use super::cli::IdleArgs;
+use super::args::IdleArgs;
+use super::bars::bar;
 use super::contract::Stores;
 use super::crowd::{Crowd, Start};
 use super::error::LoadError;
 use super::gateway::{Gateway, resident_bytes};
-use super::report::Table;
 use super::swarm::Window;
+use super::table::Table;
 use super::target::Target;
 use ringway_wire::ids::UserId;
 
@@ -30,7 +30,7 @@ const LOOKS_MAX: u32 = 100;
 
 /// The report as `--json` prints it.
 #[derive(Serialize, Debug)]
-struct Report {
+struct IdleReport {
     scenario: &'static str,
     connections: u64,
     connections_first: u64,
@@ -68,7 +68,7 @@ pub fn run(args: &IdleArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     let still_connected = crowd.live_count();
     drop(crowd);
     let stopped_well = target.gateway.map_or(Ok(true), Gateway::stop)?;
-    let report = Report {
+    let report = IdleReport {
         scenario: "idle",
         connections: args.connections,
         connections_first: first,
@@ -97,7 +97,7 @@ fn settled(crowd: &mut Crowd, pid: u32) -> Result<u64, LoadError> {
     Ok(bytes)
 }
 
-fn print(report: &Report, json: bool) -> Result<(), LoadError> {
+fn print(report: &IdleReport, json: bool) -> Result<(), LoadError> {
     if json {
         println!("{}", serde_json::to_string(report)?);
         return Ok(());

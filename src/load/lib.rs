@@ -11,12 +11,15 @@
 //! - [`gateway`]: a gateway process of our own, its CPU time and its memory.
 //! - [`stored`]: counts inbox rows where they are kept.
 //! - [`tokens`], [`clock`]: what they log in with, and the time.
-//! - [`room`], [`mod@bench`]: who sends and receives what, and the rounds that drive it.
+//! - [`args`], [`cli`], [`outcome`]: the command line, and what it runs.
+//! - [`room`], [`mod@bench`], [`pace`], [`rounds`]: who sends and receives what, the rounds that drive it, what they show.
 //! - [`soak`]: half a million connections for hours, from several processes, with a verdict.
-//! - [`group`], [`direct`], [`idle`], [`storm`], [`disk`], [`floor`]: the scenarios; [`targets`] runs them all. [`report`]: their
-//!   figures.
+//! - [`group`], [`direct`], [`idle`], [`storm`], [`disk`], [`floor`]: the scenarios; [`targets`] runs them all. [`report`],
+//!   [`latency`], [`table`], [`bars`]: their figures.
 
 pub mod acks;
+pub mod args;
+pub mod bars;
 pub mod bench;
 pub mod body;
 pub mod chat;
@@ -35,12 +38,17 @@ pub mod floor;
 pub mod gateway;
 pub mod group;
 pub mod idle;
+pub mod latency;
+pub mod outcome;
+pub mod pace;
 pub mod report;
 pub mod room;
+pub mod rounds;
 pub mod soak;
 pub mod stored;
 pub mod storm;
 pub mod swarm;
+pub mod table;
 pub mod target;
 pub mod targets;
 pub mod tokens;

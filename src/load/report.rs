@@ -3,40 +3,11 @@
 //! What always holds: the counts of losses are sums over all rounds and the counts of successes the worst
 //! round's, so neither hides a bad round; times are medians over the rounds.
 
-use std::fmt::Write;
-
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::bench::{Round, Rounds};
-
-const SLOWEST_NS: u64 = 120_000_000_000;
-const SIGNIFICANT_DIGITS: u8 = 3;
-
-/// A histogram for latencies in nanoseconds, up to two minutes, three digits.
-#[expect(clippy::expect_used, reason = "the bounds are constants that the library accepts")]
-pub fn latencies() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, SLOWEST_NS, SIGNIFICANT_DIGITS).expect("1 < slowest, at most five digits")
-}
-
-/// Quantiles in microseconds.
-#[derive(Clone, Copy, PartialEq, Default, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Quantiles {
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-    pub p999: f64,
-    pub max: f64,
-}
-
-impl Quantiles {
-    /// Of latencies in nanoseconds; all zero if there are none.
-    pub fn of(latency: &Histogram<u64>) -> Quantiles {
-        let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
-        Quantiles { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: latency.max() as f64 / 1e3 }
-    }
-}
+use super::latency::Quantiles;
+use super::rounds::{Round, Rounds};
+use super::table::{Table, count};
 
 /// What the round was made of.
 #[derive(Clone, Serialize, Debug)]
@@ -58,7 +29,7 @@ pub struct Scenario {
 /// The report as `--json` prints it.
 #[derive(Clone, Serialize, Debug)]
 #[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
-pub struct Report {
+pub struct BenchReport {
     #[serde(flatten)]
     pub scenario: Scenario,
     pub rounds: u64,
@@ -100,15 +71,15 @@ pub struct Stall {
     pub resident_growth_bytes: Option<u64>,
 }
 
-impl Report {
+impl BenchReport {
     /// Sums up rounds.
-    pub fn of(scenario: Scenario, all: &Rounds) -> Report {
+    pub fn of(scenario: Scenario, all: &Rounds) -> BenchReport {
         let rounds = &all.rounds;
         let least = |value: fn(&Round) -> u64| rounds.iter().map(value).min().unwrap_or(0);
         let sum = |value: fn(&Round) -> u64| rounds.iter().map(value).sum::<u64>();
         let middle = |value: fn(&Round) -> Option<f64>| median(rounds.iter().filter_map(value).collect());
         let burst: Vec<f64> = rounds.iter().map(|r| r.burst_ms).collect();
-        Report {
+        BenchReport {
             scenario,
             rounds: rounds.len() as u64,
             messages: least(|r| r.messages),
@@ -139,15 +110,15 @@ impl Report {
 
     /// Sums up pairs of rounds, the one without and the other with some who do not read. Their p99s are compared pair by
     /// pair, and the median tells: what else the machine does hits both alike, or only few pairs.
-    pub fn of_pairs(scenario: Scenario, without: &Rounds, with: &Rounds, stalled: u64) -> Report {
-        let before = Report::of(scenario.clone(), without);
+    pub fn of_pairs(scenario: Scenario, without: &Rounds, with: &Rounds, stalled: u64) -> BenchReport {
+        let before = BenchReport::of(scenario.clone(), without);
         if with.rounds.is_empty() {
             return before;
         }
         let p99 = |round: &Round| round.delivery_p99_ns as f64;
         let pairs = std::iter::zip(&without.rounds, &with.rounds);
         let ratio = median(pairs.filter_map(|(without, with)| per(p99(with), p99(without))).collect());
-        let mut report = Report::of(scenario, with);
+        let mut report = BenchReport::of(scenario, with);
         report.stalled = Some(Stall {
             stalled,
             delivery_us_without: before.delivery_us,
@@ -218,7 +189,7 @@ impl Report {
             }
         }
         table.line("verdict", if self.clean { "nothing lost" } else { "NOT CLEAN" });
-        table.text
+        table.text().to_owned()
     }
 }
 
@@ -231,49 +202,6 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
 
 fn per(what: f64, over: f64) -> Option<f64> {
     (over > 0.0).then(|| what / over)
-}
-
-/// Thousands apart: 30,000.
-pub fn count(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Lines of a name and a value.
-#[derive(Default)]
-pub struct Table {
-    text: String,
-}
-
-impl Table {
-    /// Adds a line.
-    pub fn line(&mut self, name: &str, value: &str) {
-        // Writing to a String cannot fail.
-        writeln!(self.text, "{name:<26} {value}").ok();
-    }
-
-    /// The text so far.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Names the columns of [`Self::quantiles`].
-    pub fn quantiles_head(&mut self) {
-        self.line("latency (ms)", "     p50      p90      p99    p99.9      max");
-    }
-
-    /// Latencies, in milliseconds.
-    pub fn quantiles(&mut self, name: &str, q: &Quantiles) {
-        let ms = |us: f64| format!("{:8.3}", us / 1e3);
-        self.line(&format!("  {name}"), &[q.p50, q.p90, q.p99, q.p999, q.max].map(ms).join(" "));
-    }
 }
 
 #[cfg(test)]

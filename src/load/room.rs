@@ -13,7 +13,7 @@ use super::body::{self, Mark};
 use super::check::{Checked, Checker, Kind, LaneId, Terms};
 use super::crowd::SessionId;
 use super::error::LoadError;
-use super::report::latencies;
+use super::latency::latencies;
 use super::swarm::Brought;
 use ringway_wire::frame::{Encoder, read_server};
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};

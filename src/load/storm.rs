@@ -20,13 +20,13 @@ use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
 
 use self::crowd::{Crowd, Effort};
-use self::report::{Budgets, Idle, Login, Report, Return, Traffic};
-use super::bench::bar;
-use super::cli::StormArgs;
+use self::report::{Budgets, Idle, Login, Return, StormReport, Traffic};
+use super::args::StormArgs;
+use super::bars::bar;
 use super::contract::Stores;
 use super::error::LoadError;
 use super::gateway::{Gateway, written_address};
-use super::report::Quantiles;
+use super::latency::Quantiles;
 use super::soak::watch::{self, Metrics};
 use super::target::Target;
 
@@ -87,7 +87,7 @@ pub fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     storm.bar.finish_and_clear();
     let shards = storm.metrics().and_then(|metrics| metrics.value("ringway_shards")).map(|shards| shards as u64);
     let stopped_well = storm.gateway.take().map_or(Ok(true), Gateway::stop)?;
-    let report = Report::of(args, shards, login, idle, (quiet, storming), back, &storm.crowd, stopped_well);
+    let report = StormReport::of(args, shards, login, idle, (quiet, storming), back, &storm.crowd, stopped_well);
     if args.target.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

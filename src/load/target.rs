@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use super::cli::TargetArgs;
+use super::args::TargetArgs;
 use super::cpus::{self, Cpus};
 use super::crowd::Crowd;
 use super::error::LoadError;

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::bench::bar;
+use super::bars::bar;
 use super::error::LoadError;
 
 /// A command and what it should show.

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::report::latencies;
+use crate::latency::latencies;
 
 /// Two messages after row 10, answered with these (index, seq).
 fn check(kind: Kind, answers: &[(u32, u64)], acked: u64, out_of_order: u64, repeated: u64) {

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::report::latencies;
+use crate::latency::latencies;
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::GroupId;
 

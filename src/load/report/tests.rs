@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::check::Tally;
+use crate::latency::latencies;
 
 fn round(delivered: u64, burst_ms: f64) -> Round {
     Round {
@@ -19,9 +20,9 @@ fn round(delivered: u64, burst_ms: f64) -> Round {
     }
 }
 
-fn report(rounds: Vec<Round>) -> Report {
+fn report(rounds: Vec<Round>) -> BenchReport {
     let scenario = Scenario { scenario: "group", pace: "burst", members: 6, online: 5, body: 100, ephemeral: false };
-    Report::of(scenario, &Rounds { rounds, delivery: latencies(), delivery_across: latencies(), ack: latencies() })
+    BenchReport::of(scenario, &Rounds { rounds, delivery: latencies(), delivery_across: latencies(), ack: latencies() })
 }
 
 #[test]

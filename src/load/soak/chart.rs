@@ -5,8 +5,7 @@
 
 use std::fmt::Write;
 
-use super::html::escape;
-use super::report::Span;
+use super::figures::Span;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 260.0;
@@ -178,6 +177,11 @@ impl Axes {
         write!(svg, "<rect class=\"key l{at}\" x=\"{x}\" y=\"6\" width=\"14\" height=\"4\"/>").ok();
         write!(svg, "<text class=\"name\" x=\"{}\" y=\"12\">{}</text>", x + 20.0, escape(line.name)).ok();
     }
+}
+
+/// Text as HTML may hold it.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// The next round number: 1, 2, 2.5 or 5 times a power of ten.

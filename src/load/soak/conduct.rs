@@ -12,12 +12,13 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::args::SoakArgs;
 use super::children::{Children, News};
-use super::figures::{Figures, Phase};
+use super::figures::{Figures, Phase, Span};
 use super::fit::{Host, Spread};
+use super::html;
 use super::memory_limit::MemoryLimits;
 use super::orders::{Names, Order, Plan};
 use super::progress::Progress;
-use super::report::{Ramp, Span};
+use super::report::Ramp;
 use super::seats::Counts;
 use super::subject::Subject;
 use super::verdict::{DESCRIPTORS_MORE_MAX, Descriptors, Memory, Outcome};
@@ -118,7 +119,7 @@ pub fn run(args: &SoakArgs, facts: SoakFacts) -> Result<Outcome, LoadError> {
     conductor.lead()?;
     conductor.progress.finish();
     let report = conductor.report();
-    report.write(&args.report)?;
+    html::write(&report, &args.report)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -6,7 +6,7 @@ use super::conduct::Conductor;
 use super::figures::Phase;
 use super::memory_limit::{KILLED, REACHED};
 use super::orders::{Effort, Names};
-use super::report::{Latencies, Process, Refused, Report, Setup};
+use super::report::{LoadProcess, Refused, Setup, SoakReport, SteadyLatencies};
 use super::verdict::{Facts, Growth, Memory, judge};
 
 /// What must not be counted as refused: the load ended those.
@@ -27,11 +27,11 @@ const KERNEL_EXHAUSTED: &[(&str, &str)] = &[
 
 impl Conductor<'_> {
     /// Judges, and puts everything together.
-    pub(super) fn report(&self) -> Report {
+    pub(super) fn report(&self) -> SoakReport {
         let facts = self.facts();
         let verdict = judge(&facts);
         let [delivery, ack, pong] = self.figures.steady_latencies();
-        Report {
+        SoakReport {
             version: env!("CARGO_PKG_VERSION"),
             started_unix_ms: self.subject.started_unix_ms,
             exit_code: verdict.outcome.exit_code(),
@@ -41,7 +41,7 @@ impl Conductor<'_> {
             ramp: self.ramp,
             deliveries: facts.missing,
             totals: facts.totals,
-            latency: Latencies { delivery, ack, pong },
+            latency: SteadyLatencies { delivery, ack, pong },
             memory: facts.memory,
             descriptors: self.descriptors.clone(),
             refused: self.refused(),
@@ -203,9 +203,9 @@ impl Conductor<'_> {
         all
     }
 
-    fn load(&self) -> Vec<Process> {
+    fn load(&self) -> Vec<LoadProcess> {
         let both = self.figures.beats().iter().zip(self.figures.steady_efforts());
-        let process = |(beat, effort): (&super::orders::Beat, &Effort)| Process {
+        let process = |(beat, effort): (&super::orders::Beat, &Effort)| LoadProcess {
             clients: beat.seen,
             busy_share: effort.busy_share(),
             late_share: effort.late_share(),

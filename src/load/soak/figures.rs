@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::orders::{Beat, Effort, Missing, Names, Totals, add_names};
 use super::watch::Sample;
-use crate::report::{Quantiles, latencies};
+use crate::latency::{Quantiles, latencies};
 
 /// Seconds kept: of longer soaks every second, third, ... one.
 const SECONDS_MAX: u64 = 3_600;
@@ -64,6 +64,15 @@ impl Phase {
             Phase::End => "end",
         }
     }
+}
+
+/// One phase.
+#[derive(Clone, Copy, Serialize, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Span {
+    pub phase: Phase,
+    pub from_s: f64,
+    pub to_s: f64,
 }
 
 /// Latencies of one interval.

@@ -3,12 +3,15 @@
 //! What always holds: the page needs nothing but itself, and shows nothing that `report.json` does not hold.
 
 use std::fmt::Write;
+use std::fs;
+use std::path::Path;
 
-use super::chart::{Chart, Line, Scale};
+use super::chart::{Chart, Line, Scale, escape};
 use super::figures::{Interval, Latency, Second};
-use super::report::Report;
+use super::report::SoakReport;
 use super::verdict::Outcome;
-use crate::report::count;
+use crate::error::LoadError;
+use crate::table::count;
 
 const STYLE: &str = "\
 :root{--fg:#1b1f24;--bg:#fff;--soft:#656d76;--rule:#d8dee4;--band:#f6f8fa;--c0:#0969da;--c1:#bc4c00;--c2:#8250df}\
@@ -25,8 +28,16 @@ svg text.name{fill:var(--fg)}.grid{stroke:var(--rule);stroke-width:1}.band0{fill
 .line{fill:none;stroke-width:1.6}path.l0{stroke:var(--c0)}path.l1{stroke:var(--c1)}path.l2{stroke:var(--c2)}\
 rect.l0{fill:var(--c0)}rect.l1{fill:var(--c1)}rect.l2{fill:var(--c2)}small{color:var(--soft)}";
 
+/// Writes `report.json` and `report.html` into a directory, which is made.
+pub fn write(report: &SoakReport, dir: &Path) -> Result<(), LoadError> {
+    fs::create_dir_all(dir).map_err(LoadError::io("the report's directory cannot be made"))?;
+    let json = serde_json::to_vec_pretty(report)?;
+    fs::write(dir.join("report.json"), json).map_err(LoadError::io("report.json cannot be written"))?;
+    fs::write(dir.join("report.html"), page(report)).map_err(LoadError::io("report.html cannot be written"))
+}
+
 /// The page.
-pub fn page(report: &Report) -> String {
+pub fn page(report: &SoakReport) -> String {
     let mut page = Page { html: String::new() };
     let (outcome, setup) = (report.verdict.outcome, &report.setup);
     let name = outcome.name();
@@ -66,7 +77,7 @@ impl Page {
         self.html.push_str(html);
     }
 
-    fn findings(&mut self, report: &Report) {
+    fn findings(&mut self, report: &SoakReport) {
         if report.verdict.findings.is_empty() {
             return;
         }
@@ -79,7 +90,7 @@ impl Page {
     }
 
     /// The same lines as the table on the terminal, without the latencies, which have a table of their own.
-    fn facts(&mut self, report: &Report) {
+    fn facts(&mut self, report: &SoakReport) {
         self.add("<h2>What was done, and what came of it</h2><table>");
         for (name, value) in report.lines() {
             self.add(&format!("<tr><td>{}</td><td>{}</td></tr>", escape(&name), escape(&value)));
@@ -87,7 +98,7 @@ impl Page {
         self.add("</table>");
     }
 
-    fn refused(&mut self, report: &Report) {
+    fn refused(&mut self, report: &SoakReport) {
         self.add("<h2>What was refused, by name</h2>");
         if report.refused.is_empty() {
             return self.add("<p>Nothing.</p>");
@@ -101,7 +112,7 @@ impl Page {
         self.add("</table>");
     }
 
-    fn charts(&mut self, report: &Report) {
+    fn charts(&mut self, report: &SoakReport) {
         for chart in charts(report) {
             if let Some(svg) = chart.svg(&report.phases) {
                 self.add(&format!("<h2>{}</h2>{svg}", escape(chart.title)));
@@ -142,7 +153,7 @@ impl Page {
         self.add("</tr>");
     }
 
-    fn load(&mut self, report: &Report) {
+    fn load(&mut self, report: &SoakReport) {
         self.add("<h2>The load generator's processes, in the steady phase</h2><table><tr><th class=\"n\">clients</th>");
         self.add("<th class=\"n\">busy</th><th class=\"n\">late</th><th class=\"n\">longest lag</th>");
         self.add("<th class=\"n\">CPU</th><th class=\"n\">memory</th></tr>");
@@ -159,7 +170,7 @@ impl Page {
     }
 }
 
-fn charts(report: &Report) -> Vec<Chart> {
+fn charts(report: &SoakReport) -> Vec<Chart> {
     let by_second = |name, value: fn(&Second) -> Option<f64>| Line {
         name,
         points: report.seconds.iter().map(|second| (second.at_s, value(second))).collect(),
@@ -208,9 +219,4 @@ fn charts(report: &Report) -> Vec<Chart> {
             vec![by_second("busy", |s| Some(s.load_busy_max * 100.0))],
         ),
     ]
-}
-
-/// Text as HTML may hold it.
-pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -23,7 +23,7 @@ use super::sending::{Acked, Sending, by_group};
 use crate::clock::Clock;
 use crate::error::LoadError;
 use crate::gateway::{pause, resident_bytes};
-use crate::report::latencies;
+use crate::latency::latencies;
 use crate::swarm::{Brought, Swarm};
 use crate::tokens::Secret;
 use ringway_wire::frame::read_server;

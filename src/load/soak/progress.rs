@@ -8,7 +8,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 
 use super::figures::{Figures, Phase};
-use crate::report::count;
+use crate::table::count;
 
 /// How often a line is written where lines stay.
 const LINE_EVERY_NS: u64 = 5_000_000_000;

@@ -3,23 +3,19 @@
 //! What always holds: it holds what was measured and the verdict on it, nothing derived elsewhere; what was not
 //! measured is `null`.
 
-use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use serde::Serialize;
 
-use super::figures::{Interval, Latency, Phase, Second};
-use super::html;
+use super::figures::{Interval, Latency, Second, Span};
 use super::orders::{Missing, Totals};
 use super::verdict::{Descriptors, Memory, Verdict};
-use crate::error::LoadError;
-use crate::report::{Table, count};
+use crate::table::{Table, count};
 
 /// Everything.
 #[derive(Serialize, Debug)]
 #[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
-pub struct Report {
+pub struct SoakReport {
     pub version: &'static str,
     pub started_unix_ms: u64,
     pub exit_code: u8,
@@ -30,11 +26,11 @@ pub struct Report {
     pub ramp: Ramp,
     pub deliveries: Option<Missing>,
     pub totals: Totals,
-    pub latency: Latencies,
+    pub latency: SteadyLatencies,
     pub memory: Option<Memory>,
     pub descriptors: Vec<Descriptors>,
     pub refused: Vec<Refused>,
-    pub load: Vec<Process>,
+    pub load: Vec<LoadProcess>,
     pub intervals: Vec<Interval>,
     pub seconds: Vec<Second>,
 }
@@ -64,15 +60,6 @@ pub struct Setup {
     pub kernel: String,
 }
 
-/// One phase.
-#[derive(Clone, Copy, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Span {
-    pub phase: Phase,
-    pub from_s: f64,
-    pub to_s: f64,
-}
-
 /// How everybody came.
 #[derive(Clone, Copy, Default, Serialize, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -82,10 +69,10 @@ pub struct Ramp {
     pub logins_per_s: f64,
 }
 
-/// Latencies of the steady phase, microseconds.
+/// SteadyLatencies of the steady phase, microseconds.
 #[derive(Clone, Copy, Default, Serialize, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
-pub struct Latencies {
+pub struct SteadyLatencies {
     pub delivery: Latency,
     pub ack: Latency,
     pub pong: Latency,
@@ -106,7 +93,7 @@ pub struct Refused {
 /// How a process of the load generator did in the steady phase.
 #[derive(Clone, Copy, Serialize, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
-pub struct Process {
+pub struct LoadProcess {
     pub clients: u32,
     pub busy_share: f64,
     pub late_share: f64,
@@ -115,15 +102,7 @@ pub struct Process {
     pub resident_bytes: u64,
 }
 
-impl Report {
-    /// Writes `report.json` and `report.html` into a directory, which is made.
-    pub fn write(&self, dir: &Path) -> Result<(), LoadError> {
-        fs::create_dir_all(dir).map_err(LoadError::io("the report's directory cannot be made"))?;
-        let json = serde_json::to_vec_pretty(self)?;
-        fs::write(dir.join("report.json"), json).map_err(LoadError::io("report.json cannot be written"))?;
-        fs::write(dir.join("report.html"), html::page(self)).map_err(LoadError::io("report.html cannot be written"))
-    }
-
+impl SoakReport {
     /// As a table.
     pub fn table(&self) -> String {
         let mut table = Table::default();
@@ -199,7 +178,7 @@ impl Report {
         for d in &self.descriptors {
             line("descriptors, all left", format!("{} ({} at first)", d.after_all_left, d.baseline));
         }
-        let most = |value: fn(&Process) -> f64| self.load.iter().map(value).fold(0.0, f64::max);
+        let most = |value: fn(&LoadProcess) -> f64| self.load.iter().map(value).fold(0.0, f64::max);
         let (busy, late) = (most(|p| p.busy_share) * 100.0, most(|p| p.late_share) * 100.0);
         line("load generator", format!("busy {busy:.0} %, late {late:.1} % of the time (the worst process)"));
         let memory: u64 = self.load.iter().map(|p| p.resident_bytes).sum();

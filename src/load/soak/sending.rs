@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::seats::Seats;
 use crate::body::{self, Mark};
 use crate::clock::Clock;
-use crate::report::latencies;
+use crate::latency::latencies;
 use crate::swarm::{LinkId, Swarm};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::SoakArgs;
-use super::watch;
+use super::watch::{self, Watched};
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::error::LoadError;
@@ -33,17 +33,6 @@ pub struct Subject {
     pub run: u32,
     /// When it began.
     pub started_unix_ms: u64,
-}
-
-/// One gateway.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Watched {
-    /// Where it listens.
-    pub target: SocketAddr,
-    /// Where its metrics are.
-    pub admin: Option<SocketAddr>,
-    /// Its process.
-    pub pid: Option<u32>,
 }
 
 impl Subject {

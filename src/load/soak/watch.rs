@@ -15,7 +15,6 @@ use crossbeam_channel::{Receiver, TrySendError, bounded};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
-use super::subject::Watched;
 use crate::clock::Clock;
 use crate::error::LoadError;
 use crate::gateway::pause;
@@ -30,20 +29,31 @@ const SAMPLES_MAX: usize = 16;
 /// Where the kernel does not tell their number, descriptors are listed: at most this part of the time.
 const LISTING_SHARE: u64 = 50;
 
+/// One gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watched {
+    /// Where it listens.
+    pub target: SocketAddr,
+    /// Where its metrics are.
+    pub admin: Option<SocketAddr>,
+    /// Its process.
+    pub pid: Option<u32>,
+}
+
 /// What one look showed.
 #[derive(Clone, Default, Debug)]
 pub struct Sample {
     /// When, nanoseconds of the host.
     pub at_ns: u64,
     /// The process; `None`: not watched, or gone.
-    pub process: Option<Process>,
+    pub process: Option<GatewayProcess>,
     /// The metrics; `None`: not watched, or not answered.
     pub metrics: Option<Metrics>,
 }
 
 /// A process as /proc has it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Process {
+pub struct GatewayProcess {
     /// Resident memory.
     pub resident_bytes: u64,
     /// CPU time of all its threads, user and system.
@@ -53,10 +63,10 @@ pub struct Process {
 }
 
 /// Of several; the descriptors only if all are known.
-impl std::iter::Sum for Process {
-    fn sum<I: Iterator<Item = Process>>(all: I) -> Process {
-        let none = Process { descriptors: Some(0), ..Process::default() };
-        all.fold(none, |sum, one| Process {
+impl std::iter::Sum for GatewayProcess {
+    fn sum<I: Iterator<Item = GatewayProcess>>(all: I) -> GatewayProcess {
+        let none = GatewayProcess { descriptors: Some(0), ..GatewayProcess::default() };
+        all.fold(none, |sum, one| GatewayProcess {
             resident_bytes: sum.resident_bytes + one.resident_bytes,
             cpu_ns: sum.cpu_ns + one.cpu_ns,
             descriptors: sum.descriptors.zip(one.descriptors).map(|(sum, one)| sum + one),
@@ -146,7 +156,7 @@ struct Listing {
     next_ns: u64,
 }
 
-fn process(pid: u32, clock: Clock, listed: &mut Listing) -> Option<Process> {
+fn process(pid: u32, clock: Clock, listed: &mut Listing) -> Option<GatewayProcess> {
     // A process that is gone and not waited for has no such line.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -162,7 +172,7 @@ fn process(pid: u32, clock: Clock, listed: &mut Listing) -> Option<Process> {
         }
         None => None,
     };
-    Some(Process { resident_bytes, cpu_ns: cpu_ns(pid)?, descriptors })
+    Some(GatewayProcess { resident_bytes, cpu_ns: cpu_ns(pid)?, descriptors })
 }
 
 /// Open descriptors of a process, now.
@@ -237,10 +247,10 @@ mod tests {
         let both = both.unwrap();
         assert_eq!((both.value("a"), both.value("b")), (Some(6.0), Some(2.0)));
         assert_eq!([told("a 1\n"), None].into_iter().sum::<Option<Metrics>>(), None);
-        let process = |descriptors| Process { resident_bytes: 5, cpu_ns: 7, descriptors };
-        let sum: Process = [process(Some(3)), process(Some(4))].into_iter().sum();
-        assert_eq!(sum, Process { resident_bytes: 10, cpu_ns: 14, descriptors: Some(7) });
-        assert_eq!([process(Some(3)), process(None)].into_iter().sum::<Process>().descriptors, None);
+        let process = |descriptors| GatewayProcess { resident_bytes: 5, cpu_ns: 7, descriptors };
+        let sum: GatewayProcess = [process(Some(3)), process(Some(4))].into_iter().sum();
+        assert_eq!(sum, GatewayProcess { resident_bytes: 10, cpu_ns: 14, descriptors: Some(7) });
+        assert_eq!([process(Some(3)), process(None)].into_iter().sum::<GatewayProcess>().descriptors, None);
     }
 
     #[test]

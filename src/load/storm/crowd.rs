@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::talk::Talk;
-use crate::cli::StormArgs;
+use crate::args::StormArgs;
 use crate::clock::Clock;
 use crate::error::LoadError;
 use crate::soak::clients::{Clients, Row};

@@ -9,15 +9,16 @@ use serde::Serialize;
 
 use super::Phase;
 use super::crowd::{Crowd, Effort};
-use crate::cli::StormArgs;
-use crate::report::{Quantiles, Table};
+use crate::args::StormArgs;
+use crate::latency::Quantiles;
 use crate::soak::orders::Names;
 use crate::soak::watch::Metrics;
+use crate::table::Table;
 
 /// The report as `--json` prints it.
 #[derive(Serialize, Debug)]
 #[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
-pub struct Report {
+pub struct StormReport {
     pub scenario: &'static str,
     pub connections: u32,
     pub shards: Option<u64>,
@@ -196,7 +197,7 @@ impl Traffic {
     }
 }
 
-impl Report {
+impl StormReport {
     /// Sums up; `traffic`: quiet, and during the storm.
     #[expect(clippy::too_many_arguments, reason = "the phases, in their order")]
     pub(super) fn of(
@@ -208,7 +209,7 @@ impl Report {
         back: Return,
         crowd: &Crowd,
         stopped_well: bool,
-    ) -> Report {
+    ) -> StormReport {
         let (quiet, storm) = traffic;
         login.per_s_per_shard = shards.filter(|shards| *shards > 0).map(|shards| login.per_s / shards as f64);
         let (talk, totals) = (&crowd.talk, &crowd.totals);
@@ -222,7 +223,7 @@ impl Report {
             && quiet.delivered > 0
             && storm.delivered > 0
             && stopped_well;
-        Report {
+        StormReport {
             scenario: "storm",
             connections: args.connections,
             shards,

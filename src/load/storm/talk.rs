@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::body::{self, Mark};
 use crate::clock::Clock;
-use crate::report::latencies;
+use crate::latency::latencies;
 use crate::soak::clients::Clients;
 use crate::soak::orders::{Names, count_name};
 use crate::soak::pace::Pace;
