@@ -13,7 +13,7 @@ use ringway_wire::limits::{BODY_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use crate::incoming::{Incoming, RequestId};
 use crate::reconnect::NextStep;
 use crate::session::{Due, Session, SessionError};
-use crate::unanswered::{Fate, TooManyUnanswered, Unanswered};
+use crate::unanswered::{TooManyUnanswered, Unanswered};
 use crate::{ClientMsgId, Conversation, DeviceId, GroupId, Now, Seq, UserId};
 
 /// Memory for bytes to be written that is kept while there are none.
@@ -199,11 +199,6 @@ impl ClientCore {
             | Incoming::Other { .. } => {}
         }
         Ok(Some(incoming))
-    }
-
-    /// What becomes of the message that was sent, or refused, under this number.
-    pub fn fate(&self, request: RequestId) -> Fate {
-        if self.unanswered.keeps(request) { Fate::Kept } else { Fate::GivenUp }
     }
 
     /// This row and all before it are safe on the device: they may be acknowledged.

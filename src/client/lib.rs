@@ -15,24 +15,33 @@
 //!   `Closing` demands, when to connect again. A crowd has one of these per connection and makes frames with an
 //!   encoder for all.
 //! - [`unanswered`]: messages that are kept until they are answered.
-//! - [`core`](mod@client_core): both of them, a deframer and the bytes to be written: all that a transport needs.
+//! - [`client_core`]: both of them, a deframer and the bytes to be written: all that a transport needs.
+//! - [`blocking`] and `tokio` (a feature): clients with a socket, for users. They share all but the socket.
 
+pub mod blocking;
 pub mod client_core;
+mod clock;
+pub mod event;
 pub mod incoming;
 pub mod reconnect;
 #[cfg(test)]
 mod server;
 pub mod session;
 mod tick;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+mod transport;
 pub mod unanswered;
 
 pub use client_core::ClientCore;
+pub use event::{Event, Row};
 pub use incoming::{Incoming, LoginInfo, RequestId};
 pub use reconnect::NextStep;
 pub use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 pub use ringway_wire::request::PushView;
 pub use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind, Role};
 pub use session::{Due, Session, SessionError};
+pub use transport::{Cause, ClientError};
 
 /// One reading of both clocks, handed in with whatever happens.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

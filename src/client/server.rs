@@ -1,8 +1,15 @@
 //! Frames as a gateway makes them, for this crate's tests.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use ringway_wire::frame::{Encoder, PushFrame};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 
-use crate::{CloseReason, Conversation, ErrorCode, MsgId, Now, Seq, UserId};
+use ringway_wire::deframer::Deframer;
+use ringway_wire::frame::{Encoder, PushFrame, read_client};
+use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
+use ringway_wire::request::Request;
+
+use crate::{ClientMsgId, CloseReason, Conversation, ErrorCode, MsgId, Now, Seq, UserId};
 
 /// The gateway's clock when ours shows 0: a year ahead of nothing.
 pub(crate) const SERVER_MS: u64 = 1_700_000_000_000;
@@ -40,4 +47,62 @@ pub(crate) fn closing(reason: CloseReason, reconnect_after_ms: Option<u32>) -> V
 
 pub(crate) fn pong(request: u32, server_time_ms: u64) -> Vec<u8> {
     Encoder::new().pong(request, server_time_ms).to_vec()
+}
+
+/// What a scripted gateway was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    Login { token: String, last_seq: Option<Seq> },
+    Send { id: u32, name: ClientMsgId },
+    Ack(Seq),
+    Other(u32),
+}
+
+/// The gateway's end of one connection, played by a test's thread.
+pub(crate) struct Peer {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+}
+
+impl Peer {
+    pub(crate) fn accept(listener: &TcpListener) -> Peer {
+        Peer { stream: listener.accept().unwrap().0, bytes: Vec::new() }
+    }
+
+    /// Accepts a connection and answers its login.
+    pub(crate) fn logged_in(listener: &TcpListener, from: u64) -> (Peer, Asked) {
+        let mut peer = Peer::accept(listener);
+        let login = peer.asked();
+        peer.say(&login_ok(from, 60_000));
+        (peer, login)
+    }
+
+    pub(crate) fn say(&mut self, frame: &[u8]) {
+        self.stream.write_all(frame).unwrap();
+    }
+
+    /// The next request, but for pings.
+    pub(crate) fn asked(&mut self) -> Asked {
+        let mut buffer = [0; 4_096];
+        loop {
+            let mut rest = self.bytes.as_slice();
+            let mut deframer = Deframer::default();
+            let asked = deframer.next(&mut rest, CLIENT_FRAME_BYTES_MAX).unwrap().map(|frame| {
+                match read_client(frame).unwrap() {
+                    (_, Request::Login { token, last_seq, .. }) => Asked::Login { token: token.to_owned(), last_seq },
+                    (id, Request::Send { client_msg_id, .. }) => Asked::Send { id, name: client_msg_id },
+                    (_, Request::Ack { seq }) => Asked::Ack(seq),
+                    (id, _) => Asked::Other(id),
+                }
+            });
+            if let Some(asked) = asked {
+                self.bytes = rest.to_vec();
+                return asked;
+            }
+            match self.stream.read(&mut buffer).unwrap() {
+                0 => panic!("the client has gone"),
+                bytes => self.bytes.extend_from_slice(&buffer[..bytes]),
+            }
+        }
+    }
 }

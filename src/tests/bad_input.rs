@@ -5,45 +5,48 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use ringway::auth::mint_hs256;
-use ringway_load::client::{Client, ClientError, Said};
+use ringway_client::Event;
 use ringway_wire::frame::{Encoder, FrameError, read_client};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, CLIENT_FRAME_BYTES_MAX};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
+use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{Gateway, PATIENCE, SECRET, pause, token};
 
 /// Sends `bytes` on a fresh connection and expects to be closed for `reason`; somebody else does not notice.
 fn closed_for(gateway: &Gateway, bytes: &[u8], reason: CloseReason) {
-    let mut client = Client::connect(gateway.addr(), PATIENCE).unwrap();
+    let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
     client.send_raw(bytes).unwrap();
     expect_closing(&mut client, reason);
     works(gateway);
 }
 
-fn expect_closing(client: &mut Client, expected: CloseReason) {
+fn expect_closing(client: &mut Connection, expected: CloseReason) {
     match client.next(PATIENCE).unwrap() {
-        Some(Said::Closing { reason, message, .. }) => {
+        Some(Event::Closing { reason, message, .. }) => {
             assert_eq!(reason, expected, "{message}");
             assert!(!message.is_empty());
         }
         other => panic!("expected Closing {expected:?}, got {other:?}"),
     }
-    assert!(matches!(client.next(PATIENCE), Err(ClientError::Closed | ClientError::Io(_))), "the socket is closed");
+    assert!(
+        matches!(client.next(PATIENCE), Err(ConnectionError::Closed | ConnectionError::Io(_))),
+        "the socket is closed"
+    );
 }
 
 /// The gateway still carries messages.
 fn works(gateway: &Gateway) {
     let mut client = gateway.client(900, 1, None);
-    let request =
-        client.send(Conversation::User(UserId(901)), client.new_client_msg_id(), b"still here", false).unwrap();
-    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Said::Sent { .. }));
+    let request = client.send(Conversation::User(UserId(901)), client.new_client_msg_id(), b"still here").unwrap();
+    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Event::Sent { .. }));
 }
 
-fn refused_for(client: &mut Client, to: Conversation, id: ClientMsgId, body: &[u8], expected: ErrorCode) {
-    let request = client.send(to, id, body, false).unwrap();
+fn refused_for(client: &mut Connection, to: Conversation, id: ClientMsgId, body: &[u8], expected: ErrorCode) {
+    let request = client.send(to, id, body).unwrap();
     match client.answer(request, PATIENCE).unwrap() {
-        Said::Refused { code, message, .. } => {
+        Event::Refused { code, message, .. } => {
             assert_eq!(code, expected, "{message}");
             assert!(!message.is_empty());
         }
@@ -131,24 +134,24 @@ fn requests_that_cannot_be_granted_are_answered_and_the_session_goes_on() {
     refused_for(&mut stranger, peer, ahead, b"x", ErrorCode::ClientMsgIdAhead);
     assert!(matches!(
         stranger.group_add(group, &[UserId(3)], PATIENCE),
-        Err(ClientError::Refused { code: ErrorCode::NotAMember | ErrorCode::NotAllowed, .. })
+        Err(ConnectionError::Refused { code: ErrorCode::NotAMember | ErrorCode::NotAllowed, .. })
     ));
     let too_many: Vec<UserId> = (10..5_011).map(UserId).collect();
     assert!(matches!(
         owner.group_create(&too_many, PATIENCE),
-        Err(ClientError::Refused { code: ErrorCode::TooManyMembers, .. } | ClientError::Closing { .. })
+        Err(ConnectionError::Refused { code: ErrorCode::TooManyMembers, .. } | ConnectionError::Closing { .. })
     ));
     let mut owner = gateway.client(1, 2, None);
     let most: Vec<UserId> = (10..5_009).map(UserId).collect();
     let (large, _) = owner.group_create(&most, PATIENCE).unwrap();
     assert!(matches!(
         owner.group_add(large, &[UserId(9_000)], PATIENCE),
-        Err(ClientError::Refused { code: ErrorCode::TooManyMembers, .. })
+        Err(ConnectionError::Refused { code: ErrorCode::TooManyMembers, .. })
     ));
 
     // The largest body is carried; the same name with another body is not.
-    let request = stranger.send(peer, id, &vec![b'y'; BODY_BYTES_MAX], false).unwrap();
-    let Said::Sent { msg_id, repeat: false, .. } = stranger.answer(request, PATIENCE).unwrap() else { panic!() };
+    let request = stranger.send(peer, id, &vec![b'y'; BODY_BYTES_MAX]).unwrap();
+    let Event::Sent { msg_id, repeat: false, .. } = stranger.answer(request, PATIENCE).unwrap() else { panic!() };
     refused_for(&mut stranger, peer, id, b"another", ErrorCode::ClientMsgIdReused);
     refused_for(
         &mut stranger,
@@ -157,9 +160,9 @@ fn requests_that_cannot_be_granted_are_answered_and_the_session_goes_on() {
         &vec![b'y'; BODY_BYTES_MAX],
         ErrorCode::ClientMsgIdReused,
     );
-    let request = stranger.send(peer, id, &vec![b'y'; BODY_BYTES_MAX], false).unwrap();
+    let request = stranger.send(peer, id, &vec![b'y'; BODY_BYTES_MAX]).unwrap();
     match stranger.answer(request, PATIENCE).unwrap() {
-        Said::Sent { msg_id: again, repeat: true, .. } => assert_eq!(again, msg_id),
+        Event::Sent { msg_id: again, repeat: true, .. } => assert_eq!(again, msg_id),
         other => panic!("{other:?}"),
     }
 }
@@ -191,8 +194,8 @@ fn those_who_say_nothing_or_too_little_are_let_go() {
         command.env("RINGWAY_SESSION_LOGIN_TIMEOUT_S", "2").env("RINGWAY_SESSION_HEARTBEAT_S", "1"),
     );
 
-    let mut silent = Client::connect(gateway.addr(), PATIENCE).unwrap();
-    let mut dripping = Client::connect(gateway.addr(), PATIENCE).unwrap();
+    let mut silent = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+    let mut dripping = Connection::connect(gateway.addr(), PATIENCE).unwrap();
     let mut alive = gateway.client(5, 1, None);
     let mut dead = gateway.client(6, 1, None);
     let login = Encoder::new().login(1, &token(1, 1), DeviceId(1), None).to_vec();
@@ -206,7 +209,7 @@ fn those_who_say_nothing_or_too_little_are_let_go() {
     expect_closing(&mut dripping, CloseReason::LoginTimeout);
     expect_closing(&mut dead, CloseReason::HeartbeatTimeout);
     let request = alive.ping().unwrap();
-    assert!(matches!(alive.answer(request, PATIENCE).unwrap(), Said::Pong { .. }));
+    assert!(matches!(alive.answer(request, PATIENCE).unwrap(), Event::Pong { .. }));
 }
 
 #[test]
@@ -224,7 +227,7 @@ fn a_client_that_sends_and_never_reads_is_evicted_and_costs_little() {
     }
     let stream = TcpStream::connect(gateway.addr()).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let mut client = Client::over(stream).unwrap();
+    let mut client = Connection::over(stream).unwrap();
     client.login(&token(7, 1), DeviceId(1), None, PATIENCE).unwrap();
     let mut sent = 0u64;
     // Replies fill the socket buffers, then the outbox; then the gateway stops reading, our writes stop, and the
@@ -237,7 +240,7 @@ fn a_client_that_sends_and_never_reads_is_evicted_and_costs_little() {
         assert!(sent < 100_000_000, "the gateway reads for ever from somebody who never reads");
     };
     assert!(
-        matches!(&error, ClientError::Io(error) if error.kind() != std::io::ErrorKind::WouldBlock),
+        matches!(&error, ConnectionError::Io(error) if error.kind() != std::io::ErrorKind::WouldBlock),
         "the connection is closed, not merely stalled: {error}"
     );
     let grown = gateway.memory_bytes().saturating_sub(before);

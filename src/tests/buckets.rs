@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use ringway::ledger::redis::entry::Home;
-use ringway_load::client::{Client, Row, Said};
+use ringway_client::{Event, Row};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::cluster::{WRITER, create, keep_stores_from_writing, node, rows_until, send, settings, told, wait_for_rows};
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::redis::{Ledger, Redis, Split};
 use crate::services::Database;
@@ -22,7 +23,7 @@ fn bucket(group: GroupId) -> usize {
 }
 
 /// A group of these users in each bucket.
-fn group_in_each(client: &mut Client, users: &[UserId]) -> Vec<GroupId> {
+fn group_in_each(client: &mut Connection, users: &[UserId]) -> Vec<GroupId> {
     let mut groups: Vec<Option<GroupId>> = vec![None; BUCKETS];
     while groups.contains(&None) {
         let group = create(client, users);
@@ -32,11 +33,11 @@ fn group_in_each(client: &mut Client, users: &[UserId]) -> Vec<GroupId> {
 }
 
 /// What is said to a message under a name, asked until it is something else than to try again.
-fn send_as(client: &mut Client, to: Conversation, name: ClientMsgId, body: &str) -> Said {
+fn send_as(client: &mut Connection, to: Conversation, name: ClientMsgId, body: &str) -> Event {
     for _ in 0..PATIENCE.as_millis() / 50 {
-        let request = client.send(to, name, body.as_bytes(), false).unwrap();
+        let request = client.send(to, name, body.as_bytes()).unwrap();
         match client.answer(request, PATIENCE).unwrap() {
-            Said::Refused { code: ErrorCode::RetryLater, .. } => pause(Duration::from_millis(50)),
+            Event::Refused { code: ErrorCode::RetryLater, .. } => pause(Duration::from_millis(50)),
             said => return said,
         }
     }
@@ -49,7 +50,8 @@ fn what_is_said_in_all_buckets_reaches_every_node_in_one_order_and_the_database_
     let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
     let nodes: Vec<Gateway> = (0..3).map(|at| node(dirs[at].path(), &ledger, &database, at as u16 + 1)).collect();
     let users: Vec<UserId> = (1..=3).map(UserId).collect();
-    let mut clients: Vec<Client> = std::iter::zip(&nodes, 1..).map(|(node, user)| node.client(user, 1, None)).collect();
+    let mut clients: Vec<Connection> =
+        std::iter::zip(&nodes, 1..).map(|(node, user)| node.client(user, 1, None)).collect();
     let groups = group_in_each(&mut clients[0], &users);
     let mut expected = BTreeSet::new();
     for round in 0..10 {
@@ -115,7 +117,7 @@ fn a_name_is_one_messages_whatever_bucket_another_one_would_lie_in() {
     for first in &to {
         for second in &to {
             let name = one.new_client_msg_id();
-            let Said::Sent { msg_id, repeat: false, .. } = send_as(&mut one, *first, name, "this") else {
+            let Event::Sent { msg_id, repeat: false, .. } = send_as(&mut one, *first, name, "this") else {
                 panic!("the first one is taken")
             };
             for client in [&mut again, &mut one] {
@@ -123,14 +125,14 @@ fn a_name_is_one_messages_whatever_bucket_another_one_would_lie_in() {
                     // The same again is the same message.
                     let said = send_as(client, *second, name, "this");
                     assert!(
-                        matches!(said, Said::Sent { msg_id: same, repeat: true, .. } if same == msg_id),
+                        matches!(said, Event::Sent { msg_id: same, repeat: true, .. } if same == msg_id),
                         "{said:?}"
                     );
                 }
                 let body = if first == second { "that" } else { "this" };
                 let said = send_as(client, *second, name, body);
                 assert!(
-                    matches!(said, Said::Refused { code: ErrorCode::ClientMsgIdReused, .. }),
+                    matches!(said, Event::Refused { code: ErrorCode::ClientMsgIdReused, .. }),
                     "{name:?} for {first:?} and then for {second:?}: {said:?}"
                 );
             }
@@ -164,10 +166,10 @@ fn what_one_sends_to_a_group_stays_in_order_though_others_wait_for_a_master_that
     let mut requests = Vec::new();
     for round in 0..5 {
         frozen.signal(Signal::SIGSTOP);
-        let mut ask = |client: &mut Client, who, index| {
+        let mut ask = |client: &mut Connection, who, index| {
             let name = client.new_client_msg_id();
             let body = format!("{who} {round} {index}");
-            requests.push((who, client.send(to, name, body.as_bytes(), false).unwrap()));
+            requests.push((who, client.send(to, name, body.as_bytes()).unwrap()));
         };
         // Some calls have messages of both, and those behind them of one alone.
         for index in 0..PAIRS {
@@ -183,7 +185,7 @@ fn what_one_sends_to_a_group_stays_in_order_though_others_wait_for_a_master_that
         for (who, request) in requests.drain(..) {
             let client = if who == "one" { &mut sender } else { &mut waiting };
             let said = client.answer(request, PATIENCE).unwrap();
-            assert!(matches!(said, Said::Sent { .. }), "{said:?}");
+            assert!(matches!(said, Event::Sent { .. }), "{said:?}");
         }
     }
     send(&mut sender, to, "the end");
@@ -311,8 +313,8 @@ fn the_order_is_lost(nodes: Nodes) {
         let (mut client, mut rows) = (gateway.client(2, 1, Some(Seq(0))), Vec::new());
         while rows.len() < 22 {
             match client.next(PATIENCE).unwrap() {
-                Some(Said::Row(row)) => rows.push(row),
-                Some(Said::GroupChanged { .. } | Said::Gap { .. }) => {}
+                Some(Event::Row(row)) => rows.push(row),
+                Some(Event::GroupChanged { .. } | Event::Gap { .. }) => {}
                 other => panic!("expected a row, heard {other:?} behind {}\n{}", rows.len(), gateway.log()),
             }
         }

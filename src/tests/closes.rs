@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, UserId};
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE};
 
 /// Reads until the gateway says goodbye; the name of the reason, as the wire has it.
-fn told(client: &mut Client) -> String {
+fn told(client: &mut Connection) -> String {
     loop {
         match client.next(PATIENCE).unwrap() {
-            Some(Said::Closing { reason, .. }) => return reason.variant_name().unwrap().to_owned(),
+            Some(Event::Closing { reason, .. }) => return reason.variant_name().unwrap().to_owned(),
             Some(_) => {}
             None => panic!("no Closing came"),
         }
@@ -25,10 +26,10 @@ fn a_close_has_the_same_name_for_the_client_in_the_log_and_in_the_metrics() {
     let logging = ["--shards", "2", "--set", "log.level=debug", "--set", "log.format=json"];
     let mut gateway = Gateway::start(dir.path(), &logging);
 
-    let mut stranger = Client::connect(gateway.addr(), PATIENCE).unwrap();
+    let mut stranger = Connection::connect(gateway.addr(), PATIENCE).unwrap();
     let send = Encoder::new().send(1, Conversation::User(UserId(2)), ClientMsgId([0; 16]), b"hello", false).to_vec();
     stranger.send_raw(&send).unwrap();
-    let mut forger = Client::connect(gateway.addr(), PATIENCE).unwrap();
+    let mut forger = Connection::connect(gateway.addr(), PATIENCE).unwrap();
     forger.send_raw(Encoder::new().login(1, "no token", DeviceId(1), None)).unwrap();
     let mut replaced = gateway.client(7, 1, None);
     let mut leaver = gateway.client(7, 1, None);

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use ringway_load::client::{Client, Row, Said};
+use ringway_client::{Event, Row};
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::redis::{Ledger, Redis, Split, SplitAlone};
 use crate::services::Database;
@@ -26,20 +27,20 @@ pub fn settings(ledger: &impl Ledger, database: &Database, id: u16) -> Vec<Strin
 }
 
 /// Sends until it is taken, and returns the row's number.
-pub fn send(client: &mut Client, to: Conversation, body: &str) -> u64 {
+pub fn send(client: &mut Connection, to: Conversation, body: &str) -> u64 {
     let id = client.new_client_msg_id();
     for _ in 0..PATIENCE.as_millis() / 50 {
-        let request = client.send(to, id, body.as_bytes(), false).unwrap();
+        let request = client.send(to, id, body.as_bytes()).unwrap();
         match client.answer(request, PATIENCE).unwrap() {
-            Said::Sent { seq, .. } => return seq.0,
-            Said::Refused { .. } => pause(Duration::from_millis(50)),
+            Event::Sent { seq, .. } => return seq.0,
+            Event::Refused { .. } => pause(Duration::from_millis(50)),
             other => panic!("expected SendOk, heard {other:?}"),
         }
     }
     panic!("{body:?} is not taken");
 }
 
-pub fn create(client: &mut Client, users: &[UserId]) -> GroupId {
+pub fn create(client: &mut Connection, users: &[UserId]) -> GroupId {
     for _ in 0..PATIENCE.as_millis() / 50 {
         match client.group_create(users, PATIENCE) {
             Ok((group, _)) => return group,
@@ -50,12 +51,12 @@ pub fn create(client: &mut Client, users: &[UserId]) -> GroupId {
 }
 
 /// The next rows' numbers and bodies.
-fn rows(client: &mut Client, count: usize) -> Vec<(u64, String)> {
+fn rows(client: &mut Connection, count: usize) -> Vec<(u64, String)> {
     let mut rows = Vec::new();
     while rows.len() < count {
         match client.next(PATIENCE).unwrap().expect("a row in time") {
-            Said::Row(row) => rows.push((row.seq.0, String::from_utf8(row.body).unwrap())),
-            Said::GroupChanged { .. } => {}
+            Event::Row(row) => rows.push((row.seq.0, String::from_utf8(row.body).unwrap())),
+            Event::GroupChanged { .. } => {}
             other => panic!("expected a row, heard {other:?}"),
         }
     }
@@ -143,18 +144,18 @@ pub fn wait_for_rows(database: &Database, rows: u64) {
 }
 
 /// All rows up to the one with this body, numbers strictly rising; what a Gap names was never given out.
-pub fn rows_until(client: &mut Client, body: &str) -> Vec<Row> {
+pub fn rows_until(client: &mut Connection, body: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     loop {
         match client.next(PATIENCE).unwrap().expect("a row in time") {
-            Said::Row(row) => {
+            Event::Row(row) => {
                 assert!(rows.last().is_none_or(|last| last.seq < row.seq), "numbers must rise");
                 rows.push(row);
                 if rows.last().is_some_and(|row| row.body == body.as_bytes()) {
                     return rows;
                 }
             }
-            Said::GroupChanged { .. } | Said::Gap { .. } => {}
+            Event::GroupChanged { .. } | Event::Gap { .. } => {}
             other => panic!("expected a row, heard {other:?}"),
         }
     }
@@ -178,7 +179,7 @@ fn a_redis_that_is_killed_and_started_again_loses_nothing_and_gives_no_number_tw
     redis.kill();
     // Nothing is numbered without Redis, and the connection stays.
     let id = one.new_client_msg_id();
-    one.send(Conversation::Group(group), id, b"meanwhile", false).unwrap();
+    one.send(Conversation::Group(group), id, b"meanwhile").unwrap();
     redis.start_again();
     for index in 1..=20 {
         send(&mut one, Conversation::Group(group), &format!("after {index}"));

@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::cluster::{send, settings};
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE};
 use crate::outage::{hear, is_there, metric, open_to_others, send_some};
 use crate::redis::{Ledger, Redis, Split};
@@ -63,7 +64,7 @@ fn the_stream_fills_up(ledger: &impl Ledger, buckets: usize, away: Away) {
     // The ledger is there, and something is in the database already.
     send(&mut sender, Conversation::User(UserId(2)), "before");
     let first = receiver.next(PATIENCE).unwrap();
-    let Some(Said::Row(first)) = first else { panic!("expected the first row, heard {first:?}") };
+    let Some(Event::Row(first)) = first else { panic!("expected the first row, heard {first:?}") };
     let mut all: Vec<MsgId> = vec![first.msg_id];
     one.wait_until("the first one is stored", |_| database.count("messages") == 1);
     let stored = all.len();
@@ -123,12 +124,12 @@ fn the_stream_fills_up(ledger: &impl Ledger, buckets: usize, away: Away) {
 }
 
 /// Sends one message; nothing if it is to be sent again later.
-fn try_one(sender: &mut Client) -> Option<MsgId> {
+fn try_one(sender: &mut Connection) -> Option<MsgId> {
     let name = sender.new_client_msg_id();
-    let request = sender.send(Conversation::User(UserId(2)), name, b"at last", false).unwrap();
+    let request = sender.send(Conversation::User(UserId(2)), name, b"at last").unwrap();
     match sender.answer(request, PATIENCE).unwrap() {
-        Said::Sent { msg_id, .. } => Some(msg_id),
-        Said::Refused { code: ErrorCode::RetryLater, .. } => None,
+        Event::Sent { msg_id, .. } => Some(msg_id),
+        Event::Refused { code: ErrorCode::RetryLater, .. } => None,
         other => panic!("{other:?}"),
     }
 }

@@ -12,11 +12,12 @@ use std::thread::JoinHandle;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringway::limits::DESCRIPTORS_FREE_OF_CLIENTS;
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 use ringway_wire::schema::CloseReason;
 use socket2::{Domain, Socket, Type};
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, log_in, token};
 
 /// Part of a crowd: sockets that a thread of its own holds, each of which has asked to log in.
@@ -51,7 +52,7 @@ impl Part {
         let (send_counts, counts) = channel();
         let thread = std::thread::spawn(move || {
             take_own_descriptors();
-            let mut clients: Vec<Client> = (first..first + count).map(|user| ask_in(addr, source, user)).collect();
+            let mut clients: Vec<Connection> = (first..first + count).map(|user| ask_in(addr, source, user)).collect();
             let mut counts = Counts::default();
             clients.retain_mut(|client| is_in(client, &mut counts));
             send_counts.send(Counts { served: clients.len(), ..counts }).unwrap();
@@ -89,13 +90,13 @@ fn take_own_descriptors() {
 }
 
 /// A connection that has asked to log in, and has not looked for the answer.
-fn ask_in(addr: SocketAddr, source: u8, user: u64) -> Client {
+fn ask_in(addr: SocketAddr, source: u8, user: u64) -> Connection {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     choose_port_at_connect(&socket);
     let from = SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0));
     socket.bind(&from.into()).unwrap();
     socket.connect_timeout(&addr.into(), PATIENCE).unwrap();
-    let mut client = Client::over(TcpStream::from(socket)).unwrap();
+    let mut client = Connection::over(TcpStream::from(socket)).unwrap();
     // Who was refused already may have been closed: the answer says it.
     drop(client.ask_to_log_in(&token(user, 1), DeviceId(1), Some(Seq(0))));
     client
@@ -114,12 +115,14 @@ fn choose_port_at_connect(socket: &Socket) {
 }
 
 /// Reads the answer to a login; counts those who did not get in.
-fn is_in(client: &mut Client, counts: &mut Counts) -> bool {
+fn is_in(client: &mut Connection, counts: &mut Counts) -> bool {
     match client.next(PATIENCE) {
-        Ok(Some(Said::LoggedIn(_))) => return true,
-        Ok(Some(Said::Closing { reason: CloseReason::Overloaded, reconnect: true, reconnect_after_ms, .. }))
-            if reconnect_after_ms > 0 =>
-        {
+        Ok(Some(Event::LoggedIn(_))) => return true,
+        Ok(Some(Event::Closing {
+            reason: CloseReason::Overloaded,
+            reconnect_after_ms: Some(reconnect_after_ms),
+            ..
+        })) if reconnect_after_ms > 0 => {
             counts.told += 1;
         }
         _ => counts.otherwise += 1,
@@ -127,17 +130,17 @@ fn is_in(client: &mut Client, counts: &mut Counts) -> bool {
     false
 }
 
-fn answers(client: &mut Client) -> bool {
+fn answers(client: &mut Connection) -> bool {
     let Ok(request) = client.ping() else { return false };
-    matches!(client.answer(request, PATIENCE), Ok(Said::Pong { .. }))
+    matches!(client.answer(request, PATIENCE), Ok(Event::Pong { .. }))
 }
 
-fn send_and_get(from: &mut Client, to: &mut Client, to_user: u64, body: &[u8]) {
+fn send_and_get(from: &mut Connection, to: &mut Connection, to_user: u64, body: &[u8]) {
     let name = from.new_client_msg_id();
-    let request = from.send(Conversation::User(UserId(to_user)), name, body, false).unwrap();
-    assert!(matches!(from.answer(request, PATIENCE).unwrap(), Said::Sent { .. }));
+    let request = from.send(Conversation::User(UserId(to_user)), name, body).unwrap();
+    assert!(matches!(from.answer(request, PATIENCE).unwrap(), Event::Sent { .. }));
     let row = to.next(PATIENCE).unwrap();
-    assert!(matches!(&row, Some(Said::Row(row)) if row.body == body), "{row:?}");
+    assert!(matches!(&row, Some(Event::Row(row)) if row.body == body), "{row:?}");
 }
 
 /// The sum over shards of a metric, the labels given.

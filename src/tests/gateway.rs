@@ -10,8 +10,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ringway::auth::mint_hs256;
-use ringway_load::client::{Client, ClientError};
 use ringway_wire::ids::{DeviceId, Seq, UserId};
+
+use crate::connection::{Connection, ConnectionError};
 
 /// The secret that every test gateway is given.
 pub const SECRET: &str = "an end-to-end test's secret, 32 bytes or more";
@@ -164,18 +165,20 @@ impl Gateway {
     }
 
     /// A client that has logged in.
-    pub fn client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Client {
+    pub fn client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Connection {
         log_in(self.addr(), user, device, last_seq).unwrap()
     }
 
     /// A client that has logged in, after something that the gateway needs was away: as long as it is told when to
     /// come back it does, as clients do.
-    pub fn returning_client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Client {
+    pub fn returning_client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Connection {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match log_in(self.addr(), user, device, last_seq) {
                 Ok(client) => return client,
-                Err(ClientError::Closing { reconnect_after_ms: Some(wait_ms), .. }) if Instant::now() < deadline => {
+                Err(ConnectionError::Closing { reconnect_after_ms: Some(wait_ms), .. })
+                    if Instant::now() < deadline =>
+                {
                     pause(Duration::from_millis(wait_ms.into()));
                 }
                 Err(error) => panic!("{error}\n{}", self.log()),
@@ -223,8 +226,8 @@ pub fn signal(pid: u32, signal: Signal) -> std::io::Result<()> {
 }
 
 /// Connects and logs in.
-pub fn log_in(addr: SocketAddr, user: u64, device: u64, last_seq: Option<Seq>) -> Result<Client, ClientError> {
-    let mut client = Client::connect(addr, PATIENCE)?;
+pub fn log_in(addr: SocketAddr, user: u64, device: u64, last_seq: Option<Seq>) -> Result<Connection, ConnectionError> {
+    let mut client = Connection::connect(addr, PATIENCE)?;
     client.login(&token(user, device), DeviceId(device), last_seq, PATIENCE)?;
     Ok(client)
 }

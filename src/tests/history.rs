@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ringway_load::client::{ClientError, Row, Said};
+use ringway_client::{Event, Row};
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
+use crate::connection::ConnectionError;
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::traffic::{Orders, User};
 
@@ -28,7 +29,7 @@ pub fn make_groups(gateway: &Gateway) -> Groups {
         let others: Vec<UserId> = members.iter().copied().filter(|user| *user != owner).collect();
         let mut client = gateway.client(owner.0, 99, None);
         let mut made = client.group_create(&others, PATIENCE);
-        while let Err(ClientError::Refused { code: ErrorCode::RetryLater, retry_after_ms, .. }) = made {
+        while let Err(ConnectionError::Refused { code: ErrorCode::RetryLater, retry_after_ms, .. }) = made {
             pause(Duration::from_millis(retry_after_ms.into()));
             made = client.group_create(&others, PATIENCE);
         }
@@ -98,7 +99,7 @@ fn read_inbox(gateway: &Gateway, user: UserId) -> Vec<Row> {
     let mut after = Seq(0);
     loop {
         let page = client.sync(after, 200, PATIENCE).unwrap_or_else(|error| panic!("{error}\n{}", gateway.log()));
-        let Said::Page { rows, through, end, gap_to, .. } = page else {
+        let Event::Page { rows, through, end, gap_to, .. } = page else {
             panic!("a page was asked for");
         };
         assert_eq!(gap_to, None);

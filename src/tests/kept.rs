@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 use tempfile::TempDir;
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE};
 use crate::services::Database;
 
@@ -87,11 +88,11 @@ fn stop(mut gateway: Gateway) {
 }
 
 /// Sends; returns the sender's row.
-fn send(client: &mut Client, to: Conversation, body: &str) -> u64 {
+fn send(client: &mut Connection, to: Conversation, body: &str) -> u64 {
     let id = client.new_client_msg_id();
-    let request = client.send(to, id, body.as_bytes(), false).unwrap();
+    let request = client.send(to, id, body.as_bytes()).unwrap();
     match client.answer(request, PATIENCE).unwrap() {
-        Said::Sent { seq, .. } => seq.0,
+        Event::Sent { seq, .. } => seq.0,
         other => panic!("expected SendOk, heard {other:?}"),
     }
 }
@@ -101,9 +102,9 @@ fn to(user: u64) -> Conversation {
 }
 
 /// What is heard next: a row's number and body.
-fn row(client: &mut Client) -> (u64, String) {
+fn row(client: &mut Connection) -> (u64, String) {
     match client.next(PATIENCE).unwrap().expect("a row in time") {
-        Said::Row(row) => (row.seq.0, String::from_utf8(row.body).unwrap()),
+        Event::Row(row) => (row.seq.0, String::from_utf8(row.body).unwrap()),
         other => panic!("expected a row, heard {other:?}"),
     }
 }
@@ -145,7 +146,7 @@ fn a_cursor_older_than_what_is_kept_is_told_and_goes_on(bed: &Bed) {
 
     // What it would miss is said; what is kept follows, and then what is new.
     let mut two = gateway.client(2, 1, Some(Seq(3)));
-    assert_eq!(two.next(PATIENCE).unwrap(), Some(Said::Gap { from: Seq(4), to: Seq(15) }));
+    assert_eq!(two.next(PATIENCE).unwrap(), Some(Event::Gap { from: Seq(4), to: Seq(15) }));
     for n in 16..=20 {
         assert_eq!(row(&mut two), (n, format!("{n}")));
     }
@@ -153,7 +154,7 @@ fn a_cursor_older_than_what_is_kept_is_told_and_goes_on(bed: &Bed) {
     assert_eq!(send(&mut one, to(2), "new"), 22);
     assert_eq!(row(&mut two), (21, "new".to_owned()));
     // So it is in a page that is asked for.
-    let Said::Page { rows, gap_to, end: true, .. } = two.sync(Seq(0), 100, PATIENCE).unwrap() else { panic!() };
+    let Event::Page { rows, gap_to, end: true, .. } = two.sync(Seq(0), 100, PATIENCE).unwrap() else { panic!() };
     assert_eq!((rows.first().map(|row| row.seq), rows.len(), gap_to), (Some(Seq(16)), 6, Some(Seq(15))));
     // Who has all that is gone is told nothing of it.
     let mut known = gateway.client(2, 2, Some(Seq(15)));
@@ -166,9 +167,9 @@ fn a_cursor_older_than_what_is_kept_is_told_and_goes_on(bed: &Bed) {
     // Whether this is a repeat of what was deleted cannot be known any more.
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
     let old_name = ClientMsgId::from_parts(now_ms - DAYS_3_MS, fastrand::u128(..));
-    let request = one.send(to(2), old_name, b"an old one", false).unwrap();
+    let request = one.send(to(2), old_name, b"an old one").unwrap();
     let answer = one.answer(request, PATIENCE).unwrap();
-    let Said::Refused { code: ErrorCode::BadRequest, message, .. } = &answer else { panic!("{answer:?}") };
+    let Event::Refused { code: ErrorCode::BadRequest, message, .. } = &answer else { panic!("{answer:?}") };
     assert!(message.contains("older than the messages that are kept"), "{message}");
 
     // The numbers go on where they were, after a start as well.

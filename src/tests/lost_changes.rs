@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, GroupId, UserId};
 
 use crate::cluster::{create, keep_stores_from_writing, node, send};
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, pause, signal};
 use crate::redis::Redis;
 use crate::services::Database;
@@ -35,25 +36,25 @@ fn go_on(gateway: &Gateway) {
 
 /// Reads rows up to the one with this body. A sender may be pushed its own row, if the number before it was never
 /// given out.
-fn wait_for_body(client: &mut Client, body: &str, gateway: &Gateway) {
+fn wait_for_body(client: &mut Connection, body: &str, gateway: &Gateway) {
     while next_body(client, gateway) != body {}
 }
 
 /// The next row's body; other things may come before it.
-fn next_body(client: &mut Client, gateway: &Gateway) -> String {
+fn next_body(client: &mut Connection, gateway: &Gateway) -> String {
     loop {
         match client.next(PATIENCE).unwrap() {
-            Some(Said::Row(row)) => return String::from_utf8(row.body).unwrap(),
-            Some(Said::GroupChanged { .. } | Said::Gap { .. }) => {}
+            Some(Event::Row(row)) => return String::from_utf8(row.body).unwrap(),
+            Some(Event::GroupChanged { .. } | Event::Gap { .. }) => {}
             other => panic!("expected a row, heard {other:?}\n{}", gateway.log()),
         }
     }
 }
 
 /// A group's version and members, as this session's node knows them.
-fn group_info(client: &mut Client, group: GroupId) -> (u32, Vec<u64>) {
+fn group_info(client: &mut Connection, group: GroupId) -> (u32, Vec<u64>) {
     match client.group_info(group, PATIENCE).unwrap() {
-        Said::GroupInfo { version, members, .. } => {
+        Event::GroupInfo { version, members, .. } => {
             let mut users: Vec<u64> = members.iter().map(|(user, _)| user.0).collect();
             users.sort_unstable();
             (version, users)
@@ -62,7 +63,7 @@ fn group_info(client: &mut Client, group: GroupId) -> (u32, Vec<u64>) {
     }
 }
 
-fn add(client: &mut Client, group: GroupId, user: u64) {
+fn add(client: &mut Connection, group: GroupId, user: u64) {
     for _ in 0..PATIENCE.as_millis() / 50 {
         if client.group_add(group, &[UserId(user)], PATIENCE).is_ok() {
             return;
@@ -116,7 +117,7 @@ fn a_change_that_only_one_node_had_read_when_it_was_lost_for_good_is_no_more_the
     stop_reading(&a, &redis, 2);
     add(&mut one, group, 3);
     match two.next(PATIENCE).unwrap() {
-        Some(Said::GroupChanged { version: 2, .. }) => {}
+        Some(Event::GroupChanged { version: 2, .. }) => {}
         other => panic!("expected the change, heard {other:?}"),
     }
     c.kill();

@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, Seq, UserId};
 use ringway_wire::schema::CloseReason;
 
 use crate::cluster::{create, node, settings};
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, pause, signal};
 use crate::redis::Redis;
 use crate::services::Database;
 
 /// Asks until exactly these of users 1 to 9 are online.
-fn wait_for_online(client: &mut Client, expected: &[u64], gateway: &Gateway) {
+fn wait_for_online(client: &mut Connection, expected: &[u64], gateway: &Gateway) {
     let users: Vec<UserId> = (1..=9).map(UserId).collect();
     let expected: Vec<UserId> = expected.iter().copied().map(UserId).collect();
     let mut online = Vec::new();
@@ -34,19 +35,19 @@ fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
 }
 
 /// Waits until the session is told why it ends.
-fn closing(client: &mut Client) -> CloseReason {
+fn closing(client: &mut Connection) -> CloseReason {
     loop {
         match client.next(PATIENCE).unwrap().expect("a last frame in time") {
-            Said::Closing { reason, .. } => return reason,
-            Said::Row(_) | Said::GroupChanged { .. } => {}
+            Event::Closing { reason, .. } => return reason,
+            Event::Row(_) | Event::GroupChanged { .. } => {}
             other => panic!("expected Closing, heard {other:?}"),
         }
     }
 }
 
-fn is_served(client: &mut Client) {
+fn is_served(client: &mut Connection) {
     let request = client.ping().unwrap();
-    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Said::Pong { .. }));
+    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Event::Pong { .. }));
 }
 
 #[test]
@@ -185,9 +186,9 @@ fn an_ephemeral_message_reaches_its_recipients_on_every_node_and_nobody_else() {
         let mut heard = None;
         for _ in 0..PATIENCE.as_millis() / 200 {
             let id = one.new_client_msg_id();
-            let request = one.send(to, id, body.as_bytes(), true).unwrap();
+            let request = one.send_ephemeral(to, id, body.as_bytes()).unwrap();
             let answer = one.answer(request, PATIENCE).unwrap();
-            assert!(matches!(answer, Said::Sent { seq: Seq(0), .. }), "{answer:?}");
+            assert!(matches!(answer, Event::Sent { seq: Seq(0), .. }), "{answer:?}");
             heard = next_ephemeral(&mut two, Duration::from_millis(200));
             if heard.is_some() {
                 break;
@@ -198,21 +199,21 @@ fn an_ephemeral_message_reaches_its_recipients_on_every_node_and_nobody_else() {
     }
     // Nobody else, and not the sender: what comes first is what is sent last.
     let id = two.new_client_msg_id();
-    let request = two.send(Conversation::User(UserId(3)), id, b"the end", false).unwrap();
-    assert!(matches!(two.answer(request, PATIENCE).unwrap(), Said::Sent { .. }));
+    let request = two.send(Conversation::User(UserId(3)), id, b"the end").unwrap();
+    assert!(matches!(two.answer(request, PATIENCE).unwrap(), Event::Sent { .. }));
     match three.next(PATIENCE).unwrap() {
-        Some(Said::Row(row)) => assert_eq!(row.body, b"the end"),
+        Some(Event::Row(row)) => assert_eq!(row.body, b"the end"),
         other => panic!("expected the row, heard {other:?}"),
     }
     assert_eq!(next_ephemeral(&mut one, Duration::from_millis(200)), None);
 }
 
 /// The next ephemeral message's body, if one comes in time.
-fn next_ephemeral(client: &mut Client, time: Duration) -> Option<String> {
+fn next_ephemeral(client: &mut Connection, time: Duration) -> Option<String> {
     while let Some(said) = client.next(time).unwrap() {
         match said {
-            Said::Ephemeral(row) => return Some(String::from_utf8(row.body).unwrap()),
-            Said::GroupChanged { .. } | Said::Row(_) => {}
+            Event::Ephemeral(row) => return Some(String::from_utf8(row.body).unwrap()),
+            Event::GroupChanged { .. } | Event::Row(_) => {}
             other => panic!("expected an ephemeral message, heard {other:?}"),
         }
     }

@@ -1,29 +1,30 @@
 //! Nodes number by themselves: what they come to is compared, and one that differs does not go on.
 
 use ringway::limits::WINDOW_ENTRIES;
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, Seq, UserId};
 
 use crate::cluster::{create, node, send, wait_for_rows};
+use crate::connection::Connection;
 use crate::gateway::PATIENCE;
 use crate::redis::Redis;
 use crate::services::Database;
 
 /// Sends so many, some at once; the answers must come, unless the node ends.
-fn send_many(client: &mut Client, to: Conversation, count: u64) -> bool {
+fn send_many(client: &mut Connection, to: Conversation, count: u64) -> bool {
     const AT_ONCE: u64 = 64;
     for _ in 0..count.div_ceil(AT_ONCE) {
         for _ in 0..AT_ONCE {
             let id = client.new_client_msg_id();
-            if client.send(to, id, b"one of many", false).is_err() {
+            if client.send(to, id, b"one of many").is_err() {
                 return false;
             }
         }
         let mut answered = 0;
         while answered < AT_ONCE {
             match client.next(PATIENCE) {
-                Ok(Some(Said::Sent { .. } | Said::Refused { .. })) => answered += 1,
-                Ok(Some(Said::Row(_) | Said::Gap { .. } | Said::GroupChanged { .. })) => {}
+                Ok(Some(Event::Sent { .. } | Event::Refused { .. })) => answered += 1,
+                Ok(Some(Event::Row(_) | Event::Gap { .. } | Event::GroupChanged { .. })) => {}
                 _ => return false,
             }
         }

@@ -9,22 +9,23 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use ringway::ledger::redis::entry::Home;
-use ringway_load::client::{Client, ClientError, Row, Said};
+use ringway_client::{Event, Row};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::cluster::{WRITER, create, keep_stores_from_writing, node, rows_until, send, told, wait_for_rows};
+use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{Gateway, PATIENCE, address, log_in, pause, signal};
 use crate::redis::{Ledger, Redis, Split};
 use crate::services::Database;
 
 /// Sends under a name until it is taken.
-fn send_as(client: &mut Client, to: Conversation, name: ClientMsgId, body: &str) -> (MsgId, bool) {
+fn send_as(client: &mut Connection, to: Conversation, name: ClientMsgId, body: &str) -> (MsgId, bool) {
     for _ in 0..PATIENCE.as_millis() / 50 {
-        let request = client.send(to, name, body.as_bytes(), false).unwrap();
+        let request = client.send(to, name, body.as_bytes()).unwrap();
         match client.answer(request, PATIENCE).unwrap() {
-            Said::Sent { msg_id, repeat, .. } => return (msg_id, repeat),
-            Said::Refused { .. } => pause(Duration::from_millis(50)),
+            Event::Sent { msg_id, repeat, .. } => return (msg_id, repeat),
+            Event::Refused { .. } => pause(Duration::from_millis(50)),
             other => panic!("expected SendOk, heard {other:?}"),
         }
     }
@@ -65,7 +66,7 @@ fn an_old_dump_loses_nothing_that_was_acked<L: Ledger>(
         }
     };
     let mut expected = BTreeSet::new();
-    let mut say = |client: &mut Client, body: String| {
+    let mut say = |client: &mut Connection, body: String| {
         send(client, to, &body);
         expected.insert(body);
     };
@@ -92,11 +93,11 @@ fn an_old_dump_loses_nothing_that_was_acked<L: Ledger>(
     let id = one.new_client_msg_id();
     let mut refused = false;
     a.wait_until("a sender is told to try again", |_| {
-        let request = one.send(to, id, b"meanwhile", false).unwrap();
+        let request = one.send(to, id, b"meanwhile").unwrap();
         // One that was on its way when Redis went is not answered before it is back.
         refused |= matches!(
             one.answer(request, Duration::from_millis(500)),
-            Ok(Said::Refused { code: ErrorCode::RetryLater, .. })
+            Ok(Event::Refused { code: ErrorCode::RetryLater, .. })
         );
         refused
     });
@@ -161,7 +162,7 @@ fn an_old_dump_put_back_while_no_node_runs_loses_nothing(
     let group = create(&mut one, &[UserId(1), UserId(2), UserId(3)]);
     let to = Conversation::Group(group);
     let mut expected = BTreeSet::new();
-    let mut say = |client: &mut Client, body: String| {
+    let mut say = |client: &mut Connection, body: String| {
         send(client, to, &body);
         expected.insert(body);
     };
@@ -292,7 +293,10 @@ impl Talker {
             match self.connection() {
                 Ok(()) => {}
                 Err(
-                    ClientError::Io(_) | ClientError::Closed | ClientError::TimedOut(_) | ClientError::Closing { .. },
+                    ConnectionError::Io(_)
+                    | ConnectionError::Closed
+                    | ConnectionError::TimedOut(_)
+                    | ConnectionError::Closing { .. },
                 ) => {
                     pause(Duration::from_millis(20));
                 }
@@ -302,8 +306,8 @@ impl Talker {
         self
     }
 
-    fn connection(&mut self) -> Result<(), ClientError> {
-        let addr = address(&self.dir, "listen").ok_or(ClientError::Closed)?;
+    fn connection(&mut self) -> Result<(), ConnectionError> {
+        let addr = address(&self.dir, "listen").ok_or(ConnectionError::Closed)?;
         let mut client = log_in(addr, self.user, 1, Some(self.cursor))?;
         let mut live = self.cursor;
         while !(self.open.is_none() && self.talk.ends.load(Ordering::Relaxed)) {
@@ -315,26 +319,26 @@ impl Talker {
                     self.open.insert(open).clone()
                 }
             };
-            let request = client.send(to, name, body.as_bytes(), false)?;
+            let request = client.send(to, name, body.as_bytes())?;
             loop {
-                match client.next(PATIENCE)?.ok_or(ClientError::Closed)? {
-                    Said::Row(row) => {
+                match client.next(PATIENCE)?.ok_or(ConnectionError::Closed)? {
+                    Event::Row(row) => {
                         assert!(row.seq > live, "user {}: numbers must rise", self.user);
                         live = row.seq;
                         self.remember(row.seq, row.msg_id);
                     }
-                    Said::Sent { request: of, msg_id, seq, .. } if of == request => {
+                    Event::Sent { request: of, msg_id, seq, .. } if of == request => {
                         self.remember(seq, msg_id);
                         self.acked.push((msg_id, body, to));
                         self.open = None;
                         self.talk.acked.fetch_add(1, Ordering::Relaxed);
                         break;
                     }
-                    Said::Refused { request: of, .. } if of == request => {
+                    Event::Refused { request: of, .. } if of == request => {
                         pause(Duration::from_millis(50));
                         break;
                     }
-                    Said::Gap { .. } | Said::GroupChanged { .. } => {}
+                    Event::Gap { .. } | Event::GroupChanged { .. } => {}
                     other => panic!("user {}: nobody asked for {other:?}", self.user),
                 }
             }

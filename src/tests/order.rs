@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use nix::sys::signal::Signal;
-use ringway_load::client::Said;
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, Seq, UserId};
 
 use crate::gateway::{Gateway, PATIENCE, signal};
@@ -27,16 +27,16 @@ fn no_ack_and_no_push_leaves_before_the_fdatasync_that_covers_it() {
     let (group, _) = sender.group_create(&[UserId(2)], PATIENCE).unwrap();
     for at in 0..MESSAGES {
         let to = if at % 2 == 0 { Conversation::Group(group) } else { Conversation::User(UserId(2)) };
-        let request = sender.send(to, sender.new_client_msg_id(), marker(at).as_bytes(), false).unwrap();
+        let request = sender.send(to, sender.new_client_msg_id(), marker(at).as_bytes()).unwrap();
         // One at a time, so that the next reply on this socket is this message's SendOk.
-        assert!(matches!(sender.answer(request, PATIENCE).unwrap(), Said::Sent { .. }));
+        assert!(matches!(sender.answer(request, PATIENCE).unwrap(), Event::Sent { .. }));
         loop {
             match other.next(PATIENCE).unwrap().expect("the row arrives") {
-                Said::Row(row) => {
+                Event::Row(row) => {
                     assert_eq!(row.body, marker(at).as_bytes());
                     break;
                 }
-                Said::GroupChanged { .. } => {}
+                Event::GroupChanged { .. } => {}
                 said => panic!("{said:?}"),
             }
         }

@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use ringway_load::client::{Client, Said};
+use ringway_client::{Event, RequestId};
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::history::{Groups, check, make_groups, start_users};
 use crate::services::{Database, MariaDb};
@@ -169,15 +170,15 @@ fn a_database_that_stands_still_delays_nobody_and_goes_on_where_it_was() {
 }
 
 /// Sends so many at once; returns the numbers of those that were acked, and how many were refused as `STORAGE_FULL`.
-pub fn send_some(sender: &mut Client, count: usize, body: &[u8]) -> (Vec<MsgId>, usize) {
-    let requests: Vec<u32> = (0..count)
-        .map(|_| sender.send(Conversation::User(UserId(2)), sender.new_client_msg_id(), body, false).unwrap())
+pub fn send_some(sender: &mut Connection, count: usize, body: &[u8]) -> (Vec<MsgId>, usize) {
+    let requests: Vec<RequestId> = (0..count)
+        .map(|_| sender.send(Conversation::User(UserId(2)), sender.new_client_msg_id(), body).unwrap())
         .collect();
     let (mut acked, mut full) = (Vec::new(), 0);
     for request in requests {
         match sender.answer(request, PATIENCE).unwrap() {
-            Said::Sent { msg_id, .. } => acked.push(msg_id),
-            Said::Refused { code: ErrorCode::StorageFull, retry_after_ms, .. } => {
+            Event::Sent { msg_id, .. } => acked.push(msg_id),
+            Event::Refused { code: ErrorCode::StorageFull, retry_after_ms, .. } => {
                 assert!(retry_after_ms > 0);
                 full += 1;
             }
@@ -188,18 +189,18 @@ pub fn send_some(sender: &mut Client, count: usize, body: &[u8]) -> (Vec<MsgId>,
 }
 
 /// The next rows, in order.
-pub fn hear(receiver: &mut Client, expected: &[MsgId]) {
+pub fn hear(receiver: &mut Connection, expected: &[MsgId]) {
     for msg_id in expected {
         match receiver.next(PATIENCE).unwrap() {
-            Some(Said::Row(row)) => assert_eq!(row.msg_id, *msg_id),
+            Some(Event::Row(row)) => assert_eq!(row.msg_id, *msg_id),
             other => panic!("expected {msg_id:?}, heard {other:?}"),
         }
     }
 }
 
-pub fn is_there(client: &mut Client) {
+pub fn is_there(client: &mut Connection) {
     let request = client.ping().unwrap();
-    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Said::Pong { .. }));
+    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Event::Pong { .. }));
 }
 
 #[test]

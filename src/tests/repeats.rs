@@ -1,9 +1,10 @@
 //! The same name always means the same message, also when its sender has left the group since.
 
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
 use ringway_wire::schema::ErrorCode;
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE};
 
 const BODY: &[u8] = b"sent while a member";
@@ -14,13 +15,13 @@ enum Answer {
     Refused(ErrorCode),
 }
 
-fn send(client: &mut Client, group: GroupId, name: ClientMsgId) -> Answer {
-    let request = client.send(Conversation::Group(group), name, BODY, false).unwrap();
+fn send(client: &mut Connection, group: GroupId, name: ClientMsgId) -> Answer {
+    let request = client.send(Conversation::Group(group), name, BODY).unwrap();
     match client.answer(request, PATIENCE).unwrap() {
-        Said::Sent { msg_id, seq, sent_at_ms, repeat, .. } => {
+        Event::Sent { msg_id, seq, sent_at_ms, repeat, .. } => {
             Answer::Sent { msg_id: msg_id.0, seq: seq.0, sent_at_ms, repeat }
         }
-        Said::Refused { code, .. } => Answer::Refused(code),
+        Event::Refused { code, .. } => Answer::Refused(code),
         other => panic!("{other:?}"),
     }
 }
@@ -49,7 +50,7 @@ fn a_repeat_to_a_group_one_was_removed_from_gets_the_first_answer_also_after_a_r
     owner.group_remove(group, &[UserId(2)], PATIENCE).unwrap();
     removed.group_leave(lonely, PATIENCE).unwrap();
 
-    let check = |client: &mut Client| {
+    let check = |client: &mut Connection| {
         assert_eq!(send(client, group, name), again(&first));
         assert_eq!(send(client, lonely, lonely_name), again(&first_alone));
         // What is new is refused, whether its name is young or so old that the store must be asked.
@@ -67,5 +68,5 @@ fn a_repeat_to_a_group_one_was_removed_from_gets_the_first_answer_also_after_a_r
     let mut owner = gateway.client(1, 2, None);
     assert_eq!(owner.session().unwrap().last_seq.0, 1);
     let row = owner.next(PATIENCE).unwrap();
-    assert!(matches!(&row, Some(Said::Row(row)) if row.body == BODY), "{row:?}");
+    assert!(matches!(&row, Some(Event::Row(row)) if row.body == BODY), "{row:?}");
 }

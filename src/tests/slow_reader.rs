@@ -2,10 +2,11 @@
 //! reads again it receives everything in order.
 
 use ringway::limits::OUTBOX_BYTES_MAX;
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
 use socket2::{Domain, Socket, Type};
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, token};
 
 const MEMBERS: u64 = 300;
@@ -30,11 +31,11 @@ fn a_stalled_member_neither_delays_the_others_nor_grows_memory_and_loses_nothing
     let others: Vec<UserId> = (2..=MEMBERS).map(UserId).collect();
     let (group, _) = sender.group_create(&others, PATIENCE).unwrap();
     let mut stalled = small_window(&gateway);
-    let mut reading: Vec<Client> = (3..=12).map(|user| gateway.client(user, 1, None)).collect();
+    let mut reading: Vec<Connection> = (3..=12).map(|user| gateway.client(user, 1, None)).collect();
 
     // Floods in which everybody reads, until one no longer adds anything: the process has its size.
     let mut rows = 0;
-    let mut flood = |mut stalled: Option<&mut Client>| {
+    let mut flood = |mut stalled: Option<&mut Connection>| {
         let before = gateway.memory_bytes();
         for _ in 0..WAVES {
             wave(&mut sender, group);
@@ -59,25 +60,25 @@ fn a_stalled_member_neither_delays_the_others_nor_grows_memory_and_loses_nothing
     read_all(&mut stalled, rows);
     // And it is live again.
     let id = sender.new_client_msg_id();
-    sender.send(Conversation::Group(group), id, b"live", false).unwrap();
+    sender.send(Conversation::Group(group), id, b"live").unwrap();
     read_all(&mut stalled, rows + 1);
 }
 
 /// User 2, on a socket that takes little while it is not read.
-fn small_window(gateway: &Gateway) -> Client {
+fn small_window(gateway: &Gateway) -> Connection {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(8 * 1024).unwrap();
     socket.connect(&gateway.addr().into()).unwrap();
-    let mut client = Client::over(socket.into()).unwrap();
+    let mut client = Connection::over(socket.into()).unwrap();
     client.login(&token(2, 1), DeviceId(1), None, PATIENCE).unwrap();
     client
 }
 
 /// Sends so many messages and waits until they are stored.
-fn wave(sender: &mut Client, group: GroupId) {
+fn wave(sender: &mut Connection, group: GroupId) {
     for _ in 0..WAVE_MESSAGES {
         let id = sender.new_client_msg_id();
-        sender.send(Conversation::Group(group), id, &[b'f'; BODY_BYTES], false).unwrap();
+        sender.send(Conversation::Group(group), id, &[b'f'; BODY_BYTES]).unwrap();
     }
     let mut acks = 0;
     while acks < WAVE_MESSAGES {
@@ -85,19 +86,19 @@ fn wave(sender: &mut Client, group: GroupId) {
     }
 }
 
-fn acked(sender: &mut Client) -> u64 {
+fn acked(sender: &mut Connection) -> u64 {
     match sender.next(PATIENCE).unwrap().expect("an answer in time") {
-        Said::Sent { .. } => 1,
-        Said::GroupChanged { .. } => 0,
+        Event::Sent { .. } => 1,
+        Event::GroupChanged { .. } => 0,
         other => panic!("{other:?}"),
     }
 }
 
 /// Reads until the cursor is at `newest`; the client itself refuses a hole, a repeat or another order.
-fn read_all(client: &mut Client, newest: u64) {
+fn read_all(client: &mut Connection, newest: u64) {
     while client.cursor() < Seq(newest) {
         match client.next(PATIENCE).unwrap().expect("the next row in time") {
-            Said::Row(_) | Said::GroupChanged { .. } => {}
+            Event::Row(_) | Event::GroupChanged { .. } => {}
             other => panic!("{other:?}"),
         }
     }

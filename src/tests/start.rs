@@ -4,10 +4,11 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, UserId};
 use ringway_wire::schema::ErrorCode;
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, address};
 
 /// Runs `serve`, which must refuse, and returns what it said.
@@ -93,8 +94,8 @@ fn a_corrupt_journal_is_refused_with_file_and_offset_and_a_torn_tail_is_not() {
     for at in 0..20 {
         let body = format!("message {at} that stays on disk");
         let id = client.new_client_msg_id();
-        let request = client.send(Conversation::User(UserId(2)), id, body.as_bytes(), false).unwrap();
-        assert!(matches!(client.answer(request, PATIENCE).unwrap(), Said::Sent { .. }));
+        let request = client.send(Conversation::User(UserId(2)), id, body.as_bytes()).unwrap();
+        assert!(matches!(client.answer(request, PATIENCE).unwrap(), Event::Sent { .. }));
     }
     gateway.kill();
     let segment = first_segment(dir.path());
@@ -157,7 +158,7 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
     println!("full after {sent} messages");
     // The session goes on, and so does what needs no disk.
     let request = client.ping().unwrap();
-    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Said::Pong { .. }));
+    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Event::Pong { .. }));
     assert_eq!(send(&mut client, &body), Sent::Full);
 
     let inside = PathBuf::from(format!("/proc/{}/root", gateway.pid())).join(journal.strip_prefix("/").unwrap());
@@ -170,7 +171,7 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
     let mut after = ringway_wire::ids::Seq(newest);
     let mut rows = 0;
     loop {
-        let Said::Page { rows: page, through, end, .. } = reader.sync(after, 256, PATIENCE).unwrap() else { panic!() };
+        let Event::Page { rows: page, through, end, .. } = reader.sync(after, 256, PATIENCE).unwrap() else { panic!() };
         for row in &page {
             rows += 1;
             assert_eq!(row.seq.0, newest + rows);
@@ -189,12 +190,12 @@ enum Sent {
     Full,
 }
 
-fn send(client: &mut Client, body: &[u8]) -> Sent {
+fn send(client: &mut Connection, body: &[u8]) -> Sent {
     let id = client.new_client_msg_id();
-    let request = client.send(Conversation::User(UserId(2)), id, body, false).unwrap();
+    let request = client.send(Conversation::User(UserId(2)), id, body).unwrap();
     match client.answer(request, PATIENCE).unwrap() {
-        Said::Sent { .. } => Sent::Stored,
-        Said::Refused { code: ErrorCode::StorageFull, retry_after_ms, .. } => {
+        Event::Sent { .. } => Sent::Stored,
+        Event::Refused { code: ErrorCode::StorageFull, retry_after_ms, .. } => {
             assert!(retry_after_ms > 0);
             Sent::Full
         }

@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringway_load::client::{Client, ClientError};
 use ringway_wire::ids::DeviceId;
 use ringway_wire::schema::CloseReason;
 use serde_json::{Value, json};
 
+use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{Gateway, PATIENCE, SECRET};
 
 /// A token with any header and claims, signed with HS256.
@@ -51,9 +51,9 @@ fn five_faults_are_five_reasons_in_the_log_and_for_token_check_and_one_for_the_p
     let mut gateway = Gateway::start(dir.path(), &["--shards", "1", "--set", "log.level=debug"]);
     let mut heard = Vec::new();
     for (token, words) in refused() {
-        let mut client = Client::connect(gateway.addr(), PATIENCE).unwrap();
+        let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
         match client.login(&token, DeviceId(1), None, PATIENCE) {
-            Err(ClientError::Closing { reason: CloseReason::TokenInvalid, message, .. }) => heard.push(message),
+            Err(ConnectionError::Closing { reason: CloseReason::TokenInvalid, message, .. }) => heard.push(message),
             other => panic!("{words}: {other:?}"),
         }
         gateway.wait_until("the log says why", |gateway| {

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use ringway_load::client::{Client, ClientError, Row, Said};
+use ringway_client::{Event, RequestId, Row};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
+use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{PATIENCE, address, log_in, pause};
 
 /// Messages of one user that may wait for their `SendOk`.
@@ -55,7 +56,7 @@ pub struct User {
     /// All that was ever sent, by number of sending.
     pub sent: Vec<Sent>,
     /// Request ids of this connection that wait for an answer.
-    asked: BTreeMap<u32, usize>,
+    asked: BTreeMap<RequestId, usize>,
     /// Refused with `RETRY_LATER`: to be sent again.
     refused: Vec<usize>,
     /// Every row received, over all connections.
@@ -101,10 +102,10 @@ impl User {
             match self.connection() {
                 Ok(()) => return self,
                 Err(
-                    ClientError::Io(_)
-                    | ClientError::Closed
-                    | ClientError::TimedOut(_)
-                    | ClientError::Closing { reason: CloseReason::Draining, .. },
+                    ConnectionError::Io(_)
+                    | ConnectionError::Closed
+                    | ConnectionError::TimedOut(_)
+                    | ConnectionError::Closing { reason: CloseReason::Draining, .. },
                 ) => {
                     self.reconnects += 1;
                     pause(Duration::from_millis(self.random.u64(5..40)));
@@ -114,12 +115,12 @@ impl User {
         }
     }
 
-    fn addr(&self) -> Result<SocketAddr, ClientError> {
-        address(&self.data_dir, "listen").ok_or(ClientError::Closed)
+    fn addr(&self) -> Result<SocketAddr, ConnectionError> {
+        address(&self.data_dir, "listen").ok_or(ConnectionError::Closed)
     }
 
     /// One connection, from login until it breaks or everything is done.
-    fn connection(&mut self) -> Result<(), ClientError> {
+    fn connection(&mut self) -> Result<(), ConnectionError> {
         let mut client = log_in(self.addr()?, self.id.0, 1, Some(self.cursor))?;
         let info = client.session().unwrap();
         assert!(info.last_seq >= self.cursor, "user {}: the newest row went back", self.id);
@@ -137,7 +138,7 @@ impl User {
             }
             self.cursor = client.cursor();
             if self.orders.done.load(Ordering::Relaxed)
-                && matches!(client.sync(self.cursor, 1, PATIENCE)?, Said::Page { rows, end: true, .. } if rows.is_empty())
+                && matches!(client.sync(self.cursor, 1, PATIENCE)?, Event::Page { rows, end: true, .. } if rows.is_empty())
             {
                 return Ok(());
             }
@@ -146,12 +147,12 @@ impl User {
             }
             if self.id.0 % 2 == 1 && self.orders.come_back.load(Ordering::Relaxed) > self.came_back {
                 self.came_back += 1;
-                return Err(ClientError::Closed);
+                return Err(ConnectionError::Closed);
             }
         }
     }
 
-    fn say(&mut self, client: &mut Client) -> Result<(), ClientError> {
+    fn say(&mut self, client: &mut Connection) -> Result<(), ConnectionError> {
         if let Some(at) = self.refused.pop() {
             return self.ask(client, at);
         }
@@ -180,17 +181,17 @@ impl User {
         self.ask(client, self.sent.len() - 1)
     }
 
-    fn ask(&mut self, client: &mut Client, at: usize) -> Result<(), ClientError> {
+    fn ask(&mut self, client: &mut Connection, at: usize) -> Result<(), ConnectionError> {
         let sent = &self.sent[at];
-        let request = client.send(sent.to, sent.client_msg_id, &sent.body, false)?;
+        let request = client.send(sent.to, sent.client_msg_id, &sent.body)?;
         self.asked.insert(request, at);
         Ok(())
     }
 
-    fn hear(&mut self, said: Said) -> Result<(), ClientError> {
+    fn hear(&mut self, said: Event) -> Result<(), ConnectionError> {
         match said {
-            Said::Row(row) => self.remember(row),
-            Said::Sent { request, msg_id, seq, sent_at_ms, repeat, row } => {
+            Event::Row(row) => self.remember(row),
+            Event::Sent { request, msg_id, seq, sent_at_ms, repeat, row } => {
                 let at = self.asked.remove(&request).expect("an answer to a question");
                 let sent = self.sent[at].clone();
                 match sent.acked {
@@ -209,15 +210,15 @@ impl User {
                     self.remember(Row { seq, msg_id, sender, to, sent_at_ms, body });
                 }
             }
-            Said::Refused { request, code: ErrorCode::RetryLater | ErrorCode::StorageFull, .. } => {
+            Event::Refused { request, code: ErrorCode::RetryLater | ErrorCode::StorageFull, .. } => {
                 self.refused.extend(self.asked.remove(&request));
             }
-            Said::Closing { reason, message, reconnect, reconnect_after_ms } => {
-                assert!(reconnect, "user {}: closed for good: {reason:?} {message}", self.id);
+            Event::Closing { reason, message, reconnect_after_ms } => {
+                assert!(reconnect_after_ms.is_some(), "user {}: closed for good: {reason:?} {message}", self.id);
                 self.farewells += u64::from(reason == CloseReason::Draining);
-                return Err(ClientError::Closing { reason, message, reconnect_after_ms: Some(reconnect_after_ms) });
+                return Err(ConnectionError::Closing { reason, message, reconnect_after_ms });
             }
-            Said::GroupChanged { .. } | Said::Pong { .. } => {}
+            Event::GroupChanged { .. } | Event::Pong { .. } => {}
             other => panic!("user {}: nobody asked for {other:?}", self.id),
         }
         Ok(())

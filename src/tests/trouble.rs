@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mysql_async::prelude::Queryable;
-use ringway_load::client::{Client, Said};
+use ringway_client::Event;
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use tokio::runtime::Runtime;
 
+use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, SECRET};
 use crate::services::{Database, MariaDb, script_path};
 
@@ -22,8 +23,8 @@ struct Bed {
     mariadb: MariaDb,
     database: Database,
     gateway: Gateway,
-    sender: Client,
-    receiver: Client,
+    sender: Connection,
+    receiver: Connection,
     received: Vec<(Seq, MsgId)>,
     sent: Vec<MsgId>,
 }
@@ -46,12 +47,12 @@ impl Bed {
     /// A message that is acked, and delivered.
     fn send(&mut self, body: &[u8]) {
         let id = self.sender.new_client_msg_id();
-        let request = self.sender.send(Conversation::User(UserId(2)), id, body, false).unwrap();
-        let Said::Sent { msg_id, .. } = self.sender.answer(request, PATIENCE).unwrap() else {
+        let request = self.sender.send(Conversation::User(UserId(2)), id, body).unwrap();
+        let Event::Sent { msg_id, .. } = self.sender.answer(request, PATIENCE).unwrap() else {
             panic!("the message was not acked")
         };
         self.sent.push(msg_id);
-        let Some(Said::Row(row)) = self.receiver.next(PATIENCE).unwrap() else { panic!("it was not delivered") };
+        let Some(Event::Row(row)) = self.receiver.next(PATIENCE).unwrap() else { panic!("it was not delivered") };
         assert_eq!((row.msg_id, row.body.as_slice()), (msg_id, body));
         self.received.push((row.seq, row.msg_id));
     }

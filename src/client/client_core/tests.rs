@@ -60,7 +60,7 @@ fn a_message_is_sent_again_on_the_next_connection_under_its_first_name_until_it_
     assert_eq!(core.next_due_ms(at(1_000)), Some(0));
     assert_eq!(tick(&mut core, 1_000), first);
     receive(&mut core, 1_000, &[send_ok(request.0, 11)]);
-    assert_eq!((core.fate(request), core.session().cursor()), (Fate::GivenUp, Seq(11)));
+    assert_eq!((core.unanswered().keeps(request), core.session().cursor()), (false, Seq(11)));
     core.ended(at(2_000), 0);
     core.connected(at(3_000), "token");
     receive(&mut core, 3_000, &[login_ok(11, 25_000)]);
@@ -97,7 +97,7 @@ fn a_refused_message_leaves_again_at_its_time_and_a_name_from_the_future_is_made
     let request = core.send(at(0), TO, b"hello", 5).unwrap();
     let first = written(&mut core);
     receive(&mut core, 0, &[error(request.0, ErrorCode::RetryLater, 300)]);
-    assert_eq!((core.fate(request), core.next_due_ms(at(0))), (Fate::Kept, Some(300)));
+    assert_eq!((core.unanswered().keeps(request), core.next_due_ms(at(0))), (true, Some(300)));
     assert_eq!(tick(&mut core, 299), [""; 0]);
     assert_eq!(tick(&mut core, 300), first);
     receive(&mut core, 400, &[error(request.0, ErrorCode::ClientMsgIdAhead, 0)]);
