@@ -11,7 +11,6 @@ pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod segment;
-pub mod tail;
 pub mod varint;
 
 use std::io;

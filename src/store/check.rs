@@ -12,7 +12,7 @@ use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::recovery::verify;
 use crate::journal::segment::list_segments;
-use crate::journal::tail::Tail;
+use crate::store::tail::Tail;
 use crate::limits::TRANSACTION_BYTES_MAX;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;

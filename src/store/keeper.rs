@@ -28,7 +28,7 @@ use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoreAnswer, Sto
 use crate::contract::store_counters::StoreCounters;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
-use crate::journal::tail::Tail;
+use crate::store::tail::Tail;
 use crate::limits::{CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::log::Chain;
 use devices::CursorAsked;

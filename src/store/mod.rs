@@ -20,6 +20,7 @@ pub mod retention;
 pub mod run;
 pub mod schema;
 pub mod sqlite;
+pub mod tail;
 pub mod trouble;
 
 use std::future::Future;

@@ -18,7 +18,7 @@ use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::progress::Progress;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
-use crate::journal::tail::Tail;
+use crate::store::tail::Tail;
 use crate::limits::{SENDER_ROWS_MAX, SEQ_JUMP, STREAM_UNSTORED_MAX, WINDOW_ENTRIES};
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;

@@ -14,18 +14,18 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::JournalError;
-use super::disk::Disk;
-use super::record::{DirectRecord, GroupRecord, Record};
-use super::segment::Reader;
 use crate::contract::digest::digest;
+use super::Transaction;
+use super::batch::Gathering;
+use super::messages::Messages;
+use super::page::Assembly;
 use crate::contract::message::Message;
 use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::store::{Lookup, StoredMessage};
-use crate::store::Transaction;
-use crate::store::batch::Gathering;
-use crate::store::messages::Messages;
-use crate::store::page::Assembly;
+use crate::journal::disk::Disk;
+use crate::journal::record::{DirectRecord, GroupRecord, Record};
+use crate::journal::segment::Reader;
+use crate::journal::JournalError;
 use index::{Index, Kind, Number, Source};
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 
