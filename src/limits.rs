@@ -261,6 +261,12 @@ pub const STORE_RETRY_FIRST_MS: u64 = 50;
 pub const STORE_RETRY_MAX_MS: u64 = 5_000;
 /// How often the log says again what is wrong with the store while it lasts.
 pub const STORE_TROUBLE_SAID_MS: u64 = 60_000;
+/// That the journal takes nothing is said again so often, while it lasts.
+pub const JOURNAL_FULL_SAID_MS: u64 = 60_000;
+/// While it does, it is looked so often whether it has room again.
+pub const JOURNAL_ROOM_LOOK_MS: u64 = 1_000;
+/// Messages of one transaction whose names were taken that the log names.
+pub const NAMES_TAKEN_SAID_MAX: usize = 10;
 /// What was applied is secured after so many journal bytes: half a segment, since segments go only behind that.
 pub const SECURE_BYTES: u64 = SEGMENT_BYTES / 2;
 /// And at least so often, while anything is applied; each costs syncs on the disk that the ledger syncs on too.
@@ -294,6 +300,13 @@ pub const MYSQL_READ_TIMEOUT_MS: u64 = 2_000;
 pub const MYSQL_WRITE_TIMEOUT_MS: u64 = 30_000;
 /// How long the server waits for a lock.
 pub const MYSQL_LOCK_TIMEOUT_S: u64 = 10;
+/// A node's copy of the stream is kept so far back behind what the database has, so that rows can be written again when
+/// the database goes back a little: a replica that takes over lacks the last seconds. It costs as much disk, and a
+/// segment.
+pub const COPY_KEPT_BYTES: u64 = SEGMENT_BYTES;
+/// The server ends a writing connection that says nothing for so long inside a transaction, and takes back what it had
+/// begun: its gateway was stopped, or its host is gone.
+pub const MYSQL_WRITER_SILENCE_S: u64 = 15;
 /// Longest statement sent to MySQL, if the server takes so much (`max_allowed_packet`, 16 MiB by default).
 pub const MYSQL_STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// Connections to MySQL, by default: one writes, the others read.

@@ -17,6 +17,7 @@ pub struct Progress {
     writes_store: AtomicBool,
     fence_asked: AtomicU64,
     fenced: AtomicU64,
+    journal_is_full: AtomicBool,
 }
 
 impl Progress {
@@ -78,6 +79,21 @@ impl Progress {
     /// This node's store has moved the database's position there.
     pub fn report_fenced(&self, position: StreamPosition) {
         self.fenced.store(position.0, Ordering::Release);
+    }
+
+    /// The journal takes nothing: messages are refused.
+    pub fn journal_is_full(&self) -> bool {
+        self.journal_is_full.load(Ordering::Relaxed)
+    }
+
+    /// The ledger could not write, or may not.
+    pub fn journal_refuses_messages(&self) {
+        self.journal_is_full.store(true, Ordering::Relaxed);
+    }
+
+    /// The ledger can write again.
+    pub fn journal_takes_messages(&self) {
+        self.journal_is_full.store(false, Ordering::Relaxed);
     }
 
     /// Messages the tail indexes that the store has not applied.

@@ -15,7 +15,7 @@ pub enum Report {
     /// By the ledger.
     Ledger(LedgerReport),
     /// By the store.
-    Store(StoreCounters),
+    Store(Box<StoreCounters>),
     /// By the thread that talks to the cluster's other nodes.
     Nodes(NodesReport),
 }
@@ -115,6 +115,8 @@ pub struct LedgerCounters {
     pub bounced: u64,
     /// Microseconds spent in `fdatasync`.
     pub sync_us: u64,
+    /// Now: 1 while the journal takes nothing, because its disk is full or it has as much as it may.
+    pub journal_full: u64,
 }
 
 /// What control is told once a second. All but `nodes` only grow.

@@ -12,6 +12,8 @@ pub struct StoreCounters {
     pub rows: u64,
     /// Messages applied.
     pub messages: u64,
+    /// Messages applied whose names other messages have.
+    pub names_taken: u64,
     /// Changes of groups applied.
     pub group_changes: u64,
     /// Transactions committed.
@@ -40,6 +42,10 @@ pub struct StoreCounters {
     pub messages_expired: u64,
     /// Passes over all inboxes for that.
     pub expiries: u64,
+    /// How often the database was found put back to an earlier state.
+    pub put_back: u64,
+    /// Entries of a cluster's stream that it has lost with that, and this node does not have.
+    pub entries_lost: u64,
     /// How often what was applied was secured.
     pub secures: u64,
     /// Now: 1 while the database does not take writes.

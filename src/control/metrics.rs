@@ -184,6 +184,8 @@ impl Page {
     fn ledger(&mut self, report: &LedgerReport) {
         let c = &report.counters;
         self.single("ringway_ledger_submissions", "gauge", "Submissions waiting for the ledger", report.submissions);
+        let full = "1 while the journal takes nothing: its disk is full, or it has as much as it may";
+        self.single("ringway_journal_full", "gauge", full, c.journal_full);
         let totals = [
             ("waits_for_room", "Times a shard's mailbox was full", report.waits_for_room),
             ("messages", "Messages made durable", c.messages),
@@ -237,6 +239,7 @@ impl Page {
         let totals = [
             ("rows", "Inbox rows stored", c.rows),
             ("messages", "Messages stored", c.messages),
+            ("names_taken", "Messages stored whose names other messages have", c.names_taken),
             ("group_changes", "Group changes stored", c.group_changes),
             ("transactions", "Transactions", c.transactions),
             ("retries", "Writes that failed and are repeated", c.retries),
@@ -249,6 +252,8 @@ impl Page {
             ("rows_expired", "Rows deleted by retention", c.rows_expired),
             ("messages_expired", "Messages deleted by retention", c.messages_expired),
             ("expiries", "Passes of retention over all inboxes", c.expiries),
+            ("put_back", "Times the database was found put back to an earlier state", c.put_back),
+            ("entries_lost", "Entries of the stream that it lost so, and this node does not have", c.entries_lost),
             ("secures", "Checkpoints", c.secures),
         ];
         for (name, help, value) in totals {

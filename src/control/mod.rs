@@ -111,7 +111,7 @@ impl Snapshot {
                 self.ledger = Some(report);
                 self.ledger_at_ms = now_ms;
             }
-            Report::Store(counters) => self.store = Some(counters),
+            Report::Store(counters) => self.store = Some(*counters),
             Report::Nodes(report) => self.nodes = Some(report),
         }
     }
@@ -137,14 +137,15 @@ impl Snapshot {
         }
         reasons.extend(self.silent(stage, now_ms));
         if let Some(store) = &self.store {
+            let full = self.ledger.is_some_and(|ledger| ledger.counters.journal_full != 0)
+                || store.durable.saturating_sub(store.secured) >= journal_bytes_max;
+            let kept = if full { "" } else { "; messages are kept in the journal" };
             if store.broken != 0 {
-                reasons.push(
-                    "the store refuses what the journal has (see the log); messages are kept in the journal".to_owned(),
-                );
+                reasons.push(format!("the store refuses what the journal has (see the log){kept}"));
             } else if store.unavailable != 0 {
-                reasons.push("the store takes no writes; messages are kept in the journal".to_owned());
+                reasons.push(format!("the store takes no writes{kept}"));
             }
-            if store.durable.saturating_sub(store.secured) >= journal_bytes_max {
+            if full {
                 reasons.push("the journal is full; messages are refused with STORAGE_FULL".to_owned());
             }
         }
@@ -191,7 +192,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
     loop {
         let report = tokio::select! {
             Some(report) = reports.recv() => report,
-            Some(counters) = store_reports.recv() => Report::Store(counters),
+            Some(counters) = store_reports.recv() => Report::Store(Box::new(counters)),
             _ = terminate.recv() => {
                 pass_on(&stops);
                 continue;

@@ -50,7 +50,7 @@ fn metrics_name_the_shard_the_close_reason_what_was_full_and_the_budget() {
 fn every_metric_has_its_type_before_its_first_value() {
     let mut snapshot = snapshot();
     snapshot.take(0, Report::Ledger(LedgerReport::default()));
-    snapshot.take(0, Report::Store(StoreCounters::default()));
+    snapshot.take(0, Report::Store(Box::default()));
     let text = metrics::text(&snapshot, true, &room());
     let mut typed = std::collections::HashSet::new();
     for line in text.lines() {
@@ -86,6 +86,6 @@ fn not_being_ready_says_why() {
     check(&snapshot, Stage::Draining, 10_001, &["draining"]);
     check(&snapshot, Stage::Serving, 13_001, &["shard 0", "shard 1", "the ledger has not reported"]);
     let away = StoreCounters { unavailable: 1, durable: 5_000, secured: 4_000, ..StoreCounters::default() };
-    snapshot.take(0, Report::Store(away));
+    snapshot.take(0, Report::Store(Box::new(away)));
     check(&snapshot, Stage::Serving, 2_000, &["store takes no writes", "journal is full"]);
 }

@@ -11,6 +11,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
 /// What is written at once when a file system cannot allocate ahead.
 const ZEROES_BYTES: usize = 1 << 20;
 
@@ -148,15 +151,12 @@ impl DiskFile for DirectoryFile {
 
 /// Gives an empty file `bytes` zeroes that have their place on disk.
 fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of ours.
-    let refused = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } != 0;
-    if !refused {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if !matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) {
-        return Err(error);
+    let length = i64::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    match fallocate(file.as_raw_fd(), FallocateFlags::empty(), 0, length) {
+        Ok(()) => return Ok(()),
+        // The file system cannot: zeroes are written instead.
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {}
+        Err(refused) => return Err(refused.into()),
     }
     let zeroes = vec![0; ZEROES_BYTES];
     let mut at = 0;

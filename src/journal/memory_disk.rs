@@ -35,6 +35,7 @@ struct State {
     full: bool,
     writes_to_cut: u32,
     syncs_to_fail: u32,
+    removals_to_fail: u32,
     syncs: u64,
 }
 
@@ -53,7 +54,15 @@ impl MemoryDisk {
     /// An empty disk; the seed decides what a crash leaves.
     pub fn new(seed: u64) -> MemoryDisk {
         let rng = fastrand::Rng::with_seed(seed);
-        let state = State { files: BTreeMap::new(), rng, full: false, writes_to_cut: 0, syncs_to_fail: 0, syncs: 0 };
+        let state = State {
+            files: BTreeMap::new(),
+            rng,
+            full: false,
+            writes_to_cut: 0,
+            syncs_to_fail: 0,
+            removals_to_fail: 0,
+            syncs: 0,
+        };
         MemoryDisk { state: Rc::new(RefCell::new(state)) }
     }
 
@@ -89,6 +98,11 @@ impl MemoryDisk {
     /// The next so many syncs fail, and what they should have synced is lost by the next crash.
     pub fn fail_syncs(&self, count: u32) {
         self.state.borrow_mut().syncs_to_fail = count;
+    }
+
+    /// The next so many removals happen, and then it is reported that they could not be made durable.
+    pub fn fail_syncs_of_removals(&self, count: u32) {
+        self.state.borrow_mut().removals_to_fail = count;
     }
 
     /// Syncs that succeeded so far.
@@ -137,8 +151,13 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let removed = self.state.borrow_mut().files.remove(name);
-        removed.map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut state = self.state.borrow_mut();
+        if state.files.remove(name).is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let failed = state.removals_to_fail > 0;
+        state.removals_to_fail -= u32::from(failed);
+        if failed { Err(io::Error::other("the sync of a removal was made to fail")) } else { Ok(()) }
     }
 }
 

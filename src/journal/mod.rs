@@ -10,6 +10,7 @@ pub mod memory_disk;
 pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod room;
 pub mod segment;
 pub mod varint;
 
@@ -25,6 +26,21 @@ pub enum JournalError {
         what: &'static str,
         /// Which file; empty: the directory.
         file: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no room for the next segment, which is allocated as a whole.
+    #[error(
+        "the journal's {file}: its disk has no room for a segment of {} MiB: {source}. Make room there, or set \
+         data_dir to a larger disk",
+        bytes.div_ceil(1 << 20)
+    )]
+    NoRoom {
+        /// Which file.
+        file: String,
+        /// What it would take.
+        bytes: u64,
         /// What the system says.
         #[source]
         source: io::Error,

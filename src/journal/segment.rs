@@ -282,11 +282,16 @@ impl<D: Disk> Journal<D> {
             if next > below {
                 break;
             }
-            self.disk.remove(&segment_name(first)).map_err(|source| JournalError::Io {
-                what: "removing a segment that is no longer needed",
-                file: segment_name(first),
-                source,
-            })?;
+            match self.disk.remove(&segment_name(first)) {
+                Ok(()) => {}
+                // It went before, when only the directory could not be synced: this time it may have been, or will be
+                // with the next one.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => {
+                    let what = "removing a segment that is no longer needed";
+                    return Err(JournalError::Io { what, file: segment_name(first), source });
+                }
+            }
             self.segments.pop_front();
             removed += 1;
         }
@@ -308,7 +313,12 @@ fn begin<D: Disk>(
     let name = segment_name(start);
     let header = SegmentHeader { start, salt: salts.u64(..) };
     let failed = |what| move |source| JournalError::Io { what, file: segment_name(start), source };
-    let file = disk.create(&name, segment_bytes).map_err(failed("allocating a segment"))?;
+    let file = disk.create(&name, segment_bytes).map_err(|source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            JournalError::NoRoom { file: name.clone(), bytes: segment_bytes, source }
+        }
+        _ => failed("allocating a segment")(source),
+    })?;
     let written = file.write_at(0, &header.encode()).and_then(|()| file.sync());
     if let Err(source) = written {
         // Without a header it holds nothing; the next try must find the name free.

@@ -17,9 +17,11 @@ use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::{ChangeSubmission, MessageSubmission, Submission};
+use crate::journal::JournalError;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
+use crate::journal::room::Room;
 use crate::journal::segment::Journal;
 use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Seen, Window, named_ms};
@@ -91,6 +93,7 @@ pub struct JournalEngine<D: Disk> {
     /// Segments on disk: where each starts, and the ledger's time by then, Unix milliseconds.
     pub(super) segments: VecDeque<(JournalPosition, u64)>,
     pub(super) counters: LedgerCounters,
+    pub(super) room: Room,
     /// The journal has grown since [`Engine::grew`] was asked.
     pub(super) grown: bool,
     pub(super) commit: Commit,
@@ -197,7 +200,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
-        let written = self.write()?;
+        let written = self.write(now)?;
         let mut staged = std::mem::take(&mut self.commit.staged);
         if !written {
             self.take_back(&staged);
@@ -212,6 +215,9 @@ impl<D: Disk> Engine for JournalEngine<D> {
         self.commit.begin_again(self.ids.last());
         self.window.advance(self.ids.time_ms(now.unix_ms));
         self.retire();
+        if self.room.is_due(now.mono_ms) && !self.is_at_limit() && self.begin_batch(now).is_ok() {
+            self.room.is_there();
+        }
         Ok(())
     }
 
@@ -220,7 +226,8 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn counters(&self) -> LedgerCounters {
-        LedgerCounters { sync_us: self.journal.sync_us(), ..self.counters }
+        let journal_full = u64::from(self.room.is_none());
+        LedgerCounters { sync_us: self.journal.sync_us(), journal_full, ..self.counters }
     }
 }
 
@@ -374,11 +381,11 @@ impl<D: Disk> JournalEngine<D> {
 
     /// Sees to it that one more record can be staged; returns where the batch begins.
     fn make_room(&mut self, now: Now) -> Result<JournalPosition, Refusal> {
-        let unapplied = self.journal.tail().0.saturating_sub(self.progress.applied().0);
-        if unapplied + self.commit.batch.len() as u64 > self.settings.journal_bytes_max
-            || self.progress.tail_messages() + self.commit.messages as u64 >= self.settings.tail_messages_max
-            || self.commit.blocked
-        {
+        if self.is_at_limit() {
+            self.room.at_limit(now.mono_ms);
+            return Err(Refusal::StorageFull);
+        }
+        if self.commit.blocked {
             return Err(Refusal::StorageFull);
         }
         if self.commit.batch.len() + RECORD_RESERVE_BYTES > JOURNAL_BATCH_BYTES_MAX {
@@ -387,22 +394,35 @@ impl<D: Disk> JournalEngine<D> {
         if let Some(at) = self.commit.at {
             return Ok(at);
         }
-        let before = self.journal.segment();
-        match self.journal.prepare() {
+        match self.begin_batch(now) {
             Ok(at) => {
-                if self.journal.segment() != before {
-                    self.bases.clear();
-                    self.segments.push_back((self.journal.segment(), self.ids.time_ms(now.unix_ms)));
-                }
                 self.commit.at = Some(at);
                 Ok(at)
             }
             Err(error) => {
-                tracing::error!(%error, "nothing can be stored: the journal has no room");
+                self.room.refused(now.mono_ms, &error);
                 self.commit.blocked = true;
                 Err(Refusal::StorageFull)
             }
         }
+    }
+
+    /// The journal has as much as it may of what the store has not.
+    fn is_at_limit(&self) -> bool {
+        let unapplied = self.journal.tail().0.saturating_sub(self.progress.applied().0);
+        unapplied + self.commit.batch.len() as u64 > self.settings.journal_bytes_max
+            || self.progress.tail_messages() + self.commit.messages as u64 >= self.settings.tail_messages_max
+    }
+
+    /// Sees to it that the journal has room for a batch; returns where it begins.
+    fn begin_batch(&mut self, now: Now) -> Result<JournalPosition, JournalError> {
+        let before = self.journal.segment();
+        let at = self.journal.prepare()?;
+        if self.journal.segment() != before {
+            self.bases.clear();
+            self.segments.push_back((self.journal.segment(), self.ids.time_ms(now.unix_ms)));
+        }
+        Ok(at)
     }
 
     fn stage(&mut self, delivery: Delivery) {
@@ -421,20 +441,20 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     /// Writes and syncs the batch. `false`: it could not be written, and no trace of it is left on disk.
-    fn write(&mut self) -> Result<bool, LedgerError> {
+    fn write(&mut self, now: Now) -> Result<bool, LedgerError> {
         if self.commit.batch.is_empty() {
             return Ok(true);
         }
         let bytes = self.commit.batch.len() as u64;
         if let Err(error) = self.journal.append(&mut self.commit.batch) {
-            tracing::error!(%error, "a commit could not be written and is taken back");
-            if let Err(error) = self.journal.rollback() {
-                tracing::error!(%error, "nothing can be stored until the failed commit's remains are overwritten");
-            }
+            self.room.refused(now.mono_ms, &error);
+            // If this fails too, it is done before anything else is written.
+            self.journal.rollback().ok();
             return Ok(false);
         }
         let durable = self.journal.sync().map_err(LedgerError::Sync)?;
         self.progress.advance_durable(durable);
+        self.room.is_there();
         self.grown = true;
         self.counters.commits += 1;
         self.counters.bytes += bytes;

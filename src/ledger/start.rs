@@ -20,6 +20,7 @@ use crate::journal::disk::Disk;
 use crate::journal::reader::Reader;
 use crate::journal::record::{GroupRecord, Record, RosterRecord};
 use crate::journal::recovery::{Recovered, TornTail, recover};
+use crate::journal::room::Room;
 use crate::journal::segment::{Journal, SEGMENT_HEADER_BYTES, list_segments, segment_name};
 use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Window};
@@ -143,6 +144,7 @@ impl Start {
             segments_dropped: dropped,
         };
         replay.groups.keep();
+        let room = Room::new(Arc::clone(&progress));
         let engine = JournalEngine {
             settings,
             journal,
@@ -155,6 +157,7 @@ impl Start {
             bases: Bases::new(settings.seed ^ 3),
             segments,
             counters: LedgerCounters::default(),
+            room,
             // What was there before the start may not be in the store.
             grown: true,
             commit: Commit::new(replay.ids.last()),

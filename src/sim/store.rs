@@ -11,10 +11,12 @@ use std::rc::Rc;
 
 use ringway::contract::cause::Cause;
 use ringway::contract::position::AppliedPosition;
-use ringway::contract::store::StorePosition;
-use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup, StoredMessage};
 use ringway::store::messages::Messages;
-use ringway::store::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
+use ringway::store::names::Written;
+use ringway::store::{
+    GroupWrite, InboxRow, PageWanted, Store, StoreError, StoredBody, Transaction, pages_in_turn, snapshot_alone,
+};
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
@@ -217,7 +219,7 @@ impl SimStore {
 
 impl Store for SimStore {
     type Encoded = Transaction;
-    type Writing = std::future::Ready<Result<(), StoreError>>;
+    type Writing = std::future::Ready<Result<Written, StoreError>>;
 
     fn transaction_rows_max(&self) -> usize {
         TRANSACTION_ROWS_MAX
@@ -230,7 +232,7 @@ impl Store for SimStore {
     fn apply(&mut self, transaction: Transaction) -> Self::Writing {
         let Transaction { messages, rows, groups, applied, msg_id_max } = transaction;
         let change = Change::Applied { messages, rows, groups, applied, msg_id_max };
-        std::future::ready(self.commit(change, "applying"))
+        std::future::ready(self.commit(change, "applying").map(|()| Written::default()))
     }
 
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
@@ -256,6 +258,16 @@ impl Store for SimStore {
             visit(StoredGroup { group: *group, version: *version, members });
         }
         Ok(())
+    }
+
+    async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError> {
+        snapshot_alone(self, visit).await
+    }
+
+    fn write_back(&mut self) {}
+
+    fn cache_bytes(&self) -> u64 {
+        0
     }
 
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
@@ -291,6 +303,10 @@ impl Store for SimStore {
             page.rows.push((*seq, message));
         }
         Ok(page)
+    }
+
+    async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>> {
+        pages_in_turn(self, wanted, messages).await
     }
 
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {

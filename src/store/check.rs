@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use super::names::substitute;
 use super::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
 use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::recovery::verify;
 use crate::journal::segment::list_segments;
-use crate::store::tail::Tail;
 use crate::limits::TRANSACTION_BYTES_MAX;
+use crate::store::tail::Tail;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
 
@@ -58,6 +59,8 @@ pub struct Findings {
     pub messages: u64,
     /// Rows that both have.
     pub rows: u64,
+    /// Messages that both have, the store under a substitute because their names were taken.
+    pub names_taken: u64,
     /// Messages that retention has deleted from the store.
     pub expired: u64,
     /// Messages of the journal that the store is still to get.
@@ -122,6 +125,11 @@ pub async fn check<S: Inspect, D: Disk>(store: &mut S, disk: &D) -> Result<Findi
     Ok(check.findings)
 }
 
+/// As it is stored if its name was taken.
+fn renamed(message: &StoredBody) -> StoredBody {
+    StoredBody { client_msg_id: substitute(message.msg_id), ..message.clone() }
+}
+
 struct Check<'a, S> {
     store: &'a mut S,
     findings: Findings,
@@ -171,6 +179,7 @@ impl<S: Inspect> Check<'_, S> {
             for message in messages {
                 match found.get(&message.msg_id) {
                     Some(found) if found == message => self.findings.messages += 1,
+                    Some(found) if *found == renamed(message) => self.findings.names_taken += 1,
                     Some(_) => self.findings.differs(format!("message {} is another in the store", message.msg_id)),
                     None if message.msg_id < self.kept_from => self.findings.expired += 1,
                     None => self.findings.differs(format!("message {} is missing in the store", message.msg_id)),

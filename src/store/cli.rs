@@ -80,6 +80,12 @@ fn text(findings: &Findings) -> String {
         "  waiting    {} messages, {} inbox rows: the gateway stores them when it runs\n",
         findings.waiting_messages, findings.waiting_rows
     ));
+    if findings.names_taken > 0 {
+        text.push_str(&format!(
+            "  names      {} messages whose names other messages have: both are stored, see the table names_taken\n",
+            findings.names_taken
+        ));
+    }
     if findings.expired > 0 {
         text.push_str(&format!("  expired    {} messages, deleted by store.retention_days\n", findings.expired));
     }

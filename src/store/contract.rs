@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::mysql::{MySqlStore, Sharing, Use};
+use super::names::NameTaken;
 use super::sqlite::SqliteStore;
 use super::*;
 use crate::contract::digest::digest;
@@ -36,7 +37,7 @@ pub(super) struct MySql {
     runtime: Runtime,
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -69,6 +70,12 @@ impl MySql {
     /// As one of several gateways.
     pub(super) fn open_of_cluster(&self) -> MySqlStore {
         self.open_as(MYSQL_POOL_SIZE, Sharing::Cluster)
+    }
+
+    /// The same, on the runtime that runs this.
+    pub(super) async fn opened_of_cluster(&self) -> MySqlStore {
+        let how = Use { batch_rows: BATCH_ROWS, pool_size: MYSQL_POOL_SIZE, sharing: Sharing::Cluster };
+        MySqlStore::open(&self.database.opts(), how).await.unwrap()
     }
 
     /// With so many connections.
@@ -121,6 +128,7 @@ macro_rules! claims {
 claims! {
     a_transaction_applied_again_changes_nothing
     a_row_numbered_twice_is_refused_and_nothing_of_its_transaction_stays
+    a_message_whose_name_is_taken_keeps_nothing_else_from_the_store
     whole_batches_and_what_is_left_over_are_all_written
     a_page_starts_after_the_cursor_and_ends_at_its_limits
     deleted_rows_are_announced_as_a_gap_and_never_skipped_in_the_middle
@@ -168,7 +176,7 @@ pub(super) fn transaction(numbers: std::ops::RangeInclusive<u64>) -> Transaction
     }
 }
 
-pub(super) async fn apply<S: Store>(store: &mut S, transaction: Transaction) -> Result<(), StoreError> {
+pub(super) async fn apply<S: Store>(store: &mut S, transaction: Transaction) -> Result<Written, StoreError> {
     let encoded = store.encode(transaction);
     store.apply(encoded).await
 }
@@ -236,6 +244,31 @@ fn a_page_starts_after_the_cursor_and_ends_at_its_limits<B: Bed>(bed: &B) {
     assert_eq!(seqs(&page(bed, &mut store, 1, 9, 100, 100)), [0u64; 0]);
     assert_eq!(seqs(&page(bed, &mut store, 1, u64::MAX - 1, 100, 100)), [0u64; 0]);
     assert_eq!(seqs(&page(bed, &mut store, 77, 0, 100, 100)), [0u64; 0]);
+}
+
+fn a_message_whose_name_is_taken_keeps_nothing_else_from_the_store<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(apply(&mut store, transaction(1..=3))).unwrap();
+    let mut work = transaction(4..=8);
+    // One of a transaction before, and one of its own.
+    work.messages[1].client_msg_id = name(2);
+    work.messages[3].client_msg_id = name(4);
+    let written = bed.run(apply(&mut store, work)).unwrap();
+    let taken = |n: u64, first: u64| NameTaken {
+        msg_id: MsgId(n << 22),
+        sender: UserId(1),
+        client_msg_id: name(first),
+        first: MsgId(first << 22),
+    };
+    assert_eq!(written.names_taken, [taken(5, 2), taken(7, 4)]);
+    assert_eq!(bed.count("names_taken"), 2);
+    assert_eq!(seqs(&page(bed, &mut store, FAR, 0, 100, 10_000)), [1, 2, 3, 4, 5, 6, 7, 8]);
+    let first_of = |n| Lookup { sender: UserId(1), client_msg_id: name(n), generation: 0 };
+    let found = bed.run(store.find(&[first_of(2), first_of(4), first_of(8)])).unwrap();
+    let found: Vec<u64> = found.iter().map(|found| found.map_or(0, |message| message.msg_id.0 >> 22)).collect();
+    assert_eq!(found, [2, 4, 8], "a repeat is answered with the first");
+    let written = bed.run(apply(&mut store, transaction(9..=9))).unwrap();
+    assert_eq!((written, bed.run(store.position()).unwrap().applied), (Written::default(), AppliedPosition(900)));
 }
 
 fn deleted_rows_are_announced_as_a_gap_and_never_skipped_in_the_middle<B: Bed>(bed: &B) {

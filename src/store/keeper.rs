@@ -6,38 +6,37 @@
 //! It leaves out waiting: [`Keeper::turn`] says when it wants to be called again.
 
 pub mod devices;
+pub mod lookups;
 pub mod pages;
+mod position;
 
 use std::sync::Arc;
 
 use super::backoff::Backoff;
 use super::cursors::Cursors;
-use super::flight::{Flight, Load};
+use super::in_flight::{InFlight, Load};
 use super::messages::Messages;
+use super::names::Written;
 use super::retention::{Expire, Retention};
-use super::trouble::{Severity, Trouble};
+use super::trouble::{JournalRoom, Severity, Trouble};
 use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
 use crate::contract::cause::Cause;
 use crate::contract::ids::ShardId;
 use crate::contract::internal::InternalErrors;
-use crate::contract::position::{AppliedPosition, JournalPosition};
+use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, SnapshotAsk};
-use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoreAnswer, StoreAsk};
+use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::store_counters::StoreCounters;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
-use crate::store::tail::Tail;
 use crate::limits::{CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTES_MAX};
 use crate::log::Chain;
+use crate::store::tail::Tail;
 use devices::CursorAsked;
 use pages::PageAsked;
-use ringway_wire::ids::MsgId;
-use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
-
-/// How often a node of a cluster looks how far the others' stores are.
-const STREAM_LOOK_MS: u64 = 200;
+use position::{Follows, Known};
 
 /// Cursors are saved so often: what a device may receive again after a crash of the machine.
 const CURSORS_SAVE_MS: u64 = 1_000;
@@ -47,7 +46,7 @@ const CURSORS_SAVE_MS: u64 = 1_000;
 pub enum Turn {
     /// All that is durable is applied.
     Idle,
-    /// A transaction is on its way; [`Keeper::landed`] waits for its end.
+    /// A transaction is on its way; [`Keeper::ended`] waits for its end.
     Writing,
     /// One transaction was applied; there may be more.
     Applied {
@@ -74,7 +73,7 @@ pub struct Keeper<S: Store, D: Disk> {
     store: S,
     disk: D,
     tail: Tail<D>,
-    flight: Flight<S>,
+    in_flight: InFlight<S>,
     position: Known,
     progress: Arc<Progress>,
     messages: Messages,
@@ -102,27 +101,6 @@ pub struct Keeper<S: Store, D: Disk> {
     counters: StoreCounters,
 }
 
-/// What is known of the database's position.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Known {
-    /// Nothing yet: there is no tail.
-    Never,
-    /// A transaction ended in an error and may have been committed all the same. Reading is right either way: rows
-    /// that are in the database and in the tail are taken once.
-    Doubtful,
-    /// It is the tail's.
-    Sure,
-}
-
-/// What the journal is to the database.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Follows {
-    /// All of it, and nobody else writes.
-    Alone,
-    /// A copy of the stream that the stores of all nodes follow; one of them writes at a time.
-    Stream,
-}
-
 /// Why something was not done; which of them makes no difference to what is done next.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
@@ -134,17 +112,6 @@ enum Fault {
     Away,
 }
 
-/// The database is ahead of all that this gateway has ever written to its journal.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "it is at position {found} of a journal, and this gateway's journal ends at {written}: stop one of the two \
-     gateways, then look with `ringway store check` at what the other has done"
-)]
-struct Foreign {
-    found: u64,
-    written: u64,
-}
-
 impl<S: Store, D: Disk> Keeper<S, D> {
     /// Keeps `store` up with the journal in `disk`. `seed` spreads its retries.
     pub fn new(store: S, disk: D, progress: Arc<Progress>, seed: u64) -> Self {
@@ -153,7 +120,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             store,
             tail: Tail::new(disk.clone(), JournalPosition(0)),
             disk,
-            flight: Flight::default(),
+            in_flight: InFlight::default(),
             position: Known::Never,
             progress,
             messages: Messages::default(),
@@ -177,7 +144,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// The same for a node of a cluster: what is in `disk` is the node's copy of the stream.
     pub fn of_cluster(store: S, disk: D, progress: Arc<Progress>, answerer: SnapshotAnswerer, seed: u64) -> Self {
-        let tail = Tail::of_stream(disk.clone());
+        let tail = Tail::of_stream(disk.clone(), JournalPosition(0));
         let answerer = Some(answerer);
         Keeper { tail, answerer, follows: Follows::Stream, ..Keeper::new(store, disk, progress, seed) }
     }
@@ -202,30 +169,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
     }
 
-    /// Answers the ledger.
-    pub async fn lookup(&mut self, lookup: Lookup) -> LookupAnswer {
-        let mut answers = Vec::with_capacity(1);
-        self.lookups(&[lookup], &mut answers).await;
-        answers.pop().unwrap_or(LookupAnswer { lookup, found: LookupFound::Unavailable })
-    }
-
-    /// Answers the ledger, several at once; the answers are appended, parallel to the look-ups.
-    pub async fn lookups(&mut self, lookups: &[Lookup], answers: &mut Vec<LookupAnswer>) {
-        self.counters.lookups += lookups.len() as u64;
-        let found = match self.find(lookups).await {
-            Ok(found) => found,
-            Err(fault) => {
-                self.refused(&fault);
-                vec![LookupFound::Unavailable; lookups.len()]
-            }
-        };
-        answers.extend(std::iter::zip(lookups, found).map(|(lookup, found)| LookupAnswer { lookup: *lookup, found }));
-    }
-
     /// Ingests the journal and applies at most one transaction. To be called when there is something new, at the
-    /// time it asked for, when a transaction has landed, and at least once a second.
+    /// time it asked for, when a transaction has ended, and at least once a second.
     pub async fn turn(&mut self, now: Now) -> Turn {
-        if self.flight.is_busy() {
+        if self.in_flight.is_busy() {
             return self.follow_up(now);
         }
         if self.backoff.refusals() > 0 && now.mono_ms < self.retry_at_ms {
@@ -247,26 +194,27 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// Waits until the transaction on its way has ended, for [`Self::turn`] to look at; for ever, if there is none.
-    pub async fn landed(&mut self) {
-        self.flight.landed().await;
+    pub async fn ended(&mut self) {
+        self.in_flight.ended().await;
     }
 
     /// A transaction is on its way, or its end was not looked at yet.
     pub fn is_writing(&self) -> bool {
-        self.flight.is_busy()
+        self.in_flight.is_busy()
     }
 
     /// Looks whether the transaction on its way has ended; if not, makes the next one ready, once it is a full one.
     fn follow_up(&mut self, now: Now) -> Turn {
-        let Some((load, outcome)) = self.flight.take_landed() else {
+        let Some((load, outcome)) = self.in_flight.take_ended() else {
             if let Err(error) = self.prepare_full() {
                 self.failed(now, &error.into());
             }
             return Turn::Writing;
         };
         match outcome {
-            Ok(()) => {
+            Ok(written) => {
                 self.position = Known::Sure;
+                self.take_written(&written);
                 self.advance(load.applied);
                 self.counters.rows += load.rows as u64;
                 self.counters.messages += load.messages as u64;
@@ -284,17 +232,17 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// Makes the next transaction ready, if there is enough for a full one behind what is on its way.
     fn prepare_full(&mut self) -> Result<(), JournalError> {
-        let Some(flying) = self.flight.load() else { return Ok(()) };
-        if self.flight.has_next() || self.follows == Follows::Stream {
+        let Some(writing) = self.in_flight.load() else { return Ok(()) };
+        if self.in_flight.has_next() || self.follows == Follows::Stream {
             return Ok(());
         }
         self.ingest()?;
-        let bytes = self.tail.ingested().0.saturating_sub(flying.applied.0);
-        if (self.tail.rows().saturating_sub(flying.rows) >= self.rows_max || bytes >= TRANSACTION_BYTES_MAX)
+        let bytes = self.tail.ingested().0.saturating_sub(writing.applied.0);
+        if (self.tail.rows().saturating_sub(writing.rows) >= self.rows_max || bytes >= TRANSACTION_BYTES_MAX)
             && let Some(transaction) =
-                self.tail.transaction(flying.applied.in_journal(), self.rows_max, TRANSACTION_BYTES_MAX)?
+                self.tail.transaction(writing.applied.in_journal(), self.rows_max, TRANSACTION_BYTES_MAX)?
         {
-            self.flight.prepare(&self.store, transaction);
+            self.in_flight.prepare(&self.store, transaction);
         }
         Ok(())
     }
@@ -310,7 +258,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             Ok(secured) => {
                 // The copy of a stream is no longer needed where the tail no longer reads it.
                 let secured = match self.follows {
-                    Follows::Stream => self.tail.applied(),
+                    Follows::Stream => self.copy_needed_from(),
                     Follows::Alone => secured.in_journal(),
                 };
                 self.secured = secured;
@@ -369,15 +317,15 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         // What cannot be read now is reported by the next turn.
         self.ingest().ok();
-        let flying = self.flight.load().unwrap_or(Load { applied: self.tail.applied().into(), ..Load::default() });
+        let writing = self.in_flight.load().unwrap_or(Load { applied: self.tail.applied().into(), ..Load::default() });
         let reached = match self.follows {
-            Follows::Alone => flying.applied.in_journal(),
+            Follows::Alone => writing.applied.in_journal(),
             // The database counts the stream's entries, not this journal's bytes.
             Follows::Stream => self.tail.applied(),
         };
         Some(Backlog {
             bytes: self.progress.durable().0.saturating_sub(reached.0),
-            rows: self.tail.rows().saturating_sub(flying.rows),
+            rows: self.tail.rows().saturating_sub(writing.rows),
         })
     }
 
@@ -392,19 +340,19 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let mut turn = Turn::Idle;
         let writes = self.follows == Follows::Alone || self.progress.writes_store();
         if writes
-            && !self.flight.has_next()
+            && !self.in_flight.has_next()
             && let Some(transaction) =
                 self.tail.transaction(self.tail.applied(), self.rows_max, TRANSACTION_BYTES_MAX)?
         {
-            self.flight.prepare(&self.store, transaction);
+            self.in_flight.prepare(&self.store, transaction);
         }
-        if !self.flight.has_next() {
+        if !self.in_flight.has_next() {
             self.fence().await?;
-            self.tell_snapshot().await?;
+            self.answer_snapshot().await?;
         }
-        if self.flight.has_next() {
+        if self.in_flight.has_next() {
             self.position = Known::Doubtful;
-            self.flight.start(&mut self.store);
+            self.in_flight.start(&mut self.store);
             turn = self.follow_up(now);
             if let Turn::RetryAt(_) = turn {
                 return Ok(turn);
@@ -427,61 +375,18 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         Ok(turn)
     }
 
-    /// In a cluster: from time to time another node may have written.
-    fn look(&mut self, now: Now) {
-        let due = now.mono_ms.saturating_sub(self.looked_ms) >= STREAM_LOOK_MS;
-        if self.follows == Follows::Stream && self.position == Known::Sure && due {
-            self.looked_ms = now.mono_ms;
-            self.position = Known::Doubtful;
-        }
-    }
-
-    /// In a cluster whose Redis has lost the stream: once all that was read of it is written, the database's position
-    /// moves to where the next stream begins, and no store can write anything of the lost one any more.
-    async fn fence(&mut self) -> Result<(), Fault> {
-        let to = self.progress.fence_asked();
-        if self.follows == Follows::Alone || self.progress.applied() >= to.into() {
-            return Ok(());
-        }
-        // What is read by this node and written by nobody goes first, whoever's turn it is.
-        self.ingest()?;
-        while let Some(transaction) =
-            self.tail.transaction(self.tail.applied(), self.rows_max, TRANSACTION_BYTES_MAX)?
-        {
-            let applied = transaction.applied;
-            self.apply(transaction).await?;
-            self.advance(applied);
-        }
-        self.apply(Transaction { applied: to.into(), ..Transaction::default() }).await?;
-        self.progress.report_fenced(to);
-        self.settle().await
-    }
-
-    /// In a cluster: tells the ledger what the database has. Read again if it fails.
-    async fn tell_snapshot(&mut self) -> Result<(), Fault> {
-        let Some(answerer) = &self.answerer else { return Ok(()) };
-        if let Some(ask) = answerer.next() {
-            self.snapshot_ask = Some(ask);
-        }
-        let Some(ask) = &mut self.snapshot_ask else { return Ok(()) };
-        ask.begin();
-        let at = self.store.snapshot(&mut |stored| ask.visit(stored)).await?;
-        // Before the ledger goes on from there: what it had read of a lost stream is taken into the tail, to the last
-        // entry, and dropped. Else it would be found later, and count as stored.
-        self.ingest()?;
-        self.position = Known::Doubtful;
-        self.settle().await?;
-        if let (Some(answerer), Some(ask)) = (&self.answerer, self.snapshot_ask.take()) {
-            answerer.answer(ask.finish(at));
-        }
-        Ok(())
-    }
-
     /// Applies a transaction and waits for its end.
     async fn apply(&mut self, transaction: Transaction) -> Result<(), StoreError> {
         self.position = Known::Doubtful;
         let encoded = self.store.encode(transaction);
-        self.store.apply(encoded).await
+        let written = self.store.apply(encoded).await?;
+        self.take_written(&written);
+        Ok(())
+    }
+
+    fn take_written(&mut self, written: &Written) {
+        self.counters.names_taken += written.names_taken.len() as u64;
+        written.tell();
     }
 
     /// Saves some of the cursors that wait.
@@ -495,51 +400,6 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         Ok(())
     }
 
-    /// Learns the database's position where it is not sure, and that a database that was away is back.
-    async fn settle(&mut self) -> Result<(), Fault> {
-        if self.position == Known::Sure && !self.reads_away {
-            return Ok(());
-        }
-        let at = self.store.position().await?;
-        let known = self.position;
-        self.reads_away = false;
-        if self.follows == Follows::Stream {
-            self.position = Known::Sure;
-            self.advance(at.applied);
-            return Ok(());
-        }
-        if known != Known::Never && at.applied.in_journal() > self.tail.ingested() {
-            let source = Box::new(Foreign { found: at.applied.0, written: self.tail.ingested().0 });
-            let what = "another gateway has written into this database";
-            return Err(StoreError::Broken { what, cause: Cause::Taken, source }.into());
-        }
-        self.position = Known::Sure;
-        let within =
-            known != Known::Never && (self.tail.applied()..=self.tail.ingested()).contains(&at.applied.in_journal());
-        if !within {
-            if known != Known::Never {
-                tracing::warn!(
-                    position = at.applied.0,
-                    before = self.tail.applied().0,
-                    "the database was put back to an earlier state: the journal is applied to it again from there"
-                );
-            }
-            self.flight = Flight::default();
-            self.tail = Tail::new(self.disk.clone(), at.applied.in_journal());
-        }
-        self.advance(at.applied);
-        Ok(())
-    }
-
-    fn advance(&mut self, applied: AppliedPosition) {
-        self.tail.advance(applied);
-        self.progress.advance_applied(applied);
-        if self.follows == Follows::Stream {
-            self.progress.advance_secured(self.tail.applied());
-        }
-        self.progress.report_tail_messages(self.tail.weight());
-    }
-
     /// Takes all that is durable into the tail.
     fn ingest(&mut self) -> Result<(), JournalError> {
         let durable = self.progress.durable();
@@ -548,49 +408,6 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.progress.report_tail_messages(self.tail.weight());
         }
         Ok(())
-    }
-
-    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<LookupFound>, Fault> {
-        self.prepare_read().await?;
-        let mut found = vec![LookupFound::Nothing; lookups.len()];
-        let (mut elsewhere, mut places) = (Vec::new(), Vec::new());
-        for (place, lookup) in lookups.iter().enumerate() {
-            match self.tail.find(lookup)? {
-                Some(message) => found[place] = LookupFound::Stored(message),
-                None => {
-                    elsewhere.push(*lookup);
-                    places.push(place);
-                }
-            }
-        }
-        if elsewhere.is_empty() {
-            return Ok(found);
-        }
-        let stored = match self.reads_away {
-            true => Err(Fault::Away),
-            false => self.store.find(&elsewhere).await.map_err(Fault::Store),
-        };
-        match stored {
-            Ok(stored) => {
-                let missing = stored.iter().any(Option::is_none);
-                // Asked after the look-up: before a message is deleted, this is raised above it.
-                let kept_from = if missing { self.store.kept_from().await? } else { MsgId(0) };
-                for (place, message) in std::iter::zip(places, stored) {
-                    found[place] = match message {
-                        Some(message) => LookupFound::Stored(message),
-                        None if is_older(&lookups[place], kept_from) => LookupFound::Expired,
-                        None => LookupFound::Nothing,
-                    };
-                }
-            }
-            Err(fault) => {
-                self.refused(&fault);
-                for place in places {
-                    found[place] = LookupFound::Unavailable;
-                }
-            }
-        }
-        Ok(found)
     }
 
     async fn prepare_read(&mut self) -> Result<(), Fault> {
@@ -627,15 +444,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// A write failed: the next try waits.
     fn failed(&mut self, now: Now, fault: &Fault) {
-        self.trouble.begins_or_lasts(now.mono_ms, fault.kind(), fault, &mut self.counters);
+        let journal = if self.progress.journal_is_full() { JournalRoom::Full } else { JournalRoom::Keeps };
+        self.trouble.begins_or_lasts(now.mono_ms, journal, fault.kind(), fault, &mut self.counters);
         self.retry_at_ms = now.mono_ms + self.backoff.refused();
     }
-}
-
-/// Whether a message of this name may have had a number below `kept_from`.
-fn is_older(lookup: &Lookup, kept_from: MsgId) -> bool {
-    let named_ms = lookup.client_msg_id.unix_ms().unwrap_or(0);
-    kept_from > MsgId(0) && named_ms <= kept_from.sent_at_ms() + CLIENT_MSG_ID_AHEAD_MS
 }
 
 impl<S: Expire, D: Disk> Keeper<S, D> {

@@ -11,10 +11,11 @@ pub mod cli;
 #[cfg(test)]
 mod contract;
 pub mod cursors;
-pub mod flight;
+pub mod in_flight;
 pub mod keeper;
 pub mod messages;
 pub mod mysql;
+pub mod names;
 pub mod page;
 pub mod retention;
 pub mod run;
@@ -30,6 +31,7 @@ use crate::contract::position::AppliedPosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::contract::store::{StorePosition, Stored};
 use messages::Messages;
+use names::Written;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
 
@@ -40,7 +42,7 @@ pub trait Store {
     /// A transaction in the form in which the database is sent it.
     type Encoded;
     /// A transaction on its way into the database. It goes on by itself, whether or not anybody looks at it.
-    type Writing: Future<Output = Result<(), StoreError>> + Unpin;
+    type Writing: Future<Output = Result<Written, StoreError>> + Unpin;
 
     /// Rows of one transaction, at most (one message alone may have more).
     fn transaction_rows_max(&self) -> usize;
@@ -48,7 +50,8 @@ pub trait Store {
     fn encode(&self, transaction: Transaction) -> Self::Encoded;
     /// Writes a transaction's batches and its position into the database, all or nothing. One that ends at or below
     /// the stored position changes nothing. One at a time: the next must wait for its end. After an error it may or
-    /// may not have been committed: ask [`Store::position`] before going on.
+    /// may not have been committed: ask [`Store::position`] before going on. A message whose name another one has is
+    /// no error: see [`names`].
     fn apply(&mut self, transaction: Self::Encoded) -> Self::Writing;
     /// The position up to which batches were applied, and the highest message id stored.
     async fn position(&mut self) -> Result<StorePosition, StoreError>;
@@ -56,24 +59,16 @@ pub trait Store {
     async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError>;
     /// Every group with its members, handed to `visit`.
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError>;
-    /// Groups and newest rows as they were at one position, handed to `visit`; returns the position. This is for a
-    /// database that nobody else writes into meanwhile.
-    async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError> {
-        let at = self.position().await?;
-        self.groups(&mut |group| visit(Stored::Group(group))).await?;
-        self.newest_rows(&mut |row| visit(Stored::Newest(row))).await?;
-        Ok(at)
-    }
+    /// Groups and newest rows as they were at one position, handed to `visit`; returns the position.
+    async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError>;
     /// Makes what was applied survive a power loss; returns the position up to which that holds.
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError>;
     /// Begins to write some of what was applied to the disk, without waiting for it, so that [`Self::secure`] finds
     /// little left; called every few milliseconds. A database elsewhere has nothing to do here.
-    fn write_back(&mut self) {}
+    fn write_back(&mut self);
     /// Memory of the database's pages that are kept in this process, which has a limit of its own. A database elsewhere
     /// keeps none here.
-    fn cache_bytes(&self) -> u64 {
-        0
-    }
+    fn cache_bytes(&self) -> u64;
     /// Rows of an inbox after `after`, in seq order; `gap_to` if the rows right after it are no longer kept. The
     /// page ends before a hole, and after the row that reaches `bytes_max` bytes of bodies. Messages that are in
     /// `messages` need not be read; those that are read go into it.
@@ -86,13 +81,7 @@ pub trait Store {
         messages: &mut Messages,
     ) -> Result<Page, StoreError>;
     /// Several pages, each as [`Self::page`] reads it; parallel to `wanted`.
-    async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>> {
-        let mut pages = Vec::with_capacity(wanted.len());
-        for PageWanted { user, after, rows_max, bytes_max } in wanted {
-            pages.push(self.page(*user, *after, *rows_max, *bytes_max, messages).await);
-        }
-        pages
-    }
+    async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>>;
     /// What was stored under these names, parallel to `lookups`.
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError>;
     /// Messages below this number may have been deleted by retention; zero if none was ever.
@@ -101,6 +90,30 @@ pub trait Store {
     async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError>;
     /// Keeps cursors; one that is lower than what is kept changes nothing.
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError>;
+}
+
+/// [`Store::snapshot`] of a database that nobody else writes into meanwhile.
+pub async fn snapshot_alone<S: Store>(
+    store: &mut S,
+    visit: &mut dyn FnMut(Stored),
+) -> Result<StorePosition, StoreError> {
+    let at = store.position().await?;
+    store.groups(&mut |group| visit(Stored::Group(group))).await?;
+    store.newest_rows(&mut |row| visit(Stored::Newest(row))).await?;
+    Ok(at)
+}
+
+/// [`Store::pages`] of a database that reads one after another.
+pub async fn pages_in_turn<S: Store>(
+    store: &mut S,
+    wanted: &[PageWanted],
+    messages: &mut Messages,
+) -> Vec<Result<Page, StoreError>> {
+    let mut pages = Vec::with_capacity(wanted.len());
+    for PageWanted { user, after, rows_max, bytes_max } in wanted {
+        pages.push(store.page(*user, *after, *rows_max, *bytes_max, messages).await);
+    }
+    pages
 }
 
 /// A page that is to be read: see [`Store::page`].

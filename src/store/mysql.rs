@@ -15,6 +15,7 @@ mod inspect;
 mod pages;
 pub mod schema;
 mod snapshot;
+mod taken;
 pub mod writer;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use std::task::{Context, Poll};
 use mysql_async::Opts;
 
 use super::messages::Messages;
+use super::names::Written;
 use super::{PageWanted, Store, StoreError, Transaction};
 use crate::contract::position::AppliedPosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
@@ -203,6 +205,14 @@ impl Store for MySqlStore {
         attempt.await.map_err(|fault: Fault| fault.into_store("reading a snapshot of groups and newest rows"))
     }
 
+    /// What is written there is the server's.
+    fn write_back(&mut self) {}
+
+    /// Its pages are the server's.
+    fn cache_bytes(&self) -> u64 {
+        0
+    }
+
     /// A commit is durable there as soon as it is answered.
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         Ok(self.writer.committed().await)
@@ -288,7 +298,7 @@ impl Store for MySqlStore {
 pub struct Writing(Ending);
 
 impl Future for Writing {
-    type Output = Result<(), StoreError>;
+    type Output = Result<Written, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // The task ends without a word only when its runtime does.

@@ -2,9 +2,11 @@
 //!
 //! It runs on a tokio current_thread runtime of its own, because a database client may need one; an embedded store
 //! blocks it, which nobody notices: there is no other task. What always holds: questions are answered between any
-//! two transactions, so that a session that catches up waits for one at most; and the loop ends, when neither
-//! shards nor ledger can ask any more, with all that is durable applied and secured, or after `stop_ms`.
+//! two transactions, so that a session that catches up waits for one at most; no answer is dropped, so that nobody waits
+//! for ever; and the loop ends, when neither shards nor ledger can ask any more, with all that is durable applied and
+//! secured, or after `stop_ms`.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,11 +19,12 @@ use super::keeper::{Backlog, Keeper, Turn};
 use super::retention::Expire;
 use crate::clock::Clock;
 use crate::contract::ids::ShardId;
-use crate::contract::store::{Lookup, LookupAnswer, StoreAsk};
+use crate::contract::store::{Lookup, LookupAnswer, StoreAnswer, StoreAsk};
 use crate::contract::store_counters::StoreCounters;
 use crate::journal::disk::Disk;
 use crate::limits::{
-    CURSORS_READ_MAX, STORE_ANSWERED_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS, TRANSACTION_BYTES_MAX,
+    CURSORS_READ_MAX, STORE_ANSWERED_MAX, STORE_ANSWERS_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS,
+    TRANSACTION_BYTES_MAX,
 };
 use crate::topology::priority::Priority;
 use crate::topology::rush;
@@ -83,6 +86,8 @@ struct Round {
     cursors: Vec<CursorAsked>,
     lookups: Vec<Lookup>,
     found: Vec<LookupAnswer>,
+    /// Answers that a shard's mailbox had no room for, oldest first.
+    unsent: VecDeque<(ShardId, StoreAnswer)>,
     /// Shards to wake, by id.
     answered: Vec<bool>,
     /// Somebody waited for an answer.
@@ -143,7 +148,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 .map_or(sleep_ms, |due_ms| sleep_ms.min(due_ms.saturating_sub(now_ms).max(1)));
             if sleep_ms > 0 && asked == Asked::All {
                 self.keeper.write_back();
-                match unapplied_bytes == 0 && !self.keeper.is_writing() {
+                match unapplied_bytes == 0 && !self.keeper.is_writing() && round.unsent.is_empty() {
                     true => self.sleep_idle(sleep_ms).await,
                     false => self.sleep(sleep_ms.min(STORE_LOOK_MS)).await,
                 }
@@ -184,12 +189,12 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         turn
     }
 
-    /// Until somebody asks, the journal has grown, or a transaction has landed; it makes no difference which.
+    /// Until somebody asks, the journal has grown, or a transaction has ended; it makes no difference which.
     async fn sleep(&mut self, wait_ms: u64) {
         let something = async {
             tokio::select! {
                 () = self.ends.inbox.wake.notified() => {}
-                () = self.keeper.landed() => {}
+                () = self.keeper.ended() => {}
             }
         };
         time::timeout(Duration::from_millis(wait_ms), something).await.ok();
@@ -211,6 +216,9 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         round.answered.clear();
         round.answered.resize(self.ends.inbox.answers.len(), false);
         round.answered_any = false;
+        for (shard, answer) in std::mem::take(&mut round.unsent) {
+            self.hand_over(shard, answer, round);
+        }
         // Somebody waits for these; what the thread claims after them, `follow` says.
         rush::gives_way(false);
         let mut asked = Asked::All;
@@ -218,6 +226,10 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         loop {
             if others == STORE_ANSWERED_MAX || round.cursors.len() == CURSORS_READ_MAX {
                 asked = Asked::Some;
+                break;
+            }
+            if round.unsent.len() >= STORE_ANSWERS_MAX {
+                // Those who have asked so much read nothing: questions wait until they do.
                 break;
             }
             match self.ends.inbox.asks.try_recv() {
@@ -284,11 +296,14 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         }
     }
 
-    fn hand_over(&self, shard: ShardId, answer: crate::contract::store::StoreAnswer, round: &mut Round) {
+    /// Puts an answer into its shard's mailbox. One that finds no room there is kept until it does: the session that
+    /// waits for it asks for nothing else meanwhile.
+    fn hand_over(&self, shard: ShardId, answer: StoreAnswer, round: &mut Round) {
         let at = usize::from(shard.0);
         if let (Some(slot), Some(answered)) = (self.ends.inbox.answers.get(at), round.answered.get_mut(at)) {
-            // A full mailbox has other answers; the session asks again at a tick.
-            slot.put(answer).ok();
+            if let Err(answer) = slot.put_if_received(answer) {
+                round.unsent.push_back((shard, answer));
+            }
             *answered = true;
         }
     }
@@ -323,8 +338,8 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 Turn::Applied { .. } => {}
                 Turn::Writing => {
                     let wait = Duration::from_millis(deadline_ms - now_ms);
-                    // Not landed in time: the journal has it, and the next start asks what became of it.
-                    time::timeout(wait, self.keeper.landed()).await.ok();
+                    // Not ended in time: the journal has it, and the next start asks what became of it.
+                    time::timeout(wait, self.keeper.ended()).await.ok();
                 }
                 Turn::RetryAt(at_ms) => {
                     let wait_ms = at_ms.min(deadline_ms).saturating_sub(now_ms);

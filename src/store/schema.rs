@@ -14,7 +14,7 @@ use rusqlite::Connection;
 pub const VERSION: i64 = STEPS.len() as i64;
 
 /// What each version adds to the one before.
-const STEPS: [&str; 2] = [TABLES, RETENTION];
+const STEPS: [&str; 3] = [TABLES, RETENTION, NAMES];
 
 /// Version 1.
 ///
@@ -77,6 +77,19 @@ CREATE TABLE retention (
 ) STRICT;
 CREATE TABLE retained_messages (
   msg_id INTEGER PRIMARY KEY
+) STRICT;
+";
+
+/// Version 3.
+///
+/// - `names_taken`: messages that came with a name that another message of their sender had, and that one. `messages`
+///   has them under a substitute: see `store::names`.
+const NAMES: &str = "
+CREATE TABLE names_taken (
+  msg_id        INTEGER PRIMARY KEY,
+  sender        INTEGER NOT NULL,
+  client_msg_id BLOB    NOT NULL,
+  first_msg_id  INTEGER NOT NULL
 ) STRICT;
 ";
 

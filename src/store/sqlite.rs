@@ -8,6 +8,8 @@
 
 mod courtesy;
 mod expiry;
+mod fault;
+mod insert;
 mod inspect;
 
 use std::cell::Cell;
@@ -18,20 +20,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::hooks::Wal;
-use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::messages::Messages;
+use super::names::Written;
 use super::page::Assembly;
 use super::schema::{self, SchemaError};
-use super::{GroupWrite, InboxRow, Store, StoreError, StoredBody, Transaction};
+use super::{PageWanted, Store, StoreError, Transaction, pages_in_turn, snapshot_alone};
 use crate::contract::cause::Cause;
 use crate::contract::message::Message;
 use crate::contract::position::AppliedPosition;
-use crate::contract::store::StorePosition;
-use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup, StoredMessage};
 use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
 use crate::log::Chain;
 use crate::topology::rush;
+use fault::{Inconsistent, failed};
+use insert::{RowBatch, insert_messages, insert_rows, write_group};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{ConversationKind, Role};
 
@@ -85,17 +89,12 @@ const STEP_OPERATIONS: c_int = 1_000;
 /// Every statement of this file stays prepared.
 const STATEMENTS_MAX: usize = 32;
 
-const INSERT_ROW: &str = "INSERT INTO inbox (user_id, seq, msg_id) VALUES (?1, ?2, ?3)";
-
 /// A store in one file.
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,
     path: PathBuf,
-    /// Rows of one insert.
-    batch_rows: usize,
-    /// [`INSERT_ROW`] with so many rows.
-    insert_batch: String,
+    batch: RowBatch,
     at: StorePosition,
     secured: AppliedPosition,
     page_bytes: u64,
@@ -147,16 +146,10 @@ impl SqliteStore {
                 false
             }),
         );
-        let mut insert_batch = String::from(INSERT_ROW.split("VALUES").next().unwrap_or_default());
-        insert_batch.push_str("VALUES (?,?,?)");
-        for _ in 1..batch_rows {
-            insert_batch.push_str(",(?,?,?)");
-        }
         Ok(SqliteStore {
             connection,
             path: path.to_owned(),
-            batch_rows,
-            insert_batch,
+            batch: RowBatch::new(batch_rows),
             at: StorePosition::default(),
             secured: AppliedPosition(0),
             page_bytes,
@@ -186,12 +179,12 @@ impl SqliteStore {
         Ok(self.at)
     }
 
-    fn write(&mut self, transaction: &Transaction) -> Result<(), rusqlite::Error> {
+    fn write(&mut self, transaction: &Transaction) -> Result<Written, rusqlite::Error> {
         let at =
             StorePosition { applied: transaction.applied, msg_id_max: self.at.msg_id_max.max(transaction.msg_id_max) };
         let writing = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        insert_messages(&writing, &transaction.messages)?;
-        insert_rows(&writing, self.batch_rows, &self.insert_batch, &transaction.rows)?;
+        let names_taken = insert_messages(&writing, &transaction.messages)?;
+        insert_rows(&writing, &self.batch, &transaction.rows)?;
         for group in &transaction.groups {
             write_group(&writing, group)?;
         }
@@ -200,14 +193,14 @@ impl SqliteStore {
             .execute(params![NODE, stored(at.applied.0), stored(at.msg_id_max.0)])?;
         writing.commit()?;
         self.at = at;
-        Ok(())
+        Ok(Written { names_taken })
     }
 
-    fn apply_now(&mut self, transaction: &Transaction) -> Result<(), StoreError> {
+    fn apply_now(&mut self, transaction: &Transaction) -> Result<Written, StoreError> {
         if transaction.applied <= self.at.applied {
-            return Ok(());
+            return Ok(Written::default());
         }
-        self.write(transaction).map_err(failed("writing batches"))?;
+        let written = self.write(transaction).map_err(failed("writing batches"))?;
         if self.log_bytes() >= self.log_bytes_next && !self.sync_failed {
             // The transaction is in: what fails here is no reason to write it again.
             if let Err(error) = self.empty_log() {
@@ -215,7 +208,7 @@ impl SqliteStore {
                 tracing::warn!(error = %Chain(&error), "the store's log could not be emptied");
             }
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Makes all that was applied survive a power loss. Emptying the log syncs the log and the file; if a reader in
@@ -279,7 +272,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     type Encoded = Transaction;
     /// It blocks, and is over when it returns.
-    type Writing = std::future::Ready<Result<(), StoreError>>;
+    type Writing = std::future::Ready<Result<Written, StoreError>>;
 
     fn transaction_rows_max(&self) -> usize {
         SQLITE_TRANSACTION_ROWS_MAX
@@ -347,12 +340,14 @@ impl Store for SqliteStore {
         scan().map_err(failed("reading the groups"))
     }
 
+    async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError> {
+        snapshot_alone(self, visit).await
+    }
+
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         self.sync()
     }
 
-    /// The log is synced in one go when it is emptied; tens of megabytes at once would keep the disk from the ledger
-    /// for as many milliseconds.
     fn cache_bytes(&self) -> u64 {
         let (mut now, mut highest) = (0, 0);
         // SAFETY: the connection is open while it is borrowed, and both numbers are written before the call returns.
@@ -368,6 +363,8 @@ impl Store for SqliteStore {
         if answer == rusqlite::ffi::SQLITE_OK { u64::try_from(now).unwrap_or(0) } else { 0 }
     }
 
+    /// The log is synced in one go when it is emptied; tens of megabytes at once would keep the disk from the ledger
+    /// for as many milliseconds.
     fn write_back(&mut self) {
         let unwritten = self.log_bytes().saturating_sub(self.written_back).min(WRITE_BACK_BYTES);
         if unwritten == 0 {
@@ -433,6 +430,10 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>> {
+        pages_in_turn(self, wanted, messages).await
+    }
+
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
         let look = || -> Result<Vec<Option<StoredMessage>>, rusqlite::Error> {
             let mut statement = self.connection.prepare_cached(
@@ -495,15 +496,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// What the file holds and should not.
-#[derive(Debug, thiserror::Error)]
-enum Inconsistent {
-    #[error("an inbox row refers to message {0}, which is not there: restore the file, or delete those rows")]
-    MessageMissing(MsgId),
-    #[error("a sync failed before: look at the disk, then start the gateway again; the journal is kept until then")]
-    SyncFailed,
-}
-
 /// Takes note of the log's size; called by SQLite after each commit, on the committing thread.
 fn note_log_pages(_: &Wal, pages: c_int) -> rusqlite::Result<()> {
     LOG_PAGES.set(u64::try_from(pages).unwrap_or(0));
@@ -531,92 +523,6 @@ fn read_message(
         .optional()
 }
 
-fn insert_messages(writing: &Connection, messages: &[StoredBody]) -> Result<(), rusqlite::Error> {
-    let mut statement = writing.prepare_cached(
-        "INSERT INTO messages (msg_id, sender, conversation_kind, conversation_id, client_msg_id, sent_at, digest,
-                               sender_seq, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?;
-    for message in messages {
-        let (kind, id) = match message.to {
-            Conversation::User(user) => (ConversationKind::User, user.0),
-            Conversation::Group(group) => (ConversationKind::Group, group.0),
-        };
-        statement.execute(params![
-            stored(message.msg_id.0),
-            stored(message.sender.0),
-            kind.0,
-            stored(id),
-            &message.client_msg_id.0[..],
-            stored(message.msg_id.sent_at_ms()),
-            stored(message.digest),
-            stored(message.sender_seq.0),
-            &message.body[..],
-        ])?;
-    }
-    Ok(())
-}
-
-/// Whole batches in one statement each, what is left over row by row (a statement of its own for each size would
-/// have to be prepared for each size).
-fn insert_rows(
-    writing: &Connection,
-    batch_rows: usize,
-    insert_batch: &str,
-    rows: &[InboxRow],
-) -> Result<(), rusqlite::Error> {
-    let batches = rows.chunks_exact(batch_rows);
-    let rest = batches.remainder();
-    if rows.len() >= batch_rows {
-        let mut statement = writing.prepare_cached(insert_batch)?;
-        for batch in batches {
-            for (at, row) in batch.iter().enumerate() {
-                statement.raw_bind_parameter(3 * at + 1, stored(row.user.0))?;
-                statement.raw_bind_parameter(3 * at + 2, stored(row.seq.0))?;
-                statement.raw_bind_parameter(3 * at + 3, stored(row.msg_id.0))?;
-            }
-            statement.raw_execute()?;
-        }
-    }
-    let mut statement = writing.prepare_cached(INSERT_ROW)?;
-    for row in rest {
-        statement.execute(params![stored(row.user.0), stored(row.seq.0), stored(row.msg_id.0)])?;
-    }
-    Ok(())
-}
-
-/// A group whose last member left is deleted: its number is never given out again.
-fn write_group(writing: &Connection, write: &GroupWrite) -> Result<(), rusqlite::Error> {
-    let group = stored(write.group.0);
-    let version: Option<u32> = writing
-        .prepare_cached("SELECT version FROM chat_groups WHERE group_id = ?1")?
-        .query_row([group], |row| row.get(0))
-        .optional()?;
-    if version.is_some_and(|version| write.version.0 <= version) {
-        return Ok(());
-    }
-    let mut delete = writing.prepare_cached("DELETE FROM group_members WHERE group_id = ?1 AND user_id = ?2")?;
-    for user in &write.delete {
-        delete.execute(params![group, stored(user.0)])?;
-    }
-    let mut put =
-        writing.prepare_cached("INSERT OR REPLACE INTO group_members (group_id, user_id, role) VALUES (?1, ?2, ?3)")?;
-    for (user, role) in &write.put {
-        put.execute(params![group, stored(user.0), role.0])?;
-    }
-    let inhabited: bool = writing
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM group_members WHERE group_id = ?1)")?
-        .query_row([group], |row| row.get(0))?;
-    if inhabited {
-        writing
-            .prepare_cached("INSERT OR REPLACE INTO chat_groups (group_id, version) VALUES (?1, ?2)")?
-            .execute(params![group, write.version.0])?;
-    } else {
-        writing.prepare_cached("DELETE FROM chat_groups WHERE group_id = ?1")?.execute([group])?;
-    }
-    Ok(())
-}
-
 /// Where a message is addressed, as the table has it.
 fn conversation(kind: u8, id: u64) -> Conversation {
     match ConversationKind(kind) {
@@ -632,38 +538,6 @@ fn stored(value: u64) -> i64 {
 
 fn bits(value: i64) -> u64 {
     value.cast_unsigned()
-}
-
-/// Splits SQLite's errors by what is to be done: what passes by itself or by making room is tried again;
-/// corruption and violated constraints need somebody who looks.
-fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
-    move |error| {
-        let code = error.sqlite_error_code();
-        let cause = code.map_or(Cause::Other, |code| match code {
-            ErrorCode::DiskFull => Cause::Full,
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => Cause::Lock,
-            ErrorCode::ReadOnly => Cause::ReadOnly,
-            ErrorCode::PermissionDenied => Cause::Denied,
-            ErrorCode::CannotOpen => Cause::NoDatabase,
-            ErrorCode::ConstraintViolation => Cause::Constraint,
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Cause::Damage,
-            _ => Cause::Other,
-        });
-        let passing = match cause {
-            Cause::Full | Cause::Lock | Cause::ReadOnly | Cause::Denied | Cause::NoDatabase => true,
-            Cause::Other => matches!(
-                code,
-                Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::OperationInterrupted)
-            ),
-            _ => false,
-        };
-        let source = Box::new(error);
-        if passing {
-            StoreError::Unavailable { what, cause, source }
-        } else {
-            StoreError::Broken { what, cause, source }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,18 +14,18 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use crate::contract::digest::digest;
 use super::Transaction;
 use super::batch::Gathering;
 use super::messages::Messages;
 use super::page::Assembly;
+use crate::contract::digest::digest;
 use crate::contract::message::Message;
 use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::store::{Lookup, StoredMessage};
+use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
 use crate::journal::segment::Reader;
-use crate::journal::JournalError;
 use index::{Index, Kind, Number, Source};
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 
@@ -69,9 +69,14 @@ impl<D: Disk> Tail<D> {
         }
     }
 
-    /// The tail of a copy of a cluster's stream, from its beginning.
-    pub fn of_stream(disk: D) -> Self {
-        Tail { counts: Counts::Entries, ..Tail::new(disk, JournalPosition(0)) }
+    /// The tail of a copy of a cluster's stream, from where its first segment begins.
+    pub fn of_stream(disk: D, first: JournalPosition) -> Self {
+        Tail { counts: Counts::Entries, ..Tail::new(disk, first) }
+    }
+
+    /// Of a stream: the oldest entry that is here.
+    pub fn first_entry(&self) -> Option<u64> {
+        self.index.marks.front().map(|(entry, _)| *entry)
     }
 
     /// Everything below is in the store, and no longer here.

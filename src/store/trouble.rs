@@ -19,6 +19,24 @@ pub enum Severity {
     Contradiction,
 }
 
+/// What becomes of messages meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JournalRoom {
+    /// The journal keeps them.
+    Keeps,
+    /// The journal is full, perhaps with the same disk: they are refused.
+    Full,
+}
+
+impl JournalRoom {
+    fn consequence(self) -> &'static str {
+        match self {
+            JournalRoom::Keeps => "messages are kept in the journal, up to limits.journal_bytes_max",
+            JournalRoom::Full => "the journal is full too, and messages are refused with STORAGE_FULL",
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Trouble {
@@ -31,6 +49,7 @@ impl Trouble {
     pub fn begins_or_lasts(
         &mut self,
         now_ms: u64,
+        journal: JournalRoom,
         (cause, severity): (Cause, Severity),
         error: &dyn Error,
         counters: &mut StoreCounters,
@@ -44,18 +63,18 @@ impl Trouble {
             return;
         }
         *said_ms = Some(now_ms);
-        let (cause, error) = (cause.name(), Chain(error));
+        let (cause, error, meanwhile) = (cause.name(), Chain(error), journal.consequence());
         match severity {
             Severity::Passing => tracing::error!(
                 cause,
                 %error,
-                "the journal is not being applied to the store; messages are kept in the journal, and it is tried again"
+                "the journal is not being applied to the store; {meanwhile}; it is tried again"
             ),
             Severity::Contradiction => tracing::error!(
                 cause,
                 %error,
                 "the store refuses what the journal has, and will again: somebody must look at it (`ringway store \
-                 check` says what differs); until then messages are kept in the journal, up to limits.journal_bytes_max"
+                 check` says what differs); until then {meanwhile}"
             ),
         }
     }

@@ -85,6 +85,14 @@ impl<T> Slot<T> {
         self.sender.try_send(envelope).map_err(TrySendError::into_inner)
     }
 
+    /// The same, but what nobody will ever receive is dropped: only a full mailbox hands it back.
+    pub fn put_if_received(&self, envelope: T) -> Result<(), T> {
+        match self.sender.try_send(envelope) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(envelope)) => Err(envelope),
+        }
+    }
+
     /// Puts it in, waiting for room. For threads that may block; hands it back if nobody receives any more.
     pub fn put_waiting(&self, envelope: T) -> Result<(), T> {
         self.sender.send(envelope).map_err(|refused| refused.0)

@@ -105,11 +105,19 @@ fn a_full_disk_at_the_start_of_a_segment_leaves_the_journal_usable() {
         written += 100;
     }
     disk.set_full(true);
-    assert!(matches!(journal.prepare(), Err(JournalError::Io { .. })));
+    assert!(matches!(journal.prepare(), Err(JournalError::NoRoom { .. })));
     disk.set_full(false);
     write(&mut journal, written..written + 1, &body);
     assert_eq!(journal.segments.len(), 2);
     assert_eq!(read_all(&mut Reader::new(disk), journal.tail(), 1 << 20), (0..=written).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_first_segment_that_finds_no_room_says_how_much_it_wants() {
+    let disk = MemoryDisk::new(1);
+    disk.set_full(true);
+    let refused = Journal::create(disk, JournalPosition(0), 1).unwrap_err().to_string();
+    assert!(refused.contains("no room for a segment of 64 MiB"), "{refused}");
 }
 
 #[test]
@@ -127,6 +135,20 @@ fn retiring_removes_only_whole_segments_below() {
     let missing = reader.read(JournalPosition(0), journal.tail(), 1, &mut |_, _| ());
     assert!(matches!(missing, Err(JournalError::Missing { wanted: 0, .. })));
     assert!(reader.read(second, journal.tail(), 1, &mut |_, _| ()).is_ok());
+}
+
+#[test]
+fn a_segment_whose_removal_was_not_synced_does_not_keep_the_next_ones() {
+    let disk = MemoryDisk::new(1);
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
+    for number in 0..3 {
+        write(&mut journal, number..number + 1, b"x");
+        journal = Journal::create(disk.clone(), journal.tail(), 1).unwrap();
+    }
+    disk.fail_syncs_of_removals(1);
+    assert!(matches!(journal.retire(journal.tail()), Err(JournalError::Io { .. })));
+    assert_eq!(journal.retire(journal.tail()).unwrap(), 3, "the one that went counts when it is found gone");
+    assert_eq!(list_segments(&disk).unwrap(), [journal.segment()]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::contract::submission::GroupChange;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::reader::Reader;
 use crate::ledger::start::Start;
-use crate::limits::{LOOKUPS_PENDING_MAX, WINDOW_MS};
+use crate::limits::{JOURNAL_ROOM_LOOK_MS, LOOKUPS_PENDING_MAX, WINDOW_MS};
 use ringway_wire::ids::{ClientMsgId, RosterVersion};
 
 const SHARDS: u16 = 2;
@@ -526,6 +526,25 @@ fn what_cannot_be_stored_is_refused_but_repeats_are_still_answered() {
     ledger.progress.advance_applied(ledger.engine.tail().into());
     ledger.direct(5, 1, 2, another, b"x");
     assert!(matches!(ledger.answers()[0].1, Answer::Sent { seq: 2, .. }));
+}
+
+#[test]
+fn a_journal_that_was_full_is_known_to_have_room_again_also_when_nobody_sends() {
+    let mut ledger = Ledger::with(Settings { journal_bytes_max: 400, ..Settings::new(SHARDS, 7) });
+    let names = [ledger.name(), ledger.name()];
+    ledger.direct(1, 1, 2, names[0], &[7; 400]);
+    ledger.commit();
+    assert_eq!(ledger.engine.counters().journal_full, 0, "nobody was refused");
+    ledger.direct(2, 1, 2, names[1], b"x");
+    ledger.commit();
+    assert_eq!((ledger.engine.counters().journal_full, ledger.progress.journal_is_full()), (1, true));
+    ledger.now.mono_ms += JOURNAL_ROOM_LOOK_MS;
+    ledger.commit();
+    assert_eq!(ledger.engine.counters().journal_full, 1, "the store has not caught up");
+    ledger.progress.advance_applied(ledger.engine.tail().into());
+    ledger.now.mono_ms += JOURNAL_ROOM_LOOK_MS;
+    ledger.commit();
+    assert_eq!((ledger.engine.counters().journal_full, ledger.progress.journal_is_full()), (0, false));
 }
 
 #[test]

@@ -18,8 +18,8 @@ use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::progress::Progress;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
-use crate::store::tail::Tail;
 use crate::limits::{SENDER_ROWS_MAX, SEQ_JUMP, STREAM_UNSTORED_MAX, WINDOW_ENTRIES};
+use crate::store::tail::Tail;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
 
@@ -87,7 +87,7 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
     let disk = MemoryDisk::new(1);
     let progress = Arc::new(Progress::default());
     let mut copy = Copy::begin(disk.clone(), 0, Arc::clone(&progress), 1).unwrap();
-    let mut tail = Tail::of_stream(disk);
+    let mut tail = Tail::of_stream(disk, JournalPosition(0));
     let member = |user| RosterMember { user: UserId(user), slot: LedgerSlot(0), role: Role::Member };
     let roster = Roster::new(GroupId(4), RosterVersion(1), (1..=3).map(member).collect(), 1);
     let message = |msg_id| GroupRecord {

@@ -15,16 +15,19 @@ use super::*;
 use crate::contract::cause::Cause;
 use crate::contract::digest::digest;
 use crate::contract::ids::{Origin, SessionRef};
-use crate::contract::store::StorePosition;
-use crate::contract::store::{CursorRow, NewestRow, Page, PagePurpose, StoredGroup, StoredMessage};
+use crate::contract::position::AppliedPosition;
+use crate::contract::store::{
+    CursorRow, Lookup, LookupFound, NewestRow, Page, PagePurpose, StoredGroup, StoredMessage,
+};
+use crate::contract::store::{StorePosition, Stored};
 use crate::journal::batch::Batch;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record, RosterRecord, RosterRecordMember};
 use crate::journal::segment::Journal;
 use crate::journal::varint;
 use crate::limits::{BATCH_ROWS, STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
-use crate::store::Transaction;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{PageWanted, Transaction, pages_in_turn, snapshot_alone};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::limits::PAGE_BYTES_MAX;
 use ringway_wire::schema::{GroupChangeKind, Role};
@@ -47,11 +50,11 @@ struct Slow {
     transaction: Option<Transaction>,
     left: u32,
     commits_at: u32,
-    outcome: Result<(), StoreError>,
+    outcome: Result<Written, StoreError>,
 }
 
 impl Future for Slow {
-    type Output = Result<(), StoreError>;
+    type Output = Result<Written, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
         if self.left <= self.commits_at
@@ -63,7 +66,7 @@ impl Future for Slow {
             }
         }
         if self.left == 0 {
-            return Poll::Ready(std::mem::replace(&mut self.outcome, Ok(())));
+            return Poll::Ready(std::mem::replace(&mut self.outcome, Ok(Written::default())));
         }
         self.left -= 1;
         Poll::Pending
@@ -102,7 +105,7 @@ impl Store for Flaky {
             transaction: (!fails).then_some(transaction),
             left,
             commits_at,
-            outcome: if fails || answer_lost { Err(lost()) } else { Ok(()) },
+            outcome: if fails || answer_lost { Err(lost()) } else { Ok(Written::default()) },
         }
     }
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
@@ -114,6 +117,16 @@ impl Store for Flaky {
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError> {
         block_on(self.read()?.groups(visit))
     }
+    async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError> {
+        snapshot_alone(self, visit).await
+    }
+
+    fn write_back(&mut self) {}
+
+    fn cache_bytes(&self) -> u64 {
+        0
+    }
+
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         block_on(self.read()?.secure())
     }
@@ -127,6 +140,10 @@ impl Store for Flaky {
     ) -> Result<Page, StoreError> {
         block_on(self.read()?.page(user, after, rows_max, bytes_max, messages))
     }
+    async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>> {
+        pages_in_turn(self, wanted, messages).await
+    }
+
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
         block_on(self.read()?.find(lookups))
     }
@@ -543,10 +560,10 @@ fn the_next_transaction_is_made_ready_while_one_is_on_its_way_and_thrown_away_if
         keeper.store.lose_answer = fails;
         assert_eq!(block_on(keeper.turn(at(1))), Turn::Writing);
         assert_eq!(block_on(keeper.turn(at(2))), Turn::Writing);
-        assert!(keeper.flight.has_next(), "there is more than enough for another");
-        let landed = block_on(keeper.turn(at(3)));
-        assert_eq!(matches!(landed, Turn::RetryAt(_)), fails, "{landed:?}");
-        assert_eq!(keeper.flight.has_next(), !fails);
+        assert!(keeper.in_flight.has_next(), "there is more than enough for another");
+        let ended = block_on(keeper.turn(at(3)));
+        assert_eq!(matches!(ended, Turn::RetryAt(_)), fails, "{ended:?}");
+        assert_eq!(keeper.in_flight.has_next(), !fails);
         settle(&mut keeper, 4);
         for user in 0..USERS {
             assert_eq!(rows(&read(&mut keeper, user, 0, 256).unwrap()), world.expected(user, 0, 256));

@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Conn, Opts, OptsBuilder, Row, from_row_opt};
+use mysql_async::{Conn, Error, Opts, OptsBuilder, Row, from_row_opt};
 use tokio::time::timeout;
 
 use super::fault::Fault;
 use super::insert::{Bounds, STATEMENT_BYTES_MIN};
 use crate::limits::{
     MYSQL_CONNECT_TIMEOUT_MS, MYSQL_LOCK_TIMEOUT_S, MYSQL_READ_TIMEOUT_MS, MYSQL_STATEMENT_BYTES_MAX,
-    MYSQL_WRITE_TIMEOUT_MS,
+    MYSQL_WRITE_TIMEOUT_MS, MYSQL_WRITER_SILENCE_S,
 };
 use crate::log::Chain;
 
@@ -41,6 +41,8 @@ pub struct Connection {
     conn: Conn,
     statement_bytes_max: usize,
     durable_at_commit: bool,
+    /// It has asked for its name.
+    named: bool,
 }
 
 impl Connection {
@@ -97,6 +99,33 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes a named lock of the server, unless another connection has it; asked for once.
+    pub async fn take_name(&mut self, name: &str) -> Result<(), Fault> {
+        if !self.named {
+            self.first::<Option<u8>>(format!("SELECT GET_LOCK({name}, 0)"), Patience::Read).await?;
+            self.named = true;
+        }
+        Ok(())
+    }
+
+    /// From now on the server ends the connection, and what was begun on it, if it hears nothing for
+    /// [`MYSQL_WRITER_SILENCE_S`] inside a transaction. Returns whether it can: MySQL cannot tell that from silence
+    /// between two transactions.
+    pub async fn limit_silence_in_transactions(&mut self) -> Result<bool, Fault> {
+        const UNKNOWN_VARIABLE: u16 = 1193;
+        let set = format!("SET SESSION idle_transaction_timeout = {MYSQL_WRITER_SILENCE_S}");
+        match self.run(set, Patience::Read).await {
+            Ok(()) => Ok(true),
+            Err(Fault::Driver(Error::Server(error))) if error.code == UNKNOWN_VARIABLE => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// The same, in and between transactions.
+    pub async fn limit_silence(&mut self) -> Result<(), Fault> {
+        self.run(format!("SET SESSION wait_timeout = {MYSQL_WRITER_SILENCE_S}"), Patience::Read).await
+    }
+
     /// The driver's connection, for what is done before anything is served.
     pub fn driver(&mut self) -> &mut Conn {
         &mut self.conn
@@ -138,6 +167,7 @@ async fn connect(opts: &Opts) -> Result<Connection, Fault> {
         // The command's own byte, and then some.
         statement_bytes_max: packet_bytes_max.saturating_sub(64).min(MYSQL_STATEMENT_BYTES_MAX),
         durable_at_commit: flush == 1,
+        named: false,
     })
 }
 

@@ -148,6 +148,21 @@ impl Fault {
         self.judge().0 == Cause::Connection
     }
 
+    /// Somebody else holds a lock, for longer than is waited.
+    pub fn is_lock_timeout(&self) -> bool {
+        matches!(self, Fault::Driver(Error::Server(error)) if error.code == 1205)
+    }
+
+    /// There is no such connection.
+    pub fn is_unknown_thread(&self) -> bool {
+        matches!(self, Fault::Driver(Error::Server(error)) if error.code == 1094)
+    }
+
+    /// A row is there already.
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Fault::Driver(Error::Server(error)) if matches!(error.code, 1062 | 1586))
+    }
+
     fn judge(&self) -> (Cause, Passing) {
         match self {
             Fault::Driver(Error::Server(error)) => {
@@ -179,8 +194,8 @@ impl Fault {
 /// The server's error numbers (they are the same in MySQL and MariaDB for all that is named here).
 fn cause_of(error: &ServerError) -> Cause {
     match error.code {
-        // Too many connections, shutdown in progress, query interrupted, killed.
-        1040 | 1053 | 1203 | 1317 | 1927 | 3169 => Cause::Connection,
+        // Too many connections, shutdown in progress, query interrupted, killed, silent for too long.
+        1040 | 1053 | 1203 | 1317 | 1927 | 3169 | 4031 => Cause::Connection,
         // Access denied: to the database, for the user, to a table, a column, a privilege, by the plugin.
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 => Cause::Denied,
         1046 | 1049 => Cause::NoDatabase,

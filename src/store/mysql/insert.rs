@@ -10,7 +10,7 @@
 use crate::contract::position::AppliedPosition;
 use crate::contract::store::CursorRow;
 use crate::store::{GroupWrite, InboxRow, StoredBody, Transaction};
-use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
 use ringway_wire::schema::ConversationKind;
 
@@ -33,14 +33,49 @@ pub struct Bounds {
 pub struct Encoded {
     /// No statement is longer.
     pub bytes_max: usize,
-    /// Messages and rows.
-    pub inserts: Vec<Vec<u8>>,
+    /// Messages.
+    pub messages: Vec<MessagesInsert>,
+    /// Their rows.
+    pub rows: Vec<Vec<u8>>,
     /// Changes of groups: each is written only if the stored version is lower.
     pub groups: Vec<EncodedGroup>,
     /// As in [`Transaction`].
     pub applied: AppliedPosition,
     /// As in [`Transaction`].
     pub msg_id_max: MsgId,
+}
+
+/// A statement that inserts messages.
+#[derive(Debug)]
+pub struct MessagesInsert {
+    /// It.
+    pub text: Vec<u8>,
+    /// The names in it, in order.
+    pub names: Vec<NameWritten>,
+}
+
+/// A message's name in the text of a statement.
+#[derive(Clone, Copy, Debug)]
+pub struct NameWritten {
+    /// The message.
+    pub msg_id: MsgId,
+    /// Who sent it.
+    pub sender: UserId,
+    /// Its name.
+    pub client_msg_id: ClientMsgId,
+    /// Where the name's hexadecimal digits begin.
+    at: usize,
+}
+
+impl MessagesInsert {
+    /// Puts a substitute in the place of a name.
+    pub fn rename(&mut self, name: &NameWritten, substitute: ClientMsgId) {
+        let mut digits = Vec::new();
+        put_hex(&mut digits, &substitute.0);
+        if let Some(written) = self.text.get_mut(name.at..name.at + digits.len()) {
+            written.copy_from_slice(&digits);
+        }
+    }
 }
 
 /// One change of a group.
@@ -56,9 +91,6 @@ pub struct EncodedGroup {
 
 /// Encodes a transaction.
 pub fn encode(transaction: &Transaction, bounds: Bounds) -> Encoded {
-    let mut inserts = Vec::with_capacity(transaction.rows.len().div_ceil(bounds.rows_max) + 1);
-    insert_messages(&transaction.messages, bounds, &mut inserts);
-    insert_rows(&transaction.rows, bounds, &mut inserts);
     let groups = transaction.groups.iter().map(|write| EncodedGroup {
         group: write.group,
         version: write.version,
@@ -66,7 +98,8 @@ pub fn encode(transaction: &Transaction, bounds: Bounds) -> Encoded {
     });
     Encoded {
         bytes_max: bounds.bytes_max,
-        inserts,
+        messages: insert_messages(&transaction.messages, bounds),
+        rows: insert_rows(&transaction.rows, bounds),
         groups: groups.collect(),
         applied: transaction.applied,
         msg_id_max: transaction.msg_id_max,
@@ -86,7 +119,8 @@ pub fn cursors(rows: &[CursorRow], bounds: Bounds) -> Vec<Vec<u8>> {
     list.finish()
 }
 
-fn insert_messages(messages: &[StoredBody], bounds: Bounds, into: &mut Vec<Vec<u8>>) {
+fn insert_messages(messages: &[StoredBody], bounds: Bounds) -> Vec<MessagesInsert> {
+    let mut names: Vec<Vec<NameWritten>> = Vec::new();
     let mut list = ValueLists::new(
         "INSERT INTO messages (msg_id, sender, conversation_kind, conversation_id, sent_at, digest, sender_seq, \
          client_msg_id, body) VALUES ",
@@ -107,17 +141,22 @@ fn insert_messages(messages: &[StoredBody], bounds: Bounds, into: &mut Vec<Vec<u
             message.digest,
             message.sender_seq.0,
         ];
-        list.numbers_and_bytes(&numbers, &[&message.client_msg_id.0, &message.body]);
+        let Place { statement, at } = list.numbers_and_bytes(&numbers, &[&message.client_msg_id.0, &message.body]);
+        let StoredBody { msg_id, sender, client_msg_id, .. } = *message;
+        names.resize_with(statement + 1, Vec::new);
+        if let Some(names) = names.last_mut() {
+            names.push(NameWritten { msg_id, sender, client_msg_id, at });
+        }
     }
-    into.append(&mut list.finish());
+    std::iter::zip(list.finish(), names).map(|(text, names)| MessagesInsert { text, names }).collect()
 }
 
-fn insert_rows(rows: &[InboxRow], bounds: Bounds, into: &mut Vec<Vec<u8>>) {
+fn insert_rows(rows: &[InboxRow], bounds: Bounds) -> Vec<Vec<u8>> {
     let mut list = ValueLists::new("INSERT INTO inbox (user_id, seq, msg_id) VALUES ", "", bounds);
     for row in rows {
         list.numbers(&[row.user.0, row.seq.0, row.msg_id.0]);
     }
-    into.append(&mut list.finish());
+    list.finish()
 }
 
 /// A group whose last member left is deleted: its number is never given out again.
@@ -155,6 +194,14 @@ fn group_statements(write: &GroupWrite, bounds: Bounds) -> Vec<Vec<u8>> {
     statements
 }
 
+/// Where the first bytes of a value stand.
+struct Place {
+    /// In which statement.
+    statement: usize,
+    /// Where in it their digits begin.
+    at: usize,
+}
+
 /// Statements that end in a list of values, cut where one would get too long.
 struct ValueLists {
     head: String,
@@ -176,16 +223,18 @@ impl ValueLists {
         self.text.push(b')');
     }
 
-    fn numbers_and_bytes(&mut self, values: &[u64], texts: &[&[u8]]) {
+    fn numbers_and_bytes(&mut self, values: &[u64], texts: &[&[u8]]) -> Place {
         let bytes: usize = texts.iter().map(|text| 2 * text.len() + 4).sum();
         self.make_room(2 * NUMBERS_BYTES_MAX + bytes);
         self.put_numbers(values);
+        let place = Place { statement: self.done.len(), at: self.text.len() + b",x'".len() };
         for text in texts {
             self.text.extend_from_slice(b",x'");
             put_hex(&mut self.text, text);
             self.text.push(b'\'');
         }
         self.text.push(b')');
+        place
     }
 
     fn put_numbers(&mut self, values: &[u64]) {

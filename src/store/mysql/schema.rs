@@ -22,7 +22,7 @@ pub const VERSION: u32 = STEPS.len() as u32;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What each version adds to the one before. Tables and columns are those of the embedded store (`store::schema`).
-const STEPS: [&[&str]; 2] = [TABLES, RETENTION];
+const STEPS: [&[&str]; 3] = [TABLES, RETENTION, NAMES_TAKEN];
 
 const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS messages (
@@ -75,6 +75,13 @@ const RETENTION: &[&str] = &[
        msg_id BIGINT UNSIGNED NOT NULL PRIMARY KEY
      ) ENGINE=InnoDB",
 ];
+
+const NAMES_TAKEN: &[&str] = &["CREATE TABLE IF NOT EXISTS names_taken (
+       msg_id        BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+       sender        BIGINT UNSIGNED NOT NULL,
+       client_msg_id BINARY(16)      NOT NULL,
+       first_msg_id  BIGINT UNSIGNED NOT NULL
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary"];
 
 /// Where the version is kept; made first, so that its presence says whose tables the others are.
 const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS ringway_schema (

@@ -12,11 +12,15 @@ use super::Sharing;
 use super::connection::{Connection, Patience};
 use super::fault::Fault;
 use super::insert::{Encoded, EncodedGroup};
-use super::{schema, snapshot};
+use super::{schema, snapshot, taken};
 use crate::contract::position::AppliedPosition;
 use crate::contract::store::StorePosition;
 use crate::store::StoreError;
+use crate::store::names::Written;
 use ringway_wire::ids::MsgId;
+
+/// The name that the connection has which writes for a cluster.
+const WRITER: &str = "CONCAT('ringway.writer.', LEFT(SHA2(DATABASE(), 256), 40))";
 
 /// What writes.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ struct State {
 }
 
 /// The end of a transaction on its way.
-pub type Ending = oneshot::Receiver<Result<(), StoreError>>;
+pub type Ending = oneshot::Receiver<Result<Written, StoreError>>;
 
 impl Writer {
     /// Nothing is connected yet.
@@ -125,12 +129,12 @@ impl State {
         }
     }
 
-    async fn write(&mut self, opts: &Opts, sharing: Sharing, encoded: &Encoded) -> Result<(), Fault> {
+    async fn write(&mut self, opts: &Opts, sharing: Sharing, encoded: &Encoded) -> Result<Written, Fault> {
         if sharing == Sharing::Watching {
             return Err(Fault::Watching);
         }
         if encoded.applied <= self.at.applied {
-            return Ok(());
+            return Ok(Written::default());
         }
         let mut connection = self.take(opts, sharing).await?;
         let mut begun = connection.run("START TRANSACTION", Patience::Write).await;
@@ -144,10 +148,10 @@ impl State {
             Err(fault) => Err(fault),
         };
         match written {
-            Ok(at) => {
+            Ok((at, written)) => {
                 self.at = at;
                 self.connection = Some(connection);
-                Ok(())
+                Ok(written)
             }
             Err(fault) => {
                 // Unless it can be rolled back, the connection goes, and what it had begun with it.
@@ -163,6 +167,11 @@ impl State {
 /// A connection with a row for the position; and with the node's lock, if nobody else may write.
 async fn open(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
     let mut connection = Connection::open(opts).await?;
+    if sharing != Sharing::Watching && !connection.limit_silence_in_transactions().await? && sharing == Sharing::Cluster
+    {
+        // Alone, the node's lock would go in every pause; and nobody waits for what is locked.
+        connection.limit_silence().await?;
+    }
     // A newer gateway may have changed the tables, or an older state of them was restored, while there was none.
     schema::expect(connection.driver()).await?;
     let node = sharing.node();
@@ -190,14 +199,26 @@ async fn write(
     encoded: &Encoded,
     at: StorePosition,
     sharing: Sharing,
-) -> Result<StorePosition, Fault> {
+) -> Result<(StorePosition, Written), Fault> {
     let node = sharing.node();
     if encoded.bytes_max > connection.statement_bytes_max() {
         connection.bounds(1)?;
         return Err(Fault::PacketShrunk { found: connection.statement_bytes_max(), expected: encoded.bytes_max });
     }
     let lock = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node} FOR UPDATE");
-    let found = connection.first::<(u64, u64)>(lock, Patience::Write).await?;
+    let found = match connection.first::<(u64, u64)>(lock, Patience::Write).await {
+        Err(fault) if sharing == Sharing::Cluster && fault.is_lock_timeout() => {
+            end_former_writer(connection).await?;
+            // Tried again by itself, when the server has taken back what that one had begun.
+            return Err(fault);
+        }
+        found => found?,
+    };
+    if sharing == Sharing::Cluster {
+        // Inside the lock of the row, so that nobody else writes. While a former writer still has the name, this one
+        // cannot be found by it; then the server's own patience ends it.
+        connection.take_name(WRITER).await?;
+    }
     let (position, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
     if position != at.applied.0 && sharing == Sharing::Cluster {
         return Err(Fault::Overtaken { found: position, expected: at.applied.0 });
@@ -205,7 +226,11 @@ async fn write(
     if position != at.applied.0 {
         return Err(Fault::Moved { found: position, expected: at.applied.0 });
     }
-    for statement in &encoded.inserts {
+    let mut written = Written::default();
+    for insert in &encoded.messages {
+        taken::insert_messages(connection, insert, &mut written.names_taken).await?;
+    }
+    for statement in &encoded.rows {
         connection.run(statement.as_slice(), Patience::Write).await?;
     }
     write_groups(connection, &encoded.groups).await?;
@@ -216,7 +241,20 @@ async fn write(
     );
     connection.run(update, Patience::Write).await?;
     connection.run("COMMIT", Patience::Write).await?;
-    Ok(StorePosition { applied, msg_id_max })
+    Ok((StorePosition { applied, msg_id_max }, written))
+}
+
+/// Another node's gateway holds the lock of the position's row and does not go on: it was stopped, or its host is gone.
+/// It is no longer the one that writes, so its connection is ended.
+async fn end_former_writer(connection: &mut Connection) -> Result<(), Fault> {
+    let ask = format!("SELECT IS_USED_LOCK({WRITER})");
+    let Some(thread) = connection.first::<Option<u64>>(ask, Patience::Read).await?.flatten() else { return Ok(()) };
+    match connection.run(format!("KILL {thread}"), Patience::Read).await {
+        Err(fault) if fault.is_unknown_thread() => return Ok(()),
+        ended => ended?,
+    }
+    tracing::warn!(thread, "the connection of a former writer, which kept the database locked, was ended");
+    Ok(())
 }
 
 async fn write_groups(connection: &mut Connection, groups: &[EncodedGroup]) -> Result<(), Fault> {
@@ -232,3 +270,6 @@ async fn write_groups(connection: &mut Connection, groups: &[EncodedGroup]) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::journal::batch::Batch;
 use crate::journal::disk::Directory;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
-use crate::limits::BATCH_ROWS;
+use crate::limits::{BATCH_ROWS, STORE_ANSWERS_MAX};
 use crate::store::sqlite::SqliteStore;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::priority::Priority;
@@ -173,5 +173,40 @@ fn a_crowd_that_logs_in_at_once_is_answered_each_with_its_own_cursor() {
     }
     for (user, seq) in answered {
         assert_eq!(seq, (user <= 2_000).then_some(Seq(u64::from(user) * 10)), "of user {user}");
+    }
+}
+
+#[test]
+fn an_answer_is_not_lost_when_the_shard_that_asked_has_too_many_to_read() {
+    let running = start();
+    let asks_count = STORE_ANSWERS_MAX as u32 + 500;
+    for request_id in 1..=asks_count {
+        let origin = Origin { request_id, ..Origin::default() };
+        let ask = StoreAsk::Cursor { origin, user: UserId(1), device: DeviceId(2) };
+        while running.door.ask(ask_again(&ask)).is_err() {
+            running.door.wake();
+            thread::yield_now();
+        }
+    }
+    running.door.wake();
+    // The mailbox is full before anything is read from it, and all questions have been taken.
+    let depths = running.mailbox.depth_gauge();
+    while depths().answers < STORE_ANSWERS_MAX as u64 || !running.door.is_empty() {
+        thread::yield_now();
+    }
+    let mut answered = std::collections::BTreeSet::new();
+    while answered.len() < asks_count as usize {
+        match running.mailbox.next(&mut 0) {
+            Some(Mail::Answer(StoreAnswer::Cursor { origin, .. })) => assert!(answered.insert(origin.request_id)),
+            Some(other) => panic!("{other:?}"),
+            None => thread::yield_now(),
+        }
+    }
+}
+
+fn ask_again(ask: &StoreAsk) -> StoreAsk {
+    match ask {
+        StoreAsk::Cursor { origin, user, device } => StoreAsk::Cursor { origin: *origin, user: *user, device: *device },
+        other => panic!("{other:?}"),
     }
 }

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use super::names::Written;
 use super::{Store, StoreError, Transaction};
 use crate::contract::position::AppliedPosition;
 
@@ -35,25 +36,25 @@ impl Load {
 }
 
 /// How a transaction ended.
-pub type Landed = (Load, Result<(), StoreError>);
+pub type Ended = (Load, Result<Written, StoreError>);
 
 /// See the module.
-pub struct Flight<S: Store> {
+pub struct InFlight<S: Store> {
     writing: Option<(Load, S::Writing)>,
-    landed: Option<Landed>,
+    ended: Option<Ended>,
     next: Option<(Load, S::Encoded)>,
 }
 
-impl<S: Store> Default for Flight<S> {
+impl<S: Store> Default for InFlight<S> {
     fn default() -> Self {
-        Flight { writing: None, landed: None, next: None }
+        InFlight { writing: None, ended: None, next: None }
     }
 }
 
-impl<S: Store> Flight<S> {
+impl<S: Store> InFlight<S> {
     /// A transaction is on its way, or its end was not looked at yet.
     pub fn is_busy(&self) -> bool {
-        self.writing.is_some() || self.landed.is_some()
+        self.writing.is_some() || self.ended.is_some()
     }
 
     /// The next one is ready.
@@ -63,7 +64,7 @@ impl<S: Store> Flight<S> {
 
     /// What is on its way.
     pub fn load(&self) -> Option<Load> {
-        self.writing.as_ref().map(|(load, _)| *load).or(self.landed.as_ref().map(|(load, _)| *load))
+        self.writing.as_ref().map(|(load, _)| *load).or(self.ended.as_ref().map(|(load, _)| *load))
     }
 
     /// Makes the next one ready.
@@ -81,31 +82,31 @@ impl<S: Store> Flight<S> {
     }
 
     /// How the one on its way has ended, if it has.
-    pub fn take_landed(&mut self) -> Option<Landed> {
-        // Nobody is to be woken here: whoever waits does so in `landed`.
+    pub fn take_ended(&mut self) -> Option<Ended> {
+        // Nobody is to be woken here: whoever waits does so in `ended`.
         let mut nobody = Context::from_waker(std::task::Waker::noop());
         if self.poll(&mut nobody).is_pending() {
             return None;
         }
-        let landed = self.landed.take();
-        if landed.as_ref().is_some_and(|(_, outcome)| outcome.is_err()) {
+        let ended = self.ended.take();
+        if ended.as_ref().is_some_and(|(_, outcome)| outcome.is_err()) {
             self.next = None;
         }
-        landed
+        ended
     }
 
     /// Waits until the one on its way has ended; for ever, if there is none.
-    pub async fn landed(&mut self) {
+    pub async fn ended(&mut self) {
         poll_fn(|cx| self.poll(cx)).await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.landed.is_some() {
+        if self.ended.is_some() {
             return Poll::Ready(());
         }
         let Some((load, writing)) = &mut self.writing else { return Poll::Pending };
         let Poll::Ready(outcome) = Pin::new(writing).poll(cx) else { return Poll::Pending };
-        self.landed = Some((*load, outcome));
+        self.ended = Some((*load, outcome));
         self.writing = None;
         Poll::Ready(())
     }

@@ -1,0 +1,190 @@
+//! Where the database stands: learned when it is not sure, moved past a lost stream, and found out when it went back.
+//!
+//! What always holds: nothing is applied on top of a position that was not read since the last doubt; and rows that a
+//! database has lost with a position that went back are applied to it again, as far as the journal reaches back, or are
+//! named in the log.
+
+use super::{Fault, Keeper};
+use crate::clock::Now;
+use crate::contract::cause::Cause;
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
+use crate::journal::JournalError;
+use crate::journal::disk::Disk;
+use crate::journal::segment::list_segments;
+use crate::limits::{COPY_KEPT_BYTES, TRANSACTION_BYTES_MAX};
+use crate::store::in_flight::InFlight;
+use crate::store::tail::Tail;
+use crate::store::{Store, StoreError, Transaction};
+
+/// How often a node of a cluster looks how far the others' stores are.
+const STREAM_LOOK_MS: u64 = 200;
+
+/// What is known of the database's position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Known {
+    /// Nothing yet: there is no tail.
+    Never,
+    /// A transaction ended in an error and may have been committed all the same. Reading is right either way: rows
+    /// that are in the database and in the tail are taken once.
+    Doubtful,
+    /// It is the tail's.
+    Sure,
+}
+
+/// What the journal is to the database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Follows {
+    /// All of it, and nobody else writes.
+    Alone,
+    /// A copy of the stream that the stores of all nodes follow; one of them writes at a time.
+    Stream,
+}
+
+/// The database is ahead of all that this gateway has ever written to its journal.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it is at position {found} of a journal, and this gateway's journal ends at {written}: stop one of the two \
+     gateways, then look with `ringway store check` at what the other has done"
+)]
+struct Foreign {
+    found: u64,
+    written: u64,
+}
+
+impl<S: Store, D: Disk> Keeper<S, D> {
+    /// In a cluster: from time to time another node may have written.
+    pub(super) fn look(&mut self, now: Now) {
+        let due = now.mono_ms.saturating_sub(self.looked_ms) >= STREAM_LOOK_MS;
+        if self.follows == Follows::Stream && self.position == Known::Sure && due {
+            self.looked_ms = now.mono_ms;
+            self.position = Known::Doubtful;
+        }
+    }
+
+    /// In a cluster whose Redis has lost the stream: once all that was read of it is written, the database's position
+    /// moves to where the next stream begins, and no store can write anything of the lost one any more.
+    pub(super) async fn fence(&mut self) -> Result<(), Fault> {
+        let to = self.progress.fence_asked();
+        if self.follows == Follows::Alone || self.progress.applied() >= to.into() {
+            return Ok(());
+        }
+        // What is read by this node and written by nobody goes first, whoever's turn it is.
+        self.ingest()?;
+        while let Some(transaction) =
+            self.tail.transaction(self.tail.applied(), self.rows_max, TRANSACTION_BYTES_MAX)?
+        {
+            let applied = transaction.applied;
+            self.apply(transaction).await?;
+            self.advance(applied);
+        }
+        self.apply(Transaction { applied: to.into(), ..Transaction::default() }).await?;
+        self.progress.report_fenced(to);
+        self.settle().await
+    }
+
+    /// In a cluster: answers the ledger what the database has. Read again if it fails.
+    pub(super) async fn answer_snapshot(&mut self) -> Result<(), Fault> {
+        let Some(answerer) = &self.answerer else { return Ok(()) };
+        if let Some(ask) = answerer.next() {
+            self.snapshot_ask = Some(ask);
+        }
+        let Some(ask) = &mut self.snapshot_ask else { return Ok(()) };
+        ask.begin();
+        let at = self.store.snapshot(&mut |stored| ask.visit(stored)).await?;
+        // Before the ledger goes on from there: what it had read of a lost stream is taken into the tail, to the last
+        // entry, and dropped. Else it would be found later, and count as stored.
+        self.ingest()?;
+        self.position = Known::Doubtful;
+        self.settle().await?;
+        if let (Some(answerer), Some(ask)) = (&self.answerer, self.snapshot_ask.take()) {
+            answerer.answer(ask.finish(at));
+        }
+        Ok(())
+    }
+
+    /// Learns the database's position where it is not sure, and that a database that was away is back.
+    pub(super) async fn settle(&mut self) -> Result<(), Fault> {
+        if self.position == Known::Sure && !self.reads_away {
+            return Ok(());
+        }
+        let at = self.store.position().await?;
+        let known = self.position;
+        self.reads_away = false;
+        if self.follows == Follows::Stream {
+            if at.applied < self.progress.applied() {
+                self.begin_again(at.applied.in_stream())?;
+            }
+            self.position = Known::Sure;
+            self.advance(at.applied);
+            return Ok(());
+        }
+        if known != Known::Never && at.applied.in_journal() > self.tail.ingested() {
+            let source = Box::new(Foreign { found: at.applied.0, written: self.tail.ingested().0 });
+            let what = "another gateway has written into this database";
+            return Err(StoreError::Broken { what, cause: Cause::Taken, source }.into());
+        }
+        self.position = Known::Sure;
+        let within =
+            known != Known::Never && (self.tail.applied()..=self.tail.ingested()).contains(&at.applied.in_journal());
+        if !within {
+            if known != Known::Never {
+                tracing::warn!(
+                    position = at.applied.0,
+                    before = self.tail.applied().0,
+                    "the database was put back to an earlier state: the journal is applied to it again from there"
+                );
+            }
+            self.in_flight = InFlight::default();
+            self.tail = Tail::new(self.disk.clone(), at.applied.in_journal());
+        }
+        self.advance(at.applied);
+        Ok(())
+    }
+
+    /// In a cluster: the database went back to an entry that it was past (a replica that lacked the last ones took over,
+    /// or a backup was restored). What it has lost is applied again from this node's copy of the stream.
+    fn begin_again(&mut self, at: StreamPosition) -> Result<(), JournalError> {
+        let before = self.progress.applied().in_stream();
+        self.in_flight = InFlight::default();
+        let first = list_segments(&self.disk)?.first().copied().unwrap_or_default();
+        // Nothing of the copy goes while it is read.
+        self.progress.advance_secured(first);
+        self.tail = Tail::of_stream(self.disk.clone(), first);
+        self.ingest()?;
+        self.counters.put_back += 1;
+        tracing::error!(
+            entry = at.0,
+            before = before.0,
+            "the database was put back to an earlier state: what it has lost is applied to it again"
+        );
+        // Known to this node: the entries from the first mark on. What lies between is nowhere here.
+        let reached = self.tail.first_entry().unwrap_or(before.0 + 1);
+        if reached > at.0 + 1 {
+            self.counters.entries_lost += reached - at.0 - 1;
+            tracing::error!(
+                from = at.0 + 1,
+                to = reached - 1,
+                "the database has lost these entries of the stream, and this node's copy does not reach back so far: \
+                 their messages are announced as no longer kept, unless a backup of the database has them"
+            );
+        }
+        Ok(())
+    }
+
+    /// In a cluster: below this the copy of the stream is not needed, also if the database goes back a little.
+    pub(super) fn copy_needed_from(&self) -> JournalPosition {
+        JournalPosition(self.tail.applied().0.saturating_sub(COPY_KEPT_BYTES))
+    }
+
+    pub(super) fn advance(&mut self, applied: AppliedPosition) {
+        self.tail.advance(applied);
+        self.progress.advance_applied(applied);
+        if self.follows == Follows::Stream {
+            self.progress.advance_secured(self.copy_needed_from());
+        }
+        self.progress.report_tail_messages(self.tail.weight());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! A database that goes back, under the store of a cluster's node: a real SQLite file and a copy of the stream on a disk
+//! in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crossbeam_channel::bounded;
+use futures_lite::future::block_on;
+use tempfile::TempDir;
+
+use super::*;
+use crate::contract::progress::Progress;
+use crate::contract::snapshot::snapshots;
+use crate::journal::batch::Batch;
+use crate::journal::memory_disk::MemoryDisk;
+use crate::journal::record::{DirectRecord, Record};
+use crate::journal::segment::Journal;
+use crate::limits::BATCH_ROWS;
+use crate::store::keeper::Turn;
+use crate::store::sqlite::SqliteStore;
+use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
+
+/// The node that writes.
+struct Node {
+    _dir: TempDir,
+    path: PathBuf,
+    copy: Journal<MemoryDisk>,
+    progress: Arc<Progress>,
+    keeper: Keeper<SqliteStore, MemoryDisk>,
+    entries: u64,
+    now_ms: u64,
+}
+
+impl Node {
+    /// Its copy begins behind this entry, up to which the database has everything.
+    fn behind(entry: u64) -> Node {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("store.sqlite");
+        let mut store = SqliteStore::open(&path, BATCH_ROWS).unwrap();
+        block_on(store.apply(Transaction { applied: AppliedPosition(entry), ..Transaction::default() })).unwrap();
+        let disk = MemoryDisk::new(1);
+        let copy = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
+        let progress = Arc::new(Progress::default());
+        progress.let_store_write(true);
+        let (_, answerer) = snapshots(bounded(1).0);
+        let keeper = Keeper::of_cluster(store, disk, Arc::clone(&progress), answerer, 1);
+        Node { _dir: dir, path, copy, progress, keeper, entries: entry, now_ms: 0 }
+    }
+
+    /// So many entries come, each a message of user 1 to itself, with the entry's number as its row's.
+    fn follow(&mut self, count: u64) {
+        let mut batch = Batch::new();
+        self.copy.prepare().unwrap();
+        for n in self.entries + 1..=self.entries + count {
+            batch.push(&Record::Direct(DirectRecord {
+                msg_id: MsgId(n << 22),
+                sender: UserId(1),
+                to: UserId(1),
+                client_msg_id: ClientMsgId::from_parts(1_800_000_000_000, u128::from(n)),
+                sender_seq: Seq(n),
+                recipient_seq: Seq(n),
+                body: b"hello",
+            }));
+            batch.push(&Record::Mark(n));
+        }
+        self.entries += count;
+        self.copy.append(&mut batch).unwrap();
+        self.progress.advance_durable(self.copy.settle());
+    }
+
+    /// The store does what there is to do.
+    fn store(&mut self) {
+        for _ in 0..100 {
+            self.now_ms += STREAM_LOOK_MS;
+            if block_on(self.keeper.turn(Now { mono_ms: self.now_ms, unix_ms: 0 })) == Turn::Idle {
+                return;
+            }
+        }
+        panic!("it never has nothing to do");
+    }
+
+    /// The database is as it was after this entry.
+    fn put_back(&self, entry: u64) {
+        let database = rusqlite::Connection::open(&self.path).unwrap();
+        let statements = format!(
+            "DELETE FROM inbox WHERE seq > {entry}; DELETE FROM messages WHERE sender_seq > {entry};
+             UPDATE ledger_position SET position = {entry};"
+        );
+        database.execute_batch(&statements).unwrap();
+    }
+
+    fn rows(&self) -> Vec<i64> {
+        let database = rusqlite::Connection::open(&self.path).unwrap();
+        let mut statement = database.prepare("SELECT seq FROM inbox ORDER BY seq").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+}
+
+#[test]
+fn rows_that_a_database_has_lost_when_it_went_back_are_written_again() {
+    let mut node = Node::behind(0);
+    node.follow(10);
+    node.store();
+    assert_eq!(node.rows(), (1..=10).collect::<Vec<_>>());
+    node.put_back(6);
+    node.store();
+    assert_eq!(node.rows(), (1..=10).collect::<Vec<_>>());
+    node.follow(2);
+    node.store();
+    assert_eq!(node.rows(), (1..=12).collect::<Vec<_>>());
+    let counters = node.keeper.counters();
+    assert_eq!((counters.put_back, counters.entries_lost), (1, 0));
+}
+
+#[test]
+fn what_a_database_has_lost_and_no_copy_has_is_counted_and_the_rest_goes_on() {
+    let mut node = Node::behind(4);
+    node.follow(6);
+    node.store();
+    node.put_back(2);
+    node.follow(1);
+    node.store();
+    assert_eq!(node.rows(), (5..=11).collect::<Vec<_>>());
+    let counters = node.keeper.counters();
+    assert_eq!((counters.put_back, counters.entries_lost), (1, 2));
+}
+
+#[test]
+fn the_copy_is_not_given_up_as_soon_as_the_database_has_it() {
+    let mut node = Node::behind(0);
+    node.follow(10);
+    node.store();
+    assert_eq!(node.progress.secured(), JournalPosition(0), "it is all that a database that goes back can be given");
+}
