@@ -94,6 +94,8 @@ impl std::fmt::Debug for Auth {
 pub struct Session {
     /// What clients are told; silence of two and a half of these ends a session.
     pub heartbeat_s: u32,
+    /// The longest that a client may ask for instead.
+    pub heartbeat_max_s: u32,
     /// How long a connection may take to log in.
     pub login_timeout_s: u32,
     /// Sessions of one user at a time.
@@ -289,6 +291,7 @@ impl Config {
             auth: typed.auth(listen)?,
             session: Session {
                 heartbeat_s: typed.number("session.heartbeat_s", 1, 3600)? as u32,
+                heartbeat_max_s: typed.number("session.heartbeat_max_s", 1, 86_400)? as u32,
                 login_timeout_s: typed.number("session.login_timeout_s", 1, 600)? as u32,
                 devices_max: typed.number("session.devices_max", 1, 64)? as u16,
                 device_policy: match typed.text("session.device_policy") {

@@ -343,6 +343,7 @@ fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usiz
         shards,
         node: config.cluster.redis_url.is_some().then_some(config.cluster.node_id),
         heartbeat_ms: session.heartbeat_s * 1000,
+        heartbeat_max_ms: session.heartbeat_max_s * 1000,
         login_timeout_ms: session.login_timeout_s * 1000,
         devices_max: session.devices_max,
         device_policy: match session.device_policy {

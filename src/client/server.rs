@@ -89,7 +89,9 @@ impl Peer {
             let mut deframer = Deframer::default();
             let asked = deframer.next(&mut rest, CLIENT_FRAME_BYTES_MAX).unwrap().map(|frame| {
                 match read_client(frame).unwrap() {
-                    (_, Request::Login { token, last_seq, .. }) => Asked::Login { token: token.to_owned(), last_seq },
+                    (_, Request::Login(login)) => {
+                        Asked::Login { token: login.token.to_owned(), last_seq: login.cursor }
+                    }
                     (id, Request::Send { client_msg_id, .. }) => Asked::Send { id, name: client_msg_id },
                     (_, Request::Ack { seq }) => Asked::Ack(seq),
                     (id, _) => Asked::Other(id),

@@ -49,7 +49,8 @@ pub const KEYS: &[Key] = &[
     key("auth.hs256_secret", "", Form::Secret, "verifies tokens: a shared secret of at least 32 bytes"),
     key("auth.hs256_secret_file", "", Form::Text, "a file that holds the shared secret"),
     key("auth.eddsa_public_key_file", "", Form::Text, "verifies tokens: an Ed25519 public key, PEM"),
-    key("session.heartbeat_s", "60", Form::Number, "a client that is silent for two and a half of these is gone"),
+    key("session.heartbeat_s", "25", Form::Number, "a client that is silent for two and a half of these is gone"),
+    key("session.heartbeat_max_s", "300", Form::Number, "the longest heartbeat that a client may ask for"),
     key("session.login_timeout_s", "10", Form::Number, "a connection must have logged in by then"),
     key("session.devices_max", "8", Form::Number, "sessions of one user at a time"),
     key("session.device_policy", "replace-oldest", Form::Text, "above devices_max: replace-oldest or refuse-new"),
@@ -127,7 +128,7 @@ const JOURNAL_BYTES_MAX: &str = "8589934592";
 const STREAM_ENTRIES_MAX: &str = "1048576";
 
 const _: () = {
-    assert!(KEYS.len() <= 25 + 6, "at most 25 keys and the [limits] table");
+    assert!(KEYS.len() <= 26 + 6, "at most 26 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

@@ -93,8 +93,10 @@ pub struct HandedOver {
     pub device: DeviceId,
     /// When the token expires, Unix seconds.
     pub expires_at_s: u64,
-    /// The login's last_seq; `None`: the device's cursor.
-    pub last_seq: Option<Seq>,
+    /// The login's cursor; `None`: the one that the gateway keeps for the device.
+    pub cursor: Option<Seq>,
+    /// The heartbeat that the login asks for, milliseconds.
+    pub heartbeat_ms: u32,
     /// TCP or WebSocket.
     pub transport: Transport,
     /// Bytes that came behind the login.

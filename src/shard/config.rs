@@ -16,6 +16,8 @@ pub struct ShardConfig {
     /// Clients send something at least this often; a connection silent for two and a half times as long is
     /// closed (two lost heartbeats and half an interval of delay).
     pub heartbeat_ms: u32,
+    /// The longest interval that a login may ask for instead; not above `heartbeat_ms`: none.
+    pub heartbeat_max_ms: u32,
     /// From accept to a complete login.
     pub login_timeout_ms: u32,
     /// Sessions one user may have at once, on all nodes of a cluster together.
@@ -49,7 +51,8 @@ impl ShardConfig {
             id,
             shards: shards.max(1),
             node: None,
-            heartbeat_ms: 60_000,
+            heartbeat_ms: 25_000,
+            heartbeat_max_ms: 300_000,
             login_timeout_ms: 10_000,
             devices_max: 8,
             device_policy: DevicePolicy::ReplaceOldest,

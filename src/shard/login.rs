@@ -8,23 +8,26 @@ use super::Shard;
 use super::receive::Flow;
 use super::session::{Flags, Phase};
 use super::wheel::tick_of;
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Claims};
 use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, ShardId};
 use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
 use crate::contract::submission::Submission;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
+use ringway_wire::request::Login;
 use ringway_wire::schema::CloseReason;
 use ringway_wire::websocket::Messages;
 
 /// What a verified login says.
-struct Login {
+struct Verified {
     request_id: u32,
     user: UserId,
     device: DeviceId,
     expires_at_s: u64,
-    last_seq: Option<Seq>,
+    cursor: Option<Seq>,
+    /// As asked for.
+    heartbeat_ms: u32,
 }
 
 /// Why a connection that was handed over cannot stay, and what its peer is told.
@@ -38,22 +41,13 @@ pub struct NotAdopted {
 
 impl Shard {
     /// The first request of a connection.
-    #[expect(clippy::too_many_arguments, reason = "the frame's fields, and where it came from")]
-    pub(super) fn login(
-        &mut self,
-        now: Now,
-        slot: u32,
-        request_id: u32,
-        token: &str,
-        device: DeviceId,
-        last_seq: Option<Seq>,
-        rest: &[u8],
-    ) -> Flow {
+    pub(super) fn login(&mut self, now: Now, slot: u32, request_id: u32, asked: &Login<'_>, rest: &[u8]) -> Flow {
+        let &Login { token, device, cursor, heartbeat_ms } = asked;
         match self.auth.verify(token, now.unix_ms / 1000) {
             Ok(claims) if claims.device.is_none_or(|claimed| claimed == device) => {
-                let login =
-                    Login { request_id, user: claims.user, device, expires_at_s: claims.expires_at_s, last_seq };
-                if ShardId::of_user(claims.user, self.config.shards) != self.config.id {
+                let Claims { user, expires_at_s, .. } = claims;
+                let login = Verified { request_id, user, device, expires_at_s, cursor, heartbeat_ms };
+                if ShardId::of_user(user, self.config.shards) != self.config.id {
                     self.hand_over(slot, &login, rest);
                     return Flow::Gone;
                 }
@@ -75,7 +69,7 @@ impl Shard {
     }
 
     /// The user lives on another shard: its connection goes there, with all that was read and not written.
-    fn hand_over(&mut self, slot: u32, login: &Login, rest: &[u8]) {
+    fn hand_over(&mut self, slot: u32, login: &Verified, rest: &[u8]) {
         let Some(session) = self.sessions.at_mut(slot) else { return };
         let conn = session.conn(slot);
         let transport = if session.flags.has(Flags::WEBSOCKET) { Transport::WebSocket } else { Transport::Tcp };
@@ -84,7 +78,8 @@ impl Shard {
             user: login.user,
             device: login.device,
             expires_at_s: login.expires_at_s,
-            last_seq: login.last_seq,
+            cursor: login.cursor,
+            heartbeat_ms: login.heartbeat_ms,
             transport,
             unread: rest.to_vec(),
             unsent: session.outbox.as_ref().map(|outbox| outbox.to_vec()).unwrap_or_default(),
@@ -118,13 +113,13 @@ impl Shard {
                 intake.held = handed.unread;
             });
         }
-        let HandedOver { request_id, user, device, expires_at_s, last_seq, .. } = handed;
-        self.register(now, slot, &Login { request_id, user, device, expires_at_s, last_seq });
+        let HandedOver { request_id, user, device, expires_at_s, cursor, heartbeat_ms, .. } = handed;
+        self.register(now, slot, &Verified { request_id, user, device, expires_at_s, cursor, heartbeat_ms });
         Ok(conn)
     }
 
     /// Makes the connection one of its user's sessions, and asks what it needs to know.
-    fn register(&mut self, now: Now, slot: u32, login: &Login) {
+    fn register(&mut self, now: Now, slot: u32, login: &Verified) {
         if !self.make_room_for_device(now, slot, login.user, login.device) {
             return;
         }
@@ -132,6 +127,7 @@ impl Shard {
         self.directory.join(user, slot, &mut self.sessions);
         self.audiences.joined(user, slot, &self.directory);
         self.unauthenticated -= 1;
+        self.heartbeats.agree(slot, login.heartbeat_ms);
         let Some(session) = self.sessions.at_mut(slot) else { return };
         session.device = login.device;
         session.expires_at_s = login.expires_at_s.try_into().unwrap_or(u32::MAX);
@@ -140,7 +136,7 @@ impl Shard {
         self.session_begins(now, slot);
         let Some(session) = self.sessions.at_mut(slot) else { return };
         let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id: login.request_id };
-        match login.last_seq {
+        match login.cursor {
             Some(seq) => {
                 session.cursor = seq;
                 session.phase = Phase::AwaitingPositionClaimed;
@@ -204,7 +200,7 @@ impl Shard {
         session.phase = if cursor == newest { Phase::Live } else { Phase::Behind };
         let is_behind = session.phase == Phase::Behind;
         self.counts.logins_total += 1;
-        let heartbeat_ms = self.config.heartbeat_ms;
+        let heartbeat_ms = self.heartbeats.of(slot);
         self.reply(now, slot, |encoder| {
             encoder.login_ok(origin.request_id, session_id, user, now.unix_ms, heartbeat_ms, newest, cursor)
         });

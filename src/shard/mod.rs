@@ -12,7 +12,8 @@
 //! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
 //! elsewhere.rs sessions on other nodes              devices.rs   which sessions of a user may stay
-//! timers.rs    time-outs, the tick              close.rs     every end of a connection    drain.rs
+//! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
+//! close.rs     every end of a connection        drain.rs
 //! session.rs, directory.rs, outgoing.rs, outbox.rs, wheel.rs, index.rs, slab.rs    the state
 //! ```
 
@@ -28,6 +29,7 @@ pub mod effects;
 mod elsewhere;
 pub mod fanout;
 mod group;
+mod heartbeats;
 mod index;
 mod login;
 pub mod outbox;
@@ -53,6 +55,7 @@ use self::effects::Effects;
 use self::elsewhere::Elsewhere;
 use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
+use self::heartbeats::Heartbeats;
 pub use self::login::NotAdopted;
 use self::outbox::Outbox;
 use self::outgoing::Outgoing;
@@ -90,6 +93,7 @@ pub struct Shard {
     cursors: Cursors,
     /// Logins whose cursor the store had no room to be asked for: again a little later, until their time is over.
     cursors_later: Vec<Origin>,
+    heartbeats: Heartbeats,
     wheel: Wheel,
     effects: Effects,
     counts: ShardCounters,
@@ -138,6 +142,7 @@ impl Shard {
             elsewhere: Elsewhere::new(config.table_key),
             cursors: Cursors::default(),
             cursors_later: Vec::new(),
+            heartbeats: Heartbeats::new(&config),
             wheel: Wheel::default(),
             effects: Effects::default(),
             counts: ShardCounters::default(),

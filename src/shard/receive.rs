@@ -246,8 +246,8 @@ impl Shard {
         };
         self.counts.frames_in_total += 1;
         match (phase, request) {
-            (Phase::Fresh, Request::Login { token, device, last_seq }) => {
-                let flow = self.login(now, slot, request_id, token, device, last_seq, rest);
+            (Phase::Fresh, Request::Login(login)) => {
+                let flow = self.login(now, slot, request_id, &login, rest);
                 return if flow == Flow::Gone { flow } else { self.flow_of(slot) };
             }
             (Phase::Fresh, _) => {

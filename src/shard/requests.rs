@@ -43,7 +43,7 @@ impl Shard {
     /// One request of a logged-in session.
     pub(super) fn request(&mut self, now: Now, slot: u32, request_id: u32, request: Request<'_>) {
         match request {
-            Request::Login { .. } => self.refuse(now, slot, request_id, ErrorCode::AlreadyLoggedIn, 0),
+            Request::Login(_) => self.refuse(now, slot, request_id, ErrorCode::AlreadyLoggedIn, 0),
             Request::Ping => self.reply(now, slot, |encoder| encoder.pong(request_id, now.unix_ms)),
             Request::Send { to, client_msg_id, body, ephemeral } => {
                 let durability = if ephemeral { Durability::Ephemeral } else { Durability::Durable };

@@ -5,6 +5,7 @@
 mod bad_input;
 mod elsewhere;
 mod groups;
+mod heartbeats;
 mod inbox;
 mod limits;
 mod logins;

@@ -54,7 +54,7 @@ impl Shard {
                     self.evict(now, slot);
                 } else if now.unix_ms / 1000 >= u64::from(session.expires_at_s) {
                     self.close(now, slot, CloseReason::TokenExpired);
-                } else if tick_of(now.mono_ms) >= self.silent_tick(session.heard_tick) {
+                } else if tick_of(now.mono_ms) >= self.silent_tick(slot, session.heard_tick) {
                     self.close(now, slot, CloseReason::HeartbeatTimeout);
                 } else {
                     self.arm_next(now, slot);
@@ -63,9 +63,9 @@ impl Shard {
         }
     }
 
-    /// When a connection last heard of at `heard_tick` has been silent for too long.
-    fn silent_tick(&self, heard_tick: u32) -> u32 {
-        let silence_ms = u64::from(self.config.heartbeat_ms) * 5 / 2;
+    /// When a session last heard of at `heard_tick` has been silent for too long.
+    fn silent_tick(&self, slot: u32, heard_tick: u32) -> u32 {
+        let silence_ms = u64::from(self.heartbeats.of(slot)) * 5 / 2;
         heard_tick.saturating_add(tick_of(silence_ms + TICK_MS))
     }
 
@@ -73,8 +73,9 @@ impl Shard {
     pub(super) fn arm_next(&mut self, now: Now, slot: u32) {
         let Some(session) = self.sessions.at(slot).filter(|session| session.phase.is_open()) else { return };
         let expires_in_ms = (u64::from(session.expires_at_s) * 1000).saturating_sub(now.unix_ms);
-        let mut deadline =
-            self.silent_tick(session.heard_tick).min(tick_of((now.mono_ms + expires_in_ms).saturating_add(TICK_MS)));
+        let mut deadline = self
+            .silent_tick(slot, session.heard_tick)
+            .min(tick_of((now.mono_ms + expires_in_ms).saturating_add(TICK_MS)));
         if let Some(outbox) = &session.outbox {
             deadline = deadline.min(self.stall_tick(outbox.progress_ms));
         }

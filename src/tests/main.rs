@@ -18,6 +18,7 @@ mod descriptors;
 mod doctor;
 mod example;
 mod gateway;
+mod heartbeat;
 mod history;
 mod hostile;
 mod kept;

@@ -8,7 +8,7 @@ use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
 
 use super::generated::ringway::wire as fb;
 use super::push::wire_conversation;
-use super::request::{GroupEntry, PushView};
+use super::request::{GroupEntry, Login, PushView};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 type Builder = FlatBufferBuilder<'static>;
@@ -70,7 +70,7 @@ impl Encoder {
 
     /// The message is durable.
     pub fn send_ok(&mut self, request_id: u32, msg_id: MsgId, seq: Seq, sent_at_ms: u64, repeat: bool) -> &[u8] {
-        let args = fb::SendOkArgs { msg_id: msg_id.0, seq: seq.0, sent_at_ms, repeat };
+        let args = fb::SendOkArgs { msg_id: msg_id.0, seq: seq.0, sent_at_ms, repeated: repeat };
         self.server(request_id, fb::Reply::SendOk, |b| fb::SendOk::create(b, &args).as_union_value())
     }
 
@@ -100,13 +100,14 @@ impl Encoder {
             }
             let rows = Some(b.create_vector(&pushes));
             let gap_to = gap_to.unwrap_or_default().0;
-            fb::SyncPage::create(b, &fb::SyncPageArgs { rows, through_seq: through.0, end, gap_to }).as_union_value()
+            fb::SyncPage::create(b, &fb::SyncPageArgs { rows, through_seq: through.0, at_end: end, gap_to })
+                .as_union_value()
         })
     }
 
     /// Rows `from..=to` are no longer kept.
     pub fn gap(&mut self, from: Seq, to: Seq) -> &[u8] {
-        let args = fb::GapArgs { from: from.0, to: to.0 };
+        let args = fb::GapArgs { from_seq: from.0, to_seq: to.0 };
         self.server(0, fb::Reply::Gap, |b| fb::Gap::create(b, &args).as_union_value())
     }
 
@@ -217,11 +218,22 @@ impl Encoder {
 
 /// What a client says.
 impl Encoder {
-    /// The first frame. `last_seq` of `None`: go on from the cursor that the gateway keeps for the device.
-    pub fn login(&mut self, request_id: u32, token: &str, device: DeviceId, last_seq: Option<Seq>) -> &[u8] {
+    /// The first frame, with the gateway's own heartbeat. `cursor` of `None`: go on from the one that the gateway keeps
+    /// for the device.
+    pub fn login(&mut self, request_id: u32, token: &str, device: DeviceId, cursor: Option<Seq>) -> &[u8] {
+        self.login_as(request_id, &Login { token, device, cursor, heartbeat_ms: 0 })
+    }
+
+    /// The first frame, with all that it may say.
+    pub fn login_as(&mut self, request_id: u32, login: &Login<'_>) -> &[u8] {
         self.client(request_id, fb::Request::Login, |b| {
-            let token = Some(b.create_string(token));
-            let args = fb::LoginArgs { token, device: device.0, last_seq: last_seq.map(|seq| seq.0) };
+            let cursor = login.cursor.map(|seq| fb::Cursor::new(seq.0));
+            let args = fb::LoginArgs {
+                token: Some(b.create_string(login.token)),
+                device: login.device.0,
+                cursor: cursor.as_ref(),
+                heartbeat_ms: login.heartbeat_ms,
+            };
             fb::Login::create(b, &args).as_union_value()
         })
     }
@@ -240,10 +252,11 @@ impl Encoder {
         body: &[u8],
         ephemeral: bool,
     ) -> &[u8] {
+        let (high, low) = client_msg_id.halves();
         self.client(request_id, fb::Request::Send, |b| {
             let args = fb::SendArgs {
                 to: Some(&wire_conversation(to)),
-                client_msg_id: Some(&fb::ClientMsgId::new(&client_msg_id.0)),
+                client_msg_id: Some(&fb::ClientMsgId::new(high, low)),
                 body: Some(b.create_vector(body)),
                 ephemeral,
             };

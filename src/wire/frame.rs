@@ -9,7 +9,7 @@ use flatbuffers::VerifierOptions;
 use thiserror::Error;
 
 use super::generated::ringway::wire as fb;
-use super::request::{PushView, Reply, Request, Users};
+use super::request::{Login, PushView, Reply, Request, Users};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 use crate::limits::{
     CLIENT_FRAME_BYTES_MAX, FRAME_DEPTH_MAX, FRAME_TABLES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX,
@@ -90,14 +90,16 @@ fn request<'a>(root: &fb::ClientFrame<'a>) -> Result<Request<'a>, FrameError> {
     Ok(match root.request_type() {
         fb::Request::Login => {
             let t = root.request_as_login().ok_or(Malformed)?;
-            Request::Login { token: t.token(), device: DeviceId(t.device()), last_seq: t.last_seq().map(Seq) }
+            let cursor = t.cursor().map(|cursor| Seq(cursor.seq()));
+            let device = DeviceId(t.device());
+            Request::Login(Login { token: t.token(), device, cursor, heartbeat_ms: t.heartbeat_ms() })
         }
         fb::Request::Ping => Request::Ping,
         fb::Request::Send => {
             let t = root.request_as_send().ok_or(Malformed)?;
             Request::Send {
                 to: conversation(t.to())?,
-                client_msg_id: ClientMsgId(t.client_msg_id().0),
+                client_msg_id: ClientMsgId::from_halves(t.client_msg_id().high(), t.client_msg_id().low()),
                 body: t.body().bytes(),
                 ephemeral: t.ephemeral(),
             }
@@ -156,14 +158,14 @@ fn reply<'a>(root: &fb::ServerFrame<'a>) -> Result<Reply<'a>, FrameError> {
                 msg_id: MsgId(t.msg_id()),
                 seq: Seq(t.seq()),
                 sent_at_ms: t.sent_at_ms(),
-                repeat: t.repeat(),
+                repeat: t.repeated(),
             }
         }
         fb::Reply::Push => Reply::Push(push(&root.reply_as_push().ok_or(Malformed)?)?),
         fb::Reply::SyncPage => sync_page(&root.reply_as_sync_page().ok_or(Malformed)?)?,
         fb::Reply::Gap => {
             let t = root.reply_as_gap().ok_or(Malformed)?;
-            Reply::Gap { from: Seq(t.from()), to: Seq(t.to()) }
+            Reply::Gap { from: Seq(t.from_seq()), to: Seq(t.to_seq()) }
         }
         fb::Reply::GroupOk => {
             let t = root.reply_as_group_ok().ok_or(Malformed)?;
@@ -225,7 +227,7 @@ fn sync_page<'a>(t: &fb::SyncPage<'a>) -> Result<Reply<'a>, FrameError> {
     Ok(Reply::SyncPage {
         rows: t.rows().iter().map(|row| push(&row)).collect::<Result<_, _>>()?,
         through: Seq(t.through_seq()),
-        end: t.end(),
+        end: t.at_end(),
         gap_to: Some(Seq(t.gap_to())).filter(|to| *to != Seq(0)),
     })
 }

@@ -75,11 +75,23 @@ impl Seq {
     }
 }
 
-/// The sender's own name for a message: a UUIDv7 in network byte order.
+/// The sender's own name for a message: a UUIDv7 in network byte order. In a frame it is two numbers, see
+/// [`ClientMsgId::halves`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClientMsgId(pub [u8; 16]);
 
 impl ClientMsgId {
+    /// From the two numbers that a frame has.
+    pub fn from_halves(high: u64, low: u64) -> Self {
+        ClientMsgId((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
+    }
+
+    /// The numbers that its first and its last eight bytes make, read as one reads a UUID: the first byte counts most.
+    pub fn halves(&self) -> (u64, u64) {
+        let whole = u128::from_be_bytes(self.0);
+        ((whole >> 64) as u64, whole as u64)
+    }
+
     /// The UUIDv7's time in milliseconds since the Unix epoch, or `None` if this is not a UUIDv7
     /// (RFC 9562: version nibble 7, variant bits 10).
     pub fn unix_ms(&self) -> Option<u64> {

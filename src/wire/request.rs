@@ -28,12 +28,25 @@ impl<'a> Users<'a> {
     }
 }
 
+/// Who logs in, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Login<'a> {
+    /// The signed token, not looked at yet.
+    pub token: &'a str,
+    /// The client's device.
+    pub device: DeviceId,
+    /// Everything up to this row is on the device; `None`: the gateway knows.
+    pub cursor: Option<Seq>,
+    /// How often the client wants to have to send something, milliseconds; 0: as the gateway likes.
+    pub heartbeat_ms: u32,
+}
+
 /// What a client asks.
 #[expect(missing_docs, reason = "fields are named and described as in the schema")]
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
     /// See the schema's `Login`.
-    Login { token: &'a str, device: DeviceId, last_seq: Option<Seq> },
+    Login(Login<'a>),
     /// See the schema's `Ping`.
     Ping,
     /// See the schema's `Send`. The body's length is not checked here: too long is answered, not closed.
@@ -60,8 +73,11 @@ pub enum Request<'a> {
     Logout,
 }
 
-/// What the gateway says. Used by clients (`load/`) and by tests.
-#[expect(missing_docs, reason = "fields are named and described as in the schema")]
+/// What the gateway says. Used by clients and by tests.
+#[expect(
+    missing_docs,
+    reason = "fields are described in the schema, and named as there, but for `repeated` and `at_end`"
+)]
 #[derive(Clone, Debug)]
 pub enum Reply<'a> {
     /// See the schema's `LoginOk`.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::frame::{Encoder, PushFrame, read_client, read_server};
 use super::generated::ringway::wire as fb;
-use super::request::{GroupEntry, PushView, Reply, Request, Users};
+use super::request::{GroupEntry, Login, PushView, Reply, Request, Users};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::limits;
 
@@ -32,7 +32,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
     let users = [UserId(1002), UserId(1003)];
     let group = Conversation::Group(GROUP);
     vec![
-        ("Login", e.login(1, TOKEN, DeviceId(7), Some(Seq(41))).to_vec()),
+        ("Login", e.login_as(1, &login()).to_vec()),
         ("Ping", e.ping(2).to_vec()),
         ("Send", e.send(3, group, client_msg_id(), b"Hello, group!", false).to_vec()),
         ("Ack", e.ack(Seq(42)).to_vec()),
@@ -45,7 +45,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("GroupList", e.group_list_request(10).to_vec()),
         ("Presence", e.presence_request(11, &users).to_vec()),
         ("Logout", e.logout(12).to_vec()),
-        ("LoginOk", e.login_ok(1, 77, UserId(1001), TIME_MS, 60_000, Seq(42), Seq(41)).to_vec()),
+        ("LoginOk", e.login_ok(1, 77, UserId(1001), TIME_MS, 120_000, Seq(42), Seq(41)).to_vec()),
         ("Pong", e.pong(2, TIME_MS).to_vec()),
         ("SendOk", e.send_ok(3, MSG, Seq(43), TIME_MS, false).to_vec()),
         ("Push", pushed(Seq(42))),
@@ -63,6 +63,10 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("Error", e.error(3, fb::ErrorCode::RetryLater, "a queue is full", 250, TIME_MS).to_vec()),
         ("Closing", e.closing(fb::CloseReason::Draining, "the gateway stops", Some(1500), TIME_MS).to_vec()),
     ]
+}
+
+fn login() -> Login<'static> {
+    Login { token: TOKEN, device: DeviceId(7), cursor: Some(Seq(41)), heartbeat_ms: 120_000 }
 }
 
 fn pushed(seq: Seq) -> Vec<u8> {
@@ -112,15 +116,19 @@ fn users(users: &Users<'_>) -> String {
 
 fn describe_request(request: &Request<'_>) -> String {
     match request {
-        Request::Login { token, device, last_seq } => {
-            format!("Login\n  token: {token}\n  device: {device}\n  last_seq: {}\n", last_seq.unwrap())
-        }
-        Request::Ping => "Ping\n".into(),
-        Request::Send { to, client_msg_id, body, ephemeral } => format!(
-            "Send\n  to: {}\n  client_msg_id: {client_msg_id:?}\n  body: {}\n  ephemeral: {ephemeral}\n",
-            conversation(*to),
-            std::str::from_utf8(body).unwrap()
+        Request::Login(Login { token, device, cursor, heartbeat_ms }) => format!(
+            "Login\n  token: {token}\n  device: {device}\n  cursor: {}\n  heartbeat_ms: {heartbeat_ms}\n",
+            cursor.unwrap()
         ),
+        Request::Ping => "Ping\n".into(),
+        Request::Send { to, client_msg_id, body, ephemeral } => {
+            let ((high, low), to) = (client_msg_id.halves(), conversation(*to));
+            let body = std::str::from_utf8(body).unwrap();
+            format!(
+                "Send\n  to: {to}\n  client_msg_id: high 0x{high:016x}, low 0x{low:016x}\n  body: {body}\n  \
+                 ephemeral: {ephemeral}\n"
+            )
+        }
         Request::Ack { seq } => format!("Ack\n  seq: {seq}\n"),
         Request::Sync { after, rows_max } => format!("Sync\n  after_seq: {after}\n  rows_max: {rows_max}\n"),
         Request::GroupCreate { members } => format!("GroupCreate\n  members: {}\n", users(&members.unwrap())),
@@ -159,18 +167,18 @@ fn describe_reply(reply: &Reply<'_>) -> String {
         ),
         Reply::Pong { server_time_ms } => format!("Pong\n  server_time_ms: {server_time_ms}\n"),
         Reply::SendOk { msg_id, seq, sent_at_ms, repeat } => {
-            format!("SendOk\n  msg_id: {msg_id}\n  seq: {seq}\n  sent_at_ms: {sent_at_ms}\n  repeat: {repeat}\n")
+            format!("SendOk\n  msg_id: {msg_id}\n  seq: {seq}\n  sent_at_ms: {sent_at_ms}\n  repeated: {repeat}\n")
         }
         Reply::Push(view) => format!("Push\n{}", push(view, "  ")),
         Reply::SyncPage { rows, through, end, gap_to } => {
             let gap_to = gap_to.unwrap_or_default();
-            let mut text = format!("SyncPage\n  through_seq: {through}\n  end: {end}\n  gap_to: {gap_to}\n");
+            let mut text = format!("SyncPage\n  through_seq: {through}\n  at_end: {end}\n  gap_to: {gap_to}\n");
             for (i, row) in rows.iter().enumerate() {
                 write!(text, "  rows[{i}]\n{}", push(row, "    ")).unwrap();
             }
             text
         }
-        Reply::Gap { from, to } => format!("Gap\n  from: {from}\n  to: {to}\n"),
+        Reply::Gap { from, to } => format!("Gap\n  from_seq: {from}\n  to_seq: {to}\n"),
         Reply::GroupOk { group, version } => format!("GroupOk\n  group: {group}\n  version: {version}\n"),
         Reply::GroupInfo { group, version, members } => {
             let members: Vec<_> = members.iter().map(|(user, role)| format!("{user} {role:?}")).collect();
@@ -291,4 +299,18 @@ fn the_specification_states_the_limits_in_force() {
         assert!(page.contains(&format!("\n| {what} | {}", thousands(limit))), "{what}: {limit}");
     }
     assert_eq!((limits::ACK_ROWS_MAX, limits::CLIENT_MSG_ID_AHEAD_MS), (256, 5_000), "as the text says");
+}
+
+#[test]
+fn the_schema_compiles_for_every_language_and_the_generated_code_is_its() {
+    for what in ["--check", "--languages"] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/schema.sh");
+        let ran = std::process::Command::new(script).arg(what).output().unwrap();
+        assert!(
+            ran.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&ran.stdout),
+            String::from_utf8_lossy(&ran.stderr)
+        );
+    }
 }

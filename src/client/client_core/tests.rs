@@ -2,7 +2,7 @@
 
 use ringway_wire::frame::read_client;
 use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
-use ringway_wire::request::Request;
+use ringway_wire::request::{Login, Request};
 
 use super::*;
 use crate::server::{SERVER_MS, at, closing, error, login_ok, push, send_ok};
@@ -17,7 +17,9 @@ fn written(core: &mut ClientCore) -> Vec<String> {
     let (mut deframer, mut rest, mut lines) = (Deframer::default(), bytes.as_slice(), Vec::new());
     while let Some(frame) = deframer.next(&mut rest, CLIENT_FRAME_BYTES_MAX).unwrap() {
         lines.push(match read_client(frame).unwrap() {
-            (id, Request::Login { token, device, last_seq }) => format!("{id} login {token} {device} {last_seq:?}"),
+            (id, Request::Login(Login { token, device, cursor, .. })) => {
+                format!("{id} login {token} {device} {cursor:?}")
+            }
             (id, Request::Send { client_msg_id, body, ephemeral, .. }) => {
                 format!("{id} send {client_msg_id:?} {} {ephemeral}", String::from_utf8_lossy(body))
             }

@@ -19,7 +19,7 @@ use crate::rounds::Round;
 use crate::tokens::Secret;
 use ringway_wire::frame::{Encoder, PushFrame, read_client};
 use ringway_wire::ids::{MsgId, RosterVersion};
-use ringway_wire::request::{PushView, Request};
+use ringway_wire::request::{Login, PushView, Request};
 
 /// What the gateway does wrong, with message 15: the warm-up has ten, the measured round the next ten.
 #[derive(Clone, Copy, PartialEq)]
@@ -126,7 +126,7 @@ impl Fake {
     fn frame(&mut self, id: u32, frame: &[u8]) {
         let (request_id, request) = read_client(frame).unwrap();
         let bytes = match request {
-            Request::Login { token, .. } => {
+            Request::Login(Login { token, .. }) => {
                 let user = bearer(token);
                 self.links.get_mut(&id).unwrap().1 = user;
                 let newest = Seq(self.inboxes.get(&user).map_or(0, Vec::len) as u64);

@@ -81,7 +81,7 @@ fn a_send_without_one_of_its_required_fields_is_malformed() {
                 builder.push_slot_always(fb::Send::VT_TO, conversation);
             }
             if missing != 1 {
-                builder.push_slot_always(fb::Send::VT_CLIENT_MSG_ID, fb::ClientMsgId::new(&[7; 16]));
+                builder.push_slot_always(fb::Send::VT_CLIENT_MSG_ID, fb::ClientMsgId::new(7, 7));
             }
             if missing != 2 {
                 builder.push_slot_always(fb::Send::VT_BODY, body);
@@ -98,7 +98,7 @@ fn an_unknown_conversation_kind_is_malformed() {
         let body = builder.create_vector(b"body".as_slice());
         let args = fb::SendArgs {
             to: Some(&fb::Conversation::new(1, fb::ConversationKind(2))),
-            client_msg_id: Some(&fb::ClientMsgId::new(&[7; 16])),
+            client_msg_id: Some(&fb::ClientMsgId::new(7, 7)),
             body: Some(body),
             ephemeral: false,
         };
@@ -146,10 +146,12 @@ fn a_body_up_to_the_frame_limit_is_read_and_not_one_byte_more() {
         let Ok((_, Request::Send { body, .. })) = read_client(&frame) else { panic!("a body of {len} bytes") };
         assert_eq!(body.len(), len);
     }
-    // At the limit exactly, and above it.
-    let overhead = send(&[0; 8]).len() - 8 - PREFIX_BYTES;
-    assert!(read_client(&send(&vec![1; CLIENT_FRAME_BYTES_MAX - overhead])).is_ok());
-    assert_eq!(read_client(&send(&vec![1; CLIENT_FRAME_BYTES_MAX])).unwrap_err(), FrameError::Malformed);
+    // The longest body whose frame is within the limit, and one byte more: a frame grows in steps of its padding.
+    let frame_bytes = |body: usize| send(&vec![1; body]).len() - PREFIX_BYTES;
+    let longest = (0..CLIENT_FRAME_BYTES_MAX).rev().find(|body| frame_bytes(*body) <= CLIENT_FRAME_BYTES_MAX).unwrap();
+    assert!(frame_bytes(longest) > CLIENT_FRAME_BYTES_MAX - 8);
+    assert!(read_client(&send(&vec![1; longest])).is_ok());
+    assert_eq!(read_client(&send(&vec![1; longest + 1])).unwrap_err(), FrameError::Malformed);
 }
 
 #[test]
@@ -259,7 +261,7 @@ fn frames_of_the_c_plus_plus_library_are_read() {
     // Made by `flatc --binary --size-prefixed --root-type ringway.wire.ClientFrame ringway.fbs frame.json`.
     let send = hex(concat!(
         "6c000000140000000000000000000a001200080007000c000a00000000000003030000001000000000000a00",
-        "28000400140024000a00000001007606e212ae030100000000000000019b76daa8007def8123456789abcdef",
+        "28000400140024000a00000001007606e212ae030100000000000000ef7d00a8da769b01efcdab8967452381",
         "040000000d00000048656c6c6f2c2067726f757021000000"
     ));
     let (id, Request::Send { to, client_msg_id, body, ephemeral }) = read_client(&send).unwrap() else {
@@ -267,7 +269,18 @@ fn frames_of_the_c_plus_plus_library_are_read() {
     };
     assert_eq!((id, to), (3, Conversation::Group(GroupId(265_170_190_041_743_361))));
     assert_eq!(client_msg_id.unix_ms(), Some(1_767_225_600_000));
+    assert_eq!(format!("{client_msg_id:?}"), "019b76daa8007def8123456789abcdef", "as UUIDs are written");
     assert_eq!((body, ephemeral), (&b"Hello, group!"[..], false));
+
+    // A cursor of 0 is not an absent one.
+    let login = hex(concat!(
+        "5c0000001000000000000a001000080007000c000a0000000000000101000000100000000c00200004001800",
+        "080014000c00000020000000000000000000000000000000c0d4010007000000000000000000000005000000",
+        "612e622e63000000"
+    ));
+    let (1, Request::Login(login)) = read_client(&login).unwrap() else { panic!("not a Login") };
+    let cursor = Some(Seq(0));
+    assert_eq!(login, Login { token: "a.b.c", device: DeviceId(7), cursor, heartbeat_ms: 120_000 });
 
     let add = hex(concat!(
         "4c000000140000000000000000000a001000080007000c000a00000000000007060000000c00000008001400",
