@@ -1,6 +1,7 @@
 //! Ringway: a thread-per-core io_uring messaging gateway.
 //!
-//! This page is the map. README.md says how to run it, `src/wire/README.md` how to speak to it.
+//! This page is the map. [`send`] follows one message through the house, step by step, and [`glossary`] says what each
+//! word means. README.md says what it is and where to go on, `src/wire/README.md` how to speak to it.
 //!
 //! # The way of a message
 //!
@@ -19,10 +20,10 @@
 //!              └────────────────────────────────┘
 //! ```
 //!
-//! A frame arrives at its connection's task ([`net`]), which hands the bytes to the shard's core ([`shard`]). A
+//! A frame is read in its connection's turn ([`net`]), and the bytes go to the shard's core ([`shard`]). A
 //! Send goes to the shard its group lives on, from there with the group's roster to the [`ledger`], which numbers
 //! it, writes it to the [`journal`] and, once it is on disk, hands each shard what its users are to receive. The
-//! shard puts it into outboxes, the pump writes them. The [`store`] reads the journal and catches up on its own.
+//! shard puts it into outboxes, and writes each once. The [`store`] reads the journal and catches up on its own.
 //!
 //! # The modules, in reading order
 //!
@@ -32,7 +33,7 @@
 //! | [`limits`], [`clock`], [`contract`] | bounds, time, what crosses threads | anything else |
 //! | [`auth`] | tokens, as pure functions | sockets, clocks |
 //! | [`shard`] | the core of a shard: sessions, groups, fan-out, outboxes, time-outs | sockets, files, clocks, threads |
-//! | [`ledger`] | what orders messages, and the contract a second engine would meet | sockets, clocks, shards' state |
+//! | [`ledger`] | what orders messages, numbers rows and makes them durable: by the journal alone, or by Redis | sockets, clocks, shards' state |
 //! | [`journal`] | the append-only log: segments, batches, recovery | what its records mean to users |
 //! | [`store`] | the database's thread: batches in, pages out, the unapplied tail | sessions |
 //! | [`cluster`] | the thread that talks to Redis, and through it to other nodes | what entries of the ledger mean |
@@ -67,6 +68,7 @@ pub mod contract;
 pub mod control;
 pub mod datadir;
 pub mod doctor;
+pub mod glossary;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
@@ -74,6 +76,7 @@ pub mod log;
 pub mod manual;
 pub mod measure;
 pub mod net;
+pub mod send;
 pub mod serve;
 #[cfg(test)]
 #[path = "tests/services.rs"]

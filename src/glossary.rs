@@ -1,0 +1,4 @@
+#![doc = include_str!("glossary.md")]
+
+#[cfg(test)]
+mod tests;

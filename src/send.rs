@@ -1,0 +1,4 @@
+#![doc = include_str!("send.md")]
+
+#[cfg(test)]
+mod tests;
