@@ -279,6 +279,7 @@ impl<'a> Conductor<'a> {
                 after_ramp_bytes: looked.1,
                 bytes_per_connection: (live > 0).then(|| more / live as f64),
                 steady: None,
+                rise: None,
             });
         }
         Ok(())
@@ -315,6 +316,7 @@ impl<'a> Conductor<'a> {
         self.told += 1;
         let end_ns = self.clock.mono_ns() + self.args.steady.as_nanos() as u64;
         self.wait(|c| c.clock.mono_ns() >= end_ns);
+        self.figures.phase_ends();
         self.quiet()
     }
 

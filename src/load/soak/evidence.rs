@@ -3,11 +3,11 @@
 //! What always holds: whatever was refused is in one table, by name, whoever counted it.
 
 use super::conduct::Conductor;
-use super::figures::Phase;
+use super::figures::{Phase, Second};
 use super::memory_limit::{KILLED, REACHED};
 use super::orders::{Effort, Names};
 use super::report::{LoadProcess, Refused, Setup, SoakReport, SteadyLatencies};
-use super::verdict::{Facts, Growth, Memory, judge};
+use super::verdict::{Facts, Growth, Memory, MemoryRise, judge};
 
 /// What must not be counted as refused: the load ended those.
 const USUAL_CLOSES: &[&str] = &["PeerClosed", "LoggedOut"];
@@ -78,7 +78,7 @@ impl Conductor<'_> {
             p99_max_ms: self.args.p99_max_ms,
             memory_max: self.args.memory_max,
             emulated: self.args.emulated,
-            memory: self.memory.map(|memory| Memory { steady: self.growth(), ..memory }),
+            memory: self.memory.map(|memory| Memory { steady: self.growth(), rise: self.rise(), ..memory }),
             descriptors: self.descriptors.clone(),
         }
     }
@@ -86,7 +86,7 @@ impl Conductor<'_> {
     /// How the gateway's memory changed in the last three quarters of the steady phase, beside what its store keeps of
     /// the database's pages: that fills up to its limit as rows come, whoever is connected.
     fn growth(&self) -> Option<Growth> {
-        let of = |second: &&super::figures::Second| second.phase == Phase::Steady;
+        let of = |second: &&Second| second.phase == Phase::Steady;
         let all: Vec<_> = self.figures.seconds.iter().filter(of).collect();
         let (from_s, to_s) = (all.first()?.at_s, all.last()?.at_s);
         let later = all.iter().filter(|second| second.at_s >= from_s + (to_s - from_s) / 4.0);
@@ -99,6 +99,22 @@ impl Conductor<'_> {
         let totals = self.figures.totals();
         let (sent, gateways) = (totals.group_acked + totals.direct_acked, self.subject.gateways.len() as u64);
         Growth::of(&samples, sent * 3 / 4, gateways, self.facts.names_kept)
+    }
+
+    /// What the chart of the memory shows of the steady phase, so that it can be compared with what is judged.
+    fn rise(&self) -> Option<MemoryRise> {
+        let steady = || self.figures.seconds.iter().filter(|second| second.phase == Phase::Steady);
+        let (first, last) = (steady().next()?, steady().next_back()?);
+        let judged = steady().find(|second| second.at_s >= first.at_s + (last.at_s - first.at_s) / 4.0)?;
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let (from_bytes, to_bytes) = (first.gateway_resident_bytes?, last.gateway_resident_bytes?);
+        let cache = |second: &Second| signed(second.gateway_cache_bytes.unwrap_or(0));
+        Some(MemoryRise {
+            from_bytes,
+            to_bytes,
+            first_quarter_bytes: signed(judged.gateway_resident_bytes?) - signed(from_bytes),
+            store_cache_bytes: cache(last) - cache(judged),
+        })
     }
 
     fn setup(&self) -> Setup {
@@ -119,6 +135,8 @@ impl Conductor<'_> {
             churn_per_min: args.churn,
             body_bytes: args.body,
             returned: args.return_,
+            p99_max_ms: args.p99_max_ms,
+            memory_max: args.memory_max,
             gateway_pids: self.subject.pids(),
             emulated: args.emulated,
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),

@@ -22,6 +22,8 @@ pub struct Second {
     pub phase: Phase,
     pub live: u64,
     pub delivered: u64,
+    /// Over whole beats of one phase; `null`: some process has told none of those in this second.
+    pub deliveries_per_s: Option<f64>,
     pub gateway_resident_bytes: Option<u64>,
     pub gateway_cache_bytes: Option<u64>,
     pub gateway_cpu_cores: Option<f64>,
@@ -124,6 +126,21 @@ pub struct Figures {
     now: Latencies,
     all_steady: Latencies,
     cpu_before: Option<(u64, u64)>,
+    /// By process: what was delivered since the last second.
+    deliveries: Vec<Deliveries>,
+    /// The interval that was closed last, to be joined with a short end of its phase.
+    closed: Latencies,
+}
+
+/// What one process has delivered in whole beats of one phase.
+#[derive(Clone, Copy, Default)]
+struct Deliveries {
+    wall_ns: u64,
+    delivered: u64,
+    /// The next beat began in another phase.
+    straddles: bool,
+    /// Until the next phase begins no beat is all sending or all silence.
+    suspended: bool,
 }
 
 impl Figures {
@@ -146,6 +163,8 @@ impl Figures {
             now: Latencies::new(),
             all_steady: Latencies::new(),
             cpu_before: None,
+            deliveries: vec![Deliveries::default(); processes],
+            closed: Latencies::new(),
         }
     }
 
@@ -167,7 +186,8 @@ impl Figures {
             sum.cpu_ns += beat.effort.cpu_ns;
             sum.lag_ns_max = sum.lag_ns_max.max(beat.effort.lag_ns_max);
         }
-        if let Some(place) = self.beats.get_mut(process) {
+        if let Some((place, deliveries)) = self.beats.get_mut(process).zip(self.deliveries.get_mut(process)) {
+            deliveries.add(&beat, beat.totals.delivered.saturating_sub(place.totals.delivered));
             // What comes once, or no longer, is kept.
             beat.made = beat.made.or_else(|| place.made.take());
             beat.missing = beat.missing.or(place.missing);
@@ -191,6 +211,12 @@ impl Figures {
     pub fn enter(&mut self, phase: Phase, now_ns: u64) {
         self.close_interval(now_ns);
         self.phase = phase;
+        self.deliveries.fill(Deliveries { straddles: true, ..Deliveries::default() });
+    }
+
+    /// What the phase is about has ended, and the next phase has not begun: rates would be of neither.
+    pub fn phase_ends(&mut self) {
+        self.deliveries.fill(Deliveries { suspended: true, ..Deliveries::default() });
     }
 
     /// What the soak is doing.
@@ -253,9 +279,18 @@ impl Figures {
 
     fn close_interval(&mut self, now_ns: u64) {
         let [delivery, ack, pong] = self.now.told();
-        if delivery.count + ack.count + pong.count > 0 {
-            let (from_s, to_s) = (self.at_s(self.interval_from_ns), self.at_s(now_ns));
+        let (from_s, to_s) = (self.at_s(self.interval_from_ns), self.at_s(now_ns));
+        let is_short = now_ns.saturating_sub(self.interval_from_ns) < self.interval_ns / 2;
+        let last = self.intervals.last_mut().filter(|last| is_short && last.phase == self.phase);
+        if let Some(last) = last.filter(|last| last.to_s == from_s) {
+            // The figures of a moment beside those of an interval would look like a change.
+            self.closed.add(&self.now);
+            let [delivery, ack, pong] = self.closed.told();
+            *last = Interval { to_s, delivery, ack, pong, ..*last };
+        } else if delivery.count + ack.count + pong.count > 0 {
             self.intervals.push(Interval { from_s, to_s, phase: self.phase, delivery, ack, pong });
+            self.closed.reset();
+            self.closed.add(&self.now);
         }
         if self.phase == Phase::Steady {
             self.all_steady.add(&self.now);
@@ -279,6 +314,7 @@ impl Figures {
             phase: self.phase,
             live: self.sum(|beat| beat.live),
             delivered: self.totals().delivered,
+            deliveries_per_s: self.deliveries.iter_mut().map(Deliveries::take_per_s).sum(),
             gateway_resident_bytes: process.map(|process| process.resident_bytes),
             gateway_cache_bytes: self
                 .gateway
@@ -296,6 +332,22 @@ impl Figures {
             load_busy_max: busy,
             load_lag_ms_max: lag_ns as f64 / 1e6,
         }
+    }
+}
+
+impl Deliveries {
+    fn add(&mut self, beat: &Beat, delivered: u64) {
+        if self.straddles || self.suspended {
+            self.straddles = false;
+            return;
+        }
+        self.wall_ns += beat.effort.wall_ns;
+        self.delivered += delivered;
+    }
+
+    fn take_per_s(&mut self) -> Option<f64> {
+        let (wall_ns, delivered) = (std::mem::take(&mut self.wall_ns), std::mem::take(&mut self.delivered));
+        (wall_ns > 0).then(|| delivered as f64 * 1e9 / wall_ns as f64)
     }
 }
 
@@ -339,3 +391,6 @@ impl Latencies {
         self.pong.reset();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,13 @@
 //! measured is `null`.
 
 use std::net::SocketAddr;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::figures::{Interval, Latency, Second, Span};
 use super::orders::{Missing, Totals};
-use super::verdict::{Descriptors, Memory, Verdict};
+use super::verdict::{Descriptors, Memory, MemoryRise, Verdict};
 use crate::table::{Table, count};
 
 /// Everything.
@@ -55,6 +56,8 @@ pub struct Setup {
     pub churn_per_min: f64,
     pub body_bytes: usize,
     pub returned: bool,
+    pub p99_max_ms: Option<f64>,
+    pub memory_max: Option<f64>,
     pub gateway_pids: Vec<u32>,
     pub emulated: bool,
     pub kernel: String,
@@ -102,7 +105,59 @@ pub struct LoadProcess {
     pub resident_bytes: u64,
 }
 
+impl MemoryRise {
+    /// From where to where, and which of it is not judged.
+    fn text(&self) -> String {
+        let mib = |bytes: i64| bytes as f64 / (1 << 20) as f64;
+        let [from, to] = [self.from_bytes, self.to_bytes].map(|bytes| bytes as f64 / (1 << 20) as f64);
+        let (first, cache) = (mib(self.first_quarter_bytes), mib(self.store_cache_bytes));
+        format!(
+            "{from:.1} to {to:.1} MiB; not judged: {first:+.1} in the first quarter (buffers fill), then {cache:+.1} \
+             of the store's cache"
+        )
+    }
+}
+
+impl Setup {
+    /// The options, as they would be typed.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        let mut options = vec![
+            ("--connections", self.connections.to_string()),
+            ("--ramp", format!("{}/s", self.ramp_per_s)),
+            ("--for", format!("{} s", self.for_s)),
+            ("--heartbeat", self.heartbeat_s.map_or("as the gateway wants it".to_owned(), |s| format!("{s} s"))),
+            ("--groups", format!("{}x{}", self.groups, self.members)),
+            ("--rate", format!("{}/s to groups", self.rate_per_s)),
+            ("--direct-rate", format!("{}/s to users", self.direct_rate_per_s)),
+            ("--churn", format!("{} % of the connections a minute", self.churn_per_min * 100.0)),
+            ("--body", format!("{} bytes", self.body_bytes)),
+            ("--processes", self.processes.to_string()),
+        ];
+        if self.returned {
+            options.push(("--return", "everybody left and came again".to_owned()));
+        }
+        if let Some(ms) = self.p99_max_ms {
+            options.push(("--p99-max-ms", format!("{ms} ms")));
+        }
+        if let Some(bytes) = self.memory_max {
+            options.push(("--memory-max", format!("{bytes} bytes a connection")));
+        }
+        if self.emulated {
+            options.push(("--emulated", "no latency is judged".to_owned()));
+        }
+        options
+    }
+}
+
 impl SoakReport {
+    /// When it began, and how long it took.
+    pub fn when(&self) -> String {
+        let began = UNIX_EPOCH + Duration::from_millis(self.started_unix_ms);
+        let began = humantime::format_rfc3339_seconds(began).to_string().replace('T', " ").replace('Z', " UTC");
+        let took = Duration::from_secs(self.phases.last().map_or(0.0, |span| span.to_s) as u64);
+        format!("{began}, {}", humantime::format_duration(took))
+    }
+
     /// As a table.
     pub fn table(&self) -> String {
         let mut table = Table::default();
@@ -164,15 +219,16 @@ impl SoakReport {
             if let Some(bytes) = memory.bytes_per_connection {
                 line("per connection", format!("{bytes:.0} bytes ({:.2} KiB)", bytes / 1024.0));
             }
+            if let Some(rise) = &memory.rise {
+                line("memory, while sending", rise.text());
+            }
             match &memory.steady {
                 Some(steady) => {
                     let (grown, allowed) = (mib(steady.growth_bytes), mib(steady.allowed_bytes));
-                    line(
-                        "memory grew by",
-                        format!("{grown} in {:.0} s of messages ({allowed} allowed)", steady.seconds),
-                    );
+                    let seconds = steady.seconds;
+                    line("memory growth, judged", format!("{grown} over the last {seconds:.0} s ({allowed} allowed)"));
                 }
-                None => line("memory grew by", "not judged: too short".to_owned()),
+                None => line("memory growth, judged", "not: too short".to_owned()),
             }
         }
         for d in &self.descriptors {

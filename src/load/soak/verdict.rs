@@ -92,6 +92,21 @@ pub struct Memory {
     pub bytes_per_connection: Option<f64>,
     /// How it changed while messages were sent; `None`: not looked at for long enough.
     pub steady: Option<Growth>,
+    /// All of it while messages were sent, with what is not judged.
+    pub rise: Option<MemoryRise>,
+}
+
+/// What the gateway's whole memory did in the steady phase, and the parts of that which are not judged.
+#[derive(Clone, Copy, PartialEq, Default, Serialize, Debug)]
+pub struct MemoryRise {
+    /// At its beginning.
+    pub from_bytes: u64,
+    /// At its end.
+    pub to_bytes: u64,
+    /// In its first quarter, while buffers fill.
+    pub first_quarter_bytes: i64,
+    /// In the rest, the store's cache of the database's pages, which has a limit.
+    pub store_cache_bytes: i64,
 }
 
 /// How memory changed, by the line that fits its samples best.
