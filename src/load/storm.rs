@@ -30,6 +30,9 @@ use super::latency::Quantiles;
 use super::soak::watch::{self, Metrics};
 use super::target::Target;
 
+/// The heartbeats whose cost is measured, seconds: what outlives a balancer that cuts a connection after a minute of
+/// silence, and the longest that needs no such balancer to be told. A gateway that is started wants the longer.
+const HEARTBEATS_S: [u32; 2] = [25, 60];
 /// As many connections a second as there may be.
 const AT_ONCE_PER_S: f64 = 1e9;
 /// How long logins, returns or deliveries may make no progress.
@@ -70,7 +73,8 @@ struct Mark {
 /// Runs it and prints the report; false: something was lost, or somebody did not come back.
 pub fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     args.check()?;
-    let target = Target::prepare(&args.target, stores)?;
+    let [_, heartbeat_s] = HEARTBEATS_S;
+    let target = Target::with_heartbeat(&args.target, stores, heartbeat_s)?;
     let data_dir = args.target.data_dir.clone();
     let admin = target.gateway.as_ref().map(|gateway| gateway.data_dir().to_owned()).or(data_dir);
     let mut storm = Storm {
@@ -81,7 +85,7 @@ pub fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
         bar: bar(u64::from(args.connections), "logging in"),
     };
     let login = storm.log_in(args)?;
-    let idle = storm.idle(args)?;
+    let idle = storm.heartbeats_s().into_iter().map(|every| storm.idle(args, every)).collect::<Result<Vec<_>, _>>()?;
     let quiet = storm.talk(args)?;
     let (back, storming) = storm.drop_everybody(args)?;
     storm.bar.finish_and_clear();
@@ -106,15 +110,23 @@ impl Storm {
         Ok(Login::of(args.connections, &phase))
     }
 
-    /// Nobody says anything but that it is alive.
-    fn idle(&mut self, args: &StormArgs) -> Result<Idle, LoadError> {
+    /// Those that the gateway allows, or else its own.
+    fn heartbeats_s(&self) -> Vec<u32> {
+        let wanted_s = self.crowd.clients.heartbeat_wanted_ms() / 1_000;
+        let allowed: Vec<u32> = HEARTBEATS_S.into_iter().filter(|every_s| *every_s <= wanted_s).collect();
+        if allowed.is_empty() { vec![wanted_s.max(1)] } else { allowed }
+    }
+
+    /// Nobody says anything but, this often, that it is alive.
+    fn idle(&mut self, args: &StormArgs, heartbeat_s: u32) -> Result<Idle, LoadError> {
+        self.crowd.clients.keep_alive_every(heartbeat_s * 1_000);
         self.turns_for(CALM, IDLE_WAIT)?;
         let pongs = self.crowd.totals.pongs;
         let mark = self.mark();
         self.bar.set_message("idle");
         self.turns_for(Duration::from_secs_f64(args.idle), IDLE_WAIT)?;
         let phase = self.phase(&mark)?;
-        Ok(Idle::of(self.crowd.totals.pongs - pongs, &phase))
+        Ok(Idle::of(heartbeat_s, self.crowd.totals.pongs - pongs, &phase))
     }
 
     /// Messages between any two of them, for as long as was asked.

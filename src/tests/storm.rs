@@ -8,7 +8,7 @@ use serde_json::Value;
 fn a_small_storm_loses_nothing_and_tells_what_each_budget_took() {
     let output = Command::new(env!("CARGO_BIN_EXE_ringway"))
         .args(["bench", "storm", "--connections", "300", "--rate", "100", "--json"])
-        .args(["--idle", "0.5", "--quiet", "1", "--jitter", "1"])
+        .args(["--idle", "2", "--quiet", "1", "--jitter", "1"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -18,6 +18,9 @@ fn a_small_storm_loses_nothing_and_tells_what_each_budget_took() {
     for pointer in ["/unacked", "/lost", "/duplicated", "/out_of_order", "/corrupt"] {
         assert_eq!(number(pointer), 0.0, "{pointer}");
     }
+    // What an idle crowd costs follows from its heartbeat.
+    assert_eq!((number("/idle/0/heartbeat_s"), number("/idle/1/heartbeat_s")), (25.0, 60.0));
+    assert!(number("/idle/0/heartbeats") > number("/idle/1/heartbeats"), "{report:#}");
     assert_eq!((number("/return/logins"), number("/still_connected")), (300.0, 300.0));
     // A quarter of what the rate asks for at least, on however busy a machine.
     assert!(number("/quiet/delivered") >= 25.0 && number("/storm/delivered") > 0.0, "{report:#}");

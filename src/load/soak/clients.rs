@@ -120,6 +120,7 @@ pub struct Clients {
     pending: VecDeque<(u32, u32)>,
     dial_from_ms: u32,
     heartbeat_ms: u32,
+    heartbeat_wanted_ms: u32,
     pings: Pace,
     ping_next: u32,
     /// Clients with rows to acknowledge at the next round, and those that must do so at once.
@@ -152,6 +153,7 @@ impl Clients {
             pending: VecDeque::new(),
             dial_from_ms: 0,
             heartbeat_ms: heartbeat_ms.unwrap_or(0),
+            heartbeat_wanted_ms: 0,
             pings: Pace::default(),
             ping_next: 0,
             unacked: Vec::new(),
@@ -173,6 +175,17 @@ impl Clients {
     /// The gateway's clock, Unix milliseconds.
     pub fn server_ms(&self) -> u64 {
         self.clock.unix_ms().saturating_add_signed(self.ahead_ms)
+    }
+
+    /// How often the gateway wants to hear something, milliseconds; 0: it has not said so yet.
+    pub fn heartbeat_wanted_ms(&self) -> u32 {
+        self.heartbeat_wanted_ms
+    }
+
+    /// From now on every client says something this often, at moments spread evenly.
+    pub fn keep_alive_every(&mut self, heartbeat_ms: u32) {
+        let per_s = f64::from(self.seats.share()) * 1e3 / f64::from(heartbeat_ms.max(1));
+        self.pings.start(per_s, self.clock.mono_ns());
     }
 
     /// Whether a client is logged in.
@@ -251,8 +264,9 @@ impl Clients {
         let (now_ms, now_ns) = (self.now_ms(), self.clock.mono_ns());
         self.ahead_ms = server_ms as i64 - self.clock.unix_ms() as i64;
         let wanted = if self.heartbeat_ms == 0 { heartbeat_ms } else { self.heartbeat_ms.min(heartbeat_ms) };
+        self.heartbeat_wanted_ms = heartbeat_ms;
         if self.pings.per_s() == 0.0 && wanted > 0 {
-            self.pings.start(f64::from(self.seats.share()) * 1e3 / f64::from(wanted), now_ns);
+            self.keep_alive_every(wanted);
         }
         let Some(client) = self.clients.get_mut(local as usize).filter(|c| c.phase == Phase::Dialing) else {
             return false;

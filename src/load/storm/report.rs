@@ -23,7 +23,7 @@ pub struct StormReport {
     pub connections: u32,
     pub shards: Option<u64>,
     pub login: Login,
-    pub idle: Idle,
+    pub idle: Vec<Idle>,
     pub quiet: Traffic,
     #[serde(rename = "return")]
     pub back: Return,
@@ -55,10 +55,11 @@ pub struct Login {
     pub budgets: Option<Budgets>,
 }
 
-/// Nothing but heartbeats.
+/// Nothing but heartbeats, so often.
 #[derive(Serialize, Debug)]
 #[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct Idle {
+    pub heartbeat_s: u32,
     pub seconds: f64,
     pub heartbeats: u64,
     pub server_cpu_percent: Option<f64>,
@@ -176,9 +177,9 @@ impl Login {
 
 impl Idle {
     /// With so many heartbeats answered.
-    pub(super) fn of(heartbeats: u64, phase: &Phase) -> Idle {
+    pub(super) fn of(heartbeat_s: u32, heartbeats: u64, phase: &Phase) -> Idle {
         let (seconds, budgets) = (phase.seconds(), phase.budgets.clone());
-        Idle { seconds, heartbeats, server_cpu_percent: phase.cpu_percent(), budgets }
+        Idle { heartbeat_s, seconds, heartbeats, server_cpu_percent: phase.cpu_percent(), budgets }
     }
 }
 
@@ -204,7 +205,7 @@ impl StormReport {
         args: &StormArgs,
         shards: Option<u64>,
         mut login: Login,
-        idle: Idle,
+        idle: Vec<Idle>,
         traffic: (Traffic, Traffic),
         back: Return,
         crowd: &Crowd,
@@ -261,10 +262,13 @@ impl StormReport {
         }
         table.line("  load", &login.load.text());
         budgets(&mut table, login.budgets.as_ref(), login.seconds);
-        let idle = &self.idle;
-        let percent = idle.server_cpu_percent.map_or("not measured".to_owned(), |cpu| format!("{cpu:.2} % of a core"));
-        table.line("idle CPU", &format!("{percent} ({} heartbeats in {:.0} s)", idle.heartbeats, idle.seconds));
-        budgets(&mut table, idle.budgets.as_ref(), idle.seconds);
+        for idle in &self.idle {
+            let percent =
+                idle.server_cpu_percent.map_or("not measured".to_owned(), |cpu| format!("{cpu:.2} % of a core"));
+            let told = format!("{percent} ({} heartbeats in {:.0} s)", idle.heartbeats, idle.seconds);
+            table.line(&format!("idle, heartbeat {} s", idle.heartbeat_s), &told);
+            budgets(&mut table, idle.budgets.as_ref(), idle.seconds);
+        }
         let back = &self.back;
         let came = format!("{} in {:.2} s, jitter {:.1} s", back.logins, back.back_s, back.jitter_s);
         table.line("all dropped, back", &came);
