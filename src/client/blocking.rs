@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::client_core::Question;
 use crate::event::Event;
-use crate::incoming::RequestId;
+use crate::incoming::{LoginInfo, RequestId};
 use crate::transport::{Cause, ClientError, READ_BYTES, SOCKET_PATIENCE_MS, Step, Transport, group_ok};
 use crate::{Conversation, DeviceId, GroupId, Role, Seq, UserId};
 
@@ -44,6 +44,11 @@ impl Client {
             }
         }
         Ok(client)
+    }
+
+    /// What the last login was answered with: who we are, and where the inbox stood.
+    pub fn session(&self) -> Option<LoginInfo> {
+        self.transport.info()
     }
 
     /// The highest row that came, and all before it.

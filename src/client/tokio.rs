@@ -13,7 +13,7 @@ use ::tokio::time::timeout;
 
 use crate::client_core::Question;
 use crate::event::Event;
-use crate::incoming::RequestId;
+use crate::incoming::{LoginInfo, RequestId};
 use crate::transport::{Cause, ClientError, READ_BYTES, SOCKET_PATIENCE_MS, Step, Transport, group_ok};
 use crate::{Conversation, DeviceId, GroupId, Role, Seq, UserId};
 
@@ -49,6 +49,11 @@ impl Client {
             }
         }
         Ok(client)
+    }
+
+    /// What the last login was answered with: who we are, and where the inbox stood.
+    pub fn session(&self) -> Option<LoginInfo> {
+        self.transport.info()
     }
 
     /// The highest row that came, and all before it.

@@ -14,7 +14,7 @@ use ringway_wire::deframer::DeframeError;
 use crate::client_core::{ClientCore, CoreError, Liveliness, Question, SendError};
 use crate::clock::Clock;
 use crate::event::Event;
-use crate::incoming::RequestId;
+use crate::incoming::{LoginInfo, RequestId};
 use crate::reconnect::NextStep;
 use crate::session::SessionError;
 use crate::{CloseReason, Conversation, DeviceId, ErrorCode, GroupId, Now, Seq};
@@ -109,6 +109,8 @@ pub(crate) struct Transport {
     handed_out: Option<Seq>,
     /// What the connection's `Closing` said.
     closing: Option<(CloseReason, String)>,
+    /// What the last login was answered with.
+    info: Option<LoginInfo>,
     /// How the last connection ended, until there is another or somebody was told.
     lost: Option<Cause>,
 }
@@ -123,6 +125,7 @@ impl Transport {
             events: VecDeque::new(),
             handed_out: None,
             closing: None,
+            info: None,
             lost: None,
         }
     }
@@ -143,6 +146,9 @@ impl Transport {
         let (mut input, now) = (bytes, self.clock.now());
         while let Some(incoming) = self.core.receive(now, &mut input)? {
             let Some(event) = Option::<Event>::from(incoming) else { continue };
+            if let Event::LoggedIn(info) = event {
+                self.info = Some(info);
+            }
             match event {
                 Event::Closing { reason, message, .. } => self.closing = Some((reason, message)),
                 Event::Refused { request, code, message, retry_after_ms } if self.core.unanswered().keeps(request) => {
@@ -178,6 +184,10 @@ impl Transport {
             NextStep::NewToken(_) | NextStep::DropInbox | NextStep::Stop(_) => Step::Stay(cause.clone()),
         };
         self.lost = Some(cause);
+    }
+
+    pub(crate) fn info(&self) -> Option<LoginInfo> {
+        self.info
     }
 
     /// How the last connection ended, if there has been none since.

@@ -245,9 +245,9 @@ pub struct StormArgs {
 /// Talk to a gateway: lines of the input are messages, what others say is printed.
 #[derive(Args, Clone, Debug)]
 pub struct ChatArgs {
-    /// Log in as this user.
-    #[arg(long, value_name = "N")]
-    pub user: u64,
+    /// Log in as this user; with a token, nobody but the one it is for.
+    #[arg(long, value_name = "N", required_unless_present = "token")]
+    pub user: Option<u64>,
     /// From this device.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub device: u64,
@@ -264,8 +264,8 @@ pub struct ChatArgs {
     #[arg(long, value_name = "DIR", default_value = "ringway-data")]
     pub data_dir: PathBuf,
     /// Where the gateway listens.
-    #[arg(long, value_name = "ADDR")]
-    pub connect: Option<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT")]
+    pub connect: Option<String>,
     /// After the input's end, wait so many seconds for what others still say.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     pub linger: f64,

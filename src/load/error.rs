@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::client::ClientError;
 use super::contract::StoreError;
+use ringway_client::ClientError;
+use ringway_wire::ids::UserId;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// What stopped a bench or a chat.
@@ -38,6 +39,14 @@ pub enum LoadError {
         reason: CloseReason,
         /// In its words.
         message: String,
+    },
+    /// A chat was given another user's token.
+    #[error("the token is for user {token}, --user asks for user {asked}: give one of the two")]
+    OtherUser {
+        /// Whom `--user` names.
+        asked: UserId,
+        /// Whom the token names.
+        token: UserId,
     },
     /// A request was refused for good.
     #[error("the gateway refused a request: {code:?}: {message}")]

@@ -7,7 +7,6 @@ use super::args::{GroupArgs, TargetArgs};
 use super::bars::bar;
 use super::bench::Bench;
 use super::check::Kind;
-use super::client::{Client, ClientError, Said};
 use super::contract::Stores;
 use super::crowd::Start;
 use super::error::LoadError;
@@ -18,6 +17,8 @@ use super::stored::Stored;
 use super::swarm::Window;
 use super::target::Target;
 use crate::clock::Clock;
+use ringway_client::ClientError;
+use ringway_client::blocking::Client;
 use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
@@ -73,9 +74,9 @@ fn found(target: &Target, members: usize) -> Result<GroupId, LoadError> {
     let failed = "making the group failed";
     let sender = UserId(FIRST_USER);
     let others: Vec<UserId> = (1..members as u64).map(|at| UserId(FIRST_USER + at)).collect();
-    let mut founder = Client::connect(target.addr, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
     let token = target.secret.token(sender, target.clock.unix_ms());
-    founder.login(&token, FOUNDING_DEVICE, None, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
+    let mut founder =
+        Client::connect(target.addr.to_string(), token, FOUNDING_DEVICE, None).map_err(LoadError::client(failed))?;
     let clock = target.clock;
     let began_ns = clock.mono_ns();
     let group = loop {
@@ -90,30 +91,17 @@ fn found(target: &Target, members: usize) -> Result<GroupId, LoadError> {
             Err(error) => return Err(LoadError::client(failed)(error)),
         }
     };
-    begin(&mut founder, group, clock)?;
-    founder.logout().map_err(LoadError::client(failed))?;
+    begin(&mut founder, group).map_err(LoadError::client("the group's first message failed"))?;
+    // Its end is not waited for.
+    founder.logout(Duration::ZERO);
     Ok(group)
 }
 
 /// Sends a message that is not counted: of a ledger that was just made anew every member's first row has a number far
 /// above the one before, as it must, and what is counted goes on from there.
-fn begin(founder: &mut Client, group: GroupId, clock: Clock) -> Result<(), LoadError> {
-    let failed = "the group's first message failed";
-    let (name, began_ns) = (founder.new_client_msg_id(), clock.mono_ns());
-    loop {
-        let sent = founder.send(Conversation::Group(group), name, b"first", false);
-        let request = sent.map_err(LoadError::client(failed))?;
-        match founder.answer(request, ANSWER_PATIENCE).map_err(LoadError::client(failed))? {
-            Said::Sent { .. } => return Ok(()),
-            Said::Refused { code: ErrorCode::RetryLater, .. }
-                if clock.mono_ns() - began_ns < ANSWER_PATIENCE.as_nanos() as u64 =>
-            {
-                pause(RETRY);
-            }
-            Said::Refused { code, message, .. } => return Err(LoadError::Refused { code, message }),
-            _ => return Err(LoadError::Unreadable),
-        }
-    }
+fn begin(founder: &mut Client, group: GroupId) -> Result<(), ClientError> {
+    let request = founder.send(Conversation::Group(group), b"first")?;
+    founder.wait_sent(request, ANSWER_PATIENCE).map(drop)
 }
 
 /// Waits until the store has what was sent before: rows are counted from there. If it does not come, the count shows it.

@@ -4,7 +4,6 @@
 //! process; what else it needs of the gateway (the rows it has stored) is handed in, as [`contract`] says. What always holds: a load generator runs on one thread (of each of its processes) and
 //! checks every delivery it counts; a figure is printed only beside the losses found while it was measured.
 //!
-//! - [`client`]: one connection, blocking: for people, pipes and tests.
 //! - [`swarm`]: thousands of connections on one thread, frames handed to a closure.
 //! - [`crowd`]: the sessions on a swarm: logging in, acknowledging, keeping alive.
 //! - [`check`]: what each recipient must receive, and what it did receive; knows no socket.
@@ -25,7 +24,6 @@ pub mod body;
 pub mod chat;
 pub mod check;
 pub mod cli;
-pub mod client;
 pub mod clock;
 pub mod command;
 pub mod contract;

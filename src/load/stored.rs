@@ -8,11 +8,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::client::{Client, Said};
 use super::contract::StoredRows;
 use super::error::LoadError;
 use super::tokens::Secret;
 use crate::clock::Clock;
+use ringway_client::Event;
+use ringway_client::blocking::Client;
 use ringway_wire::ids::{DeviceId, MsgId, Seq, UserId};
 use ringway_wire::limits::PAGE_ROWS_MAX;
 
@@ -54,7 +55,7 @@ impl Stored {
     pub fn newest(&self, user: UserId) -> Result<Seq, LoadError> {
         match self {
             Stored::Rows(rows) => Ok(rows.newest(user)?),
-            Stored::Protocol(inboxes) => inboxes.log_in(user).map(|(_, newest)| newest),
+            Stored::Protocol(inboxes) => inboxes.log_in(user, None).map(|(_, newest)| newest),
         }
     }
 
@@ -98,22 +99,25 @@ impl Matching<'_> {
 }
 
 impl Inboxes {
-    fn log_in(&self, user: UserId) -> Result<(Client, Seq), LoadError> {
-        let failed = "counting stored rows over the protocol failed";
-        let mut client = Client::connect(self.addr, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
+    /// A session that has `last_seq` already, and the user's newest row.
+    fn log_in(&self, user: UserId, last_seq: Option<Seq>) -> Result<(Client, Seq), LoadError> {
         let token = self.secret.token(user, self.clock.unix_ms());
-        let info = client.login(&token, COUNTING_DEVICE, None, ANSWER_PATIENCE).map_err(LoadError::client(failed))?;
-        Ok((client, info.last_seq))
+        let client = Client::connect(self.addr.to_string(), token, COUNTING_DEVICE, last_seq)
+            .map_err(LoadError::client("counting stored rows over the protocol failed"))?;
+        let newest = client.session().map_or(Seq(0), |info| info.last_seq);
+        Ok((client, newest))
     }
 
     fn read(&self, user: UserId, after: Seq, matching: &mut Matching<'_>) -> Result<(), LoadError> {
-        let (mut client, _) = self.log_in(user)?;
+        // From the newest row on: what is read are pages, not what the session would catch up with.
+        let (_, newest) = self.log_in(user, None)?;
+        let (mut client, _) = self.log_in(user, Some(newest))?;
         let mut from = after;
         loop {
             let page = client
                 .sync(from, PAGE_ROWS_MAX as u32, ANSWER_PATIENCE)
                 .map_err(LoadError::client("reading an inbox failed"))?;
-            let Said::Page { rows, through, end, .. } = page else { return Ok(()) };
+            let Event::Page { rows, through, end, .. } = page else { return Ok(()) };
             for row in &rows {
                 matching.row(row.seq, row.msg_id);
             }

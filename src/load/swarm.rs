@@ -15,7 +15,6 @@ use mio::{Events, Interest, Poll, Token};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::client::frame_len;
 use crate::clock::Clock;
 use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
 
@@ -320,4 +319,10 @@ fn source(to: SocketAddr, block: usize) -> Option<SocketAddr> {
     }
     let last = u8::try_from(block + 2).ok()?;
     Some(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0)))
+}
+
+/// The whole frame's length, prefix included, once the prefix is there.
+pub(super) fn frame_len(bytes: &[u8]) -> Option<usize> {
+    let prefix = bytes.first_chunk::<4>()?;
+    Some(4 + u32::from_le_bytes(*prefix) as usize)
 }

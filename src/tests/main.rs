@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod buckets;
+mod chat;
 mod closes;
 mod cluster;
 mod cluster_crash;

@@ -10,12 +10,12 @@ use clap::Parser;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::*;
-use crate::client::frame_len;
 use crate::clock::Clock;
 use crate::contract::{StoreError, StoredRows, Stores};
 use crate::cpus::Cpus;
 use crate::pace::Pace;
 use crate::rounds::Round;
+use crate::swarm::frame_len;
 use crate::tokens::Secret;
 use ringway_wire::frame::{Encoder, PushFrame, read_client};
 use ringway_wire::ids::{MsgId, RosterVersion};

@@ -7,19 +7,16 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use super::args::SoakArgs;
 use super::watch::{self, Watched};
-use crate::client::Client;
 use crate::clock::Clock;
 use crate::error::LoadError;
 use crate::gateway::{read_secret, resident_bytes, written_address};
 use crate::tokens::Secret;
+use ringway_client::blocking::Client;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
 
-/// How long the first login may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Users of one run; each run has users of its own, whose inboxes are empty.
 const USERS_PER_RUN_BITS: u32 = 24;
 
@@ -88,11 +85,9 @@ impl Subject {
         let nobody = UserId(self.first_user() + u64::from(args.connections));
         let token = self.secret.token(nobody, self.started_unix_ms);
         self.gateways.iter().try_for_each(|gateway| {
-            let login = || {
-                let mut client = Client::connect(gateway.target, PATIENCE)?;
-                client.login(&token, DeviceId(1), Some(Seq(0)), PATIENCE)
-            };
-            login().map(drop).map_err(LoadError::client("a first login did not work, so the soak was not started"))
+            Client::connect(gateway.target.to_string(), token.as_str(), DeviceId(1), Some(Seq(0)))
+                .map(drop)
+                .map_err(LoadError::client("a first login did not work, so the soak was not started"))
         })
     }
 }
