@@ -136,6 +136,8 @@ impl Snapshot {
             Stage::Serving => {}
         }
         reasons.extend(self.silent(stage, now_ms));
+        let stands_still = self.ledger.and_then(|report| report.counters.stands_still);
+        reasons.extend(stands_still.filter(|_| stage == Stage::Serving).map(|why| why.said().to_owned()));
         if let Some(store) = &self.store {
             let full = self.ledger.is_some_and(|ledger| ledger.counters.journal_full != 0)
                 || store.durable.saturating_sub(store.secured) >= journal_bytes_max;

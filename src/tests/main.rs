@@ -31,6 +31,7 @@ mod order;
 mod outage;
 mod redis;
 mod repeats;
+mod scripts;
 mod services;
 mod slow_reader;
 mod smoke;
