@@ -83,5 +83,6 @@ pub mod serve;
 mod services;
 pub mod shard;
 pub mod store;
+pub mod store_cli;
 pub mod token;
 pub mod topology;

@@ -10,7 +10,7 @@ use ringway::config::Config;
 use ringway::config::args::ConfigArgs;
 use ringway::doctor::cli::DoctorArgs;
 use ringway::token::cli::TokenArgs;
-use ringway::{doctor, journal, log, manual, measure, serve, store, token};
+use ringway::{doctor, journal, log, manual, measure, serve, store_cli, token};
 use ringway_load::args::{BenchArgs, ChatArgs};
 use ringway_load::cli::{run_bench, run_chat};
 use ringway_load::outcome::Outcome;
@@ -86,6 +86,8 @@ struct ServeArgs {
 enum StoreCommand {
     /// Compare it with the journal: 0 if nothing differs, 1 if something does, 2 if it could not be told.
     Check(ConfigArgs),
+    /// Make a MySQL database readable again where messages are missing: deletes the inbox rows that refer to them.
+    Repair(ConfigArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -111,7 +113,7 @@ fn failure_code(command: &Command) -> u8 {
     match command {
         Command::Soak(_) => soak::verdict::NOT_CARRIED_OUT,
         Command::Doctor(_) => doctor::cli::NOT_EXAMINED,
-        Command::Store(_) => store::cli::NOT_COMPARED,
+        Command::Store(_) => store_cli::NOT_COMPARED,
         _ => 1,
     }
 }
@@ -126,7 +128,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Chat(args) => return Ok(exit_code(run_chat(&args)?)),
         Command::Doctor(args) => return doctor::cli::run(&args),
         Command::Journal(JournalCommand::Verify { dir }) => journal::cli::verify(&dir)?,
-        Command::Store(StoreCommand::Check(args)) => return Ok(store::cli::run(&args.config()?)),
+        Command::Store(StoreCommand::Check(args)) => return Ok(store_cli::run(&args.config()?)),
+        Command::Store(StoreCommand::Repair(args)) => return Ok(store_cli::repair(&args.config()?)),
         Command::Completions { shell } => manual::completions(&mut Cli::command(), shell, &mut std::io::stdout())?,
         Command::Man { into: Some(directory) } => manual::pages(Cli::command(), &directory)?,
         Command::Man { into: None } => manual::page(Cli::command(), &mut std::io::stdout())?,

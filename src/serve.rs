@@ -34,12 +34,12 @@ use crate::net::shard::{self, ShardEnds};
 use crate::net::shell::Outlets;
 use crate::serve::parts::{AnyKeeper, Persistence};
 use crate::shard::config::{DevicePolicy, ShardConfig};
-use crate::store::run::{Stopped, StoreEnds, StoreLoop};
 use crate::token::{self, KeyError};
 use crate::topology::cpus::{CpuError, CpuPlan};
 use crate::topology::ledger::LedgerLoop;
 use crate::topology::mailbox::{self, Order, Slot};
 use crate::topology::priority::Priority;
+use crate::topology::store_loop::{Stopped, StoreEnds, StoreLoop};
 use crate::topology::{self, Ended};
 
 /// Why the gateway did not start, or did not stop well.

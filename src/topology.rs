@@ -10,6 +10,7 @@ pub mod mailbox;
 pub mod priority;
 pub mod rush;
 pub mod store;
+pub mod store_loop;
 pub mod submissions;
 
 use std::error::Error;

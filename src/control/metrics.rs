@@ -186,6 +186,8 @@ impl Page {
         self.single("ringway_ledger_submissions", "gauge", "Submissions waiting for the ledger", report.submissions);
         let full = "1 while the journal takes nothing: its disk is full, or it has as much as it may";
         self.single("ringway_journal_full", "gauge", full, c.journal_full);
+        let free = "Bytes that the journal's disk still takes; 0 if that cannot be told";
+        self.single("ringway_journal_free_bytes", "gauge", free, c.journal_free_bytes);
         let totals = [
             ("waits_for_room", "Times a shard's mailbox was full", report.waits_for_room),
             ("messages", "Messages made durable", c.messages),

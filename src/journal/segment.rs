@@ -16,8 +16,6 @@ use crate::clock::Clock;
 use crate::contract::position::JournalPosition;
 use crate::limits::{JOURNAL_BATCH_BYTES_MAX, SEGMENT_BYTES};
 
-pub use super::reader::Reader;
-
 /// Magic, format, start, salt, CRC-32C.
 pub const SEGMENT_HEADER_BYTES: u64 = 32;
 /// The format that this version writes and reads.
@@ -252,6 +250,11 @@ impl<D: Disk> Journal<D> {
             self.state = Tail::Clean;
         }
         self.tail
+    }
+
+    /// Bytes that its disk still takes; zero if that cannot be told.
+    pub fn free_bytes(&self) -> u64 {
+        self.disk.free_bytes().unwrap_or(0)
     }
 
     /// Microseconds spent in syncs of batches.

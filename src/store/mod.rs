@@ -7,7 +7,6 @@
 pub mod backoff;
 pub mod batch;
 pub mod check;
-pub mod cli;
 #[cfg(test)]
 mod contract;
 pub mod cursors;
@@ -18,7 +17,6 @@ pub mod mysql;
 pub mod names;
 pub mod page;
 pub mod retention;
-pub mod run;
 pub mod schema;
 pub mod sqlite;
 pub mod tail;

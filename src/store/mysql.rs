@@ -12,6 +12,7 @@ mod expiry;
 pub mod fault;
 pub mod insert;
 mod inspect;
+pub mod integrity;
 mod pages;
 pub mod schema;
 mod snapshot;
@@ -54,13 +55,23 @@ pub enum Sharing {
     Cluster,
     /// A gateway on its own, perhaps; this one only reads.
     Watching,
+    /// The nodes of a cluster, perhaps; this one only reads.
+    WatchingCluster,
 }
 
 impl Sharing {
     fn node(self) -> u16 {
         match self {
             Sharing::Alone | Sharing::Watching => NODE,
-            Sharing::Cluster => CLUSTER,
+            Sharing::Cluster | Sharing::WatchingCluster => CLUSTER,
+        }
+    }
+
+    /// Whether this one writes batches.
+    fn writes(self) -> bool {
+        match self {
+            Sharing::Alone | Sharing::Cluster => true,
+            Sharing::Watching | Sharing::WatchingCluster => false,
         }
     }
 }
@@ -97,7 +108,7 @@ impl MySqlStore {
         let begin = async {
             let mut connection = Connection::open(&opts).await?;
             match sharing {
-                Sharing::Watching => schema::expect(connection.driver()).await?,
+                Sharing::Watching | Sharing::WatchingCluster => schema::expect(connection.driver()).await?,
                 Sharing::Alone | Sharing::Cluster => schema::prepare(connection.driver()).await?,
             }
             let bounds = connection.bounds(batch_rows)?;

@@ -11,15 +11,13 @@ mod expiry;
 mod fault;
 mod insert;
 mod inspect;
+mod wal;
 
-use std::cell::Cell;
 use std::ffi::c_int;
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::hooks::Wal;
 use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::messages::Messages;
@@ -38,6 +36,7 @@ use fault::{Inconsistent, failed};
 use insert::{RowBatch, insert_messages, insert_rows, write_group};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{ConversationKind, Role};
+use wal::{LOG_BYTES, note_log_pages};
 
 /// The one journal whose position the file keeps; the table has room for more.
 const NODE: i64 = 0;
@@ -66,22 +65,6 @@ PRAGMA journal_size_limit = 268435456;
 /// Before there are tables: a transaction writes at least one page for every user with a new row, about 1 KB of
 /// rows at most, and the log and the file are written in whole pages.
 const PAGE: &str = "PRAGMA page_size = 1024;";
-
-/// A write-ahead log that has grown by so much since it was last emptied is copied into the file: about 62,000 pages.
-/// Reads get slower with its size, and copying stops the thread for a moment.
-const LOG_BYTES: u64 = 64 << 20;
-
-/// In the log each page has a header (SQLite's file format, 4.1).
-const LOG_PAGE_HEADER_BYTES: u64 = 24;
-
-thread_local! {
-    /// Pages in the log as of the last commit: SQLite tells them to a function that has no other state.
-    static LOG_PAGES: Cell<u64> = const { Cell::new(0) };
-}
-
-/// What [`SqliteStore::write_back`] begins to write at once: 0.3 ms of a disk that writes 1 GB a second, for which the
-/// ledger's `fdatasync` may have to wait. At one call in 10 ms it keeps up with 25 MB a second.
-const WRITE_BACK_BYTES: u64 = 256 << 10;
 
 /// Operations of SQLite's machine between two looks whether there is a rush: some 50 rows, as many microseconds.
 const STEP_OPERATIONS: c_int = 1_000;
@@ -210,63 +193,6 @@ impl SqliteStore {
         }
         Ok(written)
     }
-
-    /// Makes all that was applied survive a power loss. Emptying the log syncs the log and the file; if a reader in
-    /// another process holds that up, syncing the log alone is as good: it is replayed from there.
-    fn sync(&mut self) -> Result<AppliedPosition, StoreError> {
-        if self.secured == self.at.applied {
-            return Ok(self.secured);
-        }
-        if !self.empty_log()?
-            && let Err(error) = File::open(self.log_path()).and_then(|log| log.sync_data())
-        {
-            self.sync_failed = true;
-            return Err(StoreError::Broken {
-                what: "syncing the store's log",
-                cause: Cause::Damage,
-                source: Box::new(error),
-            });
-        }
-        self.secured = self.at.applied;
-        Ok(self.secured)
-    }
-
-    /// Copies the log into the file, synced, and empties it. `false`: a reader in another process needs the log.
-    fn empty_log(&mut self) -> Result<bool, StoreError> {
-        const SYNCING: &str = "syncing the store's file";
-        if self.sync_failed {
-            return Err(StoreError::Broken {
-                what: SYNCING,
-                cause: Cause::Damage,
-                source: Box::new(Inconsistent::SyncFailed),
-            });
-        }
-        let busy = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, i64>(0));
-        let busy = busy.map_err(|error| {
-            let extended = error.sqlite_error().map(|failure| failure.extended_code);
-            self.sync_failed |=
-                matches!(extended, Some(rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_DIR_FSYNC));
-            failed(SYNCING)(error)
-        })?;
-        if busy == 0 {
-            LOG_PAGES.set(0);
-            self.written_back = 0;
-        }
-        self.log_bytes_next = self.log_bytes() + LOG_BYTES;
-        Ok(busy == 0)
-    }
-
-    /// Bytes in the log since it was last emptied.
-    fn log_bytes(&self) -> u64 {
-        LOG_PAGES.get() * (self.page_bytes + LOG_PAGE_HEADER_BYTES)
-    }
-
-    /// The write-ahead log's file. It holds no locks, so opening and closing it disturbs nobody.
-    fn log_path(&self) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        PathBuf::from(name)
-    }
 }
 
 impl Store for SqliteStore {
@@ -363,22 +289,8 @@ impl Store for SqliteStore {
         if answer == rusqlite::ffi::SQLITE_OK { u64::try_from(now).unwrap_or(0) } else { 0 }
     }
 
-    /// The log is synced in one go when it is emptied; tens of megabytes at once would keep the disk from the ledger
-    /// for as many milliseconds.
     fn write_back(&mut self) {
-        let unwritten = self.log_bytes().saturating_sub(self.written_back).min(WRITE_BACK_BYTES);
-        if unwritten == 0 {
-            return;
-        }
-        if self.log.is_none() {
-            self.log = File::open(self.log_path()).ok();
-        }
-        let Some(log) = &self.log else { return };
-        let (from, bytes) = (self.written_back.cast_signed(), unwritten.cast_signed());
-        // SAFETY: a plain system call on a descriptor that `log` keeps open. It is a hint: whether it fails or not,
-        // the sync that counts comes later, and reports.
-        unsafe { libc::sync_file_range(log.as_raw_fd(), from, bytes, libc::SYNC_FILE_RANGE_WRITE) };
-        self.written_back += unwritten;
+        self.begin_writing_log();
     }
 
     async fn page(
@@ -494,12 +406,6 @@ impl Store for SqliteStore {
         };
         save().map_err(failed("keeping cursors"))
     }
-}
-
-/// Takes note of the log's size; called by SQLite after each commit, on the committing thread.
-fn note_log_pages(_: &Wal, pages: c_int) -> rusqlite::Result<()> {
-    LOG_PAGES.set(u64::try_from(pages).unwrap_or(0));
-    Ok(())
 }
 
 fn read_kept_from(connection: &Connection) -> Result<MsgId, rusqlite::Error> {

@@ -19,13 +19,14 @@ use super::batch::Gathering;
 use super::messages::Messages;
 use super::page::Assembly;
 use crate::contract::digest::digest;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::Message;
 use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::store::{Lookup, StoredMessage};
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
+use crate::journal::reader::Reader;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
-use crate::journal::segment::Reader;
 use index::{Index, Kind, Number, Source};
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 
@@ -232,7 +233,7 @@ impl<D: Disk> Tail<D> {
             next.extend(source.number(place).map(|number| Reverse((number, which, place))));
         }
         while let Some(Reverse((number, which, place))) = next.pop() {
-            let Some(source) = sources.get(which).copied() else { break };
+            let Some(source) = sources.get(which).copied().or_count(Place::Tail) else { break };
             if assembly.is_full() {
                 break;
             }

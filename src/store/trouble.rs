@@ -6,6 +6,7 @@
 use std::error::Error;
 
 use crate::contract::cause::Cause;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::store_counters::StoreCounters;
 use crate::limits::STORE_TROUBLE_SAID_MS;
 use crate::log::Chain;
@@ -58,7 +59,7 @@ impl Trouble {
         counters.unavailable = 1;
         counters.broken = u64::from(severity == Severity::Contradiction);
         counters.refuse(cause);
-        let Some(said_ms) = self.said_ms.get_mut(cause as usize) else { return };
+        let Some(said_ms) = self.said_ms.get_mut(cause as usize).or_count(Place::Store) else { return };
         if said_ms.is_some_and(|said_ms| now_ms.saturating_sub(said_ms) < STORE_TROUBLE_SAID_MS) {
             return;
         }

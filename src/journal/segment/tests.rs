@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::super::memory_disk::MemoryDisk;
+use super::super::reader::Reader;
 use super::super::record::{DirectRecord, Record};
 use super::*;
 use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};

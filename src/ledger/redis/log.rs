@@ -200,6 +200,11 @@ impl<D: Disk> Log<D> {
         self.read.clear();
     }
 
+    /// Bytes that its disk still takes; zero if that cannot be told.
+    pub fn free_bytes(&self) -> u64 {
+        self.journal.free_bytes()
+    }
+
     /// Microseconds spent in syncs.
     pub fn sync_us(&self) -> u64 {
         self.journal.sync_us()

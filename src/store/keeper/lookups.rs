@@ -4,6 +4,7 @@
 //! to be unknown.
 
 use super::{Fault, Keeper};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::journal::disk::Disk;
 use crate::store::Store;
@@ -15,7 +16,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     pub async fn lookup(&mut self, lookup: Lookup) -> LookupAnswer {
         let mut answers = Vec::with_capacity(1);
         self.lookups(&[lookup], &mut answers).await;
-        answers.pop().unwrap_or(LookupAnswer { lookup, found: LookupFound::Unavailable })
+        answers.pop().or_count(Place::Store).unwrap_or(LookupAnswer { lookup, found: LookupFound::Unavailable })
     }
 
     /// Answers the ledger, several at once; the answers are appended, parallel to the look-ups.

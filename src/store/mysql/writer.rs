@@ -130,7 +130,7 @@ impl State {
     }
 
     async fn write(&mut self, opts: &Opts, sharing: Sharing, encoded: &Encoded) -> Result<Written, Fault> {
-        if sharing == Sharing::Watching {
+        if !sharing.writes() {
             return Err(Fault::Watching);
         }
         if encoded.applied <= self.at.applied {
@@ -167,8 +167,7 @@ impl State {
 /// A connection with a row for the position; and with the node's lock, if nobody else may write.
 async fn open(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
     let mut connection = Connection::open(opts).await?;
-    if sharing != Sharing::Watching && !connection.limit_silence_in_transactions().await? && sharing == Sharing::Cluster
-    {
+    if sharing.writes() && !connection.limit_silence_in_transactions().await? && sharing == Sharing::Cluster {
         // Alone, the node's lock would go in every pause; and nobody waits for what is locked.
         connection.limit_silence().await?;
     }
@@ -182,7 +181,7 @@ async fn open(opts: &Opts, sharing: Sharing) -> Result<Connection, Fault> {
         }
     }
     let row = format!("SELECT COUNT(*) FROM ledger_position WHERE node = {node}");
-    if sharing != Sharing::Watching && connection.first::<u64>(row, Patience::Read).await? == Some(0) {
+    if sharing.writes() && connection.first::<u64>(row, Patience::Read).await? == Some(0) {
         // What was numbered before there was a cluster counts too; alone there is nothing else.
         let row = format!(
             "INSERT IGNORE INTO ledger_position (node, position, msg_id_max) \

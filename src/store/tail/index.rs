@@ -8,13 +8,14 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::corrupt;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::contract::store::Lookup;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
+use crate::journal::reader::Reader;
 use crate::journal::record::{Record, RosterRecord};
-use crate::journal::segment::Reader;
 use crate::limits::TAIL_IDLE_MEMBERSHIPS_MAX;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
 
@@ -170,7 +171,9 @@ impl Index {
 
     pub(super) fn rows_count(&self, entry: &Entry) -> usize {
         match &entry.kind {
-            Kind::Group { roster_at, .. } => self.roster(*roster_at).map_or(0, |roster| roster.members.len()),
+            Kind::Group { roster_at, .. } => {
+                self.roster(*roster_at).or_count(Place::Tail).map_or(0, |roster| roster.members.len())
+            }
             Kind::Direct { sender, to, .. } => 1 + usize::from(sender != to),
             Kind::Change => 0,
         }
@@ -274,7 +277,7 @@ impl Index {
     }
 
     fn forget_direct(&mut self, user: UserId) {
-        if let Some(tail) = self.users.get_mut(&user) {
+        if let Some(tail) = self.users.get_mut(&user).or_count(Place::Tail) {
             if let Some(rows) = &mut tail.direct {
                 rows.pop_front();
             }
@@ -301,7 +304,7 @@ impl Index {
     }
 
     fn refer(&mut self, at: JournalPosition, number: Number) {
-        let Some(snapshot) = self.rosters.get_mut(&at) else { return };
+        let Some(snapshot) = self.rosters.get_mut(&at).or_count(Place::Tail) else { return };
         snapshot.messages.push_back(number);
         if let Some(stamp) = snapshot.idle_since.take() {
             self.idle.remove(&stamp);
@@ -310,7 +313,7 @@ impl Index {
     }
 
     fn refer_no_more(&mut self, at: JournalPosition) {
-        if let Some(snapshot) = self.rosters.get_mut(&at) {
+        if let Some(snapshot) = self.rosters.get_mut(&at).or_count(Place::Tail) {
             snapshot.messages.pop_front();
         }
         self.rest(at);
@@ -337,7 +340,7 @@ impl Index {
     }
 
     fn remove_idle(&mut self, at: JournalPosition) {
-        let Some(snapshot) = self.rosters.remove(&at) else { return };
+        let Some(snapshot) = self.rosters.remove(&at).or_count(Place::Tail) else { return };
         if let Some(stamp) = snapshot.idle_since {
             self.idle.remove(&stamp);
             self.memberships_idle -= snapshot.record.members.len();

@@ -12,13 +12,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time;
 
-use super::Store;
-use super::keeper::devices::CursorAsked;
-use super::keeper::pages::PageAsked;
-use super::keeper::{Backlog, Keeper, Turn};
-use super::retention::Expire;
 use crate::clock::Clock;
 use crate::contract::ids::ShardId;
+use crate::contract::internal::{self, Place};
 use crate::contract::store::{Lookup, LookupAnswer, StoreAnswer, StoreAsk};
 use crate::contract::store_counters::StoreCounters;
 use crate::journal::disk::Disk;
@@ -26,6 +22,11 @@ use crate::limits::{
     CURSORS_READ_MAX, STORE_ANSWERED_MAX, STORE_ANSWERS_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS,
     TRANSACTION_BYTES_MAX,
 };
+use crate::store::Store;
+use crate::store::keeper::devices::CursorAsked;
+use crate::store::keeper::pages::PageAsked;
+use crate::store::keeper::{Backlog, Keeper, Turn};
+use crate::store::retention::Expire;
 use crate::topology::priority::Priority;
 use crate::topology::rush;
 use crate::topology::store::StoreInbox;
@@ -305,6 +306,8 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 round.unsent.push_back((shard, answer));
             }
             *answered = true;
+        } else {
+            internal::count(Place::Store);
         }
     }
 
