@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use super::frame::PREFIX_BYTES;
+use crate::limits::PREFIX_BYTES;
 
 /// What cannot be a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]

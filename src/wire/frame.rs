@@ -18,9 +18,7 @@ use crate::limits::{
 
 pub use super::encode::Encoder;
 pub use super::push::PushFrame;
-
-/// Bytes of the length in front of a frame.
-pub const PREFIX_BYTES: usize = 4;
+pub use crate::limits::PREFIX_BYTES;
 
 /// The verifier counts what it reads of a table beside its bytes (a vtable's entries, shared vtables once per
 /// table): so much per table at most, so that a frame at the limit is not refused for it.

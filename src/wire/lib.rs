@@ -9,8 +9,7 @@ mod encode;
 pub mod frame;
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::unwrap_used, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks, unreachable_pub)]
-#[doc(hidden)]
-pub mod generated;
+mod generated;
 pub mod ids;
 pub mod limits;
 pub mod push;

@@ -2,6 +2,8 @@
 //!
 //! Constants only. What always holds is asserted at compile time at the end of the file.
 
+/// Bytes of the length in front of a frame.
+pub const PREFIX_BYTES: usize = 4;
 /// Largest message body.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Largest frame a client may send, prefix not counted: a body, or 5,000 member ids, and the tables around them.
@@ -13,11 +15,11 @@ pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
 /// Users one Presence request may ask for.
 pub const PRESENCE_USERS_MAX: usize = 256;
 /// FlatBuffers verifier: tables in one frame.
-pub const FRAME_TABLES_MAX: usize = 16;
+pub(crate) const FRAME_TABLES_MAX: usize = 16;
 /// FlatBuffers verifier: nesting of tables.
-pub const FRAME_DEPTH_MAX: usize = 4;
+pub(crate) const FRAME_DEPTH_MAX: usize = 4;
 /// Longest HTTP head of a WebSocket upgrade.
-pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+pub(crate) const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Requests of one session that may wait for an answer; above it `RETRY_LATER`.
 pub const SESSION_IN_FLIGHT_MAX: u16 = 1_024;
 /// How far a client_msg_id may lie ahead of the server's clock.

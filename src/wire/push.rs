@@ -9,9 +9,9 @@ use std::sync::LazyLock;
 
 use flatbuffers::FlatBufferBuilder;
 
-use super::frame::PREFIX_BYTES;
 use super::generated::ringway::wire as fb;
 use crate::ids::{Conversation, MsgId, Seq, UserId};
+use crate::limits::PREFIX_BYTES;
 
 /// A whole Push frame, prefix included, without its recipient's seq.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use sha1::{Digest, Sha1};
 use thiserror::Error;
 
-use super::frame::PREFIX_BYTES;
 use super::generated::ringway::wire::CloseReason;
+use crate::limits::PREFIX_BYTES;
 use crate::limits::{CLIENT_FRAME_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 
 /// Header lines of an upgrade; a browser sends about fifteen.
