@@ -29,6 +29,7 @@ mod numbering;
 mod old_dump;
 mod order;
 mod outage;
+mod pages;
 mod redis;
 mod repeats;
 mod scripts;
