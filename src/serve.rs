@@ -34,11 +34,11 @@ use crate::net::shard::{self, ShardEnds};
 use crate::net::shell::Outlets;
 use crate::serve::parts::{AnyKeeper, Persistence};
 use crate::shard::config::{DevicePolicy, ShardConfig};
+use crate::store::priority::Priority;
 use crate::token::{self, KeyError};
 use crate::topology::cpus::{CpuError, CpuPlan};
 use crate::topology::ledger::LedgerLoop;
 use crate::topology::mailbox::{self, Order, Slot};
-use crate::topology::priority::Priority;
 use crate::topology::store_loop::{Stopped, StoreEnds, StoreLoop};
 use crate::topology::{self, Ended};
 
@@ -159,7 +159,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         slots.push(ends);
     }
     let answers = slots.iter().map(|slots| slots.answers.clone()).collect();
-    let (inbox, door, found) = topology::store::inbox(answers);
+    let (inbox, door, found) = topology::store::inbox(answers, plan.store_yield());
     let (submission_inbox, submissions) = topology::submissions::inbox();
     let mut running = Running {
         ended: receive_ended,
@@ -197,9 +197,8 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         stop_ms: u64::from(config.drain.timeout_s) * 1000,
     };
     let retention_days = config.store.retention_days;
-    let shares_cpu = plan.store.is_none_or(|cpu| plan.shards.contains(&cpu));
     running.start("store", plan.store, &ended, move || {
-        let priority = if shares_cpu { Priority::shared_cpu(ends.inbox.rush.clone()) } else { Priority::own_cpu() };
+        let priority = Priority::of_thread(&ends.inbox.yields);
         let stopped = match keeper {
             AnyKeeper::Sqlite(keeper) => {
                 let keeper = keeper.with_retention_days(retention_days);

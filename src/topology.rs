@@ -7,8 +7,6 @@
 pub mod cpus;
 pub mod ledger;
 pub mod mailbox;
-pub mod priority;
-pub mod rush;
 pub mod store;
 pub mod store_loop;
 pub mod submissions;

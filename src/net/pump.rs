@@ -81,7 +81,7 @@ impl Pump {
         for _ in 0..TURN_ITEMS_MAX {
             if self.commit.len() > 0 {
                 let now = shell.clock.now();
-                shell.rush();
+                shell.delivery_step();
                 if let Some(delivered) = shell.core.deliver_next(now, &mut self.commit) {
                     self.unflushed_bytes += delivered.recipient_bytes;
                     if delivered.write == Write::Now {
@@ -133,7 +133,7 @@ impl Pump {
 
     fn write_some(&mut self) -> Flush {
         let mut shell = self.door.borrow_mut();
-        shell.rush();
+        shell.delivery_step();
         shell.flush(TURN_ITEMS_MAX)
     }
 

@@ -16,11 +16,13 @@ pub mod messages;
 pub mod mysql;
 pub mod names;
 pub mod page;
+pub mod priority;
 pub mod retention;
 pub mod schema;
 pub mod sqlite;
 pub mod tail;
 pub mod trouble;
+pub mod yielding;
 
 use std::future::Future;
 

@@ -6,12 +6,12 @@
 //! synced. One connection reads and writes: both happen on one thread, and they share one page cache.
 //! Other processes may read the file meanwhile.
 
-mod courtesy;
 mod expiry;
 mod fault;
 mod insert;
 mod inspect;
 mod wal;
+mod yielding_files;
 
 use std::ffi::c_int;
 use std::fs::File;
@@ -24,6 +24,7 @@ use super::messages::Messages;
 use super::names::Written;
 use super::page::Assembly;
 use super::schema::{self, SchemaError};
+use super::yielding::yield_to_deliveries;
 use super::{PageWanted, Store, StoreError, Transaction, pages_in_turn, snapshot_alone};
 use crate::contract::cause::Cause;
 use crate::contract::message::Message;
@@ -31,7 +32,6 @@ use crate::contract::position::AppliedPosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup, StoredMessage};
 use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
 use crate::log::Chain;
-use crate::topology::rush;
 use fault::{Inconsistent, failed};
 use insert::{RowBatch, insert_messages, insert_rows, write_group};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -66,7 +66,7 @@ PRAGMA journal_size_limit = 268435456;
 /// rows at most, and the log and the file are written in whole pages.
 const PAGE: &str = "PRAGMA page_size = 1024;";
 
-/// Operations of SQLite's machine between two looks whether there is a rush: some 50 rows, as many microseconds.
+/// Operations of SQLite's machine between two looks whether deliveries are in hand: some 50 rows, as many microseconds.
 const STEP_OPERATIONS: c_int = 1_000;
 
 /// Every statement of this file stays prepared.
@@ -95,7 +95,7 @@ impl SqliteStore {
     /// Opens the file, or makes it with its tables.
     pub fn open(path: &Path, batch_rows: usize) -> Result<Self, StoreError> {
         const OPENING: &str = "opening the store's file";
-        let files = if courtesy::register() { courtesy::FILES } else { c"unix" };
+        let files = if yielding_files::register() { yielding_files::FILES } else { c"unix" };
         let opened = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), files);
         let mut connection = opened.map_err(failed(OPENING))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -125,7 +125,7 @@ impl SqliteStore {
         connection.progress_handler(
             STEP_OPERATIONS,
             Some(|| {
-                rush::give_way();
+                yield_to_deliveries();
                 false
             }),
         );

@@ -8,7 +8,13 @@ mod tests;
 
 use std::io;
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
 use crate::config::{Config, Shards};
+use crate::store::yielding::StoreYield;
+
+const CALLING_THREAD: Pid = Pid::from_raw(0);
 
 /// Where the threads run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,18 +78,18 @@ impl CpuPlan {
         CpuPlan { shards, ledger, store, all: cpus.to_vec() }
     }
 
+    /// Whether the store yields to deliveries: where it shares a CPU with a shard.
+    pub fn store_yield(&self) -> StoreYield {
+        match self.store {
+            Some(cpu) if !self.shards.contains(&cpu) => StoreYield::OwnCpu,
+            _ => StoreYield::shared_cpu(),
+        }
+    }
+
     /// Keeps the calling thread, and all threads it starts from now on, on the plan's CPUs.
     pub fn confine(&self) -> Result<(), CpuError> {
-        // SAFETY: a cpu_set_t is plain bits, for which all zeroes are valid.
-        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        for cpu in self.all.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as usize) {
-            // SAFETY: the index was checked against the set's size.
-            unsafe { libc::CPU_SET(*cpu, &mut set) };
-        }
-        // SAFETY: `set` is a whole cpu_set_t that lives through the call; 0 means the calling thread.
-        match unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } {
-            0 => Ok(()),
-            _ => Err(CpuError::Affinity(io::Error::last_os_error())),
-        }
+        let mut set = CpuSet::new();
+        self.all.iter().try_for_each(|cpu| set.set(*cpu)).map_err(|error| CpuError::Affinity(error.into()))?;
+        sched_setaffinity(CALLING_THREAD, &set).map_err(|error| CpuError::Affinity(error.into()))
     }
 }

@@ -105,7 +105,7 @@ impl<E: Engine> LedgerLoop<E> {
             match self.submissions.next() {
                 Ok(submission) => {
                     if !matches!(submission, Submission::Position { .. }) {
-                        self.store.rush().commit_begins();
+                        self.store.store_yield().commit_begins();
                     }
                     self.engine.submit(now, submission);
                 }
@@ -140,7 +140,7 @@ impl<E: Engine> LedgerLoop<E> {
             if deliveries.is_empty() {
                 continue;
             }
-            self.store.rush().commit_lands();
+            self.store.store_yield().commit_lands();
             if let Err(deliveries) = slot.put(std::mem::take(deliveries)) {
                 *waits_for_room += 1;
                 slot.wake();

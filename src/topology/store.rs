@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 use crate::contract::store::{Lookup, LookupAnswer, StoreAnswer, StoreAsk};
 use crate::limits;
+use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::Slot;
-use crate::topology::rush::Rush;
 
 /// The sending end, one per shard and one for the ledger.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct StoreDoor {
     lookups: Sender<Lookup>,
     wake: Arc<Notify>,
     grew: Arc<Notify>,
-    rush: Rush,
+    yields: StoreYield,
 }
 
 impl StoreDoor {
@@ -44,9 +44,9 @@ impl StoreDoor {
         self.grew.notify_one();
     }
 
-    /// Where to say that deliveries are in hand, so that the store keeps off a CPU that it shares.
-    pub fn rush(&self) -> &Rush {
-        &self.rush
+    /// Where to say that deliveries are in hand, so that the store yields on a CPU that it shares.
+    pub fn store_yield(&self) -> &StoreYield {
+        &self.yields
     }
 
     /// How many questions wait.
@@ -72,29 +72,29 @@ pub struct StoreInbox {
     /// Notified when the journal has grown.
     pub grew: Arc<Notify>,
     /// What shards and ledger say of deliveries in hand.
-    pub rush: Rush,
+    pub yields: StoreYield,
     /// To each shard, by its id. A full one means the answer is dropped and the shard asks again.
     pub answers: Vec<Slot<StoreAnswer>>,
     /// To the ledger; it has room for every look-up that may be open.
     pub found: Sender<LookupAnswer>,
 }
 
-/// Makes the store's inbox, a door to it, and the ledger's end for answers.
-pub fn inbox(answers: Vec<Slot<StoreAnswer>>) -> (StoreInbox, StoreDoor, Receiver<LookupAnswer>) {
+/// Makes the store's inbox, a door to it, and the ledger's end for answers. `yields`: whether the store yields to
+/// deliveries.
+pub fn inbox(answers: Vec<Slot<StoreAnswer>>, yields: StoreYield) -> (StoreInbox, StoreDoor, Receiver<LookupAnswer>) {
     let (asks, receive_asks) = bounded(limits::STORE_ASKS_MAX);
     let (lookups, receive_lookups) = bounded(limits::LOOKUPS_PENDING_MAX);
     let (found, receive_found) = bounded(limits::LOOKUPS_PENDING_MAX);
     let wake = Arc::new(Notify::new());
     let grew = Arc::new(Notify::new());
-    let rush = Rush::default();
     let inbox = StoreInbox {
         asks: receive_asks,
         lookups: receive_lookups,
         wake: Arc::clone(&wake),
         grew: Arc::clone(&grew),
-        rush: rush.clone(),
+        yields: yields.clone(),
         answers,
         found,
     };
-    (inbox, StoreDoor { asks, lookups, wake, grew, rush }, receive_found)
+    (inbox, StoreDoor { asks, lookups, wake, grew, yields }, receive_found)
 }

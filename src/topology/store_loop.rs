@@ -26,9 +26,9 @@ use crate::store::Store;
 use crate::store::keeper::devices::CursorAsked;
 use crate::store::keeper::pages::PageAsked;
 use crate::store::keeper::{Backlog, Keeper, Turn};
+use crate::store::priority::Priority;
 use crate::store::retention::Expire;
-use crate::topology::priority::Priority;
-use crate::topology::rush;
+use crate::store::yielding::{self, Yielding};
 use crate::topology::store::StoreInbox;
 
 /// How often the counters are handed to control, and the longest sleep: cursors and securing go by time.
@@ -221,7 +221,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
             self.hand_over(shard, answer, round);
         }
         // Somebody waits for these; what the thread claims after them, `follow` says.
-        rush::gives_way(false);
+        yielding::set(Yielding::Off);
         let mut asked = Asked::All;
         let mut others = 0;
         loop {

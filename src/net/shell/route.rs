@@ -60,7 +60,7 @@ impl Shell {
         }
         self.asked = true;
         if hurry {
-            self.rush();
+            self.delivery_step();
             self.wake_ledger();
         }
     }
@@ -73,9 +73,9 @@ impl Shell {
         }
     }
 
-    /// Deliveries are in hand.
-    pub fn rush(&self) {
-        self.outlets.store.rush().passes();
+    /// Deliveries go on to their next step.
+    pub fn delivery_step(&self) {
+        self.outlets.store.store_yield().delivery_step();
     }
 
     fn route_lanes(&mut self, now: Now) {

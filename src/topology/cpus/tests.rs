@@ -22,3 +22,11 @@ fn more_shards_than_cpus_share_them_in_turn() {
     check(&[0, 1], Shards::Count(5), (&[0, 1, 0, 1, 0], None, None));
     check(&[3], Shards::Count(2), (&[3, 3], None, None));
 }
+
+#[test]
+fn deliveries_say_nothing_to_a_store_that_has_a_cpu_of_its_own() {
+    let own = |cpus: &[usize]| matches!(CpuPlan::over(cpus, Shards::Auto).store_yield(), StoreYield::OwnCpu);
+    assert!(own(&[0, 1]) && own(&[0, 1, 2]) && own(&[0, 1, 2, 3]));
+    assert!(!own(&[0]));
+    assert!(!matches!(CpuPlan::over(&[0, 1], Shards::Count(2)).store_yield(), StoreYield::OwnCpu));
+}

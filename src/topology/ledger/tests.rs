@@ -10,6 +10,7 @@ use crate::contract::ids::{Origin, ShardId};
 use crate::contract::report::LedgerCounters;
 use crate::contract::submission::Submission;
 use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX};
+use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::store::{self, StoreInbox};
 use crate::topology::submissions::{self, SubmissionDoor};
@@ -73,7 +74,7 @@ struct Bench {
 
 fn bench(per_commit: usize) -> Bench {
     let (mailbox, slots) = mailbox(ShardId(0), 1);
-    let (inbox, door, found) = store::inbox(vec![slots.answers.clone()]);
+    let (inbox, door, found) = store::inbox(vec![slots.answers.clone()], StoreYield::OwnCpu);
     let (submission_inbox, submissions) = submissions::inbox();
     let (report, reports) = mpsc::channel(100);
     let ledger = LedgerLoop {

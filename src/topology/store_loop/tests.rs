@@ -18,8 +18,8 @@ use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
 use crate::limits::{BATCH_ROWS, STORE_ANSWERS_MAX};
 use crate::store::sqlite::SqliteStore;
+use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
-use crate::topology::priority::Priority;
 use crate::topology::store::{StoreDoor, inbox};
 use ringway_wire::ids::{ClientMsgId, DeviceId, MsgId, Seq, UserId};
 
@@ -39,7 +39,7 @@ fn start() -> Running {
     let journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let progress = Arc::new(Progress::default());
     let (mailbox, slots) = mailbox(ShardId(0), 1);
-    let (inbox, door, found) = inbox(vec![slots.answers]);
+    let (inbox, door, found) = inbox(vec![slots.answers], StoreYield::OwnCpu);
     let (path, thread_progress) = (dir.path().join("store.sqlite"), Arc::clone(&progress));
     let thread = thread::spawn(move || {
         let keeper = Keeper::new(SqliteStore::open(&path, BATCH_ROWS).unwrap(), disk, thread_progress, 1);

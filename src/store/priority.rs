@@ -4,12 +4,17 @@
 //! Where the store shares a CPU with a shard it therefore runs only when nothing else wants to (`SCHED_IDLE`),
 //! and as anybody else while somebody waits for an answer from it, or it has fallen far behind. Measured with
 //! everything on one CPU, a burst of 100 messages to 300 members took a quarter less time that way (medians of 21:
-//! 14.9 and 10.9 ms). What the kernel's scheduler does not do for it then, `rush` does.
+//! 14.9 and 10.9 ms). What the kernel's scheduler does not do for it then, `yielding` does.
 //!
 //! Used by the store's thread for itself. What always holds: a thread that could not come back to normal (without
 //! CAP_SYS_NICE or RLIMIT_NICE the kernel does not let it) never leaves it, and only claims less by its niceness.
 
-use crate::topology::rush::{self, Rush};
+use std::sync::Arc;
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::geteuid;
+
+use super::yielding::{self, StoreYield, Yielding};
 
 /// Unapplied journal bytes above which storing is urgent (some 45,000 messages to 500) ...
 const URGENT_BYTES: u64 = 32 << 20;
@@ -33,14 +38,24 @@ enum Claim {
 }
 
 impl Priority {
+    /// Of the calling thread.
+    pub fn of_thread(store_yield: &StoreYield) -> Self {
+        match store_yield {
+            StoreYield::OwnCpu => Self::own_cpu(),
+            StoreYield::SharedCpu(until) => {
+                yielding::begin(Arc::clone(until));
+                Self::shared_cpu()
+            }
+        }
+    }
+
     /// Of a thread with a CPU of its own: as anybody else, always.
     pub fn own_cpu() -> Self {
         Priority { claim: Claim::Share, may_change: false }
     }
 
-    /// Of the calling thread, which shares its CPU with a shard and heeds its rushes.
-    pub fn shared_cpu(rush: Rush) -> Self {
-        rush::heed(rush);
+    /// Of the calling thread, which shares its CPU with a shard.
+    fn shared_cpu() -> Self {
         let mut priority = Priority { claim: Claim::Share, may_change: may_come_back() };
         if priority.may_change {
             priority.set(Claim::Leftovers);
@@ -65,7 +80,10 @@ impl Priority {
     }
 
     fn set(&mut self, claim: Claim) {
-        rush::gives_way(claim == Claim::Leftovers);
+        yielding::set(match claim {
+            Claim::Leftovers => Yielding::On,
+            Claim::Share => Yielding::Off,
+        });
         if !self.may_change || claim == self.claim {
             return;
         }
@@ -84,9 +102,7 @@ impl Priority {
 /// Whether the kernel lets the calling thread go from `SCHED_IDLE` to normal again: the superuser always, others
 /// if RLIMIT_NICE covers niceness 0 (sched(7)).
 fn may_come_back() -> bool {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the struct is valid for writing and lives through the call.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NICE, &raw mut limit) } == 0;
-    // SAFETY: it takes nothing and cannot fail.
-    (known && limit.rlim_cur >= 20) || unsafe { libc::geteuid() } == 0
+    /// `RLIMIT_NICE` counts down from niceness 20.
+    const NICENESS_0: u64 = 20;
+    geteuid().is_root() || getrlimit(Resource::RLIMIT_NICE).is_ok_and(|(soft, _)| soft >= NICENESS_0)
 }

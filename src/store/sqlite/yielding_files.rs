@@ -1,7 +1,7 @@
-//! SQLite gives way at each page it writes: its usual files, but for a writing of pages that first lets a rush pass.
+//! SQLite yields at each page it writes: its usual files, but for a writing of pages that first lets deliveries pass.
 //!
 //! Copying the log into the file is 60,000 pages in one call of the library, and a commit a thousand; between two
-//! pages the store's thread may sleep ([`rush::give_way`]). What always holds: everything else about a file is SQLite's
+//! pages the store's thread may sleep ([`yield_to_deliveries`]). What always holds: everything else about a file is SQLite's
 //! own, which this only passes on; a file is changed right after it was opened, before anybody else knows it.
 
 use std::ffi::{CStr, c_int, c_void};
@@ -13,7 +13,7 @@ use rusqlite::ffi::{
     sqlite3_vfs_find, sqlite3_vfs_register,
 };
 
-use crate::topology::rush;
+use crate::store::yielding::yield_to_deliveries;
 
 /// What to open a database with.
 pub const FILES: &CStr = c"ringway";
@@ -22,12 +22,12 @@ type Write = unsafe extern "C" fn(*mut sqlite3_file, *const c_void, c_int, sqlit
 
 /// A file's methods, with the writing of its own kind behind them. The methods come first: SQLite sees only these.
 #[repr(C)]
-struct Courteous {
+struct YieldingFile {
     methods: sqlite3_io_methods,
     write: Write,
 }
 
-/// The usual files, and whether the courteous ones were registered.
+/// The usual files, and whether the yielding ones were registered.
 struct Usual(*mut sqlite3_vfs);
 
 // SAFETY: SQLite's own, made before main and never changed or freed; its functions may be called from any thread.
@@ -62,7 +62,7 @@ fn begin() -> Option<Usual> {
     }
 }
 
-/// Opens as the usual files do, and puts the courteous writing in.
+/// Opens as the usual files do, and puts the yielding writing in.
 unsafe extern "C" fn open(
     _: *mut sqlite3_vfs,
     name: sqlite3_filename,
@@ -81,22 +81,22 @@ unsafe extern "C" fn open(
     let Some(usual) = (unsafe { methods.as_ref() }) else { return opened };
     if let (SQLITE_OK, Some(write)) = (opened, usual.xWrite) {
         // Some 150 bytes for each file ever opened, which is two for a store.
-        let courteous = Box::leak(Box::new(Courteous { methods: *usual, write }));
-        courteous.methods.xWrite = Some(write_courteously);
-        *methods = &raw const courteous.methods;
+        let yielding = Box::leak(Box::new(YieldingFile { methods: *usual, write }));
+        yielding.methods.xWrite = Some(write_yielding);
+        *methods = &raw const yielding.methods;
     }
     opened
 }
 
-unsafe extern "C" fn write_courteously(
+unsafe extern "C" fn write_yielding(
     file: *mut sqlite3_file,
     from: *const c_void,
     bytes: c_int,
     at: sqlite3_int64,
 ) -> c_int {
-    rush::give_way();
-    // SAFETY: only `open` puts this function in, in a table that is the beginning of a `Courteous`.
-    let courteous = unsafe { &*(*file).pMethods.cast::<Courteous>() };
+    yield_to_deliveries();
+    // SAFETY: only `open` puts this function in, in a table that is the beginning of a `YieldingFile`.
+    let yielding = unsafe { &*(*file).pMethods.cast::<YieldingFile>() };
     // SAFETY: SQLite's own arguments, given on to the function they are for.
-    unsafe { (courteous.write)(file, from, bytes, at) }
+    unsafe { (yielding.write)(file, from, bytes, at) }
 }
