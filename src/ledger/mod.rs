@@ -46,14 +46,10 @@ pub trait Engine {
     fn take_lookups(&mut self, out: &mut Vec<Lookup>);
 
     /// Whether what the store reads may have grown since this was asked last.
-    fn grew(&mut self) -> bool {
-        true
-    }
+    fn grew(&mut self) -> bool;
 
     /// There is more to do at once: the loop must not sleep.
-    fn has_more(&self) -> bool {
-        false
-    }
+    fn has_more(&self) -> bool;
 
     /// Plain counters, for metrics.
     fn counters(&self) -> LedgerCounters;

@@ -291,6 +291,13 @@ impl Engine for LedgerEngine {
         }
     }
 
+    fn grew(&mut self) -> bool {
+        match self {
+            LedgerEngine::Journal(engine) => engine.grew(),
+            LedgerEngine::Redis(engine) => engine.grew(),
+        }
+    }
+
     fn has_more(&self) -> bool {
         match self {
             LedgerEngine::Journal(engine) => engine.has_more(),
@@ -328,3 +335,6 @@ fn tell(started: &Started, clock: &Clock) {
         "recovered"
     );
 }
+
+#[cfg(test)]
+mod tests;

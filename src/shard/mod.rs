@@ -14,6 +14,7 @@
 //! elsewhere.rs sessions on other nodes              devices.rs   which sessions of a user may stay
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
+//! route.rs     where the effects go
 //! session.rs, directory.rs, outgoing.rs, outbox.rs, wheel.rs, index.rs, slab.rs    the state
 //! ```
 
@@ -38,6 +39,7 @@ mod presence;
 mod receive;
 mod reply;
 mod requests;
+pub mod route;
 mod session;
 mod slab;
 mod timers;

@@ -12,4 +12,4 @@ mod logins;
 mod model;
 mod races;
 mod requests;
-mod world;
+pub(super) mod world;

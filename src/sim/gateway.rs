@@ -15,6 +15,7 @@ use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use ringway::contract::lane::{HandedOver, LaneEnvelope};
 use ringway::contract::message::Incoming;
+use ringway::contract::nodes::ToNodes;
 use ringway::contract::progress::Progress;
 use ringway::contract::store::{Lookup, LookupAnswer, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
 use ringway::contract::submission::{MessageSubmission, Submission};
@@ -22,6 +23,8 @@ use ringway::ledger::Engine;
 use ringway::ledger::journal_engine::JournalEngine;
 use ringway::ledger::start::{Start, StartError};
 use ringway::shard::Shard;
+use ringway::shard::effects::Closed;
+use ringway::shard::route::Outlets;
 use ringway::store::keeper::{Keeper, Turn};
 use ringway::store::{Store, StoreError};
 use ringway_wire::ids::{GroupId, Seq, UserId};
@@ -85,6 +88,78 @@ pub struct SocketWork {
     pub dirty: Vec<ConnId>,
     pub cuts: Vec<ConnId>,
     pub handovers: Vec<(ConnId, ShardId, HandedOver)>,
+    /// Connections whose shard has no room for them, with what their peers are told.
+    pub refused: Vec<(ConnId, Vec<u8>)>,
+}
+
+/// What one shard's effects go to: bounded as the plan says.
+struct Wires<'a> {
+    from: usize,
+    mail: &'a mut [Mailbox],
+    submissions: &'a mut VecDeque<Submission>,
+    asks: &'a mut VecDeque<StoreAsk>,
+    plan: &'a Plan,
+    work: SocketWork,
+}
+
+fn put<T>(queue: &mut VecDeque<T>, max: usize, what: T) -> Result<(), T> {
+    if queue.len() >= max {
+        return Err(what);
+    }
+    queue.push_back(what);
+    Ok(())
+}
+
+impl Outlets for Wires<'_> {
+    type Peer = ConnId;
+
+    fn submit(&mut self, submission: Submission) -> Result<(), Submission> {
+        put(self.submissions, self.plan.submissions_max, submission)
+    }
+
+    fn cross(&mut self, to: ShardId, envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {
+        let lane = &mut self.mail[usize::from(to.0)].lanes[self.from];
+        put(lane, self.plan.lane_max, Lane::Core(envelope)).map_err(|refused| match refused {
+            Lane::Core(envelope) => envelope,
+            Lane::Connection(..) => unreachable!("it was an envelope"),
+        })
+    }
+
+    fn ask(&mut self, ask: StoreAsk) -> Result<(), StoreAsk> {
+        put(self.asks, self.plan.asks_max, ask)
+    }
+
+    /// There is no cluster here.
+    fn notify_nodes(&mut self, envelope: ToNodes) -> Result<(), ToNodes> {
+        Err(envelope)
+    }
+
+    fn hand_over(&mut self, conn: ConnId, to: ShardId, session: HandedOver) -> Result<(), (ConnId, HandedOver)> {
+        if self.mail[usize::from(to.0)].lanes[self.from].len() >= self.plan.lane_max {
+            return Err((conn, session));
+        }
+        self.work.handovers.push((conn, to, session));
+        Ok(())
+    }
+
+    fn refuse(&mut self, _: Now, conn: ConnId, _: CloseReason, last: &[u8]) {
+        self.work.refused.push((conn, last.to_vec()));
+    }
+
+    fn closed(&mut self, _: &Closed) {}
+
+    /// The world looks at every connection anyway.
+    fn resume(&mut self, _: ConnId) {}
+
+    fn cut(&mut self, conn: ConnId) {
+        self.work.cuts.push(conn);
+    }
+
+    fn write(&mut self, dirty: &mut Vec<ConnId>) {
+        self.work.dirty.append(dirty);
+    }
+
+    fn wake(&mut self) {}
 }
 
 impl Gateway {
@@ -172,39 +247,17 @@ impl Gateway {
     }
 
     /// Moves what a shard wants done to where it goes; returns what concerns its sockets.
-    pub fn pass_on(&mut self, now: Now, shard: usize) -> SocketWork {
-        let mut work = SocketWork::default();
-        let effects = self.shards[shard].effects();
-        let submissions = std::mem::take(&mut effects.submissions);
-        let lanes = std::mem::take(&mut effects.lanes);
-        let asks = std::mem::take(&mut effects.asks);
-        work.dirty = std::mem::take(&mut effects.dirty);
-        work.cuts = std::mem::take(&mut effects.cuts);
-        work.handovers = std::mem::take(&mut effects.handovers);
-        effects.resumed.clear();
-        for submission in submissions {
-            if self.submissions.len() < self.plan.submissions_max {
-                self.submissions.push_back(submission);
-            } else {
-                self.shards[shard].refused_submission(now, submission);
-            }
-        }
-        for (to, envelope) in lanes {
-            let lane = &mut self.mail[usize::from(to.0)].lanes[shard];
-            if lane.len() < self.plan.lane_max {
-                lane.push_back(Lane::Core(envelope));
-            } else {
-                self.shards[shard].refused_lane(now, to, envelope);
-            }
-        }
-        for ask in asks {
-            if self.asks.len() < self.plan.asks_max {
-                self.asks.push_back(ask);
-            } else {
-                self.shards[shard].refused_ask(now, ask);
-            }
-        }
-        work
+    pub fn route(&mut self, now: Now, at: usize) -> SocketWork {
+        let mut wires = Wires {
+            from: at,
+            mail: &mut self.mail,
+            submissions: &mut self.submissions,
+            asks: &mut self.asks,
+            plan: &self.plan,
+            work: SocketWork::default(),
+        };
+        self.shards[at].route(now, &mut wires);
+        wires.work
     }
 
     /// Puts a handed-over connection on its lane.

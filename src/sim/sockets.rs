@@ -120,8 +120,8 @@ impl World {
     pub fn settle(&mut self, index: usize) -> Checked {
         let shard = index as u16;
         loop {
-            let work = self.gateway.pass_on(self.now, index);
-            let nothing = work.dirty.is_empty() && work.cuts.is_empty() && work.handovers.is_empty();
+            let work = self.gateway.route(self.now, index);
+            let nothing = work.dirty.is_empty() && work.cuts.is_empty();
             for conn in work.dirty {
                 let Some(&at) = self.by_conn.get(&(shard, conn.slot, conn.generation)) else { continue };
                 self.writing.insert(at);
@@ -136,6 +136,16 @@ impl World {
                     connection.place = Place::Travelling;
                 }
                 self.gateway.hand_over(index, to, at, handed);
+            }
+            for (conn, last) in work.refused {
+                let Some(at) = self.by_conn.remove(&(shard, conn.slot, conn.generation)) else {
+                    return violated!("shard {shard} hands over {conn:?}, which it does not have");
+                };
+                self.writing.remove(&at);
+                if let Some(connection) = self.connections.get_mut(&at) {
+                    connection.down.push(&last);
+                    connection.place = Place::Closed;
+                }
             }
             for conn in work.cuts {
                 if let Some(&at) = self.by_conn.get(&(shard, conn.slot, conn.generation)) {

@@ -246,6 +246,11 @@ impl<D: Disk> Engine for RedisEngine<D> {
         }
     }
 
+    /// The store looks each time: what it is asked to load it hears of by this alone.
+    fn grew(&mut self) -> bool {
+        true
+    }
+
     fn has_more(&self) -> bool {
         self.link.has_news() || (!self.releasing.is_empty() && !self.full())
     }

@@ -8,11 +8,13 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, ShardId};
 use crate::contract::internal::InternalErrors;
+use crate::contract::lane::{HandedOver, LaneEnvelope};
 use crate::contract::nodes::ToNodes;
 use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
 use crate::shard::config::ShardConfig;
 use crate::shard::effects::Closed;
+use crate::shard::route::Outlets;
 use crate::shard::{AfterWrite, Shard};
 use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::{Encoder, read_server};
@@ -92,6 +94,87 @@ pub struct ClientState {
     sending: VecDeque<u8>,
 }
 
+/// Whether the shards' outlets take anything.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Room {
+    #[default]
+    Enough,
+    Full,
+}
+
+/// What one shard wants passed on.
+#[derive(Default)]
+struct Wires {
+    room: Room,
+    submissions: Vec<Submission>,
+    lanes: Vec<(ShardId, LaneEnvelope)>,
+    asks: Vec<StoreAsk>,
+    to_nodes: Vec<ToNodes>,
+    handovers: Vec<(ConnId, ShardId, HandedOver)>,
+    refused: Vec<(ConnId, Vec<u8>)>,
+    closed: Vec<Closed>,
+    resumed: Vec<ConnId>,
+    cuts: Vec<ConnId>,
+    dirty: Vec<ConnId>,
+}
+
+impl Wires {
+    fn take<T>(room: Room, into: &mut Vec<T>, what: T) -> Result<(), T> {
+        match room {
+            Room::Enough => into.push(what),
+            Room::Full => return Err(what),
+        }
+        Ok(())
+    }
+}
+
+impl Outlets for Wires {
+    type Peer = ConnId;
+
+    fn submit(&mut self, submission: Submission) -> Result<(), Submission> {
+        Wires::take(self.room, &mut self.submissions, submission)
+    }
+
+    fn cross(&mut self, to: ShardId, envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {
+        Wires::take(self.room, &mut self.lanes, (to, envelope)).map_err(|(_, envelope)| envelope)
+    }
+
+    fn ask(&mut self, ask: StoreAsk) -> Result<(), StoreAsk> {
+        Wires::take(self.room, &mut self.asks, ask)
+    }
+
+    fn notify_nodes(&mut self, envelope: ToNodes) -> Result<(), ToNodes> {
+        Wires::take(self.room, &mut self.to_nodes, envelope)
+    }
+
+    fn hand_over(&mut self, conn: ConnId, to: ShardId, session: HandedOver) -> Result<(), (ConnId, HandedOver)> {
+        let refused = Wires::take(self.room, &mut self.handovers, (conn, to, session));
+        refused.map_err(|(conn, _, session)| (conn, session))
+    }
+
+    fn refuse(&mut self, _: Now, conn: ConnId, _: CloseReason, last: &[u8]) {
+        self.refused.push((conn, last.to_vec()));
+    }
+
+    fn closed(&mut self, closed: &Closed) {
+        self.closed.push(*closed);
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        self.resumed.push(conn);
+    }
+
+    fn cut(&mut self, conn: ConnId) {
+        self.cuts.push(conn);
+    }
+
+    fn write(&mut self, dirty: &mut Vec<ConnId>) {
+        self.dirty.append(dirty);
+    }
+
+    fn wake(&mut self) {}
+}
+
 pub struct World {
     pub shards: Vec<Shard>,
     pub now: Now,
@@ -99,6 +182,7 @@ pub struct World {
     pub clients: Vec<ClientState>,
     by_conn: BTreeMap<(u16, u32, u32), usize>,
     encoder: Encoder,
+    pub room: Room,
     pub hold_ledger: bool,
     pub hold_store: bool,
     pub held_submissions: VecDeque<Submission>,
@@ -143,6 +227,7 @@ impl World {
             clients: Vec::new(),
             by_conn: BTreeMap::new(),
             encoder: Encoder::new(),
+            room: Room::Enough,
             hold_ledger: false,
             hold_store: false,
             held_submissions: VecDeque::new(),
@@ -241,35 +326,43 @@ impl World {
         let mut busy = false;
         for at in 0..self.shards.len() {
             let shard = ShardId(at as u16);
-            let effects = std::mem::take(self.shards[at].effects());
-            busy |= !effects.is_empty();
-            self.closed.extend(effects.closed);
-            self.told.extend(effects.to_nodes);
-            self.held_submissions.extend(effects.submissions);
-            self.held_asks.extend(effects.asks.into_iter().map(|ask| (shard, ask)));
-            for (to, envelope) in effects.lanes {
-                assert_ne!(to, shard, "no lane leads to the own shard");
-                self.shards[usize::from(to.0)].lane(self.now, envelope);
-            }
-            for (conn, to, handed) in effects.handovers {
-                let client =
-                    self.by_conn.remove(&(shard.0, conn.slot, conn.generation)).expect("a client's connection");
-                let conn = self.shards[usize::from(to.0)].adopt(self.now, handed).expect("adopted");
-                self.by_conn.insert((to.0, conn.slot, conn.generation), client);
-                self.clients[client].at = Some((to, conn));
-            }
-            for conn in effects.dirty {
-                self.write(shard, conn);
-            }
-            for conn in effects.cuts {
-                self.gone(shard, conn);
-            }
-            for conn in effects.resumed {
-                let client = self.by_conn.get(&(shard.0, conn.slot, conn.generation)).copied();
-                self.read_from(Client(client.expect("a client's connection")));
-            }
+            busy |= !self.shards[at].effects().is_empty();
+            let mut wires = Wires { room: self.room, ..Wires::default() };
+            self.shards[at].route(self.now, &mut wires);
+            self.pass_on(shard, wires);
         }
         busy | self.ledger_step() | self.store_step()
+    }
+
+    fn pass_on(&mut self, shard: ShardId, wires: Wires) {
+        self.closed.extend(wires.closed);
+        self.told.extend(wires.to_nodes);
+        self.held_submissions.extend(wires.submissions);
+        self.held_asks.extend(wires.asks.into_iter().map(|ask| (shard, ask)));
+        for (to, envelope) in wires.lanes {
+            self.shards[usize::from(to.0)].lane(self.now, envelope);
+        }
+        for (conn, to, handed) in wires.handovers {
+            let client = self.by_conn.remove(&(shard.0, conn.slot, conn.generation)).expect("a client's connection");
+            let conn = self.shards[usize::from(to.0)].adopt(self.now, handed).expect("adopted");
+            self.by_conn.insert((to.0, conn.slot, conn.generation), client);
+            self.clients[client].at = Some((to, conn));
+        }
+        for (conn, last) in wires.refused {
+            let client = self.by_conn.remove(&(shard.0, conn.slot, conn.generation)).expect("a client's connection");
+            self.clients[client].raw.extend_from_slice(&last);
+            self.clients[client].at = None;
+        }
+        for conn in wires.dirty {
+            self.write(shard, conn);
+        }
+        for conn in wires.cuts {
+            self.gone(shard, conn);
+        }
+        for conn in wires.resumed {
+            let client = self.by_conn.get(&(shard.0, conn.slot, conn.generation)).copied();
+            self.read_from(Client(client.expect("a client's connection")));
+        }
     }
 
     fn ledger_step(&mut self) -> bool {

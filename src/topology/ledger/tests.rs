@@ -59,6 +59,14 @@ impl Engine for Echo {
         out.append(&mut self.lookups);
     }
 
+    fn grew(&mut self) -> bool {
+        true
+    }
+
+    fn has_more(&self) -> bool {
+        false
+    }
+
     fn counters(&self) -> LedgerCounters {
         LedgerCounters { commits: self.commits, ..LedgerCounters::default() }
     }
