@@ -30,8 +30,8 @@ use crate::limits::TO_NODES_MAX;
 use crate::log::Chain;
 use crate::net::closes;
 use crate::net::listener::{self, ListenError};
+use crate::net::outlets::Channels;
 use crate::net::shard::{self, ShardEnds};
-use crate::net::shell::Outlets;
 use crate::serve::parts::{AnyKeeper, Persistence};
 use crate::shard::config::{DevicePolicy, ShardConfig};
 use crate::store::priority::Priority;
@@ -226,7 +226,12 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
             clock,
             socket,
             mailbox,
-            outlets: Outlets { submissions: submissions.clone(), lanes, store: door.clone(), nodes: to_nodes.clone() },
+            channels: Channels {
+                submissions: submissions.clone(),
+                lanes,
+                store: door.clone(),
+                nodes: to_nodes.clone(),
+            },
             turn: Duration::from_millis(config.limits.turn_ms.into()),
             reports: reports.clone(),
             spread_ms: config.drain.spread_s * 1000,
@@ -353,7 +358,7 @@ fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usiz
         outbox_shard_bytes_max: config.limits.outbox_bytes_per_shard_max,
         connections_max: part,
         stall_timeout_ms: session.stall_timeout_s * 1000,
-        tells_closes: closes::are_told(),
+        tells_closes: closes::are_logged(),
         ..ShardConfig::new(id, shards)
     }
 }

@@ -4,15 +4,14 @@
 //! above all), and what is delivered to them run in queues of their own, so that a flood of one kind takes its own
 //! share and delays the others by no more than a slice (`limits.turn_ms`).
 //!
-//! The executor divides the time by shares, and a task says itself when its slice is over ([`Slice`]). glommio's own
-//! way is a timer of its ring that is set and cancelled on each turn: five system calls where none is needed.
+//! The executor divides the time by shares, and the loop says itself when a slice is over. glommio's own way
+//! is a timer of its ring that is set and cancelled on each turn: five system calls where none is needed.
 
 use std::time::Duration;
 
 use glommio::{Latency, Shares, TaskQueueHandle};
 
 use crate::contract::report::{BUDGETS, Spent};
-use crate::net::shell::Door;
 
 /// What a budget is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,13 +23,16 @@ pub enum Budget {
     Sessions,
     /// What the ledger and other shards have for them, and the writing of it.
     Delivery,
-    /// Time-outs and the report; it is the executor's own queue.
+    /// Polling, time-outs and the report: the loop, in the executor's own queue.
     Timers,
 }
 
 const ALL: [Budget; BUDGETS] = [Budget::Accept, Budget::Sessions, Budget::Delivery, Budget::Timers];
 
 impl Budget {
+    /// Those with a task of their own beside the loop, in the order of the enum.
+    pub const WORK: [Budget; 3] = [Budget::Accept, Budget::Sessions, Budget::Delivery];
+
     /// Its name, as a metric's label.
     pub fn name(self) -> &'static str {
         match self {
@@ -54,30 +56,9 @@ impl Budget {
 pub struct Budgets {
     queues: [TaskQueueHandle; BUDGETS],
     spent: [Spent; BUDGETS],
-    slice_ms: u64,
+    slice_ns: u64,
     /// Sleep that the executor will count as time of its own queue.
-    rested_ns: u64,
-}
-
-/// What a task has of the shard's time until it lets the others run.
-#[derive(Debug)]
-pub struct Slice {
-    began_ms: u64,
-}
-
-impl Slice {
-    /// Begins now.
-    pub fn begin(door: &Door) -> Slice {
-        Slice { began_ms: door.borrow().clock.now().mono_ms }
-    }
-
-    /// Lets the others run when it is over, and begins again.
-    pub async fn pass_on(&mut self, door: &Door) {
-        if door.borrow_mut().is_time_over(self.began_ms) {
-            glommio::executor().yield_task_queue_now().await;
-            *self = Slice::begin(door);
-        }
-    }
+    slept_ns: u64,
 }
 
 impl Budgets {
@@ -89,17 +70,17 @@ impl Budgets {
             _ => executor.create_task_queue(Shares::Static(budget.shares()), Latency::NotImportant, budget.name()),
         });
         let spent = ALL.map(|budget| Spent { name: budget.name(), shares: budget.shares() as u64, ..Spent::default() });
-        Budgets { queues, spent, slice_ms: slice.as_millis() as u64, rested_ns: 0 }
+        Budgets { queues, spent, slice_ns: slice.as_nanos() as u64, slept_ns: 0 }
     }
 
     /// How long a task may go on when others want to.
-    pub fn slice_ms(&self) -> u64 {
-        self.slice_ms
+    pub fn slice_ns(&self) -> u64 {
+        self.slice_ns
     }
 
     /// The shard slept for so long, in the executor's own queue.
-    pub fn rested(&mut self, ns: u64) {
-        self.rested_ns += ns;
+    pub fn slept(&mut self, ns: u64) {
+        self.slept_ns += ns;
     }
 
     /// The queue of a budget.
@@ -115,8 +96,8 @@ impl Budgets {
                 let mut busy_ns = stats.runtime().as_nanos() as u64;
                 if spent.name == Budget::Timers.name() {
                     // What it has not counted yet it counts the next time.
-                    let slept_ns = self.rested_ns.min(busy_ns);
-                    self.rested_ns -= slept_ns;
+                    let slept_ns = self.slept_ns.min(busy_ns);
+                    self.slept_ns -= slept_ns;
                     busy_ns -= slept_ns;
                 }
                 spent.busy_ns += busy_ns;

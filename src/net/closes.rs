@@ -4,7 +4,7 @@
 //! What always holds: the reason has the name that it has on the wire and as a metric's label.
 
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::OwnedFd;
 
 use socket2::SockRef;
 use tracing::{Level, debug, enabled};
@@ -15,13 +15,13 @@ use ringway_wire::request::reason_name;
 use ringway_wire::schema::CloseReason;
 
 /// Whether anybody reads these lines. The level is set once, before shards start.
-pub fn are_told() -> bool {
+pub fn are_logged() -> bool {
     enabled!(Level::DEBUG)
 }
 
-/// A connection was closed; `descriptor` is its socket, if it is still there.
-pub fn tell(closed: &Closed, shard: ShardId, descriptor: Option<RawFd>) {
-    let peer = descriptor.and_then(peer);
+/// A connection was closed; `socket` is its own, if it is still there.
+pub fn log(closed: &Closed, shard: ShardId, socket: Option<&OwnedFd>) {
+    let peer = socket.and_then(peer);
     let (reason, who) = (reason_name(closed.reason), closed.who);
     debug!(
         shard = shard.0,
@@ -36,22 +36,20 @@ pub fn tell(closed: &Closed, shard: ShardId, descriptor: Option<RawFd>) {
 }
 
 /// A peer was refused before it was a connection.
-pub fn tell_refused(reason: CloseReason, shard: ShardId, descriptor: RawFd) {
-    if are_told() {
+pub fn log_refused(reason: CloseReason, shard: ShardId, socket: &OwnedFd) {
+    if are_logged() {
         debug!(
             shard = shard.0,
             reason = reason_name(reason),
-            peer = peer(descriptor).map(tracing::field::display),
+            peer = peer(socket).map(tracing::field::display),
             "refused"
         );
     }
 }
 
 /// Whose the other end is; a connection that was reset has none any more.
-fn peer(descriptor: RawFd) -> Option<SocketAddr> {
-    // SAFETY: the caller's socket is open as long as its seat is taken, or the caller owns it; it is only asked.
-    let socket = unsafe { BorrowedFd::borrow_raw(descriptor) };
-    SockRef::from(&socket).peer_addr().ok()?.as_socket()
+fn peer(socket: &OwnedFd) -> Option<SocketAddr> {
+    SockRef::from(socket).peer_addr().ok()?.as_socket()
 }
 
 #[cfg(test)]

@@ -1,118 +1,102 @@
 //! A connection's turn: reads into the shard's buffer, and writes when the socket was full.
 //!
 //! Runs on its shard's thread, when the ring says that something has come or the core wants something. What always
-//! holds: the core hears exactly once that a connection is gone, unless it was handed over; after a turn either the
-//! ring watches the socket, or the connection is listed as ready, or nothing is to be read until the core says so.
+//! holds: the core is told exactly once that a connection is gone, unless it was handed over; after a turn either the
+//! ring watches the socket, or the connection is in its run queue, or nothing is to be read until the core says so.
 
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
+use crate::clock::Now;
 use crate::contract::ids::ConnId;
-use crate::net::budget::Budget;
+use crate::net::connections::{Phase, Writer};
+use crate::net::outlets::ShardOutlets;
 use crate::net::ring::Watch;
-use crate::net::seat::{Phase, Writer};
-use crate::net::shell::{Shell, Wrote};
+use crate::net::run_queue::Line;
+use crate::net::write::{Wrote, write_replies, write_socket};
+use crate::shard::Shard;
 
 /// Times the buffer is read full before others have their turn.
 const READS_PER_TURN_MAX: usize = 4;
 
 /// How a turn ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Turn {
-    /// The ring or the core will make it ready.
+pub enum TurnEnd {
+    /// The ring or the core will bring about the next.
     Wait,
     /// There is more to read, but others first.
     Again,
     /// Close it.
-    End,
+    Close,
 }
 
-/// Lets a connection that is ready have its turn. Nothing for one that has gone.
-pub fn turn(shell: &mut Shell, conn: ConnId) {
-    match take_turn(shell, conn) {
-        Turn::Wait => {}
-        Turn::Again => shell.ready(conn),
-        Turn::End => shell.leave(conn),
-    }
-}
-
-fn take_turn(shell: &mut Shell, conn: ConnId) -> Turn {
+/// Lets a connection have its turn.
+pub fn turn(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) -> TurnEnd {
     let mut emptied = false;
     for _ in 0..READS_PER_TURN_MAX {
-        let Some(seat) = shell.seats.seat(conn) else { return Turn::Wait };
-        let (phase, socket) = (seat.phase, seat.socket.as_raw_fd());
-        match (phase, seat.writer) {
-            (Phase::Cut, _) => return Turn::End,
-            (Phase::Open, Writer::Turn) if !seat.is_watched(Watch::Writable) && write(shell, conn).is_err() => {
-                return Turn::End;
-            }
-            _ => {}
+        let Some(connection) = outlets.connections.get(conn) else { return TurnEnd::Wait };
+        let phase = connection.phase;
+        if phase == Phase::Cut {
+            return if connection.is_watched_at_all() { TurnEnd::Wait } else { TurnEnd::Close };
         }
-        if phase == Phase::Open && !shell.core.wants_read(conn) {
-            return Turn::Wait;
+        let is_writable = connection.writer == Writer::Turn && !connection.is_watched(Watch::Writable);
+        if phase == Phase::Open && is_writable && write(core, outlets, now, conn) == Wrote::Broken {
+            return TurnEnd::Close;
         }
+        if phase == Phase::Open && !core.wants_read(conn) {
+            return TurnEnd::Wait;
+        }
+        let Some(connection) = outlets.connections.get(conn) else { return TurnEnd::Wait };
         // Nothing has come since the ring was told to watch, or it would have said so.
-        if shell.seats.seat(conn).is_none_or(|seat| seat.is_watched(Watch::Readable)) {
-            return Turn::Wait;
+        if connection.is_watched(Watch::Readable) {
+            return TurnEnd::Wait;
         }
         if emptied {
-            shell.watch(conn, Watch::Readable);
-            return Turn::Wait;
+            outlets.watch(conn, Watch::Readable);
+            return TurnEnd::Wait;
         }
-        let bytes = match receive(socket, &mut shell.read_buffer) {
-            Ok(0) => return Turn::End,
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                shell.watch(conn, Watch::Readable);
-                return Turn::Wait;
+        let bytes = match recv(&connection.socket, &mut outlets.read_buffer[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return TurnEnd::Close,
+            Ok((bytes, _)) => bytes,
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => {
+                outlets.watch(conn, Watch::Readable);
+                return TurnEnd::Wait;
             }
-            Err(_) => return Turn::End,
+            Err(_) => return TurnEnd::Close,
         };
-        emptied = bytes < shell.read_buffer.len();
-        shell.counters.reads += 1;
+        emptied = bytes < outlets.read_buffer.len();
+        outlets.counters.reads += 1;
         if phase == Phase::Open {
-            take_in(shell, conn, bytes);
+            take_in(core, outlets, now, conn, bytes);
         }
     }
-    Turn::Again
+    TurnEnd::Again
 }
 
-/// Hands what was read to the core, and passes on what comes of it.
-fn take_in(shell: &mut Shell, conn: ConnId, bytes: usize) {
-    let now = shell.clock.now();
-    if let Some(read) = shell.read_buffer.get_mut(..bytes) {
-        shell.core.receive(now, conn, read);
-    }
-    shell.write_replies(now, conn);
-    shell.route();
-    if let Some(seat) = shell.seats.seat(conn)
-        && seat.budget == Budget::Accept
-        && shell.core.is_registered(conn)
+/// Hands what was read to the core, and writes what it answers at once.
+fn take_in(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId, bytes: usize) {
+    core.receive(now, conn, &mut outlets.read_buffer[..bytes]);
+    write_replies(core, outlets, now, conn);
+    if let Some(connection) = outlets.connections.get(conn)
+        && connection.line == Line::Login
+        && core.is_registered(conn)
     {
-        seat.budget = Budget::Sessions;
+        connection.line = Line::Session;
     }
 }
 
 /// Writes until the outbox is empty or the socket is full again; then the ring watches it.
-fn write(shell: &mut Shell, conn: ConnId) -> io::Result<()> {
-    let now = shell.clock.now();
-    match shell.write_socket(now, conn) {
+fn write(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) -> Wrote {
+    let wrote = write_socket(core, outlets, now, conn);
+    match wrote {
         Wrote::All => {
-            if let Some(seat) = shell.seats.seat(conn) {
-                seat.writer = Writer::Pump;
+            if let Some(connection) = outlets.connections.get(conn) {
+                connection.writer = Writer::Flush;
             }
         }
-        Wrote::Full => shell.watch(conn, Watch::Writable),
-        Wrote::Broken => return Err(io::ErrorKind::BrokenPipe.into()),
+        Wrote::Full => outlets.watch(conn, Watch::Writable),
+        Wrote::Broken => {}
     }
-    shell.route();
-    Ok(())
-}
-
-/// Reads what is there.
-fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is writable for its length; the descriptor is open as long as its seat is taken.
-    let received = unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
-    usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    wrote
 }

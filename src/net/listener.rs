@@ -1,18 +1,21 @@
 //! The listening sockets, and how one is accepted from.
 //!
 //! Sockets are bound on the main thread, so that errors come before anything starts, and listened on by the
-//! shards. What always holds: running out of descriptors neither spins nor silences the gateway: the shell refuses
+//! shards. What always holds: running out of descriptors neither spins nor silences the gateway: the loop refuses
 //! peers while there are still some left to do it with; where the kernel has none, or no memory, nobody is let in for a
 //! little while; all of it is counted.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::clock::Now;
+use crate::net::ring::SocketRing;
 use crate::net::taken;
 
 /// Connections the kernel keeps for a shard that has not accepted them yet (it caps this at
@@ -139,7 +142,7 @@ pub enum Accepted {
     /// The ring watches it, or it is not time yet.
     NotNow,
     /// No descriptor or no memory is left; it is not time for a while.
-    Nothing,
+    OutOfDescriptors,
 }
 
 impl Listener {
@@ -153,7 +156,7 @@ impl Listener {
     }
 
     /// Somebody may wait.
-    pub fn look(&mut self) {
+    pub fn notify(&mut self) {
         self.state = State::Waiting;
     }
 
@@ -167,35 +170,34 @@ impl Listener {
         matches!(self.state, State::BackOff { until_ms } if until_ms <= now.mono_ms)
     }
 
+    /// Nobody waits: has the ring watch it.
+    pub fn watch(&self, ring: &mut SocketRing) {
+        ring.watch_listener(self.socket.as_raw_fd());
+    }
+
     /// Accepts one that waits.
     pub fn accept(&mut self, now: Now) -> Accepted {
         if self.state != State::Waiting {
             return Accepted::NotNow;
         }
         loop {
-            let error = match accept(self.socket.as_raw_fd()) {
+            let error = match accept_with(&self.socket, SocketFlags::CLOEXEC) {
                 Ok(socket) => return Accepted::Socket(socket),
                 Err(error) => error,
             };
-            match error.raw_os_error() {
-                Some(libc::EAGAIN) => {
+            match error {
+                Errno::AGAIN => {
                     self.state = State::Watched;
                     return Accepted::Nobody;
                 }
                 // The peer was faster than we: nothing is wrong.
-                Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM) => continue,
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {}
+                Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM => continue,
+                Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => {}
                 _ => tracing::warn!(%error, "a connection could not be accepted"),
             }
             self.state = State::BackOff { until_ms: now.mono_ms + BACK_OFF_MS };
-            return Accepted::Nothing;
+            return Accepted::OutOfDescriptors;
         }
-    }
-}
-
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
     }
 }
 
@@ -204,14 +206,4 @@ impl Drop for Listener {
         // The ring may watch it, and would keep it open; an error means that nobody can connect anyway.
         drop(self.socket.shutdown(Shutdown::Both));
     }
-}
-
-fn accept(listener: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: nobody wants the address, so null pointers are allowed.
-    let accepted = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) };
-    if accepted < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just made, open, and owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(accepted) })
 }

@@ -1,25 +1,37 @@
-//! The shell around a shard's core: sockets, tasks, mailbox. The only place besides `topology` that knows glommio.
+//! The shell around a shard's core: sockets, the mailbox, the loop. Beside it, only the binary's allocator of threads
+//! (`topology`) knows that there are threads at all, and nobody else knows glommio.
 //!
-//! Everything here runs on one shard's thread. What always holds: the door to the shell's state (`RefCell`) is
-//! never open across an await; bytes are read into one buffer per shard; a dirty outbox is written once per turn;
-//! nothing is allocated per message.
+//! Everything here runs on one shard's thread. What always holds: the core is reached through [`Shell::with_core`]
+//! alone, which passes on what the core wants passed on; the ring is looked at in one place, the [`event_loop`]; the
+//! loop's state (`RefCell`) is never borrowed across an await; bytes are read into one buffer per shard; a dirty outbox
+//! is written once per turn; nothing is allocated per message.
 //!
-//! [`ring`] tells what can be read or written; [`rest`] is where the thread sleeps; [`listener`] accepts, [`connection`] is a connection's turn, [`turns`]
-//! the tasks in which they have them; [`pump`] empties the mailbox and flushes, [`drain`] ends it all; [`shell`] is the
-//! state they share, [`seat`] what it knows of each connection, [`refused`] those it does not take, [`closes`] the log
-//! line at a connection's end, [`budget`] whose time is whose, `taken` who has a port that cannot be bound.
+//! ```text
+//! shard.rs        the thread: executor, task queues, from start to end
+//! event_loop.rs   poll the ring, let time pass, give out the work, sleep       tasks.rs      whose turn it is
+//! budget.rs       whose time is whose                                          run_queue.rs  connections that wait
+//! incoming.rs     mailbox → core → outboxes                                    connection.rs a connection's turn
+//! shell.rs        the core, and what its effects go to                         outlets.rs    each effect's way
+//! connections.rs  the table of connections                                     write.rs      outboxes → sockets
+//! ring.rs, listener.rs, refused.rs (peers that are not taken), closes.rs (the log line of a close),
+//! taken.rs (who has a port that cannot be bound)
+//! ```
+//!
+//! [`Shell::with_core`]: shell::Shell::with_core
 
 pub mod budget;
 pub mod closes;
 pub mod connection;
-pub mod drain;
+pub mod connections;
+pub mod event_loop;
+pub mod incoming;
 pub mod listener;
-pub mod pump;
+pub mod outlets;
 pub mod refused;
-pub mod rest;
 pub mod ring;
-pub mod seat;
+pub mod run_queue;
 pub mod shard;
 pub mod shell;
 mod taken;
-pub mod turns;
+pub mod tasks;
+pub mod write;

@@ -5,15 +5,16 @@
 //! short.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::resource::{Resource, getrlimit};
+use rustix::net::{RecvFlags, Shutdown, recv, send, shutdown};
 
 use crate::clock::Now;
 use crate::limits::DESCRIPTORS_FREE_ALWAYS;
 use crate::net::closes;
-use crate::net::shell::{LINGER_MS, Shell, send, shut_writing};
+use crate::net::outlets::ShardOutlets;
+use crate::net::write::{LINGER_MS, SEND_FLAGS};
 use ringway_wire::schema::CloseReason;
 
 /// Sockets that are kept; above it the oldest is closed.
@@ -42,34 +43,27 @@ impl Refused {
 
     /// Whether so many more descriptors can be opened after this one. The kernel gives out the lowest number that is
     /// free, so a number near the limit says that nearly all below it are taken, whoever has them.
-    pub(super) fn leaves_free(&self, descriptor: RawFd, count: u64) -> bool {
-        u64::try_from(descriptor).is_ok_and(|number| number < self.descriptors_max.saturating_sub(count))
+    pub(super) fn leaves_free(&self, socket: &OwnedFd, count: u64) -> bool {
+        u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number < self.descriptors_max.saturating_sub(count))
     }
 }
 
-impl Shell {
-    /// Tells a peer why it is refused.
-    pub(super) fn refuse(&mut self, socket: OwnedFd, reason: CloseReason) {
-        let frame = self.core.encode_refusal(self.clock.now(), reason).to_vec();
-        self.refuse_with(socket, reason, &frame);
-    }
-
-    /// Tells it in these bytes, and shuts our side.
-    pub(super) fn refuse_with(&mut self, socket: OwnedFd, reason: CloseReason, bytes: &[u8]) {
-        closes::tell_refused(reason, self.core.id(), socket.as_raw_fd());
+impl ShardOutlets {
+    /// Tells a peer why it is refused, in these bytes, and shuts our side.
+    pub(super) fn refuse_peer(&mut self, now: Now, socket: OwnedFd, reason: CloseReason, last: &[u8]) {
+        closes::log_refused(reason, self.shard, &socket);
         // A fresh socket takes a small frame; one that does not is broken.
-        drop(send(socket.as_raw_fd(), &[IoSlice::new(bytes)]));
-        shut_writing(socket.as_raw_fd());
-        if !self.refused.leaves_free(socket.as_raw_fd(), DESCRIPTORS_FREE_ALWAYS) {
-            return self.discard_unread(socket);
+        send(&socket, last, SEND_FLAGS).ok();
+        shutdown(&socket, Shutdown::Write).ok();
+        if !self.refused.leaves_free(&socket, DESCRIPTORS_FREE_ALWAYS) {
+            return self.discard_unread(&socket);
         }
         if self.refused.kept.len() >= KEPT_MAX
             && let Some((_, oldest)) = self.refused.kept.pop_front()
         {
-            self.discard_unread(oldest);
+            self.discard_unread(&oldest);
         }
-        let until_ms = self.clock.now().mono_ms + LINGER_MS;
-        self.refused.kept.push_back((until_ms, socket));
+        self.refused.kept.push_back((now.mono_ms + LINGER_MS, socket));
     }
 
     /// A tick: closes those whose time is up.
@@ -77,16 +71,14 @@ impl Shell {
         while self.refused.kept.front().is_some_and(|(until, _)| *until <= now.mono_ms)
             && let Some((_, socket)) = self.refused.kept.pop_front()
         {
-            self.discard_unread(socket);
+            self.discard_unread(&socket);
         }
     }
 
-    /// Throws away what a socket has received, and closes it: with that unread it would reset the connection.
-    fn discard_unread(&mut self, socket: OwnedFd) {
-        let (into, length) = (self.read_buffer.as_mut_ptr(), self.read_buffer.len());
-        // SAFETY: the descriptor is open: it is owned here; the buffer is writable for its length, and nobody reads
-        // from it between turns. Whether there was anything does not matter.
-        unsafe { libc::recv(socket.as_raw_fd(), into.cast(), length, libc::MSG_DONTWAIT) };
+    /// Throws away what a socket has received before it is closed: with that unread, closing would reset the connection.
+    fn discard_unread(&mut self, socket: &OwnedFd) {
+        // Whether there was anything does not matter.
+        recv(socket, &mut self.read_buffer[..], RecvFlags::DONTWAIT).ok();
     }
 }
 

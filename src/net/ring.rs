@@ -8,21 +8,22 @@
 //!
 //! Owned by one shard's thread, which waits here and nowhere else ([`SocketRing::wait`]). Other threads end the wait
 //! with the ring's [`Alarm`], an eventfd that the ring watches like a socket. What always holds: a socket is watched at
-//! most once for each [`Watch`], for one event; nothing is ever cancelled: a socket that goes away while it is watched is
-//! shut, which is an event, and closed after it.
+//! most once for each [`Watch`], for one event; nothing is ever cancelled: a socket that is to be closed while it is watched
+//! is shut, which ends each watch with an event, and closed after the last.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
 use io_uring::{IoUring, opcode, squeue, types};
+use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::io::{read, write};
 
 use crate::contract::ids::ConnId;
 use crate::limits::{RING_EVENTS, RING_SUBMISSIONS};
@@ -44,7 +45,7 @@ pub enum Watch {
 }
 
 impl Watch {
-    /// As one of the bits that a seat keeps.
+    /// As one of the bits that the table of connections keeps.
     pub fn bit(self) -> u8 {
         match self {
             Watch::Readable => 1,
@@ -72,26 +73,18 @@ pub struct Alarm {
 
 impl Alarm {
     fn new() -> io::Result<Alarm> {
-        // SAFETY: takes and keeps no pointer; the result is checked below.
-        let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if eventfd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just made, open, and owned by nobody else.
-        Ok(Alarm { eventfd: unsafe { OwnedFd::from_raw_fd(eventfd) } })
+        Ok(Alarm { eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
     }
 
     /// Sounds until it is silenced.
     fn sound(&self) {
-        let one: u64 = 1;
-        // SAFETY: eight readable bytes, as an eventfd wants them. It can only fail when it sounds anyway.
-        unsafe { libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), size_of_val(&one)) };
+        // It can only fail when it sounds anyway.
+        write(&self.eventfd, &1u64.to_ne_bytes()).ok();
     }
 
     fn silence(&self) {
-        let mut count: u64 = 0;
-        // SAFETY: eight writable bytes, as an eventfd wants them. It can only fail when it is silent.
-        unsafe { libc::read(self.eventfd.as_raw_fd(), (&raw mut count).cast(), size_of_val(&count)) };
+        // It can only fail when it is silent.
+        read(&self.eventfd, &mut [0; size_of::<u64>()]).ok();
     }
 }
 
@@ -111,8 +104,6 @@ pub struct SocketRing {
     alarm: Arc<Alarm>,
     /// Watches that the ring had no room for.
     waiting: VecDeque<squeue::Entry>,
-    /// Sockets that have gone away, until their last watch has ended; with how many those are.
-    leaving: HashMap<u64, (OwnedFd, u32), FixedState>,
 }
 
 impl SocketRing {
@@ -123,7 +114,7 @@ impl SocketRing {
             return Err(io::Error::other("io_uring cannot wait for a limited time: Linux 5.11 or newer is needed"));
         }
         let alarm = Arc::new(Alarm::new()?);
-        let mut ring = SocketRing { ring, alarm, waiting: VecDeque::new(), leaving: HashMap::default() };
+        let mut ring = SocketRing { ring, alarm, waiting: VecDeque::new() };
         ring.watch_alarm();
         Ok(ring)
     }
@@ -134,7 +125,7 @@ impl SocketRing {
     }
 
     fn watch_alarm(&mut self) {
-        self.push(self.alarm.eventfd.as_raw_fd(), libc::POLLIN, ALARM);
+        self.push(self.alarm.eventfd.as_raw_fd(), PollFlags::IN, ALARM);
     }
 
     /// Hands all new watches to the kernel and sleeps until there is an event, or for so long.
@@ -151,23 +142,22 @@ impl SocketRing {
 
     /// Watches the listening socket until connections wait there.
     pub fn watch_listener(&mut self, socket: RawFd) {
-        self.push(socket, libc::POLLIN, LISTENER);
+        self.push(socket, PollFlags::IN, LISTENER);
     }
 
     /// Watches a connection's socket for one event; the caller remembers that it does, and submits.
     pub fn watch(&mut self, socket: RawFd, conn: ConnId, watch: Watch) {
         match watch {
-            Watch::Readable => self.push(socket, libc::POLLIN, name(conn)),
+            Watch::Readable => self.push(socket, PollFlags::IN, name(conn)),
             Watch::Writable => {
                 let slot = conn.slot | WRITABLE_BIT;
-                self.push(socket, libc::POLLOUT, name(ConnId { slot, ..conn }));
+                self.push(socket, PollFlags::OUT, name(ConnId { slot, ..conn }));
             }
         }
     }
 
-    fn push(&mut self, socket: RawFd, events: libc::c_short, user_data: u64) {
-        let events = u32::from(events.cast_unsigned());
-        let entry = opcode::PollAdd::new(types::Fd(socket), events).build().user_data(user_data);
+    fn push(&mut self, socket: RawFd, events: PollFlags, user_data: u64) {
+        let entry = opcode::PollAdd::new(types::Fd(socket), events.bits().into()).build().user_data(user_data);
         self.waiting.push_back(entry);
     }
 
@@ -215,39 +205,9 @@ impl SocketRing {
             }
             let (slot, generation) = (name as u32, (name >> 32) as u32);
             let conn = ConnId { slot: slot & !WRITABLE_BIT, generation };
-            if !self.is_leaving(conn) {
-                let watch = if slot & WRITABLE_BIT == 0 { Watch::Readable } else { Watch::Writable };
-                return Some(Event::Socket(conn, watch));
-            }
+            let watch = if slot & WRITABLE_BIT == 0 { Watch::Readable } else { Watch::Writable };
+            return Some(Event::Socket(conn, watch));
         }
-    }
-
-    /// One watch less of a socket that has gone away; after the last it is closed. False: it has not gone away.
-    fn is_leaving(&mut self, conn: ConnId) -> bool {
-        if self.leaving.is_empty() {
-            return false;
-        }
-        let Some((_, watches)) = self.leaving.get_mut(&self::name(conn)) else { return false };
-        *watches -= 1;
-        if *watches == 0 {
-            self.leaving.remove(&self::name(conn));
-        }
-        true
-    }
-
-    /// A socket goes away; `watches` are the bits of those that have not ended. Shutting it ends them.
-    pub fn let_go(&mut self, socket: OwnedFd, conn: ConnId, watches: u8) {
-        if watches == 0 {
-            return;
-        }
-        // SAFETY: the descriptor is open: it is owned here. If the peer is gone already that is an event too.
-        unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
-        self.leaving.insert(name(conn), (socket, watches.count_ones()));
-    }
-
-    /// Sockets that have gone away and are not closed yet.
-    pub fn leaving(&self) -> usize {
-        self.leaving.len()
     }
 }
 

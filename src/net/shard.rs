@@ -9,7 +9,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use glommio::{LocalExecutorBuilder, Placement, TaskQueueHandle};
+use glommio::{LocalExecutorBuilder, Placement};
 use socket2::Socket;
 use tokio::sync::mpsc;
 
@@ -19,19 +19,19 @@ use crate::contract::ids::ShardId;
 use crate::contract::report::Report;
 use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH};
 use crate::net::budget::{Budget, Budgets};
-use crate::net::drain::Drain;
+use crate::net::event_loop::{self, EventLoop, Intake, Times};
+use crate::net::incoming::Incoming;
 use crate::net::listener::Listener;
-use crate::net::pump::Pump;
-use crate::net::rest::Rest;
+use crate::net::outlets::{Channels, ShardOutlets};
 use crate::net::ring::SocketRing;
-use crate::net::shell::{Door, Outlets, Shell};
-use crate::net::turns;
+use crate::net::shell::Shell;
+use crate::net::tasks::Tasks;
 use crate::shard::Shard;
 use crate::shard::config::ShardConfig;
 use crate::topology::mailbox::Mailbox;
 
-/// How often glommio looks at its own rings, in which nothing ever happens: the shard rests in a ring of its own (see
-/// `net::rest`). A kernel that takes so long to let a thread have its first turn would have it sleep for ever.
+/// How often glommio looks at its own rings, in which nothing ever happens: the shard sleeps in a ring of its own (see
+/// `net::event_loop`). A kernel that takes so long to let a thread have its first turn would have it sleep for ever.
 const LOOK_AT_OWN_RINGS: Duration = Duration::from_secs(3_600);
 
 /// Everything a shard's thread is given.
@@ -47,8 +47,8 @@ pub struct ShardEnds {
     /// Where to receive from.
     pub mailbox: Mailbox,
     /// Where to send to.
-    pub outlets: Outlets,
-    /// How long a task may let the others wait.
+    pub channels: Channels,
+    /// How long one budget may let the others wait.
     pub turn: Duration,
     /// To control.
     pub reports: mpsc::Sender<Report>,
@@ -73,26 +73,30 @@ async fn serve(ends: ShardEnds) -> io::Result<()> {
     let id = ends.config.id;
     let core = Shard::new(ends.config, Authenticator::new(&ends.auth));
     let (ring, listener) = (SocketRing::new()?, Listener::listen(ends.socket)?);
-    let alarm = ring.alarm();
+    let incoming = Incoming::new(ends.mailbox, ring.alarm());
     let budgets = Budgets::new(ends.turn);
-    let queues = [Budget::Accept, Budget::Sessions, Budget::Delivery].map(|budget| budgets.queue(budget));
-    let door: Door = Rc::new(RefCell::new(Shell::new(core, ends.clock, ends.outlets, budgets, ring, listener)));
-
-    let [accept, sessions, delivery] = queues;
-    let depths = ends.mailbox.depth_gauge();
-    let pump = Pump::new(Rc::clone(&door), ends.mailbox, alarm, Drain::new(ends.spread_ms));
-    spawn(turns::run(Rc::clone(&door), Budget::Accept), accept)?;
-    spawn(turns::run(Rc::clone(&door), Budget::Sessions), sessions)?;
-    spawn(pump.run(), delivery)?;
+    let queues = Budget::WORK.map(|budget| (budget, budgets.queue(budget)));
+    let shared = Rc::new(RefCell::new(EventLoop {
+        shell: Shell::new(core, ShardOutlets::new(id, ends.clock, ends.channels, ring)),
+        incoming,
+        intake: Intake::Open(listener),
+        spread_ms: ends.spread_ms,
+        budgets,
+        tasks: Tasks::default(),
+        reports: ends.reports,
+        times: Times::default(),
+    }));
+    let mut work = Vec::new();
+    for (budget, queue) in queues {
+        let task = glommio::spawn_local_into(event_loop::work(Rc::clone(&shared), budget), queue);
+        work.push(task.map_err(|error| io::Error::other(error.to_string()))?);
+    }
     // Only a main thread that is gone does not hear it, and then the process ends.
     ends.listening.send(id).ok();
     drop(ends.listening);
-    Rest::new(id, door, depths, ends.reports).run().await;
-    Ok(())
-}
-
-fn spawn(task: impl Future<Output = ()> + 'static, queue: TaskQueueHandle) -> io::Result<()> {
-    let task = glommio::spawn_local_into(task, queue).map_err(|error| io::Error::other(error.to_string()))?;
-    drop(task.detach());
+    event_loop::run(shared).await;
+    for task in work {
+        task.await;
+    }
     Ok(())
 }

@@ -218,13 +218,12 @@ impl Mailbox {
         self.waker.register(waker);
     }
 
-    /// Tells how many wait, by kind, for metrics.
-    pub fn depth_gauge(&self) -> impl Fn() -> Depths + use<> {
-        let (deliveries, lanes, answers) = (self.deliveries.clone(), self.lanes.clone(), self.answers.clone());
-        move || Depths {
-            commits: deliveries.len() as u64,
-            lanes: lanes.iter().map(|lane| lane.len() as u64).sum(),
-            answers: answers.len() as u64,
+    /// How many wait, by kind, for metrics.
+    pub fn depths(&self) -> Depths {
+        Depths {
+            commits: self.deliveries.len() as u64,
+            lanes: self.lanes.iter().map(|lane| lane.len() as u64).sum(),
+            answers: self.answers.len() as u64,
         }
     }
 }

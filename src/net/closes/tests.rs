@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 
 use super::*;
@@ -74,7 +73,7 @@ fn a_reason_has_one_name_on_the_wire_in_the_log_and_as_a_label() {
         let row = reasons.lines().find_map(|line| line.strip_prefix(&format!("| {number} | `"))?.split('`').next());
         let name = if number == 0 { "PeerClosed" } else { row.unwrap_or_else(|| panic!("{number} is not listed")) };
 
-        let lines = logged(Level::DEBUG, || tell(&closed(reason), ShardId(0), None));
+        let lines = logged(Level::DEBUG, || log(&closed(reason), ShardId(0), None));
         assert_eq!(lines.len(), 1, "{name}");
         assert_eq!((lines[0]["level"].as_str(), lines[0]["reason"].as_str()), (Some("DEBUG"), Some(name)));
         let label = format!("ringway_closes_total{{shard=\"0\",reason=\"{name}\"}} 1");
@@ -87,12 +86,12 @@ fn a_reason_has_one_name_on_the_wire_in_the_log_and_as_a_label() {
 fn the_line_says_whose_the_connection_was_and_where_it_came_from() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (server, _) = listener.accept().unwrap();
+    let server = OwnedFd::from(listener.accept().unwrap().0);
     let who = Who { session: 77, user: UserId(7), device: DeviceId(2) };
     let named = Closed { who: Some(who), ..closed(CloseReason::LoggedOut) };
     let lines = logged(Level::DEBUG, || {
-        tell(&named, ShardId(3), Some(server.as_raw_fd()));
-        tell_refused(CloseReason::Overloaded, ShardId(3), server.as_raw_fd());
+        log(&named, ShardId(3), Some(&server));
+        log_refused(CloseReason::Overloaded, ShardId(3), &server);
     });
     let peer = client.local_addr().unwrap().to_string();
     let line = &lines[0];
@@ -105,10 +104,10 @@ fn the_line_says_whose_the_connection_was_and_where_it_came_from() {
 }
 
 #[test]
-fn nothing_is_told_at_info() {
+fn no_close_is_logged_at_info() {
     let mut told = None;
-    let lines = logged(Level::INFO, || told = Some(are_told()));
+    let lines = logged(Level::INFO, || told = Some(are_logged()));
     assert_eq!((lines.len(), told), (0, Some(false)));
-    logged(Level::DEBUG, || told = Some(are_told()));
+    logged(Level::DEBUG, || told = Some(are_logged()));
     assert_eq!(told, Some(true));
 }

@@ -38,7 +38,7 @@ fn a_full_mailbox_hands_the_envelope_back() {
         slots.deliveries.put(Vec::new()).unwrap();
     }
     assert!(slots.deliveries.put(Vec::with_capacity(7)).unwrap_err().capacity() >= 7);
-    assert_eq!(mailbox.depth_gauge()().commits, COMMITS_IN_FLIGHT_MAX as u64);
+    assert_eq!(mailbox.depths().commits, COMMITS_IN_FLIGHT_MAX as u64);
     assert!(mailbox.next(&mut 0).is_some());
     slots.deliveries.put(Vec::new()).unwrap();
 }

@@ -1,0 +1,188 @@
+//! What comes from other threads: out of the shard's mailbox, into the core, and what becomes of it into sockets.
+//!
+//! Owned by the loop of one shard. What always holds: outboxes are written when the mailbox is empty or enough has been
+//! put into them, each once; and after a turn of `TURN_ITEMS_MAX` items or sockets the loop looks whose time it is.
+
+use std::task::Waker;
+use std::vec;
+
+use crate::clock::Now;
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::ConnId;
+use crate::contract::report::Depths;
+use crate::limits::{OUTBOX_BYTES_MAX, TURN_ITEMS_MAX};
+use crate::net::outlets::ShardOutlets;
+use crate::net::run_queue::Line;
+use crate::net::shell::Shell;
+use crate::net::write::write;
+use crate::shard::fanout::Write;
+use crate::shard::{NotAdopted, Shard};
+use crate::topology::mailbox::{Crossing, Handover, Mail, Mailbox, Order};
+
+/// Pushed bytes per recipient after which outboxes are written although more waits: a quarter of an outbox, so
+/// that a member of every group fanned out in one commit does not fall behind only because nobody wrote.
+const FLUSH_BYTES: usize = OUTBOX_BYTES_MAX / 4;
+
+/// A shard's mailbox, and how far the shard is with what was in it.
+pub struct Incoming {
+    mailbox: Mailbox,
+    /// What the mailbox wakes: the ring.
+    alarm: Waker,
+    state: State,
+    /// Which part of the mailbox is next.
+    turn: usize,
+    /// What is left of the commit being handed in.
+    commit: vec::IntoIter<Delivery>,
+    /// Bytes one recipient of everything would have waiting.
+    unflushed_bytes: usize,
+    /// Outboxes being written; keeps its memory from turn to turn.
+    flushing: Vec<ConnId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Nothing waits in the mailbox; it sounds the alarm when something does.
+    Empty,
+    /// Something may wait.
+    Taking,
+    /// Dirty outboxes are written first.
+    Writing(Then),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Then {
+    Empty,
+    Taking,
+}
+
+/// What a turn leaves behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// There may be more to do.
+    More,
+    /// Nothing.
+    Nothing,
+}
+
+impl Incoming {
+    /// Nothing has come yet. `alarm`: ends the shard's sleep.
+    pub fn new(mailbox: Mailbox, alarm: Waker) -> Self {
+        let (state, commit, flushing) = (State::Taking, Vec::new().into_iter(), Vec::new());
+        Incoming { mailbox, alarm, state, turn: 0, commit, unflushed_bytes: 0, flushing }
+    }
+
+    /// The alarm has sounded.
+    pub fn notify(&mut self) {
+        if self.state == State::Empty {
+            self.state = State::Taking;
+        }
+        if let State::Writing(then) = &mut self.state {
+            *then = Then::Taking;
+        }
+    }
+
+    /// Whether there is something to take or to write.
+    pub fn has_work(&self, outlets: &ShardOutlets) -> bool {
+        self.state != State::Empty || !outlets.dirty.is_empty()
+    }
+
+    /// How much waits in the mailbox.
+    pub fn depths(&self) -> Depths {
+        self.mailbox.depths()
+    }
+
+    /// Takes some items out of the mailbox, or writes some outboxes. An order to drain is handed to `drain`.
+    pub fn take_turn(&mut self, shell: &mut Shell, drain: impl FnMut(&mut Shard, &mut ShardOutlets, Now)) -> Left {
+        match self.state {
+            State::Empty => self.state = State::Writing(Then::Empty),
+            State::Taking => self.take_some(shell, drain),
+            State::Writing(_) => {}
+        }
+        if let State::Writing(then) = self.state
+            && self.flush_some(shell) == Left::Nothing
+        {
+            self.state = match then {
+                Then::Taking => State::Taking,
+                Then::Empty => State::Empty,
+            };
+        }
+        if self.has_work(&shell.outlets) { Left::More } else { Left::Nothing }
+    }
+
+    /// Hands up to `TURN_ITEMS_MAX` items to the core.
+    fn take_some(&mut self, shell: &mut Shell, mut drain: impl FnMut(&mut Shard, &mut ShardOutlets, Now)) {
+        shell.with_core(|core, outlets, now| {
+            for _ in 0..TURN_ITEMS_MAX {
+                if self.commit.len() > 0 {
+                    outlets.delivery_step();
+                    self.deliver(core, now);
+                } else {
+                    match self.mailbox.next(&mut self.turn) {
+                        Some(Mail::Deliveries(commit)) => self.commit = commit.into_iter(),
+                        Some(Mail::Order(Order::Drain)) => drain(core, outlets, now),
+                        Some(mail) => take(core, outlets, now, mail),
+                        None => {
+                            // What comes from now on sounds the alarm; what came just before has not.
+                            self.mailbox.register(&self.alarm);
+                            let then = if self.mailbox.is_empty() { Then::Empty } else { Then::Taking };
+                            self.state = State::Writing(then);
+                            return;
+                        }
+                    }
+                }
+                if self.unflushed_bytes >= FLUSH_BYTES {
+                    self.state = State::Writing(Then::Taking);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// The next step of the commit.
+    fn deliver(&mut self, core: &mut Shard, now: Now) {
+        if let Some(delivered) = core.deliver_next(now, &mut self.commit) {
+            self.unflushed_bytes += delivered.recipient_bytes;
+            if delivered.write == Write::Now {
+                self.unflushed_bytes = FLUSH_BYTES;
+            }
+        }
+    }
+
+    /// Writes up to `TURN_ITEMS_MAX` dirty outboxes.
+    fn flush_some(&mut self, shell: &mut Shell) -> Left {
+        self.unflushed_bytes = 0;
+        if self.flushing.is_empty() {
+            std::mem::swap(&mut self.flushing, &mut shell.outlets.dirty);
+        }
+        if self.flushing.is_empty() {
+            return Left::Nothing;
+        }
+        shell.with_core(|core, outlets, now| {
+            outlets.delivery_step();
+            for _ in 0..TURN_ITEMS_MAX {
+                let Some(conn) = self.flushing.pop() else { break };
+                write(core, outlets, now, conn);
+            }
+        });
+        if self.flushing.is_empty() && shell.outlets.dirty.is_empty() { Left::Nothing } else { Left::More }
+    }
+}
+
+/// Hands the core what is neither a commit nor an order.
+fn take(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, mail: Mail) {
+    match mail {
+        Mail::Crossing(Crossing::Envelope(envelope)) => core.lane(now, envelope),
+        Mail::Crossing(Crossing::Connection(handover)) => adopt(core, outlets, now, *handover),
+        Mail::Answer(answer) => core.stored(now, answer),
+        Mail::Nodes(envelope) => core.from_nodes(now, envelope),
+        Mail::Deliveries(_) | Mail::Order(_) => debug_assert!(false, "taken before"),
+    }
+}
+
+/// A connection comes from another shard: as one that was accepted.
+fn adopt(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, handover: Handover) {
+    match core.adopt(now, handover.session) {
+        Ok(conn) => outlets.connect(conn, handover.descriptor, Line::Session),
+        Err(NotAdopted { reason, bytes }) => outlets.refuse_peer(now, handover.descriptor, reason, &bytes),
+    }
+}
