@@ -17,6 +17,7 @@ use mysql_async::Opts;
 use typed::{Origin, Typed};
 
 use crate::limits;
+use crate::topology::cpus::Shards;
 
 /// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -54,15 +55,6 @@ pub struct Config {
     pub limits: Limits,
     /// Who said how many connections: the default is what the host can keep, anything else is kept or refused.
     pub connections_origin: Origin,
-}
-
-/// How many shards to run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shards {
-    /// As the CPUs suggest.
-    Auto,
-    /// So many.
-    Count(u16),
 }
 
 /// What verifies tokens.

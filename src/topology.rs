@@ -28,7 +28,7 @@ pub struct Ended {
     pub outcome: Result<(), Box<dyn Error + Send + Sync>>,
 }
 
-/// Starts a thread of this name, pinned to `cpu` if there is one. When it ends, `ended` hears of it.
+/// Starts a thread of this name, pinned to `cpu` if there is one. Its end is reported to `ended`.
 pub fn spawn(
     name: String,
     cpu: Option<usize>,
@@ -36,10 +36,10 @@ pub fn spawn(
     run: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.clone()).spawn(move || {
-        if let Some(id) = cpu
-            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        if let Some(cpu) = cpu
+            && let Err(error) = cpus::keep_on(&[cpu])
         {
-            tracing::warn!(cpu = id, thread = name, "could not be pinned; it runs where the kernel puts it");
+            tracing::warn!(cpu, thread = name, %error, "could not be pinned; it runs where the kernel puts it");
         }
         let outcome = run();
         let errors = InternalErrors::of_this_thread();

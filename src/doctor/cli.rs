@@ -85,7 +85,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Box<dyn Error>> {
 fn examine(options: &DoctorArgs, config: &Config) -> Result<HostReport, DoctorError> {
     let values = Values::shipped()?;
     let host = Host::read(&ThisMachine, &values, &config.data_dir);
-    let shards = CpuPlan::new(config)?.shards.len();
+    let shards = CpuPlan::new(config.cpus.as_deref(), config.shards)?.shards.len();
     let asked = asked(options, config, &values, &host)?;
     let need = Need {
         connections: asked.connections,

@@ -17,11 +17,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::report::{Report, ShardReport};
 use crate::limits::{DESCRIPTORS_FREE_OF_CLIENTS, TURN_ITEMS_MAX};
 use crate::net::budget::{Budget, Budgets};
-use crate::net::incoming::{Incoming, Left};
 use crate::net::listener::{Accepted, Listener};
+use crate::net::mail::{Left, MailReader};
 use crate::net::ring::Event;
 use crate::net::run_queue::Line;
 use crate::net::shell::Shell;
@@ -45,7 +46,7 @@ pub struct EventLoop {
     /// The core, and what its effects go to.
     pub shell: Shell,
     /// What other threads send.
-    pub incoming: Incoming,
+    pub mail: MailReader,
     /// Where new connections come from.
     pub intake: Intake,
     /// Over how long clients come back after a drain.
@@ -142,11 +143,11 @@ impl EventLoop {
         while let Some(event) = outlets.ring.next_event() {
             match event {
                 Event::Listener => self.intake.notify(),
-                Event::Alarm => self.incoming.notify(),
+                Event::Alarm => self.mail.notify(),
                 Event::Socket(conn, watch) => {
                     let connection = outlets.connections.get(conn);
-                    debug_assert!(connection.is_some(), "a socket that is watched has left the table");
-                    if let Some(connection) = connection {
+                    // A socket that is watched does not leave the table.
+                    if let Some(connection) = connection.or_count(Place::Connections) {
                         connection.watch_ended(watch);
                         outlets.enqueue(conn);
                     }
@@ -171,7 +172,7 @@ impl EventLoop {
         match budget {
             Budget::Accept => self.intake.is_waiting() || !outlets.run_queues.is_empty(Line::Login),
             Budget::Sessions => !outlets.run_queues.is_empty(Line::Session),
-            Budget::Delivery => self.incoming.has_work(outlets),
+            Budget::Delivery => self.mail.has_work(outlets),
             Budget::Timers => false,
         }
     }
@@ -196,8 +197,8 @@ impl EventLoop {
             }
             Budget::Sessions => self.let_connections_turn(Line::Session),
             Budget::Delivery => {
-                let EventLoop { incoming, shell, intake, spread_ms, .. } = self;
-                incoming.take_turn(shell, |core, _, now| {
+                let EventLoop { mail, shell, intake, spread_ms, .. } = self;
+                mail.take_turn(shell, |core, _, now| {
                     *intake = Intake::Draining;
                     core.drain(now, *spread_ms);
                 })
@@ -267,7 +268,7 @@ impl EventLoop {
             shard: self.shell.outlets.shard,
             core: self.shell.counters(),
             shell: self.shell.outlets.counters,
-            depths: self.incoming.depths(),
+            depths: self.mail.depths(),
             store_asks: self.shell.outlets.store_asks(),
             budgets: self.budgets.spent(),
         };

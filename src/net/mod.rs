@@ -10,7 +10,7 @@
 //! shard.rs        the thread: executor, task queues, from start to end
 //! event_loop.rs   poll the ring, let time pass, give out the work, sleep       tasks.rs      whose turn it is
 //! budget.rs       whose time is whose                                          run_queue.rs  connections that wait
-//! incoming.rs     mailbox → core → outboxes                                    connection.rs a connection's turn
+//! mail.rs         mailbox → core → outboxes                                    connection.rs a connection's turn
 //! shell.rs        the core, and what its effects go to                         outlets.rs    each effect's way
 //! connections.rs  the table of connections                                     write.rs      outboxes → sockets
 //! ring.rs, listener.rs, refused.rs (peers that are not taken), closes.rs (the log line of a close),
@@ -24,8 +24,8 @@ pub mod closes;
 pub mod connection;
 pub mod connections;
 pub mod event_loop;
-pub mod incoming;
 pub mod listener;
+pub mod mail;
 pub mod outlets;
 pub mod refused;
 pub mod ring;

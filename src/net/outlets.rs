@@ -12,6 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::clock::{Clock, Now};
 use crate::contract::ids::{ConnId, ShardId};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{HandedOver, LaneEnvelope};
 use crate::contract::nodes::ToNodes;
 use crate::contract::report::ShellCounters;
@@ -26,8 +27,8 @@ use crate::net::write::Lingering;
 use crate::shard::effects::Closed;
 use crate::shard::route::Outlets;
 use crate::topology::mailbox::{Crossing, Handover, Slot};
-use crate::topology::store::StoreDoor;
-use crate::topology::submissions::SubmissionDoor;
+use crate::topology::store::StoreSender;
+use crate::topology::submissions::SubmissionSender;
 use ringway_wire::schema::CloseReason;
 
 /// Bytes read from a socket at once, one buffer per shard.
@@ -37,11 +38,11 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Channels {
     /// To the ledger.
-    pub submissions: SubmissionDoor,
+    pub submissions: SubmissionSender,
     /// To each other shard, by its id.
     pub lanes: Vec<Option<Slot<Crossing>>>,
     /// To the store.
-    pub store: StoreDoor,
+    pub store: StoreSender,
     /// To the cluster's other nodes, if there is a cluster.
     pub nodes: Option<mpsc::Sender<ToNodes>>,
 }
@@ -171,9 +172,8 @@ impl ShardOutlets {
     }
 
     fn lane(&self, to: ShardId) -> Option<&Slot<Crossing>> {
-        let lane = self.channels.lanes.get(usize::from(to.0)).and_then(Option::as_ref);
-        debug_assert!(lane.is_some(), "there is no lane to {to:?}");
-        lane
+        // The core sends neither to itself nor to a shard that is not there.
+        self.channels.lanes.get(usize::from(to.0)).and_then(Option::as_ref).or_count(Place::Route)
     }
 }
 
@@ -207,10 +207,8 @@ impl Outlets for ShardOutlets {
     }
 
     fn notify_nodes(&mut self, envelope: ToNodes) -> Result<(), ToNodes> {
-        let Some(nodes) = &self.channels.nodes else {
-            debug_assert!(false, "without a cluster the core tells other nodes nothing");
-            return Ok(());
-        };
+        // Without a cluster the core tells other nodes nothing.
+        let Some(nodes) = self.channels.nodes.as_ref().or_count(Place::Route) else { return Ok(()) };
         nodes.try_send(envelope).map_err(|error| match error {
             TrySendError::Full(envelope) | TrySendError::Closed(envelope) => envelope,
         })
@@ -218,10 +216,7 @@ impl Outlets for ShardOutlets {
 
     fn hand_over(&mut self, conn: ConnId, to: ShardId, session: HandedOver) -> Result<(), (OwnedFd, HandedOver)> {
         // A connection that has just been read is watched for nothing: it had sent a login, and was sent nothing.
-        let Some(connection) = self.connections.remove(conn) else {
-            debug_assert!(false, "the core hands over {conn:?}, which is not there");
-            return Ok(());
-        };
+        let Some(connection) = self.connections.remove(conn).or_count(Place::Connections) else { return Ok(()) };
         debug_assert!(!connection.is_watched_at_all(), "the ring watches a socket that is handed over");
         let handover = Box::new(Handover { descriptor: connection.socket, session });
         let refused = match self.lane(to) {

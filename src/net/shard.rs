@@ -20,8 +20,8 @@ use crate::contract::report::Report;
 use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH};
 use crate::net::budget::{Budget, Budgets};
 use crate::net::event_loop::{self, EventLoop, Intake, Times};
-use crate::net::incoming::Incoming;
 use crate::net::listener::Listener;
+use crate::net::mail::MailReader;
 use crate::net::outlets::{Channels, ShardOutlets};
 use crate::net::ring::SocketRing;
 use crate::net::shell::Shell;
@@ -73,12 +73,12 @@ async fn serve(ends: ShardEnds) -> io::Result<()> {
     let id = ends.config.id;
     let core = Shard::new(ends.config, Authenticator::new(&ends.auth));
     let (ring, listener) = (SocketRing::new()?, Listener::listen(ends.socket)?);
-    let incoming = Incoming::new(ends.mailbox, ring.alarm());
+    let mail = MailReader::new(ends.mailbox, ring.alarm());
     let budgets = Budgets::new(ends.turn);
     let queues = Budget::WORK.map(|budget| (budget, budgets.queue(budget)));
     let shared = Rc::new(RefCell::new(EventLoop {
         shell: Shell::new(core, ShardOutlets::new(id, ends.clock, ends.channels, ring)),
-        incoming,
+        mail,
         intake: Intake::Open(listener),
         spread_ms: ends.spread_ms,
         budgets,

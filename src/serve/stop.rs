@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, select, tick};
 
-use super::{NoReason, Running, ServeError};
+use super::threads::Running;
+use super::{NoReason, ServeError};
 use crate::contract::ids::ShardId;
 use crate::control::Stage;
 use crate::topology::Ended;

@@ -8,13 +8,21 @@ mod tests;
 
 use std::io;
 
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::config::{Config, Shards};
 use crate::store::yielding::StoreYield;
 
 const CALLING_THREAD: Pid = Pid::from_raw(0);
+
+/// How many shards to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shards {
+    /// As the CPUs suggest.
+    Auto,
+    /// So many.
+    Count(u16),
+}
 
 /// Where the threads run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,18 +54,14 @@ pub enum CpuError {
 }
 
 impl CpuPlan {
-    /// The plan for a configuration on this machine.
-    pub fn new(config: &Config) -> Result<CpuPlan, CpuError> {
-        let mut allowed: Vec<usize> = core_affinity::get_core_ids()
-            .ok_or_else(|| CpuError::Affinity(io::Error::last_os_error()))?
-            .iter()
-            .map(|core| core.id)
-            .collect();
-        allowed.sort_unstable();
-        let cpus = config.cpus.clone().unwrap_or_else(|| allowed.clone());
+    /// The plan on this machine, over these CPUs or all that the process may use.
+    pub fn new(cpus: Option<&[usize]>, shards: Shards) -> Result<CpuPlan, CpuError> {
+        let set = sched_getaffinity(CALLING_THREAD).map_err(|error| CpuError::Affinity(error.into()))?;
+        let allowed: Vec<usize> = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).collect();
+        let cpus = cpus.unwrap_or(&allowed);
         match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
             Some(cpu) => Err(CpuError::NotAllowed { cpu: *cpu, allowed }),
-            None => Ok(CpuPlan::over(&cpus, config.shards)),
+            None => Ok(CpuPlan::over(cpus, shards)),
         }
     }
 
@@ -88,8 +92,13 @@ impl CpuPlan {
 
     /// Keeps the calling thread, and all threads it starts from now on, on the plan's CPUs.
     pub fn confine(&self) -> Result<(), CpuError> {
-        let mut set = CpuSet::new();
-        self.all.iter().try_for_each(|cpu| set.set(*cpu)).map_err(|error| CpuError::Affinity(error.into()))?;
-        sched_setaffinity(CALLING_THREAD, &set).map_err(|error| CpuError::Affinity(error.into()))
+        keep_on(&self.all).map_err(CpuError::Affinity)
     }
+}
+
+/// Keeps the calling thread on these CPUs.
+pub fn keep_on(cpus: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    cpus.iter().try_for_each(|cpu| set.set(*cpu))?;
+    Ok(sched_setaffinity(CALLING_THREAD, &set)?)
 }

@@ -20,7 +20,7 @@ use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::Submission;
 use crate::ledger::{Engine, LedgerError};
 use crate::topology::mailbox::Slot;
-use crate::topology::store::StoreDoor;
+use crate::topology::store::StoreSender;
 use crate::topology::submissions::SubmissionInbox;
 
 /// How often the counters are handed to control.
@@ -41,7 +41,7 @@ pub struct LedgerLoop<E: Engine> {
     /// To each shard, by its id.
     pub shards: Vec<Slot<Vec<Delivery>>>,
     /// To the store.
-    pub store: StoreDoor,
+    pub store: StoreSender,
     /// To control.
     pub reports: tokio::sync::mpsc::Sender<Report>,
 }

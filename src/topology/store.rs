@@ -1,6 +1,6 @@
 //! What the store's thread receives from: questions of the shards, look-ups of the ledger, and one wake-up.
 //!
-//! The doors belong to the shards and the ledger, the inbox to the store's thread (its loop is `store_loop`). What
+//! The sending ends belong to the shards and the ledger, the inbox to the store's thread (its loop is `store_loop`). What
 //! always holds: a full inbox hands the question back at once, and whoever asks wakes once after a batch.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::topology::mailbox::Slot;
 
 /// The sending end, one per shard and one for the ledger.
 #[derive(Clone, Debug)]
-pub struct StoreDoor {
+pub struct StoreSender {
     asks: Sender<StoreAsk>,
     lookups: Sender<Lookup>,
     wake: Arc<Notify>,
@@ -23,7 +23,7 @@ pub struct StoreDoor {
     yields: StoreYield,
 }
 
-impl StoreDoor {
+impl StoreSender {
     /// A shard's question; a full inbox hands it back.
     pub fn ask(&self, ask: StoreAsk) -> Result<(), StoreAsk> {
         self.asks.try_send(ask).map_err(TrySendError::into_inner)
@@ -79,9 +79,9 @@ pub struct StoreInbox {
     pub found: Sender<LookupAnswer>,
 }
 
-/// Makes the store's inbox, a door to it, and the ledger's end for answers. `yields`: whether the store yields to
+/// Makes the store's inbox, a sending end, and the ledger's end for answers. `yields`: whether the store yields to
 /// deliveries.
-pub fn inbox(answers: Vec<Slot<StoreAnswer>>, yields: StoreYield) -> (StoreInbox, StoreDoor, Receiver<LookupAnswer>) {
+pub fn inbox(answers: Vec<Slot<StoreAnswer>>, yields: StoreYield) -> (StoreInbox, StoreSender, Receiver<LookupAnswer>) {
     let (asks, receive_asks) = bounded(limits::STORE_ASKS_MAX);
     let (lookups, receive_lookups) = bounded(limits::LOOKUPS_PENDING_MAX);
     let (found, receive_found) = bounded(limits::LOOKUPS_PENDING_MAX);
@@ -96,5 +96,5 @@ pub fn inbox(answers: Vec<Slot<StoreAnswer>>, yields: StoreYield) -> (StoreInbox
         answers,
         found,
     };
-    (inbox, StoreDoor { asks, lookups, wake, grew, yields }, receive_found)
+    (inbox, StoreSender { asks, lookups, wake, grew, yields }, receive_found)
 }

@@ -1,6 +1,6 @@
 //! What the ledger receives from the shards: submissions, and one wake-up a batch.
 //!
-//! The doors belong to the shards, the inbox to the ledger's thread. What always holds: a full inbox hands the
+//! The sending ends belong to the shards, the inbox to the ledger's thread. What always holds: a full inbox hands the
 //! submission back; whoever submits wakes once after a batch. A ledger that is woken by the first of a hundred
 //! submissions commits it alone: the others then wait for two syncs instead of one.
 
@@ -14,12 +14,12 @@ use crate::limits;
 /// The sending end, one per shard. The fields go in this order: who has seen the end of the wake-ups finds the end
 /// of the submissions too.
 #[derive(Clone, Debug)]
-pub struct SubmissionDoor {
+pub struct SubmissionSender {
     submissions: Sender<Submission>,
     wake: Sender<()>,
 }
 
-impl SubmissionDoor {
+impl SubmissionSender {
     /// A shard's submission; a full inbox hands it back.
     pub fn submit(&self, submission: Submission) -> Result<(), Submission> {
         self.submissions.try_send(submission).map_err(TrySendError::into_inner)
@@ -51,7 +51,7 @@ impl SubmissionInbox {
         self.wake.try_recv().ok();
     }
 
-    /// Sleeps until something was submitted, all doors are gone, or the time is over.
+    /// Sleeps until something was submitted, all sending ends are gone, or the time is over.
     pub fn sleep(&self, time: Duration) {
         // It makes no difference which.
         self.wake.recv_timeout(time).ok();
@@ -68,9 +68,9 @@ impl SubmissionInbox {
     }
 }
 
-/// Makes the ledger's inbox and a door to it.
-pub fn inbox() -> (SubmissionInbox, SubmissionDoor) {
+/// Makes the ledger's inbox and a sending end.
+pub fn inbox() -> (SubmissionInbox, SubmissionSender) {
     let (submissions, receive_submissions) = bounded(limits::SUBMISSIONS_MAX);
     let (wake, receive_wake) = bounded(1);
-    (SubmissionInbox { submissions: receive_submissions, wake: receive_wake }, SubmissionDoor { submissions, wake })
+    (SubmissionInbox { submissions: receive_submissions, wake: receive_wake }, SubmissionSender { submissions, wake })
 }

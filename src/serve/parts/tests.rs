@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::contract::ids::Origin;
-use crate::contract::submission::DirectSubmission;
-use ringway_wire::ids::{ClientMsgId, UserId};
+use crate::contract::message::Incoming;
+use crate::contract::submission::MessageSubmission;
+use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, UserId};
 
 #[test]
 fn the_store_is_not_woken_for_a_journal_that_has_not_grown() {
@@ -24,7 +25,8 @@ fn the_store_is_not_woken_for_a_journal_that_has_not_grown() {
     let (origin, sender) = (Origin::default(), UserId(1));
     assert!(!grew_with(Submission::Position { origin, user: sender }));
     let client_msg_id = ClientMsgId::from_parts(now.unix_ms, 1);
-    let body = b"one".as_slice().into();
-    assert!(grew_with(Submission::Direct(DirectSubmission { origin, sender, to: UserId(2), client_msg_id, body })));
+    let incoming = Incoming::new(origin, sender, Conversation::User(UserId(2)), client_msg_id, b"one");
+    let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    assert!(grew_with(Submission::Message(submission)));
     assert!(!grew_with(Submission::Position { origin, user: sender }));
 }

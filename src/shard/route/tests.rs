@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use ringway_wire::schema::ErrorCode;
 use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::schema::ErrorCode;
 
 use crate::shard::tests::world::{Got, Room, World};
 

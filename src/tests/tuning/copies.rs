@@ -2,8 +2,7 @@
 
 use std::process::Command;
 
-use ringway::config::Shards;
-use ringway::topology::cpus::CpuPlan;
+use ringway::topology::cpus::{CpuPlan, Shards};
 
 use super::host::Host;
 use super::{run, script};

@@ -13,7 +13,7 @@ use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX};
 use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::store::{self, StoreInbox};
-use crate::topology::submissions::{self, SubmissionDoor};
+use crate::topology::submissions::{self, SubmissionSender};
 use ringway_wire::ids::{ClientMsgId, GroupId, Seq, UserId};
 
 const TIME: Duration = Duration::from_secs(20);
@@ -73,7 +73,7 @@ impl Engine for Echo {
 }
 
 struct Bench {
-    submissions: SubmissionDoor,
+    submissions: SubmissionSender,
     mailbox: Mailbox,
     inbox: StoreInbox,
     reports: mpsc::Receiver<Report>,

@@ -20,7 +20,7 @@ use crate::limits::{BATCH_ROWS, STORE_ANSWERS_MAX};
 use crate::store::sqlite::SqliteStore;
 use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
-use crate::topology::store::{StoreDoor, inbox};
+use crate::topology::store::{StoreSender, inbox};
 use ringway_wire::ids::{ClientMsgId, DeviceId, MsgId, Seq, UserId};
 
 struct Running {
@@ -28,7 +28,7 @@ struct Running {
     progress: Arc<Progress>,
     journal: Journal<Directory>,
     mailbox: Mailbox,
-    door: StoreDoor,
+    door: StoreSender,
     found: Receiver<LookupAnswer>,
     thread: thread::JoinHandle<Stopped>,
 }

@@ -1,0 +1,78 @@
+//! What the configuration means for the parts: the key, the room for connections, each shard's settings.
+//!
+//! On the main thread, at start. What always holds: nothing here has been served yet, so what is wrong is an error.
+
+use crate::auth::AuthKey;
+use crate::config::{Auth, Config};
+use crate::contract::ids::ShardId;
+use crate::control::Room;
+use crate::datadir::{DataDir, SecretOrigin};
+use crate::doctor::start::{self, UnfitHost};
+use crate::net::closes;
+use crate::shard::config::{DevicePolicy, ShardConfig};
+use crate::token;
+
+use super::{ServeError, rlimits};
+
+/// What verifies tokens.
+pub(super) fn authenticator(config: &Config, data_dir: &DataDir) -> Result<AuthKey, ServeError> {
+    Ok(match &config.auth {
+        Auth::Secret(secret) => AuthKey::hs256(secret),
+        Auth::SecretFile(path) => AuthKey::hs256(&token::read_secret(path)?),
+        Auth::PublicKeyFile(path) => AuthKey::eddsa_pem(&token::read_key_file(path)?).map_err(ServeError::PublicKey)?,
+        Auth::Development => {
+            let (secret, origin) = data_dir.development_secret()?;
+            let file = data_dir.path().join("secret");
+            match origin {
+                SecretOrigin::Made => tracing::warn!(
+                    file = %file.display(),
+                    "no key to verify tokens with was configured: made a secret for development; \
+                     `ringway token` mints with it; set auth.hs256_secret for anything else"
+                ),
+                SecretOrigin::Found => tracing::info!(file = %file.display(), "verifying tokens with this secret"),
+            }
+            AuthKey::hs256(&secret)
+        }
+    })
+}
+
+/// Connections of the gateway: what is configured and this host can keep.
+pub(super) fn room(config: &Config, shards: usize) -> Result<Room, UnfitHost> {
+    rlimits::raise();
+    let kept = start::connections(config, shards)?;
+    if let Some(reduction) = kept.reduction() {
+        tracing::info!(connections_max = kept.connections, "{reduction}");
+    }
+    for finding in &kept.warnings {
+        tracing::warn!("this host will not keep the configured connections: {finding}");
+    }
+    let limited_by = kept.reduced_by.map_or_else(|| "limits.connections_max".to_owned(), |finding| finding.id);
+    Ok(Room { connections_max: kept.connections, limited_by })
+}
+
+/// The settings of one shard.
+pub(super) fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usize) -> ShardConfig {
+    // Users spread evenly but not exactly: beside its part, each shard has a sixteenth of it in reserve.
+    let part = connections_max.div_ceil(usize::from(shards));
+    let part = if shards == 1 { part } else { (part + part / 16).min(connections_max) };
+    let session = &config.session;
+    ShardConfig {
+        id,
+        shards,
+        node: config.cluster.redis_url.is_some().then_some(config.cluster.node_id),
+        heartbeat_ms: session.heartbeat_s * 1000,
+        heartbeat_max_ms: session.heartbeat_max_s * 1000,
+        login_timeout_ms: session.login_timeout_s * 1000,
+        devices_max: session.devices_max,
+        device_policy: match session.device_policy {
+            crate::config::DevicePolicy::ReplaceOldest => DevicePolicy::ReplaceOldest,
+            crate::config::DevicePolicy::RefuseNew => DevicePolicy::RefuseNew,
+        },
+        outbox_bytes_max: config.limits.outbox_bytes_max,
+        outbox_shard_bytes_max: config.limits.outbox_bytes_per_shard_max,
+        connections_max: part,
+        stall_timeout_ms: session.stall_timeout_s * 1000,
+        tells_closes: closes::are_logged(),
+        ..ShardConfig::new(id, shards)
+    }
+}

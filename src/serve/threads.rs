@@ -1,0 +1,293 @@
+//! The threads and what connects them: each is started with its ends of the channels.
+//!
+//! On the main thread, at start. What always holds: when [`Running::start_all`] has returned, nobody but the threads has
+//! an end by which another thread would know that there is more to come: each ends when those before it have.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use socket2::Socket;
+use tokio::sync::{mpsc, watch};
+
+use super::parts::{AnyKeeper, LedgerEngine, Persistence};
+use super::{ServeError, settings};
+use crate::auth::AuthKey;
+use crate::clock::Clock;
+use crate::cluster::{self, ClusterEnds, LedgerLink};
+use crate::config::Config;
+use crate::contract::ids::ShardId;
+use crate::contract::keyed::unguessable;
+use crate::contract::nodes::ToNodes;
+use crate::contract::report::Report;
+use crate::contract::store::LookupAnswer;
+use crate::contract::store_counters::StoreCounters;
+use crate::control::{self, ControlEnds, Stage, StopSignal};
+use crate::limits::TO_NODES_MAX;
+use crate::net::outlets::Channels;
+use crate::net::shard::{self, ShardEnds};
+use crate::store::priority::Priority;
+use crate::topology::cpus::CpuPlan;
+use crate::topology::ledger::LedgerLoop;
+use crate::topology::mailbox::{self, Mailbox, Order, Slot, Slots};
+use crate::topology::store::{StoreInbox, StoreSender};
+use crate::topology::store_loop::{Stopped, StoreEnds, StoreLoop};
+use crate::topology::submissions::{SubmissionInbox, SubmissionSender};
+use crate::topology::{self, Ended};
+
+/// Threads beside the shards whose ends may wait to be noticed.
+const OTHER_THREADS_MAX: usize = 8;
+/// Signals that may wait.
+const STOPS_MAX: usize = 4;
+
+/// Everything that runs, as the main thread holds it.
+pub(super) struct Running {
+    /// Given to each thread, to report its end.
+    end: Sender<Ended>,
+    /// Reports of threads that end.
+    pub(super) ended: Receiver<Ended>,
+    /// The names of those that have not.
+    pub(super) threads: Vec<String>,
+    /// Orders to each shard.
+    pub(super) orders: Vec<Slot<Order>>,
+    /// Wakes the store, to let it see that nobody can ask it any more.
+    pub(super) store_wake: Arc<tokio::sync::Notify>,
+    /// Somebody wants the process to stop.
+    pub(super) stops: Receiver<StopSignal>,
+    /// How far the gateway is, for control.
+    pub(super) stage: watch::Sender<Stage>,
+}
+
+/// What is known before any thread runs.
+pub(super) struct Plan<'a> {
+    /// What was configured.
+    pub config: &'a Config,
+    /// Which thread runs where.
+    pub cpus: CpuPlan,
+    /// The process's time.
+    pub clock: Clock,
+    /// Verifies tokens.
+    pub auth: AuthKey,
+    /// Connections of the whole gateway.
+    pub connections_max: usize,
+}
+
+impl Plan<'_> {
+    /// How many shards there are.
+    pub fn shards(&self) -> u16 {
+        self.cpus.shards.len() as u16
+    }
+}
+
+/// Ends of the channels to control, for those that report.
+pub(super) struct ReportTo {
+    reports: mpsc::Sender<Report>,
+    store_reports: mpsc::Sender<StoreCounters>,
+}
+
+/// The sending ends of the channels between threads.
+struct Senders {
+    shards: Vec<Slots>,
+    store: StoreSender,
+    submissions: SubmissionSender,
+    nodes: Option<mpsc::Sender<ToNodes>>,
+    reports: mpsc::Sender<Report>,
+}
+
+/// The receiving ends.
+struct Receivers {
+    mailboxes: Vec<Mailbox>,
+    store: StoreInbox,
+    submissions: SubmissionInbox,
+    found: Receiver<LookupAnswer>,
+}
+
+impl Running {
+    /// Starts control, which answers from the beginning. It ends when everything else has, or with the process: nobody
+    /// waits for it.
+    pub(super) fn start_control(
+        plan: &Plan<'_>,
+        admin: std::net::TcpListener,
+        room: control::Room,
+    ) -> Result<(Running, ReportTo), ServeError> {
+        let (end, ended) = bounded(plan.cpus.shards.len() + OTHER_THREADS_MAX);
+        let (stop, stops) = bounded(STOPS_MAX);
+        let (reports, receive_reports) = mpsc::channel(control::REPORTS_MAX);
+        let (store_reports, receive_store_reports) = mpsc::channel(control::REPORTS_MAX);
+        let (stage, receive_stage) = watch::channel(Stage::Starting);
+        let control = ControlEnds {
+            admin,
+            clock: plan.clock,
+            reports: receive_reports,
+            store_reports: receive_store_reports,
+            stage: receive_stage,
+            shards: plan.shards(),
+            journal_bytes_max: plan.config.limits.journal_bytes_max,
+            room,
+            stops: stop,
+        };
+        spawn("control", None, &end, move || control::run(control))?;
+        let store_wake = Arc::default();
+        let running = Running { end, ended, threads: Vec::new(), orders: Vec::new(), store_wake, stops, stage };
+        Ok((running, ReportTo { reports, store_reports }))
+    }
+
+    /// Starts all others; returns when every shard listens.
+    pub(super) fn start_all(
+        &mut self,
+        plan: &Plan<'_>,
+        persistence: Persistence,
+        sockets: Vec<Socket>,
+        report_to: ReportTo,
+    ) -> Result<(), ServeError> {
+        let Persistence { engine, nudges, redis, keeper, runtime } = persistence;
+        let (mut senders, receivers) = channels(plan, report_to.reports);
+        self.orders = senders.shards.iter().map(|slots| slots.orders.clone()).collect();
+        self.store_wake = Arc::clone(&receivers.store.wake);
+        let ledger = LedgerLoop {
+            engine,
+            clock: plan.clock,
+            submissions: receivers.submissions,
+            found: receivers.found,
+            nudges,
+            shards: senders.shards.iter().map(|slots| slots.deliveries.clone()).collect(),
+            store: senders.store.clone(),
+            reports: senders.reports.clone(),
+        };
+        self.start_ledger(plan, ledger)?;
+        if let Some(link) = redis {
+            self.start_cluster(link, &mut senders)?;
+        }
+        let ends = StoreEnds {
+            clock: plan.clock,
+            inbox: receivers.store,
+            report: report_to.store_reports,
+            linger_ms: u64::from(plan.config.store.linger_ms),
+            stop_ms: u64::from(plan.config.drain.timeout_s) * 1000,
+        };
+        self.start_store(plan, keeper, runtime, ends)?;
+        let listening = self.start_shards(plan, receivers.mailboxes, sockets, senders)?;
+        self.await_listening(&listening, plan.cpus.shards.len())
+    }
+
+    fn start_ledger(&mut self, plan: &Plan<'_>, ledger: LedgerLoop<LedgerEngine>) -> Result<(), ServeError> {
+        self.start("ledger", plan.cpus.ledger, move || ledger.run().map(drop).map_err(Into::into))
+    }
+
+    /// The thread that talks to Redis.
+    fn start_cluster(&mut self, link: LedgerLink, senders: &mut Senders) -> Result<(), ServeError> {
+        let (to_nodes, receive_to_nodes) = mpsc::channel(TO_NODES_MAX);
+        senders.nodes = Some(to_nodes);
+        let shards = senders.shards.iter().map(|slots| slots.nodes.clone()).collect();
+        let ends = link.with_shards(unguessable(), shards, receive_to_nodes, senders.reports.clone());
+        self.start("redis", None, move || run_cluster(ends))
+    }
+
+    fn start_store(
+        &mut self,
+        plan: &Plan<'_>,
+        keeper: AnyKeeper,
+        runtime: tokio::runtime::Runtime,
+        ends: StoreEnds,
+    ) -> Result<(), ServeError> {
+        let retention_days = plan.config.store.retention_days;
+        self.start("store", plan.cpus.store, move || {
+            let priority = Priority::of_thread(&ends.inbox.yields);
+            let stopped = match keeper {
+                AnyKeeper::Sqlite(keeper) => {
+                    let keeper = keeper.with_retention_days(retention_days);
+                    runtime.block_on(StoreLoop::new(keeper, ends, priority).run())
+                }
+                AnyKeeper::MySql(keeper) => {
+                    let keeper = keeper.with_retention_days(retention_days);
+                    runtime.block_on(StoreLoop::new(keeper, ends, priority).run())
+                }
+            };
+            if stopped == Stopped::Unsettled {
+                tracing::warn!("the store is behind; the journal has the rest, and the next start stores it");
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes the senders: what is left of them would keep the threads waiting for us.
+    fn start_shards(
+        &mut self,
+        plan: &Plan<'_>,
+        mailboxes: Vec<Mailbox>,
+        sockets: Vec<Socket>,
+        senders: Senders,
+    ) -> Result<Receiver<ShardId>, ServeError> {
+        let config = plan.config;
+        let (listening, receive_listening) = bounded(plan.cpus.shards.len());
+        let ends = mailboxes.into_iter().zip(sockets).zip(&plan.cpus.shards).enumerate();
+        for (id, ((mailbox, socket), cpu)) in ends {
+            let shard = ShardId(id as u16);
+            let ends = ShardEnds {
+                config: settings::shard_config(config, shard, plan.shards(), plan.connections_max),
+                auth: plan.auth.clone(),
+                clock: plan.clock,
+                socket,
+                mailbox,
+                channels: senders.of_shard(id),
+                turn: Duration::from_millis(config.limits.turn_ms.into()),
+                reports: senders.reports.clone(),
+                spread_ms: config.drain.spread_s * 1000,
+                listening: listening.clone(),
+            };
+            self.start(&format!("shard-{id}"), Some(*cpu), move || shard::run(ends))?;
+        }
+        Ok(receive_listening)
+    }
+
+    fn start(
+        &mut self,
+        name: &str,
+        cpu: Option<usize>,
+        run: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Result<(), ServeError> {
+        spawn(name, cpu, &self.end, run)?;
+        self.threads.push(name.to_owned());
+        Ok(())
+    }
+}
+
+impl Senders {
+    /// Those of one shard.
+    fn of_shard(&self, id: usize) -> Channels {
+        Channels {
+            submissions: self.submissions.clone(),
+            lanes: self.shards.iter().map(|slots| slots.lanes.get(id).cloned().flatten()).collect(),
+            store: self.store.clone(),
+            nodes: self.nodes.clone(),
+        }
+    }
+}
+
+/// Makes the channels between shards, ledger and store.
+fn channels(plan: &Plan<'_>, reports: mpsc::Sender<Report>) -> (Senders, Receivers) {
+    let count = plan.shards();
+    let (mailboxes, shards): (Vec<_>, Vec<_>) = (0..count).map(|id| mailbox::mailbox(ShardId(id), count)).unzip();
+    let answers = shards.iter().map(|slots: &Slots| slots.answers.clone()).collect();
+    let (store_inbox, store, found) = topology::store::inbox(answers, plan.cpus.store_yield());
+    let (submission_inbox, submissions) = topology::submissions::inbox();
+    let senders = Senders { shards, store, submissions, nodes: None, reports };
+    (senders, Receivers { mailboxes, store: store_inbox, submissions: submission_inbox, found })
+}
+
+fn run_cluster(ends: ClusterEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(cluster::run(ends));
+    Ok(())
+}
+
+fn spawn(
+    name: &str,
+    cpu: Option<usize>,
+    end: &Sender<Ended>,
+    run: impl FnOnce() -> Result<(), Box<dyn Error + Send + Sync>> + Send + 'static,
+) -> Result<(), ServeError> {
+    // Whoever waits for the thread waits for its report, which also says how it went.
+    topology::spawn(name.to_owned(), cpu, end.clone(), run).map(drop).map_err(ServeError::Thread)
+}
