@@ -150,7 +150,7 @@ impl Yielder {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the store's thread has no task that could not wait: see store::run")]
+#[expect(clippy::disallowed_methods, reason = "the store's thread has no task that could not wait: see store_loop")]
 fn nap() {
     std::thread::sleep(NAP);
 }
