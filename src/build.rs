@@ -1,22 +1,23 @@
 //! Names the build: the version, and in a release the commit that it was made from.
 //!
-//! What always holds: without git, or outside of a checkout, there is a version without a commit; a packager's
-//! `RINGWAY_COMMIT` wins. A debug build names none: it would be compiled anew at each commit.
+//! What always holds: no name begins with `RINGWAY_`, since cargo hands them to what it runs, and the gateway would take
+//! them for settings; without git, or outside of a checkout, there is a version without a commit; a packager's
+//! `BUILD_COMMIT` wins. A debug build names none: it would be compiled anew at each commit.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=RINGWAY_COMMIT");
+    println!("cargo:rerun-if-env-changed=BUILD_COMMIT");
     let package = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
     let version = match std::env::var("PROFILE").as_deref() {
-        Ok("release") => match std::env::var("RINGWAY_COMMIT").ok().or_else(commit) {
+        Ok("release") => match std::env::var("BUILD_COMMIT").ok().or_else(commit) {
             Some(commit) => format!("{package} ({commit})"),
             None => package,
         },
         _ => format!("{package} (debug build)"),
     };
-    println!("cargo:rustc-env=RINGWAY_VERSION={version}");
+    println!("cargo:rustc-env=BUILD_VERSION={version}");
     // Without any of these lines cargo would look at every file of the package.
     println!("cargo:rerun-if-changed=src/build.rs");
 }

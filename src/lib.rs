@@ -58,7 +58,7 @@
 //! - What a peer sends can close its connection, and nothing else.
 
 /// The version, and in a release the commit it was built from.
-pub const VERSION: &str = env!("RINGWAY_VERSION");
+pub const VERSION: &str = env!("BUILD_VERSION");
 
 pub mod auth;
 pub mod clock;
