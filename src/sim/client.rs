@@ -1,15 +1,20 @@
 //! A device: it speaks the protocol's real bytes, keeps its place in its inbox, and tells the model all it
 //! makes and all it is told.
 //!
-//! Owned by the world. What always holds: within one session the rows come one after another from where the
-//! session started, or the run ends (I3). A `SendOk` counts as the row only where it is the next one; the row
-//! may then come once more as a push, from a session that was still catching up. What got no answer before a
+//! Owned by the world. What always holds: the session core of `ringway-client` takes the rows, so they come one after
+//! another from where the session started, or the run ends (I3). A row that is here already may come only once more,
+//! as a push of what a `SendOk` stood for, from a session that was still catching up. What got no answer before a
 //! connection ended is sent again under the same name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway_wire::frame::{Encoder, read_server};
+use ringway::clock::Now;
+use ringway_client::incoming::{OwnRow, SendAnswer};
+use ringway_client::{Incoming, LoginInfo, RequestId, Session};
+use ringway_wire::deframer::Deframer;
+use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{DeviceId, GroupId, Seq, UserId};
+use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
 use ringway_wire::request::{PushView, Reply};
 use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 
@@ -37,10 +42,10 @@ pub struct Client {
     /// When anything was last sent.
     pub sent_at_ms: u64,
     token: String,
-    asked: BTreeMap<u32, Asked>,
-    request_id: u32,
+    asked: BTreeMap<RequestId, Asked>,
     session: Session,
-    partial: Vec<u8>,
+    seen: Seen,
+    deframer: Deframer,
     encoder: Encoder,
 }
 
@@ -53,9 +58,9 @@ pub enum State {
     Online,
 }
 
-/// What belongs to one session.
+/// What came in one session.
 #[derive(Default)]
-struct Session {
+struct Seen {
     /// Rows that `SendOk` stood for.
     owned: BTreeSet<u64>,
     /// The last row that came as a push.
@@ -91,9 +96,9 @@ impl Client {
             sent_at_ms: 0,
             token,
             asked: BTreeMap::new(),
-            request_id: 0,
-            session: Session::default(),
-            partial: Vec::new(),
+            session: Session::new(None),
+            seen: Seen::default(),
+            deframer: Deframer::default(),
             encoder: Encoder::new(),
         }
     }
@@ -119,15 +124,17 @@ impl Client {
     }
 
     fn ask(&mut self, asked: Asked) -> u32 {
-        self.request_id += 1;
-        self.asked.insert(self.request_id, asked);
-        self.request_id
+        let request = self.session.next_request();
+        self.asked.insert(request, asked);
+        request.0
     }
 
     /// Logs in from `last_seq`, or from where the gateway thinks this device is.
-    pub fn login(&mut self, model: &Model, last_seq: Option<u64>) -> Vec<u8> {
+    pub fn login(&mut self, model: &Model, now: Now, last_seq: Option<u64>) -> Vec<u8> {
         self.state = State::LoggingIn;
         self.closing = None;
+        self.session = Session::new(last_seq.map(Seq));
+        self.session.connecting(client_now(now));
         let seen = model.newest_row(self.user);
         let id = self.ask(Asked::Login { last_seq, seen });
         self.encoder.login(id, &self.token, self.device, last_seq.map(Seq)).to_vec()
@@ -195,8 +202,8 @@ impl Client {
     /// The connection is gone.
     pub fn disconnected(&mut self) {
         self.state = State::Offline;
-        self.partial.clear();
-        self.session = Session::default();
+        self.deframer = Deframer::default();
+        self.seen = Seen::default();
         for (_, asked) in std::mem::take(&mut self.asked) {
             // Ephemeral messages are not sent again.
             if let Asked::Send(number, SendKind::Stored) = asked
@@ -208,75 +215,106 @@ impl Client {
     }
 
     /// Bytes came from the gateway.
-    pub fn receive(&mut self, model: &mut Model, bytes: &[u8]) -> Checked {
-        self.partial.extend_from_slice(bytes);
-        let whole = std::mem::take(&mut self.partial);
-        let mut rest = whole.as_slice();
-        while let Some((prefix, _)) = rest.split_first_chunk::<4>() {
-            let len = 4 + u32::from_le_bytes(*prefix) as usize;
-            let Some((frame, after)) = rest.split_at_checked(len) else { break };
-            rest = after;
-            let (request_id, reply) =
-                read_server(frame).map_err(|error| Violation(format!("a frame of {len} bytes: {error}")))?;
-            self.reply(model, request_id, reply)?;
+    pub fn receive(&mut self, model: &mut Model, now: Now, bytes: &[u8]) -> Checked {
+        let mut rest = bytes;
+        let mut deframer = std::mem::take(&mut self.deframer);
+        loop {
+            let frame = deframer.next(&mut rest, SERVER_FRAME_BYTES_MAX);
+            let Some(frame) = frame.map_err(|error| Violation(format!("{}: {error}", self.user)))? else { break };
+            let cursor = self.cursor;
+            let incoming = self.session.receive(client_now(now), frame).map_err(|error| {
+                Violation(format!("I3: {} device {} at row {cursor}: {error}", self.user, self.device))
+            })?;
+            // Before the login is answered it is where it was.
+            if self.session.is_live() {
+                self.cursor = self.session.cursor().0;
+            }
+            self.incoming(model, incoming)?;
         }
-        self.partial = rest.to_vec();
+        self.deframer = deframer;
         Ok(())
     }
 
-    fn reply(&mut self, model: &mut Model, request_id: u32, reply: Reply<'_>) -> Checked {
-        let asked = match reply {
-            Reply::Push(_) | Reply::Gap { .. } | Reply::GroupChanged { .. } | Reply::Closing { .. } => None,
-            _ => self.asked.remove(&request_id),
-        };
-        match (asked, reply) {
-            (_, Reply::Push(view)) => self.pushed(model, view),
-            (_, Reply::Gap { from, to }) => {
+    fn incoming(&mut self, model: &mut Model, incoming: Incoming<'_>) -> Checked {
+        match incoming {
+            Incoming::LoggedIn(info) => self.logged_in(info),
+            Incoming::Row(view) => {
+                self.seen.pushed = view.seq.0;
+                model.row(self.user, seen(view))
+            }
+            Incoming::Repeated(view) => self.repeated(model, view),
+            Incoming::Ephemeral(view) => model.row(self.user, seen(view)),
+            Incoming::Gap { from, to } => {
                 violated!("I3: {} is told that rows {from} to {to} are gone; nothing is deleted here", self.user)
             }
-            (_, Reply::GroupChanged { group, version, kind, actor, members }) => {
+            Incoming::Closing(closing) => self.closed(closing.reason),
+            Incoming::Sent(sent) => self.sent(model, sent),
+            Incoming::Refused(refusal) => self.refused(model, refusal.request, refusal.code),
+            Incoming::Other { reply: Reply::GroupChanged { group, version, kind, actor, members }, .. } => {
                 model.announced(group, version, kind, actor, members.into_iter().collect())
             }
-            (_, Reply::Closing { reason, .. }) => self.closed(reason),
-            (Some(Asked::Login { last_seq, seen }), Reply::LoginOk { user, last_seq: newest, from_seq, .. }) => {
-                self.logged_in((last_seq, seen), user, newest.0, from_seq.0)
-            }
-            (Some(Asked::Send(number, _)), Reply::SendOk { msg_id, seq, sent_at_ms, repeat }) => {
+            Incoming::Other { request, reply } => self.answered(model, request, reply),
+        }
+    }
+
+    fn sent(&mut self, model: &mut Model, sent: SendAnswer) -> Checked {
+        let SendAnswer { request, msg_id, seq, sent_at_ms, repeat, row } = sent;
+        match self.asked.remove(&request) {
+            Some(Asked::Send(number, _)) => {
                 model.acked(number, msg_id, seq.0, sent_at_ms, repeat)?;
                 if seq.0 > 0 && !self.acked.contains(&number) {
                     self.acked.push(number);
                 }
-                self.own_row(seq.0);
+                if row == OwnRow::Next {
+                    self.seen.owned.insert(seq.0);
+                }
                 Ok(())
             }
-            (Some(Asked::Send(number, kind)), Reply::Error { code, .. }) => {
+            asked => violated!("{} asked {asked:?} ({request}) and was answered SendOk", self.user),
+        }
+    }
+
+    fn refused(&mut self, model: &mut Model, request: RequestId, code: ErrorCode) -> Checked {
+        match self.asked.remove(&request) {
+            Some(Asked::Send(number, kind)) => {
                 if matches!(code, ErrorCode::RetryLater | ErrorCode::StorageFull) && kind == SendKind::Stored {
                     self.unanswered.push(number);
                 }
                 model.refused(number, code)
             }
-            (Some(Asked::Change(number)), Reply::GroupOk { group, version }) => model.changed(number, group, version),
-            (Some(Asked::Change(number)), Reply::Error { .. }) => {
+            Some(Asked::Change(number)) => {
                 model.change_refused(number);
                 Ok(())
             }
+            Some(Asked::Info | Asked::Sync { .. } | Asked::Other) => Ok(()),
+            asked => violated!("{} asked {asked:?} ({request}) and was answered {code:?}", self.user),
+        }
+    }
+
+    fn answered(&mut self, model: &mut Model, request: RequestId, reply: Reply<'_>) -> Checked {
+        match (self.asked.remove(&request), reply) {
+            (Some(Asked::Change(number)), Reply::GroupOk { group, version }) => model.changed(number, group, version),
             (Some(Asked::Sync { after }), Reply::SyncPage { rows, through, end, gap_to }) => {
                 self.page(model, after, &rows, (through.0, end, gap_to.is_some()))
             }
             (Some(Asked::Info), Reply::GroupInfo { group, version, members }) => {
                 model.members(group, version, members.into_iter().map(|(user, _)| user).collect())
             }
-            (Some(Asked::Info | Asked::Sync { .. } | Asked::Other), Reply::Error { .. }) => Ok(()),
             (Some(Asked::Other), Reply::GroupList { .. } | Reply::Presence { .. } | Reply::Pong { .. }) => Ok(()),
-            (asked, reply) => violated!("{} asked {asked:?} ({request_id}) and was answered {reply:?}", self.user),
+            (asked, reply) => violated!("{} asked {asked:?} ({request}) and was answered {reply:?}", self.user),
         }
     }
 
-    fn logged_in(&mut self, asked: (Option<u64>, u64), user: UserId, newest: u64, from: u64) -> Checked {
+    fn logged_in(&mut self, info: LoginInfo) -> Checked {
+        let LoginInfo { user, last_seq: Seq(newest), from_seq: Seq(from), .. } = info;
         if user != self.user {
             return violated!("{} is logged in as {user}", self.user);
         }
-        let (last_seq, seen) = asked;
+        // One login a session, so its question is the only one of its kind.
+        let asked = self.asked.iter().find(|(_, asked)| matches!(asked, Asked::Login { .. })).map(|(id, _)| *id);
+        let Some(Asked::Login { last_seq, seen }) = asked.and_then(|id| self.asked.remove(&id)) else {
+            return violated!("{} did not ask to log in", self.user);
+        };
         if newest < seen {
             return violated!(
                 "I1/I2: {user} was shown row {seen} before this login, which says {newest} is the newest"
@@ -292,40 +330,24 @@ impl Client {
             _ => {}
         }
         self.state = State::Online;
-        self.cursor = from;
-        self.session = Session { owned: BTreeSet::new(), pushed: from, newest };
+        self.seen = Seen { owned: BTreeSet::new(), pushed: from, newest };
         Ok(())
     }
 
-    fn own_row(&mut self, seq: u64) {
-        if seq == self.cursor + 1 {
-            self.cursor = seq;
-            self.session.owned.insert(seq);
-        }
-    }
-
-    fn pushed(&mut self, model: &mut Model, view: PushView<'_>) -> Checked {
-        if self.state != State::Online {
-            return violated!("I3: {} gets a push before LoginOk", self.user);
-        }
+    /// A row that is here already: once more, if it was only seen as a `SendOk`.
+    fn repeated(&mut self, model: &mut Model, view: PushView<'_>) -> Checked {
         model.row(self.user, seen(view))?;
         let seq = view.seq.0;
-        if seq == 0 {
-            return Ok(());
-        }
-        let next = seq == self.cursor + 1;
-        let again = self.session.owned.remove(&seq);
-        if seq <= self.session.pushed || !(next || again) {
+        if seq <= self.seen.pushed || !self.seen.owned.remove(&seq) {
             return violated!(
                 "I3: {} device {} has rows up to {} (pushed up to {}) and gets row {seq}",
                 self.user,
                 self.device,
                 self.cursor,
-                self.session.pushed
+                self.seen.pushed
             );
         }
-        self.session.pushed = seq;
-        self.cursor = self.cursor.max(seq);
+        self.seen.pushed = seq;
         Ok(())
     }
 
@@ -348,8 +370,8 @@ impl Client {
                 self.user
             );
         }
-        if is_end && through < self.session.newest {
-            return violated!("I3: {}'s page ends at {through}, before row {}", self.user, self.session.newest);
+        if is_end && through < self.seen.newest {
+            return violated!("I3: {}'s page ends at {through}, before row {}", self.user, self.seen.newest);
         }
         Ok(())
     }
@@ -369,6 +391,11 @@ impl Client {
             _ => Ok(()),
         }
     }
+}
+
+/// The same time, in the client's words.
+fn client_now(now: Now) -> ringway_client::Now {
+    ringway_client::Now { mono_ms: now.mono_ms, unix_ms: now.unix_ms }
 }
 
 fn seen(view: PushView<'_>) -> SeenRow<'_> {

@@ -260,7 +260,7 @@ impl World {
         let ended = connection.place == Place::Closed && connection.down.is_empty();
         if !bytes.is_empty() {
             let bytes = self.plan.mutation.reorder(bytes, &self.random);
-            self.clients[client].receive(&mut self.model, &bytes)?;
+            self.clients[client].receive(&mut self.model, self.now, &bytes)?;
         }
         if ended {
             self.connections.remove(&at);
@@ -288,7 +288,7 @@ impl World {
     pub fn connect(&mut self, client: usize) {
         let shard = ShardId(self.random.below(self.gateway.shards.len()) as u16);
         let last_seq = self.random.chance(9, 10).then_some(self.clients[client].cursor);
-        let login = self.clients[client].login(&self.model, last_seq);
+        let login = self.clients[client].login(&self.model, self.now, last_seq);
         let mut up = Pipe::new(usize::MAX);
         up.push(&login);
         let down = Pipe::new(self.plan.socket_bytes);
@@ -326,7 +326,7 @@ impl World {
             if connection.is_open {
                 connection.down.cut(&self.random);
                 let bytes = connection.down.read_all();
-                self.clients[connection.client].receive(&mut self.model, &bytes)?;
+                self.clients[connection.client].receive(&mut self.model, self.now, &bytes)?;
                 self.clients[connection.client].disconnected();
                 self.clients[connection.client].connect_at_ms = self.now.mono_ms + self.random.between(0, 300);
             }
