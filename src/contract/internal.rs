@@ -33,6 +33,8 @@ macro_rules! places {
 places! {
     /// A shard's table of connections and sessions.
     Sessions => "shard_sessions",
+    /// A shard's tables by id.
+    Index => "shard_index",
     /// A shard's users.
     Directory => "shard_directory",
     /// Who of a group is online.

@@ -13,6 +13,7 @@ use super::index::Index;
 use super::session::{NIL, Session};
 use super::slab::Slab;
 use crate::contract::ids::ShardId;
+use crate::contract::internal::{self, OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Roster;
 use ringway_wire::ids::GroupId;
@@ -124,7 +125,9 @@ impl Audiences {
         let mut old = old_range.peekable();
         let old_user = |at: usize| old_roster.as_ref().and_then(|r| r.members().get(at)).map(|m| m.user);
         for at in roster.range(self.shard) {
-            let Some(user) = roster.members().get(at).map(|member| member.user) else { continue };
+            let Some(user) = roster.members().get(at).map(|member| member.user).or_count(Place::Audience) else {
+                continue;
+            };
             while let Some(gone) = old.next_if(|at| old_user(*at).is_some_and(|old| old < user)) {
                 while old_entries.next_if(|entry| entry.member as usize == gone).is_some() {}
                 if let Some(gone) = old_user(gone) {
@@ -139,7 +142,7 @@ impl Audiences {
                 }
                 None => {
                     let user_slot = directory.ensure(user);
-                    let Some(entry) = directory.at_mut(user_slot) else { continue };
+                    let Some(entry) = directory.at_mut(user_slot).or_count(Place::Audience) else { continue };
                     let membership = self.memberships.take();
                     *self.memberships.reached(membership) = Membership { audience: slot, next: entry.first_membership };
                     entry.first_membership = membership;
@@ -160,7 +163,7 @@ impl Audiences {
         for _ in 0..2 * self.audiences.high() {
             let at = self.hand;
             self.hand = (self.hand + 1) % self.audiences.high().max(1);
-            let Some(audience) = self.audiences.at_mut(at) else { continue };
+            let Some(audience) = self.audiences.at_mut(at).or_count(Place::Audience) else { continue };
             if at == keep || audience.roster.is_none() || std::mem::take(&mut audience.used_lately) {
                 continue;
             }
@@ -181,7 +184,7 @@ impl Audiences {
         let audience = self.audiences.reached(slot);
         let Some(roster) = audience.roster.take() else { return };
         audience.entries = Vec::new();
-        for member in roster.members().get(roster.range(self.shard)).unwrap_or_default() {
+        for member in roster.members().get(roster.range(self.shard)).or_count(Place::Audience).unwrap_or_default() {
             unlink(slot, directory.find(member.user), directory, &mut self.memberships);
         }
         let audiences = &self.audiences;
@@ -202,19 +205,20 @@ impl Audiences {
         self.each_of(user, directory, |audience, member| {
             let start = audience.entries.partition_point(|entry| entry.member < member);
             let of_member = audience.entries.iter().skip(start).take_while(|entry| entry.member == member);
-            if let Some(at) = of_member.clone().position(|entry| entry.session == session) {
+            if let Some(at) = of_member.clone().position(|entry| entry.session == session).or_count(Place::Audience) {
                 audience.entries.remove(start + at);
             }
         });
     }
 
     fn each_of(&mut self, user: u32, directory: &Directory, mut visit: impl FnMut(&mut Audience, u32)) {
-        let Some(user) = directory.at(user) else { return };
+        let Some(user) = directory.at(user).or_count(Place::Audience) else { return };
         let mut at = user.first_membership;
         while let Some(membership) = self.memberships.at(at).filter(|_| at != NIL) {
             at = membership.next;
-            let Some(audience) = self.audiences.at_mut(membership.audience) else { continue };
-            if let Some(member) = audience.roster.as_ref().and_then(|roster| roster.position(user.id)) {
+            let Some(audience) = self.audiences.at_mut(membership.audience).or_count(Place::Audience) else { continue };
+            let member = audience.roster.as_ref().and_then(|roster| roster.position(user.id));
+            if let Some(member) = member.or_count(Place::Audience) {
                 visit(audience, member as u32);
             }
         }
@@ -223,10 +227,11 @@ impl Audiences {
 
 /// Takes the user's membership in an audience out of its list.
 fn unlink(audience: u32, user: Option<u32>, directory: &mut Directory, memberships: &mut Slab<Membership>) {
-    let Some(user_slot) = user else { return };
-    let Some(user) = directory.at_mut(user_slot) else { return };
+    let Some(user_slot) = user.or_count(Place::Audience) else { return };
+    let Some(user) = directory.at_mut(user_slot).or_count(Place::Audience) else { return };
     let mut before = NIL;
     let mut at = user.first_membership;
+    let mut is_found = false;
     while let Some(membership) = memberships.at(at) {
         let next = membership.next;
         if membership.audience == audience {
@@ -236,10 +241,14 @@ fn unlink(audience: u32, user: Option<u32>, directory: &mut Directory, membershi
             }
             user.memberships_count -= 1;
             memberships.give_back(at);
+            is_found = true;
             break;
         }
         before = at;
         at = next;
+    }
+    if !is_found {
+        internal::count(Place::Audience);
     }
     directory.release(user_slot);
 }

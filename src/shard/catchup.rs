@@ -11,6 +11,7 @@ use super::Shard;
 use super::session::{Flags, Phase};
 use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, SessionRef};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::store::{Page, PagePurpose, StoreAsk};
 use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, SYNCS_WAITING_MAX};
 use ringway_wire::ids::Seq;
@@ -43,7 +44,7 @@ impl Shard {
     /// A session is behind: queues it for a page if its outbox has room for one.
     pub(super) fn want_page(&mut self, slot: u32) {
         let room = self.config.outbox_bytes_max.saturating_sub(PAGE_OUTBOX_BYTES);
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let busy = session.flags.has(Flags::PAGE_ASKED) || session.flags.has(Flags::PAGE_QUEUED);
         if session.phase != Phase::Behind || busy || session.outbox_len() > room {
             return;
@@ -55,7 +56,7 @@ impl Shard {
 
     /// The same, but not before a little later.
     pub(super) fn retry_page(&mut self, slot: u32) {
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if session.phase == Phase::Behind && !session.flags.has(Flags::PAGE_QUEUED) {
             session.flags.set(Flags::PAGE_QUEUED);
             self.pages.later.push(session.conn(slot));
@@ -79,7 +80,7 @@ impl Shard {
         if self.pages.syncs_waiting >= SYNCS_WAITING_MAX {
             return false;
         }
-        let Some(session) = self.sessions.at(slot) else { return false };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return false };
         self.pages.syncs_waiting += 1;
         self.pages.waiting.push_back(Want::Sync { conn: session.conn(slot), request_id, after, rows_max });
         self.ask_pages();
@@ -129,7 +130,7 @@ impl Shard {
 
     /// The store answers.
     pub(super) fn page(&mut self, now: Now, session: SessionRef, purpose: PagePurpose, after: Seq, page: &Page) {
-        self.pages.in_flight = self.pages.in_flight.saturating_sub(1);
+        self.pages.in_flight = self.pages.in_flight.checked_sub(1).or_count(Place::Pages).unwrap_or_default();
         match purpose {
             PagePurpose::CatchUp => self.catch_up_page(now, session.conn, page),
             PagePurpose::Sync(request_id) => self.sync_page(now, Origin { session, request_id }, after, page),
@@ -139,7 +140,7 @@ impl Shard {
 
     fn catch_up_page(&mut self, now: Now, conn: ConnId, page: &Page) {
         let Some(slot) = self.slot_of(conn) else { return };
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         session.flags.clear(Flags::PAGE_ASKED);
         if session.phase != Phase::Behind {
             return;
@@ -181,7 +182,7 @@ impl Shard {
 
     /// A session that has everything is live again.
     pub(super) fn catch_up_done(&mut self, slot: u32) {
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if session.phase == Phase::Behind && session.cursor >= session.newest {
             session.phase = Phase::Live;
             self.behind -= 1;
@@ -190,7 +191,7 @@ impl Shard {
 
     fn sync_page(&mut self, now: Now, origin: Origin, after: Seq, page: &Page) {
         let Some(slot) = self.settle(origin) else { return };
-        let Some(session) = self.sessions.at(slot) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         if self.outgoing.is_over_cap(session) {
             self.counts.shed.syncs += 1;
             self.refuse(now, slot, origin.request_id, ErrorCode::RetryLater, RETRY_AFTER_MS);
@@ -206,7 +207,7 @@ impl Shard {
 
     /// The store had no room for the question, or cannot be read now.
     pub(super) fn page_unavailable(&mut self, now: Now, session: SessionRef, purpose: PagePurpose) {
-        self.pages.in_flight = self.pages.in_flight.saturating_sub(1);
+        self.pages.in_flight = self.pages.in_flight.checked_sub(1).or_count(Place::Pages).unwrap_or_default();
         match purpose {
             PagePurpose::CatchUp => {
                 let Some(slot) = self.slot_of(session.conn) else { return };

@@ -10,6 +10,7 @@ use super::wheel::tick_of;
 use crate::auth::TokenFault;
 use crate::clock::Now;
 use crate::contract::ids::ConnId;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{HandedOver, Transport};
 use crate::limits::CLOSING_TIMEOUT_MS;
 use ringway_wire::schema::CloseReason;
@@ -107,7 +108,7 @@ impl Shard {
         if !self.begin_closing(now, slot, reason) {
             return;
         }
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let frame = self.encoder.closing(reason, text, reconnect_after_ms, now.unix_ms);
         self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
         self.websocket_close(now, slot, reason);
@@ -118,14 +119,14 @@ impl Shard {
         if !self.begin_closing(now, slot, reason) {
             return;
         }
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         self.outgoing.raw(session, slot, bytes, now.mono_ms, &mut self.effects.dirty);
         self.websocket_close(now, slot, reason);
         self.cut_if_silent(slot);
     }
 
     fn websocket_close(&mut self, now: Now, slot: u32, reason: CloseReason) {
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if session.flags.has(Flags::WEBSOCKET) {
             let mut bytes = Vec::new();
             websocket::close(reason, &mut bytes);
@@ -153,7 +154,7 @@ impl Shard {
 
     /// Lists the connection among those the shell closes at once.
     pub(super) fn cut(&mut self, slot: u32) {
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if !session.flags.has(Flags::CUT) {
             session.flags.set(Flags::CUT);
             self.effects.cuts.push(session.conn(slot));
@@ -168,7 +169,7 @@ impl Shard {
         self.count_close(reason);
         self.tell_closed(slot, reason);
         self.deregister(slot);
-        let Some(session) = self.sessions.at_mut(slot) else { return false };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return false };
         session.phase = Phase::Closing;
         session.heard_tick = tick_of(now.mono_ms);
         session.flags.set(Flags::PAUSED);
@@ -188,7 +189,7 @@ impl Shard {
         if !self.config.tells_closes {
             return;
         }
-        let Some(session) = self.sessions.at(slot) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         let who = self.directory.at(session.user).map(|user| Who {
             session: session.number(self.config.id, slot),
             user: user.id,
@@ -199,7 +200,7 @@ impl Shard {
 
     /// Leaves directory and audiences, if it was registered.
     fn deregister(&mut self, slot: u32) {
-        let Some(session) = self.sessions.at(slot) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         if session.phase == Phase::Behind {
             self.behind -= 1;
         }
@@ -229,7 +230,7 @@ impl Shard {
     /// Gives the slot back, with everything it holds. The generation stays, for the next one.
     pub(super) fn free(&mut self, slot: u32) {
         drop(self.take_intake(slot));
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         self.outgoing.discard(session);
         session.phase = Phase::Free;
         self.wheel.cancel(slot);

@@ -6,6 +6,7 @@
 use super::index::Index;
 use super::session::{NIL, Session};
 use super::slab::Slab;
+use crate::contract::internal::{self, OrCount, Place};
 use crate::contract::keyed::TableKey;
 use ringway_wire::ids::UserId;
 
@@ -66,7 +67,7 @@ impl Directory {
 
     /// Forgets the user if it has neither sessions nor memberships.
     pub(super) fn release(&mut self, slot: u32) {
-        let Some(user) = self.users.at(slot) else { return };
+        let Some(user) = self.users.at(slot).or_count(Place::Directory) else { return };
         if user.sessions_count > 0 || user.memberships_count > 0 {
             return;
         }
@@ -101,7 +102,8 @@ impl Directory {
 
     /// Puts a session in front of its user's list.
     pub(super) fn join(&mut self, user: u32, session_slot: u32, sessions: &mut Slab<Session>) {
-        let (Some(entry), Some(session)) = (self.users.at_mut(user), sessions.at_mut(session_slot)) else { return };
+        let Some(entry) = self.users.at_mut(user).or_count(Place::Directory) else { return };
+        let Some(session) = sessions.at_mut(session_slot).or_count(Place::Sessions) else { return };
         session.user = user;
         session.next_of_user = std::mem::replace(&mut entry.first_session, session_slot);
         entry.sessions_count += 1;
@@ -113,11 +115,11 @@ impl Directory {
 
     /// Takes a session out of its user's list. The user may be released after that.
     pub(super) fn leave(&mut self, session_slot: u32, sessions: &mut Slab<Session>) {
-        let Some(session) = sessions.at_mut(session_slot) else { return };
+        let Some(session) = sessions.at_mut(session_slot).or_count(Place::Sessions) else { return };
         let (user, next) = (session.user, session.next_of_user);
         session.user = NIL;
         session.next_of_user = NIL;
-        let Some(entry) = self.users.at_mut(user) else { return };
+        let Some(entry) = self.users.at_mut(user).or_count(Place::Directory) else { return };
         entry.sessions_count -= 1;
         self.sessions_count -= 1;
         if entry.sessions_count == 0 {
@@ -135,6 +137,7 @@ impl Directory {
             }
             at = other.next_of_user;
         }
+        internal::count(Place::Directory);
     }
 }
 

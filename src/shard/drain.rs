@@ -7,6 +7,7 @@
 use super::Shard;
 use super::session::Phase;
 use crate::clock::Now;
+use crate::contract::internal::{OrCount, Place};
 use crate::limits::{DRAIN_CLOSES_PER_TICK_MAX, DRAIN_GRACE_MS};
 use ringway_wire::schema::CloseReason;
 
@@ -43,7 +44,7 @@ impl Shard {
             let slot = drain.next_slot % self.sessions.high();
             drain.next_slot = slot + 1;
             looked_at += 1;
-            let Some(session) = self.sessions.at(slot) else { continue };
+            let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { continue };
             if matches!(session.phase, Phase::Free | Phase::Closing) {
                 continue;
             }

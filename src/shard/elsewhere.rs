@@ -16,6 +16,7 @@ use super::session::NIL;
 use super::slab::{Chunked, Slab};
 use crate::clock::Now;
 use crate::contract::ids::Origin;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
@@ -160,7 +161,7 @@ impl Elsewhere {
     fn remove(&mut self, slot: u32) {
         let Some(there) = self.there.at(slot).filter(|there| there.is_taken) else { return };
         let (user, next) = (there.user, there.next);
-        let Some(head) = self.find(user) else { return };
+        let Some(head) = self.find(user).or_count(Place::RemoteSessions) else { return };
         if head == slot {
             let entries = &self.there;
             let id_of = |slot| entries.at(slot).map_or(0, |there: &There| there.user.0);
@@ -224,8 +225,8 @@ impl Shard {
         if self.config.node.is_none() {
             return;
         }
-        let Some(session) = self.sessions.at(slot) else { return };
-        let Some(user) = self.directory.at(session.user).map(|user| user.id) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
+        let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         let device = session.device;
         let newest = self.elsewhere.of(user).map(|there| there.since_ms.saturating_add(1)).max();
         let since_ms = now.unix_ms.max(newest.unwrap_or_default());
@@ -238,8 +239,8 @@ impl Shard {
         if self.config.node.is_none() {
             return;
         }
-        let Some(session) = self.sessions.at(slot) else { return };
-        let Some(user) = self.directory.at(session.user).map(|user| user.id) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
+        let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         self.elsewhere.tell(Telling::News(SessionNews { user, device: session.device, since_ms: None }));
     }
 
@@ -301,7 +302,7 @@ impl Shard {
         let Some(Walk { number, at }) = self.elsewhere.walk.take() else { return };
         let until = at.saturating_add(SESSION_NEWS_PER_TICK_MAX as u32).min(self.sessions.high());
         for slot in at..until {
-            let Some(session) = self.sessions.at(slot) else { continue };
+            let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { continue };
             let Some(user) = self.directory.at(session.user).map(|user| user.id) else { continue };
             let since_ms = Some(self.elsewhere.since_ms(slot));
             self.elsewhere.tell(Telling::Again(SessionNews { user, device: session.device, since_ms }));

@@ -14,6 +14,7 @@ use super::session::{Flags, NIL, Phase, Session};
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::Origin;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::{Message, Roster};
 use crate::limits::OUTBOX_BYTES_MAX;
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
@@ -135,7 +136,7 @@ impl Shard {
         let waiting_max = outgoing.waiting_bytes.saturating_add(bytes_max);
         let start = audience.entries.partition_point(|entry| entry.member < from);
         let mut member = from;
-        for entry in audience.entries.get(start..).unwrap_or_default() {
+        for entry in audience.entries.get(start..).or_count(Place::Fanout).unwrap_or_default() {
             // All sessions of a member belong to one part.
             if entry.member != member {
                 if outgoing.waiting_bytes >= waiting_max {
@@ -144,13 +145,13 @@ impl Shard {
                 }
                 member = entry.member;
             }
-            let Some(session) = sessions.at_mut(entry.session) else { continue };
+            let Some(session) = sessions.at_mut(entry.session).or_count(Place::Fanout) else { continue };
             if !sending.is_empty() && sending.binary_search(&entry.session).is_ok() {
                 senders.push(*entry);
                 continue;
             }
             for row in &run.rows {
-                let Some(&seq) = row.seqs.get(entry.member as usize) else { continue };
+                let Some(&seq) = row.seqs.get(entry.member as usize).or_count(Place::Fanout) else { continue };
                 pushes += push_row(now, session, entry.session, row.message, seq, outgoing, effects, &mut fallen);
             }
         }
@@ -159,7 +160,7 @@ impl Shard {
         // before it made the session fall behind, so that has to be settled first.
         for entry in senders {
             for (row, sender) in run.rows.iter().zip(&per_row) {
-                let Some(&seq) = row.seqs.get(entry.member as usize) else { continue };
+                let Some(&seq) = row.seqs.get(entry.member as usize).or_count(Place::Fanout) else { continue };
                 if *sender == entry.session {
                     if let Some(session) = self.sessions.at_mut(entry.session) {
                         session.newest = session.newest.max(seq);
@@ -316,7 +317,7 @@ impl Shard {
     /// missed something and catches up.
     pub(super) fn send_ok(&mut self, now: Now, origin: Origin, msg_id: MsgId, seq: Seq, sent_at_ms: u64, repeat: bool) {
         let Some(slot) = self.settle(origin) else { return };
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Fanout) else { return };
         let mut fallen = Fallen::default();
         if seq == session.cursor.next() {
             session.cursor = seq;

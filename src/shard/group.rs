@@ -15,6 +15,7 @@ use super::slab::Slab;
 use crate::clock::Now;
 use crate::contract::delivery::GroupAnnouncement;
 use crate::contract::ids::{Origin, ShardId};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Durability, Incoming, Message, Roster};
@@ -128,7 +129,7 @@ impl Rosters {
         for _ in 0..2 * self.cached.high() {
             let at = self.hand;
             self.hand = (self.hand + 1) % self.cached.high().max(1);
-            let Some(cached) = self.cached.at_mut(at) else { continue };
+            let Some(cached) = self.cached.at_mut(at).or_count(Place::Rosters) else { continue };
             if let Some(group) = cached.roster.as_ref().map(|roster| roster.group)
                 && !std::mem::take(&mut cached.used_lately)
             {
@@ -261,7 +262,7 @@ impl Shard {
         self.group_ok(now, origin, roster.group, roster.version);
         let frame: Arc<[u8]> =
             self.encoder.group_changed(roster.group, roster.version, what.kind, what.actor, &what.users).into();
-        let members = roster.members().get(roster.range(self.config.id)).unwrap_or_default();
+        let members = roster.members().get(roster.range(self.config.id)).or_count(Place::Rosters).unwrap_or_default();
         for member in members {
             self.announce(now, member.user, &frame);
         }

@@ -4,6 +4,7 @@
 //! layout depends on the ids and the key alone, so runs repeat. Whoever makes a group chooses the ids of its members,
 //! so the hash is keyed: with a public one, 100,000 chosen ids in one place take a shard eleven seconds.
 
+use crate::contract::internal::{self, OrCount, Place};
 use crate::contract::keyed::TableKey;
 
 /// Segments, each with its own table: half a million entries are 500 in each.
@@ -49,6 +50,7 @@ impl Index {
 
     /// Adds an id that is not in yet.
     pub(super) fn insert(&mut self, id: u64, slot: u32, id_of: impl Fn(u32) -> u64) {
+        debug_assert!(self.find(id, &id_of).is_none(), "{id} is in already");
         let hash = self.key.hash(id);
         let Some(segment) = self.segments.get_mut(hash as usize % SEGMENTS) else { return };
         if (segment.count as usize + 1) * 8 > segment.table.len() * 7 {
@@ -66,13 +68,14 @@ impl Index {
     pub(super) fn remove(&mut self, id: u64, id_of: impl Fn(u32) -> u64) {
         let hash = self.key.hash(id);
         let Some(segment) = self.segments.get_mut(hash as usize % SEGMENTS) else { return };
-        let Some(mask) = segment.table.len().checked_sub(1) else { return };
+        let Some(mask) = segment.table.len().checked_sub(1).or_count(Place::Index) else { return };
         let table = &mut segment.table;
         let mut hole = (hash >> 32) as usize & mask;
         while table[hole] != NIL && id_of(table[hole]) != id {
             hole = (hole + 1) & mask;
         }
         if table[hole] == NIL {
+            internal::count(Place::Index);
             return;
         }
         // What follows moves up if its own place is not behind the hole, so that no search stops early.

@@ -11,6 +11,7 @@ use super::wheel::tick_of;
 use crate::auth::{AuthError, Claims};
 use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, ShardId};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
 use crate::contract::submission::Submission;
@@ -70,7 +71,7 @@ impl Shard {
 
     /// The user lives on another shard: its connection goes there, with all that was read and not written.
     fn hand_over(&mut self, slot: u32, login: &Verified, rest: &[u8]) {
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let conn = session.conn(slot);
         let transport = if session.flags.has(Flags::WEBSOCKET) { Transport::WebSocket } else { Transport::Tcp };
         let handed = HandedOver {
@@ -128,13 +129,13 @@ impl Shard {
         self.audiences.joined(user, slot, &self.directory);
         self.unauthenticated -= 1;
         self.heartbeats.agree(slot, login.heartbeat_ms);
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         session.device = login.device;
         session.expires_at_s = login.expires_at_s.try_into().unwrap_or(u32::MAX);
         session.newest = Seq(0);
         session.flags.set(Flags::PAUSED);
         self.session_begins(now, slot);
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id: login.request_id };
         match login.cursor {
             Some(seq) => {
@@ -157,7 +158,9 @@ impl Shard {
             let Some(session) = self.sessions.at(slot).filter(|session| session.phase == Phase::AwaitingCursor) else {
                 continue;
             };
-            let Some(user) = self.directory.at(session.user).map(|user| user.id) else { continue };
+            let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else {
+                continue;
+            };
             self.effects.asks.push_back(StoreAsk::Cursor { origin, user, device: session.device });
         }
     }
@@ -165,11 +168,11 @@ impl Shard {
     /// The store knows where the device stopped.
     pub(super) fn cursor_found(&mut self, origin: Origin, seq: Option<Seq>) {
         let Some(slot) = self.slot_of(origin.session.conn) else { return };
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if session.phase != Phase::AwaitingCursor {
             return;
         }
-        let Some(user) = self.directory.at(session.user).map(|user| user.id) else { return };
+        let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         // What the device acknowledged within the last second may not have reached the store.
         let waiting = self.cursors.waiting(user, session.device);
         session.cursor = seq.max(waiting).unwrap_or_default();
@@ -180,7 +183,7 @@ impl Shard {
     /// The ledger knows the user's newest row, and every delivery up to it came before this.
     pub(super) fn position_found(&mut self, now: Now, origin: Origin, newest: Seq, given: Seq) {
         let Some(slot) = self.slot_of(origin.session.conn) else { return };
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let mut newest = newest.max(session.newest);
         match session.phase {
             Phase::AwaitingPositionClaimed if session.cursor > newest.max(given) => {
@@ -192,7 +195,7 @@ impl Shard {
             Phase::AwaitingPosition => session.cursor = session.cursor.min(newest),
             _ => return,
         }
-        let Some(user) = self.directory.at(session.user).map(|user| user.id) else { return };
+        let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         session.newest = newest;
         session.heard_tick = tick_of(now.mono_ms);
         let cursor = session.cursor;

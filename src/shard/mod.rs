@@ -69,7 +69,7 @@ use crate::auth::Authenticator;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, ShardId};
-use crate::contract::internal::InternalErrors;
+use crate::contract::internal::{InternalErrors, OrCount, Place};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::Incoming;
 use crate::contract::shard_counters::ShardCounters;
@@ -177,7 +177,7 @@ impl Shard {
         }
         let slot = self.open_slot(now);
         self.counts.accepted_total += 1;
-        Ok(self.sessions.at(slot).map(|session| session.conn(slot)).unwrap_or_default())
+        Ok(self.sessions.reached(slot).conn(slot))
     }
 
     /// May there be one more connection?
@@ -361,7 +361,7 @@ impl Shard {
     /// So many bytes of the connection's outbox were written; 0 when the socket took none.
     pub fn written(&mut self, now: Now, conn: ConnId, bytes: usize) -> AfterWrite {
         let Some(slot) = self.slot_of(conn) else { return AfterWrite::Drained };
-        let Some(session) = self.sessions.at_mut(slot) else { return AfterWrite::Drained };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return AfterWrite::Drained };
         let before = session.outbox_len();
         self.outgoing.consume(session, bytes, now.mono_ms);
         self.counts.bytes_out_total += (before - session.outbox_len()) as u64;

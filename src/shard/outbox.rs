@@ -162,6 +162,7 @@ impl Outbox {
             return;
         }
         self.last.extend_from_slice(bytes);
+        debug_assert!(push.seq_at() + 8 <= bytes.len(), "a push has a seq");
         if let Some(place) = self.last.get_mut(at + push.seq_at()..).and_then(|rest| rest.first_chunk_mut::<8>()) {
             *place = seq.0.to_le_bytes();
         }
@@ -172,6 +173,7 @@ impl Outbox {
     /// The same, over the border between two chunks.
     #[cold]
     fn append_push_split(&mut self, bytes: &[u8], seq_at: usize, seq: Seq, pool: &mut OutboxPool) {
+        debug_assert!(seq_at + 8 <= bytes.len(), "a push has a seq");
         let (head, rest) = bytes.split_at(seq_at.min(bytes.len()));
         self.append(head, pool);
         self.append(&seq.0.to_le_bytes(), pool);

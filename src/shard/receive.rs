@@ -9,6 +9,7 @@ use super::session::{Flags, Intake, Phase};
 use super::wheel::tick_of;
 use crate::clock::Now;
 use crate::contract::ids::ConnId;
+use crate::contract::internal::{self, OrCount, Place};
 use crate::limits::{HELD_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use ringway_wire::deframer::DeframeError;
 use ringway_wire::frame::{FrameError, read_client};
@@ -37,7 +38,7 @@ impl Shard {
     pub fn receive(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
         let Some(slot) = self.slot_of(conn) else { return };
         self.counts.bytes_in_total += bytes.len() as u64;
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if session.phase == Phase::Closing {
             return;
         }
@@ -80,7 +81,7 @@ impl Shard {
 
     /// Goes on with what was held, unless reading is still paused.
     pub(super) fn look_at_held(&mut self, now: Now, slot: u32) {
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if session.flags.has(Flags::PAUSED) || session.phase == Phase::Closing {
             return;
         }
@@ -92,7 +93,7 @@ impl Shard {
 
     /// Bytes that may be looked at now.
     fn understand(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
-        let Some(session) = self.sessions.at_mut(slot) else { return };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let bytes = if session.flags.has(Flags::TRANSPORT_KNOWN) {
             bytes
         } else {
@@ -185,7 +186,8 @@ impl Shard {
     }
 
     fn websocket_frames(&mut self, now: Now, slot: u32, intake: &mut Intake, bytes: &mut [u8]) -> Flow {
-        let Intake { messages: Some(messages), held, .. } = intake else { return Flow::Gone };
+        let Intake { messages, held, .. } = intake;
+        let Some(messages) = messages.as_mut().or_count(Place::Sessions) else { return Flow::Gone };
         let mut rest = bytes;
         loop {
             let flow = match messages.next(&mut rest) {
@@ -220,7 +222,7 @@ impl Shard {
     fn websocket_pong(&mut self, now: Now, slot: u32, payload: &[u8]) -> Flow {
         let mut pong = Vec::new();
         websocket::pong(payload, &mut pong);
-        let Some(session) = self.sessions.at_mut(slot) else { return Flow::Gone };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return Flow::Gone };
         if !self.outgoing.has_reserve(session, pong.len()) {
             self.evict(now, slot);
             return Flow::Gone;
@@ -231,7 +233,7 @@ impl Shard {
 
     /// One whole frame; `rest` is what lies behind it.
     fn frame(&mut self, now: Now, slot: u32, frame: &[u8], rest: &[u8]) -> Flow {
-        let Some(session) = self.sessions.at(slot) else { return Flow::Gone };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return Flow::Gone };
         let phase = session.phase;
         let (request_id, request) = match read_client(frame) {
             Ok(read) => read,
@@ -255,15 +257,24 @@ impl Shard {
                 return Flow::Gone;
             }
             (Phase::Live | Phase::Behind, request) => self.request(now, slot, request_id, request),
-            // Held while a login is answered, ignored when closing: this is not reached.
-            _ => {}
+            // Bytes are held while a login is answered, and ignored when closing.
+            (
+                Phase::AwaitingCursor
+                | Phase::AwaitingPosition
+                | Phase::AwaitingPositionClaimed
+                | Phase::Closing
+                | Phase::Free,
+                _,
+            ) => {
+                internal::count(Place::Sessions);
+            }
         }
         self.flow_of(slot)
     }
 
     /// Whether this connection's next bytes may be looked at; pauses reading when it does not read its replies.
     fn flow_of(&mut self, slot: u32) -> Flow {
-        let Some(session) = self.sessions.at_mut(slot) else { return Flow::Gone };
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return Flow::Gone };
         if !session.phase.is_open() && !session.phase.is_awaiting() && session.phase != Phase::Fresh {
             return Flow::Gone;
         }

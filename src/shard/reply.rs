@@ -8,6 +8,7 @@ use super::requests::text;
 use super::session::Flags;
 use crate::clock::Now;
 use crate::contract::ids::Origin;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::LaneAnswer;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::Seq;
@@ -60,7 +61,7 @@ impl Shard {
         }
         let slot = self.slot_of(origin.session.conn)?;
         let session = self.sessions.at_mut(slot).filter(|session| session.phase.is_open())?;
-        session.in_flight = session.in_flight.saturating_sub(1);
+        session.in_flight = session.in_flight.checked_sub(1).or_count(Place::Sessions).unwrap_or_default();
         Some(slot)
     }
 

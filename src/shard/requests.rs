@@ -6,6 +6,7 @@
 use super::Shard;
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Durability, Incoming};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
@@ -143,11 +144,11 @@ impl Shard {
     }
 
     fn acknowledge(&mut self, now: Now, slot: u32, request_id: u32, seq: Seq) {
-        let Some(session) = self.sessions.at(slot) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         if seq > session.newest {
             return self.refuse(now, slot, request_id, ErrorCode::SeqAhead, 0);
         }
-        let Some(user) = self.directory.at(session.user).map(|user| user.id) else { return };
+        let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         let device = session.device;
         if self.cursors.acknowledge(user, device, seq) {
             self.save_cursors();
@@ -155,7 +156,7 @@ impl Shard {
     }
 
     fn sync(&mut self, now: Now, slot: u32, request_id: u32, after: Seq, rows_max: u32) {
-        let Some(session) = self.sessions.at(slot) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         let newest = session.newest;
         if after > newest {
             return self.refuse(now, slot, request_id, ErrorCode::SeqAhead, 0);

@@ -3,6 +3,8 @@
 //! Used for sessions, users, audiences and memberships, by the shard's thread. What always holds: a slot's
 //! number does not change while it is taken, and the lowest memory is reused first-freed-last.
 
+use crate::contract::internal::{OrCount, Place};
+
 /// Entries of one chunk.
 const CHUNK: usize = 1_024;
 
@@ -61,7 +63,9 @@ impl<T: Default> Slab<T> {
     pub(super) fn take(&mut self) -> u32 {
         if let Some(top) = self.free_count.checked_sub(1) {
             self.free_count = top;
-            return self.free.at(top).copied().unwrap_or_default();
+            if let Some(slot) = self.free.at(top).copied().or_count(Place::Index) {
+                return slot;
+            }
         }
         let slot = self.high;
         self.high += 1;
@@ -71,6 +75,7 @@ impl<T: Default> Slab<T> {
 
     /// Gives a slot back; once for each time it was taken.
     pub(super) fn give_back(&mut self, slot: u32) {
+        debug_assert!(self.free_count < self.high && slot < self.high, "slot {slot} was not taken");
         *self.free.reached(self.free_count) = slot;
         self.free_count += 1;
     }

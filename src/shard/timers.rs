@@ -7,6 +7,7 @@ use super::Shard;
 use super::session::Phase;
 use super::wheel::{TICK_MS, tick_of};
 use crate::clock::Now;
+use crate::contract::internal::{OrCount, Place};
 use crate::limits::{CURSORS_SAVED_EVERY_MS, RETRY_EVERY_MS};
 use ringway_wire::schema::CloseReason;
 
@@ -35,7 +36,7 @@ impl Shard {
     }
 
     fn timer(&mut self, now: Now, slot: u32) {
-        let Some(session) = self.sessions.at(slot) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         match session.phase {
             Phase::Free => {}
             Phase::Closing => self.cut(slot),
