@@ -52,16 +52,16 @@ pub enum Delivery {
     },
     /// The submission was refused; to the origin's shard.
     Refused {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         origin: Origin,
-        /// Why.
+        /// What the asking session is told.
         code: ErrorCode,
         /// When to try again; 0: never.
         retry_after_ms: u32,
     },
     /// The roster was old: to the group's shard, which swaps its roster and submits again.
     Bounced {
-        /// The group.
+        /// The group that the message is addressed to.
         group: GroupId,
         /// What came; boxed, because it is large and seldom.
         submission: Box<MessageSubmission>,
@@ -70,7 +70,7 @@ pub enum Delivery {
     },
     /// The answer to [`Submission::Position`]: every delivery with a seq up to `newest` came before this one.
     Position {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         origin: Origin,
         /// The user's newest durable seq.
         newest: Seq,
@@ -80,14 +80,14 @@ pub enum Delivery {
     },
     /// The answer to [`Submission::Groups`].
     Groups {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         origin: Origin,
         /// The user's groups, by group id.
         groups: Vec<GroupEntry>,
     },
     /// The answer to [`Submission::Roster`]; `None`: there is no such group.
     Roster {
-        /// The group.
+        /// The group asked about.
         group: GroupId,
         /// Its current roster.
         roster: Option<Arc<Roster>>,
@@ -95,7 +95,7 @@ pub enum Delivery {
     /// A durable change of a group, to every shard: the group's home swaps its roster, the shards of those
     /// concerned announce it, the origin's shard answers.
     Changed {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         origin: Origin,
         /// The roster after the change; empty when the last member left.
         roster: Arc<Roster>,
@@ -104,7 +104,7 @@ pub enum Delivery {
     },
     /// The ledger has lost changes of a group, and goes on with this roster, which may be an older one; to every shard.
     Reloaded {
-        /// The group.
+        /// The group whose changes were lost.
         group: GroupId,
         /// Its roster; `None`: there is no such group.
         roster: Option<Arc<Roster>>,
@@ -116,9 +116,9 @@ pub enum Delivery {
     },
     /// The change changed nothing (everybody was in it already): only the answer, to the origin's shard.
     Unchanged {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         origin: Origin,
-        /// The group.
+        /// The group, which stays as it is.
         group: GroupId,
         /// Its version, as it was.
         version: RosterVersion,

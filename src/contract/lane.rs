@@ -35,7 +35,7 @@ pub enum LaneEnvelope {
     },
     /// An answer from the group's shard to the sender's. Refused: the client's own time-out.
     Answer {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         origin: Origin,
         /// What to tell it.
         answer: LaneAnswer,
@@ -46,7 +46,7 @@ pub enum LaneEnvelope {
         origin: Origin,
         /// Its user: only members are told.
         user: UserId,
-        /// The group.
+        /// The group asked about.
         group: GroupId,
     },
     /// Which of these users, who live on the receiving shard, are online? Refused: `RETRY_LATER`.
@@ -63,7 +63,7 @@ pub enum LaneEnvelope {
 pub enum LaneAnswer {
     /// Refused.
     Refused {
-        /// Why.
+        /// What the asking session is told.
         code: ErrorCode,
         /// When to try again; 0: never.
         retry_after_ms: u32,

@@ -20,7 +20,7 @@ use ringway_wire::schema::Role;
 pub struct Incoming {
     /// The sending session, which is answered.
     pub origin: Origin,
-    /// Its user.
+    /// That session's user.
     pub sender: UserId,
     /// Where it is addressed: a user (perhaps the sender) or a group.
     pub to: Conversation,

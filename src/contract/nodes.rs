@@ -11,7 +11,7 @@ use ringway_wire::ids::{DeviceId, UserId};
 /// A session, as nodes tell each other of it. A node has at most one of a user's device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionNews {
-    /// Whose.
+    /// The session's user.
     pub user: UserId,
     /// On which device.
     pub device: DeviceId,
@@ -34,9 +34,9 @@ pub enum Telling {
 /// Which nodes a message goes to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// All others.
+    /// Every other node.
     All,
-    /// These.
+    /// The nodes listed.
     Nodes(Vec<u16>),
 }
 

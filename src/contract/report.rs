@@ -23,7 +23,7 @@ pub enum Report {
 /// What control is told about a shard, once a second.
 #[derive(Clone, Debug)]
 pub struct ShardReport {
-    /// Which.
+    /// The shard that reports.
     pub shard: ShardId,
     /// The core's counters.
     pub core: ShardCounters,

@@ -31,7 +31,7 @@ pub enum StoreAsk {
     Cursor {
         /// The session that logs in, and its login's request id.
         origin: Origin,
-        /// Its user.
+        /// That session's user.
         user: UserId,
         /// Its device.
         device: DeviceId,
@@ -52,7 +52,7 @@ pub enum PagePurpose {
 /// What one device has acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CursorRow {
-    /// Whose.
+    /// The device's user.
     pub user: UserId,
     /// Which device.
     pub device: DeviceId,
@@ -65,9 +65,9 @@ pub struct CursorRow {
 pub enum StoreAnswer {
     /// Rows after `after`, in order, without holes except as `gap_to` says.
     Page {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         session: SessionRef,
-        /// What for.
+        /// What the page was read for.
         purpose: PagePurpose,
         /// After which row.
         after: Seq,
@@ -76,14 +76,14 @@ pub enum StoreAnswer {
     },
     /// The cursor the store has for the device; `None`: it never acknowledged anything.
     Cursor {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         origin: Origin,
-        /// Up to where.
+        /// The last row that the device has acknowledged.
         seq: Option<Seq>,
     },
     /// The store cannot be read now (the log says why).
     Unavailable {
-        /// Who asked.
+        /// The asking session, which gets the answer.
         session: SessionRef,
         /// What for; `None`: a cursor.
         purpose: Option<PagePurpose>,
@@ -115,7 +115,7 @@ pub struct Lookup {
 pub struct LookupAnswer {
     /// What was asked.
     pub lookup: Lookup,
-    /// The answer.
+    /// What the store knows of it.
     pub found: LookupFound,
 }
 
@@ -148,7 +148,7 @@ pub struct StoredMessage {
 /// What the ledger's slot table needs to know of a user at start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewestRow {
-    /// Whose.
+    /// The user whose inbox it is.
     pub user: UserId,
     /// The newest stored row.
     pub seq: Seq,
@@ -157,7 +157,7 @@ pub struct NewestRow {
 /// A group as the store has it at start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredGroup {
-    /// Which.
+    /// The group's id.
     pub group: GroupId,
     /// At which version.
     pub version: RosterVersion,

@@ -20,21 +20,21 @@ pub enum Submission {
     Position {
         /// The session that logs in.
         origin: Origin,
-        /// Its user.
+        /// That session's user.
         user: UserId,
     },
     /// Which groups is this user in? Refused: `RETRY_LATER`.
     Groups {
         /// The asking session.
         origin: Origin,
-        /// Its user.
+        /// That session's user.
         user: UserId,
     },
     /// A group's shard asks for the roster it does not have. Refused: asked again with the next request.
     Roster {
         /// The asking shard, which is the group's home.
         shard: ShardId,
-        /// The group.
+        /// The group, which lives on the asking shard.
         group: GroupId,
     },
 }
@@ -56,7 +56,7 @@ pub struct MessageSubmission {
 pub struct ChangeSubmission {
     /// The asking session.
     pub origin: Origin,
-    /// Its user.
+    /// That session's user.
     pub actor: UserId,
     /// What is to change.
     pub change: GroupChange,

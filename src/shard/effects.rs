@@ -45,7 +45,7 @@ pub struct Effects {
 pub struct Closed {
     /// Which; its socket may still be open, for the last frame.
     pub conn: ConnId,
-    /// Why.
+    /// The reason that its peer was told.
     pub reason: CloseReason,
     /// Who it was, if it had logged in.
     pub who: Option<Who>,

@@ -34,7 +34,7 @@ struct Verified {
 /// Why a connection that was handed over cannot stay, and what its peer is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotAdopted {
-    /// Why.
+    /// The reason that its peer is told.
     pub reason: CloseReason,
     /// The last frame, in the connection's transport.
     pub bytes: Vec<u8>,
