@@ -230,7 +230,7 @@ pub const SESSION_NEWS_MAX: usize = 65_536;
 /// News of sessions that a shard tells in one tick: about 50,000 a second.
 pub const SESSION_NEWS_PER_TICK_MAX: usize = 1_024;
 /// Sessions of other nodes that a shard knows (40 bytes each); above it those that come later are not known here.
-pub const SESSIONS_ELSEWHERE_MAX: usize = 4 << 20;
+pub const REMOTE_SESSIONS_MAX: usize = 4 << 20;
 /// Sessions of other nodes that a shard looks at in one tick when some have ended with their node.
 pub const SESSIONS_SWEPT_PER_TICK_MAX: u32 = 4_096;
 /// Messages of other nodes that were received and not looked at; above it the nodes are asked to tell everything again.

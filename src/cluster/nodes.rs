@@ -18,7 +18,7 @@ use super::talk::{self, Item, Speaker};
 use crate::contract::ids::ShardId;
 use crate::contract::internal::InternalErrors;
 use crate::contract::message::Message;
-use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
+use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNodes};
 use crate::contract::report::NodesReport;
 use crate::limits::NODE_MESSAGE_BYTES;
 use crate::topology::mailbox::Slot;
@@ -42,7 +42,7 @@ struct Known {
     stamp: u32,
 }
 
-/// Telling everything.
+/// SessionNotice everything.
 #[derive(Debug)]
 struct Walk {
     /// The epoch.
@@ -139,14 +139,14 @@ impl Nodes {
     /// A shard says something.
     pub fn told(&mut self, told: ToNodes) {
         match told {
-            ToNodes::Sessions(tellings) => {
-                for telling in tellings {
-                    match telling {
+            ToNodes::Sessions(notices) => {
+                for notice in notices {
+                    match notice {
                         // Whoever is not known yet says Hello, and is told all of it.
-                        Telling::News(_) if self.known.is_empty() => {}
-                        Telling::News(news) => self.say(&Reach::All, &Item::Session(news)),
-                        Telling::Again(news) => self.say_again(news),
-                        Telling::Through(number) => self.through(number),
+                        SessionNotice::Changed(_) if self.known.is_empty() => {}
+                        SessionNotice::Changed(news) => self.say(&Reach::All, &Item::Session(news)),
+                        SessionNotice::Repeated(news) => self.say_again(news),
+                        SessionNotice::Through(number) => self.through(number),
                     }
                 }
             }
@@ -256,7 +256,7 @@ impl Nodes {
             return;
         }
         let number = self.us.epoch + 1;
-        let asked = self.shards.iter().filter(|shard| shard.put(FromNodes::TellAll(number)).is_ok()).count();
+        let asked = self.shards.iter().filter(|shard| shard.put(FromNodes::NotifyAll(number)).is_ok()).count();
         self.shards.iter().for_each(Slot::wake);
         if asked < self.shards.len() {
             // With the next heartbeat, under another number.

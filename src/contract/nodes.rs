@@ -1,14 +1,14 @@
 //! What crosses between a shard and the thread that talks to the cluster's other nodes.
 //!
-//! Part of the closed set in [`super`]. What always holds: a shard tells what happened to its sessions in the order in
-//! which it happened, and is told of other nodes' in the order in which those told it.
+//! Part of the closed set in [`super`]. What always holds: a shard's notices of its sessions leave in
+//! the order of the events, and those of other nodes arrive in the order in which each node sent them.
 
 use std::sync::Arc;
 
 use crate::contract::message::Message;
 use ringway_wire::ids::{DeviceId, UserId};
 
-/// A session, as nodes tell each other of it. A node has at most one of a user's device.
+/// A session, as nodes notify each other of it. A node has at most one of a user's device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionNews {
     /// The session's user.
@@ -20,14 +20,14 @@ pub struct SessionNews {
     pub since_ms: Option<u64>,
 }
 
-/// What a shard tells of its sessions.
+/// A shard's notice to other nodes of one of its sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Telling {
+pub enum SessionNotice {
     /// It has just happened.
-    News(SessionNews),
+    Changed(SessionNews),
     /// It is as it was: for nodes that have missed it.
-    Again(SessionNews),
-    /// With this, all of [`FromNodes::TellAll`] of this number is told.
+    Repeated(SessionNews),
+    /// The last notice that [`FromNodes::NotifyAll`] of this number asked for.
     Through(u32),
 }
 
@@ -43,9 +43,9 @@ pub enum Reach {
 /// From a shard.
 #[derive(Debug)]
 pub enum ToNodes {
-    /// In the order in which it happened. Refused: kept and told later.
-    Sessions(Vec<Telling>),
-    /// More has happened than is kept: everything has to be told again. Refused: said again later.
+    /// In the order in which it happened. Refused: kept and sent later.
+    Sessions(Vec<SessionNotice>),
+    /// More notices were due than are kept: all sessions are due again. Refused: repeated later.
     Incomplete,
     /// An ephemeral message for sessions of other nodes. Refused: lost for those, as ephemeral messages may be; counted.
     Ephemeral {
@@ -76,8 +76,8 @@ pub enum FromNodes {
         /// The first stamp that counts.
         below: u32,
     },
-    /// Tell all sessions, then [`Telling::Through`] with this number. Refused: said again later.
-    TellAll(u32),
+    /// Send notices of all sessions, then [`SessionNotice::Through`] with this number. Refused: said again later.
+    NotifyAll(u32),
     /// An ephemeral message from another node, to the shard of its group or of its recipient. Refused: lost; counted.
     Ephemeral(Arc<Message>),
 }

@@ -28,7 +28,7 @@ pub struct ShardCounters {
     /// Rosters cached.
     pub rosters: u64,
     /// Sessions of this shard's users on other nodes.
-    pub sessions_elsewhere: u64,
+    pub remote_sessions: u64,
     /// Connections accepted.
     pub accepted_total: u64,
     /// Connections adopted from other shards.
@@ -96,7 +96,7 @@ pub struct ShedCounters {
     /// shard or node.
     pub ephemeral: u64,
     /// Sessions of other nodes that are not known here, because too many are.
-    pub sessions_elsewhere: u64,
+    pub remote_sessions: u64,
     /// Cursors dropped because the store took none for long.
     pub cursors: u64,
     /// Announcements of group changes dropped for sessions over their cap.

@@ -56,7 +56,7 @@ const PER_SHARD: &[PerShard] = &[
     ("ringway_outbox_bytes", "gauge", "Bytes waiting for clients", |r| r.core.outbox_bytes),
     ("ringway_audience_memberships", "gauge", "Memberships held for fan-out", |r| r.core.audience_memberships),
     ("ringway_rosters", "gauge", "Rosters held", |r| r.core.rosters),
-    ("ringway_sessions_elsewhere", "gauge", "Sessions known on other nodes", |r| r.core.sessions_elsewhere),
+    ("ringway_remote_sessions", "gauge", "Sessions known on other nodes", |r| r.core.remote_sessions),
     ("ringway_accepted_total", "counter", "Connections accepted", |r| r.core.accepted_total),
     ("ringway_adopted_total", "counter", "Connections taken over from shards", |r| r.core.adopted_total),
     ("ringway_handed_over_total", "counter", "Connections given to other shards", |r| r.core.handed_over_total),
@@ -99,7 +99,7 @@ const SHED: &[Shed] = &[
     ("syncs", |c| c.shed.syncs),
     ("presence", |c| c.shed.presence),
     ("ephemeral", |c| c.shed.ephemeral),
-    ("sessions_elsewhere", |c| c.shed.sessions_elsewhere),
+    ("remote_sessions", |c| c.shed.remote_sessions),
     ("cursors", |c| c.shed.cursors),
     ("announcements", |c| c.shed.announcements),
 ];

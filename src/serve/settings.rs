@@ -9,7 +9,7 @@ use crate::control::Room;
 use crate::datadir::{DataDir, SecretOrigin};
 use crate::doctor::start::{self, UnfitHost};
 use crate::net::closes;
-use crate::shard::config::{DevicePolicy, ShardConfig};
+use crate::shard::config::ShardConfig;
 use crate::token;
 
 use super::{ServeError, rlimits};
@@ -64,10 +64,7 @@ pub(super) fn shard_config(config: &Config, id: ShardId, shards: u16, connection
         heartbeat_max_ms: session.heartbeat_max_s * 1000,
         login_timeout_ms: session.login_timeout_s * 1000,
         devices_max: session.devices_max,
-        device_policy: match session.device_policy {
-            crate::config::DevicePolicy::ReplaceOldest => DevicePolicy::ReplaceOldest,
-            crate::config::DevicePolicy::RefuseNew => DevicePolicy::RefuseNew,
-        },
+        device_policy: session.device_policy,
         outbox_bytes_max: config.limits.outbox_bytes_max,
         outbox_shard_bytes_max: config.limits.outbox_bytes_per_shard_max,
         connections_max: part,

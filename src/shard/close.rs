@@ -1,4 +1,4 @@
-//! The end of a connection: every one has a reason, told to the peer where it can still hear it.
+//! The end of a connection: every one has a reason, which the peer gets where its socket still takes it.
 //!
 //! Part of the shard's core. What always holds: a closing session is in no directory and no audience; its slot is
 //! freed when the shell says that the socket is gone; a peer that does not take its last frame is cut.
@@ -17,7 +17,7 @@ use ringway_wire::schema::CloseReason;
 use ringway_wire::websocket;
 
 /// What the peer is told, and after how many milliseconds it may reconnect; `None`: not by itself.
-fn told(reason: CloseReason) -> (&'static str, Option<u32>) {
+fn words_of(reason: CloseReason) -> (&'static str, Option<u32>) {
     match reason {
         CloseReason::BadFrame => ("the frame is not valid", None),
         CloseReason::FrameTooLarge => ("the frame is larger than allowed", None),
@@ -43,7 +43,7 @@ fn told(reason: CloseReason) -> (&'static str, Option<u32>) {
 impl Shard {
     /// The bytes of the frame that tells a refused connection why.
     pub fn encode_refusal(&mut self, now: Now, reason: CloseReason) -> &[u8] {
-        let (text, reconnect_after_ms) = told(reason);
+        let (text, reconnect_after_ms) = words_of(reason);
         self.encoder.closing(reason, text, reconnect_after_ms, now.unix_ms)
     }
 
@@ -80,13 +80,13 @@ impl Shard {
 
     /// Closes with the reason's own words.
     pub(super) fn close(&mut self, now: Now, slot: u32, reason: CloseReason) {
-        let (text, reconnect_after_ms) = told(reason);
-        self.close_telling(now, slot, reason, text, reconnect_after_ms);
+        let (text, reconnect_after_ms) = words_of(reason);
+        self.close_with_text(now, slot, reason, text, reconnect_after_ms);
     }
 
     /// Closes with better words.
     pub(super) fn close_saying(&mut self, now: Now, slot: u32, reason: CloseReason, text: &str) {
-        self.close_telling(now, slot, reason, text, told(reason).1);
+        self.close_with_text(now, slot, reason, text, words_of(reason).1);
     }
 
     /// What was wrong with the token of the connection that was just closed, for the log alone.
@@ -97,7 +97,7 @@ impl Shard {
     }
 
     /// Sends Closing behind what waits already, and closes when that is out.
-    pub(super) fn close_telling(
+    pub(super) fn close_with_text(
         &mut self,
         now: Now,
         slot: u32,
@@ -167,11 +167,11 @@ impl Shard {
             return false;
         }
         self.count_close(reason);
-        self.tell_closed(slot, reason);
+        self.list_close(slot, reason);
         self.deregister(slot);
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return false };
         session.phase = Phase::Closing;
-        session.heard_tick = tick_of(now.mono_ms);
+        session.received_tick = tick_of(now.mono_ms);
         session.flags.set(Flags::PAUSED);
         self.wheel.arm(slot, tick_of(now.mono_ms + CLOSING_TIMEOUT_MS));
         drop(self.take_intake(slot));
@@ -184,9 +184,9 @@ impl Shard {
         }
     }
 
-    /// Lists a close for the log, if there is one. Call it while the session still knows whose it is.
-    fn tell_closed(&mut self, slot: u32, reason: CloseReason) {
-        if !self.config.tells_closes {
+    /// Lists a close for the log, if there is one. Call it before the session leaves its user.
+    fn list_close(&mut self, slot: u32, reason: CloseReason) {
+        if !self.config.lists_closes {
             return;
         }
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
@@ -221,7 +221,7 @@ impl Shard {
         let Some(slot) = self.slot_of(conn) else { return };
         if self.sessions.at(slot).is_some_and(|session| session.phase != Phase::Closing) {
             self.count_close(CloseReason::PeerClosed);
-            self.tell_closed(slot, CloseReason::PeerClosed);
+            self.list_close(slot, CloseReason::PeerClosed);
             self.deregister(slot);
         }
         self.free(slot);

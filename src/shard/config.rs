@@ -41,7 +41,7 @@ pub struct ShardConfig {
     /// Keys the tables whose entries a peer can choose.
     pub table_key: TableKey,
     /// List every close in `Effects::closed`: somebody writes them down.
-    pub tells_closes: bool,
+    pub lists_closes: bool,
 }
 
 impl ShardConfig {
@@ -64,7 +64,7 @@ impl ShardConfig {
             connections_unauthenticated_max: limits::CONNECTIONS_UNAUTHENTICATED_MAX,
             stall_timeout_ms: 30_000,
             table_key: TableKey::of_process(),
-            tells_closes: false,
+            lists_closes: false,
         }
     }
 

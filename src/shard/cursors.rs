@@ -1,4 +1,4 @@
-//! What devices have acknowledged and the store has not been told yet.
+//! What devices have acknowledged and the store does not have yet.
 //!
 //! Owned by the shard. What always holds: of one device only the highest is kept; there are never more than
 //! `CURSORS_WAITING_MAX` and one refused lot of them; what is lost in a crash is sent again by the next Ack or

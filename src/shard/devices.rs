@@ -13,9 +13,9 @@ use crate::clock::Now;
 use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::schema::CloseReason;
 
-/// Where a device is logged in.
+/// A device that is logged in, here or on another node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Held {
+struct DeviceLogin {
     since_ms: u64,
     node: u16,
     device: DeviceId,
@@ -34,7 +34,7 @@ impl Shard {
             return true;
         }
         let held = self.devices_of(user);
-        // One on another node is closed there, when that node hears of this login; so is the oldest.
+        // One on another node is closed there, when that node is notified of this login; so is the oldest.
         let is_known = held.iter().any(|held| held.device == device);
         if is_known || held.len() < usize::from(self.config.devices_max.max(1)) {
             return true;
@@ -53,8 +53,8 @@ impl Shard {
         }
     }
 
-    /// Another node has told of a session of this user: closes those here that have to go.
-    pub(super) fn hold_to_policy(&mut self, now: Now, user: UserId) {
+    /// A user has logged in on another node: closes the sessions here that the policy does not allow beside that one.
+    pub(super) fn apply_device_policy(&mut self, now: Now, user: UserId) {
         let first = self.directory.first_session(user);
         if first == NIL {
             return;
@@ -78,25 +78,25 @@ impl Shard {
 
     /// A user's devices, the one that logged in first first. One that is logged in on several nodes counts where it
     /// logged in last.
-    fn devices_of(&self, user: UserId) -> Vec<Held> {
+    fn devices_of(&self, user: UserId) -> Vec<DeviceLogin> {
         let node = self.config.node.unwrap_or_default();
         let first = self.directory.first_session(user);
-        let mut held: Vec<Held> = SessionsOf { sessions: &self.sessions, at: first }
+        let mut held: Vec<DeviceLogin> = SessionsOf { sessions: &self.sessions, at: first }
             .filter_map(|slot| {
                 let device = self.sessions.at(slot)?.device;
-                Some(Held { since_ms: self.elsewhere.since_ms(slot), node, device, slot: Some(slot) })
+                Some(DeviceLogin { since_ms: self.remote_sessions.since_ms(slot), node, device, slot: Some(slot) })
             })
             .collect();
         // The newest is first in the list; without a cluster that is all there is to go by, and the sort keeps it.
         held.reverse();
-        held.extend(self.elsewhere.of(user).map(|there| Held {
-            since_ms: there.since_ms,
-            node: there.node,
-            device: there.device,
+        held.extend(self.remote_sessions.of(user).map(|remote| DeviceLogin {
+            since_ms: remote.since_ms,
+            node: remote.node,
+            device: remote.device,
             slot: None,
         }));
         held.sort_by_key(|held| (held.since_ms, held.node));
-        let latest = |at: usize, one: &Held| !held.iter().skip(at + 1).any(|later| later.device == one.device);
+        let latest = |at: usize, one: &DeviceLogin| !held.iter().skip(at + 1).any(|later| later.device == one.device);
         held.iter().enumerate().filter(|(at, one)| latest(*at, one)).map(|(_, one)| *one).collect()
     }
 }

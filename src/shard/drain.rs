@@ -20,7 +20,7 @@ pub(super) struct Drain {
     /// The next slot to look at.
     next_slot: u32,
     /// Connections told so far, for the spread.
-    told_count: u64,
+    notified_count: u64,
 }
 
 impl Shard {
@@ -30,7 +30,7 @@ impl Shard {
     pub fn drain(&mut self, now: Now, spread_ms: u32) {
         if self.draining.is_none() {
             let grace_until_ms = now.mono_ms + DRAIN_GRACE_MS;
-            self.draining = Some(Drain { spread_ms, grace_until_ms, next_slot: 0, told_count: 0 });
+            self.draining = Some(Drain { spread_ms, grace_until_ms, next_slot: 0, notified_count: 0 });
             self.drain_on(now);
         }
     }
@@ -52,10 +52,10 @@ impl Shard {
                 continue;
             }
             // The golden ratio's multiples spread evenly over the range, however many they are.
-            let spread = drain.told_count.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let spread = drain.notified_count.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let after_ms = ((u128::from(spread) * u128::from(drain.spread_ms)) >> 64) as u32;
-            self.close_telling(now, slot, CloseReason::Draining, "the gateway stops", Some(after_ms));
-            drain.told_count += 1;
+            self.close_with_text(now, slot, CloseReason::Draining, "the gateway stops", Some(after_ms));
+            drain.notified_count += 1;
             closes += 1;
         }
         self.draining = Some(drain);

@@ -36,7 +36,7 @@ pub struct Effects {
     pub handovers: Vec<(ConnId, ShardId, HandedOver)>,
     /// Connections that had `wants_read` false and may be read again.
     pub resumed: Vec<ConnId>,
-    /// Connections that were closed, if `ShardConfig::tells_closes`: for the log.
+    /// Connections that were closed, if `ShardConfig::lists_closes`: for the log.
     pub closed: Vec<Closed>,
 }
 

@@ -36,6 +36,15 @@ pub struct Delivered {
     pub write: Write,
 }
 
+/// Whether a message was stored with this request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// It was.
+    Now,
+    /// It was stored before: the request repeats it.
+    Before,
+}
+
 /// When the outboxes of a step are to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Write {
@@ -165,7 +174,7 @@ impl Shard {
                     if let Some(session) = self.sessions.at_mut(entry.session) {
                         session.newest = session.newest.max(seq);
                     }
-                    self.send_ok(now, row.origin, row.message.msg_id, seq, row.message.sent_at_ms, false);
+                    self.send_ok(now, row.origin, row.message.msg_id, seq, row.message.sent_at_ms, Taken::Now);
                 } else if let Some(session) = self.sessions.at_mut(entry.session) {
                     let Shard { outgoing, effects, .. } = self;
                     pushes += push_row(now, session, entry.session, row.message, seq, outgoing, effects, &mut fallen);
@@ -219,7 +228,7 @@ impl Shard {
             self.push_to_user(now, recipient, message, recipient_seq, sending);
         }
         if sending != NIL {
-            self.send_ok(now, origin, message.msg_id, sender_seq, message.sent_at_ms, false);
+            self.send_ok(now, origin, message.msg_id, sender_seq, message.sent_at_ms, Taken::Now);
         }
     }
 
@@ -302,9 +311,9 @@ impl Shard {
         }
         if let Conversation::User(user) = message.to
             && origin != Origin::NOBODY
-            && let Some(reach) = self.elsewhere.reach(user)
+            && let Some(reach) = self.remote_sessions.reach(user)
         {
-            self.ephemeral_elsewhere(reach, Arc::clone(message));
+            self.ephemeral_to_nodes(reach, Arc::clone(message));
         }
     }
 
@@ -315,7 +324,7 @@ impl Shard {
 
     /// Answers a Send. Where the sender's row is the next one, the answer is the row; else a live session has
     /// missed something and catches up.
-    pub(super) fn send_ok(&mut self, now: Now, origin: Origin, msg_id: MsgId, seq: Seq, sent_at_ms: u64, repeat: bool) {
+    pub(super) fn send_ok(&mut self, now: Now, origin: Origin, msg_id: MsgId, seq: Seq, sent_at_ms: u64, taken: Taken) {
         let Some(slot) = self.settle(origin) else { return };
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Fanout) else { return };
         let mut fallen = Fallen::default();
@@ -327,7 +336,9 @@ impl Shard {
         }
         self.counts.sends_total += u64::from(seq != Seq(0));
         self.fell_behind(fallen);
-        self.reply(now, slot, |encoder| encoder.send_ok(origin.request_id, msg_id, seq, sent_at_ms, repeat));
+        self.reply(now, slot, |encoder| {
+            encoder.send_ok(origin.request_id, msg_id, seq, sent_at_ms, taken == Taken::Before)
+        });
         self.catch_up_done(slot);
     }
 

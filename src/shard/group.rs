@@ -38,7 +38,7 @@ pub(super) enum RosterAsk {
         user: UserId,
     },
     /// An ephemeral message from another node.
-    Heard(Arc<Message>),
+    Remote(Arc<Message>),
 }
 
 #[derive(Debug, Default)]
@@ -196,7 +196,7 @@ impl Shard {
             }
             RosterAsk::Send { incoming, durability: Durability::Durable } => self.submit(incoming, roster.version),
             // Its own node has looked whether its sender is a member, perhaps in a newer roster.
-            RosterAsk::Heard(message) => self.spread_ephemeral(now, Origin::NOBODY, &message, roster),
+            RosterAsk::Remote(message) => self.spread_ephemeral(now, Origin::NOBODY, &message, roster),
             ask @ (RosterAsk::Info { .. } | RosterAsk::Send { .. }) => {
                 self.refuse_ask(now, &ask, ErrorCode::NotAMember, 0);
             }
@@ -215,7 +215,7 @@ impl Shard {
             RosterAsk::Send { incoming: Incoming { origin, .. }, .. } | RosterAsk::Info { origin, .. } => {
                 self.refuse_anywhere(now, *origin, code, retry_after_ms);
             }
-            RosterAsk::Heard(_) => self.counts.shed.ephemeral += 1,
+            RosterAsk::Remote(_) => self.counts.shed.ephemeral += 1,
         }
     }
 
@@ -313,7 +313,7 @@ impl Shard {
         let message = self.ephemeral_message(now, incoming);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
         self.spread_ephemeral(now, origin, &message, roster);
-        self.ephemeral_elsewhere(Reach::All, message);
+        self.ephemeral_to_nodes(Reach::All, message);
         self.answer_anywhere(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
     }
 

@@ -197,7 +197,7 @@ impl Shard {
         }
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         session.newest = newest;
-        session.heard_tick = tick_of(now.mono_ms);
+        session.received_tick = tick_of(now.mono_ms);
         let cursor = session.cursor;
         let session_id = session.number(self.config.id, slot);
         session.phase = if cursor == newest { Phase::Live } else { Phase::Behind };

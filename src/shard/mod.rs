@@ -11,7 +11,7 @@
 //! group.rs     groups that live here            presence.rs  who is online, over all shards
 //! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
-//! elsewhere.rs sessions on other nodes              devices.rs   which sessions of a user may stay
+//! remote_sessions.rs     on other nodes        devices.rs   which sessions of a user may stay
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
 //! route.rs     where the effects go
@@ -27,7 +27,6 @@ mod devices;
 mod directory;
 mod drain;
 pub mod effects;
-mod elsewhere;
 pub mod fanout;
 mod group;
 mod heartbeats;
@@ -37,6 +36,7 @@ pub mod outbox;
 mod outgoing;
 mod presence;
 mod receive;
+mod remote_sessions;
 mod reply;
 mod requests;
 pub mod route;
@@ -54,14 +54,14 @@ use self::cursors::Cursors;
 use self::directory::Directory;
 use self::drain::Drain;
 use self::effects::Effects;
-use self::elsewhere::Elsewhere;
-use self::fanout::GroupRun;
+use self::fanout::{GroupRun, Taken};
 use self::group::{RosterAsk, Rosters};
 use self::heartbeats::Heartbeats;
 pub use self::login::NotAdopted;
 use self::outbox::Outbox;
 use self::outgoing::Outgoing;
 use self::presence::Gathers;
+use self::remote_sessions::RemoteSessions;
 use self::session::{Flags, Phase, Session};
 use self::slab::Slab;
 use self::wheel::{Wheel, tick_of};
@@ -91,7 +91,7 @@ pub struct Shard {
     outgoing: Outgoing,
     pages: Pages,
     gathers: Gathers,
-    elsewhere: Elsewhere,
+    remote_sessions: RemoteSessions,
     cursors: Cursors,
     /// Logins whose cursor the store had no room to be asked for: again a little later, until their time is over.
     cursors_later: Vec<Origin>,
@@ -141,7 +141,7 @@ impl Shard {
             outgoing: Outgoing::new(&config),
             pages: Pages::default(),
             gathers: Gathers::default(),
-            elsewhere: Elsewhere::new(config.table_key),
+            remote_sessions: RemoteSessions::new(config.table_key),
             cursors: Cursors::default(),
             cursors_later: Vec::new(),
             heartbeats: Heartbeats::new(&config),
@@ -203,7 +203,7 @@ impl Shard {
             phase: Phase::Fresh,
             user: session::NIL,
             next_of_user: session::NIL,
-            heard_tick: tick_of(now.mono_ms),
+            received_tick: tick_of(now.mono_ms),
             ..Session::default()
         };
         self.unauthenticated += 1;
@@ -230,7 +230,7 @@ impl Shard {
                 self.deliver_direct(now, &message, sender_seq, recipient_seq, origin);
             }
             Delivery::Repeat { origin, msg_id, seq, sent_at_ms } => {
-                self.send_ok(now, origin, msg_id, seq, sent_at_ms, true);
+                self.send_ok(now, origin, msg_id, seq, sent_at_ms, Taken::Before);
             }
             Delivery::Refused { origin, code, retry_after_ms } => {
                 self.refuse_origin(now, origin, code, retry_after_ms);
@@ -371,7 +371,7 @@ impl Shard {
         }
         if session.flags.has(Flags::PAUSED) && bytes > 0 {
             // Its heartbeats are not read now; that it takes bytes shows that it lives.
-            session.heard_tick = tick_of(now.mono_ms);
+            session.received_tick = tick_of(now.mono_ms);
         }
         if session.phase == Phase::Behind {
             self.want_page(slot);
@@ -397,7 +397,7 @@ impl Shard {
             intake_bytes: self.intake_bytes as u64,
             audience_memberships: self.audiences.memberships_count() as u64,
             rosters: self.rosters.count() as u64,
-            sessions_elsewhere: self.elsewhere.count() as u64,
+            remote_sessions: self.remote_sessions.count() as u64,
             internal: InternalErrors::of_this_thread(),
             ..self.counts.clone()
         }

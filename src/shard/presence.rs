@@ -1,6 +1,6 @@
 //! Who of these users is online? Asked of each user's shard, gathered, answered in the order asked.
 //!
-//! Part of the shard's core. In a cluster a user's shard knows of its sessions on other nodes too (`elsewhere.rs`), so
+//! Part of the shard's core. In a cluster a user's shard knows of its sessions on other nodes too (`remote_sessions.rs`), so
 //! that nobody else is asked. What always holds: at most `PRESENCE_GATHERS_MAX` questions are open; one whose
 //! answers do not all come within `PRESENCE_TIMEOUT_MS` is refused with `RETRY_LATER`.
 
@@ -64,7 +64,7 @@ impl Shard {
 
     /// A user of this shard has a session, here or on another node.
     fn is_online(&self, user: UserId) -> bool {
-        self.directory.is_online(user) || self.elsewhere.has(user)
+        self.directory.is_online(user) || self.remote_sessions.has(user)
     }
 
     /// Another shard asks who of its question's users is online here.

@@ -43,11 +43,11 @@ impl Shard {
             return;
         }
         if session.phase.is_open() {
-            session.heard_tick = tick_of(now.mono_ms);
+            session.received_tick = tick_of(now.mono_ms);
         }
         let held_bytes = session.intake.as_ref().map_or(0, |intake| intake.held.len());
         if !session.flags.has(Flags::PAUSED) && held_bytes == 0 {
-            self.understand(now, slot, bytes);
+            self.parse(now, slot, bytes);
             return;
         }
         if held_bytes + bytes.len() > HELD_BYTES_MAX {
@@ -55,7 +55,7 @@ impl Shard {
             return;
         }
         self.change_intake(slot, |intake| intake.held.extend_from_slice(bytes));
-        self.look_at_held(now, slot);
+        self.parse_held(now, slot);
     }
 
     /// Takes what was read of a connection and not understood.
@@ -80,7 +80,7 @@ impl Shard {
     }
 
     /// Goes on with what was held, unless reading is still paused.
-    pub(super) fn look_at_held(&mut self, now: Now, slot: u32) {
+    pub(super) fn parse_held(&mut self, now: Now, slot: u32) {
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if session.flags.has(Flags::PAUSED) || session.phase == Phase::Closing {
             return;
@@ -88,11 +88,11 @@ impl Shard {
         let Some(mut intake) = self.take_intake(slot) else { return };
         let mut held = std::mem::take(&mut intake.held);
         self.put_intake(slot, intake);
-        self.understand(now, slot, &mut held);
+        self.parse(now, slot, &mut held);
     }
 
     /// Bytes that may be looked at now.
-    fn understand(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
+    fn parse(&mut self, now: Now, slot: u32, bytes: &mut [u8]) {
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let bytes = if session.flags.has(Flags::TRANSPORT_KNOWN) {
             bytes

@@ -4,6 +4,7 @@
 //! no room even in the reserve ends the connection, because its client does not read what it asked for.
 
 use super::Shard;
+use super::fanout::Taken;
 use super::requests::text;
 use super::session::Flags;
 use crate::clock::Now;
@@ -70,7 +71,7 @@ impl Shard {
         match answer {
             LaneAnswer::Refused { code, retry_after_ms } => self.refuse_origin(now, origin, code, retry_after_ms),
             LaneAnswer::EphemeralSent { msg_id, sent_at_ms } => {
-                self.send_ok(now, origin, msg_id, Seq(0), sent_at_ms, false);
+                self.send_ok(now, origin, msg_id, Seq(0), sent_at_ms, Taken::Now);
             }
             LaneAnswer::Members(roster) => {
                 if let Some(slot) = self.settle(origin) {
@@ -91,7 +92,7 @@ impl Shard {
             return;
         }
         session.flags.clear(Flags::PAUSED);
-        self.look_at_held(now, slot);
+        self.parse_held(now, slot);
         if let Some(session) = self.sessions.at(slot)
             && !session.flags.has(Flags::PAUSED)
         {

@@ -43,7 +43,7 @@ pub(super) struct Session {
     /// When the token expires, Unix seconds.
     pub(super) expires_at_s: u32,
     /// When something was last received (logged in), or when it was accepted or began to close, in wheel ticks.
-    pub(super) heard_tick: u32,
+    pub(super) received_tick: u32,
 }
 
 const _: () = assert!(size_of::<Session>() == 64, "a session is one cache line");
@@ -99,7 +99,7 @@ impl Flags {
     pub(super) const PAGE_QUEUED: u8 = 8;
     /// Frames travel in WebSocket messages.
     pub(super) const WEBSOCKET: u8 = 16;
-    /// The first bytes have told how frames travel.
+    /// The first bytes have shown how frames travel.
     pub(super) const TRANSPORT_KNOWN: u8 = 32;
     /// Listed among those to cut: nothing is written any more.
     pub(super) const CUT: u8 = 64;

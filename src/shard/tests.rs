@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod bad_input;
-mod elsewhere;
 mod groups;
 mod heartbeats;
 mod inbox;
@@ -11,5 +10,6 @@ mod limits;
 mod logins;
 mod model;
 mod races;
+mod remote_sessions;
 mod requests;
 pub(super) mod world;

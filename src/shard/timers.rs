@@ -32,7 +32,7 @@ impl Shard {
             self.save_cursors();
         }
         self.drain_on(now);
-        self.tell_nodes();
+        self.notify_nodes();
     }
 
     fn timer(&mut self, now: Now, slot: u32) {
@@ -55,7 +55,7 @@ impl Shard {
                     self.evict(now, slot);
                 } else if now.unix_ms / 1000 >= u64::from(session.expires_at_s) {
                     self.close(now, slot, CloseReason::TokenExpired);
-                } else if tick_of(now.mono_ms) >= self.silent_tick(slot, session.heard_tick) {
+                } else if tick_of(now.mono_ms) >= self.silent_tick(slot, session.received_tick) {
                     self.close(now, slot, CloseReason::HeartbeatTimeout);
                 } else {
                     self.arm_next(now, slot);
@@ -64,10 +64,10 @@ impl Shard {
         }
     }
 
-    /// When a session last heard of at `heard_tick` has been silent for too long.
-    fn silent_tick(&self, slot: u32, heard_tick: u32) -> u32 {
+    /// When a session last heard of at `received_tick` has been silent for too long.
+    fn silent_tick(&self, slot: u32, received_tick: u32) -> u32 {
         let silence_ms = u64::from(self.heartbeats.of(slot)) * 5 / 2;
-        heard_tick.saturating_add(tick_of(silence_ms + TICK_MS))
+        received_tick.saturating_add(tick_of(silence_ms + TICK_MS))
     }
 
     /// Arms a logged-in session's timer for the next moment that could matter.
@@ -75,7 +75,7 @@ impl Shard {
         let Some(session) = self.sessions.at(slot).filter(|session| session.phase.is_open()) else { return };
         let expires_in_ms = (u64::from(session.expires_at_s) * 1000).saturating_sub(now.unix_ms);
         let mut deadline = self
-            .silent_tick(slot, session.heard_tick)
+            .silent_tick(slot, session.received_tick)
             .min(tick_of((now.mono_ms + expires_in_ms).saturating_add(TICK_MS)));
         if let Some(outbox) = &session.outbox {
             deadline = deadline.min(self.stall_tick(outbox.progress_ms));

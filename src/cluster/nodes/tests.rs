@@ -42,13 +42,13 @@ impl Node {
 
     fn log_in(&mut self, user: u64, since_ms: u64) {
         self.sessions.insert(user, since_ms);
-        self.nodes.told(ToNodes::Sessions(vec![Telling::News(news(user, Some(since_ms)))]));
+        self.nodes.told(ToNodes::Sessions(vec![SessionNotice::Changed(news(user, Some(since_ms)))]));
         self.nodes.flush();
     }
 
     fn log_out(&mut self, user: u64) {
         self.sessions.remove(&user);
-        self.nodes.told(ToNodes::Sessions(vec![Telling::News(news(user, None))]));
+        self.nodes.told(ToNodes::Sessions(vec![SessionNotice::Changed(news(user, None))]));
         self.nodes.flush();
     }
 
@@ -66,10 +66,11 @@ impl Node {
                 }
             }
             FromNodes::Forget { node, below } => drop(self.valid_from.insert(node, below)),
-            FromNodes::TellAll(number) => {
-                let again = self.sessions.iter().map(|(user, since)| Telling::Again(news(*user, Some(*since))));
-                let tellings = again.chain([Telling::Through(number)]).collect();
-                self.nodes.told(ToNodes::Sessions(tellings));
+            FromNodes::NotifyAll(number) => {
+                let again =
+                    self.sessions.iter().map(|(user, since)| SessionNotice::Repeated(news(*user, Some(*since))));
+                let notices = again.chain([SessionNotice::Through(number)]).collect();
+                self.nodes.told(ToNodes::Sessions(notices));
                 self.nodes.flush();
             }
             FromNodes::Ephemeral(message) => self.ephemeral.push(message.msg_id),
@@ -241,7 +242,7 @@ fn what_a_shard_has_no_room_for_is_asked_for_again_and_a_dead_nodes_end_is_not_l
     assert_eq!(b.online(), expected);
 
     for _ in 0..crate::limits::FROM_NODES_MAX {
-        b.nodes.shards[0].put(FromNodes::TellAll(0)).unwrap();
+        b.nodes.shards[0].put(FromNodes::NotifyAll(0)).unwrap();
     }
     b.nodes.alive(&alive(&[1, 2]), true);
     settle(&mut [&mut a, &mut b]);

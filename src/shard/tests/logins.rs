@@ -305,8 +305,8 @@ fn an_answer_for_a_connection_that_is_gone_reaches_nobody_else() {
 
 #[test]
 fn closes_are_listed_with_whose_they_are_for_those_who_want_it_and_else_not_at_all() {
-    let closes = |tells_closes: bool| {
-        let mut world = World::with(1, |config| config.tells_closes = tells_closes);
+    let closes = |lists_closes: bool| {
+        let mut world = World::with(1, |config| config.lists_closes = lists_closes);
         let stranger = world.connect(0);
         world.frame(stranger, |encoder| encoder.ping(1));
         let leaver = world.login(7, 1, Some(0));

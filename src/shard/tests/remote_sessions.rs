@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::world::{Client, Got, World, closing};
 use crate::contract::ids::ShardId;
 use crate::contract::message::Message;
-use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
+use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNodes};
 use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX};
 use crate::shard::config::DevicePolicy;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
@@ -45,7 +45,7 @@ fn online(world: &mut World, client: Client, users: &[u64]) -> Vec<u64> {
 }
 
 /// What the shards tell other nodes in the next tick.
-fn told(world: &mut World) -> Vec<Telling> {
+fn told(world: &mut World) -> Vec<SessionNotice> {
     world.told.clear();
     world.pass(20);
     let mut tellings = Vec::new();
@@ -82,7 +82,7 @@ fn presence_tells_of_sessions_on_other_nodes_until_they_end_or_their_node_is_for
         }
         assert_eq!(online(&mut world, asker, &users), left, "at once");
         world.pass(20);
-        let known: u64 = world.shards.iter().map(|shard| shard.counters().sessions_elsewhere).sum();
+        let known: u64 = world.shards.iter().map(|shard| shard.counters().remote_sessions).sum();
         assert_eq!(known, if gone == 2 { left.len() as u64 } else { 1 }, "and swept away");
     }
 }
@@ -106,7 +106,7 @@ fn a_login_is_later_than_all_that_its_node_knows_of_whatever_the_clocks_say() {
     let ahead = world.now.unix_ms + 60_000;
     hear(&mut world, 2, 1, news(1, 5, Some(ahead)));
     let client = world.login(1, 5, Some(0));
-    assert_eq!(told(&mut world), [Telling::News(news(1, 5, Some(ahead + 1)))]);
+    assert_eq!(told(&mut world), [SessionNotice::Changed(news(1, 5, Some(ahead + 1)))]);
     // It is told again before it has heard of the login.
     hear(&mut world, 2, 1, news(1, 5, Some(ahead)));
     assert!(world.is_open(client));
@@ -169,20 +169,20 @@ fn nodes_are_told_what_happens_in_its_order_and_everything_when_they_ask() {
     let began = world.now.unix_ms;
     let first = world.login(1, 5, Some(0));
     let again = world.login(1, 5, Some(0));
-    let logged_in = Telling::News(news(1, 5, Some(began)));
-    assert_eq!(told(&mut world), [logged_in, Telling::News(news(1, 5, None)), logged_in]);
+    let logged_in = SessionNotice::Changed(news(1, 5, Some(began)));
+    assert_eq!(told(&mut world), [logged_in, SessionNotice::Changed(news(1, 5, None)), logged_in]);
     assert!(!world.is_open(first));
     let other = world.login(2, 6, Some(0));
-    world.shards[0].from_nodes(world.now, FromNodes::TellAll(4));
+    world.shards[0].from_nodes(world.now, FromNodes::NotifyAll(4));
     world.hang_up(again);
     let later = began + 20;
     assert_eq!(
         told(&mut world),
         [
-            Telling::News(news(2, 6, Some(later))),
-            Telling::News(news(1, 5, None)),
-            Telling::Again(news(2, 6, Some(later))),
-            Telling::Through(4),
+            SessionNotice::Changed(news(2, 6, Some(later))),
+            SessionNotice::Changed(news(1, 5, None)),
+            SessionNotice::Repeated(news(2, 6, Some(later))),
+            SessionNotice::Through(4),
         ]
     );
     assert!(world.is_open(other));
@@ -198,7 +198,7 @@ fn what_is_refused_is_told_later_and_when_too_much_happens_everything_is_told_ag
     assert_eq!(first.len(), 2);
     world.hang_up(client);
     world.shards[0].refused_to_nodes(ToNodes::Sessions(first.clone()));
-    let all: Vec<Telling> = first.into_iter().chain([Telling::News(news(1, 5, None))]).collect();
+    let all: Vec<SessionNotice> = first.into_iter().chain([SessionNotice::Changed(news(1, 5, None))]).collect();
     assert_eq!(told(&mut world), all);
 
     // Nobody takes anything, and a device logs in again and again: two pieces of news each time.
@@ -214,10 +214,11 @@ fn what_is_refused_is_told_later_and_when_too_much_happens_everything_is_told_ag
     world.told.clear();
     world.pass(20);
     assert!(matches!(world.told[..], [ToNodes::Incomplete]));
-    world.shards[0].from_nodes(world.now, FromNodes::TellAll(1));
+    world.shards[0].from_nodes(world.now, FromNodes::NotifyAll(1));
     let tellings = told(&mut world);
     assert!(tellings.len() <= SESSION_NEWS_PER_TICK_MAX);
-    let again: Vec<&Telling> = tellings.iter().filter(|telling| matches!(telling, Telling::Again(_))).collect();
+    let again: Vec<&SessionNotice> =
+        tellings.iter().filter(|telling| matches!(telling, SessionNotice::Repeated(_))).collect();
     assert_eq!(again.len(), 1, "only the second user is left: {tellings:?}");
 }
 

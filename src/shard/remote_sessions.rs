@@ -1,10 +1,10 @@
-//! The sessions of this shard's users on other nodes, as those tell of them, and what they are told of the sessions here.
+//! The sessions of this shard's users on other nodes, and the notices that other nodes get of the sessions here.
 //!
 //! Part of the shard's core. Every node knows all sessions of the cluster, each shard those of its users: 40 bytes and an
-//! index entry for each. So a login waits for nobody, a Presence request and a device policy look at home only, and what
-//! it costs is an announcement per login and logout, a batch each tick. What always holds: news leave in the order in
-//! which things happened; what was heard of a node under an earlier stamp than its `valid_from` counts as ended, at once,
-//! however long it takes to sweep it away; what cannot be kept until it is told makes the shard tell everything again.
+//! index entry for each. So a login waits for nobody, and a Presence request or a device policy is decided here. The cost
+//! is a notice per login and logout, a batch each tick. What always holds: notices leave in the order of the events; a
+//! session with an older stamp than its node's `valid_from` has ended, at once, however long the sweep takes; when more
+//! notices wait than are kept, the shard notifies of all its sessions again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use crate::contract::ids::Origin;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Message;
-use crate::contract::nodes::{FromNodes, Reach, SessionNews, Telling, ToNodes};
-use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX, SESSIONS_ELSEWHERE_MAX, SESSIONS_SWEPT_PER_TICK_MAX};
+use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNodes};
+use crate::limits::{REMOTE_SESSIONS_MAX, SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX, SESSIONS_SWEPT_PER_TICK_MAX};
 use ringway_wire::ids::{Conversation, DeviceId, UserId};
 
 /// A session on another node.
 #[derive(Debug, Default)]
-pub(super) struct There {
+pub(super) struct RemoteSession {
     user: UserId,
     pub(super) device: DeviceId,
     pub(super) since_ms: u64,
-    /// Under which it was heard of last.
+    /// The stamp of the last notice of it.
     stamp: u32,
     /// The user's next, `NIL` at the end.
     next: u32,
@@ -37,9 +37,9 @@ pub(super) struct There {
     is_taken: bool,
 }
 
-const _: () = assert!(size_of::<There>() <= 40, "half a million sessions are 20 MB");
+const _: () = assert!(size_of::<RemoteSession>() <= 40, "half a million sessions are 20 MB");
 
-/// Telling all sessions.
+/// Notifying of all sessions.
 #[derive(Clone, Copy, Debug)]
 struct Walk {
     number: u32,
@@ -47,34 +47,34 @@ struct Walk {
     at: u32,
 }
 
-/// Sessions there, and news of those here.
+/// Sessions on other nodes, and notices of those here.
 #[derive(Debug)]
-pub(super) struct Elsewhere {
-    /// By user: the first of its sessions there.
+pub(super) struct RemoteSessions {
+    /// By user: the first of its sessions on other nodes.
     index: Index,
-    there: Slab<There>,
+    sessions: Slab<RemoteSession>,
     /// By node: the first stamp that counts.
     valid_from: Vec<u32>,
     /// Slots below it are still to be looked at since a node was forgotten.
     unswept: u32,
     /// When each session here began, by slot.
     since_ms: Chunked<u64>,
-    /// What is to be told.
-    telling: VecDeque<Telling>,
+    /// Notices that wait for the next tick.
+    notices: VecDeque<SessionNotice>,
     /// More has happened than was kept.
     is_incomplete: bool,
     walk: Option<Walk>,
 }
 
-impl Elsewhere {
+impl RemoteSessions {
     pub(super) fn new(key: TableKey) -> Self {
-        Elsewhere {
+        RemoteSessions {
             index: Index::new(key),
-            there: Slab::new(),
+            sessions: Slab::new(),
             valid_from: Vec::new(),
             unswept: 0,
             since_ms: Chunked::new(),
-            telling: VecDeque::new(),
+            notices: VecDeque::new(),
             is_incomplete: false,
             walk: None,
         }
@@ -82,28 +82,28 @@ impl Elsewhere {
 
     /// How many sessions are held, those not swept yet too.
     pub(super) fn count(&self) -> usize {
-        self.there.taken()
+        self.sessions.taken()
     }
 
-    /// The user has a session there.
+    /// The user has a session on another node.
     pub(super) fn has(&self, user: UserId) -> bool {
         self.of(user).next().is_some()
     }
 
-    /// A user's sessions there.
-    pub(super) fn of(&self, user: UserId) -> impl Iterator<Item = &There> {
+    /// A user's sessions on other nodes.
+    pub(super) fn of(&self, user: UserId) -> impl Iterator<Item = &RemoteSession> {
         let mut at = self.find(user).unwrap_or(NIL);
         let all = std::iter::from_fn(move || {
-            let there = self.there.at(at)?;
-            at = there.next;
-            Some(there)
+            let session = self.sessions.at(at)?;
+            at = session.next;
+            Some(session)
         });
-        all.filter(|there| self.counts(there))
+        all.filter(|session| self.counts(session))
     }
 
     /// The nodes on which the user is; `None`: on no other.
     pub(super) fn reach(&self, user: UserId) -> Option<Reach> {
-        let mut nodes: Vec<u16> = self.of(user).map(|there| there.node).collect();
+        let mut nodes: Vec<u16> = self.of(user).map(|session| session.node).collect();
         nodes.sort_unstable();
         nodes.dedup();
         (!nodes.is_empty()).then_some(Reach::Nodes(nodes))
@@ -114,64 +114,64 @@ impl Elsewhere {
         self.since_ms.at(slot).copied().unwrap_or_default()
     }
 
-    fn counts(&self, there: &There) -> bool {
-        self.valid_from.get(usize::from(there.node)).is_none_or(|from| there.stamp >= *from)
+    fn counts(&self, session: &RemoteSession) -> bool {
+        self.valid_from.get(usize::from(session.node)).is_none_or(|from| session.stamp >= *from)
     }
 
     fn find(&self, user: UserId) -> Option<u32> {
-        self.index.find(user.0, |slot| self.there.at(slot).map_or(0, |there| there.user.0))
+        self.index.find(user.0, |slot| self.sessions.at(slot).map_or(0, |session| session.user.0))
     }
 
     /// The slot of one session.
     fn find_one(&self, node: u16, user: UserId, device: DeviceId) -> Option<u32> {
         let mut at = self.find(user)?;
-        while let Some(there) = self.there.at(at) {
-            if there.node == node && there.device == device {
+        while let Some(session) = self.sessions.at(at) {
+            if session.node == node && session.device == device {
                 return Some(at);
             }
-            at = there.next;
+            at = session.next;
         }
         None
     }
 
-    /// A session begins there, or is told again. False: there is no room to know it.
-    fn put(&mut self, node: u16, stamp: u32, user: UserId, device: DeviceId, since_ms: u64) -> bool {
+    /// A session has begun on another node, or its notice is repeated. False: there is no room for it.
+    fn upsert(&mut self, node: u16, stamp: u32, user: UserId, device: DeviceId, since_ms: u64) -> bool {
         if let Some(slot) = self.find_one(node, user, device) {
-            let there = self.there.reached(slot);
-            (there.since_ms, there.stamp) = (since_ms, stamp);
+            let session = self.sessions.reached(slot);
+            (session.since_ms, session.stamp) = (since_ms, stamp);
             return true;
         }
-        if self.there.taken() >= SESSIONS_ELSEWHERE_MAX {
+        if self.sessions.taken() >= REMOTE_SESSIONS_MAX {
             return false;
         }
         let head = self.find(user);
-        let slot = self.there.take();
-        let next = match head.and_then(|head| self.there.at_mut(head)) {
+        let slot = self.sessions.take();
+        let next = match head.and_then(|head| self.sessions.at_mut(head)) {
             Some(head) => std::mem::replace(&mut head.next, slot),
             None => NIL,
         };
-        *self.there.reached(slot) = There { user, device, since_ms, stamp, next, node, is_taken: true };
+        *self.sessions.reached(slot) = RemoteSession { user, device, since_ms, stamp, next, node, is_taken: true };
         if head.is_none() {
-            let there = &self.there;
-            self.index.insert(user.0, slot, |slot| there.at(slot).map_or(0, |there| there.user.0));
+            let sessions = &self.sessions;
+            self.index.insert(user.0, slot, |slot| sessions.at(slot).map_or(0, |session| session.user.0));
         }
         true
     }
 
     fn remove(&mut self, slot: u32) {
-        let Some(there) = self.there.at(slot).filter(|there| there.is_taken) else { return };
-        let (user, next) = (there.user, there.next);
+        let Some(session) = self.sessions.at(slot).filter(|session| session.is_taken) else { return };
+        let (user, next) = (session.user, session.next);
         let Some(head) = self.find(user).or_count(Place::RemoteSessions) else { return };
         if head == slot {
-            let entries = &self.there;
-            let id_of = |slot| entries.at(slot).map_or(0, |there: &There| there.user.0);
+            let entries = &self.sessions;
+            let id_of = |slot| entries.at(slot).map_or(0, |session: &RemoteSession| session.user.0);
             self.index.remove(user.0, id_of);
             if next != NIL {
                 self.index.insert(user.0, next, id_of);
             }
         } else {
             let mut at = head;
-            while let Some(before) = self.there.at_mut(at) {
+            while let Some(before) = self.sessions.at_mut(at) {
                 if before.next == slot {
                     before.next = next;
                     break;
@@ -179,8 +179,8 @@ impl Elsewhere {
                 at = before.next;
             }
         }
-        self.there.reached(slot).is_taken = false;
-        self.there.give_back(slot);
+        self.sessions.reached(slot).is_taken = false;
+        self.sessions.give_back(slot);
     }
 
     fn forget(&mut self, node: u16, below: u32) {
@@ -191,7 +191,7 @@ impl Elsewhere {
         if let Some(from) = self.valid_from.get_mut(node) {
             *from = below.max(*from);
         }
-        self.unswept = self.there.high();
+        self.unswept = self.sessions.high();
     }
 
     /// Takes away some of what has ended with its node.
@@ -199,28 +199,28 @@ impl Elsewhere {
         for _ in 0..SESSIONS_SWEPT_PER_TICK_MAX.min(self.unswept) {
             self.unswept -= 1;
             let slot = self.unswept;
-            if self.there.at(slot).is_some_and(|there| there.is_taken && !self.counts(there)) {
+            if self.sessions.at(slot).is_some_and(|session| session.is_taken && !self.counts(session)) {
                 self.remove(slot);
             }
         }
     }
 
-    fn tell(&mut self, telling: Telling) {
+    fn enqueue(&mut self, notice: SessionNotice) {
         if self.is_incomplete {
             return;
         }
-        if self.telling.len() >= SESSION_NEWS_MAX {
-            self.telling.clear();
+        if self.notices.len() >= SESSION_NEWS_MAX {
+            self.notices.clear();
             self.walk = None;
             self.is_incomplete = true;
             return;
         }
-        self.telling.push_back(telling);
+        self.notices.push_back(notice);
     }
 }
 
 impl Shard {
-    /// A session is registered: other nodes are to hear of it.
+    /// A session is registered: other nodes are notified.
     pub(super) fn session_begins(&mut self, now: Now, slot: u32) {
         if self.config.node.is_none() {
             return;
@@ -228,10 +228,10 @@ impl Shard {
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         let device = session.device;
-        let newest = self.elsewhere.of(user).map(|there| there.since_ms.saturating_add(1)).max();
+        let newest = self.remote_sessions.of(user).map(|session| session.since_ms.saturating_add(1)).max();
         let since_ms = now.unix_ms.max(newest.unwrap_or_default());
-        *self.elsewhere.since_ms.reached(slot) = since_ms;
-        self.elsewhere.tell(Telling::News(SessionNews { user, device, since_ms: Some(since_ms) }));
+        *self.remote_sessions.since_ms.reached(slot) = since_ms;
+        self.remote_sessions.enqueue(SessionNotice::Changed(SessionNews { user, device, since_ms: Some(since_ms) }));
     }
 
     /// A registered session ends.
@@ -241,87 +241,95 @@ impl Shard {
         }
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
-        self.elsewhere.tell(Telling::News(SessionNews { user, device: session.device, since_ms: None }));
+        self.remote_sessions.enqueue(SessionNotice::Changed(SessionNews {
+            user,
+            device: session.device,
+            since_ms: None,
+        }));
     }
 
-    /// Other nodes have something to say.
+    /// Applies what another node sends.
     pub fn from_nodes(&mut self, now: Now, envelope: FromNodes) {
         match envelope {
             FromNodes::Sessions { node, stamp, news } => {
                 for SessionNews { user, device, since_ms } in news {
                     match since_ms {
-                        Some(since_ms) if self.elsewhere.put(node, stamp, user, device, since_ms) => {
-                            self.hold_to_policy(now, user);
+                        Some(since_ms) if self.remote_sessions.upsert(node, stamp, user, device, since_ms) => {
+                            self.apply_device_policy(now, user);
                         }
-                        Some(_) => self.counts.shed.sessions_elsewhere += 1,
+                        Some(_) => self.counts.shed.remote_sessions += 1,
                         None => {
-                            if let Some(slot) = self.elsewhere.find_one(node, user, device) {
-                                self.elsewhere.remove(slot);
+                            if let Some(slot) = self.remote_sessions.find_one(node, user, device) {
+                                self.remote_sessions.remove(slot);
                             }
                         }
                     }
                 }
             }
-            FromNodes::Forget { node, below } => self.elsewhere.forget(node, below),
-            FromNodes::TellAll(number) => self.elsewhere.walk = Some(Walk { number, at: 0 }),
+            FromNodes::Forget { node, below } => self.remote_sessions.forget(node, below),
+            FromNodes::NotifyAll(number) => self.remote_sessions.walk = Some(Walk { number, at: 0 }),
             FromNodes::Ephemeral(message) => match message.to {
                 Conversation::User(_) => self.deliver_ephemeral(now, &message, None, Origin::NOBODY),
-                Conversation::Group(group) => self.with_roster(now, group, RosterAsk::Heard(message)),
+                Conversation::Group(group) => self.with_roster(now, group, RosterAsk::Remote(message)),
             },
         }
     }
 
     /// An ephemeral message for other nodes, if there are any.
-    pub(super) fn ephemeral_elsewhere(&mut self, reach: Reach, message: Arc<Message>) {
+    pub(super) fn ephemeral_to_nodes(&mut self, reach: Reach, message: Arc<Message>) {
         if self.config.node.is_some() {
             self.effects.to_nodes.push_back(ToNodes::Ephemeral { reach, message });
         }
     }
 
     /// Once a tick: what has happened since, or the next sessions of a walk through all.
-    pub(super) fn tell_nodes(&mut self) {
+    pub(super) fn notify_nodes(&mut self) {
         if self.config.node.is_none() {
             return;
         }
-        self.elsewhere.sweep();
-        if std::mem::take(&mut self.elsewhere.is_incomplete) {
+        self.remote_sessions.sweep();
+        if std::mem::take(&mut self.remote_sessions.is_incomplete) {
             self.effects.to_nodes.push_back(ToNodes::Incomplete);
             return;
         }
-        if self.elsewhere.telling.len() < SESSION_NEWS_PER_TICK_MAX {
+        if self.remote_sessions.notices.len() < SESSION_NEWS_PER_TICK_MAX {
             self.walk_on();
         }
-        let waiting = &mut self.elsewhere.telling;
-        let batch: Vec<Telling> = waiting.drain(..waiting.len().min(SESSION_NEWS_PER_TICK_MAX)).collect();
+        let waiting = &mut self.remote_sessions.notices;
+        let batch: Vec<SessionNotice> = waiting.drain(..waiting.len().min(SESSION_NEWS_PER_TICK_MAX)).collect();
         if !batch.is_empty() {
             self.effects.to_nodes.push_back(ToNodes::Sessions(batch));
         }
     }
 
     fn walk_on(&mut self) {
-        let Some(Walk { number, at }) = self.elsewhere.walk.take() else { return };
+        let Some(Walk { number, at }) = self.remote_sessions.walk.take() else { return };
         let until = at.saturating_add(SESSION_NEWS_PER_TICK_MAX as u32).min(self.sessions.high());
         for slot in at..until {
             let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { continue };
             let Some(user) = self.directory.at(session.user).map(|user| user.id) else { continue };
-            let since_ms = Some(self.elsewhere.since_ms(slot));
-            self.elsewhere.tell(Telling::Again(SessionNews { user, device: session.device, since_ms }));
+            let since_ms = Some(self.remote_sessions.since_ms(slot));
+            self.remote_sessions.enqueue(SessionNotice::Repeated(SessionNews {
+                user,
+                device: session.device,
+                since_ms,
+            }));
         }
         if until >= self.sessions.high() {
-            self.elsewhere.tell(Telling::Through(number));
+            self.remote_sessions.enqueue(SessionNotice::Through(number));
         } else {
-            self.elsewhere.walk = Some(Walk { number, at: until });
+            self.remote_sessions.walk = Some(Walk { number, at: until });
         }
     }
 
     /// The thread that talks to other nodes had no room. Several: the last one first.
     pub fn refused_to_nodes(&mut self, refused: ToNodes) {
         match refused {
-            ToNodes::Sessions(tellings) => {
-                let waiting = &mut self.elsewhere.telling;
-                tellings.into_iter().rev().for_each(|telling| waiting.push_front(telling));
+            ToNodes::Sessions(notices) => {
+                let waiting = &mut self.remote_sessions.notices;
+                notices.into_iter().rev().for_each(|notice| waiting.push_front(notice));
             }
-            ToNodes::Incomplete => self.elsewhere.is_incomplete = true,
+            ToNodes::Incomplete => self.remote_sessions.is_incomplete = true,
             ToNodes::Ephemeral { .. } => self.counts.shed.ephemeral += 1,
         }
     }
