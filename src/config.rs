@@ -18,7 +18,6 @@ use typed::{Origin, Typed};
 
 use crate::limits;
 use crate::topology::cpus::Shards;
-pub use crate::shard::config::DevicePolicy;
 
 /// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -97,6 +96,15 @@ pub struct Session {
     pub device_policy: DevicePolicy,
     /// How long a connection may take no byte.
     pub stall_timeout_s: u32,
+}
+
+/// What happens when a user logs in with one device too many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DevicePolicy {
+    /// The oldest session is closed with `DeviceLimit`.
+    ReplaceOldest,
+    /// The new login is closed with `DeviceLimit`.
+    RefuseNew,
 }
 
 /// About the store.

@@ -1,5 +1,6 @@
 //! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here.
 
+pub use crate::config::DevicePolicy;
 use crate::contract::ids::{ConnId, SessionRef, ShardId};
 use crate::contract::keyed::TableKey;
 use crate::limits;
@@ -72,13 +73,4 @@ impl ShardConfig {
     pub(super) fn session_ref(&self, conn: ConnId) -> SessionRef {
         SessionRef { shard: self.id, conn }
     }
-}
-
-/// What happens when a user logs in with one device more than allowed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DevicePolicy {
-    /// The oldest session is closed with `DeviceLimit`.
-    ReplaceOldest,
-    /// The new login is closed with `DeviceLimit`.
-    RefuseNew,
 }

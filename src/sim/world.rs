@@ -62,6 +62,21 @@ pub struct World {
     pub reached: BTreeMap<&'static str, u64>,
 }
 
+/// Who has to have everything before the world is settled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whom {
+    /// Every client.
+    Everybody,
+    /// Those that read.
+    Readers,
+}
+
+impl Whom {
+    fn has(self, client: &Client) -> bool {
+        self == Whom::Everybody || !client.stalled
+    }
+}
+
 impl World {
     /// A gateway on an empty disk, and clients that are not connected.
     pub fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<World, Violation> {
@@ -106,9 +121,9 @@ impl World {
         for _ in 0..self.plan.steps {
             self.step()?;
         }
-        self.come_to_rest()?;
+        self.settle_and_audit()?;
         self.crash(if self.random.chance(1, 2) { Crash::Kill } else { Crash::PowerLoss })?;
-        self.come_to_rest()?;
+        self.settle_and_audit()?;
         self.gateway.tally(&mut self.reached);
         Ok(())
     }
@@ -387,19 +402,19 @@ impl World {
 
     /// No more trouble: everybody who is not stalled gets everything, then the stalled ones too, then all
     /// inboxes are audited.
-    fn come_to_rest(&mut self) -> Checked {
+    fn settle_and_audit(&mut self) -> Checked {
         self.clear_faults();
-        self.rest(false)?;
+        self.run_until_settled(Whom::Readers)?;
         self.clients.iter_mut().for_each(|client| client.stalled = false);
-        self.rest(true)?;
+        self.run_until_settled(Whom::Everybody)?;
         self.audit()?;
         self.set_faults();
         Ok(())
     }
 
-    fn rest(&mut self, everybody: bool) -> Checked {
+    fn run_until_settled(&mut self, whom: Whom) -> Checked {
         for _ in 0..20_000 {
-            if self.is_at_rest(everybody) {
+            if self.is_settled(whom) {
                 return Ok(());
             }
             self.pass_time(5)?;
@@ -417,19 +432,19 @@ impl World {
                 self.client_upkeep(at);
             }
         }
-        violated!("I3/I5: the world does not come to rest:\n{}", self.unrest(everybody))
+        violated!("I3/I5: the world does not settle:\n{}", self.unsettled(whom))
     }
 
-    fn is_at_rest(&self, everybody: bool) -> bool {
+    fn is_settled(&self, whom: Whom) -> bool {
         let settled = |c: &Client| c.caught_up_to(self.model.newest_row(c.user)) && c.is_idle();
-        self.gateway.is_quiet() && self.clients.iter().all(|c| (c.stalled && !everybody) || settled(c))
+        self.gateway.is_quiet() && self.clients.iter().all(|c| !whom.has(c) || settled(c))
     }
 
-    fn unrest(&self, everybody: bool) -> String {
+    fn unsettled(&self, whom: Whom) -> String {
         let mut text = format!("the gateway: {}\n", self.gateway.waiting());
         for (at, client) in self.clients.iter().enumerate() {
             let newest = self.model.newest_row(client.user);
-            if (!client.stalled || everybody) && !(client.caught_up_to(newest) && client.is_idle()) {
+            if whom.has(client) && !(client.caught_up_to(newest) && client.is_idle()) {
                 text += &format!(
                     "client {at}, user {} {:?}: row {} of {newest}, waits for {}\n",
                     client.user,
