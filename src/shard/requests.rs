@@ -79,14 +79,14 @@ impl Shard {
 
     /// Counts one more request in flight, and says who asks. `None`: refused, there are too many.
     pub(super) fn asking(&mut self, now: Now, slot: u32, request_id: u32) -> Option<(Origin, UserId)> {
-        let session = self.sessions.at_mut(slot)?;
+        let session = self.sessions.at_mut(slot).or_count(Place::Sessions)?;
         if session.in_flight >= SESSION_IN_FLIGHT_MAX {
             self.counts.shed.in_flight += 1;
             self.refuse(now, slot, request_id, ErrorCode::RetryLater, RETRY_AFTER_MS);
             return None;
         }
         session.in_flight += 1;
-        let user = self.directory.at(session.user)?.id;
+        let user = self.directory.at(session.user).or_count(Place::Directory)?.id;
         Some((Origin { session: self.config.session_ref(session.conn(slot)), request_id }, user))
     }
 
