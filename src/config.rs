@@ -443,8 +443,7 @@ impl Typed {
         let is_level = |word: &str| LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word));
         if !words.into_iter().all(is_level) || level.parse::<tracing_subscriber::filter::Targets>().is_err() {
             let known = LOG_LEVELS.join(", ");
-            let expected =
-                format!("expected one of {known}; or parts with a level each, as in info,ringway::net=debug");
+            let expected = format!("expected one of {known}; or parts with a level each, as in warn,ringway=debug");
             return Err(self.refuse("log.level", expected));
         }
         let format = match self.text("log.format") {

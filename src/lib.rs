@@ -39,9 +39,9 @@
 //! | [`cluster`] | the thread that talks to Redis, and through it to other nodes | what entries of the ledger mean |
 //! | [`net`], [`topology`] | the shell: io_uring, mailboxes, threads and CPUs | what frames mean |
 //! | [`control`] | the admin server's thread | the state of a shard: it is sent copies of counters |
-//! | [`config`], [`datadir`], [`log`], [`token`], [`manual`], [`serve`] | start and stop | |
+//! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
 //! | [`doctor`] | what a host must be like, what this one is like, what to do | how any of it is set |
-//! | [`measure`] | what `bench` and `soak` are handed of the gateway: stores, memory limits | how they measure |
+//! | [`commands`] | the manual; what `bench` and `soak` are handed of the gateway: stores, memory limits | how they measure |
 //! | [`ringway_load`] | a crate: clients in crowds, `bench`, `soak`, `chat`, and what tests log in with | the gateway's insides |
 //!
 //! # What always holds
@@ -63,6 +63,7 @@ pub const VERSION: &str = env!("BUILD_VERSION");
 pub mod auth;
 pub mod clock;
 pub mod cluster;
+pub mod commands;
 pub mod config;
 pub mod contract;
 pub mod control;
@@ -73,8 +74,6 @@ pub mod journal;
 pub mod ledger;
 pub mod limits;
 pub mod log;
-pub mod manual;
-pub mod measure;
 pub mod net;
 pub mod send;
 pub mod serve;

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use ringway::commands::{manual, measure};
 use ringway::config::Config;
 use ringway::config::args::ConfigArgs;
 use ringway::doctor::cli::DoctorArgs;
 use ringway::token::cli::TokenArgs;
-use ringway::{doctor, journal, log, manual, measure, serve, store_cli, token};
+use ringway::{doctor, journal, log, serve, store_cli, token};
 use ringway_load::args::{BenchArgs, ChatArgs};
 use ringway_load::cli::{run_bench, run_chat};
 use ringway_load::outcome::Outcome;

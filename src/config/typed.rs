@@ -89,7 +89,7 @@ pub const KEYS: &[Key] = &[
         "log.level",
         "info",
         Form::Text,
-        "off, error, warn, info, debug, trace, or parts with a level each: info,ringway::net=debug",
+        "off, error, warn, info, debug, trace, or parts with a level each: warn,ringway=debug",
     ),
     key("log.format", "auto", Form::Text, "human, json, or auto: human on a terminal"),
     key(

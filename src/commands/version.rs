@@ -19,7 +19,7 @@ fn main() {
     };
     println!("cargo:rustc-env=BUILD_VERSION={version}");
     // Without any of these lines cargo would look at every file of the package.
-    println!("cargo:rerun-if-changed=src/build.rs");
+    println!("cargo:rerun-if-changed=src/commands/version.rs");
 }
 
 /// The commit, and whether it is all that went into the build.

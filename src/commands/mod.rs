@@ -1,0 +1,7 @@
+//! What the command line calls and is no part of a gateway: its own manual, and what the load generator is handed.
+//!
+//! On the main thread. `version.rs` beside it is the package's build script and no module. What always holds: nothing of
+//! the gateway knows these.
+
+pub mod manual;
+pub mod measure;
