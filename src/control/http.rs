@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,13 +16,15 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::Listener;
+use nix::sys::statvfs::statvfs;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
-use crate::control::{Room, Snapshot, Stage, metrics};
+use crate::control::metrics;
+use crate::control::snapshot::{Readiness, Room, Snapshot, Stage};
 use crate::limits::ADMIN_REQUESTS_MAX;
 
 /// The longest an admin connection lives.
@@ -36,24 +39,32 @@ pub struct Facts {
     pub stage: watch::Receiver<Stage>,
     /// The process's time.
     pub clock: Clock,
-    /// When the journal counts as full.
-    pub journal_bytes_max: u64,
     /// How many connections there is room for.
     pub room: Arc<Room>,
+    /// Where the journal is.
+    pub data_dir: Arc<Path>,
 }
 
 impl Facts {
-    fn reasons_not_ready(&self) -> Vec<String> {
+    fn readiness(&self) -> Readiness {
         let stage = *self.stage.borrow();
         let now_ms = self.clock.now().mono_ms;
-        self.snapshot.borrow().reasons_not_ready(stage, now_ms, self.journal_bytes_max)
+        self.snapshot.borrow().readiness(stage, now_ms)
+    }
+
+    /// Bytes that may still be written to the journal's disk.
+    fn journal_disk_free_bytes(&self) -> Option<u64> {
+        // Before the first start there is no journal yet.
+        let journal = self.data_dir.join("journal");
+        let stat = statvfs(&journal).or_else(|_| statvfs(&*self.data_dir)).ok()?;
+        Some(stat.blocks_available() * stat.fragment_size())
     }
 }
 
 /// Serves until it is aborted.
 pub async fn serve(listener: TcpListener, facts: Facts) {
     let routes = axum::Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .with_state(facts);
@@ -64,16 +75,28 @@ pub async fn serve(listener: TcpListener, facts: Facts) {
 }
 
 async fn readyz(State(facts): State<Facts>) -> impl IntoResponse {
-    let reasons = facts.reasons_not_ready();
-    match reasons.is_empty() {
-        true => (StatusCode::OK, "ready\n".to_owned()),
-        false => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reasons.join("; "))),
+    match facts.readiness() {
+        Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
+        Readiness::Degraded(what) => (StatusCode::OK, format!("ready, degraded: {what}\n")),
+        Readiness::NotReady(reasons) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reasons.join("; ")))
+        }
+    }
+}
+
+/// Whether the process works, or had better be started again: a thread that stands still, and nothing that a new start
+/// would not mend.
+async fn healthz(State(facts): State<Facts>) -> impl IntoResponse {
+    let silent = facts.snapshot.borrow().silent(*facts.stage.borrow(), facts.clock.now().mono_ms);
+    match silent.is_empty() {
+        true => (StatusCode::OK, "ok\n".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, format!("not well: {}\n", silent.join("; "))),
     }
 }
 
 async fn metrics_text(State(facts): State<Facts>) -> impl IntoResponse {
     let snapshot = Arc::clone(&facts.snapshot.borrow());
-    let text = metrics::text(&snapshot, facts.reasons_not_ready().is_empty(), &facts.room);
+    let text = metrics::text(&snapshot, &facts.readiness(), &facts.room, facts.journal_disk_free_bytes());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

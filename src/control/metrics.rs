@@ -7,20 +7,28 @@ use std::fmt::Display;
 
 use crate::contract::cause::Cause;
 use crate::contract::internal::InternalErrors;
-use crate::contract::report::LedgerReport;
-use crate::contract::report::NodesReport;
-use crate::contract::report::ShardReport;
-use crate::contract::report::Spent;
+use crate::contract::report::{LedgerReport, NodesReport, ShardReport, Spent};
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store_counters::StoreCounters;
-use crate::control::{Room, Snapshot};
+use crate::control::snapshot::{Readiness, Room, Snapshot};
 use ringway_wire::request::reason_name;
 use ringway_wire::schema::CloseReason;
 
 /// All metrics as text.
-pub fn text(snapshot: &Snapshot, ready: bool, room: &Room) -> String {
+pub fn text(snapshot: &Snapshot, readiness: &Readiness, room: &Room, journal_disk_free: Option<u64>) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024) };
-    page.single("ringway_ready", "gauge", "1 if clients should be sent here", u64::from(ready));
+    let (ready, degraded) = match readiness {
+        Readiness::Ready => (1, 0),
+        Readiness::Degraded(_) => (1, 1),
+        Readiness::NotReady(_) => (0, 0),
+    };
+    page.single("ringway_ready", "gauge", "1 if clients should be sent here", ready);
+    page.single(
+        "ringway_degraded",
+        "gauge",
+        "1 if it is ready and /readyz says what cannot be had meanwhile",
+        degraded,
+    );
     page.room(room);
     page.internal_errors(&snapshot.internal_errors());
     let shards: Vec<&ShardReport> = snapshot.shards.iter().flatten().map(|(_, report)| report.as_ref()).collect();
@@ -28,12 +36,9 @@ pub fn text(snapshot: &Snapshot, ready: bool, room: &Room) -> String {
     page.shards(&shards);
     page.closes_and_sheds(&shards);
     page.budgets(&shards);
-    if let Some(ledger) = &snapshot.ledger {
-        page.ledger(ledger);
-    }
-    if let Some(store) = &snapshot.store {
-        page.store(store);
-    }
+    page.journal_disk(journal_disk_free);
+    page.ledger(&snapshot.ledger);
+    page.store(&snapshot.store);
     if let Some(nodes) = &snapshot.nodes {
         page.nodes(nodes);
     }
@@ -178,6 +183,18 @@ impl Page {
                     self.value(name, &labels, value(spent));
                 }
             }
+        }
+    }
+
+    fn journal_disk(&mut self, free_bytes: Option<u64>) {
+        // What is not known is not there.
+        if let Some(bytes) = free_bytes {
+            self.single(
+                "ringway_journal_disk_free_bytes",
+                "gauge",
+                "Bytes left on the disk that has the journal",
+                bytes,
+            );
         }
     }
 

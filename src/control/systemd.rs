@@ -2,7 +2,8 @@
 //!
 //! The protocol is sd_notify's: datagrams of `KEY=value` lines to the socket that the environment names. [`Notices`]
 //! is the main thread's, [`Watchdog`] control's. What always holds: without `NOTIFY_SOCKET` nothing is sent, and what
-//! cannot be sent is logged and changes nothing else.
+//! cannot be sent is logged and changes nothing else. It is not a crate's, because what there is waits when systemd does not
+//! read, and control's thread waits for nobody.
 
 #[cfg(test)]
 mod tests;

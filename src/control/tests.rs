@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::contract::report::Depths;
-use crate::contract::report::ShellCounters;
-use crate::contract::report::{BUDGETS, Spent};
+use crate::contract::ids::ShardId;
+use crate::contract::report::{BUDGETS, Depths, LedgerReport, ShardReport, ShellCounters, Spent};
 use crate::contract::shard_counters::ShardCounters;
+use crate::control::snapshot::Readiness;
 use ringway_wire::schema::CloseReason;
 
 fn snapshot() -> Snapshot {
@@ -31,7 +31,7 @@ fn room() -> Room {
 
 #[test]
 fn metrics_name_the_shard_the_close_reason_what_was_full_and_the_budget() {
-    let text = metrics::text(&snapshot(), true, &room());
+    let text = metrics::text(&snapshot(), &Readiness::Ready, &room(), None);
     for line in [
         "ringway_ready 1",
         "ringway_connections_max{limited_by=\"memory.available\"} 1000",
@@ -51,7 +51,7 @@ fn every_metric_has_its_type_before_its_first_value() {
     let mut snapshot = snapshot();
     snapshot.take(0, Report::Ledger(LedgerReport::default()));
     snapshot.take(0, Report::Store(Box::default()));
-    let text = metrics::text(&snapshot, true, &room());
+    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), Some(1));
     let mut typed = std::collections::HashSet::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
@@ -66,9 +66,49 @@ fn every_metric_has_its_type_before_its_first_value() {
 }
 
 #[test]
+fn counters_of_the_store_and_the_ledger_are_there_before_their_first_report() {
+    let text = metrics::text(&Snapshot::default(), &Readiness::Ready, &room(), None);
+    for line in [
+        "ringway_store_rows_total 0",
+        "ringway_store_unavailable 0",
+        "ringway_store_refusals_total{cause=\"full\"} 0",
+        "ringway_ledger_messages_total 0",
+        "ringway_journal_full 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+    }
+    assert!(!text.contains("ringway_journal_disk_free_bytes"), "what is not known is not called 0");
+}
+
+#[test]
+fn a_gateway_that_is_ready_and_degraded_says_both_as_metrics() {
+    let check = |readiness, ready: u64, degraded: u64| {
+        let text = metrics::text(&Snapshot::default(), &readiness, &room(), Some(7));
+        let lines = [format!("ringway_ready {ready}"), format!("ringway_degraded {degraded}")];
+        assert!(lines.iter().all(|line| text.lines().any(|l| l == line)), "{lines:?} in:\n{text}");
+        assert!(text.lines().any(|l| l == "ringway_journal_disk_free_bytes 7"), "{text}");
+    };
+    check(Readiness::Ready, 1, 0);
+    check(Readiness::Degraded("x".to_owned()), 1, 1);
+    check(Readiness::NotReady(vec!["x".to_owned()]), 0, 0);
+}
+
+/// A snapshot of a gateway whose shards and ledger have reported just now.
+fn reported() -> Snapshot {
+    let mut snapshot = snapshot();
+    snapshot.shards[0] = snapshot.shards[1].clone();
+    snapshot.ledger_at_ms = 1_000;
+    snapshot
+}
+
+#[test]
 fn not_being_ready_says_why() {
     let check = |snapshot: &Snapshot, stage, now_ms, expected: &[&str]| {
-        let reasons = snapshot.reasons_not_ready(stage, now_ms, 1_000);
+        let reasons = match snapshot.readiness(stage, now_ms) {
+            Readiness::NotReady(reasons) => reasons,
+            Readiness::Ready => Vec::new(),
+            Readiness::Degraded(what) => panic!("{what}"),
+        };
         assert_eq!(reasons.len(), expected.len(), "{reasons:?}");
         for (reason, expected) in reasons.iter().zip(expected) {
             assert!(reason.contains(expected), "{reason}");
@@ -77,6 +117,7 @@ fn not_being_ready_says_why() {
     let mut snapshot = snapshot();
     check(&snapshot, Stage::Serving, 2_000, &[]);
     check(&snapshot, Stage::Starting, 2_000, &["starting"]);
+    check(&snapshot, Stage::WaitingForStore, 2_000, &["waiting for the store"]);
     check(&snapshot, Stage::Draining, 2_000, &["draining"]);
     snapshot.take(8_000, Report::Ledger(LedgerReport::default()));
     snapshot.serving_since_ms = 5_000;
@@ -85,7 +126,31 @@ fn not_being_ready_says_why() {
     check(&snapshot, Stage::Serving, 10_001, &["shard 0 has not reported", "shard 1 has not reported"]);
     check(&snapshot, Stage::Draining, 10_001, &["draining"]);
     check(&snapshot, Stage::Serving, 13_001, &["shard 0", "shard 1", "the ledger has not reported"]);
-    let away = StoreCounters { unavailable: 1, durable: 5_000, secured: 4_000, ..StoreCounters::default() };
-    snapshot.take(0, Report::Store(Box::new(away)));
-    check(&snapshot, Stage::Serving, 2_000, &["store takes no writes", "journal is full"]);
+}
+
+#[test]
+fn who_refuses_messages_is_not_ready_whatever_the_database_does() {
+    let mut snapshot = reported();
+    snapshot.ledger.counters.journal_full = 1;
+    for unavailable in [0, 1] {
+        snapshot.store.unavailable = unavailable;
+        let Readiness::NotReady(reasons) = snapshot.readiness(Stage::Serving, 2_000) else { panic!("it refuses") };
+        assert!(reasons.len() == 1 && reasons[0].contains("STORAGE_FULL"), "{reasons:?}");
+        assert!(!reasons[0].contains("kept in the journal"), "what is refused is kept nowhere: {reasons:?}");
+    }
+}
+
+#[test]
+fn who_takes_and_delivers_messages_is_ready_though_the_database_is_away_and_says_what_that_costs() {
+    let mut snapshot = reported();
+    let degraded = |snapshot: &Snapshot| match snapshot.readiness(Stage::Serving, 2_000) {
+        Readiness::Degraded(what) => what,
+        other => panic!("{other:?}"),
+    };
+    snapshot.take(1_000, Report::Store(Box::new(StoreCounters { unavailable: 1, ..StoreCounters::default() })));
+    assert!(degraded(&snapshot).contains("cannot be read while it does not answer"));
+    snapshot.take(1_000, Report::Store(Box::new(StoreCounters { broken: 1, ..StoreCounters::default() })));
+    assert!(degraded(&snapshot).contains("contradict"));
+    snapshot.take(1_000, Report::Store(Box::default()));
+    assert_eq!(snapshot.readiness(Stage::Serving, 2_000), Readiness::Ready);
 }

@@ -123,7 +123,7 @@ impl Running {
             store_reports: receive_store_reports,
             stage: receive_stage,
             shards: plan.shards(),
-            journal_bytes_max: plan.config.limits.journal_bytes_max,
+            data_dir: plan.config.data_dir.clone(),
             room,
             stops: stop,
         };

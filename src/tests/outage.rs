@@ -122,7 +122,7 @@ fn a_database_that_is_stopped_and_started_under_load_drops_no_connection_and_los
     bed.acks_go_on(500);
     bed.await_metric("ringway_store_unavailable", 1);
     let readyz = bed.gateway.admin_page("/readyz");
-    assert!(readyz.contains("503") && readyz.contains("the store takes no writes"), "{readyz}");
+    assert!(readyz.contains("200") && readyz.contains("degraded: the database takes no writes"), "{readyz}");
     // Those who come back are served from the journal.
     for _ in 0..5 {
         bed.half_come_back();
@@ -232,7 +232,9 @@ fn a_journal_that_is_full_because_the_database_is_away_refuses_disconnects_nobod
         assert!(all.len() * body.len() < 2 * bytes_max, "it is never full");
     }
     println!("full after {} messages", all.len());
-    gateway.wait_until("it says why", |gateway| gateway.admin_page("/readyz").contains("the journal is full"));
+    gateway.wait_until("it says why", |gateway| gateway.admin_page("/readyz").contains("STORAGE_FULL"));
+    assert!(gateway.admin_page("/readyz").contains("503"));
+    assert_eq!(metric(&gateway, "ringway_journal_full"), Some(1));
     gateway.wait_until("it is counted", |gateway| metric(gateway, "ringway_ledger_storage_full_total") >= Some(1));
     // Whoever was there stays; who comes back is served; and what needs no journal goes on.
     [&mut sender, &mut receiver, &mut idle].into_iter().for_each(is_there);

@@ -160,10 +160,18 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
     let request = client.ping().unwrap();
     assert!(matches!(client.answer(request, PATIENCE).unwrap(), Event::Pong { .. }));
     assert_eq!(send(&mut client, &body), Sent::Full);
+    let mut gateway = gateway;
+    gateway.wait_until("it is not called ready", |gateway| {
+        let readyz = gateway.admin_page("/readyz");
+        readyz.contains("503") && readyz.contains("STORAGE_FULL")
+    });
+    let metrics = gateway.admin_page("/metrics");
+    assert!(metrics.contains("\nringway_journal_full 1\n"), "{metrics}");
+    let free = metrics.lines().find_map(|line| line.strip_prefix("ringway_journal_disk_free_bytes ")).unwrap();
+    assert!(free.parse::<u64>().unwrap() < 64 << 20, "{free}");
 
     let inside = PathBuf::from(format!("/proc/{}/root", gateway.pid())).join(journal.strip_prefix("/").unwrap());
     std::fs::remove_file(inside.join("ballast")).unwrap();
-    let mut gateway = gateway;
     gateway.wait_until("messages are taken again", |_| send(&mut client, &body) == Sent::Stored);
     let newest = client.session().unwrap().last_seq.0;
     let mut reader = gateway.client(1, 2, None);

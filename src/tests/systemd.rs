@@ -133,10 +133,14 @@ fn the_watchdog_is_pinged_until_a_shard_or_the_ledger_stands_still() {
         // Longer than systemd would wait: it would have killed the gateway by then.
         await_silence(&socket, Duration::from_micros(WATCHDOG_US.parse().unwrap()));
         let words = if thread == "ledger" { "the ledger has not reported" } else { "shard 1 has not reported" };
-        assert!(gateway.admin_page("/readyz").contains(words));
+        for page in ["/readyz", "/healthz"] {
+            let said = gateway.admin_page(page);
+            assert!(said.contains("503") && said.contains(words), "{page}: {said}");
+        }
         assert!(gateway.log().contains(words), "{}", gateway.log());
         drop(held);
         assert_eq!(received(&socket), "WATCHDOG=1", "it lives again");
+        assert!(gateway.admin_page("/healthz").contains("200"), "and is well");
     }
     // A drain is systemd's TimeoutStopSec's, not the watchdog's: the pings do not end before it does.
     signal(gateway.pid(), Signal::SIGTERM).unwrap();

@@ -10,7 +10,8 @@ use crate::contract::ids::ConnId;
 use crate::contract::report::Depths;
 use crate::contract::report::{ShardReport, ShellCounters};
 use crate::contract::shard_counters::{CLOSE_REASONS, ShardCounters};
-use crate::control::{Room, Snapshot, metrics};
+use crate::control::metrics;
+use crate::control::snapshot::{Readiness, Room, Snapshot};
 use crate::shard::effects::Who;
 use ringway_wire::frame::{Encoder, read_server};
 use ringway_wire::ids::{DeviceId, UserId};
@@ -56,7 +57,8 @@ fn metrics_of(reason: CloseReason) -> String {
     let (shell, depths) = (ShellCounters::default(), Depths::default());
     let report = ShardReport { shard: ShardId(0), core, shell, depths, store_asks: 0, budgets: Default::default() };
     let snapshot = Snapshot { shards: vec![Some((0, Arc::new(report)))], ..Snapshot::default() };
-    metrics::text(&snapshot, true, &Room { connections_max: 1, limited_by: String::new() })
+    let room = Room { connections_max: 1, limited_by: String::new() };
+    metrics::text(&snapshot, &Readiness::Ready, &room, None)
 }
 
 #[test]
