@@ -14,6 +14,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{FlockArg, flock};
+
 const LOCK: &str = "lock";
 const SECRET: &str = "secret";
 const SECRET_RANDOM_BYTES: usize = 32;
@@ -70,14 +73,10 @@ impl DataDir {
         fs::create_dir_all(path).map_err(unwritable)?;
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(unwritable)?;
-        // SAFETY: flock takes a descriptor that `lock` keeps open for the call, and touches no memory.
-        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-            let error = io::Error::last_os_error();
-            return Err(match error.kind() {
-                io::ErrorKind::WouldBlock => DataDirError::InUse(path.to_owned()),
-                _ => unwritable(error),
-            });
-        }
+        flock(lock.as_raw_fd(), FlockArg::LockExclusiveNonblock).map_err(|error| match error {
+            Errno::EWOULDBLOCK => DataDirError::InUse(path.to_owned()),
+            error => unwritable(error.into()),
+        })?;
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
