@@ -69,7 +69,7 @@ pub(super) fn shard_config(config: &Config, id: ShardId, shards: u16, connection
         outbox_shard_bytes_max: config.limits.outbox_bytes_per_shard_max,
         connections_max: part,
         stall_timeout_ms: session.stall_timeout_s * 1000,
-        tells_closes: closes::are_logged(),
+        lists_closes: closes::are_logged(),
         ..ShardConfig::new(id, shards)
     }
 }
