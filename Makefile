@@ -36,8 +36,9 @@ test: ## all tests
 	@scripts/setup.sh tests
 	scripts/services.sh during cargo test --locked
 
-check: ## format, lints as errors, documentation as errors
+check: ## format, borders between modules, lints as errors, documentation as errors
 	cargo fmt --check
+	@mkdir -p target && CARGO_MANIFEST_DIR=$(CURDIR) rustc --edition 2024 --test -o target/borders src/tests/borders.rs && target/borders --quiet
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use mysql_async::Opts;
 use typed::{Origin, Typed};
 
+use crate::contract::device_policy::DevicePolicy;
 use crate::limits;
 use crate::topology::cpus::Shards;
 
@@ -96,15 +97,6 @@ pub struct Session {
     pub device_policy: DevicePolicy,
     /// How long a connection may take no byte.
     pub stall_timeout_s: u32,
-}
-
-/// What happens when a user logs in with one device too many.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DevicePolicy {
-    /// The oldest session is closed with `DeviceLimit`.
-    ReplaceOldest,
-    /// The new login is closed with `DeviceLimit`.
-    RefuseNew,
 }
 
 /// About the store.

@@ -9,9 +9,10 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::client_core::Question;
+use crate::event::Cause;
 use crate::event::Event;
 use crate::incoming::{LoginInfo, RequestId};
-use crate::transport::{Cause, ClientError, READ_BYTES, SOCKET_PATIENCE_MS, Step, Transport, group_ok};
+use crate::transport::{ClientError, READ_BYTES, SOCKET_PATIENCE_MS, Step, Transport, group_ok};
 use crate::{Conversation, DeviceId, GroupId, Role, Seq, UserId};
 
 /// A device's session with a gateway, over as many connections as it takes.

@@ -2,11 +2,44 @@
 //!
 //! Plain values. What always holds: rows come in the order of their numbers, each once.
 
+use std::io;
+
+use thiserror::Error;
+
+use ringway_wire::deframer::DeframeError;
 use ringway_wire::request::{PushView, Reply};
 
 use crate::incoming::{Incoming, LoginInfo, OwnRow, RequestId};
-use crate::transport::Cause;
+use crate::session::SessionError;
 use crate::{CloseReason, Conversation, ErrorCode, GroupChangeKind, GroupId, MsgId, Role, Seq, UserId};
+
+/// Why a connection ended.
+#[derive(Clone, PartialEq, Eq, Error, Debug)]
+pub enum Cause {
+    /// The gateway said so.
+    #[error("the gateway closed the session: {reason:?}: {message}")]
+    Closing {
+        /// Why.
+        reason: CloseReason,
+        /// In its words.
+        message: String,
+    },
+    /// The gateway's end is closed.
+    #[error("the gateway closed the connection")]
+    Closed,
+    /// The socket failed, or none could be made.
+    #[error("the connection to the gateway failed: {0}")]
+    Io(io::ErrorKind),
+    /// What came does not fit the session.
+    #[error(transparent)]
+    Session(SessionError),
+    /// What came is no frame.
+    #[error(transparent)]
+    Deframe(DeframeError),
+    /// A login or a ping was not answered.
+    #[error("the gateway gives no sign of life")]
+    Silent,
+}
 
 /// A message as a recipient has it.
 #[derive(Clone, PartialEq, Eq, Debug)]

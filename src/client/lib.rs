@@ -34,6 +34,7 @@ mod transport;
 pub mod unanswered;
 
 pub use client_core::ClientCore;
+pub use event::Cause;
 pub use event::{Event, Row};
 pub use incoming::{Incoming, LoginInfo, RequestId};
 pub use reconnect::NextStep;
@@ -41,7 +42,7 @@ pub use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId,
 pub use ringway_wire::request::PushView;
 pub use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind, Role};
 pub use session::{Due, Session, SessionError};
-pub use transport::{Cause, ClientError};
+pub use transport::ClientError;
 
 /// One reading of both clocks, handed in with whatever happens.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

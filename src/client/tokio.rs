@@ -12,9 +12,10 @@ use ::tokio::net::TcpStream;
 use ::tokio::time::timeout;
 
 use crate::client_core::Question;
+use crate::event::Cause;
 use crate::event::Event;
 use crate::incoming::{LoginInfo, RequestId};
-use crate::transport::{Cause, ClientError, READ_BYTES, SOCKET_PATIENCE_MS, Step, Transport, group_ok};
+use crate::transport::{ClientError, READ_BYTES, SOCKET_PATIENCE_MS, Step, Transport, group_ok};
 use crate::{Conversation, DeviceId, GroupId, Role, Seq, UserId};
 
 /// How long to wait for the socket when nothing is due.

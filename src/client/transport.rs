@@ -9,14 +9,11 @@ use std::io;
 
 use thiserror::Error;
 
-use ringway_wire::deframer::DeframeError;
-
 use crate::client_core::{ClientCore, CoreError, Liveliness, Question, SendError};
 use crate::clock::Clock;
-use crate::event::Event;
+use crate::event::{Cause, Event};
 use crate::incoming::{LoginInfo, RequestId};
 use crate::reconnect::NextStep;
-use crate::session::SessionError;
 use crate::{CloseReason, Conversation, DeviceId, ErrorCode, GroupId, Now, Seq};
 
 /// Events that may wait while an answer is awaited.
@@ -25,34 +22,6 @@ pub const EVENTS_MAX: usize = 16 * 1024;
 pub(crate) const SOCKET_PATIENCE_MS: u64 = 10_000;
 /// How much is read at once.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
-
-/// Why a connection ended.
-#[derive(Clone, PartialEq, Eq, Error, Debug)]
-pub enum Cause {
-    /// The gateway said so.
-    #[error("the gateway closed the session: {reason:?}: {message}")]
-    Closing {
-        /// Why.
-        reason: CloseReason,
-        /// In its words.
-        message: String,
-    },
-    /// The gateway's end is closed.
-    #[error("the gateway closed the connection")]
-    Closed,
-    /// The socket failed, or none could be made.
-    #[error("the connection to the gateway failed: {0}")]
-    Io(io::ErrorKind),
-    /// What came does not fit the session.
-    #[error(transparent)]
-    Session(SessionError),
-    /// What came is no frame.
-    #[error(transparent)]
-    Deframe(DeframeError),
-    /// A login or a ping was not answered.
-    #[error("the gateway gives no sign of life")]
-    Silent,
-}
 
 /// Why a call has no result.
 #[derive(Clone, PartialEq, Eq, Error, Debug)]

@@ -7,7 +7,9 @@
 //! if it is dropped. What always holds: no envelope holds a lock, and nothing here knows who sends or receives it.
 
 pub mod cause;
+pub mod chain;
 pub mod delivery;
+pub mod device_policy;
 pub mod digest;
 pub mod ids;
 pub mod internal;

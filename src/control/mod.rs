@@ -18,12 +18,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
+use crate::contract::chain::Chain;
 use crate::contract::report::Report;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::internal_errors::InternalErrorsLog;
 pub use crate::control::snapshot::{Room, Snapshot, Stage};
 use crate::control::systemd::{Environment, Watchdog};
-use crate::log::Chain;
 
 /// Reports that may wait for control, per kind.
 pub const REPORTS_MAX: usize = 1_024;

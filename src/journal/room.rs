@@ -6,9 +6,9 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use crate::contract::chain::Chain;
 use crate::contract::progress::Progress;
 use crate::limits::{JOURNAL_FULL_SAID_MS, JOURNAL_ROOM_LOOK_MS};
-use crate::log::Chain;
 
 /// See the module.
 #[derive(Debug)]

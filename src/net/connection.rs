@@ -11,9 +11,9 @@ use crate::clock::Now;
 use crate::contract::ids::ConnId;
 use crate::net::connections::{Phase, Writer};
 use crate::net::outlets::ShardOutlets;
+use crate::net::outlets::write::{Wrote, write_replies, write_socket};
 use crate::net::ring::Watch;
 use crate::net::run_queue::Line;
-use crate::net::write::{Wrote, write_replies, write_socket};
 use crate::shard::Shard;
 
 /// Times the buffer is read full before others have their turn.

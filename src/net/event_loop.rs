@@ -11,8 +11,10 @@
 //! single task, it takes this for having nothing to run.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -26,7 +28,7 @@ use crate::net::mail::{Left, MailReader};
 use crate::net::ring::Event;
 use crate::net::run_queue::Line;
 use crate::net::shell::Shell;
-use crate::net::tasks::{self, Task, Tasks};
+use crate::net::tasks::{Task, Tasks};
 use ringway_wire::schema::CloseReason;
 
 /// Time passes for the core so often while the shard is awake.
@@ -92,7 +94,7 @@ pub async fn run(shared: SharedLoop) {
     loop {
         let next = shared.borrow_mut().round();
         match next {
-            Next::Work => tasks::stop(&shared, Task::Loop).await,
+            Next::Work => stop(&shared, Task::Loop).await,
             Next::Again => {}
             Next::End => break,
         }
@@ -103,12 +105,25 @@ pub async fn run(shared: SharedLoop) {
     shard.tasks.end();
 }
 
+/// Stops until somebody wakes the task.
+async fn stop(shared: &SharedLoop, task: Task) {
+    let mut stopped = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut stopped, true) {
+            return Poll::Ready(());
+        }
+        shared.borrow_mut().tasks.stop(task, context.waker().clone());
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Does a budget's work, until the shard ends.
 pub async fn work(shared: SharedLoop, budget: Budget) {
     while !shared.borrow().tasks.are_over() {
         let left = shared.borrow_mut().slice(budget);
         match left {
-            Left::Nothing => tasks::stop(&shared, Task::Work(budget)).await,
+            Left::Nothing => stop(&shared, Task::Work(budget)).await,
             Left::More => {
                 shared.borrow_mut().tasks.wake(Task::Loop);
                 glommio::executor().yield_task_queue_now().await;

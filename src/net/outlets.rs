@@ -3,6 +3,9 @@
 //! Owned by the shell of one shard. What always holds: nothing here waits; each receiver is woken once for a batch; a
 //! connection that is to end stays in the table until the ring watches its socket no more.
 
+pub mod refused;
+pub mod write;
+
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -20,10 +23,10 @@ use crate::contract::store::StoreAsk;
 use crate::contract::submission::Submission;
 use crate::net::closes;
 use crate::net::connections::{Connection, Connections, Phase};
-use crate::net::refused::Refused;
+use crate::net::outlets::refused::Refused;
+use crate::net::outlets::write::Lingering;
 use crate::net::ring::{SocketRing, Watch};
 use crate::net::run_queue::{Line, RunQueues};
-use crate::net::write::Lingering;
 use crate::shard::effects::Closed;
 use crate::shard::route::Outlets;
 use crate::topology::mailbox::{Crossing, Handover, Slot};

@@ -4,11 +4,9 @@
 //! within one. What always holds: the loop alone wakes a task that has stopped, and it does so when that has work; the
 //! loop goes on when all others have stopped, or one has used up a slice of the time; so one of the four can always run.
 
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use crate::net::budget::Budget;
-use crate::net::event_loop::SharedLoop;
 
 /// One of a shard's tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,23 +63,11 @@ impl Tasks {
         self.stage == Stage::Over
     }
 
-    fn stop(&mut self, task: Task, waker: Waker) {
+    /// A task stops, and leaves what wakes it.
+    pub fn stop(&mut self, task: Task, waker: Waker) {
         *self.waker(task) = Some(waker);
         if self.are_stopped() && task != Task::Loop {
             self.wake(Task::Loop);
         }
     }
-}
-
-/// Stops until somebody wakes the task.
-pub async fn stop(shared: &SharedLoop, task: Task) {
-    let mut stopped = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut stopped, true) {
-            return Poll::Ready(());
-        }
-        shared.borrow_mut().tasks.stop(task, context.waker().clone());
-        Poll::Pending
-    })
-    .await;
 }

@@ -1,6 +1,6 @@
 //! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here.
 
-pub use crate::config::DevicePolicy;
+use crate::contract::device_policy::DevicePolicy;
 use crate::contract::ids::{ConnId, SessionRef, ShardId};
 use crate::contract::keyed::TableKey;
 use crate::limits;

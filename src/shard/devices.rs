@@ -6,10 +6,10 @@
 //! logins that do not know of each other at least one does.
 
 use super::Shard;
-use super::config::DevicePolicy;
 use super::directory::SessionsOf;
 use super::session::NIL;
 use crate::clock::Now;
+use crate::contract::device_policy::DevicePolicy;
 use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::schema::CloseReason;
 

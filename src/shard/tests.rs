@@ -13,3 +13,13 @@ mod races;
 mod remote_sessions;
 mod requests;
 pub(super) mod world;
+
+use ringway_wire::schema::CloseReason;
+
+/// Why a client was closed, if the last that it got says so.
+fn closing(got: &[world::Got]) -> Option<CloseReason> {
+    match got.last() {
+        Some(world::Got::Closing { reason, .. }) => Some(*reason),
+        _ => None,
+    }
+}

@@ -13,9 +13,9 @@ use std::task::{Context, Poll, Waker};
 
 use super::{Store, StoreError};
 use crate::clock::Now;
+use crate::contract::chain::Chain;
 use crate::contract::store_counters::StoreCounters;
 use crate::limits::{RETENTION_AGAIN_MS, RETENTION_PASS_EVERY_MS, RETENTION_STEP_EVERY_MS};
-use crate::log::Chain;
 use ringway_wire::ids::{MsgId, UserId};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;

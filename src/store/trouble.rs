@@ -6,10 +6,10 @@
 use std::error::Error;
 
 use crate::contract::cause::Cause;
+use crate::contract::chain::Chain;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::store_counters::StoreCounters;
 use crate::limits::STORE_TROUBLE_SAID_MS;
-use crate::log::Chain;
 
 /// Whether trying again is enough.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

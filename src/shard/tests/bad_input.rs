@@ -1,6 +1,7 @@
 //! What is not Ringway's protocol, and WebSocket, which carries it.
 
-use super::world::{Got, World, closing};
+use super::closing;
+use super::world::{Got, World};
 use crate::contract::lane::Transport;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};

@@ -1,6 +1,7 @@
 //! Heartbeats: what a login may ask for, what holds then, and when silence ends a session.
 
-use super::world::{Client, World, closing};
+use super::closing;
+use super::world::{Client, World};
 use ringway_wire::frame::read_server;
 use ringway_wire::ids::{DeviceId, Seq};
 use ringway_wire::request::{Login, Reply};

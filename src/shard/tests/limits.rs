@@ -1,6 +1,7 @@
 //! Every limit refuses clearly, counts, and lets go again.
 
-use super::world::{Got, World, closing};
+use super::closing;
+use super::world::{Got, World};
 use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX};

@@ -1,12 +1,13 @@
 //! Logins: who gets in, where the session lives, which sessions make room.
 
-use super::world::{Got, SECRET, World, closing};
+use super::closing;
+use super::world::{Got, SECRET, World};
 use crate::auth::mint_hs256;
 use crate::contract::delivery::Delivery;
+use crate::contract::device_policy::DevicePolicy;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
-use crate::shard::config::DevicePolicy;
 use crate::shard::effects::Closed;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 use ringway_wire::schema::CloseReason;

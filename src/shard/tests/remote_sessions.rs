@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::world::{Client, Got, World, closing};
+use super::closing;
+use super::world::{Client, Got, World};
+use crate::contract::device_policy::DevicePolicy;
 use crate::contract::ids::ShardId;
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNodes};
 use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX};
-use crate::shard::config::DevicePolicy;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
 use ringway_wire::push::PushFrame;
 use ringway_wire::schema::CloseReason;

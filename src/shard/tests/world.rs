@@ -496,10 +496,3 @@ impl World {
         self.shards[usize::from(shard)].refused_submission(self.now, submission);
     }
 }
-
-pub fn closing(got: &[Got]) -> Option<CloseReason> {
-    match got.last() {
-        Some(Got::Closing { reason, .. }) => Some(*reason),
-        _ => None,
-    }
-}

@@ -11,11 +11,11 @@ use tokio::time::timeout;
 
 use super::fault::Fault;
 use super::insert::{Bounds, STATEMENT_BYTES_MIN};
+use crate::contract::chain::Chain;
 use crate::limits::{
     MYSQL_CONNECT_TIMEOUT_MS, MYSQL_LOCK_TIMEOUT_S, MYSQL_READ_TIMEOUT_MS, MYSQL_STATEMENT_BYTES_MAX,
     MYSQL_WRITE_TIMEOUT_MS, MYSQL_WRITER_SILENCE_S,
 };
-use crate::log::Chain;
 
 /// How long an answer is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,7 +14,7 @@ use crate::clock::Now;
 use crate::limits::DESCRIPTORS_FREE_ALWAYS;
 use crate::net::closes;
 use crate::net::outlets::ShardOutlets;
-use crate::net::write::{LINGER_MS, SEND_FLAGS};
+use crate::net::outlets::write::{LINGER_MS, SEND_FLAGS};
 use ringway_wire::schema::CloseReason;
 
 /// Sockets that are kept; above it the oldest is closed.
@@ -37,20 +37,20 @@ impl Default for Refused {
 impl Refused {
     /// Looks how many descriptors the process may have now. Before connections are let in, for all that come together
     /// may be more than there is room for, long before the next tick.
-    pub(super) fn look_at_limit(&mut self) {
+    pub(in crate::net) fn look_at_limit(&mut self) {
         self.descriptors_max = descriptors_max();
     }
 
     /// Whether so many more descriptors can be opened after this one. The kernel gives out the lowest number that is
     /// free, so a number near the limit says that nearly all below it are taken, whoever has them.
-    pub(super) fn leaves_free(&self, socket: &OwnedFd, count: u64) -> bool {
+    pub(in crate::net) fn leaves_free(&self, socket: &OwnedFd, count: u64) -> bool {
         u64::try_from(socket.as_raw_fd()).is_ok_and(|number| number < self.descriptors_max.saturating_sub(count))
     }
 }
 
 impl ShardOutlets {
     /// Tells a peer why it is refused, in these bytes, and shuts our side.
-    pub(super) fn refuse_peer(&mut self, now: Now, socket: OwnedFd, reason: CloseReason, last: &[u8]) {
+    pub(in crate::net) fn refuse_peer(&mut self, now: Now, socket: OwnedFd, reason: CloseReason, last: &[u8]) {
         closes::log_refused(reason, self.shard, &socket);
         // A fresh socket takes a small frame; one that does not is broken.
         send(&socket, last, SEND_FLAGS).ok();
@@ -67,7 +67,7 @@ impl ShardOutlets {
     }
 
     /// A tick: closes those whose time is up.
-    pub(super) fn close_refused(&mut self, now: Now) {
+    pub(in crate::net) fn close_refused(&mut self, now: Now) {
         while self.refused.kept.front().is_some_and(|(until, _)| *until <= now.mono_ms)
             && let Some((_, socket)) = self.refused.kept.pop_front()
         {
