@@ -3,7 +3,6 @@
 
 mod fold;
 mod submissions;
-mod world;
 
 use std::sync::Arc;
 
