@@ -16,7 +16,7 @@ use ringway_wire::schema::ErrorCode;
 
 /// Something to hand out.
 #[derive(Debug)]
-pub enum PendingDelivery {
+pub enum Staged {
     /// As it is.
     Delivery(Delivery),
     /// A [`Delivery::Position`], with whom it is about.
@@ -41,7 +41,7 @@ pub enum PendingDelivery {
     },
 }
 
-impl PendingDelivery {
+impl Staged {
     /// Gives it to the shards that must have it.
     pub fn hand_out(self, shards: u16, out: &mut [Vec<Delivery>]) {
         let mut give = |shard: ShardId, delivery: Delivery| match out.get_mut(usize::from(shard.0)) {
@@ -49,11 +49,11 @@ impl PendingDelivery {
             None => debug_assert!(false, "{shard:?} does not exist"),
         };
         let delivery = match self {
-            PendingDelivery::Delivery(delivery) => delivery,
-            PendingDelivery::Position { origin, newest, given, .. } => {
+            Staged::Delivery(delivery) => delivery,
+            Staged::Position { origin, newest, given, .. } => {
                 Delivery::Position { origin, newest, given: given.max(newest) }
             }
-            PendingDelivery::Groups { origin, groups, .. } => Delivery::Groups { origin, groups },
+            Staged::Groups { origin, groups, .. } => Delivery::Groups { origin, groups },
         };
         match delivery {
             Delivery::Group { message, roster, seqs, origin } => {
@@ -107,23 +107,17 @@ impl PendingDelivery {
     /// What is said instead, now that the commit has failed and numbers and groups are as they were before it.
     /// `durable` is the highest message id that is durable; `groups_changed`: the commit had changes of groups,
     /// so that what was refused because of them may be wrong.
-    pub fn failed(
-        self,
-        durable: MsgId,
-        groups_changed: bool,
-        sequences: &Sequences,
-        groups: &Groups,
-    ) -> PendingDelivery {
+    pub fn failed(self, durable: MsgId, groups_changed: bool, sequences: &Sequences, groups: &Groups) -> Staged {
         let delivery = match self {
-            PendingDelivery::Position { origin, user, .. } => {
-                return PendingDelivery::Position { origin, user, newest: sequences.newest(user), given: Seq(0) };
+            Staged::Position { origin, user, .. } => {
+                return Staged::Position { origin, user, newest: sequences.newest(user), given: Seq(0) };
             }
-            PendingDelivery::Groups { origin, user, .. } => {
-                return PendingDelivery::Groups { origin, user, groups: groups.of_user(user, sequences) };
+            Staged::Groups { origin, user, .. } => {
+                return Staged::Groups { origin, user, groups: groups.of_user(user, sequences) };
             }
-            PendingDelivery::Delivery(delivery) => delivery,
+            Staged::Delivery(delivery) => delivery,
         };
-        PendingDelivery::Delivery(match delivery {
+        Staged::Delivery(match delivery {
             Delivery::Group { origin, .. } | Delivery::Direct { origin, .. } | Delivery::Changed { origin, .. } => {
                 storage_full(origin)
             }
@@ -143,9 +137,7 @@ impl PendingDelivery {
     /// The message that it hands out, if it does.
     pub fn message(&self) -> Option<&Arc<Message>> {
         match self {
-            PendingDelivery::Delivery(Delivery::Group { message, .. } | Delivery::Direct { message, .. }) => {
-                Some(message)
-            }
+            Staged::Delivery(Delivery::Group { message, .. } | Delivery::Direct { message, .. }) => Some(message),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! The part of a session with Redis in which nodes talk: a connection that hears, and what is being published.
 //!
 //! On Redis's thread; what is said means is [`super::nodes`]'s business. What always holds: messages are published in
-//! order, and this node hears from before it publishes its first; the end of that connection ends the session.
+//! order, and this node hears from before it publishes its first; the end of the hearing connection ends the session.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ const CHANNEL: &str = "ringway:talk";
 
 /// What can happen.
 #[derive(Debug)]
-pub(super) enum Received {
+pub(super) enum Heard {
     /// Redis has taken a message.
     Published,
     /// A node speaks.
@@ -33,7 +33,7 @@ pub(super) enum Received {
 }
 
 /// The talk.
-pub(super) struct Subscription {
+pub(super) struct Hearing {
     publishes: Client,
     /// Of all nodes on this database.
     channel: String,
@@ -44,24 +44,24 @@ pub(super) struct Subscription {
     task: ConnectHandle,
 }
 
-impl Drop for Subscription {
+impl Drop for Hearing {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Subscription {
+impl Hearing {
     /// Connects and subscribes. `publishes`: the connection for calls.
-    pub(super) async fn begin(config: &Config, node: u16, publishes: Client) -> Result<Subscription, Ended> {
+    pub(super) async fn begin(config: &Config, node: u16, publishes: Client) -> Result<Hearing, Ended> {
         // Databases share their channels, keys they do not.
         let database = config.database.unwrap_or_default();
         let channel = format!("{CHANNEL}:{database}");
         let (hears, task) = connect_hearing(config, NODE_MESSAGES_MAX).await?;
         let messages = hears.message_rx();
-        let subscription =
-            Subscription { publishes, channel, messages, publishing: VecDeque::new(), _hears: hears.clone(), task };
-        hears.subscribe(vec![subscription.channel.clone(), subscription.channel_of(node)]).await?;
-        Ok(subscription)
+        let hearing =
+            Hearing { publishes, channel, messages, publishing: VecDeque::new(), _hears: hears.clone(), task };
+        hears.subscribe(vec![hearing.channel.clone(), hearing.channel_of(node)]).await?;
+        Ok(hearing)
     }
 
     fn channel_of(&self, node: u16) -> String {
@@ -90,31 +90,31 @@ impl Subscription {
     }
 
     /// Waits for something to happen; may be dropped while it waits. Shards are not heard while too much is on its way.
-    pub(super) async fn next(&mut self, told: &mut mpsc::Receiver<ToNodes>) -> Result<Received, Ended> {
+    pub(super) async fn next(&mut self, told: &mut mpsc::Receiver<ToNodes>) -> Result<Heard, Ended> {
         let has_room = self.publishing.len() < NODE_MESSAGES_IN_FLIGHT_MAX;
         tokio::select! {
             biased;
             published = front(&mut self.publishing) => {
                 self.publishing.pop_front();
-                published.map(|()| Received::Published)
+                published.map(|()| Heard::Published)
             }
             message = self.messages.recv() => match message {
-                Ok(message) => Ok(Received::Message(message)),
-                Err(broadcast::error::RecvError::Lagged(count)) => Ok(Received::Missed(count)),
+                Ok(message) => Ok(Heard::Message(message)),
+                Err(broadcast::error::RecvError::Lagged(count)) => Ok(Heard::Missed(count)),
                 Err(broadcast::error::RecvError::Closed) => Err(silent()),
             },
             _ = &mut self.task => Err(silent()),
-            Some(told) = told.recv(), if has_room => Ok(Received::Shard(told)),
+            Some(told) = told.recv(), if has_room => Ok(Heard::Shard(told)),
         }
     }
 
     /// Passes on what has happened, and all that the shards have told meanwhile, in one message if it fits.
-    pub(super) fn apply(&mut self, heard: Received, nodes: &mut Nodes, told: &mut mpsc::Receiver<ToNodes>) {
+    pub(super) fn heed(&mut self, heard: Heard, nodes: &mut Nodes, told: &mut mpsc::Receiver<ToNodes>) {
         match heard {
-            Received::Published => {}
-            Received::Message(message) => nodes.heard(&bytes_of(message.value).unwrap_or_default()),
-            Received::Missed(count) => nodes.missed(count),
-            Received::Shard(first) => {
+            Heard::Published => {}
+            Heard::Message(message) => nodes.heard(&bytes_of(message.value).unwrap_or_default()),
+            Heard::Missed(count) => nodes.missed(count),
+            Heard::Shard(first) => {
                 nodes.told(first);
                 while nodes.waiting() < NODE_MESSAGES_IN_FLIGHT_MAX
                     && let Ok(more) = told.try_recv()
