@@ -154,7 +154,6 @@ impl Start {
             groups: replay.groups,
             window,
             pending: Pending::new(settings.seed ^ 2),
-            releasing: VecDeque::new(),
             bases: Bases::new(settings.seed ^ 3),
             segments,
             counters: LedgerCounters::default(),

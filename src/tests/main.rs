@@ -32,7 +32,6 @@ mod outage;
 mod pages;
 mod redis;
 mod repeats;
-mod scripts;
 mod services;
 mod slow_reader;
 mod smoke;
