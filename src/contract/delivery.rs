@@ -68,7 +68,7 @@ pub enum Delivery {
         /// The current roster; `None`: the group has no members any more.
         roster: Option<Arc<Roster>>,
     },
-    /// The answer to [`Submission::Position`]: every delivery with a seq up to `newest` came before this one.
+    /// The answer to `Submission::Position`: every delivery with a seq up to `newest` came before this one.
     Position {
         /// The asking session, which gets the answer.
         origin: Origin,
@@ -78,14 +78,14 @@ pub enum Delivery {
         /// node has not heard of.
         given: Seq,
     },
-    /// The answer to [`Submission::Groups`].
+    /// The answer to `Submission::Groups`.
     Groups {
         /// The asking session, which gets the answer.
         origin: Origin,
         /// The user's groups, by group id.
         groups: Vec<GroupEntry>,
     },
-    /// The answer to [`Submission::Roster`]; `None`: there is no such group.
+    /// The answer to `Submission::Roster`; `None`: there is no such group.
     Roster {
         /// The group asked about.
         group: GroupId,

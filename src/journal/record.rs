@@ -68,7 +68,7 @@ pub struct RosterRecordMember {
 /// A group message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupRecord<'a> {
-    /// Its number, which holds its time too ([`crate::ledger::sequence::sent_at_ms`]).
+    /// Its number, which holds its time too ([`MsgId::sent_at_ms`]).
     pub msg_id: MsgId,
     /// Who sent it.
     pub sender: UserId,

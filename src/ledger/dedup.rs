@@ -39,7 +39,7 @@ pub struct Known {
     pub msg_id: MsgId,
     /// The sender's row.
     pub seq: Seq,
-    /// [`digest`] of it.
+    /// [`crate::contract::digest::digest`] of it.
     pub digest: u64,
 }
 

@@ -29,7 +29,7 @@ thread_local! {
     static LOG_PAGES: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What [`SqliteStore::write_back`] begins to write at once: 0.3 ms of a disk that writes 1 GB a second, for which the
+/// What `SqliteStore`'s `write_back` begins to write at once: 0.3 ms of a disk that writes 1 GB a second, for which the
 /// ledger's `fdatasync` may have to wait. At one call in 10 ms it keeps up with 25 MB a second.
 const WRITE_BACK_BYTES: u64 = 256 << 10;
 
