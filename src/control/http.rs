@@ -1,8 +1,9 @@
 //! The admin server: `/healthz`, `/readyz`, `/metrics`.
 //!
-//! On control's thread. What always holds: at most `ADMIN_REQUESTS_MAX` connections are served at once and none
-//! for longer than `CONNECTION_LIFE`, so that nobody who holds one open keeps others out for good.
+//! On control's thread. What always holds: at most `ADMIN_REQUESTS_MAX` connections are open at once, none for longer than
+//! `CONNECTION_LIFE`, and one more ends the oldest: nobody who holds them open keeps others out.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,7 +20,7 @@ use axum::serve::Listener;
 use nix::sys::statvfs::statvfs;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
 use crate::clock::Clock;
@@ -68,7 +69,7 @@ pub async fn serve(listener: TcpListener, facts: Facts) {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .with_state(facts);
-    let listener = Bounded { listener, permits: Arc::new(Semaphore::new(ADMIN_REQUESTS_MAX)) };
+    let listener = Bounded { listener, admitted: VecDeque::new() };
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the admin server has ended");
     }
@@ -100,10 +101,12 @@ async fn metrics_text(State(facts): State<Facts>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
-/// A listener that accepts only while there is room.
+/// A listener that has room for one more always, because the oldest goes.
 struct Bounded {
     listener: TcpListener,
-    permits: Arc<Semaphore>,
+    /// Ends each of the connections when it is dropped; the oldest first. A request that has come is answered at once, so
+    /// the oldest has most likely sent none.
+    admitted: VecDeque<oneshot::Sender<()>>,
 }
 
 impl Listener for Bounded {
@@ -112,14 +115,16 @@ impl Listener for Bounded {
 
     async fn accept(&mut self) -> (Admitted, SocketAddr) {
         loop {
-            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
-                // The semaphore is never closed.
-                return std::future::pending().await;
-            };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
+                    self.admitted.retain(|one| !one.is_closed());
+                    if self.admitted.len() >= ADMIN_REQUESTS_MAX {
+                        self.admitted.pop_front();
+                    }
+                    let (end, ended) = oneshot::channel();
+                    self.admitted.push_back(end);
                     let until = Box::pin(tokio::time::sleep(CONNECTION_LIFE));
-                    return (Admitted { stream, until, _permit: permit }, peer);
+                    return (Admitted { stream, until, ended }, peer);
                 }
                 // Out of descriptors, most likely: the shards say so too.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -132,16 +137,23 @@ impl Listener for Bounded {
     }
 }
 
-/// A connection that counts, and ends in time.
+/// A connection that ends in time.
 struct Admitted {
     stream: TcpStream,
     until: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Admitted {
+    /// Its time is over, or another needs its place.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.until.as_mut().poll(cx).is_ready() || Pin::new(&mut self.ended).poll(cx).is_ready()
+    }
 }
 
 impl AsyncRead for Admitted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.until.as_mut().poll(cx).is_ready() {
+        if self.poll_over(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
@@ -150,7 +162,7 @@ impl AsyncRead for Admitted {
 
 impl AsyncWrite for Admitted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.until.as_mut().poll(cx).is_ready() {
+        if self.poll_over(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.stream).poll_write(cx, buf)
