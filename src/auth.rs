@@ -83,6 +83,9 @@ pub enum TokenFault {
         /// What it must be.
         expected: &'static str,
     },
+    /// Made for somebody else.
+    #[error("its claim `aud` does not name this gateway's audience (auth.audience)")]
+    Audience,
     /// Its time has not come.
     #[error("it is not valid yet: its claim `nbf` is in the future")]
     NotYet,
@@ -103,18 +106,25 @@ pub enum AuthKeyError {
 pub struct AuthKey {
     key: DecodingKey,
     algorithm: Algorithm,
+    /// What a token's `aud` must name; `None`: it is not looked at.
+    audience: Option<Arc<str>>,
 }
 
 impl AuthKey {
     /// Tokens are signed with HMAC-SHA256 and this secret.
     pub fn hs256(secret: &[u8]) -> AuthKey {
-        AuthKey { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256 }
+        AuthKey { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256, audience: None }
     }
 
     /// Tokens are signed with the Ed25519 key whose public half this is, in PEM form.
     pub fn eddsa_pem(pem: &[u8]) -> Result<AuthKey, AuthKeyError> {
         let key = DecodingKey::from_ed_pem(pem).map_err(|_| AuthKeyError::NotEd25519Pem)?;
-        Ok(AuthKey { key, algorithm: Algorithm::EdDSA })
+        Ok(AuthKey { key, algorithm: Algorithm::EdDSA, audience: None })
+    }
+
+    /// The same key, for tokens that are made for this audience, among others or alone. Empty: for any.
+    pub fn for_audience(self, audience: &str) -> AuthKey {
+        AuthKey { audience: Some(audience).filter(|audience| !audience.is_empty()).map(Arc::from), ..self }
     }
 }
 
@@ -128,8 +138,8 @@ impl fmt::Debug for AuthKey {
 /// Verifies tokens with one key and remembers those it has verified.
 pub struct Authenticator {
     key: AuthKey,
-    /// The key's algorithm and no other. Times are compared here, with the caller's clock; audience and issuer are the
-    /// token maker's business.
+    /// The key's algorithm and no other. Times are compared here, with the caller's clock, and the audience, so that each
+    /// fault has its name; the issuer is the token maker's business.
     validation: Validation,
     verified: Verified,
 }
@@ -157,6 +167,9 @@ impl Authenticator {
             return unexpired(claims, now_unix_s);
         }
         let raw = self.genuine(token).map_err(AuthError::Invalid)?;
+        if self.key.audience.as_deref().is_some_and(|audience| !raw.is_for(audience)) {
+            return Err(AuthError::Invalid(TokenFault::Audience));
+        }
         let claims = unexpired(raw.parse().map_err(AuthError::Invalid)?, now_unix_s)?;
         if raw.nbf.is_some_and(|from| from > now_unix_s as f64) {
             return Err(AuthError::Invalid(TokenFault::NotYet));
@@ -209,13 +222,19 @@ impl Authenticator {
 /// What a claim of this name must be, in words and in JSON.
 type ClaimForm = (&'static str, &'static str, fn(&Value) -> bool);
 
-const SUB_FORM: &str = "a string with a user's number, such as \"42\"";
-const DEV_FORM: &str = "a device's number";
-const TIME_FORM: &str = "a number of seconds since 1970";
+const SUB_FORM: &str = "a string with a user's number in digits alone, such as \"42\"";
+const DEV_FORM: &str = "a device's number, in digits alone";
+const TIME_FORM: &str = "a number of seconds since 1970, before the year 10000";
+const AUD_FORM: &str = "a string or an array of strings";
+/// The end of the year 9999: what lies behind it is no time that anybody means.
+const TIME_MAX_S: f64 = 253_402_300_799.0;
 const CLAIM_FORMS: &[ClaimForm] = &[
     ("sub", SUB_FORM, Value::is_string),
     ("exp", TIME_FORM, Value::is_number),
     ("nbf", TIME_FORM, |value| value.is_number() || value.is_null()),
+    ("aud", AUD_FORM, |value| {
+        value.as_array().is_some_and(|all| all.iter().all(Value::is_string)) || value.is_string() || value.is_null()
+    }),
     ("dev", DEV_FORM, |value| value.is_u64() || value.is_string() || value.is_null()),
 ];
 const REQUIRED_CLAIMS: [&str; 2] = ["sub", "exp"];
@@ -245,6 +264,8 @@ pub struct Minter {
     signer: Option<Box<dyn JwtSigner>>,
     /// With the dot behind it.
     header: String,
+    /// For whom; `None`: the tokens do not say.
+    audience: Option<String>,
 }
 
 impl Minter {
@@ -254,12 +275,18 @@ impl Minter {
         let mut header = String::new();
         push_part(&mut header, &Header::new(Algorithm::HS256));
         header.push('.');
-        Minter { signer, header }
+        Minter { signer, header, audience: None }
+    }
+
+    /// Makes them for this audience. Empty: for any.
+    pub fn for_audience(self, audience: &str) -> Minter {
+        Minter { audience: Some(audience.to_owned()).filter(|audience| !audience.is_empty()), ..self }
     }
 
     /// The token that [`mint_hs256`] makes.
     pub fn mint(&self, user: UserId, device: Option<DeviceId>, expires_at_s: u64) -> String {
-        let claims = MintedClaims { sub: user.0.to_string(), dev: device.map(|d| d.0.to_string()), exp: expires_at_s };
+        let (sub, dev) = (user.0.to_string(), device.map(|d| d.0.to_string()));
+        let claims = MintedClaims { sub, dev, exp: expires_at_s, aud: self.audience.as_deref() };
         let mut token = String::with_capacity(MINTED_BYTES_MAX);
         token.push_str(&self.header);
         push_part(&mut token, &claims);
@@ -280,11 +307,13 @@ fn unexpired(claims: Claims, now_unix_s: u64) -> Result<Claims, AuthError> {
 }
 
 #[derive(Serialize)]
-struct MintedClaims {
+struct MintedClaims<'a> {
     sub: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     dev: Option<String>,
     exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
 }
 
 /// The claims as other token makers write them: RFC 7519 allows fractions of a second.
@@ -294,6 +323,7 @@ struct RawClaims {
     exp: f64,
     nbf: Option<f64>,
     dev: Option<RawDevice>,
+    aud: Option<Value>,
 }
 
 /// JSON numbers beyond 2^53 do not survive every library: a device may come as a string.
@@ -305,15 +335,30 @@ enum RawDevice {
 }
 
 impl RawClaims {
+    /// Whether it is made for this audience, among others or alone.
+    fn is_for(&self, audience: &str) -> bool {
+        match &self.aud {
+            Some(Value::String(one)) => one == audience,
+            Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(audience)),
+            _ => false,
+        }
+    }
+
     fn parse(&self) -> Result<Claims, TokenFault> {
-        let decimal =
-            |text: &str, claim, expected| text.parse::<u64>().map_err(|_| TokenFault::ClaimForm { claim, expected });
+        let decimal = |text: &str, claim, expected| {
+            // Each number has one form: a list of users by their texts means the same as one by their numbers.
+            let number = text.parse::<u64>().ok().filter(|number| number.to_string() == text);
+            number.ok_or(TokenFault::ClaimForm { claim, expected })
+        };
         let device = match &self.dev {
             None => None,
             Some(RawDevice::Number(device)) => Some(DeviceId(*device)),
             Some(RawDevice::Text(text)) => Some(DeviceId(decimal(text, "dev", DEV_FORM)?)),
         };
-        // Saturates; a negative or nonsensical time is one that has passed.
+        if self.exp > TIME_MAX_S {
+            return Err(TokenFault::ClaimForm { claim: "exp", expected: TIME_FORM });
+        }
+        // Saturates: a negative time is one that has passed.
         Ok(Claims { user: UserId(decimal(&self.sub, "sub", SUB_FORM)?), device, expires_at_s: self.exp as u64 })
     }
 }

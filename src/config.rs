@@ -42,6 +42,8 @@ pub struct Config {
     pub cpus: Option<Vec<usize>>,
     /// What verifies tokens.
     pub auth: Auth,
+    /// Whom tokens must be made for; empty: anybody.
+    pub audience: String,
     /// About sessions.
     pub session: Session,
     /// About the store.
@@ -273,6 +275,7 @@ impl Config {
             },
             cpus: typed.cpus("cpus")?,
             auth: typed.auth(listen)?,
+            audience: typed.text("auth.audience").to_owned(),
             session: Session {
                 heartbeat_s: typed.number("session.heartbeat_s", 1, 3600)? as u32,
                 heartbeat_max_s: typed.number("session.heartbeat_max_s", 1, 86_400)? as u32,
@@ -304,15 +307,11 @@ impl Config {
             log: typed.log()?,
             limits: Limits {
                 connections_max: typed.number("limits.connections_max", 1, 16 << 20)? as usize,
-                // Less could not hold a page, and catching up would never end.
-                outbox_bytes_max: typed.number(
-                    "limits.outbox_bytes_max",
-                    limits::OUTBOX_BYTES_MAX as u64 / 2,
-                    1 << 30,
-                )? as usize,
+                outbox_bytes_max: typed.number("limits.outbox_bytes_max", limits::OUTBOX_BYTES_MIN as u64, 1 << 30)?
+                    as usize,
                 outbox_bytes_per_shard_max: typed.number(
                     "limits.outbox_bytes_per_shard_max",
-                    limits::OUTBOX_BYTES_MAX as u64 * 4,
+                    limits::OUTBOX_SHARD_BYTES_MIN as u64,
                     1 << 40,
                 )? as usize,
                 journal_bytes_max: typed.number("limits.journal_bytes_max", limits::SEGMENT_BYTES * 2, 1 << 44)?,

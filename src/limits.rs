@@ -36,6 +36,8 @@ pub const EXECUTOR_IO_MEMORY_BYTES: usize = 64 * 1024;
 
 /// Bytes that may wait for one connection before its session stops being live.
 pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+/// Least of it that may be configured: with less, it could not hold a page, and catching up would never end.
+pub const OUTBOX_BYTES_MIN: usize = 128 * 1024;
 /// Above the cap, room for replies to requests already read; beyond it the connection is closed.
 pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 256 * 1024;
 /// Bytes that the fan-out of a run of messages puts into outboxes before they are written and others get their turn:
@@ -43,6 +45,8 @@ pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 256 * 1024;
 pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
 /// Bytes that may wait in all outboxes of a shard.
 pub const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
+/// Least of them that may be configured: a few connections at their caps.
+pub const OUTBOX_SHARD_BYTES_MIN: usize = 1024 * 1024;
 /// Bodies above this are kept in the outbox as a reference and written with `writev`; smaller ones are copied.
 pub const OUTBOX_INLINE_BODY_BYTES_MAX: usize = 1024;
 /// Connections that have not logged in yet, per shard: each may hold a partial frame.
@@ -94,6 +98,8 @@ pub const CURSORS_SAVED_EVERY_MS: u64 = 1_000;
 pub const CLOSING_TIMEOUT_MS: u64 = 5_000;
 /// Connections a drain closes in one tick: their last frames are in memory together.
 pub const DRAIN_CLOSES_PER_TICK_MAX: usize = 4_096;
+/// The soonest that a drain lets a client come back: one that came at once would find the gateway still stopping.
+pub const DRAIN_AFTER_MS_MIN: u32 = 500;
 /// How long a drain waits for the answers to requests in flight.
 pub const DRAIN_GRACE_MS: u64 = 1_000;
 
@@ -325,7 +331,7 @@ pub const ADMIN_REQUESTS_MAX: usize = 64;
 const _: () = {
     assert!(BATCH_ROWS_MAX * 3 <= 32_766, "SQLite binds so many values");
     assert!(
-        PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160 <= OUTBOX_BYTES_MAX,
+        PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160 <= OUTBOX_BYTES_MIN,
         "an empty outbox must hold a page, or catching up never ends"
     );
     assert!(
@@ -336,6 +342,7 @@ const _: () = {
         DESCRIPTORS_FREE_ALWAYS < DESCRIPTORS_FREE_OF_CLIENTS,
         "with the last descriptor that a client could have, one can still be refused"
     );
+    assert!(OUTBOX_BYTES_MIN <= OUTBOX_BYTES_MAX && OUTBOX_BYTES_MAX <= OUTBOX_SHARD_BYTES_MIN, "defaults are allowed");
     assert!(PAGES_IN_FLIGHT_MAX <= STORE_ANSWERS_MAX, "every page asked for has room to come back");
     assert!(
         COMMIT_BYTES_MAX + GROUP_MEMBERS_MAX * 12 + BODY_BYTES_MAX + 1024 <= JOURNAL_BATCH_BYTES_MAX,

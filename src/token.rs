@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::auth::{AuthError, AuthKey, AuthKeyError, Authenticator, Claims, TokenFault, mint_hs256};
+use crate::auth::{AuthError, AuthKey, AuthKeyError, Authenticator, Claims, Minter, TokenFault};
 use crate::clock::Clock;
 use crate::config::{Auth, Config, SECRET_BYTES_MIN};
 use crate::datadir::{self, DataDirError};
@@ -79,10 +79,11 @@ pub fn check(config: &Config, token: &str, now_unix_s: u64) -> Result<Claims, Ch
 
 /// What the configuration verifies tokens with; a secret for development must have been made.
 fn verifying_key(config: &Config) -> Result<AuthKey, KeyError> {
-    match &config.auth {
-        Auth::PublicKeyFile(path) => Ok(AuthKey::eddsa_pem(&read_key_file(path)?)?),
-        Auth::Secret(_) | Auth::SecretFile(_) | Auth::Development => Ok(AuthKey::hs256(&secret(config)?)),
-    }
+    let key = match &config.auth {
+        Auth::PublicKeyFile(path) => AuthKey::eddsa_pem(&read_key_file(path)?)?,
+        Auth::Secret(_) | Auth::SecretFile(_) | Auth::Development => AuthKey::hs256(&secret(config)?),
+    };
+    Ok(key.for_audience(&config.audience))
 }
 
 /// The shared secret that the configuration means.
@@ -100,7 +101,7 @@ fn secret(config: &Config) -> Result<Vec<u8>, KeyError> {
 pub fn mint(config: &Config, user: UserId, device: Option<DeviceId>, ttl: Duration) -> Result<String, KeyError> {
     let secret = secret(config)?;
     let expires_at_s = Clock::start().now().unix_ms / 1000 + ttl.as_secs();
-    Ok(mint_hs256(&secret, user, device, expires_at_s))
+    Ok(Minter::hs256(&secret).for_audience(&config.audience).mint(user, device, expires_at_s))
 }
 
 /// A shared secret from a file; white space around it is not part of it.

@@ -80,8 +80,15 @@ pub enum Event {
     GroupInfo { request: RequestId, group: GroupId, version: u32, members: Vec<(UserId, Role)> },
     /// Our groups: each with its version, our role, and how many members it has.
     GroupList { request: RequestId, groups: Vec<(GroupId, u32, Role, u32)> },
-    /// Somebody changed a group of ours.
-    GroupChanged { group: GroupId, version: u32, kind: GroupChangeKind, actor: UserId, members: Vec<UserId> },
+    /// Somebody changed a group of ours; `owner` owns it since.
+    GroupChanged {
+        group: GroupId,
+        version: u32,
+        kind: GroupChangeKind,
+        actor: UserId,
+        members: Vec<UserId>,
+        owner: UserId,
+    },
     /// Those asked for who are online.
     Presence { request: RequestId, online: Vec<UserId> },
     /// A request was refused for good.
@@ -172,8 +179,8 @@ fn other(request: RequestId, reply: Reply<'_>) -> Option<Event> {
         Reply::GroupOk { group, version } => Some(Event::GroupOk { request, group, version }),
         Reply::GroupInfo { group, version, members } => Some(Event::GroupInfo { request, group, version, members }),
         Reply::GroupList { groups } => Some(Event::GroupList { request, groups }),
-        Reply::GroupChanged { group, version, kind, actor, members } => {
-            Some(Event::GroupChanged { group, version, kind, actor, members })
+        Reply::GroupChanged { group, version, kind, actor, members, owner } => {
+            Some(Event::GroupChanged { group, version, kind, actor, members, owner })
         }
         Reply::Presence { online } => Some(Event::Presence { request, online }),
         // The session has variants of its own for these.

@@ -42,7 +42,7 @@ pub(crate) fn error(request: u32, code: ErrorCode, retry_after_ms: u32) -> Vec<u
 }
 
 pub(crate) fn closing(reason: CloseReason, reconnect_after_ms: Option<u32>) -> Vec<u8> {
-    Encoder::new().closing(reason, "bye", reconnect_after_ms, SERVER_MS).to_vec()
+    Encoder::new().closing(0, reason, "bye", reconnect_after_ms, SERVER_MS).to_vec()
 }
 
 pub(crate) fn pong(request: u32, server_time_ms: u64) -> Vec<u8> {

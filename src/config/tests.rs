@@ -77,6 +77,8 @@ fn values_out_of_range_say_what_would_do() {
     refused("[cluster]\nredis_url = \"http://192.0.2.1\"", "redis-cluster://");
     refused("[cluster]\nredis_url = \"redis-cluster://192.0.2.1:6379\"", "one mysql://... database");
     refused("[limits]\nstream_entries_max = 255", "from 256 to 1048576");
+    refused("[limits]\noutbox_bytes_max = 131071", "from 131072 to");
+    refused("[limits]\noutbox_bytes_per_shard_max = 1048575", "from 1048576 to");
     refused("listen = \"nowhere\"", "ADDRESS:PORT");
     refused("shards = 0", "from 1 to");
     refused("cpus = \"3-1\"", "CPU numbers");
@@ -185,4 +187,20 @@ fn documented() -> Vec<(String, String)> {
 fn the_documented_keys_are_the_keys_there_are_in_their_order_with_their_defaults() {
     let keys: Vec<(String, String)> = KEYS.iter().map(|key| (key.name.to_owned(), key.default.to_owned())).collect();
     assert_eq!(documented(), keys);
+}
+
+#[test]
+fn the_least_values_that_are_taken_are_written_down_where_the_keys_are() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/README.md")).unwrap();
+    for (name, least) in [
+        ("limits.outbox_bytes_max", limits::OUTBOX_BYTES_MIN),
+        ("limits.outbox_bytes_per_shard_max", limits::OUTBOX_SHARD_BYTES_MIN),
+    ] {
+        let said = format!("at least {least}");
+        let key = KEYS.iter().find(|key| key.name == name).unwrap();
+        assert!(key.about.contains(&said), "{name}: {}", key.about);
+        let line = page.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap();
+        assert!(line.contains(&said), "{line}");
+        config(&format!("[limits]\n{} = {least}", name.trim_start_matches("limits.")), &[], &[]).unwrap();
+    }
 }

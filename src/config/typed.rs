@@ -49,6 +49,7 @@ pub const KEYS: &[Key] = &[
     key("auth.hs256_secret", "", Form::Secret, "verifies tokens: a shared secret of at least 32 bytes"),
     key("auth.hs256_secret_file", "", Form::Text, "a file that holds the shared secret"),
     key("auth.eddsa_public_key_file", "", Form::Text, "verifies tokens: an Ed25519 public key, PEM"),
+    key("auth.audience", "", Form::Text, "tokens must be made for it (their claim aud); empty: aud is not looked at"),
     key("session.heartbeat_s", "25", Form::Number, "a client that is silent for two and a half of these is gone"),
     key("session.heartbeat_max_s", "300", Form::Number, "the longest heartbeat that a client may ask for"),
     key("session.login_timeout_s", "10", Form::Number, "a connection must have logged in by then"),
@@ -98,8 +99,18 @@ pub const KEYS: &[Key] = &[
         Form::Number,
         "connections of the whole gateway; the default is reduced to what the host can keep",
     ),
-    key("limits.outbox_bytes_max", OUTBOX_BYTES_MAX, Form::Number, "bytes waiting for one connection"),
-    key("limits.outbox_bytes_per_shard_max", OUTBOX_SHARD_BYTES_MAX, Form::Number, "the same, for all of a shard"),
+    key(
+        "limits.outbox_bytes_max",
+        OUTBOX_BYTES_MAX,
+        Form::Number,
+        "bytes waiting for one connection; at least 131072, or it could not hold a page",
+    ),
+    key(
+        "limits.outbox_bytes_per_shard_max",
+        OUTBOX_SHARD_BYTES_MAX,
+        Form::Number,
+        "the same, for all of a shard; at least 1048576",
+    ),
     key(
         "limits.journal_bytes_max",
         JOURNAL_BYTES_MAX,
@@ -127,8 +138,11 @@ const OUTBOX_SHARD_BYTES_MAX: &str = "536870912";
 const JOURNAL_BYTES_MAX: &str = "8589934592";
 const STREAM_ENTRIES_MAX: &str = "1048576";
 
+/// Keys of the table `[limits]`.
+const LIMITS_KEYS_MAX: usize = 6;
+
 const _: () = {
-    assert!(KEYS.len() <= 26 + 6, "at most 26 keys and the [limits] table");
+    assert!(KEYS.len() <= 27 + LIMITS_KEYS_MAX, "at most 27 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

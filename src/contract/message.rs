@@ -148,6 +148,11 @@ impl Roster {
         self.position(user).and_then(|at| self.members.get(at)).map(|m| m.role)
     }
 
+    /// Who owns the group; `None`: it has no members.
+    pub fn owner(&self) -> Option<UserId> {
+        self.members.iter().find(|member| member.role == Role::Owner).map(|member| member.user)
+    }
+
     /// The shards that have at least one member.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
         (0..self.ends.len() as u16).map(ShardId).filter(|s| !self.range(*s).is_empty())

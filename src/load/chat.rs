@@ -184,9 +184,10 @@ impl Chat {
                 eprintln!("{cause}; reconnecting in {reconnect_after_ms} ms");
             }
             Event::Gap { from, to } => eprintln!("rows {from} to {to} are no longer kept"),
-            Event::GroupChanged { group, version, kind, actor, members } => {
+            Event::GroupChanged { group, version, kind, actor, members, owner } => {
                 let who: Vec<String> = members.iter().map(ToString::to_string).collect();
-                eprintln!("group {group}, version {version}: user {actor}: {kind:?} {}", who.join(" "));
+                let who = who.join(" ");
+                eprintln!("group {group}, version {version}: user {actor}: {kind:?} {who}; owner: {owner}");
             }
             Event::Refused { code, message, .. } => eprintln!("refused: {code:?}: {message}; the message is not sent"),
             Event::Delayed { code, message, retry_after_ms, .. } => {

@@ -273,7 +273,7 @@ impl EventLoop {
             intake.tick(now);
             core.tick(now);
             outlets.end_lingering(now);
-            outlets.close_refused(now);
+            outlets.tell_refused(core, now);
         });
         self.shell.outlets.wake_ledger_for_logins();
     }
@@ -297,12 +297,11 @@ fn accept(shell: &mut Shell, socket: OwnedFd) {
     shell.with_core(|core, outlets, now| {
         if !outlets.refused.leaves_free(&socket, DESCRIPTORS_FREE_OF_CLIENTS) {
             core.refused_for_descriptors();
-            let last = core.encode_refusal(now, CloseReason::Overloaded);
-            return outlets.refuse_peer(now, socket, CloseReason::Overloaded, last);
+            return outlets.refuse_newcomer(core, now, socket, CloseReason::Overloaded);
         }
         match core.accept(now) {
             Ok(conn) => outlets.connect(conn, socket, Line::Login),
-            Err(reason) => outlets.refuse_peer(now, socket, reason, core.encode_refusal(now, reason)),
+            Err(reason) => outlets.refuse_newcomer(core, now, socket, reason),
         }
     });
 }

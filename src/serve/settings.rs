@@ -16,7 +16,7 @@ use super::{ServeError, rlimits};
 
 /// What verifies tokens.
 pub(super) fn authenticator(config: &Config, data_dir: &DataDir) -> Result<AuthKey, ServeError> {
-    Ok(match &config.auth {
+    let key = match &config.auth {
         Auth::Secret(secret) => AuthKey::hs256(secret),
         Auth::SecretFile(path) => AuthKey::hs256(&token::read_secret(path)?),
         Auth::PublicKeyFile(path) => AuthKey::eddsa_pem(&token::read_key_file(path)?).map_err(ServeError::PublicKey)?,
@@ -33,7 +33,8 @@ pub(super) fn authenticator(config: &Config, data_dir: &DataDir) -> Result<AuthK
             }
             AuthKey::hs256(&secret)
         }
-    })
+    };
+    Ok(key.for_audience(&config.audience))
 }
 
 /// Connections of the gateway: what is configured and this host can keep.

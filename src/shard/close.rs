@@ -5,16 +5,16 @@
 
 use super::Shard;
 use super::effects::{Closed, Who};
-use super::session::{Flags, NIL, Phase};
+use super::session::{Flags, NIL, Phase, Session};
 use super::wheel::tick_of;
 use crate::auth::TokenFault;
 use crate::clock::Now;
 use crate::contract::ids::ConnId;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{HandedOver, Transport};
-use crate::limits::CLOSING_TIMEOUT_MS;
+use crate::limits::{CLOSING_TIMEOUT_MS, RETRY_AFTER_MS};
 use ringway_wire::schema::CloseReason;
-use ringway_wire::websocket;
+use ringway_wire::websocket::{self, WsError, close_status};
 
 /// What the peer is told, and after how many milliseconds it may reconnect; `None`: not by itself.
 fn words_of(reason: CloseReason) -> (&'static str, Option<u32>) {
@@ -40,11 +40,43 @@ fn words_of(reason: CloseReason) -> (&'static str, Option<u32>) {
     }
 }
 
+/// What `Closing` says.
+#[derive(Clone, Copy, Debug)]
+struct LastFrame<'t> {
+    /// The request that it answers; 0: none, or the login that is looked up.
+    answers: u32,
+    reason: CloseReason,
+    text: &'t str,
+    /// `None`: the client is not to reconnect by itself.
+    reconnect_after_ms: Option<u32>,
+    /// Of the close frame behind it, over WebSocket.
+    status: u16,
+}
+
+impl LastFrame<'static> {
+    /// With the reason's own words, as the answer to nothing.
+    fn of(reason: CloseReason) -> Self {
+        let (text, reconnect_after_ms) = words_of(reason);
+        LastFrame { answers: 0, reason, text, reconnect_after_ms, status: close_status(reason) }
+    }
+}
+
 impl Shard {
     /// The bytes of the frame that tells a refused connection why.
     pub fn encode_refusal(&mut self, now: Now, reason: CloseReason) -> &[u8] {
+        self.encode_last(now, &LastFrame::of(reason))
+    }
+
+    /// The same as an answer to HTTP.
+    pub fn encode_refusal_http(reason: CloseReason) -> Vec<u8> {
         let (text, reconnect_after_ms) = words_of(reason);
-        self.encoder.closing(reason, text, reconnect_after_ms, now.unix_ms)
+        let after_ms = reconnect_after_ms.unwrap_or(RETRY_AFTER_MS).max(1);
+        websocket::unavailable(&format!("The connection is refused: {text}."), after_ms.div_ceil(1_000))
+    }
+
+    fn encode_last(&mut self, now: Now, last: &LastFrame<'_>) -> &[u8] {
+        let LastFrame { answers, reason, text, reconnect_after_ms, .. } = *last;
+        self.encoder.closing(answers, reason, text, reconnect_after_ms, now.unix_ms)
     }
 
     /// The same in the words of a connection that was on its way to its user's shard: behind what waited for it, and
@@ -52,7 +84,7 @@ impl Shard {
     pub(super) fn encode_refusal_on_the_way(&mut self, now: Now, handed: &HandedOver, reason: CloseReason) -> Vec<u8> {
         let mut bytes = handed.unsent.clone();
         let websocket = handed.transport == Transport::WebSocket;
-        let frame = self.encode_refusal(now, reason);
+        let frame = self.encode_last(now, &LastFrame { answers: handed.request_id, ..LastFrame::of(reason) });
         if websocket {
             let mut header = [0; 10];
             let length = websocket::binary_header(frame.len(), &mut header);
@@ -60,7 +92,7 @@ impl Shard {
         }
         bytes.extend_from_slice(frame);
         if websocket {
-            websocket::close(reason, &mut bytes);
+            websocket::close(close_status(reason), &mut bytes);
         }
         bytes
     }
@@ -80,13 +112,35 @@ impl Shard {
 
     /// Closes with the reason's own words.
     pub(super) fn close(&mut self, now: Now, slot: u32, reason: CloseReason) {
-        let (text, reconnect_after_ms) = words_of(reason);
-        self.close_with_text(now, slot, reason, text, reconnect_after_ms);
+        self.close_with(now, slot, LastFrame::of(reason));
+    }
+
+    /// The gateway stops: the peer may come back after so many milliseconds.
+    pub(super) fn close_draining(&mut self, now: Now, slot: u32, after_ms: u32) {
+        let last = LastFrame { reconnect_after_ms: Some(after_ms), ..LastFrame::of(CloseReason::Draining) };
+        self.close_with(now, slot, last);
     }
 
     /// Closes with better words.
     pub(super) fn close_saying(&mut self, now: Now, slot: u32, reason: CloseReason, text: &str) {
-        self.close_with_text(now, slot, reason, text, words_of(reason).1);
+        self.close_with(now, slot, LastFrame { text, ..LastFrame::of(reason) });
+    }
+
+    /// Closes as the answer to a request.
+    pub(super) fn close_answering(&mut self, now: Now, slot: u32, request_id: u32, reason: CloseReason) {
+        self.close_with(now, slot, LastFrame { answers: request_id, ..LastFrame::of(reason) });
+    }
+
+    /// The same with better words.
+    pub(super) fn close_answering_with(
+        &mut self,
+        now: Now,
+        slot: u32,
+        request_id: u32,
+        reason: CloseReason,
+        text: &str,
+    ) {
+        self.close_with(now, slot, LastFrame { answers: request_id, text, ..LastFrame::of(reason) });
     }
 
     /// What was wrong with the token of the connection that was just closed, for the log alone.
@@ -97,41 +151,42 @@ impl Shard {
     }
 
     /// Sends Closing behind what waits already, and closes when that is out.
-    pub(super) fn close_with_text(
-        &mut self,
-        now: Now,
-        slot: u32,
-        reason: CloseReason,
-        text: &str,
-        reconnect_after_ms: Option<u32>,
-    ) {
-        if !self.begin_closing(now, slot, reason) {
+    fn close_with(&mut self, now: Now, slot: u32, mut last: LastFrame<'_>) {
+        if last.answers == 0 {
+            last.answers = self.sessions.at(slot).map_or(0, Session::login_request);
+        }
+        if !self.begin_closing(now, slot, last.reason) {
             return;
         }
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
-        let frame = self.encoder.closing(reason, text, reconnect_after_ms, now.unix_ms);
+        let LastFrame { answers, reason, text, reconnect_after_ms, status } = last;
+        let frame = self.encoder.closing(answers, reason, text, reconnect_after_ms, now.unix_ms);
         self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
-        self.websocket_close(now, slot, reason);
+        if session.flags.has(Flags::WEBSOCKET) {
+            let mut bytes = Vec::new();
+            websocket::close(status, &mut bytes);
+            self.outgoing.raw(session, slot, &bytes, now.mono_ms, &mut self.effects.dirty);
+        }
     }
 
-    /// The same with bytes instead of a frame: an HTTP response, or nothing.
+    /// What came over a WebSocket breaks its rules.
+    pub(super) fn close_websocket(&mut self, now: Now, slot: u32, error: WsError) {
+        let reason = match error {
+            WsError::TooLarge { .. } => CloseReason::FrameTooLarge,
+            WsError::Protocol(_) | WsError::Text => CloseReason::BadFrame,
+        };
+        let text = error.to_string();
+        self.close_with(now, slot, LastFrame { text: &text, status: error.status(), ..LastFrame::of(reason) });
+    }
+
+    /// The same with bytes instead of a frame: an HTTP response, or a WebSocket's close frame.
     pub(super) fn close_with_bytes(&mut self, now: Now, slot: u32, reason: CloseReason, bytes: &[u8]) {
         if !self.begin_closing(now, slot, reason) {
             return;
         }
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         self.outgoing.raw(session, slot, bytes, now.mono_ms, &mut self.effects.dirty);
-        self.websocket_close(now, slot, reason);
         self.cut_if_silent(slot);
-    }
-
-    fn websocket_close(&mut self, now: Now, slot: u32, reason: CloseReason) {
-        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
-        if session.flags.has(Flags::WEBSOCKET) {
-            let mut bytes = Vec::new();
-            websocket::close(reason, &mut bytes);
-            self.outgoing.raw(session, slot, &bytes, now.mono_ms, &mut self.effects.dirty);
-        }
     }
 
     /// With nothing to write, no write will say that it is time to close.

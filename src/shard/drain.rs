@@ -8,8 +8,7 @@ use super::Shard;
 use super::session::Phase;
 use crate::clock::Now;
 use crate::contract::internal::{OrCount, Place};
-use crate::limits::{DRAIN_CLOSES_PER_TICK_MAX, DRAIN_GRACE_MS};
-use ringway_wire::schema::CloseReason;
+use crate::limits::{DRAIN_AFTER_MS_MIN, DRAIN_CLOSES_PER_TICK_MAX, DRAIN_GRACE_MS};
 
 /// How far a drain has come.
 #[derive(Debug)]
@@ -54,7 +53,7 @@ impl Shard {
             // The golden ratio's multiples spread evenly over the range, however many they are.
             let spread = drain.notified_count.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let after_ms = ((u128::from(spread) * u128::from(drain.spread_ms)) >> 64) as u32;
-            self.close_with_text(now, slot, CloseReason::Draining, "the gateway stops", Some(after_ms));
+            self.close_draining(now, slot, after_ms.max(DRAIN_AFTER_MS_MIN));
             drain.notified_count += 1;
             closes += 1;
         }

@@ -260,8 +260,9 @@ impl Shard {
             }
         }
         self.group_ok(now, origin, roster.group, roster.version);
+        let (group, version, owner) = (roster.group, roster.version, roster.owner());
         let frame: Arc<[u8]> =
-            self.encoder.group_changed(roster.group, roster.version, what.kind, what.actor, &what.users).into();
+            self.encoder.group_changed(group, version, what.kind, what.actor, &what.users, owner).into();
         let members = roster.members().get(roster.range(self.config.id)).or_count(Place::Rosters).unwrap_or_default();
         for member in members {
             self.announce(now, member.user, &frame);

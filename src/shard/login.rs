@@ -2,9 +2,10 @@
 //!
 //! Part of the shard's core. What always holds: the session is registered before the ledger is asked, and the
 //! answer comes in order with deliveries, so every row above the answer reaches the session; nothing is sent
-//! before `LoginOk`.
+//! before `LoginOk`; no other session makes room, and no other node hears of it, before it is accepted.
 
 use super::Shard;
+use super::devices::Verdict;
 use super::receive::Flow;
 use super::session::{Flags, Phase};
 use super::wheel::tick_of;
@@ -56,15 +57,14 @@ impl Shard {
                 return Flow::Continue;
             }
             Ok(_) => {
-                self.close_saying(now, slot, CloseReason::TokenInvalid, "the token is for another device");
+                let text = "the token is for another device";
+                self.close_answering_with(now, slot, request_id, CloseReason::TokenInvalid, text);
             }
             Err(error @ AuthError::Invalid(fault)) => {
-                self.close_saying(now, slot, CloseReason::TokenInvalid, &error.to_string());
+                self.close_answering_with(now, slot, request_id, CloseReason::TokenInvalid, &error.to_string());
                 self.explain_close(slot, fault);
             }
-            Err(error @ AuthError::Expired) => {
-                self.close_saying(now, slot, CloseReason::TokenExpired, &error.to_string());
-            }
+            Err(AuthError::Expired) => self.close_answering(now, slot, request_id, CloseReason::TokenExpired),
         }
         Flow::Gone
     }
@@ -121,7 +121,7 @@ impl Shard {
 
     /// Makes the connection one of its user's sessions, and asks what it needs to know.
     fn register(&mut self, now: Now, slot: u32, login: &Verified) {
-        if !self.make_room_for_device(now, slot, login.user, login.device) {
+        if self.begin_login(now, slot, login.request_id, login.user, login.device) == Verdict::Refused {
             return;
         }
         let user = self.directory.ensure(login.user);
@@ -133,9 +133,8 @@ impl Shard {
         session.device = login.device;
         session.expires_at_s = login.expires_at_s.try_into().unwrap_or(u32::MAX);
         session.newest = Seq(0);
+        session.login_is(login.request_id);
         session.flags.set(Flags::PAUSED);
-        self.session_begins(now, slot);
-        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id: login.request_id };
         match login.cursor {
             Some(seq) => {
@@ -185,6 +184,7 @@ impl Shard {
         let Some(slot) = self.slot_of(origin.session.conn) else { return };
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let mut newest = newest.max(session.newest);
+        let device = session.device;
         match session.phase {
             Phase::AwaitingPositionClaimed if session.cursor > newest.max(given) => {
                 self.close(now, slot, CloseReason::SeqAhead);
@@ -196,6 +196,11 @@ impl Shard {
             _ => return,
         }
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
+        if self.take_place(now, slot, user, device) == Verdict::Refused {
+            return;
+        }
+        self.session_begins(now, slot);
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         session.newest = newest;
         session.received_tick = tick_of(now.mono_ms);
         let cursor = session.cursor;

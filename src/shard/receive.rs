@@ -16,7 +16,7 @@ use ringway_wire::frame::{FrameError, read_client};
 use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
 use ringway_wire::request::Request;
 use ringway_wire::schema::CloseReason;
-use ringway_wire::websocket::{self, Upgrade, WsError, WsEvent, looks_like_http, looks_like_tls, upgrade};
+use ringway_wire::websocket::{self, Upgrade, WsEvent, looks_like_http, looks_like_tls, upgrade};
 
 /// As many bytes as tell TLS, HTTP and frames apart.
 const FIRST_BYTES: usize = 4;
@@ -195,16 +195,14 @@ impl Shard {
                 Ok(Some(WsEvent::Frame(frame))) => self.frame(now, slot, frame, rest),
                 Ok(Some(WsEvent::Ping(payload))) => self.websocket_pong(now, slot, payload),
                 Ok(Some(WsEvent::Pong)) => Flow::Continue,
-                Ok(Some(WsEvent::Close)) => {
-                    self.close_with_bytes(now, slot, CloseReason::PeerClosed, &[]);
+                Ok(Some(WsEvent::Close { status })) => {
+                    let mut answer = Vec::new();
+                    websocket::close(status, &mut answer);
+                    self.close_with_bytes(now, slot, CloseReason::PeerClosed, &answer);
                     Flow::Gone
                 }
                 Err(error) => {
-                    let reason = match error {
-                        WsError::TooLarge { .. } => CloseReason::FrameTooLarge,
-                        WsError::Protocol(_) | WsError::Text => CloseReason::BadFrame,
-                    };
-                    self.close_saying(now, slot, reason, &error.to_string());
+                    self.close_websocket(now, slot, error);
                     Flow::Gone
                 }
             };

@@ -220,7 +220,7 @@ impl RemoteSessions {
 }
 
 impl Shard {
-    /// A session is registered: other nodes are notified.
+    /// A login is accepted: other nodes are notified.
     pub(super) fn session_begins(&mut self, now: Now, slot: u32) {
         if self.config.node.is_none() {
             return;
@@ -234,12 +234,15 @@ impl Shard {
         self.remote_sessions.enqueue(SessionNotice::Changed(SessionNews { user, device, since_ms: Some(since_ms) }));
     }
 
-    /// A registered session ends.
+    /// A session ends; nothing for a login that was not accepted.
     pub(super) fn session_ends(&mut self, slot: u32) {
         if self.config.node.is_none() {
             return;
         }
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
+        if !session.phase.is_open() {
+            return;
+        }
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         self.remote_sessions.enqueue(SessionNotice::Changed(SessionNews {
             user,
@@ -307,7 +310,12 @@ impl Shard {
         let until = at.saturating_add(SESSION_NEWS_PER_TICK_MAX as u32).min(self.sessions.high());
         for slot in at..until {
             let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { continue };
-            let Some(user) = self.directory.at(session.user).map(|user| user.id) else { continue };
+            if !session.phase.is_open() {
+                continue;
+            }
+            let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else {
+                continue;
+            };
             let since_ms = Some(self.remote_sessions.since_ms(slot));
             self.remote_sessions.enqueue(SessionNotice::Repeated(SessionNews {
                 user,

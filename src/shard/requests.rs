@@ -50,6 +50,10 @@ impl Shard {
                 let durability = if ephemeral { Durability::Ephemeral } else { Durability::Durable };
                 self.send(now, slot, request_id, to, client_msg_id, body, durability);
             }
+            Request::SendToUnknownKind { kind } => {
+                let text = format!("kind {kind} of conversation is not known: 0 is a user, 1 a group");
+                self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, &text, 0);
+            }
             Request::Ack { seq } => self.acknowledge(now, slot, request_id, seq),
             Request::Sync { after, rows_max } => self.sync(now, slot, request_id, after, rows_max),
             Request::GroupCreate { members } => {
@@ -71,7 +75,7 @@ impl Shard {
                 }
             }
             Request::Presence { users } => self.presence(now, slot, request_id, users),
-            Request::Logout => self.close(now, slot, CloseReason::LoggedOut),
+            Request::Logout => self.close_answering(now, slot, request_id, CloseReason::LoggedOut),
         }
     }
 

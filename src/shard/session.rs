@@ -42,7 +42,8 @@ pub(super) struct Session {
     pub(super) intake: Option<Box<Intake>>,
     /// When the token expires, Unix seconds.
     pub(super) expires_at_s: u32,
-    /// When something was last received (logged in), or when it was accepted or began to close, in wheel ticks.
+    /// When something was last received (logged in), or when it was accepted or began to close, in wheel ticks. While a
+    /// login is looked up, which nobody times by it, the login's request id.
     pub(super) received_tick: u32,
 }
 
@@ -166,6 +167,16 @@ impl Session {
     /// How it is named to its client and in logs.
     pub(super) fn number(&self, shard: ShardId, slot: u32) -> u64 {
         u64::from(shard.0) << 48 | u64::from(self.generation & 0xFFFF) << 32 | u64::from(slot)
+    }
+
+    /// A login is looked up: this request waits for its answer.
+    pub(super) fn login_is(&mut self, request_id: u32) {
+        self.received_tick = request_id;
+    }
+
+    /// The request that `Closing` would answer; 0: none.
+    pub(super) fn login_request(&self) -> u32 {
+        if self.phase.is_awaiting() { self.received_tick } else { 0 }
     }
 
     /// Bytes that wait for it.

@@ -250,7 +250,7 @@ impl Client {
             Incoming::Closing(closing) => self.closed(closing.reason),
             Incoming::Sent(sent) => self.sent(model, sent),
             Incoming::Refused(refusal) => self.refused(model, refusal.request, refusal.code),
-            Incoming::Other { reply: Reply::GroupChanged { group, version, kind, actor, members }, .. } => {
+            Incoming::Other { reply: Reply::GroupChanged { group, version, kind, actor, members, .. }, .. } => {
                 model.announced(group, version, kind, actor, members.into_iter().collect())
             }
             Incoming::Other { request, reply } => self.answered(model, request, reply),

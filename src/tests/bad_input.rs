@@ -167,6 +167,61 @@ fn requests_that_cannot_be_granted_are_answered_and_the_session_goes_on() {
     }
 }
 
+/// The frame as a client makes it that puts a length in front of an unprefixed buffer: all eight-byte fields lie four
+/// bytes off.
+fn misaligned(frame: &[u8]) -> Vec<u8> {
+    let number = |at: usize| u32::from_le_bytes(*frame[at..].first_chunk().unwrap());
+    let mut shifted = (number(0) + 4).to_le_bytes().to_vec();
+    shifted.extend_from_slice(&(number(4) + 4).to_le_bytes());
+    shifted.extend_from_slice(&[0; 4]);
+    shifted.extend_from_slice(&frame[8..]);
+    shifted
+}
+
+#[test]
+fn a_misaligned_frame_is_refused_whatever_it_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "1"]);
+    let mut encoder = Encoder::new();
+    let name = ClientMsgId::from_parts(1_800_000_000_000, 1);
+    for frame in [
+        encoder.send(9, Conversation::User(UserId(2)), name, b"hello", false).to_vec(),
+        encoder.ack(Seq(1)).to_vec(),
+        encoder.presence_request(9, &[UserId(2)]).to_vec(),
+    ] {
+        assert!(read_client(&frame).is_ok() && read_client(&misaligned(&frame)).is_err());
+        let mut client = gateway.client(1, 1, None);
+        client.send_raw(&misaligned(&frame)).unwrap();
+        expect_closing(&mut client, CloseReason::BadFrame);
+    }
+    // Where only the cursor lies so, and the token does not.
+    let login = encoder.login(1, &token(1, 0), DeviceId(0), Some(Seq(5))).to_vec();
+    closed_for(&gateway, &misaligned(&login), CloseReason::BadFrame);
+}
+
+#[test]
+fn a_kind_of_conversation_that_is_not_known_is_an_error_for_its_request_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "1"]);
+    let mut encoder = Encoder::new();
+    let mut client = gateway.client(1, 1, None);
+    let name = client.new_client_msg_id();
+    let mut frame = encoder.send(1_000_009, Conversation::User(UserId(2)), name, b"hello", false).to_vec();
+    let other = encoder.send(1_000_009, Conversation::Group(GroupId(2)), name, b"hello", false);
+    let kind = (0..frame.len()).find(|at| frame[*at] != other[*at]).expect("one byte says the kind");
+    frame[kind] = 9;
+    client.send_raw(&frame).unwrap();
+    match client.answer(ringway_client::RequestId(1_000_009), PATIENCE).unwrap() {
+        Event::Refused { code, message, retry_after_ms, .. } => {
+            assert_eq!((code, retry_after_ms), (ErrorCode::BadRequest, 0), "{message}");
+            assert!(message.contains("conversation"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let request = client.ping().unwrap();
+    assert!(matches!(client.answer(request, PATIENCE).unwrap(), Event::Pong { .. }));
+}
+
 #[test]
 fn strangers_on_the_port_are_told_what_this_is() {
     let dir = tempfile::tempdir().unwrap();

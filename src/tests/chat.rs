@@ -96,7 +96,7 @@ fn play(mut stream: TcpStream) -> usize {
                     stream.write_all(answer).unwrap();
                 }
                 (_, Request::Logout) => {
-                    stream.write_all(encoder.closing(CloseReason::LoggedOut, "logged out", None, 0)).unwrap();
+                    stream.write_all(encoder.closing(0, CloseReason::LoggedOut, "logged out", None, 0)).unwrap();
                 }
                 _ => {}
             }

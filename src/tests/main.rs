@@ -5,6 +5,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests wait, and share between threads")]
 #![allow(missing_docs, reason = "tests")]
 
+mod admin;
+mod announced;
 mod bad_input;
 mod buckets;
 mod chat;
@@ -18,6 +20,7 @@ mod crash;
 mod descriptors;
 mod doctor;
 mod example;
+mod frames;
 mod gateway;
 mod heartbeat;
 mod history;
@@ -31,6 +34,7 @@ mod order;
 mod outage;
 mod pages;
 mod redis;
+mod refused_logins;
 mod repeats;
 mod services;
 mod slow_reader;
@@ -39,6 +43,7 @@ mod soak;
 mod soak_losses;
 mod start;
 mod storm;
+mod strict_websocket;
 mod systemd;
 mod tokens;
 mod traffic;

@@ -75,3 +75,75 @@ fn a_good_token_is_said_to_be_good_and_for_whom() {
     let (code, said) = check(&token("HS256", &json!({"sub": "7", "exp": now() - 90}), SECRET));
     assert!(code == Some(1) && said.contains("expired"), "{said}");
 }
+
+#[test]
+fn a_user_is_written_in_one_way_and_a_time_is_one_that_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "1"]);
+    let exp = now() + 3_600;
+    let claims = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let mut refused: Vec<(Value, &str)> =
+        ["+1", "01", "00", " 1", "1 ", "1.0", "1e3", "-1", "", "18446744073709551616"]
+            .map(|sub| (json!({"sub": sub, "exp": exp}), "`sub`"))
+            .to_vec();
+    refused.push((json!({"sub": "1", "exp": exp, "dev": "+1"}), "`dev`"));
+    refused.push((json!({"sub": "1", "exp": exp, "dev": "01"}), "`dev`"));
+    for exp in ["1e300", "1e18", "253402300800"] {
+        refused.push((claims(&format!(r#"{{"sub": "1", "exp": {exp}}}"#)), "`exp`"));
+    }
+    for (claims, words) in refused {
+        let token = token("HS256", &claims, SECRET);
+        let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+        match client.login(&token, DeviceId(1), None, PATIENCE) {
+            Err(ConnectionError::Closing { reason: CloseReason::TokenInvalid, .. }) => {}
+            other => panic!("{claims}: {other:?}"),
+        }
+        let (code, said) = check(&token);
+        assert!(code == Some(1) && said.contains(words), "{claims}: {said}");
+    }
+    for claims in [json!({"sub": "0", "exp": 253_402_300_799_u64}), json!({"sub": "18446744073709551615", "exp": exp})]
+    {
+        let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+        client.login(&token("HS256", &claims, SECRET), DeviceId(1), None, PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_token_for_another_audience_is_refused_where_an_audience_is_configured() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "1", "--set", "auth.audience=chat.example"]);
+    let log_in = |gateway: &Gateway, aud: Option<Value>| {
+        let mut claims = json!({"sub": "7", "exp": now() + 3_600});
+        if let Some(aud) = aud {
+            claims["aud"] = aud;
+        }
+        let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+        client.login(&token("HS256", &claims, SECRET), DeviceId(1), None, PATIENCE)
+    };
+    for aud in [json!("chat.example"), json!(["other.example", "chat.example"])] {
+        log_in(&gateway, Some(aud)).unwrap();
+    }
+    for aud in [None, Some(json!("other.example")), Some(json!("chat.example.org")), Some(json!([])), Some(json!(7))] {
+        let shown = format!("{aud:?}");
+        let refused = log_in(&gateway, aud);
+        assert!(
+            matches!(refused, Err(ConnectionError::Closing { reason: CloseReason::TokenInvalid, .. })),
+            "{shown}: {refused:?}"
+        );
+    }
+    // What `ringway token` makes for this gateway is for it.
+    let ringway = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+        let configured = command.env("RINGWAY_AUTH_HS256_SECRET", SECRET).env("RINGWAY_AUTH_AUDIENCE", "chat.example");
+        configured.arg("token").args(arguments).output().unwrap()
+    };
+    let made = String::from_utf8(ringway(&["--user", "7"]).stdout).unwrap();
+    Connection::connect(gateway.addr(), PATIENCE).unwrap().login(made.trim(), DeviceId(1), None, PATIENCE).unwrap();
+    let other = token("HS256", &json!({"sub": "7", "exp": now() + 90, "aud": "other.example"}), SECRET);
+    let said = String::from_utf8(ringway(&["check", &other]).stderr).unwrap();
+    assert!(said.contains("`aud`"), "{said}");
+    // Where none is configured, whoever has made the token for somebody has made it for this gateway too.
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "1"]);
+    log_in(&gateway, Some(json!("other.example"))).unwrap();
+}

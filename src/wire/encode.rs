@@ -151,7 +151,7 @@ impl Encoder {
         })
     }
 
-    /// A group has changed: `actor` did `kind` to `members`.
+    /// A group has changed: `actor` did `kind` to `members`; `owner` owns it since, `None`: nobody is left.
     pub fn group_changed(
         &mut self,
         group: GroupId,
@@ -159,6 +159,7 @@ impl Encoder {
         kind: fb::GroupChangeKind,
         actor: UserId,
         members: &[UserId],
+        owner: Option<UserId>,
     ) -> &[u8] {
         self.server(0, fb::Reply::GroupChanged, |b| {
             let args = fb::GroupChangedArgs {
@@ -167,6 +168,7 @@ impl Encoder {
                 kind,
                 actor: actor.0,
                 members: Some(users(b, members)),
+                owner: owner.unwrap_or_default().0,
             };
             fb::GroupChanged::create(b, &args).as_union_value()
         })
@@ -195,15 +197,17 @@ impl Encoder {
         })
     }
 
-    /// The connection's last frame. `reconnect_after_ms` of `None`: do not reconnect.
+    /// The connection's last frame. `request_id` is that of the Login or Logout that it answers; 0: nobody asked for it.
+    /// `reconnect_after_ms` of `None`: do not reconnect.
     pub fn closing(
         &mut self,
+        request_id: u32,
         reason: fb::CloseReason,
         message: &str,
         reconnect_after_ms: Option<u32>,
         server_time_ms: u64,
     ) -> &[u8] {
-        self.server(0, fb::Reply::Closing, |b| {
+        self.server(request_id, fb::Reply::Closing, |b| {
             let args = fb::ClosingArgs {
                 reason,
                 message: Some(b.create_string(message)),

@@ -61,7 +61,7 @@ pub fn read_client(frame: &[u8]) -> Result<(u32, Request<'_>), FrameError> {
     check_size(frame, CLIENT_FRAME_BYTES_MAX)?;
     let root = flatbuffers::size_prefixed_root_with_opts::<fb::ClientFrame>(&CLIENT_OPTIONS, frame)
         .map_err(|_| FrameError::Malformed)?;
-    Ok((root.request_id(), request(&root)?))
+    Ok((root.request_id(), request(&root, frame)?))
 }
 
 /// Verifies and reads one frame from the gateway, prefix included: the request id it answers (0: none), and what
@@ -83,11 +83,13 @@ fn check_size(frame: &[u8], limit: usize) -> Result<(), FrameError> {
 
 /// The verified root's request. A member that is missing though its type is set was refused by the verifier;
 /// asking for it is an `Option` all the same.
-fn request<'a>(root: &fb::ClientFrame<'a>) -> Result<Request<'a>, FrameError> {
+fn request<'a>(root: &fb::ClientFrame<'a>, frame: &[u8]) -> Result<Request<'a>, FrameError> {
     use FrameError::Malformed;
+    let aligned = |is_aligned: bool| if is_aligned { Ok(()) } else { Err(Malformed) };
     Ok(match root.request_type() {
         fb::Request::Login => {
             let t = root.request_as_login().ok_or(Malformed)?;
+            aligned(t.cursor().is_none_or(|cursor| is_aligned(frame, cursor)))?;
             let cursor = t.cursor().map(|cursor| Seq(cursor.seq()));
             let device = DeviceId(t.device());
             Request::Login(Login { token: t.token(), device, cursor, heartbeat_ms: t.heartbeat_ms() })
@@ -95,8 +97,12 @@ fn request<'a>(root: &fb::ClientFrame<'a>) -> Result<Request<'a>, FrameError> {
         fb::Request::Ping => Request::Ping,
         fb::Request::Send => {
             let t = root.request_as_send().ok_or(Malformed)?;
+            aligned(is_aligned(frame, t.to()) && is_aligned(frame, t.client_msg_id()))?;
+            let Ok(to) = conversation(t.to()) else {
+                return Ok(Request::SendToUnknownKind { kind: t.to().kind().0 });
+            };
             Request::Send {
-                to: conversation(t.to())?,
+                to,
                 client_msg_id: ClientMsgId::from_halves(t.client_msg_id().high(), t.client_msg_id().low()),
                 body: t.body().bytes(),
                 ephemeral: t.ephemeral(),
@@ -199,6 +205,13 @@ fn reply<'a>(root: &fb::ServerFrame<'a>) -> Result<Reply<'a>, FrameError> {
     })
 }
 
+/// Whether a struct lies where its eight-byte fields are aligned, counted from the prefix. The verifier looks at the
+/// generated type, which is an array of bytes.
+fn is_aligned<T>(frame: &[u8], field: &T) -> bool {
+    let at = std::ptr::from_ref(field).addr().wrapping_sub(frame.as_ptr().addr());
+    at.is_multiple_of(size_of::<u64>())
+}
+
 fn conversation(to: &fb::Conversation) -> Result<Conversation, FrameError> {
     match to.kind() {
         fb::ConversationKind::User => Ok(Conversation::User(UserId(to.id()))),
@@ -253,6 +266,7 @@ fn group_changed<'a>(t: &fb::GroupChanged<'a>) -> Reply<'a> {
         kind: t.kind(),
         actor: UserId(t.actor()),
         members: t.members().iter().map(UserId).collect(),
+        owner: UserId(t.owner()),
     }
 }
 

@@ -4500,6 +4500,7 @@ impl<'a> GroupChanged<'a> {
   pub const VT_KIND: ::flatbuffers::VOffsetT = 8;
   pub const VT_ACTOR: ::flatbuffers::VOffsetT = 10;
   pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_OWNER: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4511,6 +4512,7 @@ impl<'a> GroupChanged<'a> {
     args: &'args GroupChangedArgs<'args>
   ) -> ::flatbuffers::WIPOffset<GroupChanged<'bldr>> {
     let mut builder = GroupChangedBuilder::new(_fbb);
+    builder.add_owner(args.owner);
     builder.add_actor(args.actor);
     builder.add_group(args.group);
     if let Some(x) = args.members { builder.add_members(x); }
@@ -4555,6 +4557,14 @@ impl<'a> GroupChanged<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(GroupChanged::VT_MEMBERS, None).unwrap()}
   }
+  /// Who owns the group after the change; 0: nobody is left, or a gateway that does not say it.
+  #[inline]
+  pub fn owner(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(GroupChanged::VT_OWNER, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GroupChanged<'_> {
@@ -4568,6 +4578,7 @@ impl ::flatbuffers::Verifiable for GroupChanged<'_> {
      .visit_field::<GroupChangeKind>("kind", Self::VT_KIND, false)?
      .visit_field::<u64>("actor", Self::VT_ACTOR, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("members", Self::VT_MEMBERS, true)?
+     .visit_field::<u64>("owner", Self::VT_OWNER, false)?
      .finish();
     Ok(())
   }
@@ -4578,6 +4589,7 @@ pub struct GroupChangedArgs<'a> {
     pub kind: GroupChangeKind,
     pub actor: u64,
     pub members: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub owner: u64,
 }
 impl<'a> Default for GroupChangedArgs<'a> {
   #[inline]
@@ -4588,6 +4600,7 @@ impl<'a> Default for GroupChangedArgs<'a> {
       kind: GroupChangeKind::Created,
       actor: 0,
       members: None, // required field
+      owner: 0,
     }
   }
 }
@@ -4618,6 +4631,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GroupChangedBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GroupChanged::VT_MEMBERS, members);
   }
   #[inline]
+  pub fn add_owner(&mut self, owner: u64) {
+    self.fbb_.push_slot::<u64>(GroupChanged::VT_OWNER, owner, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GroupChangedBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     GroupChangedBuilder {
@@ -4641,6 +4658,7 @@ impl ::core::fmt::Debug for GroupChanged<'_> {
       ds.field("kind", &self.kind());
       ds.field("actor", &self.actor());
       ds.field("members", &self.members());
+      ds.field("owner", &self.owner());
       ds.finish()
   }
 }

@@ -51,6 +51,8 @@ pub enum Request<'a> {
     Ping,
     /// See the schema's `Send`. The body's length is not checked here: too long is answered, not closed.
     Send { to: Conversation, client_msg_id: ClientMsgId, body: &'a [u8], ephemeral: bool },
+    /// A `Send` to a kind of conversation that is not known here: it can be answered, and not granted.
+    SendToUnknownKind { kind: u8 },
     /// See the schema's `Ack`.
     Ack { seq: Seq },
     /// See the schema's `Sync`.
@@ -99,7 +101,14 @@ pub enum Reply<'a> {
     /// See the schema's `GroupListReply`: group, version, role, members_count.
     GroupList { groups: Vec<(GroupId, u32, fb::Role, u32)> },
     /// See the schema's `GroupChanged`.
-    GroupChanged { group: GroupId, version: u32, kind: fb::GroupChangeKind, actor: UserId, members: Vec<UserId> },
+    GroupChanged {
+        group: GroupId,
+        version: u32,
+        kind: fb::GroupChangeKind,
+        actor: UserId,
+        members: Vec<UserId>,
+        owner: UserId,
+    },
     /// See the schema's `PresenceInfo`.
     Presence { online: Vec<UserId> },
     /// See the schema's `Error`.

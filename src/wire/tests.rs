@@ -56,12 +56,19 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("GroupListReply", e.group_list(10, &[list_entry()]).to_vec()),
         (
             "GroupChanged",
-            e.group_changed(GROUP, RosterVersion(2), fb::GroupChangeKind::Added, UserId(1001), &[UserId(1004)])
-                .to_vec(),
+            e.group_changed(
+                GROUP,
+                RosterVersion(2),
+                fb::GroupChangeKind::Added,
+                UserId(1001),
+                &[UserId(1004)],
+                Some(UserId(1001)),
+            )
+            .to_vec(),
         ),
         ("PresenceInfo", e.presence(11, &[UserId(1003)]).to_vec()),
         ("Error", e.error(3, fb::ErrorCode::RetryLater, "a queue is full", 250, TIME_MS).to_vec()),
-        ("Closing", e.closing(fb::CloseReason::Draining, "the gateway stops", Some(1500), TIME_MS).to_vec()),
+        ("Closing", e.closing(0, fb::CloseReason::Draining, "the gateway stops", Some(1500), TIME_MS).to_vec()),
     ]
 }
 
@@ -129,6 +136,7 @@ fn describe_request(request: &Request<'_>) -> String {
                  ephemeral: {ephemeral}\n"
             )
         }
+        Request::SendToUnknownKind { kind } => format!("Send\n  to: {kind}\n"),
         Request::Ack { seq } => format!("Ack\n  seq: {seq}\n"),
         Request::Sync { after, rows_max } => format!("Sync\n  after_seq: {after}\n  rows_max: {rows_max}\n"),
         Request::GroupCreate { members } => format!("GroupCreate\n  members: {}\n", users(&members.unwrap())),
@@ -193,11 +201,11 @@ fn describe_reply(reply: &Reply<'_>) -> String {
             }
             text
         }
-        Reply::GroupChanged { group, version, kind, actor, members } => {
+        Reply::GroupChanged { group, version, kind, actor, members, owner } => {
             let members: Vec<u64> = members.iter().map(|user| user.0).collect();
             format!(
                 "GroupChanged\n  group: {group}\n  version: {version}\n  kind: {kind:?}\n  actor: {actor}\n  \
-                 members: {members:?}\n"
+                 members: {members:?}\n  owner: {owner}\n"
             )
         }
         Reply::Presence { online } => {

@@ -5,44 +5,23 @@
 //! are unmasked where they lie and copied only if a message is not whole in one read. Left out: subprotocols,
 //! extensions (compression), and text messages.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use sha1::{Digest, Sha1};
+mod upgrade;
+
 use thiserror::Error;
 
 use super::generated::ringway::wire::CloseReason;
-use crate::limits::PREFIX_BYTES;
-use crate::limits::{CLIENT_FRAME_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::limits::{CLIENT_FRAME_BYTES_MAX, PREFIX_BYTES};
 
-/// Header lines of an upgrade; a browser sends about fifteen.
-const HTTP_HEADERS_MAX: usize = 64;
-/// What RFC 6455 appends to the client's key before it is hashed.
-const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+pub use upgrade::{Upgrade, unavailable, upgrade};
+
 /// Payload of a control frame, by RFC 6455.
 const CONTROL_BYTES_MAX: usize = 125;
+const NORMAL_CLOSURE: u16 = 1000;
+const PROTOCOL_ERROR: u16 = 1002;
 /// A client's longest header: two bytes, eight of length, four of mask.
 const HEADER_BYTES_MAX: usize = 14;
 
 const _: () = assert!(CLIENT_FRAME_BYTES_MAX < 1 << 16, "no frame's prefix may look like a TLS hello or HTTP");
-
-/// What came of an HTTP head.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Upgrade {
-    /// The head is incomplete: call again with all of it and more.
-    NeedMore,
-    /// Write `response`, drop `head_bytes` from the input, and go on with [`Messages`].
-    Accept {
-        /// Length of the request's head.
-        head_bytes: usize,
-        /// The 101 response.
-        response: Vec<u8>,
-    },
-    /// HTTP, but no WebSocket upgrade: write `response` and close.
-    Refuse {
-        /// A response with a text that says what this port is.
-        response: Vec<u8>,
-    },
-}
 
 /// Does the connection begin with HTTP? `first` must have four bytes or more to tell (fewer: false), and no frame
 /// begins so: read as a prefix, a method is far above the frame limit.
@@ -57,75 +36,6 @@ pub fn looks_like_tls(first: &[u8]) -> bool {
     matches!(first, [0x16, 0x03, 0x01..=0x04, ..])
 }
 
-/// Reads a request's head from all that has arrived of the connection.
-pub fn upgrade(input: &[u8]) -> Upgrade {
-    let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let head_bytes = match request.parse(&input[..input.len().min(HTTP_HEAD_BYTES_MAX)]) {
-        Ok(httparse::Status::Complete(head_bytes)) => head_bytes,
-        Ok(httparse::Status::Partial) if input.len() < HTTP_HEAD_BYTES_MAX => return Upgrade::NeedMore,
-        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return refuse("431 Request Header Fields Too Large", "", "The request's head is too large.");
-        }
-        Err(_) => return refuse("400 Bad Request", "", "This is not HTTP/1.1."),
-    };
-    match accept_key(&request) {
-        Ok(accept) => Upgrade::Accept {
-            head_bytes,
-            response: format!(
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
-            )
-            .into_bytes(),
-        },
-        Err(refusal) => refusal,
-    }
-}
-
-/// The answer to the client's key, if the request is an upgrade in all its parts.
-fn accept_key(request: &httparse::Request<'_, '_>) -> Result<String, Upgrade> {
-    let bad = |what| Err(refuse("400 Bad Request", "", what));
-    if request.method != Some("GET") || request.version != Some(1) {
-        return bad("Only GET with HTTP/1.1 can be upgraded to WebSocket.");
-    }
-    if !has_token(request, "upgrade", "websocket") || !has_token(request, "connection", "upgrade") {
-        return bad("The request asks for no upgrade to WebSocket.");
-    }
-    if header(request, "sec-websocket-version").is_none_or(|version| version.trim_ascii() != b"13") {
-        let version = "Sec-WebSocket-Version: 13\r\n";
-        return Err(refuse("426 Upgrade Required", version, "Only version 13 of WebSocket is spoken here."));
-    }
-    let key = header(request, "sec-websocket-key").unwrap_or_default().trim_ascii();
-    if !BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
-        return bad("Sec-WebSocket-Key must be 16 bytes in base64.");
-    }
-    let digest = Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize();
-    Ok(BASE64.encode(digest))
-}
-
-fn header<'b>(request: &httparse::Request<'_, 'b>, name: &str) -> Option<&'b [u8]> {
-    request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
-}
-
-/// Is `token` one of the comma-separated values of the headers called `name`?
-fn has_token(request: &httparse::Request<'_, '_>, name: &str, token: &str) -> bool {
-    let mut values = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-    values.any(|h| h.value.split(|b| *b == b',').any(|v| v.trim_ascii().eq_ignore_ascii_case(token.as_bytes())))
-}
-
-fn refuse(status: &str, extra_header: &str, what: &str) -> Upgrade {
-    let text = format!(
-        "{what}\nThis port carries Ringway's message protocol, over plain TCP or over WebSocket \
-         (binary messages).\nConnect with a Ringway client; health and metrics are on the admin address.\n"
-    );
-    let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         {extra_header}Connection: close\r\n\r\n{text}",
-        text.len()
-    );
-    Upgrade::Refuse { response: response.into_bytes() }
-}
-
 /// What a client did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WsEvent<'a> {
@@ -136,7 +46,10 @@ pub enum WsEvent<'a> {
     /// An answer to nothing we asked; it shows that the client lives.
     Pong,
     /// The client closes: answer with [`close`], then close.
-    Close,
+    Close {
+        /// What the answer says: the client's own status, or what is wrong with it.
+        status: u16,
+    },
 }
 
 /// Why a connection cannot go on.
@@ -156,6 +69,17 @@ pub enum WsError {
         /// What is allowed.
         limit: u64,
     },
+}
+
+impl WsError {
+    /// The status that tells the client.
+    pub fn status(self) -> u16 {
+        match self {
+            WsError::Protocol(_) => PROTOCOL_ERROR,
+            WsError::Text => 1003,
+            WsError::TooLarge { .. } => 1009,
+        }
+    }
 }
 
 /// Cuts a client's bytes into messages. One per WebSocket connection.
@@ -251,7 +175,7 @@ impl Messages {
                 return Ok(Some(match header.kind {
                     Kind::Ping => WsEvent::Ping(&self.control),
                     Kind::Pong => WsEvent::Pong,
-                    Kind::Data | Kind::Close => WsEvent::Close,
+                    Kind::Data | Kind::Close => WsEvent::Close { status: answer_to_close(&self.control) },
                 }));
             }
         }
@@ -262,12 +186,13 @@ impl Messages {
         self.message.capacity() + self.control.capacity()
     }
 
-    /// Gathers a header; true: it is complete.
+    /// Gathers a header; true: it is complete, or wrong already.
     fn read_header(&mut self, input: &mut &mut [u8]) -> bool {
         loop {
             let have = usize::from(self.header_len);
             let wanted = if have < 2 { 2 } else { header_bytes(self.header[1]) };
-            if have == wanted {
+            // One that is not masked is wrong already.
+            if have == wanted || (have >= 2 && self.header[1] & MASKED == 0) {
                 return true;
             }
             let piece = take(input, wanted - have);
@@ -286,7 +211,7 @@ impl Messages {
         if bytes[0] & 0x70 != 0 {
             return Err(WsError::Protocol("a reserved bit is set, and no extension was agreed on"));
         }
-        if bytes[1] & 0x80 == 0 {
+        if bytes[1] & MASKED == 0 {
             return Err(WsError::Protocol("a client's frames must be masked"));
         }
         let fin = bytes[0] & 0x80 != 0;
@@ -308,6 +233,9 @@ impl Messages {
                 u64::from_be_bytes(long)
             }
         };
+        if len > i64::MAX as u64 || (have > 6 && len <= LONGEST_SHORTER[usize::from(have > 8)]) {
+            return Err(WsError::Protocol("a length is not in the shortest form that holds it"));
+        }
         if kind != Kind::Data && (!fin || len > CONTROL_BYTES_MAX as u64) {
             return Err(WsError::Protocol("a control frame is fragmented or longer than 125 bytes"));
         }
@@ -324,6 +252,11 @@ impl Messages {
 
 /// The largest message: a frame at its limit with its prefix.
 const MESSAGE_BYTES_MAX: usize = PREFIX_BYTES + CLIENT_FRAME_BYTES_MAX;
+
+/// Of a header's second byte: the payload is masked.
+const MASKED: u8 = 0x80;
+/// The longest payloads whose length needs less than two, and less than eight bytes.
+const LONGEST_SHORTER: [u64; 2] = [125, 0xffff];
 
 /// How long a masked frame's header is, by its second byte.
 fn header_bytes(second: u8) -> usize {
@@ -389,20 +322,32 @@ pub fn pong(payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends a close frame.
-pub fn close(reason: CloseReason, out: &mut Vec<u8>) {
+pub fn close(status: u16, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0x88, 2]);
-    out.extend_from_slice(&close_status(reason).to_be_bytes());
+    out.extend_from_slice(&status.to_be_bytes());
 }
 
 /// The status of RFC 6455 (and its registry) that comes nearest to a reason; the Closing frame before it says more.
-fn close_status(reason: CloseReason) -> u16 {
+pub fn close_status(reason: CloseReason) -> u16 {
     match reason {
-        CloseReason::PeerClosed | CloseReason::LoggedOut => 1000,
+        CloseReason::PeerClosed | CloseReason::LoggedOut => NORMAL_CLOSURE,
         CloseReason::Draining => 1001,
-        CloseReason::BadFrame | CloseReason::UnknownRequest => 1002,
+        CloseReason::BadFrame | CloseReason::UnknownRequest => PROTOCOL_ERROR,
         CloseReason::FrameTooLarge => 1009,
         CloseReason::Overloaded | CloseReason::StoreUnavailable => 1013,
         _ => 1008,
+    }
+}
+
+/// The status that answers a close frame with this payload: the same, if it is one that may be sent (RFC 6455, 7.4).
+fn answer_to_close(payload: &[u8]) -> u16 {
+    let Some((status, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() { NORMAL_CLOSURE } else { PROTOCOL_ERROR };
+    };
+    match u16::from_be_bytes(*status) {
+        1000..=1003 | 1007..=1014 | 3000..=4999 if std::str::from_utf8(reason).is_err() => 1007,
+        status @ (1000..=1003 | 1007..=1014 | 3000..=4999) => status,
+        _ => PROTOCOL_ERROR,
     }
 }
 

@@ -68,7 +68,7 @@ fn a_reason_has_one_name_on_the_wire_in_the_log_and_as_a_label() {
     let mut encoder = Encoder::new();
     for reason in (0..CLOSE_REASONS as u16).map(CloseReason) {
         // The number that travels, and the name that the protocol's page gives it (0 never travels).
-        let frame = encoder.closing(reason, "", None, 0).to_vec();
+        let frame = encoder.closing(0, reason, "", None, 0).to_vec();
         let Ok((_, Reply::Closing { reason: heard, .. })) = read_server(&frame) else { panic!("{reason:?}") };
         assert_eq!(heard, reason);
         let number = heard.0;

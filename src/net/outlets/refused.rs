@@ -1,6 +1,6 @@
 //! Peers that are refused: told why, and given a moment to read it.
 //!
-//! Owned by the shell of one shard. What always holds: a refused peer's socket is kept a little, so that what it has
+//! Owned by the shell of one shard. What always holds: a peer that speaks HTTP is told in HTTP; a refused peer's socket is kept a little, so that what it has
 //! sent meanwhile does not reset the connection before it has read why; few are kept, and none when descriptors are
 //! short.
 
@@ -15,17 +15,41 @@ use crate::limits::DESCRIPTORS_FREE_ALWAYS;
 use crate::net::closes;
 use crate::net::outlets::ShardOutlets;
 use crate::net::outlets::write::{LINGER_MS, SEND_FLAGS};
+use crate::shard::Shard;
 use ringway_wire::schema::CloseReason;
+use ringway_wire::websocket::looks_like_http;
 
 /// Sockets that are kept; above it the oldest is closed.
 const KEPT_MAX: usize = 64;
+/// As many bytes as tell HTTP and frames apart.
+const FIRST_BYTES: usize = 4;
 
-/// Sockets of refused peers, with the time at which they are closed.
+/// Sockets of refused peers.
 #[derive(Debug)]
 pub struct Refused {
-    kept: VecDeque<(u64, OwnedFd)>,
+    /// The oldest first.
+    kept: VecDeque<Kept>,
     /// How many descriptors the process might have when that was looked at last.
     descriptors_max: u64,
+}
+
+/// A refused peer's socket.
+#[derive(Debug)]
+struct Kept {
+    /// When it is closed.
+    until_ms: u64,
+    socket: OwnedFd,
+    /// What it has not been told yet, because it has not shown how it speaks.
+    untold: Option<CloseReason>,
+}
+
+/// In which words a peer is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Speech {
+    Frames,
+    Http,
+    /// It has not said enough.
+    Unknown,
 }
 
 impl Default for Refused {
@@ -52,33 +76,88 @@ impl ShardOutlets {
     /// Tells a peer why it is refused, in these bytes, and shuts our side.
     pub(in crate::net) fn refuse_peer(&mut self, now: Now, socket: OwnedFd, reason: CloseReason, last: &[u8]) {
         closes::log_refused(reason, self.shard, &socket);
-        // A fresh socket takes a small frame; one that does not is broken.
-        send(&socket, last, SEND_FLAGS).ok();
-        shutdown(&socket, Shutdown::Write).ok();
-        if !self.refused.leaves_free(&socket, DESCRIPTORS_FREE_ALWAYS) {
-            return self.discard_unread(&socket);
-        }
-        if self.refused.kept.len() >= KEPT_MAX
-            && let Some((_, oldest)) = self.refused.kept.pop_front()
-        {
-            self.discard_unread(&oldest);
-        }
-        self.refused.kept.push_back((now.mono_ms + LINGER_MS, socket));
+        tell(&socket, last);
+        self.keep(now, socket, None);
     }
 
-    /// A tick: closes those whose time is up.
-    pub(in crate::net) fn close_refused(&mut self, now: Now) {
-        while self.refused.kept.front().is_some_and(|(until, _)| *until <= now.mono_ms)
-            && let Some((_, socket)) = self.refused.kept.pop_front()
-        {
+    /// Tells a peer that has just come why it is refused, in HTTP if that is what it speaks: as soon as it shows, or when
+    /// it has shown nothing for a while.
+    pub(in crate::net) fn refuse_newcomer(&mut self, core: &mut Shard, now: Now, socket: OwnedFd, reason: CloseReason) {
+        closes::log_refused(reason, self.shard, &socket);
+        let speech = speech(&socket);
+        if speech == Speech::Unknown && self.refused.leaves_free(&socket, DESCRIPTORS_FREE_ALWAYS) {
+            self.keep(now, socket, Some(reason));
+        } else {
+            tell_newcomer(core, now, &socket, reason, speech);
+            self.keep(now, socket, None);
+        }
+        while self.refused.kept.len() > KEPT_MAX {
+            self.let_oldest_go(core, now);
+        }
+    }
+
+    /// Keeps a socket a little, where there are descriptors for it. More than `KEPT_MAX` are there until the next tick at
+    /// most.
+    fn keep(&mut self, now: Now, socket: OwnedFd, untold: Option<CloseReason>) {
+        if self.refused.leaves_free(&socket, DESCRIPTORS_FREE_ALWAYS) {
+            self.refused.kept.push_back(Kept { until_ms: now.mono_ms + LINGER_MS, socket, untold });
+        } else {
             self.discard_unread(&socket);
         }
+    }
+
+    /// A tick: tells those that have shown how they speak, and closes those whose time is up.
+    pub(in crate::net) fn tell_refused(&mut self, core: &mut Shard, now: Now) {
+        for kept in &mut self.refused.kept {
+            let Some(reason) = kept.untold else { continue };
+            let speech = speech(&kept.socket);
+            if speech != Speech::Unknown {
+                tell_newcomer(core, now, &kept.socket, reason, speech);
+                kept.untold = None;
+            }
+        }
+        while self.refused.kept.front().is_some_and(|kept| kept.until_ms <= now.mono_ms)
+            || self.refused.kept.len() > KEPT_MAX
+        {
+            self.let_oldest_go(core, now);
+        }
+    }
+
+    fn let_oldest_go(&mut self, core: &mut Shard, now: Now) {
+        let Some(Kept { socket, untold, .. }) = self.refused.kept.pop_front() else { return };
+        if let Some(reason) = untold {
+            tell_newcomer(core, now, &socket, reason, speech(&socket));
+        }
+        self.discard_unread(&socket);
     }
 
     /// Throws away what a socket has received before it is closed: with that unread, closing would reset the connection.
     fn discard_unread(&mut self, socket: &OwnedFd) {
         // Whether there was anything does not matter.
         recv(socket, &mut self.read_buffer[..], RecvFlags::DONTWAIT).ok();
+    }
+}
+
+/// A fresh socket takes a small frame; one that does not is broken.
+fn tell(socket: &OwnedFd, last: &[u8]) {
+    send(socket, last, SEND_FLAGS).ok();
+    shutdown(socket, Shutdown::Write).ok();
+}
+
+fn tell_newcomer(core: &mut Shard, now: Now, socket: &OwnedFd, reason: CloseReason, speech: Speech) {
+    match speech {
+        Speech::Http => tell(socket, &Shard::encode_refusal_http(reason)),
+        Speech::Frames | Speech::Unknown => tell(socket, core.encode_refusal(now, reason)),
+    }
+}
+
+/// How a peer speaks, by what it has sent.
+fn speech(socket: &OwnedFd) -> Speech {
+    let mut first = [0; FIRST_BYTES];
+    match recv(socket, &mut first[..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+        Ok((FIRST_BYTES, _)) if looks_like_http(&first) => Speech::Http,
+        Ok((FIRST_BYTES, _)) => Speech::Frames,
+        _ => Speech::Unknown,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX};
 use crate::shard::NotAdopted;
+use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::schema::{CloseReason, ErrorCode};
@@ -37,9 +38,10 @@ fn a_connection_that_cannot_be_adopted_is_told_so_in_its_own_transport() {
     let mut world = World::with(1, |config| config.connections_max = 1);
     world.connect(0);
     let now = world.now;
-    let frame = world.shards[0].encode_refusal(now, CloseReason::Overloaded).to_vec();
+    let text = "a limit of the gateway is reached";
+    let frame = Encoder::new().closing(9, CloseReason::Overloaded, text, Some(2_000), now.unix_ms).to_vec();
     let handed = |transport, unsent: &[u8]| HandedOver {
-        request_id: 1,
+        request_id: 9,
         user: UserId(7),
         device: DeviceId(1),
         expires_at_s: 9_999_999_999,
@@ -88,7 +90,7 @@ fn who_sends_and_never_reads_is_not_read_from_and_its_memory_stays_bounded() {
     let mut world = World::new(1);
     let client = world.login(5, 1, Some(0));
     world.clients[client.0].stalled = true;
-    let ping = ringway_wire::frame::Encoder::new().ping(1).to_vec();
+    let ping = Encoder::new().ping(1).to_vec();
     let many: Vec<u8> = ping.iter().copied().cycle().take(ping.len() * 2_000).collect();
     for _ in 0..20 {
         world.send_bytes(client, &many);
@@ -226,7 +228,7 @@ fn an_idle_session_owns_no_memory_besides_its_records() {
         world.send_to(sender, request, Conversation::User(UserId(5)), &[b'x'; 3_000]);
     }
     world.frame(client, |encoder| encoder.ack(Seq(3)));
-    let ping = ringway_wire::frame::Encoder::new().ping(1).to_vec();
+    let ping = Encoder::new().ping(1).to_vec();
     world.send_bytes(client, &ping[..3]);
     world.send_bytes(client, &ping[3..]);
     world.settle();
@@ -239,7 +241,7 @@ fn an_idle_session_owns_no_memory_besides_its_records() {
 #[test]
 fn incomplete_frames_may_hold_only_so_much_memory_altogether() {
     let mut world = World::with(1, |config| config.intake_shard_bytes_max = 100_000);
-    let send = ringway_wire::frame::Encoder::new()
+    let send = Encoder::new()
         .send(1, Conversation::User(UserId(5)), ringway_wire::ids::ClientMsgId::default(), &[0; 16_000], true)
         .to_vec();
     let clients: Vec<_> = (1..=10).map(|user| world.login(user, 1, Some(0))).collect();
@@ -274,7 +276,7 @@ fn a_connection_that_is_not_read_from_but_takes_bytes_lives() {
     });
     let client = world.login(5, 1, Some(0));
     world.clients[client.0].stalled = true;
-    let ping = ringway_wire::frame::Encoder::new().ping(1).to_vec();
+    let ping = Encoder::new().ping(1).to_vec();
     world.send_bytes(client, &ping.repeat(4_000));
     world.settle();
     let (shard, conn) = world.conn(client);

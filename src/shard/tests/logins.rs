@@ -130,6 +130,40 @@ fn above_the_device_limit_the_new_session_is_refused_where_the_policy_says_so() 
 }
 
 #[test]
+fn a_login_that_fails_after_it_was_registered_closes_no_session_that_stands() {
+    let mut world = World::with(1, |config| config.devices_max = 2);
+    let (first, second) = (world.login(5, 1, Some(0)), world.login(5, 2, Some(0)));
+    world.hold_store = true;
+    for device in [1, 3, 4, 5] {
+        world.login(5, device, None);
+    }
+    for (_, ask) in std::mem::take(&mut world.held_asks) {
+        let StoreAsk::Cursor { origin, .. } = ask else { continue };
+        let answer = StoreAnswer::Unavailable { session: origin.session, purpose: None };
+        world.shards[0].stored(world.now, answer);
+    }
+    world.settle();
+    assert_eq!(world.got(first), [Got::LoginOk { last: 0, from: 0 }]);
+    assert_eq!(world.got(second), [Got::LoginOk { last: 0, from: 0 }]);
+    assert_eq!(world.shards[0].counters().sessions, 2);
+}
+
+#[test]
+fn no_more_logins_of_one_user_are_looked_up_than_devices_may_be() {
+    let mut world = World::with(1, |config| config.devices_max = 2);
+    let stands = world.login(5, 1, Some(0));
+    world.hold_store = true;
+    let pending: Vec<_> = (2..20).map(|device| world.login(5, device, None)).collect();
+    let again: Vec<_> = (0..20).map(|_| world.login(5, 19, None)).collect();
+    assert!(world.is_open(stands) && world.is_open(pending[16]) && world.is_open(again[19]));
+    assert_eq!(world.shards[0].counters().sessions, 3);
+    world.hold_store = false;
+    world.settle();
+    assert_eq!(closing(&world.got(stands)), Some(CloseReason::DeviceLimit));
+    assert_eq!(world.shards[0].counters().sessions, 2);
+}
+
+#[test]
 fn a_last_seq_of_a_row_that_is_lost_is_taken_and_what_comes_next_is_not_skipped() {
     let mut world = World::new(1);
     world.hold_ledger = true;

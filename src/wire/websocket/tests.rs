@@ -6,7 +6,9 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::{Message, WebSocket};
 
+use super::upgrade::HTTP_HEADERS_MAX;
 use super::*;
+use crate::limits::HTTP_HEAD_BYTES_MAX;
 
 /// The gateway's side of a connection in memory: it echoes binary messages.
 struct Echo {
@@ -48,8 +50,8 @@ impl Echo {
                     self.seen.push(format!("ping {}", payload.len()));
                 }
                 WsEvent::Pong => self.seen.push("pong".into()),
-                WsEvent::Close => {
-                    close(CloseReason::LoggedOut, &mut self.replies);
+                WsEvent::Close { status } => {
+                    close(status, &mut self.replies);
                     self.seen.push("close".into());
                 }
             }
@@ -176,15 +178,19 @@ fn what_rfc_6455_forbids_is_an_error() {
     check_error(&[0x09, 0x80, 0, 0, 0, 0], Protocol("a control frame is fragmented or longer than 125 bytes"));
     check_error(&[0x89, 0xfe, 0, 126, 0, 0, 0, 0], Protocol("a control frame is fragmented or longer than 125 bytes"));
     check_error(&[0x81, 0x80, 0, 0, 0, 0], Text);
+    let not_shortest = Protocol("a length is not in the shortest form that holds it");
+    check_error(&[0x82, 0xfe, 0, 125, 0, 0, 0, 0], not_shortest);
+    check_error(&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0], not_shortest);
+    check_error(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], not_shortest);
 }
 
 #[test]
 fn a_message_over_the_limit_is_refused_from_its_header() {
     let limit = MESSAGE_BYTES_MAX as u64;
     let mut frame = vec![0x82, 0xff];
-    frame.extend_from_slice(&u64::MAX.to_be_bytes());
+    frame.extend_from_slice(&(u64::MAX / 2).to_be_bytes());
     frame.extend_from_slice(&[0; 4]);
-    check_error(&frame, WsError::TooLarge { announced: u64::MAX, limit });
+    check_error(&frame, WsError::TooLarge { announced: u64::MAX / 2, limit });
     // Two fragments, each allowed, together too large.
     let mut frame = vec![0x02, 0xfe, 0x80, 0x00, 0, 0, 0, 0];
     frame.extend_from_slice(&[1; 0x8000]);
@@ -283,7 +289,7 @@ fn no_frame_looks_like_http_or_tls() {
 fn every_reason_has_a_status_that_may_be_sent() {
     for reason in 0..=CloseReason::ENUM_MAX {
         let mut frame = Vec::new();
-        close(CloseReason(reason), &mut frame);
+        close(close_status(CloseReason(reason)), &mut frame);
         let [0x88, 2, high, low] = frame[..] else { panic!("{frame:?}") };
         let status = CloseCode::from(u16::from_be_bytes([high, low]));
         assert!(status.is_allowed(), "{reason}: {status}");
