@@ -5,7 +5,8 @@
 //! algorithm that belongs to the configured key, whatever its header says, and only until it expires. It knows no
 //! clock, and keeps no list of revoked tokens.
 
-use std::collections::VecDeque;
+mod verified;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,13 +20,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::contract::keyed::TableKey;
-use crate::limits::TOKENS_CACHED_MAX;
+use verified::{TokenDigest, Verified};
+
 use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::limits::TOKEN_BYTES_MAX;
 
-/// Tokens longer than this are verified each time: remembering them would cost too much.
-const TOKEN_CACHED_BYTES_MAX: usize = 1024;
 /// What [`Minter::mint`] makes is not longer.
 const MINTED_BYTES_MAX: usize = 224;
 
@@ -163,7 +162,8 @@ impl Authenticator {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::Invalid(TokenFault::TooLong));
         }
-        if let Some(claims) = self.verified.find(token) {
+        let digest = TokenDigest::of(token);
+        if let Some(claims) = self.verified.find(&digest) {
             return unexpired(claims, now_unix_s);
         }
         let raw = self.genuine(token).map_err(AuthError::Invalid)?;
@@ -174,9 +174,7 @@ impl Authenticator {
         if raw.nbf.is_some_and(|from| from > now_unix_s as f64) {
             return Err(AuthError::Invalid(TokenFault::NotYet));
         }
-        if token.len() <= TOKEN_CACHED_BYTES_MAX {
-            self.verified.remember(token, claims);
-        }
+        self.verified.remember(digest, claims);
         Ok(claims)
     }
 
@@ -360,30 +358,6 @@ impl RawClaims {
         }
         // Saturates: a negative time is one that has passed.
         Ok(Claims { user: UserId(decimal(&self.sub, "sub", SUB_FORM)?), device, expires_at_s: self.exp as u64 })
-    }
-}
-
-/// Verified tokens, oldest out first. A token is its own key: nothing weaker than equality lets one in.
-#[derive(Clone, Default)]
-struct Verified {
-    claims: std::collections::HashMap<Arc<str>, Claims, TableKey>,
-    order: VecDeque<Arc<str>>,
-}
-
-impl Verified {
-    fn find(&self, token: &str) -> Option<Claims> {
-        self.claims.get(token).copied()
-    }
-
-    fn remember(&mut self, token: &str, claims: Claims) {
-        if self.order.len() >= TOKENS_CACHED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.claims.remove(&oldest);
-        }
-        let token: Arc<str> = token.into();
-        self.order.push_back(token.clone());
-        self.claims.insert(token, claims);
     }
 }
 
