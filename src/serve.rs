@@ -98,7 +98,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let plan = Plan { config, cpus, clock, auth, connections_max };
 
     let (mut running, report_to) = Running::start_control(&plan, admin_listener, room)?;
-    let persistence = Persistence::open(config, &clock, plan.shards(), &running.stage, &running.stops)
+    let persistence = Persistence::open(config, &clock, &plan.cpus, &running.stage, &running.stops)
         .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
     let Some(persistence) = persistence else {
         tracing::info!("stopped while waiting for the store: nobody had been served");

@@ -37,8 +37,10 @@ use crate::limits::SEGMENT_BYTES;
 use crate::store::backoff::Backoff;
 use crate::store::keeper::Keeper;
 use crate::store::mysql::{MySqlStore, Sharing, Use};
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{PageWrites, SqliteStore};
+use crate::store::yielding::StoreYield;
 use crate::store::{Store, StoreError};
+use crate::topology::cpus::CpuPlan;
 
 const STORE_FILE: &str = "store.sqlite";
 const JOURNAL_DIRECTORY: &str = "journal";
@@ -102,17 +104,21 @@ impl Persistence {
     pub fn open(
         config: &Config,
         clock: &Clock,
-        shards: u16,
+        cpus: &CpuPlan,
         stage: &watch::Sender<Stage>,
         stops: &Receiver<StopSignal>,
     ) -> Result<Option<Self>, Box<dyn Error + Send + Sync>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let opening = Opening { config, clock, shards, runtime: &runtime, stage, stops };
+        let opening = Opening { config, clock, shards: cpus.shards.len() as u16, runtime: &runtime, stage, stops };
         let sharing = if config.cluster.redis_url.is_some() { Sharing::Cluster } else { Sharing::Alone };
         let (parts, keeper) = match &config.store.url {
             StoreUrl::Sqlite(path) => {
                 let file = path.clone().unwrap_or_else(|| config.data_dir.join(STORE_FILE));
-                let store = async || SqliteStore::open(&file, config.store.batch_rows);
+                let page_writes = match cpus.store_yield() {
+                    StoreYield::OwnCpu => PageWrites::Plain,
+                    StoreYield::SharedCpu(_) => PageWrites::Yielding,
+                };
+                let store = async || SqliteStore::open(&file, config.store.batch_rows, page_writes);
                 let Opened::Ready(ready) = opening.refused_if_away(store)? else { return Ok(None) };
                 let (parts, keeper) = *ready;
                 (parts, AnyKeeper::Sqlite(Box::new(keeper)))

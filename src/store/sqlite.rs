@@ -91,11 +91,23 @@ pub struct SqliteStore {
     sync_failed: bool,
 }
 
+/// Whether deliveries come first between two pages of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageWrites {
+    /// As SQLite does it, on a CPU of the store's own.
+    Plain,
+    /// On a CPU that the store shares with others.
+    Yielding,
+}
+
 impl SqliteStore {
     /// Opens the file, or makes it with its tables.
-    pub fn open(path: &Path, batch_rows: usize) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, batch_rows: usize, page_writes: PageWrites) -> Result<Self, StoreError> {
         const OPENING: &str = "opening the store's file";
-        let files = if yielding_files::register() { yielding_files::FILES } else { c"unix" };
+        let files = match page_writes {
+            PageWrites::Yielding if yielding_files::register() => yielding_files::FILES,
+            PageWrites::Yielding | PageWrites::Plain => c"unix",
+        };
         let opened = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), files);
         let mut connection = opened.map_err(failed(OPENING))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);

@@ -176,7 +176,7 @@ impl World {
     }
 
     pub(super) fn keeper(&self) -> Keeper<Flaky, MemoryDisk> {
-        let inner = SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
+        let inner = SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS, PageWrites::Plain).unwrap();
         let store = Flaky {
             inner: Rc::new(RefCell::new(inner)),
             away: false,
