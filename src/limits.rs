@@ -142,6 +142,8 @@ pub const WINDOW_MS: u64 = 10 * 60 * 1000;
 pub const WINDOW_ENTRIES_MAX: usize = 1 << 20;
 /// Submissions that wait for a look-up in the store.
 pub const LOOKUPS_PENDING_MAX: usize = 8_192;
+/// Those of one sender: what it sends behind one waits too, and takes nobody else's room.
+pub const LOOKUPS_PENDING_SENDER_MAX: usize = 1_024;
 /// Users the ledger numbers rows for (about 60 bytes each); above it `STORAGE_FULL`.
 pub const LEDGER_USERS_MAX: usize = 64 << 20;
 /// Segments kept only for the window's next rebuilding (1 GiB); above it the next start's horizon is later.
@@ -187,6 +189,17 @@ pub const STREAM_UNSTORED_MIN: u64 = 256;
 pub const STREAM_KEPT: u64 = 100_000;
 /// How long Redis remembers a name at the least: longer than nodes rely on it (`WINDOW_MS`), because clocks differ.
 pub const CLAIMS_S: u64 = 15 * 60;
+/// What Redis does not vouch for any more though it may still have the name: as far as clocks may be apart.
+pub const CLAIMS_SLACK_S: u64 = CLOCK_SKEW_MAX_MS / 1_000;
+/// A node whose clock is further from Redis's says so ...
+pub const CLOCK_SKEW_WARN_MS: u64 = 10_000;
+/// ... and beyond this it numbers nothing: its names and numbers would lie in another time than those of the others.
+pub const CLOCK_SKEW_MAX_MS: u64 = 60_000;
+/// What lasts is said so often in the log.
+pub const WARN_EVERY_MS: u64 = 60_000;
+/// After so long a sender is told to ask again, though what it sent is still on its way: with the ledger's pause, within
+/// five seconds.
+pub const SENDS_ANSWERED_MS: u64 = 4_000;
 /// The jump of every number when Redis has lost its data: as many as can have been given out and not stored, because
 /// an entry has at most one row of each user.
 pub const SEQ_JUMP: u64 = 1 << 20;
@@ -353,6 +366,7 @@ const _: () = {
     assert!(STREAM_READ_MAX <= MERGE_ENTRIES_MAX, "what waits for nothing is always read on");
     assert!(STREAM_UNSTORED_MIN >= BUCKETS_MAX as u64, "every bucket takes something");
     assert!(SEQ_JUMP >= STREAM_UNSTORED_MAX, "what a lost stream had given out lies below the jump");
+    assert!((CLAIMS_S - CLAIMS_SLACK_S) * 1_000 > WINDOW_MS, "Redis knows every name that nodes rely on");
     assert!(WINDOWS_KEPT * WINDOW_ENTRIES >= STREAM_UNSTORED_MAX, "what is followed again is compared again");
     assert!(COMMIT_ROWS_MAX >= GROUP_MEMBERS_MAX, "one message must fit a commit");
 };

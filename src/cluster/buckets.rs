@@ -13,13 +13,13 @@ use fred::interfaces::{HashesInterface, LuaInterface};
 use fred::types::{ConnectHandle, Value};
 use tokio::time::Instant;
 
-use super::look::{Losses, RedisKind, RedisNeed};
+use super::connection::{Ended, UnderWay, connect, run_of, sent};
+use super::look::{Losses, RedisKind, RedisNeed, warn_of_losses};
 use super::masters::{Masters, prefix};
 use super::order::Place;
-use super::session::{Ended, UnderWay, connect, run_of, sent, warn_of_losses};
 use crate::ledger::redis::entry::{Home, decimal};
 use crate::ledger::redis::link::{Age, Extent, Found, Generation, News};
-use crate::limits::REDIS_SETTLES_MS;
+use crate::limits::{REDIS_SETTLES_MS, STREAM_KEPT};
 use ringway_wire::ids::{GroupId, Seq};
 
 const SUBMIT: &str = include_str!("submit.lua");
@@ -265,11 +265,17 @@ impl Buckets {
     }
 
     /// Tells every bucket what of it is stored, and what nobody needs.
-    pub(super) async fn trim(self: &Arc<Self>, generation: &str, stored: &str, cut: &str) -> Result<(), Ended> {
+    pub(super) async fn trim(
+        self: &Arc<Self>,
+        generation: &str,
+        stored: &str,
+        cut: &str,
+        memory: Memory,
+    ) -> Result<(), Ended> {
         let mut trims = Vec::new();
         for (bucket, (stored, cut)) in std::iter::zip(stored.split(' '), cut.split(' ')).enumerate() {
             let this = Arc::clone(self);
-            let values: Vec<Value> = vec![generation.into(), stored.into(), cut.into()];
+            let values: Vec<Value> = vec![generation.into(), stored.into(), cut.into(), memory.cuts().into()];
             let trim: UnderWay<String> = Box::pin(async move { this.call(bucket, &this.scripts.trim, values).await });
             trims.push(sent(trim).await);
         }
@@ -323,6 +329,32 @@ impl Buckets {
         all.extend(values.into_iter().map(|bytes| Value::Bytes(bytes.into())));
         let reply: String = self.call(bucket, &self.scripts.seed, all).await?;
         if reply == "OK" { Ok(()) } else { Err(Ended::OtherGeneration) }
+    }
+}
+
+/// Whether Redis has the memory that it may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Memory {
+    Enough,
+    /// A call was refused: what nobody needs goes at once, to the last entry.
+    Short,
+}
+
+impl Memory {
+    /// How exactly `XTRIM` cuts.
+    pub(super) fn cuts(self) -> &'static str {
+        match self {
+            Memory::Enough => "~",
+            Memory::Short => "=",
+        }
+    }
+
+    /// How many entries are kept that nobody needs.
+    pub(super) fn kept(self) -> u64 {
+        match self {
+            Memory::Enough => STREAM_KEPT,
+            Memory::Short => 0,
+        }
     }
 }
 

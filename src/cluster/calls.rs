@@ -12,20 +12,21 @@ use std::task::Poll;
 use fred::types::Value;
 use tokio::sync::oneshot;
 
-use super::buckets::Buckets;
+use super::buckets::{Buckets, FIRST};
+use super::connection::{Ended, UnderWay, bytes_of, sent};
 use super::order::Merge;
-use super::session::{Ended, UnderWay, bytes_of, sent};
 use crate::ledger::redis::entry::{Call, VALUES};
 use crate::ledger::redis::link::{Generation, News, Reply};
-use crate::limits::{CALL_SUBMISSIONS_MAX, CLAIMS_S};
+use crate::limits::{CALL_SUBMISSIONS_MAX, CLAIMS_S, CLAIMS_SLACK_S};
 
 /// What was begun, each answered in its turn.
 pub(super) struct Calls<T> {
-    under_way: VecDeque<Under<T>>,
+    under_way: VecDeque<Turn<T>>,
 }
 
-enum Under<T> {
-    Way(UnderWay<T>),
+/// A call in its turn.
+enum Turn<T> {
+    UnderWay(UnderWay<T>),
     Answered(T),
 }
 
@@ -40,24 +41,24 @@ impl<T: Send + 'static> Calls<T> {
 
     /// Begins a call.
     pub(super) async fn push(&mut self, begun: UnderWay<T>) {
-        self.under_way.push_back(Under::Way(sent(begun).await));
+        self.under_way.push_back(Turn::UnderWay(sent(begun).await));
     }
 
     /// The first one's answer; for ever, if nothing is under way. May be dropped while it waits.
     pub(super) async fn next(&mut self) -> Result<T, Ended> {
         poll_fn(|cx| {
-            for under in &mut self.under_way {
-                if let Under::Way(way) = under
-                    && let Poll::Ready(answer) = way.as_mut().poll(cx)
+            for turn in &mut self.under_way {
+                if let Turn::UnderWay(call) = turn
+                    && let Poll::Ready(answer) = call.as_mut().poll(cx)
                 {
                     match answer {
-                        Ok(answer) => *under = Under::Answered(answer),
+                        Ok(answer) => *turn = Turn::Answered(answer),
                         Err(ended) => return Poll::Ready(Err(ended)),
                     }
                 }
             }
             match self.under_way.pop_front() {
-                Some(Under::Answered(answer)) => Poll::Ready(Ok(answer)),
+                Some(Turn::Answered(answer)) => Poll::Ready(Ok(answer)),
                 Some(first) => {
                     self.under_way.push_front(first);
                     Poll::Pending
@@ -86,6 +87,11 @@ pub(super) struct BucketReplies {
 }
 
 impl BucketReplies {
+    /// One of them is this.
+    pub(super) fn contains(&self, reply: &Reply) -> bool {
+        self.replies.iter().any(|(_, other)| other == reply)
+    }
+
     /// In the ledger's numbers. Nothing yet, if something else than that they were appended is to be told before this node
     /// has read the buckets so far.
     pub(super) fn news(&self, merge: &Merge) -> Option<News> {
@@ -122,7 +128,7 @@ pub(super) async fn submit(
     entries_max: u64,
     calls: Vec<Call>,
 ) -> Result<Answer, Ended> {
-    let (replies, count) = submit_to(&buckets, super::buckets::FIRST, &generation, entries_max, calls).await?;
+    let (replies, count) = submit_to(&buckets, FIRST, &generation, entries_max, calls).await?;
     Ok(Answer::News(News::Replies { replies, count }))
 }
 
@@ -136,7 +142,18 @@ pub(super) async fn submit_split(
 ) -> Result<Answer, Ended> {
     let count = buckets.count();
     let homes: Vec<usize> = calls.iter().map(|call| call.home.bucket(count)).collect();
-    let is_used = reserve(&buckets, &generation, &calls).await?;
+    let is_used = match reserve(&buckets, &generation, &calls).await {
+        Err(Ended::NoMemory) => {
+            // What was given before is sent before what comes after.
+            if let Some(turn) = turn {
+                turn.await.map_err(|_| Ended::Lost("a call before this one failed".to_owned()))?;
+            }
+            next.send(()).ok();
+            let replies = homes.into_iter().map(|home| (home, Reply::NoMemory)).collect();
+            return Ok(Answer::Replies(BucketReplies { replies, counts: Vec::new() }));
+        }
+        reserved => reserved?,
+    };
     if let Some(turn) = turn {
         // What was given before and failed is made again in the next session, and this behind it.
         turn.await.map_err(|_| Ended::Lost("a call before this one failed".to_owned()))?;
@@ -183,7 +200,7 @@ async fn reserve(buckets: &Arc<Buckets>, generation: &Generation, calls: &[Call]
         let home = call.home.bucket(count);
         let Some(named) = call.named.map(|named| named.bucket(count)).filter(|named| *named != home) else { continue };
         let Some((places, values)) = parts.get_mut(named) else { continue };
-        let [.., name, slice, known, _] = &call.values;
+        let [.., name, slice, known, _, _] = &call.values;
         let reserved = [known.as_slice(), &[RESERVED], home.to_string().as_bytes()].concat();
         places.push(at);
         values.extend([slice, name, &reserved].map(|bytes| Value::Bytes(bytes.clone().into())));
@@ -220,12 +237,17 @@ async fn submit_to(
     calls: Vec<Call>,
 ) -> Result<(Vec<Reply>, u64), Ended> {
     let submissions = calls.len();
-    let mut values: Vec<Value> = Vec::with_capacity(3 + submissions * VALUES);
+    let mut values: Vec<Value> = Vec::with_capacity(4 + submissions * VALUES);
     values.push(generation.text().into());
     values.push((entries_max / buckets.count() as u64).to_string().into());
     values.push(CLAIMS_S.to_string().into());
+    values.push(CLAIMS_SLACK_S.to_string().into());
     values.extend(calls.into_iter().flat_map(|call| call.values).map(|bytes| Value::Bytes(bytes.into())));
-    let reply: Value = buckets.call(bucket, &buckets.scripts.submit, values).await?;
+    let reply: Value = match buckets.call(bucket, &buckets.scripts.submit, values).await {
+        // The first thing that it would have written was refused: nothing was, and what it has read says nothing.
+        Err(Ended::NoMemory) => return Ok((vec![Reply::NoMemory; submissions], 0)),
+        called => called?,
+    };
     let Value::Array(mut replies) = reply else { return Err(Ended::OtherGeneration) };
     let count = replies.pop().and_then(|count| count.as_u64());
     let replies: Option<Vec<Reply>> = replies.into_iter().map(understood).collect();
@@ -240,6 +262,7 @@ fn understood(reply: Value) -> Option<Reply> {
     match bytes.split_first()? {
         (b'A', _) => Some(Reply::Appended),
         (b'B', _) => Some(Reply::Bounced),
+        (b'O', _) => Some(Reply::Forgotten),
         (b'F', _) => Some(Reply::Full),
         // Whoever has reserved it here has its conversation elsewhere.
         (b'R', claimed) if claimed.get(KNOWN_BYTES) == Some(&RESERVED) => Some(Reply::Reused),

@@ -11,8 +11,8 @@ use fred::types::config::Config;
 use fred::types::{ConnectHandle, Message};
 use tokio::sync::{broadcast, mpsc};
 
+use super::connection::{Ended, UnderWay, bytes_of, connect_hearing, front, sent};
 use super::nodes::{Nodes, Publish};
-use super::session::{Ended, UnderWay, bytes_of, connect_hearing, front, sent};
 use crate::contract::nodes::ToNodes;
 use crate::limits::{NODE_MESSAGES_IN_FLIGHT_MAX, NODE_MESSAGES_MAX};
 

@@ -12,8 +12,8 @@ use fred::types::CustomCommand;
 use fred::types::config::Config;
 use tokio::time::{Instant, timeout};
 
+use super::connection::{Ended, connect};
 use super::masters::{Master, Masters};
-use super::session::{Ended, connect};
 use crate::limits::REDIS_TIMEOUT_MS;
 
 /// Round trips that are measured.
@@ -155,4 +155,13 @@ async fn round_trip_us(client: &Client) -> Option<u64> {
     }
     took.sort_unstable();
     took.get(ROUND_TRIPS / 2).copied()
+}
+
+/// Says loudly when Redis may lose what it has acknowledged.
+pub(super) async fn warn_of_losses(client: &Client, need: &RedisNeed<'_>, losses: Losses) {
+    // A Redis that cannot be asked now is not gone on with, and the next session asks.
+    let Ok(look) = look_through(client).await else { return };
+    for finding in losses(&look, need) {
+        tracing::warn!("REDIS MAY LOSE WHAT IT HAS ACKNOWLEDGED: {finding}");
+    }
 }

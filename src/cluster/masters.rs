@@ -11,7 +11,7 @@ use fred::types::config::{Config, Server, ServerConfig};
 use fred::types::{CustomCommand, Value};
 use fred::util::redis_keyslot;
 
-use super::session::{Ended, bytes_of, connect};
+use super::connection::{Ended, bytes_of, connect};
 
 /// A server that has buckets.
 #[derive(Clone, Debug)]

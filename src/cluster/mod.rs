@@ -14,11 +14,12 @@
 //! buckets.rs   what is about all buckets at once   calls.rs     submissions and their replies, by bucket
 //! stream.rs    reads streams, sees to their order  order.rs     the streams of several buckets, made one
 //! hearing.rs   what nodes say to each other        nodes.rs     who is there; talk.rs: the same as bytes
-//! look.rs      what a Redis says about itself
+//! look.rs      what a Redis says about itself      connection.rs   one connection, and why a session ends
 //! ```
 
 mod buckets;
 mod calls;
+mod connection;
 mod hearing;
 pub mod look;
 mod masters;
@@ -32,23 +33,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use self::buckets::Memory;
+use self::connection::Ended;
 use self::look::Losses;
 use self::nodes::Nodes;
-use self::session::{Ended, Session};
+use self::session::Session;
 use crate::contract::nodes::{FromNodes, ToNodes};
 use crate::contract::progress::Progress;
 use crate::contract::report::NodesReport;
 use crate::contract::report::Report;
 use crate::ledger::redis::link::{News, RedisEnds};
-use crate::limits::{LEASE_MS, REDIS_TIMEOUT_MS};
+use crate::limits::{LEASE_MS, REDIS_TIMEOUT_MS, WARN_EVERY_MS};
 use crate::topology::mailbox::Slot;
 
 /// The first wait before Redis is tried again; it doubles each time.
 const RETRY_FIRST_MS: u64 = 50;
 /// The longest.
 const RETRY_MAX_MS: u64 = 1_000;
+/// A Redis that stays away is said so often.
+const WARN_EVERY: Duration = Duration::from_millis(WARN_EVERY_MS);
 /// How long a start waits for leases that are in its way to end, of a former process of the same id or of other settings.
 const TAKEN_PATIENCE_MS: u64 = LEASE_MS + 2_000;
 
@@ -82,6 +87,8 @@ pub struct ClusterEnds {
     told: mpsc::Receiver<ToNodes>,
     /// To control.
     reports: mpsc::Sender<Report>,
+    /// What the last session has found.
+    memory: Memory,
 }
 
 impl LedgerLink {
@@ -94,7 +101,7 @@ impl LedgerLink {
         reports: mpsc::Sender<Report>,
     ) -> ClusterEnds {
         let nodes = Nodes::new(self.node, process, shards);
-        ClusterEnds { ledger: self, nodes, told, reports }
+        ClusterEnds { ledger: self, nodes, told, reports, memory: Memory::Enough }
     }
 }
 
@@ -109,6 +116,7 @@ impl ClusterEnds {
 pub async fn run(mut cluster: ClusterEnds) {
     let mut wait_ms = RETRY_FIRST_MS;
     let mut taken_for_ms = 0;
+    let mut warned: Option<Instant> = None;
     let mut rng = fastrand::Rng::with_seed(cluster.ledger.token);
     for number in 1.. {
         let limit = Duration::from_millis(REDIS_TIMEOUT_MS);
@@ -116,7 +124,7 @@ pub async fn run(mut cluster: ClusterEnds) {
             Ok(Ok(session)) => {
                 wait_ms = RETRY_FIRST_MS;
                 let ended = session.run(&mut cluster).await;
-                if matches!(ended, Ended::Lost(_) | Ended::OtherGeneration) {
+                if !matches!(ended, Ended::Done | Ended::Taken | Ended::OtherBuckets(_)) {
                     tell(&cluster.ledger.ends, News::Away).await;
                 }
                 cluster.report(NodesReport { nodes: 0, ..cluster.nodes.report() });
@@ -125,12 +133,14 @@ pub async fn run(mut cluster: ClusterEnds) {
             Ok(Err(ended)) => ended,
             Err(_) => Ended::Lost("it did not answer in time".to_owned()),
         };
+        cluster.memory = if matches!(ended, Ended::NoMemory) { Memory::Short } else { Memory::Enough };
         if matches!(ended, Ended::Taken | Ended::OtherBuckets(_)) {
             cluster.ledger.progress.let_store_write(false);
         }
         match ended {
             Ended::Done => return,
             Ended::OtherGeneration => continue,
+            Ended::NoScripts => tracing::info!("Redis has forgotten its scripts: they are loaded again"),
             Ended::Taken | Ended::OtherBuckets(_) if taken_for_ms < TAKEN_PATIENCE_MS => {
                 match ended {
                     _ if taken_for_ms > 0 => {}
@@ -162,7 +172,15 @@ pub async fn run(mut cluster: ClusterEnds) {
                 // first, and would be all that the operator is told.
                 return std::future::pending().await;
             }
+            Ended::Lost(_) | Ended::NoMemory if warned.is_some_and(|at| at.elapsed() < WARN_EVERY) => {}
+            Ended::NoMemory => {
+                warned = Some(Instant::now());
+                tracing::warn!(
+                    "Redis has no memory left: nothing is numbered until the database has what can be cut off"
+                );
+            }
             Ended::Lost(error) => {
+                warned = Some(Instant::now());
                 tracing::warn!(error, "Redis is away: nothing is numbered until it is back; trying again");
             }
         }

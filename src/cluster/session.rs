@@ -4,57 +4,30 @@
 //! On Redis's thread. What always holds: calls are sent in the order of the ledger's orders and replies go back in it,
 //! several under way at once; the first failure of any command, on whichever master, ends the session.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::interfaces::{ClientLike, KeysInterface};
-use fred::types::config::{Config, PerformanceConfig};
-use fred::types::{Builder, ConnectHandle, CustomCommand, Value};
-use futures_lite::future::poll_once;
+use fred::interfaces::{KeysInterface, StreamsInterface};
+use fred::types::{ConnectHandle, Value};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep};
 
-use super::buckets::{Buckets, FIRST, Warns};
+use super::buckets::{Buckets, FIRST, Memory, Warns};
 use super::calls::{Answer, BucketReplies, Calls, submit, submit_split};
+use super::connection::{Ended, UnderWay, connect};
 use super::hearing::Hearing;
-use super::look::{Losses, RedisNeed, look_through};
 use super::masters::Masters;
-use super::stream::{Orders, Stream};
+use super::stream::{Orders, Stream, entries_of};
 use super::{ClusterEnds, tell};
 use crate::ledger::redis::entry::Call;
-use crate::ledger::redis::link::{Arrival, Compared, Generation, News, Order, What};
-use crate::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS, REDIS_TIMEOUT_MS, STREAM_KEPT, WINDOWS_KEPT};
+use crate::ledger::redis::link::{Arrival, Compared, Generation, News, Order, Reply, What, Writer};
+use crate::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS, WINDOWS_KEPT};
 
 /// Before Redis is looked at again while another node makes a new generation.
 const LOOK_AGAIN_MS: u64 = 200;
-
-/// Why a session ended.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// The ledger has ended.
-    Done,
-    /// The connection, or a command, failed.
-    Lost(String),
-    /// Redis has another generation than this node follows.
-    OtherGeneration,
-    /// Another process has the node's id.
-    Taken,
-    /// The nodes that are there have another number of buckets.
-    OtherBuckets(u64),
-}
-
-impl From<fred::error::Error> for Ended {
-    fn from(error: fred::error::Error) -> Self {
-        Ended::Lost(error.to_string())
-    }
-}
-
-/// What was begun and is not answered.
-pub(super) type UnderWay<T> = Pin<Box<dyn Future<Output = Result<T, Ended>> + Send>>;
 
 /// A session.
 pub(super) struct Session {
@@ -70,6 +43,7 @@ pub(super) struct Session {
     under_way: Calls<Answer>,
     /// Answered, and not told before the stream has been read as far as it was then.
     held: Option<BucketReplies>,
+    memory: Memory,
     /// Comes when the last submissions have been sent.
     turn: Option<oneshot::Receiver<()>>,
     /// The client's own tasks, which would outlive it.
@@ -97,9 +71,21 @@ impl Session {
         };
         let hearing = hearing.inspect_err(|_| tasks.iter().for_each(ConnectHandle::abort))?;
         let (buckets, stream, under_way, began) = (Arc::new(buckets), Stream::Nothing, Calls::new(), Instant::now());
-        let (held, turn) = (None, None);
-        let mut session =
-            Session { number, entries_max, buckets, reads, hearing, began, stream, under_way, held, turn, tasks };
+        let (held, turn, memory) = (None, None, cluster.memory);
+        let mut session = Session {
+            number,
+            entries_max,
+            buckets,
+            reads,
+            hearing,
+            began,
+            stream,
+            under_way,
+            held,
+            memory,
+            turn,
+            tasks,
+        };
         session.beat(cluster, 0).await?;
         // What the shards told meanwhile is told again, as all they have.
         while cluster.told.try_recv().is_ok() {}
@@ -125,7 +111,7 @@ impl Session {
             let orders = if cluster.ledger.progress.writes_store() { Orders::AtOnce } else { Orders::Later };
             tokio::select! {
                 biased;
-                answer = self.under_way.next(), if self.held.is_none() => match answer? {
+                answer = self.under_way.next(), if self.held.is_none() => match self.noticed(answer?) {
                     Answer::News(news) => tell(&cluster.ledger.ends, news).await,
                     Answer::Replies(replies) => {
                         self.held = Some(replies);
@@ -158,6 +144,22 @@ impl Session {
         }
     }
 
+    /// Notices that Redis has no memory left: until the session ends, all that nobody needs goes at once.
+    fn noticed(&mut self, answer: Answer) -> Answer {
+        let is_refused = match &answer {
+            Answer::News(News::Replies { replies, .. }) => replies.contains(&Reply::NoMemory),
+            Answer::News(_) => false,
+            Answer::Replies(replies) => replies.contains(&Reply::NoMemory),
+        };
+        if is_refused && self.memory == Memory::Enough {
+            tracing::warn!(
+                "Redis has no memory left: senders get STORAGE_FULL, and what the database has is cut off at once"
+            );
+            self.memory = Memory::Short;
+        }
+        answer
+    }
+
     /// Tells what was held back, if what it stands behind has been told.
     async fn tell_held(&mut self, cluster: &ClusterEnds) {
         if let (Some(held), Some(merge)) = (&self.held, self.stream.merge())
@@ -172,9 +174,14 @@ impl Session {
     async fn carry_out(&mut self, what: What) -> Result<(), Ended> {
         let (buckets, number) = (Arc::clone(&self.buckets), self.number);
         let begun: UnderWay<Answer> = match what {
-            What::Follow { generation, after } => {
-                self.stream = Stream::follow(&self.buckets, &self.reads, generation, after).await?;
-                return Ok(());
+            What::Follow { generation, after, known } => {
+                if self.has_other_entries(&generation, &known).await? {
+                    self.stream = Stream::Nothing;
+                    news(async { Ok(News::OtherEntries) })
+                } else {
+                    self.stream = Stream::follow(&self.buckets, &self.reads, generation, after).await?;
+                    return Ok(());
+                }
             }
             What::Submit { generation, calls } => self.submit(generation, calls),
             What::Count => news(async move { buckets.entries().await }),
@@ -185,8 +192,8 @@ impl Session {
                 buckets.seed(&generation, (base, floor), groups).await?;
                 buckets.status(number, None).await
             }),
-            What::Compare { generation, window, digest } => {
-                news(async move { compare(&buckets, &generation, window, digest).await })
+            What::Compare { generation, window, digest, node, writer } => {
+                news(async move { compare(&buckets, &generation, (window, digest), (node, writer)).await })
             }
             What::Vouch { generation, read } => {
                 news(async move { buckets.status(number, Some((generation, read))).await })
@@ -198,6 +205,24 @@ impl Session {
         };
         self.under_way.push(begun).await;
         Ok(())
+    }
+
+    /// Whether the stream has other entries under these numbers. With several buckets the order says which entry is
+    /// which, and a master that has less than was ordered of it is found by that.
+    async fn has_other_entries(&self, generation: &Generation, known: &[(u64, u32)]) -> Result<bool, Ended> {
+        let (Some((first, _)), Some((last, _)), 1) = (known.first(), known.last(), self.buckets.count()) else {
+            return Ok(false);
+        };
+        let key = format!("{}{}:stream", self.buckets.root(FIRST), generation.text());
+        let id = |entry: &u64| format!("{}-{entry}", generation.number);
+        let there: Value = self.buckets.client(FIRST)?.xrange(key, id(first), id(last), None).await?;
+        let there =
+            entries_of(there).ok_or_else(|| Ended::Lost("the stream has something else than entries".to_owned()))?;
+        let is_other = |arrival: &Arrival| {
+            let known = known.iter().find(|(count, _)| *count == arrival.count);
+            known.is_some_and(|(_, checksum)| *checksum != crc32c::crc32c(&arrival.entry))
+        };
+        Ok(there.iter().any(is_other))
     }
 
     fn submit(&mut self, generation: Generation, calls: Vec<Call>) -> UnderWay<Answer> {
@@ -220,11 +245,11 @@ impl Session {
             ledger.node.to_string().into(),
             format!("{:016x}", ledger.token).into(),
             LEASE_MS.to_string().into(),
-            generation.clone().into(),
             read.to_string().into(),
             stored.to_string().into(),
-            STREAM_KEPT.to_string().into(),
+            self.memory.kept().to_string().into(),
             self.buckets.count().to_string().into(),
+            self.memory.cuts().into(),
         ];
         let reply: Vec<Value> = self.buckets.call(FIRST, &self.buckets.scripts.heartbeat, values).await?;
         let mut reply = reply.into_iter();
@@ -243,13 +268,17 @@ impl Session {
         }
         let mut text = || reply.next().and_then(|text| text.into_string()).unwrap_or_default();
         let (there, stored_of_each, cut_of_each) = (text(), text(), text());
+        let (redis_ms, count) = (text().parse().ok(), text().parse().ok());
         let alive: BTreeSet<u16> = reply.filter_map(|node| node.into_string()?.parse().ok()).collect();
         nodes.alive(&alive, self.began.elapsed() >= Duration::from_millis(LEASE_MS));
         if !generation.is_empty() && there != generation {
             return Err(Ended::OtherGeneration);
         }
         if !stored_of_each.is_empty() {
-            self.buckets.trim(&generation, &stored_of_each, &cut_of_each).await?;
+            self.buckets.trim(&there, &stored_of_each, &cut_of_each, self.memory).await?;
+        }
+        if let (Some(redis_ms), Some(count)) = (redis_ms, count) {
+            tell(&ledger.ends, News::Clock { generation: there, count, redis_ms }).await;
         }
         Ok(())
     }
@@ -289,62 +318,6 @@ fn news(begun: impl Future<Output = Result<News, Ended>> + Send + 'static) -> Un
     Box::pin(async move { begun.await.map(Answer::News) })
 }
 
-/// Sends what was begun: the first poll does, so that what is begun later is sent later.
-pub(super) async fn sent<T: Send + 'static>(mut begun: UnderWay<T>) -> UnderWay<T> {
-    match poll_once(&mut begun).await {
-        Some(answer) => Box::pin(async move { answer }),
-        None => begun,
-    }
-}
-
-/// The first of what is under way; for ever, if nothing is.
-pub(super) async fn front<T>(under_way: &mut VecDeque<UnderWay<T>>) -> Result<T, Ended> {
-    match under_way.front_mut() {
-        Some(first) => first.await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) async fn connect(config: &Config) -> Result<(Client, ConnectHandle), Ended> {
-    connect_hearing(config, PerformanceConfig::default().broadcast_channel_capacity).await
-}
-
-/// The same, with room for so many messages of other nodes.
-pub(super) async fn connect_hearing(config: &Config, messages: usize) -> Result<(Client, ConnectHandle), Ended> {
-    let mut builder = Builder::from_config(config.clone());
-    builder.set_performance_config(PerformanceConfig {
-        default_command_timeout: Duration::from_millis(REDIS_TIMEOUT_MS),
-        broadcast_channel_capacity: messages,
-        ..PerformanceConfig::default()
-    });
-    builder.with_connection_config(|connection| {
-        connection.connection_timeout = Duration::from_millis(REDIS_TIMEOUT_MS);
-        connection.max_command_attempts = 1;
-        connection.reconnect_on_auth_error = false;
-        connection.tcp.nodelay = Some(true);
-    });
-    let client = builder.build()?;
-    let task = client.init().await?;
-    Ok((client, task))
-}
-
-/// Says loudly when Redis may lose what it has acknowledged.
-pub(super) async fn warn_of_losses(client: &Client, need: &RedisNeed<'_>, losses: Losses) {
-    // A Redis that cannot be asked now is not gone on with, and the next session asks.
-    let Ok(look) = look_through(client).await else { return };
-    for finding in losses(&look, need) {
-        tracing::warn!("REDIS MAY LOSE WHAT IT HAS ACKNOWLEDGED: {finding}");
-    }
-}
-
-/// Another one each time that Redis is started; nothing, if it does not say.
-pub(super) async fn run_of(client: &Client) -> String {
-    let command = CustomCommand::new_static("INFO", None, false);
-    let answer: Result<String, _> = client.custom(command, vec!["server"]).await;
-    let answer = answer.unwrap_or_default();
-    answer.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().to_owned()
-}
-
 async fn begin(
     buckets: &Buckets,
     generation: &Generation,
@@ -362,25 +335,24 @@ async fn begin(
     Err(Ended::OtherGeneration)
 }
 
-async fn compare(buckets: &Buckets, generation: &Generation, window: u64, digest: u64) -> Result<News, Ended> {
+async fn compare(
+    buckets: &Buckets,
+    generation: &Generation,
+    (window, digest): (u64, u64),
+    (node, writer): (u16, Writer),
+) -> Result<News, Ended> {
     let values: Vec<Value> = vec![
         generation.text().into(),
         window.to_string().into(),
         format!("{digest:016x}").into(),
         WINDOWS_KEPT.to_string().into(),
+        node.to_string().into(),
+        if writer == Writer::This { "!" } else { "" }.into(),
     ];
     let reply: String = buckets.call(FIRST, &buckets.scripts.compare, values).await?;
     match &*reply {
         "OK" => Ok(News::Compared { window, outcome: Compared::Same }),
         "OTHER" => Ok(News::Compared { window, outcome: Compared::Other }),
         _ => Err(Ended::OtherGeneration),
-    }
-}
-
-pub(super) fn bytes_of(value: Value) -> Option<Vec<u8>> {
-    match value {
-        Value::String(text) => Some(text.as_bytes().to_vec()),
-        Value::Bytes(bytes) => Some(bytes.to_vec()),
-        _ => None,
     }
 }

@@ -18,6 +18,8 @@ local state = KEYS[1] .. 'state'
 local now = call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 if call('HGET', state, 'run') ~= ARGV[1] then
+  -- A Redis without memory takes what needs none, and then the rest.
+  call('HDEL', state, 'nothing')
   call('HSET', state, 'run', ARGV[1], 'run_ms', string.format('%.0f', now_ms))
 end
 local known = call('HMGET', state, 'generation', 'count', 'floor', 'since_s', 'run_ms', 'buckets', 'order', 'taken', 'seeding',

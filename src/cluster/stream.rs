@@ -16,8 +16,8 @@ use fred::types::Value;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::buckets::{Buckets, FIRST};
+use super::connection::{Ended, UnderWay, bytes_of};
 use super::order::{Merge, OrderEntry, Place};
-use super::session::{Ended, UnderWay, bytes_of};
 use crate::ledger::redis::link::{Arrival, Generation};
 use crate::limits::{ORDER_EVERY_MS, ORDER_PATIENCE_MS, STREAM_READ_MAX};
 
@@ -302,16 +302,23 @@ fn arrivals(read: Value) -> Option<Vec<Arrival>> {
     let mut arrivals = Vec::new();
     for stream in streams {
         let Value::Array(mut pair) = stream else { return None };
-        let Value::Array(entries) = pair.pop()? else { return None };
-        for entry in entries {
-            let Value::Array(mut entry) = entry else { return None };
-            let Value::Array(fields) = entry.pop()? else { return None };
-            let id = entry.pop()?.into_string()?;
-            let count = id.split_once('-')?.1.parse().ok()?;
-            let mut fields = fields.into_iter();
-            let (_, entry) = (fields.next()?, fields.next()?);
-            arrivals.push(Arrival { count, entry: bytes_of(entry)? });
-        }
+        arrivals.append(&mut entries_of(pair.pop()?)?);
+    }
+    Some(arrivals)
+}
+
+/// Entries, each an id and fields.
+pub(super) fn entries_of(entries: Value) -> Option<Vec<Arrival>> {
+    let Value::Array(entries) = entries else { return None };
+    let mut arrivals = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Value::Array(mut entry) = entry else { return None };
+        let Value::Array(fields) = entry.pop()? else { return None };
+        let id = entry.pop()?.into_string()?;
+        let count = id.split_once('-')?.1.parse().ok()?;
+        let mut fields = fields.into_iter();
+        let (_, entry) = (fields.next()?, fields.next()?);
+        arrivals.push(Arrival { count, entry: bytes_of(entry)? });
     }
     Some(arrivals)
 }

@@ -3,16 +3,18 @@
 -- the stream's order is the numbering, and every node does the sum by itself.
 --
 -- KEYS[1]  the ledger's prefix; every key of the ledger begins with it (and carries its hash tag)
--- ARGV     generation, the most entries that may be unstored, seconds that claims live, then seven per submission:
---          kind, group, version, name, slice, known, entry
+-- ARGV     generation, the most entries that may be unstored, seconds that claims live, and of these the last ones that
+--          are not relied on, as clocks differ; then eight per submission:
+--          kind, group, version, name, slice, known, since, entry; since: nobody used the name before this second, or
+--          the store would have it
 --   'G'    a message to a group at this version
 --   'D'    a message from one user to another
 --   'C'    a change of a group that has this version before it
 --   'E'    the same, after which nobody is in it
 --
 -- Replies 'GEN' if the generation is another one. Else one string per submission, and last how many entries there
--- are: 'A' appended · 'B' the version is another one · 'F' too much is unstored · 'R' and what is known of it, with the
--- number of its entry: a repeat.
+-- are: 'A' appended · 'B' the version is another one · 'F' too much is unstored · 'O' the name may have been used and
+-- forgotten since: the store must be asked · 'R' and what is known of it, with the number of its entry: a repeat.
 
 local call = redis.call
 local root = KEYS[1]
@@ -22,6 +24,8 @@ local now = call('HMGET', state, 'generation', 'count', 'stored')
 if now[1] ~= generation then return 'GEN' end
 local count, stored = tonumber(now[2]), tonumber(now[3])
 local unstored_max, claim_s = tonumber(ARGV[2]), ARGV[3]
+-- What was named before is not vouched for.
+local vouched_s = tonumber(call('TIME')[1]) - tonumber(claim_s) + tonumber(ARGV[4])
 local prefix = root .. generation .. ':'
 local number = string.match(generation, '^%d+')
 local groups, stream = prefix .. 'groups', prefix .. 'stream'
@@ -33,15 +37,19 @@ local function append(entry)
   return text
 end
 
-local replies = {}
-for at = 4, #ARGV, 7 do
-  local kind, group, version, name, slice, known, entry = unpack(ARGV, at, at + 6)
+local replies, has_old = {}, false
+for at = 5, #ARGV, 8 do
+  local kind, group, version, name, slice, known, since, entry = unpack(ARGV, at, at + 7)
   local is_message = kind == 'G' or kind == 'D'
   local claims = prefix .. 'c:' .. slice
   local before = is_message and call('HGET', claims, name)
   local reply = 'A'
   if before then
     reply = 'R' .. before
+  elseif is_message and (has_old or tonumber(since) <= vouched_s) then
+    -- What is behind it may be of the same sender, and stays behind it.
+    has_old = true
+    reply = 'O'
   elseif count - stored >= unstored_max then
     reply = 'F'
   elseif kind ~= 'D' and (call('HGET', groups, group) or '0') ~= version then

@@ -119,6 +119,46 @@ pub struct LedgerCounters {
     pub journal_full: u64,
     /// Now: bytes that the journal's disk still takes; 0 if that cannot be told.
     pub journal_free_bytes: u64,
+    /// In a cluster: why nothing new can be numbered now.
+    pub stands_still: Option<StandsStill>,
+    /// In a cluster: how far this node's clock is from Redis's, milliseconds; not a counter.
+    pub clock_skew_ms: u64,
+}
+
+/// Why a node of a cluster numbers nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StandsStill {
+    /// Redis does not answer, or another gateway has this node's id.
+    Disconnected,
+    /// The ledger is being made anew.
+    Rebuilding,
+    /// The stream is not read so far as it was when the session began.
+    CatchingUp,
+    /// Redis was started while no node was there to tell whether it has all it had.
+    Unverified,
+    /// What a lost ledger may have had is looked for in the store.
+    Searching,
+    /// This node's clock is too far from Redis's.
+    Clock,
+    /// Redis has no memory left.
+    NoMemory,
+}
+
+impl StandsStill {
+    /// What an operator is told.
+    pub fn said(self) -> &'static str {
+        match self {
+            StandsStill::Disconnected => "Redis does not answer this node: nothing is numbered",
+            StandsStill::Rebuilding => "the cluster's ledger is being made anew: nothing is numbered",
+            StandsStill::CatchingUp => "the cluster's stream is not read to its end yet: nothing is numbered",
+            StandsStill::Unverified => {
+                "Redis was started and may lack something: nothing is numbered until that is settled"
+            }
+            StandsStill::Searching => "the store is searched for what Redis may have lost: nothing is numbered",
+            StandsStill::Clock => "this node's clock is more than a minute from Redis's: nothing is numbered",
+            StandsStill::NoMemory => "Redis has no memory left: messages are refused with STORAGE_FULL",
+        }
+    }
 }
 
 /// What control is told once a second. All but `nodes` only grow.

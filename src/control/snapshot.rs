@@ -102,6 +102,8 @@ impl Snapshot {
             Stage::Serving => {}
         }
         reasons.extend(self.silent(stage, now_ms));
+        let stands_still = self.ledger.counters.stands_still;
+        reasons.extend(stands_still.filter(|_| stage == Stage::Serving).map(|why| why.said().to_owned()));
         if self.ledger.counters.journal_full != 0 {
             reasons.push(
                 "the journal is full, or its disk is: messages are refused with STORAGE_FULL, and what was acked is safe"

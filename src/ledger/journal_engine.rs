@@ -26,7 +26,7 @@ use crate::journal::segment::Journal;
 use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Seen, Window, named_ms};
 use crate::ledger::groups::{GroupLimits, Groups, Plan};
-use crate::ledger::pending::{Parked, Pending};
+use crate::ledger::pending::{Parked, Pending, Place, Released, Wait};
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerError};
@@ -89,6 +89,8 @@ pub struct JournalEngine<D: Disk> {
     pub(super) groups: Groups,
     pub(super) window: Window,
     pub(super) pending: Pending,
+    /// Senders for whom the store has answered, and whose messages have not all been gone on with.
+    pub(super) releasing: VecDeque<UserId>,
     pub(super) bases: Bases,
     /// Segments on disk: where each starts, and the ledger's time by then, Unix milliseconds.
     pub(super) segments: VecDeque<(JournalPosition, u64)>,
@@ -140,7 +142,7 @@ enum Refusal {
 impl<D: Disk> Engine for JournalEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
         match submission {
-            Submission::Message(submission) => self.send(now, submission),
+            Submission::Message(submission) => self.send(now, submission, Place::Last),
             Submission::Change(change) => {
                 let origin = change.origin;
                 if let Err(refusal) = self.change(now, change) {
@@ -168,25 +170,9 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn found(&mut self, now: Now, answer: LookupAnswer) {
-        let Lookup { sender, client_msg_id, .. } = answer.lookup;
-        let name = Name { sender, client_msg_id };
-        for submission in self.pending.release(&name) {
-            let origin = submission.incoming.origin;
-            match answer.found {
-                LookupFound::Unavailable => self.refuse(origin, Refusal::RetryLater),
-                // Whether it is a repeat cannot be known any more.
-                LookupFound::Expired => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
-                LookupFound::Stored(stored) => {
-                    let known = Known { msg_id: stored.msg_id, seq: stored.seq, digest: stored.digest };
-                    self.repeat(&submission.incoming, known);
-                }
-                // Another asking of the same name may have been numbered a moment ago.
-                LookupFound::Nothing => match self.window.seen(&name, u64::MAX) {
-                    Seen::Before(known) => self.repeat(&submission.incoming, known),
-                    Seen::Never | Seen::Perhaps => self.number(now, submission),
-                },
-            }
-        }
+        self.pending.answered(&answer.lookup, answer.found);
+        self.releasing.push_back(answer.lookup.sender);
+        self.release(now);
     }
 
     fn full(&self) -> bool {
@@ -200,6 +186,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
+        self.release(now);
         let written = self.write(now)?;
         let mut staged = std::mem::take(&mut self.commit.staged);
         if !written {
@@ -225,9 +212,8 @@ impl<D: Disk> Engine for JournalEngine<D> {
         self.pending.take_lookups(out);
     }
 
-    /// What is staged goes out with the commit; nothing is left over.
     fn has_more(&self) -> bool {
-        false
+        !self.releasing.is_empty()
     }
 
     fn counters(&self) -> LedgerCounters {
@@ -258,8 +244,48 @@ impl<D: Disk> JournalEngine<D> {
         self.groups.roster(group)
     }
 
-    /// Numbers a message, or finds out that it is a repeat, or that the store must be asked first.
-    fn send(&mut self, now: Now, submission: MessageSubmission) {
+    /// Goes on with what waited, of senders for whom the store has answered, as far as the commit has room.
+    fn release(&mut self, now: Now) {
+        while let Some(sender) = self.releasing.front().copied() {
+            while !self.full()
+                && let Some(released) = self.pending.next(sender)
+            {
+                self.released(now, released);
+            }
+            if self.full() {
+                return;
+            }
+            self.releasing.pop_front();
+        }
+    }
+
+    fn released(&mut self, now: Now, Released { submission, found, .. }: Released) {
+        let Incoming { origin, sender, .. } = submission.incoming;
+        match found {
+            None => self.send(now, submission, Place::First),
+            Some(LookupFound::Unavailable) => {
+                self.refuse(origin, Refusal::RetryLater);
+                for behind in self.pending.refuse(sender) {
+                    self.refuse(behind.incoming.origin, Refusal::RetryLater);
+                }
+            }
+            // Whether it is a repeat cannot be known any more.
+            Some(LookupFound::Expired) => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
+            Some(LookupFound::Stored(stored)) => {
+                let known = Known { msg_id: stored.msg_id, seq: stored.seq, digest: stored.digest };
+                self.repeat(&submission.incoming, known);
+            }
+            // Another asking of the same name may have been numbered a moment ago.
+            Some(LookupFound::Nothing) => match self.window.seen(&Name::of(&submission.incoming), u64::MAX) {
+                Seen::Before(known) => self.repeat(&submission.incoming, known),
+                Seen::Never | Seen::Perhaps => self.number(now, submission),
+            },
+        }
+    }
+
+    /// Numbers a message, or finds out that it is a repeat, or that it has to wait: for the store's answer, or for what
+    /// its sender sent before.
+    fn send(&mut self, now: Now, submission: MessageSubmission, place: Place) {
         let incoming = &submission.incoming;
         if incoming.body().len() > BODY_BYTES_MAX {
             return self.refuse(incoming.origin, Refusal::Code(ErrorCode::BodyTooLarge));
@@ -268,19 +294,22 @@ impl<D: Disk> JournalEngine<D> {
             Ok(named_ms) => named_ms,
             Err(code) => return self.refuse(incoming.origin, Refusal::Code(code)),
         };
-        let name = Name::of(incoming);
-        if self.pending.waits_for(&name) {
-            return self.park(name, submission);
-        }
-        match self.window.seen(&name, named_ms) {
-            Seen::Never => self.number(now, submission),
-            Seen::Before(known) => self.repeat(incoming, known),
-            Seen::Perhaps => self.park(name, submission),
+        match (self.window.seen(&Name::of(incoming), named_ms), place) {
+            (Seen::Before(known), _) => self.repeat(incoming, known),
+            (Seen::Never, Place::Last) if self.pending.waits_for(incoming.sender) => {
+                self.park(submission, Wait::Behind);
+            }
+            (Seen::Never, _) => self.number(now, submission),
+            (Seen::Perhaps, Place::Last) => self.park(submission, Wait::Lookup { known_s: 0 }),
+            (Seen::Perhaps, Place::First) => {
+                self.counters.lookups += 1;
+                self.pending.park_first(submission, 0);
+            }
         }
     }
 
-    fn park(&mut self, name: Name, submission: MessageSubmission) {
-        match self.pending.park(name, submission) {
+    fn park(&mut self, submission: MessageSubmission, wait: Wait) {
+        match self.pending.park(submission, wait) {
             Ok(Parked::First) => self.counters.lookups += 1,
             Ok(Parked::WithAnother) => {}
             Err(submission) => self.refuse(submission.incoming.origin, Refusal::RetryLater),

@@ -154,6 +154,7 @@ impl Start {
             groups: replay.groups,
             window,
             pending: Pending::new(settings.seed ^ 2),
+            releasing: VecDeque::new(),
             bases: Bases::new(settings.seed ^ 3),
             segments,
             counters: LedgerCounters::default(),

@@ -4,7 +4,6 @@
 //! engine numbers beyond everything that anybody was ever told.
 
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +45,6 @@ const STORE_FILE: &str = "store.sqlite";
 const JOURNAL_DIRECTORY: &str = "journal";
 const LOG_DIRECTORY: &str = "cluster-log";
 const COPY_DIRECTORY: &str = "cluster-copy";
-const TOKEN_FILE: &str = "cluster-token";
 
 /// What the ledger's, the store's and Redis's threads own.
 pub struct Persistence {
@@ -241,7 +239,8 @@ impl Opening<'_> {
                 let engine = LedgerEngine::Redis(Box::new(engine));
                 let cluster = &self.config.cluster;
                 let (url, node) = (cluster.redis_url.clone().unwrap_or_default(), cluster.node_id);
-                let token = node_token(data_dir)?;
+                // Another one in every process: a copy of the data directory is not this node, and waits until its lease ends.
+                let token = unguessable();
                 let entries_max = self.config.limits.stream_entries_max;
                 let (buckets, progress_of_redis) = (cluster.buckets, Arc::clone(&progress));
                 let redis = LedgerLink {
@@ -341,18 +340,6 @@ fn tell(started: &Started, clock: &Clock) {
         recovery_ms = clock.now().mono_ms,
         "recovered"
     );
-}
-
-/// Tells Redis that a node that starts again is the one that had its id: whoever holds the data directory has it.
-fn node_token(data_dir: &Path) -> std::io::Result<u64> {
-    let file = data_dir.join(TOKEN_FILE);
-    let kept = std::fs::read_to_string(&file).ok().and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
-    if let Some(token) = kept {
-        return Ok(token);
-    }
-    let token = unguessable();
-    std::fs::write(&file, format!("{token:016x}\n"))?;
-    Ok(token)
 }
 
 #[cfg(test)]

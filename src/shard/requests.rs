@@ -20,8 +20,10 @@ use ringway_wire::schema::{CloseReason, ErrorCode};
 /// Words for a refusal.
 pub(super) fn text(code: ErrorCode) -> &'static str {
     match code {
-        ErrorCode::RetryLater => "a queue is at its limit; nothing was stored, send it again later",
-        ErrorCode::StorageFull => "the journal is full; nothing was stored, send it again later",
+        ErrorCode::RetryLater => {
+            "it cannot be taken now, or nobody knows in time whether it was; send the same again later"
+        }
+        ErrorCode::StorageFull => "there is no room to store it; nothing was stored, send it again later",
         ErrorCode::UnknownGroup => "there is no such group",
         ErrorCode::NotAMember => "only members of the group may do this",
         ErrorCode::NotAllowed => "only the group's owner may do this",

@@ -37,16 +37,6 @@ const FLOORS: &[&[&str]] = &[
 /// Lines of one file, tests included.
 const FILE_LINES_MAX: usize = 500;
 
-/// Files that are still longer. Whoever makes one shorter takes it off: the test says when.
-const STILL_LONG: &[&str] = &[
-    "src/ledger/journal_engine.rs",
-    "src/ledger/journal_engine/tests.rs",
-    "src/ledger/redis/mod.rs",
-    "src/ledger/redis/tests/fold.rs",
-];
-/// The module whose files still know each other in circles, and nobody else's.
-const STILL_IN_CIRCLES: &str = "cluster";
-
 /// One source file.
 struct Source {
     /// From the project's root.
@@ -244,11 +234,7 @@ fn no_files_know_each_other_in_a_circle() {
         .filter(|(from, to)| leads(&knows, to, from))
         .map(|(from, to)| format!("{} -> {}", from.join("::"), to.join("::")))
         .collect();
-    let (known, new): (Vec<_>, Vec<_>) =
-        circles.into_iter().partition(|circle| circle.split("::").next() == Some(STILL_IN_CIRCLES));
-    assert!(new.is_empty(), "these imports close a circle:\n{}", new.join("\n"));
-    assert!(!known.is_empty(), "{STILL_IN_CIRCLES} has no circle any more: take STILL_IN_CIRCLES away");
-
+    assert!(circles.is_empty(), "these imports close a circle:\n{}", circles.join("\n"));
 }
 
 #[test]
@@ -256,7 +242,7 @@ fn no_file_is_too_long() {
     let long: Vec<_> = sources()
         .iter()
         .map(|source| (source.text.lines().count(), source.path.display().to_string()))
-        .filter(|(lines, path)| (*lines > FILE_LINES_MAX) != STILL_LONG.contains(&path.as_str()))
+        .filter(|(lines, _)| *lines > FILE_LINES_MAX)
         .collect();
-    assert!(long.is_empty(), "longer than {FILE_LINES_MAX} lines, or on STILL_LONG and no longer so: {long:#?}");
+    assert!(long.is_empty(), "longer than {FILE_LINES_MAX} lines: {long:#?}");
 }

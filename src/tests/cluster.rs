@@ -243,3 +243,23 @@ fn a_second_gateway_with_the_same_node_id_is_refused() {
     assert!(second.log().contains("another gateway runs as node 7"), "{}", second.log());
     send(&mut one, Conversation::User(UserId(2)), "still here");
 }
+
+#[test]
+fn a_copy_of_a_data_directory_does_not_run_beside_its_original_and_takes_over_when_that_is_gone() {
+    let (redis, database) = (Redis::start(), Database::create());
+    let (dir, copied) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = node(dir.path(), &redis, &database, 7);
+    let mut client = first.client(1, 1, None);
+    send(&mut client, Conversation::User(UserId(2)), "first");
+    let copy = std::process::Command::new("cp").arg("-a").arg(dir.path().join(".")).arg(copied.path()).status();
+    assert!(copy.unwrap().success());
+    let mut second = node(copied.path(), &redis, &database, 7);
+    assert!(!second.wait().success());
+    assert!(second.log().contains("another gateway runs as node 7"), "{}", second.log());
+    // The original is well, and when it is killed the copy takes its place.
+    send(&mut client, Conversation::User(UserId(2)), "second");
+    first.kill();
+    let third = node(copied.path(), &redis, &database, 7);
+    let mut client = third.client(1, 1, None);
+    send(&mut client, Conversation::User(UserId(2)), "third");
+}

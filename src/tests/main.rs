@@ -36,6 +36,7 @@ mod pages;
 mod redis;
 mod refused_logins;
 mod repeats;
+mod scripts;
 mod services;
 mod slow_reader;
 mod smoke;

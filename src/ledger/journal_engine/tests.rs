@@ -8,7 +8,7 @@ use crate::contract::submission::GroupChange;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::reader::Reader;
 use crate::ledger::start::Start;
-use crate::limits::{JOURNAL_ROOM_LOOK_MS, LOOKUPS_PENDING_MAX, WINDOW_MS};
+use crate::limits::{JOURNAL_ROOM_LOOK_MS, LOOKUPS_PENDING_MAX, LOOKUPS_PENDING_SENDER_MAX, WINDOW_MS};
 use ringway_wire::ids::{ClientMsgId, RosterVersion};
 
 const SHARDS: u16 = 2;
@@ -286,7 +286,8 @@ fn no_more_than_the_limit_wait_for_the_store() {
     ledger.now.unix_ms += WINDOW_MS + 10_000;
     ledger.commit();
     for at in 0..LOOKUPS_PENDING_MAX as u32 + 1 {
-        ledger.direct(at, 1, 2, ClientMsgId::from_parts(TIME, u128::from(at) << 16), b"x");
+        let sender = u64::from(at) / LOOKUPS_PENDING_SENDER_MAX as u64 + 10;
+        ledger.direct(at, sender, 2, ClientMsgId::from_parts(TIME, u128::from(at) << 16), b"x");
     }
     assert_eq!(ledger.answers(), [(LOOKUPS_PENDING_MAX as u32, Answer::Refused(ErrorCode::RetryLater))]);
 }
@@ -457,10 +458,10 @@ fn an_old_name_is_looked_up_before_its_sender_is_refused_and_no_more_often_than_
     ];
     assert_eq!(ledger.answers(), expected);
 
-    for at in 0..LOOKUPS_PENDING_MAX as u32 + 1 {
+    for at in 0..LOOKUPS_PENDING_SENDER_MAX as u32 + 1 {
         ledger.group_named(at, 2, &roster, lookup(at + 10).client_msg_id);
     }
-    assert_eq!(ledger.answers(), [(LOOKUPS_PENDING_MAX as u32, Answer::Refused(ErrorCode::RetryLater))]);
+    assert_eq!(ledger.answers(), [(LOOKUPS_PENDING_SENDER_MAX as u32, Answer::Refused(ErrorCode::RetryLater))]);
 }
 
 #[test]
@@ -655,4 +656,60 @@ fn a_body_is_not_copied_again_between_its_shard_and_the_outboxes() {
         assert_eq!(message.push.body(), b"copied once");
         assert_eq!(message.push.body().as_ptr(), copied_to);
     }
+}
+
+#[test]
+fn what_a_sender_sends_behind_an_old_name_is_not_stored_before_it() {
+    let mut ledger = Ledger::new();
+    let old = ClientMsgId::from_parts(TIME - 30 * 60_000, 1);
+    let older = ClientMsgId::from_parts(TIME - 60 * 60_000, 1);
+    let (new, newest) = (ledger.name(), ledger.name());
+    for (request, name) in [(1, old), (2, new), (3, older), (4, newest)] {
+        ledger.direct(request, 1, 2, name, b"body");
+    }
+    // Nobody else waits for them.
+    let others = ledger.name();
+    ledger.direct(9, 5, 2, others, b"body");
+    assert!(matches!(ledger.answers()[..], [(9, Answer::Sent { .. })]));
+    let mut lookups = Vec::new();
+    ledger.engine.take_lookups(&mut lookups);
+    let [first, second] = lookups[..] else { panic!("{lookups:?}") };
+    // The second is answered first: it has its turn when the first has had it.
+    ledger.engine.found(ledger.now, LookupAnswer { lookup: second, found: LookupFound::Nothing });
+    assert_eq!(ledger.answers(), []);
+    ledger.engine.found(ledger.now, LookupAnswer { lookup: first, found: LookupFound::Nothing });
+    let seqs: Vec<(u32, u64)> = ledger
+        .answers()
+        .into_iter()
+        .map(|(request, answer)| match answer {
+            Answer::Sent { seq, .. } => (request, seq),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(seqs, [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert!(!ledger.engine.has_more());
+}
+
+#[test]
+fn what_waits_behind_a_name_that_the_store_could_not_look_up_is_not_stored_before_it() {
+    let mut ledger = Ledger::new();
+    let new = ledger.name();
+    ledger.direct(1, 1, 2, ClientMsgId::from_parts(TIME - 30 * 60_000, 1), b"body");
+    ledger.direct(2, 1, 2, new, b"body");
+    let mut lookups = Vec::new();
+    ledger.engine.take_lookups(&mut lookups);
+    ledger.engine.found(ledger.now, LookupAnswer { lookup: lookups[0], found: LookupFound::Unavailable });
+    let refused = Answer::Refused(ErrorCode::RetryLater);
+    assert_eq!(ledger.answers(), [(1, refused.clone()), (2, refused)]);
+}
+
+#[test]
+fn one_sender_takes_nobody_elses_room_to_wait() {
+    let mut ledger = Ledger::new();
+    for index in 0..LOOKUPS_PENDING_SENDER_MAX as u32 + 1 {
+        ledger.direct(index, 1, 2, ClientMsgId::from_parts(TIME - 30 * 60_000, u128::from(index) << 16), b"body");
+    }
+    ledger.direct(9_999, 3, 2, ClientMsgId::from_parts(TIME - 30 * 60_000, 1), b"body");
+    let last = LOOKUPS_PENDING_SENDER_MAX as u32;
+    assert_eq!(ledger.answers(), [(last, Answer::Refused(ErrorCode::RetryLater))]);
 }

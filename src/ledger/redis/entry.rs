@@ -9,7 +9,7 @@ use crate::ledger::dedup::Name;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 
 /// Values of one submission in a call.
-pub const VALUES: usize = 7;
+pub const VALUES: usize = 8;
 /// The time that names of one hash of claims lie in, milliseconds.
 const CLAIMS_SLICE_MS: u64 = 10_000;
 
@@ -99,19 +99,25 @@ impl Home {
     }
 }
 
-/// A one-to-one message's.
-pub fn direct_call(name: &Name, msg_id: MsgId, digest: u64, entry: &Entry<'_>) -> Call {
+/// A one-to-one message's. `known_s`: nobody used its name before this second, or that is not known to this node.
+pub fn direct_call(name: &Name, msg_id: MsgId, (digest, known_s): (u64, u64), entry: &Entry<'_>) -> Call {
     let (key, slice, known) = claim(name, msg_id, digest);
-    let values = [b"D".to_vec(), Vec::new(), Vec::new(), key, slice, known, entry.encode()];
+    let values = [b"D".to_vec(), Vec::new(), Vec::new(), key, slice, known, decimal(known_s), entry.encode()];
     let home = Home::of_sender(name.sender);
     Call { values, home, named: Some(home) }
 }
 
-/// A group message's.
-pub fn group_call(name: &Name, msg_id: MsgId, digest: u64, group: GroupId, entry: &Entry<'_>) -> Call {
+/// A group message's; `known_s` as above.
+pub fn group_call(
+    name: &Name,
+    msg_id: MsgId,
+    (digest, known_s): (u64, u64),
+    group: GroupId,
+    entry: &Entry<'_>,
+) -> Call {
     let (key, slice, known) = claim(name, msg_id, digest);
     let version = decimal(entry.version.0.into());
-    let values = [b"G".to_vec(), decimal(group.0), version, key, slice, known, entry.encode()];
+    let values = [b"G".to_vec(), decimal(group.0), version, key, slice, known, decimal(known_s), entry.encode()];
     Call { values, home: Home::of_group(group), named: Some(Home::of_sender(name.sender)) }
 }
 
@@ -131,7 +137,7 @@ pub fn change_call(group: GroupId, before: RosterVersion, left: Left, entry: &En
         Left::Nobody => b"E",
     };
     let (id, version) = (decimal(group.0), decimal(before.0.into()));
-    let values = [kind.to_vec(), id, version, Vec::new(), Vec::new(), Vec::new(), entry.encode()];
+    let values = [kind.to_vec(), id, version, Vec::new(), Vec::new(), Vec::new(), Vec::new(), entry.encode()];
     Call { values, home: Home::of_group(group), named: None }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::entry::Entry;
 use super::link::Arrival;
+use super::log::Submitted;
 use super::windows::EntryRows;
 use super::{NOBODY, RedisEngine};
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
@@ -17,8 +18,9 @@ use crate::contract::message::Message;
 use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::LedgerError;
+use crate::ledger::dedup::Name;
 use crate::ledger::staged::Staged;
-use ringway_wire::ids::{Conversation, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::push::PushFrame;
 
 impl<D: Disk> RedisEngine<D> {
@@ -34,6 +36,7 @@ impl<D: Disk> RedisEngine<D> {
             let decoded = Entry::decode(&entry).map_err(|_| LedgerError::Entry(count))?;
             self.take_entry(count, &decoded)?;
             self.copy.end_entry(count);
+            self.recent.push(count, &entry);
             self.seen = count;
             if self.copy.is_long() {
                 self.copy.flush().map_err(LedgerError::Copy)?;
@@ -46,7 +49,11 @@ impl<D: Disk> RedisEngine<D> {
         if let Some(msg_id) = entry.record.msg_id() {
             self.ids.raise(msg_id);
             if entry.node == self.settings.node {
-                self.log.read(msg_id, count);
+                let what = match entry.record {
+                    Record::Change(_) => Submitted::Change,
+                    _ => Submitted::Message,
+                };
+                self.log.read(msg_id, count, what);
             }
         }
         match &entry.record {
@@ -70,6 +77,14 @@ impl<D: Disk> RedisEngine<D> {
         self.counters.messages += 1;
         self.counters.rows += seqs.len() as u64;
         let origin = self.settled(record.msg_id);
+        let sender_seq = seqs.get(sender).copied().unwrap_or_default();
+        self.settle_name(
+            &name_of(record.sender, record.client_msg_id),
+            record.msg_id,
+            sender_seq,
+            record.to(),
+            record.body,
+        );
         let message = message(record.msg_id, record.sender, record.to(), record.client_msg_id, record.body);
         self.staged.push(Staged::Delivery(Delivery::Group { message, roster, seqs, origin }));
         Ok(())
@@ -90,6 +105,13 @@ impl<D: Disk> RedisEngine<D> {
         self.copy.push(&Record::Direct(numbered)).map_err(LedgerError::Copy)?;
         self.counters.messages += 1;
         self.counters.rows += 1 + u64::from(record.sender != record.to);
+        self.settle_name(
+            &name_of(record.sender, record.client_msg_id),
+            record.msg_id,
+            sender_seq,
+            record.to(),
+            record.body,
+        );
         let message = message(record.msg_id, record.sender, record.to(), record.client_msg_id, record.body);
         self.staged.push(Staged::Delivery(Delivery::Direct { message, sender_seq, recipient_seq, origin }));
         Ok(())
@@ -129,13 +151,11 @@ impl<D: Disk> RedisEngine<D> {
     }
 }
 
-fn message(
-    msg_id: MsgId,
-    sender: UserId,
-    to: Conversation,
-    client_msg_id: ringway_wire::ids::ClientMsgId,
-    body: &[u8],
-) -> Arc<Message> {
+fn name_of(sender: UserId, client_msg_id: ClientMsgId) -> Name {
+    Name { sender, client_msg_id }
+}
+
+fn message(msg_id: MsgId, sender: UserId, to: Conversation, client_msg_id: ClientMsgId, body: &[u8]) -> Arc<Message> {
     let sent_at_ms = msg_id.sent_at_ms();
     let push = PushFrame::encode(msg_id, sender, to, sent_at_ms, body);
     Arc::new(Message { msg_id, sender, to, client_msg_id, sent_at_ms, push })

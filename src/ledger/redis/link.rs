@@ -89,6 +89,8 @@ pub enum What {
         generation: Generation,
         /// The last entry known.
         after: u64,
+        /// The last entries that were followed, and their checksums: a stream that has others is another one.
+        known: Vec<(u64, u32)>,
     },
     /// Submit these in one call; answered by [`News::Replies`].
     Submit {
@@ -127,6 +129,10 @@ pub enum What {
         window: u64,
         /// The digest of its rows.
         digest: u64,
+        /// Who has come to it.
+        node: u16,
+        /// Whose rows the database has.
+        writer: Writer,
     },
     /// Look again, a little later; answered by [`News::Status`].
     Status,
@@ -164,6 +170,17 @@ pub enum News {
     },
     /// To a `Count`, in the order of orders.
     Count(u64),
+    /// What Redis's clock says, with every heartbeat.
+    Clock {
+        /// Which generation there is, as Redis has it.
+        generation: String,
+        /// How many entries there are.
+        count: u64,
+        /// Unix milliseconds.
+        redis_ms: u64,
+    },
+    /// To a `Follow`: Redis has other entries under these numbers, and nothing is followed.
+    OtherEntries,
     /// To a `Compare`, in the order of orders.
     Compared {
         /// Which window.
@@ -202,6 +219,15 @@ pub enum Compared {
     Other,
 }
 
+/// Whose store writes the cluster's database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    /// This node's.
+    This,
+    /// Another's, or nobody's.
+    Other,
+}
+
 /// What became of a submission.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
@@ -213,6 +239,10 @@ pub enum Reply {
     Reused,
     /// The roster's version is another one.
     Bounced,
+    /// The name may have been used so long ago that Redis has forgotten it: the store must be asked first.
+    Forgotten,
+    /// Redis has no memory for it, and has taken nothing of the call.
+    NoMemory,
     /// Too much is unstored.
     Full,
 }

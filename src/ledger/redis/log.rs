@@ -18,6 +18,15 @@ use crate::journal::segment::{Journal, list_segments};
 use crate::ledger::LedgerError;
 use ringway_wire::ids::MsgId;
 
+/// What was submitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Submitted {
+    /// A message.
+    Message,
+    /// A change of a group.
+    Change,
+}
+
 /// The log.
 #[derive(Debug)]
 pub struct Log<D: Disk> {
@@ -27,7 +36,9 @@ pub struct Log<D: Disk> {
     /// Submissions that may have to be made again, and where they lie.
     open: HashMap<MsgId, JournalPosition, TableKey>,
     /// Those that are in the stream, by entry.
-    read: VecDeque<(u64, MsgId)>,
+    read: VecDeque<(u64, MsgId, Submitted)>,
+    /// Something that was withdrawn is staged, and not on disk yet.
+    withdraws: bool,
     /// Where the batch will begin, and what is in it.
     at: Option<JournalPosition>,
     staged: Vec<(MsgId, JournalPosition)>,
@@ -55,6 +66,7 @@ impl<D: Disk> Log<D> {
             batch: Batch::new(),
             open,
             read: VecDeque::new(),
+            withdraws: false,
             at: None,
             staged: Vec::new(),
             segments,
@@ -108,6 +120,7 @@ impl<D: Disk> Log<D> {
         if self.batch.is_empty() {
             return Ok(true);
         }
+        self.withdraws = false;
         let appended = self.journal.append(&mut self.batch);
         self.batch.clear();
         self.at = None;
@@ -128,17 +141,24 @@ impl<D: Disk> Log<D> {
     }
 
     /// It is the stream's entry of this number.
-    pub fn read(&mut self, msg_id: MsgId, entry: u64) {
+    pub fn read(&mut self, msg_id: MsgId, entry: u64, what: Submitted) {
         if self.open.contains_key(&msg_id) {
-            self.read.push_back((entry, msg_id));
+            self.read.push_back((entry, msg_id, what));
         }
     }
 
-    /// It was refused or is another's: it must not be submitted again. Told to the disk with the next batch.
+    /// It was refused, or is another's: it must not be submitted again. On disk with [`Self::commit`], which comes before
+    /// anybody is told.
     pub fn withdraw(&mut self, msg_id: MsgId) {
         if self.close(msg_id) && self.make_room().is_ok() {
             self.batch.push(&Record::Withdrawn(msg_id));
+            self.withdraws = true;
         }
+    }
+
+    /// Something was withdrawn, and the disk does not know.
+    pub fn withdraws(&self) -> bool {
+        self.withdraws
     }
 
     /// It is in the database.
@@ -150,11 +170,16 @@ impl<D: Disk> Log<D> {
 
     /// The database has all entries up to this one.
     pub fn stored(&mut self, entry: u64) {
-        while let Some((read, msg_id)) = self.read.front().copied()
+        while let Some((read, msg_id, what)) = self.read.front().copied()
             && read <= entry
         {
             self.read.pop_front();
-            self.close(msg_id);
+            match what {
+                // The store knows it by its name.
+                Submitted::Message => drop(self.close(msg_id)),
+                // It has no name, and the store forgets a group that everybody has left.
+                Submitted::Change => self.withdraw(msg_id),
+            }
         }
         let mut below = None;
         while self.segments.len() > 1

@@ -12,64 +12,68 @@
 //! senders get `RETRY_LATER`.
 //!
 //! ```text
-//! entry.rs    submissions and entries as bytes      flying.rs   what Redis has not settled yet
-//! link.rs     what crosses to Redis's thread        follow.rs   from entries to numbered rows and deliveries
-//! log.rs      what this node submitted, on disk     seed.rs     a new generation, when Redis has lost its data
-//! copy.rs     this node's copy of the stream        reload.rs   a snapshot of the database, for a new generation
-//! senders.rs  senders' rows, to answer repeats      windows.rs  digests of rows, to compare with other nodes
-//! start.rs    from the database to an engine
+//! taking.rs     what shards submit                    in_flight.rs  what Redis has not settled yet
+//! calls.rs      calls of Redis and their replies      follow.rs     from entries to numbered rows and deliveries
+//! link.rs       what crosses to Redis's thread        entry.rs      submissions and entries as bytes
+//! log.rs        what this node submitted, on disk     seed.rs       a new generation, when Redis has lost its data
+//! copy.rs       this node's copy of the stream        reload.rs     a snapshot of the database, for a new generation
+//! senders.rs    senders' rows, to answer repeats      windows.rs    digests of rows, to compare with other nodes
+//! questions.rs  what shards ask                       recent.rs     the last entries, to know the stream again
+//! start.rs      from the database to an engine        clock.rs      what Redis says of the time
 //! ```
 
+mod calls;
+pub mod clock;
 pub mod copy;
 pub mod entry;
-pub mod flying;
 pub mod follow;
+mod in_flight;
 pub mod link;
 pub mod log;
+mod questions;
+mod recent;
 pub mod reload;
 pub mod seed;
 pub mod senders;
 pub mod start;
+mod taking;
 pub mod windows;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use self::calls::Patience;
+use self::clock::RedisClock;
 use self::copy::Copy;
-use self::flying::{Flying, Patience, Subject};
-use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, What};
+use self::in_flight::Flying;
+use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, Reply, What, Writer};
 use self::log::Log;
+use self::questions::{Question, Questions};
+use self::recent::RecentEntries;
 use self::senders::SenderRows;
+use self::taking::Refusal;
 use self::windows::Windows;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
-use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
-use crate::contract::message::Incoming;
 use crate::contract::progress::Progress;
-use crate::contract::report::LedgerCounters;
+use crate::contract::report::{LedgerCounters, StandsStill};
 use crate::contract::snapshot::SnapshotAsker;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
-use crate::contract::submission::{ChangeSubmission, MessageSubmission, Submission};
+use crate::contract::submission::Submission;
 use crate::journal::disk::Disk;
-use crate::ledger::dedup::{Name, named_ms};
-use crate::ledger::groups::{Groups, Plan};
-use crate::ledger::pending::{Parked, Pending};
+use crate::ledger::dedup::Name;
+use crate::ledger::groups::Groups;
+use crate::ledger::pending::{Pending, Place};
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerError};
-use crate::limits::{
-    COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, FLYING_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE,
-    STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
-};
-use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
-use ringway_wire::limits::BODY_BYTES_MAX;
-use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
-use ringway_wire::schema::{ErrorCode, GroupChangeKind};
+use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX};
+use ringway_wire::ids::{GroupId, UserId};
 
-/// The largest submission, and what is put behind it, fit in what a batch keeps free.
-const RECORD_RESERVE_BYTES: usize = 1 << 20;
+/// For so long Redis counts as short of memory, once it was.
+const MEMORY_SHORT_MS: u64 = 5_000;
 
 /// Who asked for what other nodes submitted.
 const NOBODY: Origin = Origin::NOBODY;
@@ -103,6 +107,9 @@ pub struct RedisEngine<D: Disk> {
     senders: SenderRows,
     windows: Windows,
     pending: Pending,
+    /// Senders for whom the store has answered, and whose messages have not all been gone on with.
+    releasing: VecDeque<UserId>,
+    redis_clock: RedisClock,
     flying: Flying,
     questions: Questions,
     asker: SnapshotAsker,
@@ -118,6 +125,7 @@ pub struct RedisEngine<D: Disk> {
     nonce: u64,
     /// The highest number of a generation that was found.
     highest: u64,
+    recent: RecentEntries,
     /// The last entry that was followed, or that is in the snapshot of the database.
     seen: u64,
     /// Since when the generation's stream has been followed, monotonic milliseconds.
@@ -129,6 +137,10 @@ pub struct RedisEngine<D: Disk> {
     is_doubtful: bool,
     /// Names at or above this time are known to Redis, if anybody used them.
     since_ms: u64,
+    /// No message that the database had when this node began from it was numbered later.
+    stored_ms: u64,
+    /// When Redis last had no memory for a submission, monotonic milliseconds; a while later it may have some again.
+    memory_short_ms: Option<u64>,
     staged: Vec<Staged>,
     counters: LedgerCounters,
 }
@@ -151,41 +163,10 @@ enum Session {
     Following(u64),
 }
 
-/// Questions that wait until the stream has been read as far as it was when they were asked.
-#[derive(Debug, Default)]
-struct Questions {
-    new: Vec<Question>,
-    asked: VecDeque<(Option<u64>, Vec<Question>)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Question {
-    Position { origin: Origin, user: UserId },
-    Groups { origin: Origin, user: UserId },
-    Roster(GroupId),
-}
-
-/// Where a name has been looked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Looked {
-    /// In the store and its tail.
-    Everywhere,
-    /// Nowhere yet: Redis knows all names of its time.
-    NoNeed,
-}
-
-/// Why something was not taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Refusal {
-    Code(ErrorCode),
-    StorageFull,
-    RetryLater,
-}
-
 impl<D: Disk> Engine for RedisEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
         match submission {
-            Submission::Message(submission) => self.send(now, submission),
+            Submission::Message(submission) => self.send(now, submission, Place::Last),
             Submission::Change(change) => self.change(now, change),
             Submission::Position { origin, user } => self.questions.new.push(Question::Position { origin, user }),
             Submission::Groups { origin, user } => self.questions.new.push(Question::Groups { origin, user }),
@@ -198,22 +179,10 @@ impl<D: Disk> Engine for RedisEngine<D> {
         let name = Name { sender, client_msg_id };
         // The database may have got it since, from a generation that is over: whoever still wants to know asks again.
         let found = if generation == self.generation_number() { answer.found } else { LookupFound::Unavailable };
-        if self.found_again(&name, found) {
-            return;
-        }
-        for submission in self.pending.release(&name) {
-            let origin = submission.incoming.origin;
-            match found {
-                LookupFound::Unavailable => self.refuse(origin, Refusal::RetryLater),
-                // Whether it is a repeat cannot be known any more.
-                LookupFound::Expired => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
-                LookupFound::Stored(stored) => {
-                    let (msg_id, seq) = (stored.msg_id, stored.seq);
-                    self.repeat(&submission.incoming, msg_id, seq, stored.digest);
-                }
-                LookupFound::Nothing => self.take(now, name, submission, Looked::Everywhere),
-            }
-        }
+        self.found_again(&name, found);
+        self.pending.answered(&answer.lookup, found);
+        self.releasing.push_back(sender);
+        self.release(now);
     }
 
     fn full(&self) -> bool {
@@ -223,12 +192,8 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
-        if !self.log.commit()? {
-            for subject in self.flying.take_uncommitted() {
-                self.refuse(subject.origin(), Refusal::StorageFull);
-            }
-        }
-        self.flying.committed();
+        self.release(now);
+        self.write_log()?;
         while self.staged.len() < COMMIT_MESSAGES_MAX
             && let Some(news) = self.link.news()
         {
@@ -245,9 +210,14 @@ impl<D: Disk> Engine for RedisEngine<D> {
         self.fence();
         self.loaded()?;
         self.heed_replies(now);
+        self.answer_late(now);
         self.make_calls(now);
         self.compare();
         self.ask();
+        if self.log.withdraws() {
+            // Who is refused is told when the disk knows it: after a crash it is not submitted all the same.
+            self.write_log()?;
+        }
         let shards = self.settings.shards;
         for item in self.staged.drain(..) {
             item.hand_out(shards, out);
@@ -259,7 +229,8 @@ impl<D: Disk> Engine for RedisEngine<D> {
     fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
         let before = out.len();
         self.pending.take_lookups(out);
-        self.flying.take_lookups(self.progress.applied().0, out);
+        let known_s = self.redis_clock.read_s();
+        self.flying.take_lookups(self.progress.applied().0, known_s, out);
         let generation = self.generation_number();
         out.iter_mut().skip(before).for_each(|lookup| lookup.generation = generation);
     }
@@ -269,6 +240,8 @@ impl<D: Disk> Engine for RedisEngine<D> {
             sync_us: self.log.sync_us(),
             journal_free_bytes: self.log.free_bytes(),
             bytes: self.copy.bytes(),
+            stands_still: self.stands_still(),
+            clock_skew_ms: self.redis_clock.skew_ms(),
             ..self.counters
         }
     }
@@ -279,49 +252,25 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn has_more(&self) -> bool {
-        self.link.has_news()
+        self.link.has_news() || (!self.releasing.is_empty() && !self.full())
     }
 }
 
 impl<D: Disk> RedisEngine<D> {
+    /// Makes durable what was taken and what was withdrawn. What the disk has no room for is refused.
+    fn write_log(&mut self) -> Result<(), LedgerError> {
+        if !self.log.commit()? {
+            for subject in self.flying.take_uncommitted() {
+                self.refuse(subject.origin(), Refusal::StorageFull);
+            }
+        }
+        self.flying.committed();
+        Ok(())
+    }
+
     /// The generation that is followed, or was last; zero: none yet.
     fn generation_number(&self) -> u64 {
         self.generation.as_ref().map_or(0, |generation| generation.number)
-    }
-
-    /// Takes a message for Redis, or finds that the store must be asked first whether it was sent long ago.
-    fn send(&mut self, now: Now, submission: MessageSubmission) {
-        let Incoming { origin, to, .. } = submission.incoming;
-        let (name, body) = (Name::of(&submission.incoming), submission.incoming.body());
-        if body.len() > BODY_BYTES_MAX {
-            return self.refuse(origin, Refusal::Code(ErrorCode::BodyTooLarge));
-        }
-        let named = match named_ms(&name.client_msg_id, self.ids.time_ms(now.unix_ms)) {
-            Ok(named) => named,
-            Err(code) => return self.refuse(origin, Refusal::Code(code)),
-        };
-        match self.flying.named(&name) {
-            Some(before) if before != digest(to, body) => {
-                return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
-            }
-            // It is on its way, and its first asking is answered when Redis has it. This one has to ask again.
-            Some(_) => return self.refuse(origin, Refusal::RetryLater),
-            None if !self.numbers() => return self.refuse(origin, Refusal::RetryLater),
-            None => {}
-        }
-        let horizon_ms = self.since_ms.max(now.unix_ms.saturating_sub(WINDOW_MS));
-        if named.saturating_sub(CLIENT_MSG_ID_AHEAD_MS) >= horizon_ms && !self.pending.waits_for(&name) {
-            return self.take(now, name, submission, Looked::NoNeed);
-        }
-        self.park(name, submission);
-    }
-
-    fn park(&mut self, name: Name, submission: MessageSubmission) {
-        match self.pending.park(name, submission) {
-            Ok(Parked::First) => self.counters.lookups += 1,
-            Ok(Parked::WithAnother) => {}
-            Err(submission) => self.refuse(submission.incoming.origin, Refusal::RetryLater),
-        }
     }
 
     /// The stream is followed, and has been read as far as it was when the session began.
@@ -331,157 +280,36 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Something new can be numbered: Redis is there, and all that it may have lost is on its way again.
     fn numbers(&self) -> bool {
-        self.is_level() && !self.is_doubtful && !self.flying.searches()
+        self.is_level() && !self.is_doubtful && !self.flying.searches_all() && !self.redis_clock.is_astray()
     }
 
-    /// Answers what was sent before.
-    fn repeat(&mut self, incoming: &Incoming, msg_id: MsgId, seq: Seq, before: u64) {
-        let origin = incoming.origin;
-        if digest(incoming.to, incoming.body()) != before {
-            return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
-        }
-        self.counters.repeats += 1;
-        let sent_at_ms = msg_id.sent_at_ms();
-        self.staged.push(Staged::Delivery(Delivery::Repeat { origin, msg_id, seq, sent_at_ms }));
-    }
-
-    /// Numbers a message and logs it: it goes to Redis with the next commit. What no member sends may still be a
-    /// repeat, which only the store can tell (its tail has all that was read of the stream).
-    fn take(&mut self, now: Now, name: Name, submission: MessageSubmission, looked: Looked) {
-        let Incoming { origin, sender, to, .. } = submission.incoming;
-        let Conversation::Group(group) = to else {
-            if self.sequences.users() + LEDGER_USERS_RESERVE > LEDGER_USERS_MAX {
-                return self.refuse(origin, Refusal::StorageFull);
+    /// Why nothing new can be, for operators.
+    fn stands_still(&self) -> Option<StandsStill> {
+        match self.session {
+            Session::Away => Some(StandsStill::Disconnected),
+            Session::Lost(_) | Session::Fencing(_) | Session::Loading(_) | Session::Seeding(_) => {
+                Some(StandsStill::Rebuilding)
             }
-            return self.fly(now, Some(name), Subject::Message(submission));
-        };
-        let current = self.groups.roster(group).cloned();
-        let is_member = current.as_ref().is_some_and(|roster| roster.position(sender).is_some());
-        match current {
-            _ if !is_member && looked == Looked::NoNeed => self.park(name, submission),
-            None => self.refuse(origin, Refusal::Code(ErrorCode::UnknownGroup)),
-            Some(roster) if roster.version != submission.roster_version => {
-                self.counters.bounced += 1;
-                let (submission, roster) = (Box::new(submission), Some(roster));
-                self.staged.push(Staged::Delivery(Delivery::Bounced { group, submission, roster }));
-            }
-            Some(_) if !is_member => self.refuse(origin, Refusal::Code(ErrorCode::NotAMember)),
-            Some(_) => self.fly(now, Some(name), Subject::Message(submission)),
+            Session::Following(_) if !self.is_level() => Some(StandsStill::CatchingUp),
+            Session::Following(_) if self.is_doubtful => Some(StandsStill::Unverified),
+            Session::Following(_) if self.flying.searches_all() => Some(StandsStill::Searching),
+            Session::Following(_) if self.redis_clock.is_astray() => Some(StandsStill::Clock),
+            Session::Following(_) => self.memory_short_ms.map(|_| StandsStill::NoMemory),
         }
-    }
-
-    fn fly(&mut self, now: Now, name: Option<Name>, mut subject: Subject) {
-        if let Err(refusal) = self.room() {
-            return self.refuse(subject.origin(), refusal);
-        }
-        let msg_id = self.ids.next(now.unix_ms);
-        if let Subject::Change { record, .. } = &mut subject {
-            record.msg_id = msg_id;
-            if record.kind == GroupChangeKind::Created {
-                record.group = GroupId(msg_id.0);
-            }
-        }
-        self.log.stage(msg_id, &subject.record(msg_id));
-        self.flying.add(msg_id, name, subject);
-    }
-
-    fn room(&mut self) -> Result<(), Refusal> {
-        if !self.numbers() || self.flying.len() >= FLYING_MAX {
-            return Err(Refusal::RetryLater);
-        }
-        if self.progress.tail_messages() >= TAIL_MESSAGES_MAX as u64 {
-            return Err(Refusal::StorageFull);
-        }
-        if self.log.staged_bytes() + RECORD_RESERVE_BYTES > crate::limits::JOURNAL_BATCH_BYTES_MAX {
-            return Err(Refusal::RetryLater);
-        }
-        self.log.make_room().map_err(|error| {
-            tracing::error!(%error, "nothing can be submitted: this node's log has no room");
-            Refusal::StorageFull
-        })
-    }
-
-    /// A change is planned on this node's rosters; Redis takes it only if they are the current ones.
-    fn change(&mut self, now: Now, submission: ChangeSubmission) {
-        let origin = submission.origin;
-        if !self.numbers() {
-            return self.refuse(origin, Refusal::RetryLater);
-        }
-        match self.groups.plan(submission.actor, &submission.change, &self.sequences) {
-            Ok(Plan::Change(record)) => self.fly(now, None, Subject::Change { submission, record }),
-            Ok(Plan::Nothing { group, version }) => {
-                self.staged.push(Staged::Delivery(Delivery::Unchanged { origin, group, version }));
-            }
-            Err(ErrorCode::StorageFull) => self.refuse(origin, Refusal::StorageFull),
-            Err(code) => self.refuse(origin, Refusal::Code(code)),
-        }
-    }
-
-    fn refuse(&mut self, origin: Origin, refusal: Refusal) {
-        if origin == NOBODY {
-            return;
-        }
-        let (code, retry_after_ms) = match refusal {
-            Refusal::Code(code) => (code, 0),
-            Refusal::StorageFull => (ErrorCode::StorageFull, STORAGE_FULL_RETRY_MS),
-            Refusal::RetryLater => (ErrorCode::RetryLater, LEDGER_RETRY_MS),
-        };
-        self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
-        self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);
-        self.staged.push(Staged::Delivery(Delivery::Refused { origin, code, retry_after_ms }));
-    }
-
-    /// Passes questions on: Redis says how far the stream is. Without Redis the answer is what this node knows.
-    fn ask(&mut self) {
-        if self.generation.is_none() {
-            // Nothing of the stream has been read since the start: what this node knows may be less than a session.
-            return;
-        }
-        if !matches!(self.session, Session::Following(_)) {
-            let asked = std::mem::take(&mut self.questions.asked).into_iter().flat_map(|(_, questions)| questions);
-            let all: Vec<Question> = asked.chain(std::mem::take(&mut self.questions.new)).collect();
-            return all.into_iter().for_each(|question| self.answer(question));
-        }
-        if !self.questions.new.is_empty() && self.order(What::Count) {
-            let new = std::mem::take(&mut self.questions.new);
-            self.questions.asked.push_back((None, new));
-        }
-        while let Some((Some(count), _)) = self.questions.asked.front()
-            && *count <= self.seen
-        {
-            let (_, questions) = self.questions.asked.pop_front().unwrap_or_default();
-            questions.into_iter().for_each(|question| self.answer(question));
-        }
-    }
-
-    fn counted(&mut self, count: u64) {
-        if let Some((waiting, _)) = self.questions.asked.iter_mut().find(|(waiting, _)| waiting.is_none()) {
-            *waiting = Some(count);
-        }
-    }
-
-    fn answer(&mut self, question: Question) {
-        self.staged.push(match question {
-            Question::Position { origin, user } => {
-                // Another node may have read more than this one, when it does not read, or all of them had.
-                let reads = matches!(self.session, Session::Following(_)) && !self.is_doubtful;
-                let given = if reads { self.sequences.floor() } else { Seq(u64::MAX) };
-                Staged::Position { origin, user, newest: self.sequences.newest(user), given }
-            }
-            Question::Groups { origin, user } => {
-                Staged::Groups { origin, user, groups: self.groups.of_user(user, &self.sequences) }
-            }
-            Question::Roster(group) => {
-                Staged::Delivery(Delivery::Roster { group, roster: self.groups.roster(group).cloned() })
-            }
-        });
     }
 
     /// Lets Redis compare the windows that this node has followed with what other nodes have told of them.
     fn compare(&mut self) {
         let (Session::Following(_), Some(generation)) = (self.session, &self.generation) else { return };
+        let writer = if self.progress.writes_store() { Writer::This } else { Writer::Other };
         while let Some((window, digest)) = self.windows.front()
-            && self.order(What::Compare { generation: generation.clone(), window, digest })
+            && self.order(What::Compare {
+                generation: generation.clone(),
+                window,
+                digest,
+                node: self.settings.node,
+                writer,
+            })
         {
             self.windows.pop_front();
         }
@@ -504,11 +332,33 @@ impl<D: Disk> RedisEngine<D> {
         match news {
             News::Status { session, found, highest } => self.status(now, session, found, highest)?,
             News::Begun => self.begun(),
-            News::Entries(entries) => self.follow(entries)?,
-            News::Replies { replies, count } => self.flying.replied(replies, count),
+            News::Entries(entries) => {
+                self.follow(entries)?;
+                self.redis_clock.read(self.seen);
+            }
+            News::Replies { replies, count } => {
+                if replies.contains(&Reply::NoMemory) {
+                    self.memory_short_ms = Some(now.mono_ms);
+                }
+                self.flying.replied(replies, count);
+            }
             News::Count(count) => self.counted(count),
+            News::Clock { generation, count, redis_ms } => {
+                self.memory_short_ms.take_if(|at| now.mono_ms.saturating_sub(*at) >= MEMORY_SHORT_MS);
+                if self.generation.as_ref().is_some_and(|ours| ours.text() == generation) {
+                    self.redis_clock.heard(now, count, redis_ms);
+                    self.redis_clock.read(self.seen);
+                }
+            }
             News::Compared { window, outcome: Compared::Other } => return Err(LedgerError::Diverged(window)),
             News::Compared { outcome: Compared::Same, .. } => {}
+            News::OtherEntries => {
+                if let Session::Following(session) = self.session {
+                    self.session = Session::Lost(session);
+                    let why = "Redis has other entries under the numbers that this node has followed";
+                    self.make_anew(now, self.generation.clone(), why);
+                }
+            }
             News::Away => {
                 self.session = Session::Away;
                 self.flying.lost();

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::flying::Subject;
+use super::in_flight::Subject;
 use super::link::{Found, What};
 use super::seed::{base_of, floor_of, generation_of};
 use super::{RedisEngine, Session};
@@ -18,7 +18,9 @@ use crate::contract::store::NewestRow;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
 use crate::ledger::staged::Staged;
+use crate::limits::CLOCK_SKEW_MAX_MS;
 use ringway_wire::ids::{RosterVersion, Seq, UserId};
+use ringway_wire::schema::GroupChangeKind;
 
 impl<D: Disk> RedisEngine<D> {
     /// Asks for a snapshot; what was found of Redis is gone on with afterwards, or a new generation is made.
@@ -105,8 +107,10 @@ impl<D: Disk> RedisEngine<D> {
         // Where its own submissions stood in the lost stream says no more whether they are stored.
         self.log.forget_entries();
         self.senders.clear();
+        self.recent.clear();
         self.windows.interrupted();
         self.missed(rows);
+        self.stored_ms = at.msg_id_max.sent_at_ms();
         self.seen = at.applied.in_stream().0;
     }
 
@@ -129,5 +133,14 @@ impl<D: Disk> RedisEngine<D> {
     pub(super) fn is_made(&self, subject: &Subject) -> bool {
         let Subject::OldChange(record) = subject else { return false };
         self.groups.roster(record.group).is_some_and(|roster| roster.version >= record.version)
+    }
+
+    /// Created long before the newest message that the database has, which has no such group: it was stored, and everybody
+    /// has left since. (What is lost with Redis is younger, as far as clocks are apart.)
+    pub(super) fn is_over(&self, subject: &Subject) -> bool {
+        let Subject::OldChange(record) = subject else { return false };
+        record.kind == GroupChangeKind::Created
+            && self.groups.roster(record.group).is_none()
+            && record.msg_id.sent_at_ms() + CLOCK_SKEW_MAX_MS < self.stored_ms
     }
 }

@@ -8,7 +8,8 @@
 
 use super::entry::decimal;
 use super::link::{Age, Extent, Found, Generation, What};
-use super::{RedisEngine, Session};
+use super::taking::Refusal;
+use super::{NOBODY, RedisEngine, Session};
 use crate::clock::Now;
 use crate::contract::position::StreamPosition;
 use crate::journal::disk::Disk;
@@ -86,7 +87,7 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// Asks for the lock for making the next generation.
-    fn make_anew(&mut self, now: Now, replaces: Option<Generation>, why: &str) {
+    pub(super) fn make_anew(&mut self, now: Now, replaces: Option<Generation>, why: &str) {
         let known = generation_of(self.seen.max(self.progress.applied().0));
         let number = known.max(self.highest).max(replaces.as_ref().map_or(0, |there| there.number)) + 1;
         let made = Generation { number, nonce: self.nonce.wrapping_add(now.mono_ms) | 1 };
@@ -121,6 +122,7 @@ impl<D: Disk> RedisEngine<D> {
         self.session = Session::Following(session);
         if changed {
             self.level_since_ms = None;
+            self.redis_clock.begin();
             self.submit_again(self.seen);
         }
         tracing::info!(
@@ -128,7 +130,7 @@ impl<D: Disk> RedisEngine<D> {
             behind = count - self.seen.min(count),
             "following the cluster's ledger"
         );
-        self.order(What::Follow { generation: there, after: self.seen });
+        self.order(What::Follow { generation: there, after: self.seen, known: self.recent.known(self.seen) });
         Ok(())
     }
 
@@ -165,10 +167,14 @@ impl<D: Disk> RedisEngine<D> {
     /// All that this node has submitted, and that is perhaps neither in the database nor in the stream.
     fn submit_again(&mut self, from: u64) {
         let mut open = Vec::new();
-        let again = self.log.each_open(&mut |record| open.extend(super::flying::Subject::from_log(&record)));
+        let again = self.log.each_open(&mut |record| open.extend(super::in_flight::Subject::from_log(&record)));
         for (msg_id, name, subject) in open {
-            if self.is_made(&subject) {
-                self.log.close(msg_id);
+            if self.is_over(&subject) {
+                self.log.withdraw(msg_id);
+                let origin = self.flying.remove(msg_id).map_or(NOBODY, |subject| subject.origin());
+                self.refuse(origin, Refusal::RetryLater);
+            } else if self.is_made(&subject) {
+                self.log.withdraw(msg_id);
             } else {
                 self.flying.add_again(msg_id, name, subject);
             }

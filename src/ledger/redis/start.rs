@@ -3,16 +3,20 @@
 //! Runs once, before the ledger's thread loops. What always holds: the database's position, its groups and its newest
 //! rows are of one snapshot, so they are what following the stream up to that position would have made of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::calls::Patience;
+use super::clock::RedisClock;
 use super::copy::Copy;
-use super::flying::{Flying, Patience};
+use super::in_flight::Flying;
 use super::link::LedgerEnds;
 use super::log::Log;
+use super::questions::Questions;
+use super::recent::RecentEntries;
 use super::senders::SenderRows;
 use super::windows::Windows;
-use super::{Questions, RedisEngine, Session, Settings};
+use super::{RedisEngine, Session, Settings};
 use crate::contract::keyed::TableKey;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
@@ -90,6 +94,8 @@ impl RedisStart {
             senders: SenderRows::default(),
             windows: Windows::default(),
             pending: Pending::new(settings.seed ^ 5),
+            releasing: VecDeque::new(),
+            redis_clock: RedisClock::default(),
             flying: Flying::default(),
             questions: Questions::default(),
             asker,
@@ -100,12 +106,15 @@ impl RedisStart {
             making: None,
             nonce: settings.seed,
             highest: 0,
+            recent: RecentEntries::default(),
             seen: at.applied.0,
             level_since_ms: None,
             patience: Patience::Waits,
             level_at: u64::MAX,
             is_doubtful: false,
             since_ms: u64::MAX,
+            stored_ms: at.msg_id_max.sent_at_ms(),
+            memory_short_ms: None,
             staged: Vec::new(),
             counters: LedgerCounters::default(),
         })

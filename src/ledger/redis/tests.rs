@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod fold;
+mod submissions;
 
 use std::sync::Arc;
 
 use super::copy::Copy;
 use super::entry::{Claimed, Entry};
 use super::link::{Generation, News, link};
-use super::log::Log;
+use super::log::{Log, Submitted};
 use super::seed::{base_of, floor_of, generation_of};
 use super::senders::SenderRows;
 use super::windows::{EntryRows, Windows};
@@ -17,11 +18,11 @@ use crate::contract::message::{Roster, RosterMember};
 use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::progress::Progress;
 use crate::journal::memory_disk::MemoryDisk;
-use crate::journal::record::{DirectRecord, GroupRecord, Record};
+use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::limits::{SENDER_ROWS_MAX, SEQ_JUMP, STREAM_UNSTORED_MAX, WINDOW_ENTRIES};
 use crate::store::tail::Tail;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
-use ringway_wire::schema::Role;
+use ringway_wire::schema::{GroupChangeKind, Role};
 
 fn direct(msg_id: u64) -> Record<'static> {
     Record::Direct(DirectRecord {
@@ -69,8 +70,8 @@ fn the_log_has_after_a_crash_what_was_neither_stored_nor_withdrawn() {
     }
     assert!(log.commit().unwrap());
     log.withdraw(MsgId(2));
-    log.read(MsgId(1), 10);
-    log.read(MsgId(3), 11);
+    log.read(MsgId(1), 10, Submitted::Message);
+    log.read(MsgId(3), 11, Submitted::Message);
     log.stored(10);
     assert!(log.commit().unwrap());
     assert_eq!(log.open_count(), 3);
@@ -80,6 +81,24 @@ fn the_log_has_after_a_crash_what_was_neither_stored_nor_withdrawn() {
     log.each_open(&mut |record| left.extend(record.msg_id())).unwrap();
     // That the first is stored is not on this disk: whoever submits it again finds it in the database.
     assert_eq!(left, [1, 3, 4, 5].map(MsgId));
+}
+
+#[test]
+fn a_change_that_is_stored_is_not_made_again_whatever_has_become_of_its_group() {
+    let disk = MemoryDisk::new(1);
+    let (mut log, _) = Log::open(disk.clone(), 0, 1).unwrap();
+    let (msg_id, group) = (MsgId(1), GroupId(1));
+    let (version, kind, actor, users) = (RosterVersion(1), GroupChangeKind::Created, UserId(1), vec![UserId(2)]);
+    let created = ChangeRecord { msg_id, group, version, kind, actor, users, new_owner: None };
+    log.make_room().unwrap();
+    log.stage(msg_id, &Record::Change(created));
+    assert!(log.commit().unwrap());
+    log.read(msg_id, 10, Submitted::Change);
+    log.stored(10);
+    assert!(log.withdraws());
+    assert!(log.commit().unwrap());
+    disk.crash();
+    assert_eq!(Log::open(disk, 0, 2).unwrap().0.open_count(), 0);
 }
 
 #[test]
@@ -117,6 +136,14 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
     tail.advance(AppliedPosition(base_of(2)));
     assert!(tail.transaction(tail.applied(), 6, u64::MAX).unwrap().is_none());
     assert_eq!(tail.applied(), progress.durable());
+}
+
+#[test]
+fn a_node_that_never_had_a_message_does_not_wait_for_its_store() {
+    let progress = Arc::new(Progress::default());
+    let _copy = Copy::begin(MemoryDisk::new(1), 0, Arc::clone(&progress), 1).unwrap();
+    // The file's header is nothing to be stored.
+    assert_eq!(progress.durable(), Tail::of_stream(MemoryDisk::new(1), JournalPosition(0)).applied());
 }
 
 #[test]

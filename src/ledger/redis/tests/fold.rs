@@ -21,52 +21,56 @@ use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
 use crate::ledger::{Engine, LedgerError};
+use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 const GROUP: GroupId = GroupId(7);
-const NOW: Now = Now { mono_ms: 1, unix_ms: 1 << 41 };
+pub(super) const NOW: Now = Now { mono_ms: 1, unix_ms: 1 << 41 };
 
 /// A node, whose Redis and whose store are played by the test.
-struct Node {
-    engine: RedisEngine<MemoryDisk>,
+pub(super) struct Node {
+    pub(super) engine: RedisEngine<MemoryDisk>,
     redis: RedisEnds,
     store: SnapshotAnswerer,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) now: Now,
     shards: u16,
     /// What was delivered: message, user, seq.
-    delivered: Vec<(u64, u64, u64)>,
+    pub(super) delivered: Vec<(u64, u64, u64)>,
+    /// Messages that senders were told are repeats.
+    pub(super) repeats: Vec<u64>,
     /// Users who were told that they have missed something.
     missed: Vec<(u64, u64)>,
     /// What senders were refused with.
-    refused: Vec<ErrorCode>,
+    pub(super) refused: Vec<ErrorCode>,
     /// What it wants of Redis.
-    wants: Vec<What>,
+    pub(super) wants: Vec<What>,
 }
 
 impl Node {
     /// One that found this in the database.
-    fn start(node: u16, shards: u16, stored: &Database) -> Node {
+    pub(super) fn start(node: u16, shards: u16, stored: &Database) -> Node {
         let (ledger, redis, _nudges) = link();
         let (asker, store) = snapshots(redis.nudge());
         let progress = Arc::new(Progress::default());
         let mut start = RedisStart::new(Settings { shards, node, segment_bytes: 0, buckets: 1, seed: node.into() });
         stored.each(&mut |stored| start.visit(stored));
         let disks = (MemoryDisk::new(1), MemoryDisk::new(2));
-        let at = StorePosition { applied: AppliedPosition(stored.at), msg_id_max: MsgId(0) };
+        let at = StorePosition { applied: AppliedPosition(stored.at), msg_id_max: stored.msg_id_max() };
         let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at).unwrap();
-        let (delivered, missed, refused, wants) = Default::default();
-        Node { engine, redis, store, progress, shards, delivered, missed, refused, wants }
+        let (delivered, repeats, missed, refused, wants) = Default::default();
+        Node { engine, redis, store, progress, now: NOW, shards, delivered, repeats, missed, refused, wants }
     }
 
-    fn hear(&mut self, news: News) -> Result<(), LedgerError> {
+    pub(super) fn hear(&mut self, news: News) -> Result<(), LedgerError> {
         self.redis.tell(news).unwrap();
         self.commit()
     }
 
-    fn commit(&mut self) -> Result<(), LedgerError> {
+    pub(super) fn commit(&mut self) -> Result<(), LedgerError> {
         let mut out: Vec<Vec<Delivery>> = (0..self.shards).map(|_| Vec::new()).collect();
-        self.engine.commit(NOW, &mut out)?;
+        self.engine.commit(self.now, &mut out)?;
         for (shard, delivery) in out.into_iter().enumerate().flat_map(|(at, all)| all.into_iter().map(move |d| (at, d)))
         {
             match delivery {
@@ -81,6 +85,7 @@ impl Node {
                 Delivery::Missed { newest } if shard == 0 => {
                     self.missed.extend(newest.iter().map(|(user, seq)| (user.0, seq.0)));
                 }
+                Delivery::Repeat { msg_id, .. } => self.repeats.push(msg_id.0),
                 Delivery::Refused { code, .. } => self.refused.push(code),
                 _ => {}
             }
@@ -104,25 +109,32 @@ impl Node {
     }
 
     /// Answers its question for a snapshot.
-    fn answer(&mut self, stored: &Database) -> Result<(), LedgerError> {
+    pub(super) fn answer(&mut self, stored: &Database) -> Result<(), LedgerError> {
         let mut ask = self.store.next().unwrap();
         ask.begin();
         stored.each(&mut |stored| ask.visit(stored));
-        self.store.answer(ask.finish(StorePosition { applied: AppliedPosition(stored.at), msg_id_max: MsgId(0) }));
+        self.store
+            .answer(ask.finish(StorePosition { applied: AppliedPosition(stored.at), msg_id_max: stored.msg_id_max() }));
         self.commit()
     }
 }
 
 /// What is stored.
 #[derive(Clone, Default)]
-struct Database {
-    at: u64,
-    newest: BTreeMap<u64, u64>,
-    members: Vec<u64>,
-    version: u32,
+pub(super) struct Database {
+    pub(super) at: u64,
+    /// When its newest message was numbered, Unix milliseconds; zero: it has none.
+    pub(super) newest_ms: u64,
+    pub(super) newest: BTreeMap<u64, u64>,
+    pub(super) members: Vec<u64>,
+    pub(super) version: u32,
 }
 
 impl Database {
+    fn msg_id_max(&self) -> MsgId {
+        MsgId(self.newest_ms.saturating_sub(MSG_ID_EPOCH_MS) << 22)
+    }
+
     fn each(&self, visit: &mut dyn FnMut(Stored)) {
         let members = self.members.iter().map(|user| (UserId(*user), Role::Member)).collect();
         let version = RosterVersion(self.version);
@@ -147,14 +159,14 @@ impl Database {
 }
 
 /// A stream; messages have their entry's number.
-struct Stream {
-    found: Found,
-    entries: Vec<(u64, Vec<u8>)>,
+pub(super) struct Stream {
+    pub(super) found: Found,
+    pub(super) entries: Vec<(u64, Vec<u8>)>,
     version: u32,
 }
 
 impl Stream {
-    fn begin(generation: u64, floor: Seq, version: u32) -> Stream {
+    pub(super) fn begin(generation: u64, floor: Seq, version: u32) -> Stream {
         let there = Generation { number: generation, nonce: generation };
         let found = Found {
             there,
@@ -168,16 +180,16 @@ impl Stream {
         Stream { found, entries: Vec::new(), version }
     }
 
-    fn with_count(mut self, count: u64) -> Stream {
+    pub(super) fn with_count(mut self, count: u64) -> Stream {
         self.found.count += count;
         self
     }
 
-    fn status(&self) -> News {
+    pub(super) fn status(&self) -> News {
         News::Status { session: 1, found: Some(self.found.clone()), highest: self.found.there.number }
     }
 
-    fn push(&mut self, version: u32, record: impl FnOnce(MsgId) -> Record<'static>) {
+    pub(super) fn push(&mut self, version: u32, record: impl FnOnce(MsgId) -> Record<'static>) {
         self.found.count += 1;
         let entry = Entry { node: 999, version: RosterVersion(version), record: record(MsgId(self.found.count)) };
         self.entries.push((self.found.count, entry.encode()));
@@ -296,7 +308,7 @@ fn a_node_that_starts_from_the_database_numbers_like_one_that_has_followed_all()
 }
 
 /// Two nodes that have followed a stream, of which the database has only the beginning, and the database.
-fn after_a_loss() -> (Stream, Node, Node, Database) {
+pub(super) fn after_a_loss() -> (Stream, Node, Node, Database) {
     let mut lost = Stream::begin(1, Seq(0), 1);
     (0..20).for_each(|_| lost.group());
     let mut database = Database { at: base_of(1), members: (1..=5).collect(), version: 1, ..Database::default() };
@@ -360,12 +372,16 @@ fn a_node_that_comes_to_the_new_stream_late_begins_behind_what_is_stored_and_its
     assert_eq!(two.delivered.len(), 6 * 5);
 }
 
+/// A session of the node.
+pub(super) fn origin() -> Origin {
+    Origin { session: SessionRef { shard: ShardId(0), conn: ConnId::default() }, request_id: 1 }
+}
+
 /// Sends a message under a name of long ago, which the store is asked for; returns the question.
 fn ask_for_an_old_name(node: &mut Node) -> Option<Lookup> {
     let client_msg_id = ClientMsgId::from_parts(NOW.unix_ms - 3_600_000, 1);
-    let session = SessionRef { shard: ShardId(0), conn: ConnId::default() };
-    let (origin, to) = (Origin { session, request_id: 1 }, Conversation::User(UserId(2)));
-    let incoming = Incoming::new(origin, UserId(1), to, client_msg_id, b"body");
+    let to = Conversation::User(UserId(2));
+    let incoming = Incoming::new(origin(), UserId(1), to, client_msg_id, b"body");
     let direct = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
     node.engine.submit(NOW, Submission::Message(direct));
     let mut lookups = Vec::new();

@@ -1,0 +1,79 @@
+//! What Redis's clock has said, how far the stream had come by then, and how far this node's clock is from it.
+//!
+//! Owned by the engine. What always holds: everything that Redis had taken by [`RedisClock::read_s`] has been read; and
+//! whatever this node's clock does, names are judged by Redis's alone (`submit.lua`).
+
+use std::collections::VecDeque;
+
+use crate::clock::Now;
+use crate::limits::{CLOCK_SKEW_MAX_MS, CLOCK_SKEW_WARN_MS, WARN_EVERY_MS};
+
+/// What was heard and has not been read so far: more is not needed, as each replaces those before it.
+const WAITING_MAX: usize = 8;
+
+/// The clock.
+#[derive(Debug, Default)]
+pub(super) struct RedisClock {
+    heard_s: u64,
+    read_s: u64,
+    /// Entries that there were, and the second.
+    waiting: VecDeque<(u64, u64)>,
+    skew_ms: i64,
+    warned_ms: Option<u64>,
+}
+
+impl RedisClock {
+    /// Redis has said the time, and that there were so many entries.
+    pub(super) fn heard(&mut self, now: Now, count: u64, redis_ms: u64) {
+        self.heard_s = redis_ms / 1_000;
+        if self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back((count, self.heard_s));
+        }
+        self.skew_ms = now.unix_ms.cast_signed().wrapping_sub(redis_ms.cast_signed());
+        let is_due = self.warned_ms.is_none_or(|before| now.mono_ms.saturating_sub(before) >= WARN_EVERY_MS);
+        if self.skew_ms.unsigned_abs() > CLOCK_SKEW_WARN_MS && is_due {
+            self.warned_ms = Some(now.mono_ms);
+            let numbers = !self.is_astray();
+            tracing::warn!(
+                ahead_ms = self.skew_ms,
+                numbers,
+                "this node's clock and Redis's differ: set both by NTP; beyond a minute the node numbers nothing"
+            );
+        }
+    }
+
+    /// Another stream is followed: what was heard of the one before says nothing of it.
+    pub(super) fn begin(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// The stream has been read up to this entry.
+    pub(super) fn read(&mut self, seen: u64) {
+        while let Some((count, second)) = self.waiting.front().copied()
+            && count <= seen
+        {
+            self.read_s = self.read_s.max(second);
+            self.waiting.pop_front();
+        }
+    }
+
+    /// All that Redis had by this second of its clock has been read. Zero: nobody knows.
+    pub(super) fn read_s(&self) -> u64 {
+        self.read_s
+    }
+
+    /// The last second that Redis has told; it is later by now.
+    pub(super) fn heard_s(&self) -> u64 {
+        self.heard_s
+    }
+
+    /// How far this node's clock is from Redis's.
+    pub(super) fn skew_ms(&self) -> u64 {
+        self.skew_ms.unsigned_abs()
+    }
+
+    /// Too far to number by it.
+    pub(super) fn is_astray(&self) -> bool {
+        self.skew_ms() > CLOCK_SKEW_MAX_MS
+    }
+}

@@ -1,0 +1,346 @@
+//! What this node has taken and Redis has not settled: on its way, replied to but not read, or searched for.
+//!
+//! Owned by the engine. What always holds: calls are made in the order in which submissions were taken, and after a
+//! lost session all that is not settled is called again in that order; what a sender sent behind something that is
+//! searched for waits for it; a submission leaves when its entry is read, when an entry of the same name is, or when it
+//! is refused or known to be another's; and whoever waits for it is answered within `SENDS_ANSWERED_MS`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+
+use super::NOBODY;
+use super::link::Reply;
+use crate::contract::digest::digest;
+use crate::contract::ids::Origin;
+use crate::contract::keyed::TableKey;
+use crate::contract::message::Incoming;
+use crate::contract::position::JournalPosition;
+use crate::contract::store::Lookup;
+use crate::contract::submission::{ChangeSubmission, MessageSubmission};
+use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
+use crate::ledger::dedup::Name;
+use crate::limits::{CLAIMS_S, CLAIMS_SLACK_S};
+use ringway_wire::ids::{Conversation, MsgId, UserId};
+
+/// Names that are asked for at once when submissions are made again.
+const SEARCHED_AT_ONCE: usize = 256;
+
+/// What was submitted.
+#[derive(Debug)]
+pub(super) enum Subject {
+    /// A message.
+    Message(MessageSubmission),
+    /// A change of a group, as planned on this node's rosters.
+    Change { submission: ChangeSubmission, record: ChangeRecord },
+    /// A message of a former process; if it is to a group, its roster is whichever is current.
+    Old(Incoming),
+    /// A change of a former process, or generation, to be made on whichever roster is current.
+    OldChange(ChangeRecord),
+}
+
+impl Subject {
+    /// Nobody waits for it any more: it has no session, and takes whichever roster is current.
+    fn let_go(self) -> Subject {
+        match self {
+            Subject::Message(MessageSubmission { incoming, .. }) => Subject::Old(incoming),
+            other => other,
+        }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        match self {
+            Subject::Message(MessageSubmission { incoming, .. }) => incoming.origin,
+            Subject::Change { submission, .. } => submission.origin,
+            Subject::Old(_) | Subject::OldChange(_) => NOBODY,
+        }
+    }
+
+    /// As the log and the stream have it.
+    pub(super) fn record(&self, msg_id: MsgId) -> Record<'_> {
+        match self {
+            Subject::Message(MessageSubmission { incoming, .. }) | Subject::Old(incoming) => {
+                message_record(msg_id, incoming)
+            }
+            Subject::Change { record, .. } | Subject::OldChange(record) => Record::Change(record.clone()),
+        }
+    }
+
+    /// From a former process's log.
+    pub(super) fn from_log(record: &Record<'_>) -> Option<(MsgId, Option<Name>, Subject)> {
+        let (msg_id, incoming) = match record {
+            Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, body, .. }) => {
+                (*msg_id, Incoming::new(NOBODY, *sender, Conversation::User(*to), *client_msg_id, body))
+            }
+            Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, body, .. }) => {
+                (*msg_id, Incoming::new(NOBODY, *sender, Conversation::Group(*group), *client_msg_id, body))
+            }
+            Record::Change(record) => return Some((record.msg_id, None, Subject::OldChange(record.clone()))),
+            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => return None,
+        };
+        Some((msg_id, Some(Name::of(&incoming)), Subject::Old(incoming)))
+    }
+}
+
+/// A message's own fields for its rows are empty: whoever follows the stream numbers them.
+fn message_record(msg_id: MsgId, incoming: &Incoming) -> Record<'_> {
+    let Incoming { sender, to, client_msg_id, .. } = *incoming;
+    let body = incoming.body();
+    match to {
+        Conversation::User(to) => {
+            let (sender_seq, recipient_seq) = Default::default();
+            Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body })
+        }
+        Conversation::Group(group) => {
+            let (roster_at, differences) = (JournalPosition(0), &[][..]);
+            Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body })
+        }
+    }
+}
+
+/// What is searched for under one name.
+#[derive(Debug, Default)]
+pub(super) struct Searched {
+    pub(super) flights: Vec<MsgId>,
+    /// The store was asked when all that Redis had by this second had been read.
+    pub(super) known_s: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Flight {
+    name: Option<Name>,
+    /// Nobody used the name before this second of Redis's clock, or it would have been found.
+    pub(super) known_s: u64,
+    pub(super) subject: Subject,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Flying {
+    /// By message, which is the order of taking.
+    pub(super) flights: BTreeMap<MsgId, Flight>,
+    names: HashMap<Name, MsgId, TableKey>,
+    /// Taken since the last commit.
+    uncommitted: Vec<MsgId>,
+    /// To be called, in order.
+    pub(super) unsent: BTreeSet<MsgId>,
+    /// Called: one list per call, in the order of calls.
+    pub(super) called: VecDeque<Vec<MsgId>>,
+    /// Replied to, with how far the stream must be read before the reply counts.
+    pub(super) replied: VecDeque<(u64, MsgId, Reply)>,
+    /// To be searched for in the store before they are called, and those that are being.
+    pub(super) unsearched: VecDeque<MsgId>,
+    pub(super) searched: HashMap<Name, Searched, TableKey>,
+    /// What is searched for is all that there was when the generation ended.
+    is_all_searched: bool,
+    /// When each was taken, monotonic milliseconds, the oldest first: whoever waits for it is answered in time.
+    unanswered: VecDeque<(u64, MsgId)>,
+    lookups: Vec<Lookup>,
+    /// Old ones that cannot be made on the groups as they are, but perhaps after another lost change has been made again.
+    pub(super) deferred: Vec<MsgId>,
+    /// The store must be here before it is searched: until then its tail has entries of a stream that is lost.
+    search_from: u64,
+}
+
+impl Flying {
+    pub(super) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    pub(super) fn unsent_count(&self) -> usize {
+        self.unsent.len()
+    }
+
+    /// Some are still to be found in the store or not.
+    pub(super) fn searches(&self) -> bool {
+        !self.unsearched.is_empty() || !self.searched.is_empty()
+    }
+
+    /// All that the lost generation may have had is still to be found in the store or not.
+    pub(super) fn searches_all(&self) -> bool {
+        self.is_all_searched && self.searches()
+    }
+
+    /// Something that this sender sent is still to be found in the store or not: what it sends waits behind it.
+    pub(super) fn searches_for(&self, sender: UserId) -> bool {
+        let is_its = |msg_id: &MsgId| {
+            let name = self.flights.get(msg_id).and_then(|flight| flight.name);
+            name.is_some_and(|name| name.sender == sender)
+        };
+        self.searches()
+            && (self.unsearched.iter().any(is_its) || self.searched.keys().any(|name| name.sender == sender))
+    }
+
+    /// One whose name Redis may have forgotten, or that had no room: it is searched for before it is called again.
+    pub(super) fn search(&mut self, msg_id: MsgId) {
+        self.is_all_searched &= self.searches();
+        self.unsearched.push_back(msg_id);
+    }
+
+    /// The digest of what is on its way under this name.
+    pub(super) fn named(&self, name: &Name) -> Option<u64> {
+        match &self.flights.get(self.names.get(name)?)?.subject {
+            Subject::Message(MessageSubmission { incoming, .. }) | Subject::Old(incoming) => {
+                Some(digest(incoming.to, incoming.body()))
+            }
+            Subject::Change { .. } | Subject::OldChange(_) => None,
+        }
+    }
+
+    /// One that was taken just now. `name`: with the second before which nobody used it.
+    pub(super) fn add(&mut self, mono_ms: u64, msg_id: MsgId, name: Option<(Name, u64)>, subject: Subject) {
+        if name.is_some() {
+            self.unanswered.push_back((mono_ms, msg_id));
+        }
+        self.put(msg_id, name, subject);
+        self.uncommitted.push(msg_id);
+        self.unsent.insert(msg_id);
+    }
+
+    /// One of a former generation or process, to be searched for before it is called.
+    pub(super) fn add_again(&mut self, msg_id: MsgId, name: Option<Name>, subject: Subject) {
+        if !self.flights.contains_key(&msg_id) {
+            self.put(msg_id, name.map(|name| (name, 0)), subject);
+            self.unsearched.push_back(msg_id);
+        }
+    }
+
+    fn put(&mut self, msg_id: MsgId, name: Option<(Name, u64)>, subject: Subject) {
+        let (name, known_s) = (name.map(|(name, _)| name), name.map_or(0, |(_, known_s)| known_s));
+        if let Some(name) = name {
+            // One of a former process may have the name already.
+            self.names.entry(name).or_insert(msg_id);
+        }
+        self.flights.insert(msg_id, Flight { name, known_s, subject });
+    }
+
+    /// What is on its way under this name.
+    pub(super) fn of_name(&self, name: &Name) -> Option<MsgId> {
+        self.names.get(name).copied()
+    }
+
+    /// Those that were taken before this time and that somebody still waits for: nobody does any more.
+    pub(super) fn take_unanswered(&mut self, before_ms: u64) -> Vec<Origin> {
+        let mut origins = Vec::new();
+        while let Some((taken_ms, msg_id)) = self.unanswered.front().copied() {
+            if self.flights.contains_key(&msg_id) && taken_ms >= before_ms {
+                break;
+            }
+            self.unanswered.pop_front();
+            if let Some(flight) = self.flights.remove(&msg_id) {
+                origins.push(flight.subject.origin());
+                self.flights.insert(msg_id, Flight { subject: flight.subject.let_go(), ..flight });
+            }
+        }
+        origins
+    }
+
+    /// It is settled.
+    pub(super) fn remove(&mut self, msg_id: MsgId) -> Option<Subject> {
+        let flight = self.flights.remove(&msg_id)?;
+        if let Some(name) = flight.name {
+            if self.names.get(&name) == Some(&msg_id) {
+                self.names.remove(&name);
+            }
+            // One of a former process may have the same name as another that took its place.
+            if let Some(searched) = self.searched.get_mut(&name) {
+                searched.flights.retain(|other| *other != msg_id);
+                if searched.flights.is_empty() {
+                    self.searched.remove(&name);
+                }
+            }
+        }
+        Some(flight.subject)
+    }
+
+    /// What was taken since the last commit is on disk.
+    pub(super) fn committed(&mut self) {
+        self.uncommitted.clear();
+    }
+
+    /// It could not be written.
+    pub(super) fn take_uncommitted(&mut self) -> Vec<Subject> {
+        let uncommitted = std::mem::take(&mut self.uncommitted);
+        self.unsent.retain(|msg_id| !uncommitted.contains(msg_id));
+        uncommitted.into_iter().filter_map(|msg_id| self.remove(msg_id)).collect()
+    }
+
+    /// The session is over: all is called again in the next one.
+    pub(super) fn lost(&mut self) {
+        self.called.clear();
+        self.replied.clear();
+        self.deferred.clear();
+        self.unsent = self.flights.keys().copied().collect();
+        let searching: HashSet<MsgId> = self.unsearched.iter().chain(self.being_searched()).copied().collect();
+        self.unsent.retain(|msg_id| !searching.contains(msg_id));
+    }
+
+    /// The generation is over: whether any of it is stored has to be found out first.
+    pub(super) fn search_all(&mut self, from: u64) {
+        self.search_from = from;
+        self.is_all_searched = true;
+        self.unsent.clear();
+        self.deferred.clear();
+        let searched: HashSet<MsgId> = self.being_searched().copied().collect();
+        self.unsearched = self.flights.keys().copied().filter(|msg_id| !searched.contains(msg_id)).collect();
+    }
+
+    pub(super) fn being_searched(&self) -> impl Iterator<Item = &MsgId> {
+        self.searched.values().flat_map(|searched| &searched.flights)
+    }
+
+    /// It is a message of a sender of whom something is searched for.
+    pub(super) fn is_held(&self, msg_id: MsgId) -> bool {
+        self.searches()
+            && self
+                .flights
+                .get(&msg_id)
+                .and_then(|flight| flight.name)
+                .is_some_and(|name| self.searches_for(name.sender))
+    }
+
+    /// Redis would not vouch for its name any more.
+    pub(super) fn is_forgotten(&self, msg_id: MsgId, redis_s: u64) -> bool {
+        let named = self.flights.get(&msg_id).filter(|flight| flight.name.is_some());
+        named.is_some_and(|flight| flight.known_s + CLAIMS_S <= redis_s + CLAIMS_SLACK_S)
+    }
+
+    /// A group has changed, or it is time to give up: what was deferred is tried again.
+    pub(super) fn retry_deferred(&mut self) {
+        self.unsent.extend(self.deferred.drain(..));
+    }
+
+    pub(super) fn replied(&mut self, replies: Vec<Reply>, count: u64) {
+        let called = self.called.pop_front().unwrap_or_default();
+        for (msg_id, reply) in std::iter::zip(called, replies) {
+            if reply != Reply::Appended {
+                self.replied.push_back((count, msg_id, reply));
+            }
+        }
+    }
+
+    /// Look-ups for what is to be made again.
+    pub(super) fn take_lookups(&mut self, applied: u64, known_s: u64, out: &mut Vec<Lookup>) {
+        if applied < self.search_from {
+            return;
+        }
+        while self.searched.len() < SEARCHED_AT_ONCE
+            && let Some(msg_id) = self.unsearched.pop_front()
+        {
+            let Some(flight) = self.flights.get(&msg_id) else { continue };
+            match flight.name {
+                Some(Name { sender, client_msg_id }) => {
+                    let searched = self.searched.entry(Name { sender, client_msg_id }).or_default();
+                    searched.flights.push(msg_id);
+                    if searched.flights.len() == 1 {
+                        searched.known_s = known_s;
+                        self.lookups.push(Lookup { sender, client_msg_id, generation: 0 });
+                    }
+                }
+                // A change told by its version whether it was made already.
+                None => {
+                    self.unsent.insert(msg_id);
+                }
+            }
+        }
+        out.append(&mut self.lookups);
+    }
+}

@@ -1,0 +1,75 @@
+//! What shards ask about users and groups, answered when the stream has been read as far as it was when they asked.
+//!
+//! On the ledger's thread. What always holds: an answer stands among the deliveries where what it tells of does.
+
+use std::collections::VecDeque;
+
+use super::link::What;
+use super::{RedisEngine, Session};
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::Origin;
+use crate::journal::disk::Disk;
+use crate::ledger::staged::Staged;
+use ringway_wire::ids::{GroupId, Seq, UserId};
+
+/// Questions that wait until the stream has been read as far as it was when they were asked.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    pub(super) new: Vec<Question>,
+    pub(super) asked: VecDeque<(Option<u64>, Vec<Question>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    Position { origin: Origin, user: UserId },
+    Groups { origin: Origin, user: UserId },
+    Roster(GroupId),
+}
+
+impl<D: Disk> RedisEngine<D> {
+    /// Passes questions on: Redis says how far the stream is. Without Redis the answer is what this node knows.
+    pub(super) fn ask(&mut self) {
+        if self.generation.is_none() {
+            // Nothing of the stream has been read since the start: what this node knows may be less than a session.
+            return;
+        }
+        if !matches!(self.session, Session::Following(_)) {
+            let asked = std::mem::take(&mut self.questions.asked).into_iter().flat_map(|(_, questions)| questions);
+            let all: Vec<Question> = asked.chain(std::mem::take(&mut self.questions.new)).collect();
+            return all.into_iter().for_each(|question| self.answer(question));
+        }
+        if !self.questions.new.is_empty() && self.order(What::Count) {
+            let new = std::mem::take(&mut self.questions.new);
+            self.questions.asked.push_back((None, new));
+        }
+        while let Some((Some(count), _)) = self.questions.asked.front()
+            && *count <= self.seen
+        {
+            let (_, questions) = self.questions.asked.pop_front().unwrap_or_default();
+            questions.into_iter().for_each(|question| self.answer(question));
+        }
+    }
+
+    pub(super) fn counted(&mut self, count: u64) {
+        if let Some((waiting, _)) = self.questions.asked.iter_mut().find(|(waiting, _)| waiting.is_none()) {
+            *waiting = Some(count);
+        }
+    }
+
+    pub(super) fn answer(&mut self, question: Question) {
+        self.staged.push(match question {
+            Question::Position { origin, user } => {
+                // Another node may have read more than this one, when it does not read, or all of them had.
+                let reads = matches!(self.session, Session::Following(_)) && !self.is_doubtful;
+                let given = if reads { self.sequences.floor() } else { Seq(u64::MAX) };
+                Staged::Position { origin, user, newest: self.sequences.newest(user), given }
+            }
+            Question::Groups { origin, user } => {
+                Staged::Groups { origin, user, groups: self.groups.of_user(user, &self.sequences) }
+            }
+            Question::Roster(group) => {
+                Staged::Delivery(Delivery::Roster { group, roster: self.groups.roster(group).cloned() })
+            }
+        });
+    }
+}

@@ -1,0 +1,45 @@
+//! Checksums of the entries followed last, by which a session knows whether Redis still has the stream that it had.
+//!
+//! Owned by the engine. A replica that has lacked the end of the stream and was made the master gives other entries the
+//! same numbers. What always holds: an entry has a message's number in it, so two streams that part have other entries
+//! from there on; as many are compared as are appended at once, many times over.
+
+use std::collections::VecDeque;
+
+/// How many are compared.
+const RECENT_MAX: usize = 64;
+
+/// The last entries followed.
+#[derive(Debug, Default)]
+pub(super) struct RecentEntries {
+    last: u64,
+    checksums: VecDeque<u32>,
+}
+
+impl RecentEntries {
+    /// An entry was followed.
+    pub(super) fn push(&mut self, count: u64, entry: &[u8]) {
+        if count != self.last + 1 {
+            self.checksums.clear();
+        }
+        if self.checksums.len() >= RECENT_MAX {
+            self.checksums.pop_front();
+        }
+        self.checksums.push_back(crc32c::crc32c(entry));
+        self.last = count;
+    }
+
+    /// Another stream begins.
+    pub(super) fn clear(&mut self) {
+        self.checksums.clear();
+    }
+
+    /// The last entries up to this one, each with its checksum.
+    pub(super) fn known(&self, seen: u64) -> Vec<(u64, u32)> {
+        if self.last != seen {
+            return Vec::new();
+        }
+        let first = self.last + 1 - self.checksums.len() as u64;
+        std::iter::zip(first.., self.checksums.iter().copied()).collect()
+    }
+}

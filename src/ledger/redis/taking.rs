@@ -1,0 +1,249 @@
+//! What is taken of shards: refused, let wait, or made durable in this node's log for Redis.
+//!
+//! On the ledger's thread. What always holds: a message is taken only if nobody can have used its name, as far as Redis and
+//! the store know between them, and only behind what its sender sent before.
+
+use super::in_flight::Subject;
+use super::{NOBODY, RedisEngine};
+use crate::clock::Now;
+use crate::contract::delivery::Delivery;
+use crate::contract::digest::digest;
+use crate::contract::ids::Origin;
+use crate::contract::message::Incoming;
+use crate::contract::store::{LookupFound, StoredMessage};
+use crate::contract::submission::{ChangeSubmission, MessageSubmission};
+use crate::journal::disk::Disk;
+use crate::ledger::Engine;
+use crate::ledger::dedup::{Name, named_ms};
+use crate::ledger::groups::Plan;
+use crate::ledger::pending::{Parked, Place, Released, Wait};
+use crate::ledger::staged::Staged;
+use crate::limits::{
+    FLYING_MAX, JOURNAL_BATCH_BYTES_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE,
+    STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
+};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq};
+use ringway_wire::limits::{BODY_BYTES_MAX, CLIENT_MSG_ID_AHEAD_MS};
+use ringway_wire::schema::{ErrorCode, GroupChangeKind};
+
+/// The largest submission, and what is put behind it, fit in what a batch keeps free.
+const RECORD_RESERVE_BYTES: usize = 1 << 20;
+
+/// Where a name has been looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Looked {
+    /// In the store and its tail, which had all that Redis had by this second of its clock.
+    Everywhere { known_s: u64 },
+    /// Nowhere yet: nobody can have used the name before this second, and Redis knows all names of its time.
+    NoNeed { place: Place, known_s: u64 },
+}
+
+impl Looked {
+    fn known_s(self) -> u64 {
+        match self {
+            Looked::Everywhere { known_s } | Looked::NoNeed { known_s, .. } => known_s,
+        }
+    }
+}
+
+/// Why something was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    Code(ErrorCode),
+    StorageFull,
+    RetryLater,
+}
+
+impl<D: Disk> RedisEngine<D> {
+    /// Goes on with what waited, of senders for whom the store has answered, as far as the commit has room.
+    pub(super) fn release(&mut self, now: Now) {
+        while let Some(sender) = self.releasing.front().copied() {
+            while !self.full()
+                && let Some(released) = self.pending.next(sender)
+            {
+                self.released(now, released);
+            }
+            if self.full() {
+                return;
+            }
+            self.releasing.pop_front();
+        }
+    }
+
+    pub(super) fn released(&mut self, now: Now, Released { submission, found, known_s }: Released) {
+        let Incoming { origin, sender, .. } = submission.incoming;
+        if found == Some(LookupFound::Unavailable) || !self.numbers() {
+            self.refuse(origin, Refusal::RetryLater);
+            for behind in self.pending.refuse(sender) {
+                self.refuse(behind.incoming.origin, Refusal::RetryLater);
+            }
+            return;
+        }
+        match found {
+            None => self.send(now, submission, Place::First),
+            // Whether it is a repeat cannot be known any more.
+            Some(LookupFound::Expired) => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
+            Some(LookupFound::Stored(StoredMessage { msg_id, seq, digest, .. })) => {
+                self.repeat(&submission.incoming, msg_id, seq, digest);
+            }
+            // Another asking of the same name was taken a moment ago: this one has to ask again.
+            Some(_) if self.flying.named(&Name::of(&submission.incoming)).is_some() => {
+                self.refuse(origin, Refusal::RetryLater);
+            }
+            Some(_) => self.take(now, submission, Looked::Everywhere { known_s }),
+        }
+    }
+
+    /// Takes a message for Redis, or finds that it has to wait: until the store has said whether it was sent long ago, or
+    /// for what its sender sent before.
+    pub(super) fn send(&mut self, now: Now, submission: MessageSubmission, place: Place) {
+        let Incoming { origin, sender, to, .. } = submission.incoming;
+        let (name, body) = (Name::of(&submission.incoming), submission.incoming.body());
+        if body.len() > BODY_BYTES_MAX {
+            return self.refuse(origin, Refusal::Code(ErrorCode::BodyTooLarge));
+        }
+        let named = match named_ms(&name.client_msg_id, self.ids.time_ms(now.unix_ms)) {
+            Ok(named) => named,
+            Err(code) => return self.refuse(origin, Refusal::Code(code)),
+        };
+        match self.flying.named(&name) {
+            Some(before) if before != digest(to, body) => {
+                return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
+            }
+            // It is on its way, and its first asking is answered when Redis has it. This one has to ask again.
+            Some(_) => return self.refuse(origin, Refusal::RetryLater),
+            None if !self.numbers() || self.flying.searches_for(sender) => {
+                return self.refuse(origin, Refusal::RetryLater);
+            }
+            None => {}
+        }
+        // Redis knows what was named in its time; and what is in the database was named before its newest message.
+        let claimed_ms = self.since_ms.min(self.stored_ms + 1).max(now.unix_ms.saturating_sub(WINDOW_MS));
+        let named_at_least_ms = named.saturating_sub(CLIENT_MSG_ID_AHEAD_MS);
+        if named_at_least_ms < claimed_ms {
+            self.look_up(submission, place);
+        } else if place == Place::Last && self.pending.waits_for(sender) {
+            self.park(submission, Wait::Behind);
+        } else {
+            self.take(now, submission, Looked::NoNeed { place, known_s: named_at_least_ms / 1_000 });
+        }
+    }
+
+    /// Lets a message wait for the store's answer.
+    pub(super) fn look_up(&mut self, submission: MessageSubmission, place: Place) {
+        let known_s = self.redis_clock.read_s();
+        match place {
+            Place::Last => self.park(submission, Wait::Lookup { known_s }),
+            Place::First => {
+                self.counters.lookups += 1;
+                self.pending.park_first(submission, known_s);
+            }
+        }
+    }
+
+    pub(super) fn park(&mut self, submission: MessageSubmission, wait: Wait) {
+        match self.pending.park(submission, wait) {
+            Ok(Parked::First) => self.counters.lookups += 1,
+            Ok(Parked::WithAnother) => {}
+            Err(submission) => self.refuse(submission.incoming.origin, Refusal::RetryLater),
+        }
+    }
+
+    /// Answers what was sent before.
+    pub(super) fn repeat(&mut self, incoming: &Incoming, msg_id: MsgId, seq: Seq, before: u64) {
+        let origin = incoming.origin;
+        if digest(incoming.to, incoming.body()) != before {
+            return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
+        }
+        self.counters.repeats += 1;
+        let sent_at_ms = msg_id.sent_at_ms();
+        self.staged.push(Staged::Delivery(Delivery::Repeat { origin, msg_id, seq, sent_at_ms }));
+    }
+
+    /// Numbers a message and logs it: it goes to Redis with the next commit. What no member sends may still be a
+    /// repeat, which only the store can tell (its tail has all that was read of the stream).
+    pub(super) fn take(&mut self, now: Now, submission: MessageSubmission, looked: Looked) {
+        let Incoming { origin, sender, to, .. } = submission.incoming;
+        let (name, known_s) = (Name::of(&submission.incoming), looked.known_s());
+        let Conversation::Group(group) = to else {
+            if self.sequences.users() + LEDGER_USERS_RESERVE > LEDGER_USERS_MAX {
+                return self.refuse(origin, Refusal::StorageFull);
+            }
+            return self.fly(now, Some((name, known_s)), Subject::Message(submission));
+        };
+        let current = self.groups.roster(group).cloned();
+        let is_member = current.as_ref().is_some_and(|roster| roster.position(sender).is_some());
+        match current {
+            _ if let (false, Looked::NoNeed { place, .. }) = (is_member, looked) => self.look_up(submission, place),
+            None => self.refuse(origin, Refusal::Code(ErrorCode::UnknownGroup)),
+            Some(roster) if roster.version != submission.roster_version => {
+                self.counters.bounced += 1;
+                let (submission, roster) = (Box::new(submission), Some(roster));
+                self.staged.push(Staged::Delivery(Delivery::Bounced { group, submission, roster }));
+            }
+            Some(_) if !is_member => self.refuse(origin, Refusal::Code(ErrorCode::NotAMember)),
+            Some(_) => self.fly(now, Some((name, known_s)), Subject::Message(submission)),
+        }
+    }
+
+    pub(super) fn fly(&mut self, now: Now, name: Option<(Name, u64)>, mut subject: Subject) {
+        if let Err(refusal) = self.room() {
+            return self.refuse(subject.origin(), refusal);
+        }
+        let msg_id = self.ids.next(now.unix_ms);
+        if let Subject::Change { record, .. } = &mut subject {
+            record.msg_id = msg_id;
+            if record.kind == GroupChangeKind::Created {
+                record.group = GroupId(msg_id.0);
+            }
+        }
+        self.log.stage(msg_id, &subject.record(msg_id));
+        self.flying.add(now.mono_ms, msg_id, name, subject);
+    }
+
+    pub(super) fn room(&mut self) -> Result<(), Refusal> {
+        if !self.numbers() || self.flying.len() >= FLYING_MAX {
+            return Err(Refusal::RetryLater);
+        }
+        if self.progress.tail_messages() >= TAIL_MESSAGES_MAX as u64 {
+            return Err(Refusal::StorageFull);
+        }
+        if self.log.staged_bytes() + RECORD_RESERVE_BYTES > JOURNAL_BATCH_BYTES_MAX {
+            return Err(Refusal::RetryLater);
+        }
+        self.log.make_room().map_err(|error| {
+            tracing::error!(%error, "nothing can be submitted: this node's log has no room");
+            Refusal::StorageFull
+        })
+    }
+
+    /// A change is planned on this node's rosters; Redis takes it only if they are the current ones.
+    pub(super) fn change(&mut self, now: Now, submission: ChangeSubmission) {
+        let origin = submission.origin;
+        if !self.numbers() {
+            return self.refuse(origin, Refusal::RetryLater);
+        }
+        match self.groups.plan(submission.actor, &submission.change, &self.sequences) {
+            Ok(Plan::Change(record)) => self.fly(now, None, Subject::Change { submission, record }),
+            Ok(Plan::Nothing { group, version }) => {
+                self.staged.push(Staged::Delivery(Delivery::Unchanged { origin, group, version }));
+            }
+            Err(ErrorCode::StorageFull) => self.refuse(origin, Refusal::StorageFull),
+            Err(code) => self.refuse(origin, Refusal::Code(code)),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, origin: Origin, refusal: Refusal) {
+        if origin == NOBODY {
+            return;
+        }
+        let (code, retry_after_ms) = match refusal {
+            Refusal::Code(code) => (code, 0),
+            Refusal::StorageFull => (ErrorCode::StorageFull, STORAGE_FULL_RETRY_MS),
+            Refusal::RetryLater => (ErrorCode::RetryLater, LEDGER_RETRY_MS),
+        };
+        self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
+        self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);
+        self.staged.push(Staged::Delivery(Delivery::Refused { origin, code, retry_after_ms }));
+    }
+}

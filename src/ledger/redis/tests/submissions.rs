@@ -1,0 +1,266 @@
+//! What a node has submitted and Redis has not settled: nothing is numbered twice, comes back, or changes its order.
+
+use super::fold::{Database, NOW, Node, Stream, after_a_loss, origin};
+use crate::clock::Now;
+use crate::contract::digest::digest;
+use crate::contract::message::Incoming;
+use crate::contract::position::AppliedPosition;
+use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoredMessage};
+use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
+use crate::journal::record::{DirectRecord, Record};
+use crate::ledger::Engine;
+use crate::ledger::redis::entry::Call;
+use crate::ledger::redis::link::{Arrival, News, Reply, What};
+use crate::ledger::redis::seed::base_of;
+use crate::limits::{CLOCK_SKEW_MAX_MS, SENDS_ANSWERED_MS};
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
+
+const TO: Conversation = Conversation::User(UserId(2));
+
+/// A node that follows an empty ledger, of which Redis has said the time.
+fn node() -> (Stream, Node) {
+    let stream = Stream::begin(1, Seq(0), 0);
+    let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
+    node.hear(stream.status()).unwrap();
+    node.hear(clock(&stream, NOW.unix_ms)).unwrap();
+    node.wants.clear();
+    (stream, node)
+}
+
+fn later(ms: u64) -> Now {
+    Now { mono_ms: NOW.mono_ms + ms, unix_ms: NOW.unix_ms + ms }
+}
+
+fn clock(stream: &Stream, redis_ms: u64) -> News {
+    News::Clock { generation: stream.found.there.text(), count: stream.found.count, redis_ms }
+}
+
+/// A name that was given so long ago.
+fn named(ago_ms: u64, random: u128) -> ClientMsgId {
+    ClientMsgId::from_parts(NOW.unix_ms - ago_ms, random << 16)
+}
+
+fn send(node: &mut Node, client_msg_id: ClientMsgId) {
+    let incoming = Incoming::new(origin(), UserId(1), TO, client_msg_id, b"body");
+    let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    node.engine.submit(NOW, Submission::Message(submission));
+}
+
+fn lookups(node: &mut Node) -> Vec<Lookup> {
+    let mut lookups = Vec::new();
+    node.engine.take_lookups(&mut lookups);
+    lookups
+}
+
+fn found(node: &mut Node, lookup: Lookup, found: LookupFound) {
+    node.engine.found(NOW, LookupAnswer { lookup, found });
+    node.commit().unwrap();
+}
+
+/// The names that were submitted, in order.
+fn submitted(node: &mut Node) -> Vec<Vec<u8>> {
+    let calls = node.wants.drain(..).flat_map(|what| match what {
+        What::Submit { calls, .. } => calls,
+        _ => Vec::new(),
+    });
+    calls.map(|Call { values: [_, _, _, name, ..], .. }| name).collect()
+}
+
+fn key(client_msg_id: ClientMsgId) -> Vec<u8> {
+    [&1u64.to_be_bytes()[..], &client_msg_id.0].concat()
+}
+
+/// An entry of another node.
+fn arrives(node: &mut Node, stream: &mut Stream, client_msg_id: ClientMsgId) {
+    let (sender, to, sender_seq, recipient_seq) = (UserId(1), UserId(2), Seq(0), Seq(0));
+    stream.push(0, |msg_id| {
+        Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body: b"body" })
+    });
+    let (count, entry) = stream.entries.last().unwrap().clone();
+    node.hear(News::Entries(vec![Arrival { count, entry }])).unwrap();
+}
+
+fn stored(msg_id: u64) -> LookupFound {
+    let (msg_id, seq, digest) = (MsgId(msg_id), Seq(5), digest(TO, b"body"));
+    LookupFound::Stored(StoredMessage { msg_id, seq, sent_at_ms: 0, digest })
+}
+
+#[test]
+fn what_was_sent_through_another_node_meanwhile_is_not_submitted_again() {
+    let (mut stream, mut node) = node();
+    let name = named(0, 1);
+    send(&mut node, name);
+    node.commit().unwrap();
+    assert_eq!(submitted(&mut node), [key(name)]);
+    // The call never reached Redis, and the client has sent it through another node, which Redis may have forgotten.
+    node.hear(News::Away).unwrap();
+    let mut later = stream.with_count(1);
+    node.hear(later.status()).unwrap();
+    later.found.count -= 1;
+    arrives(&mut node, &mut later, name);
+    assert_eq!((node.repeats.as_slice(), node.delivered.len()), (&[base_of(1) + 1][..], 1));
+    node.commit().unwrap();
+    assert_eq!(submitted(&mut node), Vec::<Vec<u8>>::new());
+    stream = later;
+    arrives(&mut node, &mut stream, named(0, 2));
+    assert_eq!(node.repeats.len(), 1);
+}
+
+#[test]
+fn a_name_that_redis_may_have_forgotten_is_looked_for_before_it_is_submitted_again() {
+    for (answer, repeats, again) in [(stored(77), 1, 0), (LookupFound::Nothing, 0, 1)] {
+        let (stream, mut node) = node();
+        let (name, behind) = (named(0, 1), named(0, 2));
+        send(&mut node, name);
+        send(&mut node, behind);
+        node.commit().unwrap();
+        assert_eq!(submitted(&mut node).len(), 2);
+        let replies = vec![Reply::Forgotten, Reply::Forgotten];
+        node.hear(News::Replies { replies, count: stream.found.count }).unwrap();
+        assert_eq!(submitted(&mut node), Vec::<Vec<u8>>::new());
+        let [first, second] = lookups(&mut node)[..] else { panic!("both are looked for") };
+        // What is behind it waits for it, whichever is found first.
+        found(&mut node, second, LookupFound::Nothing);
+        assert_eq!(submitted(&mut node), Vec::<Vec<u8>>::new());
+        found(&mut node, first, answer);
+        assert_eq!(node.repeats.len(), repeats);
+        let names = submitted(&mut node);
+        assert_eq!(names, [key(name), key(behind)][1 - again..]);
+    }
+}
+
+#[test]
+fn a_submission_older_than_what_redis_remembers_is_looked_for_without_asking_redis() {
+    let (stream, mut node) = node();
+    send(&mut node, named(0, 1));
+    node.commit().unwrap();
+    assert_eq!(submitted(&mut node).len(), 1);
+    node.hear(News::Away).unwrap();
+    node.now = later(16 * 60_000);
+    node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+    node.hear(stream.status()).unwrap();
+    assert_eq!((submitted(&mut node).len(), lookups(&mut node).len()), (0, 1));
+}
+
+#[test]
+fn what_retention_has_deleted_is_not_submitted_again() {
+    let (next, mut one, _, database) = after_a_loss();
+    one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
+    let name = named(0, 1);
+    send(&mut one, name);
+    one.commit().unwrap();
+    assert_eq!(submitted(&mut one), [key(name)]);
+    one.hear(News::Away).unwrap();
+    one.progress.advance_applied(AppliedPosition(base_of(2)));
+    one.hear(next.status()).unwrap();
+    one.answer(&database).unwrap();
+    let [lookup] = lookups(&mut one)[..] else { panic!("it is looked for") };
+    found(&mut one, lookup, LookupFound::Expired);
+    one.hear(clock(&next, NOW.unix_ms)).unwrap();
+    assert_eq!(submitted(&mut one), Vec::<Vec<u8>>::new());
+    assert_eq!(one.refused, [ErrorCode::BadRequest]);
+}
+
+#[test]
+fn what_a_sender_sends_behind_an_old_name_is_not_submitted_before_it() {
+    let (_, mut node) = node();
+    let (old, new, older) = (named(30 * 60_000, 1), named(0, 2), named(60 * 60_000, 3));
+    [old, new, older].into_iter().for_each(|name| send(&mut node, name));
+    node.commit().unwrap();
+    assert_eq!(submitted(&mut node), Vec::<Vec<u8>>::new());
+    let [first, second] = lookups(&mut node)[..] else { panic!("two are looked for") };
+    found(&mut node, second, LookupFound::Nothing);
+    found(&mut node, first, LookupFound::Nothing);
+    assert_eq!(submitted(&mut node), [key(old), key(new), key(older)]);
+}
+
+#[test]
+fn a_ledger_that_was_made_a_moment_ago_does_not_look_for_what_no_database_can_have() {
+    let mut stream = Stream::begin(1, Seq(0), 0);
+    stream.found.since_ms = NOW.unix_ms + 1_000;
+    let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
+    node.hear(stream.status()).unwrap();
+    node.wants.clear();
+    send(&mut node, named(0, 1));
+    node.commit().unwrap();
+    assert_eq!((lookups(&mut node).len(), submitted(&mut node).len()), (0, 1));
+}
+
+#[test]
+fn a_node_whose_clock_is_more_than_a_minute_from_redis_numbers_nothing_and_says_so() {
+    let (stream, mut node) = node();
+    node.hear(clock(&stream, NOW.unix_ms - CLOCK_SKEW_MAX_MS - 1)).unwrap();
+    assert!(node.engine.counters().stands_still.is_some());
+    send(&mut node, named(0, 1));
+    node.commit().unwrap();
+    assert_eq!((submitted(&mut node).len(), node.refused.as_slice()), (0, &[ErrorCode::RetryLater][..]));
+    node.hear(clock(&stream, NOW.unix_ms + CLOCK_SKEW_MAX_MS)).unwrap();
+    assert_eq!(node.engine.counters().stands_still, None);
+    send(&mut node, named(0, 1));
+    node.commit().unwrap();
+    assert_eq!(submitted(&mut node).len(), 1);
+}
+
+#[test]
+fn who_waits_for_a_redis_that_does_not_answer_is_told_in_time_and_what_was_sent_goes_on() {
+    let (mut stream, mut node) = node();
+    let name = named(0, 1);
+    send(&mut node, name);
+    node.commit().unwrap();
+    node.now = later(SENDS_ANSWERED_MS - 1);
+    node.commit().unwrap();
+    assert_eq!(node.refused, []);
+    for more in 1..3 {
+        node.now = later(SENDS_ANSWERED_MS + more);
+        node.commit().unwrap();
+    }
+    assert_eq!(node.refused, [ErrorCode::RetryLater]);
+    // Nobody is told twice, and it is delivered when Redis has it.
+    arrives(&mut node, &mut stream, name);
+    assert_eq!((node.repeats.len(), node.delivered.len()), (0, 1));
+}
+
+fn change(node: &mut Node, change: GroupChange) {
+    let change = ChangeSubmission { origin: origin(), actor: UserId(1), change };
+    node.engine.submit(NOW, Submission::Change(change));
+    node.commit().unwrap();
+}
+
+#[test]
+fn a_group_that_everybody_has_left_is_not_made_again_but_one_that_was_lost_is() {
+    // The database's newest message is of two minutes later, or of the same time.
+    for (newest_ms, again) in [(NOW.unix_ms + 120_000, 0), (NOW.unix_ms, 1)] {
+        let (next, mut one, _, mut database) = after_a_loss();
+        one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
+        change(&mut one, GroupChange::Create(vec![UserId(2)]));
+        assert_eq!(submitted(&mut one).len(), 1);
+        one.hear(News::Away).unwrap();
+        database.newest_ms = newest_ms;
+        one.progress.advance_applied(AppliedPosition(base_of(2)));
+        one.hear(next.status()).unwrap();
+        one.answer(&database).unwrap();
+        lookups(&mut one);
+        one.commit().unwrap();
+        assert_eq!(submitted(&mut one).len(), again, "{newest_ms}");
+    }
+}
+
+#[test]
+fn a_stream_with_other_entries_under_known_numbers_is_not_followed() {
+    let (mut stream, mut node) = node();
+    (1..=3).for_each(|random| arrives(&mut node, &mut stream, named(0, random)));
+    node.hear(News::Away).unwrap();
+    node.wants.clear();
+    node.hear(stream.status()).unwrap();
+    let [What::Follow { known, .. }] = &node.wants[..] else { panic!("{:?}", node.wants) };
+    let expected: Vec<(u64, u32)> =
+        stream.entries.iter().map(|(count, entry)| (*count, crc32c::crc32c(entry))).collect();
+    assert_eq!(known, &expected);
+    node.wants.clear();
+    node.hear(News::OtherEntries).unwrap();
+    assert!(matches!(&node.wants[..], [What::Begin { generation, .. }] if generation.number == 2), "{:?}", node.wants);
+    send(&mut node, named(0, 9));
+    node.commit().unwrap();
+    assert_eq!(node.refused, [ErrorCode::RetryLater]);
+}

@@ -1,0 +1,102 @@
+//! The scripts that Redis runs for a cluster, one at a time, on a real Redis: what takes hours or a crowd elsewhere.
+
+use crate::redis::Redis;
+
+const SUBMIT: &str = include_str!("../cluster/submit.lua");
+const COMPARE: &str = include_str!("../cluster/compare.lua");
+const HEARTBEAT: &str = concat!(include_str!("../cluster/order_at.lua"), include_str!("../cluster/heartbeat.lua"));
+
+const ROOT: &str = "{ringway:0}:3:";
+const GENERATION: &str = "1.000000000000000a";
+const BASE: u64 = 1 << 40;
+
+/// A Redis with an empty ledger.
+fn ledger() -> Redis {
+    let redis = Redis::start();
+    let (state, base) = (format!("{ROOT}state"), BASE.to_string());
+    let fields = ["generation", GENERATION, "count", &base, "stored", &base];
+    let mut set = vec!["HSET", &state];
+    set.extend(fields);
+    redis.command(&set).unwrap();
+    redis
+}
+
+fn eval(redis: &Redis, script: &str, arguments: &[&str]) -> String {
+    let mut command = vec!["EVAL", script, "1", ROOT];
+    command.extend(arguments);
+    redis.command(&command).unwrap()
+}
+
+fn seconds(redis: &Redis) -> u64 {
+    let time = redis.command(&["TIME"]).unwrap();
+    time.lines().nth(2).unwrap().parse().unwrap()
+}
+
+/// Submits a message under a name that nobody used before a second, or the store would have it.
+fn submit(redis: &Redis, name: &str, since_s: u64, body: &str) -> String {
+    let since = since_s.to_string();
+    let common = [GENERATION, "1000", "900", "60"];
+    let arguments = [&common[..], &["D", "", "", name, "7", "0123456789abcdef", &since, body]].concat();
+    eval(redis, SUBMIT, &arguments)
+}
+
+/// The reply to the only submission.
+fn reply(answer: &str) -> &str {
+    answer.lines().nth(2).unwrap()
+}
+
+#[test]
+fn redis_does_not_vouch_for_a_name_that_it_may_have_forgotten() {
+    let redis = ledger();
+    let now = seconds(&redis);
+    assert_eq!(reply(&submit(&redis, "a", now, "one")), "A");
+    // It still has the name, however old that is.
+    assert!(reply(&submit(&redis, "a", now - 10_000, "one")).starts_with('R'));
+    // It has forgotten it.
+    redis.command(&["DEL", &format!("{ROOT}{GENERATION}:c:7")]).unwrap();
+    assert_eq!(reply(&submit(&redis, "a", now - 850, "one")), "O");
+    assert_eq!(reply(&submit(&redis, "b", now - 800, "two")), "A");
+    let length = redis.command(&["XLEN", &format!("{ROOT}{GENERATION}:stream")]).unwrap();
+    assert_eq!(length.trim(), ":2");
+}
+
+#[test]
+fn a_node_that_numbers_otherwise_than_most_is_told_so_though_it_told_first() {
+    let redis = ledger();
+    let tell = |window: &str, digest: &str, node: &str, writes: &str| {
+        let answer = eval(&redis, COMPARE, &[GENERATION, window, digest, "1024", node, writes]);
+        answer.lines().last().unwrap().to_owned()
+    };
+    assert_eq!(tell("100", "bad", "1", ""), "OK", "nobody knows better");
+    assert_eq!(tell("100", "aaa", "2", ""), "OK", "one against one, and neither writes");
+    assert_eq!(tell("100", "aaa", "3", ""), "OK");
+    // With its next window it hears of the one before.
+    assert_eq!(tell("101", "bbb", "1", ""), "OTHER");
+    // One against one: the database has what the writer has.
+    assert_eq!(tell("200", "bad", "1", ""), "OK");
+    assert_eq!(tell("200", "aaa", "2", "!"), "OK");
+    assert_eq!(tell("200", "bad", "1", ""), "OTHER");
+    assert_eq!(tell("201", "ccc", "2", "!"), "OK");
+}
+
+#[test]
+fn a_redis_without_memory_takes_heartbeats_and_cuts_off_what_is_stored() {
+    let redis = ledger();
+    let now = seconds(&redis);
+    let body = "x".repeat(10_000);
+    for name in 0..1_000 {
+        assert_eq!(reply(&submit(&redis, &name.to_string(), now, &body)), "A");
+    }
+    let set = |bytes: &str| redis.command(&["CONFIG", "SET", "maxmemory", bytes]).unwrap();
+    set("5mb");
+    let refused = submit(&redis, "more", now, &body);
+    assert!(refused.contains("OOM command not allowed"), "{refused}");
+    // The database has all but ten of them.
+    let stored = (BASE + 990).to_string();
+    let beat = ["1", "token", "5000", &stored, &stored, "0", "1", "="];
+    let answer = eval(&redis, HEARTBEAT, &beat);
+    assert!(answer.contains("OK"), "{answer}");
+    let length = redis.command(&["XLEN", &format!("{ROOT}{GENERATION}:stream")]).unwrap();
+    assert_eq!(length.trim(), ":10");
+    assert_eq!(reply(&submit(&redis, "more", now, &body)), "A");
+}
