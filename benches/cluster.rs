@@ -385,7 +385,7 @@ impl Node {
                 self.nudges.recv_timeout(Duration::from_millis(1)).ok();
             }
             let now = clock.now();
-            while self.flying < self.args.in_flight && !self.engine.full() {
+            while self.in_flight < self.args.in_flight && !self.engine.full() {
                 let roster = Arc::clone(&self.rosters[self.random.usize(..self.rosters.len())]);
                 let sender = roster.members()[self.random.usize(..self.args.members)].user;
                 let client_msg_id = ClientMsgId::from_parts(now.unix_ms, self.random.u128(..));
@@ -393,7 +393,7 @@ impl Node {
                 let incoming = Incoming::new(origin, sender, to, client_msg_id, &self.body);
                 let submission = MessageSubmission { incoming, roster_version: roster.version, bounces: 0 };
                 self.engine.submit(now, Submission::Message(submission));
-                self.flying += 1;
+                self.in_flight += 1;
             }
             self.engine.commit(now, &mut out).unwrap();
             for delivery in out[0].drain(..) {
@@ -403,12 +403,12 @@ impl Node {
                         self.done.followed.fetch_add(1, Ordering::Relaxed);
                         self.done.rows.fetch_add(seqs.len() as u64, Ordering::Relaxed);
                         if origin != Origin::NOBODY {
-                            self.flying -= 1;
+                            self.in_flight -= 1;
                             self.done.acked.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                     Delivery::Refused { .. } => {
-                        self.flying -= 1;
+                        self.in_flight -= 1;
                         self.done.refused.fetch_add(1, Ordering::Relaxed);
                     }
                     Delivery::Reloaded { .. } | Delivery::Missed { .. } => {}

@@ -179,7 +179,7 @@ pub const ORDER_EVERY_MS: u64 = 1;
 /// writes does so at once.
 pub const ORDER_PATIENCE_MS: u64 = 10;
 /// Submissions of one node that Redis has not settled (each holds its body); above it `RETRY_LATER`.
-pub const FLYING_MAX: usize = 16_384;
+pub const SUBMISSIONS_IN_FLIGHT_MAX: usize = 16_384;
 /// Entries of the stream that may be unstored; above it `STORAGE_FULL`. Each takes its body and about 100 bytes.
 pub const STREAM_UNSTORED_MAX: u64 = 1 << 20;
 /// Least of them that may be configured: with less, a second in which nothing is stored would refuse senders.

@@ -95,8 +95,8 @@ struct There {
     /// Of the first bucket: what is ordered.
     order: Option<Place>,
     highest: u64,
-    /// Of the first bucket: a node has vouched that its master has all that was ordered. Whether the others have, that tells.
-    is_vouched_for: bool,
+    /// Of the first bucket: a node has confirmed that its master has all that was ordered. Whether the others have, that tells.
+    is_confirmed: bool,
 }
 
 impl Buckets {
@@ -164,14 +164,14 @@ impl Buckets {
     }
 
     /// What there is of the ledger. If it may be gone on with, what is unordered is ordered, but not before a node has
-    /// vouched for the order.
+    /// confirmed the order.
     pub(super) async fn status(
         self: Arc<Self>,
         session: u64,
-        vouches: Option<(Generation, u64)>,
+        confirms: Option<(Generation, u64)>,
     ) -> Result<News, Ended> {
         // The others are asked when the first has answered: what it has ordered they have had by then.
-        let first = self.look(FIRST, vouches).await?;
+        let first = self.look(FIRST, confirms).await?;
         let mut looks = Vec::new();
         for bucket in 1..self.count() {
             let this = Arc::clone(&self);
@@ -206,16 +206,16 @@ impl Buckets {
             }
         }
         let (floor, since_ms) = (Seq(first.floor), (first.since_s + 1) * 1_000);
-        let is_vouched_for = first.is_vouched_for;
+        let is_confirmed = first.is_confirmed;
         // Redis tells the second in which the generation was made: all names from before its end may be older.
-        let found = Found { there, count, floor, since_ms, age, is_vouched_for, extent };
+        let found = Found { there, count, floor, since_ms, age, is_confirmed, extent };
         Ok(News::Status { session, found: Some(found), highest })
     }
 
-    /// Looks at a bucket. `vouches`: what this node has read of which generation, if it was there before its master was
+    /// Looks at a bucket. `confirms`: what this node has read of which generation, if it was there before its master was
     /// started.
-    async fn look(&self, bucket: usize, vouches: Option<(Generation, u64)>) -> Result<There, Ended> {
-        let (generation, read) = vouches.map_or_else(Default::default, |(ours, read)| (ours.text(), read));
+    async fn look(&self, bucket: usize, confirms: Option<(Generation, u64)>) -> Result<There, Ended> {
+        let (generation, read) = confirms.map_or_else(Default::default, |(ours, read)| (ours.text(), read));
         let run = self.runs.get(bucket).cloned().unwrap_or_default();
         let settles_ms = REDIS_SETTLES_MS.to_string();
         let values: Vec<Value> = vec![run.into(), settles_ms.into(), generation.into(), read.to_string().into()];
@@ -231,7 +231,7 @@ impl Buckets {
             buckets: number(5),
             order: Place::parse(&format!("{} {}", number(6), text(7)), self.count()),
             highest: number(8),
-            is_vouched_for: number(9) == 1,
+            is_confirmed: number(9) == 1,
         })
     }
 

@@ -34,13 +34,13 @@ pub struct Look {
 
 impl Look {
     /// Takes what `INFO` answers.
-    pub fn heed_info(&mut self, text: &str) {
+    pub fn take_info(&mut self, text: &str) {
         let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
         self.info.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     /// Takes what `CONFIG GET` answers: names and values by turns.
-    pub fn heed_settings(&mut self, words: &[String]) {
+    pub fn take_settings(&mut self, words: &[String]) {
         let pairs = words.chunks_exact(2).filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())));
         self.settings.extend(pairs);
     }
@@ -136,12 +136,12 @@ async fn look_once(config: &Config) -> Result<Look, Ended> {
 pub(super) async fn look_through(client: &Client) -> Result<Look, Ended> {
     let mut look = Look::default();
     let info: String = client.custom(CustomCommand::new_static("INFO", None, false), Vec::<String>::new()).await?;
-    look.heed_info(&info);
+    look.take_info(&info);
     for pattern in SETTINGS {
         let command = CustomCommand::new_static("CONFIG", None, false);
         // Who offers Redis as a service may forbid it.
         let words: Result<Vec<String>, _> = client.custom(command, vec!["GET", pattern]).await;
-        look.heed_settings(&words.unwrap_or_default());
+        look.take_settings(&words.unwrap_or_default());
     }
     Ok(look)
 }

@@ -13,20 +13,20 @@
 //! session.rs   connections, calls, heartbeats      masters.rs   which Redis has which bucket
 //! buckets.rs   what is about all buckets at once   calls.rs     submissions and their replies, by bucket
 //! stream.rs    reads streams, sees to their order  order.rs     the streams of several buckets, made one
-//! hearing.rs   what nodes say to each other        nodes.rs     who is there; talk.rs: the same as bytes
+//! subscription.rs   what nodes say to each other        nodes.rs     who is there; talk.rs: the same as bytes
 //! look.rs      what a Redis says about itself      connection.rs   one connection, and why a session ends
 //! ```
 
 mod buckets;
 mod calls;
 mod connection;
-mod hearing;
 pub mod look;
 mod masters;
 pub mod nodes;
 mod order;
 mod session;
 mod stream;
+mod subscription;
 pub mod talk;
 
 use std::sync::Arc;
@@ -125,7 +125,7 @@ pub async fn run(mut cluster: ClusterEnds) {
                 wait_ms = RETRY_FIRST_MS;
                 let ended = session.run(&mut cluster).await;
                 if !matches!(ended, Ended::Done | Ended::Taken | Ended::OtherBuckets(_)) {
-                    tell(&cluster.ledger.ends, News::Away).await;
+                    notify(&cluster.ledger.ends, News::Disconnected).await;
                 }
                 cluster.report(NodesReport { nodes: 0, ..cluster.nodes.report() });
                 ended
@@ -193,8 +193,8 @@ pub async fn run(mut cluster: ClusterEnds) {
 }
 
 /// Tells the ledger, waiting for room.
-async fn tell(ends: &RedisEnds, mut news: News) {
-    while let Err(refused) = ends.tell(news) {
+async fn notify(ends: &RedisEnds, mut news: News) {
+    while let Err(refused) = ends.notify(news) {
         news = refused;
         sleep(Duration::from_millis(1)).await;
     }

@@ -18,10 +18,10 @@ use tokio::time::{Instant, interval, sleep};
 use super::buckets::{Buckets, FIRST, Memory, Warns};
 use super::calls::{Answer, BucketReplies, Calls, submit, submit_split};
 use super::connection::{Ended, UnderWay, connect};
-use super::hearing::Hearing;
 use super::masters::Masters;
 use super::stream::{Orders, Stream, entries_of};
-use super::{ClusterEnds, tell};
+use super::subscription::Subscription;
+use super::{ClusterEnds, notify};
 use crate::ledger::redis::entry::Call;
 use crate::ledger::redis::link::{Arrival, Compared, Generation, News, Order, Reply, What, Writer};
 use crate::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS, WINDOWS_KEPT};
@@ -37,7 +37,7 @@ pub(super) struct Session {
     buckets: Arc<Buckets>,
     /// A connection for each bucket's stream, and, if there are several, one for their order.
     reads: Vec<Client>,
-    hearing: Hearing,
+    subscription: Subscription,
     began: Instant,
     stream: Stream,
     under_way: Calls<Answer>,
@@ -65,11 +65,11 @@ impl Session {
         let (buckets, mut tasks) = Buckets::connect(&masters, entries_max, warns).await?;
         let mut reads = Vec::new();
         let read = connect_reading(&masters, &mut reads, &mut tasks).await;
-        let hearing = match read {
-            Ok(()) => Hearing::begin(masters.first()?, cluster.ledger.node, buckets.client(FIRST)?.clone()).await,
+        let subscription = match read {
+            Ok(()) => Subscription::begin(masters.first()?, cluster.ledger.node, buckets.client(FIRST)?.clone()).await,
             Err(ended) => Err(ended),
         };
-        let hearing = hearing.inspect_err(|_| tasks.iter().for_each(ConnectHandle::abort))?;
+        let subscription = subscription.inspect_err(|_| tasks.iter().for_each(ConnectHandle::abort))?;
         let (buckets, stream, under_way, began) = (Arc::new(buckets), Stream::Nothing, Calls::new(), Instant::now());
         let (held, turn, memory) = (None, None, cluster.memory);
         let mut session = Session {
@@ -77,7 +77,7 @@ impl Session {
             entries_max,
             buckets,
             reads,
-            hearing,
+            subscription,
             began,
             stream,
             under_way,
@@ -91,7 +91,7 @@ impl Session {
         while cluster.told.try_recv().is_ok() {}
         cluster.nodes.begin();
         let status = Arc::clone(&session.buckets).status(number, None).await?;
-        tell(&cluster.ledger.ends, status).await;
+        notify(&cluster.ledger.ends, status).await;
         Ok(session)
     }
 
@@ -107,22 +107,22 @@ impl Session {
         let mut beats = interval(Duration::from_millis(HEARTBEAT_MS));
         loop {
             let has_room = self.under_way.len() < CALLS_IN_FLIGHT_MAX;
-            self.hearing.publish(&mut cluster.nodes).await;
+            self.subscription.publish(&mut cluster.nodes).await;
             let orders = if cluster.ledger.progress.writes_store() { Orders::AtOnce } else { Orders::Later };
             tokio::select! {
                 biased;
                 answer = self.under_way.next(), if self.held.is_none() => match self.noticed(answer?) {
-                    Answer::News(news) => tell(&cluster.ledger.ends, news).await,
+                    Answer::News(news) => notify(&cluster.ledger.ends, news).await,
                     Answer::Replies(replies) => {
                         self.held = Some(replies);
-                        self.tell_held(cluster).await;
+                        self.notify_held(cluster).await;
                     }
                 },
                 arrivals = self.stream.next(orders) => {
                     let arrivals: Vec<Arrival> = arrivals?;
                     if !arrivals.is_empty() {
-                        tell(&cluster.ledger.ends, News::Entries(arrivals)).await;
-                        self.tell_held(cluster).await;
+                        notify(&cluster.ledger.ends, News::Entries(arrivals)).await;
+                        self.notify_held(cluster).await;
                     }
                 }
                 _ = beats.tick() => {
@@ -139,7 +139,7 @@ impl Session {
                     // The ledger makes it again.
                     Some(_) => {}
                 },
-                heard = self.hearing.next(&mut cluster.told) => self.hearing.heed(heard?, &mut cluster.nodes, &mut cluster.told),
+                heard = self.subscription.next(&mut cluster.told) => self.subscription.apply(heard?, &mut cluster.nodes, &mut cluster.told),
             }
         }
     }
@@ -161,12 +161,12 @@ impl Session {
     }
 
     /// Tells what was held back, if what it stands behind has been told.
-    async fn tell_held(&mut self, cluster: &ClusterEnds) {
+    async fn notify_held(&mut self, cluster: &ClusterEnds) {
         if let (Some(held), Some(merge)) = (&self.held, self.stream.merge())
             && let Some(news) = held.news(merge)
         {
             self.held = None;
-            tell(&cluster.ledger.ends, news).await;
+            notify(&cluster.ledger.ends, news).await;
         }
     }
 
@@ -195,7 +195,7 @@ impl Session {
             What::Compare { generation, window, digest, node, writer } => {
                 news(async move { compare(&buckets, &generation, (window, digest), (node, writer)).await })
             }
-            What::Vouch { generation, read } => {
+            What::Confirm { generation, read } => {
                 news(async move { buckets.status(number, Some((generation, read))).await })
             }
             What::Status => news(async move {
@@ -278,7 +278,7 @@ impl Session {
             self.buckets.trim(&there, &stored_of_each, &cut_of_each, self.memory).await?;
         }
         if let (Some(redis_ms), Some(count)) = (redis_ms, count) {
-            tell(&ledger.ends, News::Clock { generation: there, count, redis_ms }).await;
+            notify(&ledger.ends, News::Clock { generation: there, count, redis_ms }).await;
         }
         Ok(())
     }
@@ -293,7 +293,7 @@ impl Session {
         if let Ok(client) = self.buckets.client(FIRST) {
             client.del::<(), _>(keys).await.ok();
         }
-        self.hearing.say_last(cluster.nodes.bye()).await;
+        self.subscription.say_last(cluster.nodes.bye()).await;
     }
 }
 

@@ -182,7 +182,7 @@ pub(super) struct Split {
 struct Ordered {
     /// What is ordered.
     place: Place,
-    /// Nobody has vouched for the order yet: what was to be ordered is not.
+    /// Nobody has confirmed the order yet: what was to be ordered is not.
     is_refused: bool,
 }
 

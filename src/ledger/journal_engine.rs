@@ -27,8 +27,8 @@ use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Seen, Window, named_ms};
 use crate::ledger::groups::{GroupLimits, Groups, Plan};
 use crate::ledger::pending::{Parked, Pending, Place, Released, Wait};
+use crate::ledger::pending_delivery::PendingDelivery;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
-use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerError};
 use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
@@ -109,7 +109,7 @@ pub(super) struct Commit {
     at: Option<JournalPosition>,
     /// There is no room on disk; found out once per commit.
     blocked: bool,
-    staged: Vec<Staged>,
+    deliveries: Vec<PendingDelivery>,
     messages: usize,
     rows: usize,
     changes: usize,
@@ -119,8 +119,8 @@ pub(super) struct Commit {
 
 impl Commit {
     pub(super) fn new(before: MsgId) -> Self {
-        let (batch, staged) = (Batch::new(), Vec::new());
-        Commit { batch, at: None, blocked: false, staged, messages: 0, rows: 0, changes: 0, before }
+        let (batch, deliveries) = (Batch::new(), Vec::new());
+        Commit { batch, at: None, blocked: false, deliveries, messages: 0, rows: 0, changes: 0, before }
     }
 
     fn begin_again(&mut self, before: MsgId) {
@@ -151,11 +151,11 @@ impl<D: Disk> Engine for JournalEngine<D> {
             }
             Submission::Position { origin, user } => {
                 let newest = self.sequences.newest(user);
-                self.commit.staged.push(Staged::Position { origin, user, newest, given: newest });
+                self.commit.deliveries.push(PendingDelivery::Position { origin, user, newest, given: newest });
             }
             Submission::Groups { origin, user } => {
                 let groups = self.groups.of_user(user, &self.sequences);
-                self.commit.staged.push(Staged::Groups { origin, user, groups });
+                self.commit.deliveries.push(PendingDelivery::Groups { origin, user, groups });
             }
             Submission::Roster { shard, group } => {
                 debug_assert_eq!(
@@ -176,7 +176,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn full(&self) -> bool {
-        self.commit.staged.len() >= COMMIT_MESSAGES_MAX
+        self.commit.deliveries.len() >= COMMIT_MESSAGES_MAX
             || self.commit.rows >= COMMIT_ROWS_MAX
             || self.commit.batch.len() >= COMMIT_BYTES_MAX
     }
@@ -188,7 +188,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         self.release(now);
         let written = self.write(now)?;
-        let mut staged = std::mem::take(&mut self.commit.staged);
+        let mut staged = std::mem::take(&mut self.commit.deliveries);
         if !written {
             self.take_back(&staged);
         }
@@ -197,7 +197,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
             let item = if written { item } else { self.instead(item) };
             item.hand_out(shards, out);
         }
-        self.commit.staged = staged;
+        self.commit.deliveries = staged;
         self.groups.keep();
         self.commit.begin_again(self.ids.last());
         self.window.advance(self.ids.time_ms(now.unix_ms));
@@ -461,7 +461,7 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     fn stage(&mut self, delivery: Delivery) {
-        self.commit.staged.push(Staged::Delivery(delivery));
+        self.commit.deliveries.push(PendingDelivery::Delivery(delivery));
     }
 
     fn refuse(&mut self, origin: Origin, refusal: Refusal) {
@@ -499,16 +499,16 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     /// Makes numbers, window, groups and bases what they were before the commit.
-    fn take_back(&mut self, staged: &[Staged]) {
+    fn take_back(&mut self, staged: &[PendingDelivery]) {
         for item in staged.iter().rev() {
             if let Some(message) = item.message() {
                 self.window.take_back(&Name { sender: message.sender, client_msg_id: message.client_msg_id });
             }
             match item {
-                Staged::Delivery(Delivery::Group { roster, .. }) => {
+                PendingDelivery::Delivery(Delivery::Group { roster, .. }) => {
                     roster.members().iter().for_each(|member| self.sequences.take_back(member.slot));
                 }
-                Staged::Delivery(Delivery::Direct { message, .. }) => {
+                PendingDelivery::Delivery(Delivery::Direct { message, .. }) => {
                     self.take_back_row(message.sender);
                     if let Conversation::User(to) = message.to
                         && to != message.sender
@@ -531,9 +531,9 @@ impl<D: Disk> JournalEngine<D> {
         }
     }
 
-    fn instead(&mut self, item: Staged) -> Staged {
+    fn instead(&mut self, item: PendingDelivery) -> PendingDelivery {
         let answer = item.failed(self.commit.before, self.commit.changes > 0, &self.sequences, &self.groups);
-        let full = matches!(answer, Staged::Delivery(Delivery::Refused { code: ErrorCode::StorageFull, .. }));
+        let full = matches!(answer, PendingDelivery::Delivery(Delivery::Refused { code: ErrorCode::StorageFull, .. }));
         self.counters.storage_full += u64::from(full);
         answer
     }

@@ -9,9 +9,9 @@ pub mod groups;
 pub mod journal_engine;
 pub mod parts;
 pub mod pending;
+pub mod pending_delivery;
 pub mod redis;
 pub mod sequence;
-pub mod staged;
 pub mod start;
 
 use crate::clock::Now;

@@ -18,7 +18,7 @@ use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, Record};
 use crate::ledger::dedup::Name;
 use crate::ledger::pending::Wait;
-use crate::ledger::staged::Staged;
+use crate::ledger::pending_delivery::PendingDelivery;
 use crate::limits::{CALL_SUBMISSIONS_MAX, LOST_CHANGES_MS, SENDS_ANSWERED_MS};
 use ringway_wire::ids::{Conversation, MsgId, RosterVersion, Seq};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
@@ -35,20 +35,20 @@ pub(super) enum Patience {
 impl<D: Disk> RedisEngine<D> {
     /// The store's answer, if it is about what is to be made again.
     pub(super) fn found_again(&mut self, name: &Name, found: LookupFound) {
-        let Searched { flights, known_s } = self.flying.searched.remove(name).unwrap_or_default();
+        let Searched { flights, known_s } = self.in_flight.searched.remove(name).unwrap_or_default();
         for msg_id in flights {
             match found {
-                LookupFound::Unavailable => self.flying.unsearched.push_back(msg_id),
+                LookupFound::Unavailable => self.in_flight.unsearched.push_back(msg_id),
                 // It was acked: rather sent twice under its number, which recipients know, than lost.
                 LookupFound::Nothing => {
-                    if let Some(flight) = self.flying.flights.get_mut(&msg_id) {
+                    if let Some(flight) = self.in_flight.flights.get_mut(&msg_id) {
                         flight.known_s = known_s;
-                        self.flying.unsent.insert(msg_id);
+                        self.in_flight.unsent.insert(msg_id);
                     }
                 }
                 // It was stored, and retention has deleted it: it must not come back to whoever has joined since.
                 LookupFound::Expired => {
-                    let origin = self.flying.remove(msg_id).map_or(NOBODY, |subject| subject.origin());
+                    let origin = self.in_flight.remove(msg_id).map_or(NOBODY, |subject| subject.origin());
                     self.log.withdraw(msg_id);
                     self.refuse(origin, Refusal::Code(ErrorCode::BadRequest));
                 }
@@ -61,21 +61,21 @@ impl<D: Disk> RedisEngine<D> {
 
     /// An entry of the stream has this name: nothing else can have it.
     pub(super) fn settle_name(&mut self, name: &Name, msg_id: MsgId, seq: Seq, to: Conversation, body: &[u8]) {
-        if let Some(other) = self.flying.of_name(name) {
+        if let Some(other) = self.in_flight.of_name(name) {
             self.settle_as_repeat(other, msg_id, seq, digest(to, body));
         }
     }
 
     /// Tells senders who have waited long to ask again. What they sent goes on, and is what they are then answered with.
     pub(super) fn answer_late(&mut self, now: Now) {
-        for origin in self.flying.take_unanswered(now.mono_ms.saturating_sub(SENDS_ANSWERED_MS)) {
+        for origin in self.in_flight.take_unanswered(now.mono_ms.saturating_sub(SENDS_ANSWERED_MS)) {
             self.refuse(origin, Refusal::RetryLater);
         }
     }
 
     fn settle_as_repeat(&mut self, msg_id: MsgId, stored: MsgId, seq: Seq, digest: u64) {
         // One that was read meanwhile is settled: it is in the stream, and not yet in the database.
-        let Some(subject) = self.flying.remove(msg_id) else { return };
+        let Some(subject) = self.in_flight.remove(msg_id) else { return };
         if let Subject::Message(submission) = &subject {
             self.repeat(&submission.incoming, stored, seq, digest);
         }
@@ -89,31 +89,31 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Makes calls of what waits.
     pub(super) fn make_calls(&mut self, now: Now) {
-        if !self.is_level() || self.is_doubtful || self.flying.searches_all() || self.redis_clock.is_astray() {
+        if !self.is_caught_up() || self.is_unverified || self.in_flight.searches_all() || self.redis_clock.is_astray() {
             return;
         }
-        let since_ms = *self.level_since_ms.get_or_insert(now.mono_ms);
+        let since_ms = *self.caught_up_since_ms.get_or_insert(now.mono_ms);
         self.patience = match now.mono_ms.saturating_sub(since_ms) < LOST_CHANGES_MS {
             true => Patience::Waits,
             false => Patience::GivesUp,
         };
         if self.patience == Patience::GivesUp {
-            self.flying.retry_deferred();
+            self.in_flight.retry_deferred();
         }
         let Some(generation) = self.generation.clone() else { return };
         // Behind something of the same sender that is searched for.
         let mut held = Vec::new();
-        while !self.flying.unsent.is_empty() {
+        while !self.in_flight.unsent.is_empty() {
             let (mut calls, mut called) = (Vec::new(), Vec::new());
             while calls.len() < CALL_SUBMISSIONS_MAX * self.settings.buckets
-                && let Some(msg_id) = self.flying.unsent.pop_first()
+                && let Some(msg_id) = self.in_flight.unsent.pop_first()
             {
-                if self.flying.is_held(msg_id) {
+                if self.in_flight.is_held(msg_id) {
                     held.push(msg_id);
                     continue;
                 }
-                if self.flying.is_forgotten(msg_id, self.redis_clock.heard_s()) {
-                    self.flying.search(msg_id);
+                if self.in_flight.is_forgotten(msg_id, self.redis_clock.heard_s()) {
+                    self.in_flight.search(msg_id);
                     continue;
                 }
                 if let Some(call) = self.call(msg_id) {
@@ -125,18 +125,18 @@ impl<D: Disk> RedisEngine<D> {
                 continue;
             }
             if !self.order(What::Submit { generation: generation.clone(), calls }) {
-                self.flying.unsent.extend(called);
+                self.in_flight.unsent.extend(called);
                 break;
             }
-            self.flying.called.push_back(called);
+            self.in_flight.called.push_back(called);
         }
-        self.flying.unsent.extend(held);
+        self.in_flight.unsent.extend(held);
     }
 
     /// A submission's call; `None`: it is settled, or cannot be made any more.
     fn call(&mut self, msg_id: MsgId) -> Option<Call> {
         let node = self.settings.node;
-        let Flight { subject, known_s, .. } = self.flying.flights.get(&msg_id)?;
+        let Flight { subject, known_s, .. } = self.in_flight.flights.get(&msg_id)?;
         let known_s = *known_s;
         let record = subject.record(msg_id);
         let change = match subject {
@@ -190,32 +190,32 @@ impl<D: Disk> RedisEngine<D> {
     /// it again; if that takes too long it is given up.
     fn defer(&mut self, msg_id: MsgId) {
         match self.patience {
-            Patience::Waits => self.flying.deferred.push(msg_id),
+            Patience::Waits => self.in_flight.deferred.push(msg_id),
             Patience::GivesUp => self.give_up(msg_id),
         }
     }
 
     /// A submission that can no longer be made: nobody waits for it.
     fn give_up(&mut self, msg_id: MsgId) {
-        self.flying.remove(msg_id);
+        self.in_flight.remove(msg_id);
         self.log.withdraw(msg_id);
     }
 
-    /// Heeds replies that the stream has caught up with.
-    pub(super) fn heed_replies(&mut self, now: Now) {
-        while let Some((count, _, _)) = self.flying.replied.front()
+    /// Applies replies that the stream has caught up with.
+    pub(super) fn apply_replies(&mut self, now: Now) {
+        while let Some((count, _, _)) = self.in_flight.replied.front()
             && *count <= self.seen
         {
-            let Some((_, msg_id, reply)) = self.flying.replied.pop_front() else { return };
+            let Some((_, msg_id, reply)) = self.in_flight.replied.pop_front() else { return };
             match reply {
                 Reply::Appended => {}
-                Reply::Forgotten => self.flying.search(msg_id),
+                Reply::Forgotten => self.in_flight.search(msg_id),
                 // An old one has nobody to try again: it does so by itself.
                 Reply::NoMemory if self.is_of_nobody(msg_id) => {
-                    self.flying.unsent.insert(msg_id);
+                    self.in_flight.unsent.insert(msg_id);
                 }
                 Reply::NoMemory => {
-                    let origin = self.flying.remove(msg_id).map_or(NOBODY, |subject| subject.origin());
+                    let origin = self.in_flight.remove(msg_id).map_or(NOBODY, |subject| subject.origin());
                     self.log.withdraw(msg_id);
                     self.refuse(origin, Refusal::StorageFull);
                 }
@@ -225,15 +225,15 @@ impl<D: Disk> RedisEngine<D> {
                     }
                 }
                 Reply::Reused => {
-                    let Some(subject) = self.flying.remove(msg_id) else { continue };
+                    let Some(subject) = self.in_flight.remove(msg_id) else { continue };
                     self.log.withdraw(msg_id);
                     self.refuse(subject.origin(), Refusal::Code(ErrorCode::ClientMsgIdReused));
                 }
                 Reply::Full => {
                     // An old one has nobody to try again: it does so by itself.
                     if self.is_of_nobody(msg_id) {
-                        self.flying.search(msg_id);
-                    } else if let Some(subject) = self.flying.remove(msg_id) {
+                        self.in_flight.search(msg_id);
+                    } else if let Some(subject) = self.in_flight.remove(msg_id) {
                         self.log.withdraw(msg_id);
                         self.refuse(subject.origin(), Refusal::StorageFull);
                     }
@@ -244,7 +244,7 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     fn is_of_nobody(&self, msg_id: MsgId) -> bool {
-        self.flying.flights.get(&msg_id).is_some_and(|flight| flight.subject.origin() == NOBODY)
+        self.in_flight.flights.get(&msg_id).is_some_and(|flight| flight.subject.origin() == NOBODY)
     }
 
     /// Redis knows the name. Which row the sender has is known here, if that was not long ago, and else in the store.
@@ -253,7 +253,7 @@ impl<D: Disk> RedisEngine<D> {
         if let Some(seq) = self.senders.find(count) {
             return self.settle_as_repeat(msg_id, stored, seq, digest);
         }
-        let Some(subject) = self.flying.remove(msg_id) else { return };
+        let Some(subject) = self.in_flight.remove(msg_id) else { return };
         if stored == msg_id {
             self.log.close(msg_id);
         } else {
@@ -268,28 +268,28 @@ impl<D: Disk> RedisEngine<D> {
     fn bounced_by_redis(&mut self, now: Now, msg_id: MsgId) {
         self.counters.bounced += 1;
         if let Some(Flight { subject: Subject::Old(Incoming { sender, to: Conversation::Group(group), .. }), .. }) =
-            self.flying.flights.get(&msg_id)
+            self.in_flight.flights.get(&msg_id)
         {
             let is_member = self.groups.roster(*group).is_some_and(|roster| roster.position(*sender).is_some());
             if is_member {
-                self.flying.unsent.insert(msg_id);
+                self.in_flight.unsent.insert(msg_id);
             } else {
                 self.defer(msg_id);
             }
             return;
         }
-        if let Some(Flight { subject: Subject::OldChange(_), .. }) = self.flying.flights.get(&msg_id) {
+        if let Some(Flight { subject: Subject::OldChange(_), .. }) = self.in_flight.flights.get(&msg_id) {
             // Another change came first: on what that one made of the group.
-            self.flying.unsent.insert(msg_id);
+            self.in_flight.unsent.insert(msg_id);
             return;
         }
-        let Some(subject) = self.flying.remove(msg_id) else { return };
+        let Some(subject) = self.in_flight.remove(msg_id) else { return };
         self.log.withdraw(msg_id);
         match subject {
             Subject::Message(submission) => {
                 if let Conversation::Group(group) = submission.incoming.to {
                     let (submission, roster) = (Box::new(submission), self.groups.roster(group).cloned());
-                    self.staged.push(Staged::Delivery(Delivery::Bounced { group, submission, roster }));
+                    self.deliveries.push(PendingDelivery::Delivery(Delivery::Bounced { group, submission, roster }));
                 }
             }
             Subject::Change { submission, .. } => self.change(now, submission),

@@ -19,7 +19,7 @@ use ringway_wire::ids::Seq;
 
 /// The copy.
 #[derive(Debug)]
-pub struct Copy<D: Disk> {
+pub struct StreamCopy<D: Disk> {
     journal: Journal<D>,
     progress: Arc<Progress>,
     bases: Bases,
@@ -29,7 +29,7 @@ pub struct Copy<D: Disk> {
     bytes: u64,
 }
 
-impl<D: Disk> Copy<D> {
+impl<D: Disk> StreamCopy<D> {
     /// An empty one: what a former process left in `disk` goes.
     pub fn begin(disk: D, segment_bytes: u64, progress: Arc<Progress>, seed: u64) -> Result<Self, JournalError> {
         for start in list_segments(&disk)? {
@@ -39,7 +39,7 @@ impl<D: Disk> Copy<D> {
         }
         let journal = Journal::with_segments_of(segment_bytes, disk, JournalPosition(0), seed)?;
         // It has no entries: the store has nothing to write before it can be said to have all.
-        Ok(Copy { journal, progress, bases: Bases::new(seed), batch: Batch::new(), at: None, bytes: 0 })
+        Ok(StreamCopy { journal, progress, bases: Bases::new(seed), batch: Batch::new(), at: None, bytes: 0 })
     }
 
     /// Adds what is neither a group message nor a roster.

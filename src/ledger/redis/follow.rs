@@ -19,7 +19,7 @@ use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::LedgerError;
 use crate::ledger::dedup::Name;
-use crate::ledger::staged::Staged;
+use crate::ledger::pending_delivery::PendingDelivery;
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::push::PushFrame;
 
@@ -86,7 +86,7 @@ impl<D: Disk> RedisEngine<D> {
             record.body,
         );
         let message = message(record.msg_id, record.sender, record.to(), record.client_msg_id, record.body);
-        self.staged.push(Staged::Delivery(Delivery::Group { message, roster, seqs, origin }));
+        self.deliveries.push(PendingDelivery::Delivery(Delivery::Group { message, roster, seqs, origin }));
         Ok(())
     }
 
@@ -113,7 +113,12 @@ impl<D: Disk> RedisEngine<D> {
             record.body,
         );
         let message = message(record.msg_id, record.sender, record.to(), record.client_msg_id, record.body);
-        self.staged.push(Staged::Delivery(Delivery::Direct { message, sender_seq, recipient_seq, origin }));
+        self.deliveries.push(PendingDelivery::Delivery(Delivery::Direct {
+            message,
+            sender_seq,
+            recipient_seq,
+            origin,
+        }));
         Ok(())
     }
 
@@ -121,7 +126,7 @@ impl<D: Disk> RedisEngine<D> {
         let applied = self.groups.apply(record, &mut self.sequences);
         let roster = applied.ok().flatten().ok_or(LedgerError::Entry(count))?;
         self.groups.keep();
-        self.flying.retry_deferred();
+        self.in_flight.retry_deferred();
         self.changed_at.insert(record.group, count);
         let mut members = EntryRows::default();
         roster.members().iter().for_each(|member| members.add(member.user, Seq(u64::from(member.role.0))));
@@ -130,7 +135,7 @@ impl<D: Disk> RedisEngine<D> {
         self.copy.push(&Record::Change(record.clone())).map_err(LedgerError::Copy)?;
         let ChangeRecord { kind, actor, ref users, .. } = *record;
         let announcement = Arc::new(GroupAnnouncement { kind, actor, users: users.clone() });
-        self.staged.push(Staged::Delivery(Delivery::Changed { origin, roster, announcement }));
+        self.deliveries.push(PendingDelivery::Delivery(Delivery::Changed { origin, roster, announcement }));
         Ok(())
     }
 
@@ -142,7 +147,7 @@ impl<D: Disk> RedisEngine<D> {
 
     /// It is in the stream: nothing of it flies any more. Returns the session that sent it, if that is one of ours.
     fn settled(&mut self, msg_id: MsgId) -> Origin {
-        self.flying.remove(msg_id).map_or(NOBODY, |subject| subject.origin())
+        self.in_flight.remove(msg_id).map_or(NOBODY, |subject| subject.origin())
     }
 
     fn next_of(&mut self, user: UserId) -> Option<Seq> {

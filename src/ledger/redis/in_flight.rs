@@ -114,7 +114,7 @@ pub(super) struct Flight {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(super) struct Flying {
+pub(super) struct InFlight {
     /// By message, which is the order of taking.
     pub(super) flights: BTreeMap<MsgId, Flight>,
     names: HashMap<Name, MsgId, TableKey>,
@@ -140,7 +140,7 @@ pub(super) struct Flying {
     search_from: u64,
 }
 
-impl Flying {
+impl InFlight {
     pub(super) fn len(&self) -> usize {
         self.flights.len()
     }
@@ -297,7 +297,7 @@ impl Flying {
                 .is_some_and(|name| self.searches_for(name.sender))
     }
 
-    /// Redis would not vouch for its name any more.
+    /// Redis does not rely on its claims of that time any more.
     pub(super) fn is_forgotten(&self, msg_id: MsgId, redis_s: u64) -> bool {
         let named = self.flights.get(&msg_id).filter(|flight| flight.name.is_some());
         named.is_some_and(|flight| flight.known_s + CLAIMS_S <= redis_s + CLAIMS_SLACK_S)

@@ -1,7 +1,7 @@
 //! What crosses between the ledger's thread and the thread that talks to Redis.
 //!
 //! Two bounded channels: orders one way, news the other. What always holds: an order carries the session it was made
-//! in, and one of another session is not carried out; news come in the order in which Redis said them, and `Away` ends
+//! in, and one of another session is not carried out; news come in the order in which Redis said them, and `Disconnected` ends
 //! a session, after which nothing of it comes any more.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -47,7 +47,7 @@ pub struct Found {
     /// Whether it may be gone on with.
     pub age: Age,
     /// A node that was there before Redis was started has said that it has all that node had read.
-    pub is_vouched_for: bool,
+    pub is_confirmed: bool,
     /// Whether it is there at all.
     pub extent: Extent,
 }
@@ -137,7 +137,7 @@ pub enum What {
     /// Look again, a little later; answered by [`News::Status`].
     Status,
     /// This node was there before Redis was started, and has read no more than it has; answered by [`News::Status`].
-    Vouch {
+    Confirm {
         /// What this node has followed.
         generation: Generation,
         /// The last entry that it has read.
@@ -189,7 +189,7 @@ pub enum News {
         outcome: Compared,
     },
     /// The connection is lost, or Redis has another generation than an order said: the session is over.
-    Away,
+    Disconnected,
     /// The node's id is another's.
     Taken,
     /// The nodes that are there have so many buckets, and this one was told otherwise.
@@ -289,7 +289,7 @@ impl RedisEnds {
     }
 
     /// Tells the ledger, and wakes it; a full channel hands the news back. A ledger that has ended needs no news.
-    pub fn tell(&self, news: News) -> Result<(), News> {
+    pub fn notify(&self, news: News) -> Result<(), News> {
         let told = match self.news.try_send(news) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
             Err(TrySendError::Full(news)) => Err(news),

@@ -8,7 +8,7 @@
 //! stream's order, and leave no entry out. They compare what they have come to, and one that differs ends.
 //!
 //! What always holds: rosters, newest seqs and deliveries follow the stream, entry by entry; what a call replies is
-//! heeded only when the stream has been read as far as Redis was then; without a session nothing is numbered, and
+//! counts only when the stream has been read as far as Redis was then; without a session nothing is numbered, and
 //! senders get `RETRY_LATER`.
 //!
 //! ```text
@@ -44,8 +44,8 @@ use std::sync::Arc;
 
 use self::calls::Patience;
 use self::clock::RedisClock;
-use self::copy::Copy;
-use self::in_flight::Flying;
+use self::copy::StreamCopy;
+use self::in_flight::InFlight;
 use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, Reply, What, Writer};
 use self::log::Log;
 use self::questions::{Question, Questions};
@@ -66,8 +66,8 @@ use crate::journal::disk::Disk;
 use crate::ledger::dedup::Name;
 use crate::ledger::groups::Groups;
 use crate::ledger::pending::{Pending, Place};
+use crate::ledger::pending_delivery::PendingDelivery;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
-use crate::ledger::staged::Staged;
 use crate::ledger::{Engine, LedgerError};
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX};
 use ringway_wire::ids::{GroupId, UserId};
@@ -100,7 +100,7 @@ pub struct RedisEngine<D: Disk> {
     progress: Arc<Progress>,
     link: LedgerEnds,
     log: Log<D>,
-    copy: Copy<D>,
+    copy: StreamCopy<D>,
     ids: MsgIdSource,
     sequences: Sequences,
     groups: Groups,
@@ -110,7 +110,7 @@ pub struct RedisEngine<D: Disk> {
     /// Senders for whom the store has answered, and whose messages have not all been gone on with.
     releasing: VecDeque<UserId>,
     redis_clock: RedisClock,
-    flying: Flying,
+    in_flight: InFlight,
     questions: Questions,
     asker: SnapshotAsker,
     /// What is gone on with when the snapshot is loaded.
@@ -129,19 +129,19 @@ pub struct RedisEngine<D: Disk> {
     /// The last entry that was followed, or that is in the snapshot of the database.
     seen: u64,
     /// Since when the generation's stream has been followed, monotonic milliseconds.
-    level_since_ms: Option<u64>,
+    caught_up_since_ms: Option<u64>,
     patience: Patience,
     /// How far the stream was when the session began.
-    level_at: u64,
+    caught_up_at: u64,
     /// Nobody knows whether that is all of it: it is stored, and then a new generation is made.
-    is_doubtful: bool,
+    is_unverified: bool,
     /// Names at or above this time are known to Redis, if anybody used them.
     since_ms: u64,
     /// No message that the database had when this node began from it was numbered later.
     stored_ms: u64,
     /// When Redis last had no memory for a submission, monotonic milliseconds; a while later it may have some again.
     memory_short_ms: Option<u64>,
-    staged: Vec<Staged>,
+    deliveries: Vec<PendingDelivery>,
     counters: LedgerCounters,
 }
 
@@ -149,7 +149,7 @@ pub struct RedisEngine<D: Disk> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Session {
     /// Nothing is heard of Redis.
-    Away,
+    Disconnected,
     /// This session: Redis was started a moment ago, or has lost its data, and another node is making it anew, or this
     /// one asks for the lock.
     Lost(u64),
@@ -186,18 +186,18 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn full(&self) -> bool {
-        self.staged.len() >= COMMIT_MESSAGES_MAX
-            || (self.is_level() && self.flying.unsent_count() >= COMMIT_MESSAGES_MAX)
+        self.deliveries.len() >= COMMIT_MESSAGES_MAX
+            || (self.is_caught_up() && self.in_flight.unsent_count() >= COMMIT_MESSAGES_MAX)
             || self.log.staged_bytes() >= COMMIT_BYTES_MAX
     }
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         self.release(now);
         self.write_log()?;
-        while self.staged.len() < COMMIT_MESSAGES_MAX
+        while self.deliveries.len() < COMMIT_MESSAGES_MAX
             && let Some(news) = self.link.news()
         {
-            self.heed(now, news)?;
+            self.apply(now, news)?;
         }
         self.copy.flush().map_err(LedgerError::Copy)?;
         let applied = self.progress.applied().0;
@@ -206,10 +206,10 @@ impl<D: Disk> Engine for RedisEngine<D> {
             self.log.stored(applied);
             self.changed_at.retain(|_, at| *at > applied);
         }
-        self.settle_doubt(now);
+        self.settle_unverified(now);
         self.fence();
         self.loaded()?;
-        self.heed_replies(now);
+        self.apply_replies(now);
         self.answer_late(now);
         self.make_calls(now);
         self.compare();
@@ -219,7 +219,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
             self.write_log()?;
         }
         let shards = self.settings.shards;
-        for item in self.staged.drain(..) {
+        for item in self.deliveries.drain(..) {
             item.hand_out(shards, out);
         }
         self.groups.keep();
@@ -230,7 +230,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
         let before = out.len();
         self.pending.take_lookups(out);
         let known_s = self.redis_clock.read_s();
-        self.flying.take_lookups(self.progress.applied().0, known_s, out);
+        self.in_flight.take_lookups(self.progress.applied().0, known_s, out);
         let generation = self.generation_number();
         out.iter_mut().skip(before).for_each(|lookup| lookup.generation = generation);
     }
@@ -260,11 +260,11 @@ impl<D: Disk> RedisEngine<D> {
     /// Makes durable what was taken and what was withdrawn. What the disk has no room for is refused.
     fn write_log(&mut self) -> Result<(), LedgerError> {
         if !self.log.commit()? {
-            for subject in self.flying.take_uncommitted() {
+            for subject in self.in_flight.take_uncommitted() {
                 self.refuse(subject.origin(), Refusal::StorageFull);
             }
         }
-        self.flying.committed();
+        self.in_flight.committed();
         Ok(())
     }
 
@@ -274,25 +274,25 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// The stream is followed, and has been read as far as it was when the session began.
-    fn is_level(&self) -> bool {
-        matches!(self.session, Session::Following(_)) && self.seen >= self.level_at
+    fn is_caught_up(&self) -> bool {
+        matches!(self.session, Session::Following(_)) && self.seen >= self.caught_up_at
     }
 
     /// Something new can be numbered: Redis is there, and all that it may have lost is on its way again.
     fn numbers(&self) -> bool {
-        self.is_level() && !self.is_doubtful && !self.flying.searches_all() && !self.redis_clock.is_astray()
+        self.is_caught_up() && !self.is_unverified && !self.in_flight.searches_all() && !self.redis_clock.is_astray()
     }
 
     /// Why nothing new can be, for operators.
     fn stands_still(&self) -> Option<StandsStill> {
         match self.session {
-            Session::Away => Some(StandsStill::Disconnected),
+            Session::Disconnected => Some(StandsStill::Disconnected),
             Session::Lost(_) | Session::Fencing(_) | Session::Loading(_) | Session::Seeding(_) => {
                 Some(StandsStill::Rebuilding)
             }
-            Session::Following(_) if !self.is_level() => Some(StandsStill::CatchingUp),
-            Session::Following(_) if self.is_doubtful => Some(StandsStill::Unverified),
-            Session::Following(_) if self.flying.searches_all() => Some(StandsStill::Searching),
+            Session::Following(_) if !self.is_caught_up() => Some(StandsStill::CatchingUp),
+            Session::Following(_) if self.is_unverified => Some(StandsStill::Unverified),
+            Session::Following(_) if self.in_flight.searches_all() => Some(StandsStill::Searching),
             Session::Following(_) if self.redis_clock.is_astray() => Some(StandsStill::Clock),
             Session::Following(_) => self.memory_short_ms.map(|_| StandsStill::NoMemory),
         }
@@ -318,7 +318,7 @@ impl<D: Disk> RedisEngine<D> {
     /// Gives an order in the current session. False: there is no room for it now, or no session.
     fn order(&self, what: What) -> bool {
         let session = match self.session {
-            Session::Away => return false,
+            Session::Disconnected => return false,
             Session::Lost(session)
             | Session::Fencing(session)
             | Session::Loading(session)
@@ -328,7 +328,7 @@ impl<D: Disk> RedisEngine<D> {
         self.link.order(Order { session, what }).is_ok()
     }
 
-    fn heed(&mut self, now: Now, news: News) -> Result<(), LedgerError> {
+    fn apply(&mut self, now: Now, news: News) -> Result<(), LedgerError> {
         match news {
             News::Status { session, found, highest } => self.status(now, session, found, highest)?,
             News::Begun => self.begun(),
@@ -340,7 +340,7 @@ impl<D: Disk> RedisEngine<D> {
                 if replies.contains(&Reply::NoMemory) {
                     self.memory_short_ms = Some(now.mono_ms);
                 }
-                self.flying.replied(replies, count);
+                self.in_flight.replied(replies, count);
             }
             News::Count(count) => self.counted(count),
             News::Clock { generation, count, redis_ms } => {
@@ -359,9 +359,9 @@ impl<D: Disk> RedisEngine<D> {
                     self.make_anew(now, self.generation.clone(), why);
                 }
             }
-            News::Away => {
-                self.session = Session::Away;
-                self.flying.lost();
+            News::Disconnected => {
+                self.session = Session::Disconnected;
+                self.in_flight.lost();
             }
             News::Buckets { theirs, ours } => return Err(LedgerError::Buckets { theirs, ours }),
             News::Taken => return Err(LedgerError::Lease(self.settings.node)),

@@ -9,7 +9,7 @@ use super::{RedisEngine, Session};
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::Origin;
 use crate::journal::disk::Disk;
-use crate::ledger::staged::Staged;
+use crate::ledger::pending_delivery::PendingDelivery;
 use ringway_wire::ids::{GroupId, Seq, UserId};
 
 /// Questions that wait until the stream has been read as far as it was when they were asked.
@@ -57,18 +57,18 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     pub(super) fn answer(&mut self, question: Question) {
-        self.staged.push(match question {
+        self.deliveries.push(match question {
             Question::Position { origin, user } => {
                 // Another node may have read more than this one, when it does not read, or all of them had.
-                let reads = matches!(self.session, Session::Following(_)) && !self.is_doubtful;
+                let reads = matches!(self.session, Session::Following(_)) && !self.is_unverified;
                 let given = if reads { self.sequences.floor() } else { Seq(u64::MAX) };
-                Staged::Position { origin, user, newest: self.sequences.newest(user), given }
+                PendingDelivery::Position { origin, user, newest: self.sequences.newest(user), given }
             }
             Question::Groups { origin, user } => {
-                Staged::Groups { origin, user, groups: self.groups.of_user(user, &self.sequences) }
+                PendingDelivery::Groups { origin, user, groups: self.groups.of_user(user, &self.sequences) }
             }
             Question::Roster(group) => {
-                Staged::Delivery(Delivery::Roster { group, roster: self.groups.roster(group).cloned() })
+                PendingDelivery::Delivery(Delivery::Roster { group, roster: self.groups.roster(group).cloned() })
             }
         });
     }

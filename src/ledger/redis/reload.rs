@@ -17,7 +17,7 @@ use crate::contract::snapshot::Snapshot;
 use crate::contract::store::NewestRow;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
-use crate::ledger::staged::Staged;
+use crate::ledger::pending_delivery::PendingDelivery;
 use crate::limits::CLOCK_SKEW_MAX_MS;
 use ringway_wire::ids::{RosterVersion, Seq, UserId};
 use ringway_wire::schema::GroupChangeKind;
@@ -100,7 +100,7 @@ impl<D: Disk> RedisEngine<D> {
         gone.iter().for_each(|group| self.groups.remove(*group));
         for group in changed.iter().map(|stored| stored.group).chain(gone) {
             let roster = self.groups.roster(group).cloned();
-            self.staged.push(Staged::Delivery(Delivery::Reloaded { group, roster }));
+            self.deliveries.push(PendingDelivery::Delivery(Delivery::Reloaded { group, roster }));
         }
         self.copy.forget_rosters();
         self.changed_at.clear();
@@ -125,7 +125,7 @@ impl<D: Disk> RedisEngine<D> {
             }
         }
         if self.generation.is_some() && !missed.is_empty() {
-            self.staged.push(Staged::Delivery(Delivery::Missed { newest: missed.into() }));
+            self.deliveries.push(PendingDelivery::Delivery(Delivery::Missed { newest: missed.into() }));
         }
     }
 

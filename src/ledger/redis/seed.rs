@@ -70,9 +70,9 @@ impl<D: Disk> RedisEngine<D> {
             return Ok(());
         }
         let Some(found) = found else { return Ok(()) };
-        let followed = self.generation.as_ref() == Some(&found.there) && !self.is_doubtful;
-        if followed && !found.is_vouched_for {
-            self.order(What::Vouch { generation: found.there, read: self.seen });
+        let followed = self.generation.as_ref() == Some(&found.there) && !self.is_unverified;
+        if followed && !found.is_confirmed {
+            self.order(What::Confirm { generation: found.there, read: self.seen });
             return Ok(());
         }
         if found.age == Age::Fresh {
@@ -101,9 +101,9 @@ impl<D: Disk> RedisEngine<D> {
     /// Redis was started when no node was there: it may have less than it had. What it has is stored, as nothing else may
     /// be; then a new generation is made, whose numbers are above all that was ever given out, and what this node has
     /// submitted and is not stored is submitted again.
-    pub(super) fn settle_doubt(&mut self, now: Now) {
+    pub(super) fn settle_unverified(&mut self, now: Now) {
         let Session::Following(session) = self.session else { return };
-        if self.is_doubtful && self.is_level() && self.progress.applied().0 >= self.level_at {
+        if self.is_unverified && self.is_caught_up() && self.progress.applied().0 >= self.caught_up_at {
             self.session = Session::Lost(session);
             let why = "Redis was started while no node was there to tell whether it has all it had";
             self.make_anew(now, self.generation.clone(), why);
@@ -112,16 +112,16 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.
     pub(super) fn follow_from(&mut self, session: u64, found: Found) -> Result<(), LedgerError> {
-        let Found { there, count, floor, since_ms, is_vouched_for, .. } = found;
+        let Found { there, count, floor, since_ms, is_confirmed, .. } = found;
         let changed = self.generation.as_ref() != Some(&there);
-        self.is_doubtful = !is_vouched_for;
+        self.is_unverified = !is_confirmed;
         self.sequences.set_floor(floor);
         self.generation = Some(there.clone());
         self.since_ms = since_ms;
-        self.level_at = count;
+        self.caught_up_at = count;
         self.session = Session::Following(session);
         if changed {
-            self.level_since_ms = None;
+            self.caught_up_since_ms = None;
             self.redis_clock.begin();
             self.submit_again(self.seen);
         }
@@ -171,20 +171,20 @@ impl<D: Disk> RedisEngine<D> {
         for (msg_id, name, subject) in open {
             if self.is_over(&subject) {
                 self.log.withdraw(msg_id);
-                let origin = self.flying.remove(msg_id).map_or(NOBODY, |subject| subject.origin());
+                let origin = self.in_flight.remove(msg_id).map_or(NOBODY, |subject| subject.origin());
                 self.refuse(origin, Refusal::RetryLater);
             } else if self.is_made(&subject) {
                 self.log.withdraw(msg_id);
             } else {
-                self.flying.add_again(msg_id, name, subject);
+                self.in_flight.add_again(msg_id, name, subject);
             }
         }
         if let Err(error) = again {
             tracing::error!(%error, "this node's log cannot be read: what Redis lost of it is not submitted again");
         }
-        self.flying.search_all(from);
-        if self.flying.len() > 0 {
-            tracing::info!(submissions = self.flying.len(), "looking for what was submitted and may be nowhere");
+        self.in_flight.search_all(from);
+        if self.in_flight.len() > 0 {
+            tracing::info!(submissions = self.in_flight.len(), "looking for what was submitted and may be nowhere");
         }
     }
 }

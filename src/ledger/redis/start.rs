@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::calls::Patience;
 use super::clock::RedisClock;
-use super::copy::Copy;
-use super::in_flight::Flying;
+use super::copy::StreamCopy;
+use super::in_flight::InFlight;
 use super::link::LedgerEnds;
 use super::log::Log;
 use super::questions::Questions;
@@ -80,7 +80,7 @@ impl RedisStart {
                 ids.raise(msg_id);
             }
         })?;
-        let copy = Copy::begin(copy_disk, settings.segment_bytes, Arc::clone(&progress), settings.seed ^ 3)?;
+        let copy = StreamCopy::begin(copy_disk, settings.segment_bytes, Arc::clone(&progress), settings.seed ^ 3)?;
         progress.advance_applied(at.applied);
         Ok(RedisEngine {
             settings,
@@ -96,26 +96,26 @@ impl RedisStart {
             pending: Pending::new(settings.seed ^ 5),
             releasing: VecDeque::new(),
             redis_clock: RedisClock::default(),
-            flying: Flying::default(),
+            in_flight: InFlight::default(),
             questions: Questions::default(),
             asker,
             found: None,
             changed_at: HashMap::with_hasher(TableKey::new(settings.seed ^ 7)),
-            session: Session::Away,
+            session: Session::Disconnected,
             generation: None,
             making: None,
             nonce: settings.seed,
             highest: 0,
             recent: RecentEntries::default(),
             seen: at.applied.0,
-            level_since_ms: None,
+            caught_up_since_ms: None,
             patience: Patience::Waits,
-            level_at: u64::MAX,
-            is_doubtful: false,
+            caught_up_at: u64::MAX,
+            is_unverified: false,
             since_ms: u64::MAX,
             stored_ms: at.msg_id_max.sent_at_ms(),
             memory_short_ms: None,
-            staged: Vec::new(),
+            deliveries: Vec::new(),
             counters: LedgerCounters::default(),
         })
     }

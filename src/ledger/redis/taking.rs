@@ -17,10 +17,10 @@ use crate::ledger::Engine;
 use crate::ledger::dedup::{Name, named_ms};
 use crate::ledger::groups::Plan;
 use crate::ledger::pending::{Parked, Place, Released, Wait};
-use crate::ledger::staged::Staged;
+use crate::ledger::pending_delivery::PendingDelivery;
 use crate::limits::{
-    FLYING_MAX, JOURNAL_BATCH_BYTES_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE,
-    STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_MS,
+    JOURNAL_BATCH_BYTES_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, STORAGE_FULL_RETRY_MS,
+    SUBMISSIONS_IN_FLIGHT_MAX, TAIL_MESSAGES_MAX, WINDOW_MS,
 };
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq};
 use ringway_wire::limits::{BODY_BYTES_MAX, CLIENT_MSG_ID_AHEAD_MS};
@@ -87,7 +87,7 @@ impl<D: Disk> RedisEngine<D> {
                 self.repeat(&submission.incoming, msg_id, seq, digest);
             }
             // Another asking of the same name was taken a moment ago: this one has to ask again.
-            Some(_) if self.flying.named(&Name::of(&submission.incoming)).is_some() => {
+            Some(_) if self.in_flight.named(&Name::of(&submission.incoming)).is_some() => {
                 self.refuse(origin, Refusal::RetryLater);
             }
             Some(_) => self.take(now, submission, Looked::Everywhere { known_s }),
@@ -106,13 +106,13 @@ impl<D: Disk> RedisEngine<D> {
             Ok(named) => named,
             Err(code) => return self.refuse(origin, Refusal::Code(code)),
         };
-        match self.flying.named(&name) {
+        match self.in_flight.named(&name) {
             Some(before) if before != digest(to, body) => {
                 return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
             }
             // It is on its way, and its first asking is answered when Redis has it. This one has to ask again.
             Some(_) => return self.refuse(origin, Refusal::RetryLater),
-            None if !self.numbers() || self.flying.searches_for(sender) => {
+            None if !self.numbers() || self.in_flight.searches_for(sender) => {
                 return self.refuse(origin, Refusal::RetryLater);
             }
             None => {}
@@ -157,7 +157,7 @@ impl<D: Disk> RedisEngine<D> {
         }
         self.counters.repeats += 1;
         let sent_at_ms = msg_id.sent_at_ms();
-        self.staged.push(Staged::Delivery(Delivery::Repeat { origin, msg_id, seq, sent_at_ms }));
+        self.deliveries.push(PendingDelivery::Delivery(Delivery::Repeat { origin, msg_id, seq, sent_at_ms }));
     }
 
     /// Numbers a message and logs it: it goes to Redis with the next commit. What no member sends may still be a
@@ -169,7 +169,7 @@ impl<D: Disk> RedisEngine<D> {
             if self.sequences.users() + LEDGER_USERS_RESERVE > LEDGER_USERS_MAX {
                 return self.refuse(origin, Refusal::StorageFull);
             }
-            return self.fly(now, Some((name, known_s)), Subject::Message(submission));
+            return self.log_submission(now, Some((name, known_s)), Subject::Message(submission));
         };
         let current = self.groups.roster(group).cloned();
         let is_member = current.as_ref().is_some_and(|roster| roster.position(sender).is_some());
@@ -179,14 +179,14 @@ impl<D: Disk> RedisEngine<D> {
             Some(roster) if roster.version != submission.roster_version => {
                 self.counters.bounced += 1;
                 let (submission, roster) = (Box::new(submission), Some(roster));
-                self.staged.push(Staged::Delivery(Delivery::Bounced { group, submission, roster }));
+                self.deliveries.push(PendingDelivery::Delivery(Delivery::Bounced { group, submission, roster }));
             }
             Some(_) if !is_member => self.refuse(origin, Refusal::Code(ErrorCode::NotAMember)),
-            Some(_) => self.fly(now, Some((name, known_s)), Subject::Message(submission)),
+            Some(_) => self.log_submission(now, Some((name, known_s)), Subject::Message(submission)),
         }
     }
 
-    pub(super) fn fly(&mut self, now: Now, name: Option<(Name, u64)>, mut subject: Subject) {
+    pub(super) fn log_submission(&mut self, now: Now, name: Option<(Name, u64)>, mut subject: Subject) {
         if let Err(refusal) = self.room() {
             return self.refuse(subject.origin(), refusal);
         }
@@ -198,11 +198,11 @@ impl<D: Disk> RedisEngine<D> {
             }
         }
         self.log.stage(msg_id, &subject.record(msg_id));
-        self.flying.add(now.mono_ms, msg_id, name, subject);
+        self.in_flight.add(now.mono_ms, msg_id, name, subject);
     }
 
     pub(super) fn room(&mut self) -> Result<(), Refusal> {
-        if !self.numbers() || self.flying.len() >= FLYING_MAX {
+        if !self.numbers() || self.in_flight.len() >= SUBMISSIONS_IN_FLIGHT_MAX {
             return Err(Refusal::RetryLater);
         }
         if self.progress.tail_messages() >= TAIL_MESSAGES_MAX as u64 {
@@ -224,9 +224,9 @@ impl<D: Disk> RedisEngine<D> {
             return self.refuse(origin, Refusal::RetryLater);
         }
         match self.groups.plan(submission.actor, &submission.change, &self.sequences) {
-            Ok(Plan::Change(record)) => self.fly(now, None, Subject::Change { submission, record }),
+            Ok(Plan::Change(record)) => self.log_submission(now, None, Subject::Change { submission, record }),
             Ok(Plan::Nothing { group, version }) => {
-                self.staged.push(Staged::Delivery(Delivery::Unchanged { origin, group, version }));
+                self.deliveries.push(PendingDelivery::Delivery(Delivery::Unchanged { origin, group, version }));
             }
             Err(ErrorCode::StorageFull) => self.refuse(origin, Refusal::StorageFull),
             Err(code) => self.refuse(origin, Refusal::Code(code)),
@@ -244,6 +244,6 @@ impl<D: Disk> RedisEngine<D> {
         };
         self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
         self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);
-        self.staged.push(Staged::Delivery(Delivery::Refused { origin, code, retry_after_ms }));
+        self.deliveries.push(PendingDelivery::Delivery(Delivery::Refused { origin, code, retry_after_ms }));
     }
 }

@@ -6,7 +6,7 @@ mod submissions;
 
 use std::sync::Arc;
 
-use super::copy::Copy;
+use super::copy::StreamCopy;
 use super::entry::{Claimed, Entry};
 use super::link::{Generation, News, link};
 use super::log::{Log, Submitted};
@@ -105,7 +105,7 @@ fn a_change_that_is_stored_is_not_made_again_whatever_has_become_of_its_group() 
 fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_others_have_written() {
     let disk = MemoryDisk::new(1);
     let progress = Arc::new(Progress::default());
-    let mut copy = Copy::begin(disk.clone(), 0, Arc::clone(&progress), 1).unwrap();
+    let mut copy = StreamCopy::begin(disk.clone(), 0, Arc::clone(&progress), 1).unwrap();
     let mut tail = Tail::of_stream(disk, JournalPosition(0));
     let member = |user| RosterMember { user: UserId(user), slot: LedgerSlot(0), role: Role::Member };
     let roster = Roster::new(GroupId(4), RosterVersion(1), (1..=3).map(member).collect(), 1);
@@ -141,7 +141,7 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
 #[test]
 fn a_node_that_never_had_a_message_does_not_wait_for_its_store() {
     let progress = Arc::new(Progress::default());
-    let _copy = Copy::begin(MemoryDisk::new(1), 0, Arc::clone(&progress), 1).unwrap();
+    let _copy = StreamCopy::begin(MemoryDisk::new(1), 0, Arc::clone(&progress), 1).unwrap();
     // The file's header is nothing to be stored.
     assert_eq!(progress.durable(), Tail::of_stream(MemoryDisk::new(1), JournalPosition(0)).applied());
 }
@@ -213,8 +213,8 @@ fn whole_windows_alone_are_compared_and_any_other_row_makes_another_digest() {
 #[test]
 fn news_for_a_ledger_that_has_ended_are_not_held_back() {
     let (ledger, redis, _nudges) = link();
-    while redis.tell(News::Count(1)).is_ok() {}
-    assert!(redis.tell(News::Count(1)).is_err(), "a full channel hands them back");
+    while redis.notify(News::Count(1)).is_ok() {}
+    assert!(redis.notify(News::Count(1)).is_err(), "a full channel hands them back");
     drop(ledger);
-    assert!(redis.tell(News::Count(1)).is_ok());
+    assert!(redis.notify(News::Count(1)).is_ok());
 }

@@ -15,11 +15,11 @@ const SETTINGS: [(&str, &str); 4] =
 /// That Redis, with other settings, and with lines of `INFO` in place of those of the same name.
 fn recorded(settings: &[(&str, &str)], info: &str) -> Look {
     let mut look = Look { round_trip_us: Some(120), ..Look::default() };
-    look.heed_info(INFO);
-    look.heed_info(info);
+    look.take_info(INFO);
+    look.take_info(info);
     let words: Vec<String> =
         SETTINGS.iter().chain(settings).flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect();
-    look.heed_settings(&words);
+    look.take_settings(&words);
     look
 }
 

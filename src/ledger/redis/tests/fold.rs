@@ -64,7 +64,7 @@ impl Node {
     }
 
     pub(super) fn hear(&mut self, news: News) -> Result<(), LedgerError> {
-        self.redis.tell(news).unwrap();
+        self.redis.notify(news).unwrap();
         self.commit()
     }
 
@@ -174,7 +174,7 @@ impl Stream {
             floor,
             since_ms: 0,
             age: Age::Settled,
-            is_vouched_for: true,
+            is_confirmed: true,
             extent: Extent::Whole,
         };
         Stream { found, entries: Vec::new(), version }
@@ -319,7 +319,7 @@ pub(super) fn after_a_loss() -> (Stream, Node, Node, Database) {
         let entries = lost.entries[..read].iter();
         let arrivals = entries.map(|(count, entry)| Arrival { count: *count, entry: entry.clone() });
         node.hear(News::Entries(arrivals.collect())).unwrap();
-        node.hear(News::Away).unwrap();
+        node.hear(News::Disconnected).unwrap();
     }
     database.write(&nodes[0].delivered, base_of(1) + 8);
     let next = Stream::begin(2, floor_of(2, Seq(8)), 1);
@@ -399,14 +399,14 @@ fn what_the_store_had_not_in_a_generation_that_is_over_says_nothing_about_what_i
     one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
     let lookup = ask_for_an_old_name(&mut one).unwrap();
     // Before the answer is there, the ledger is lost and made anew; another node may have stored it meanwhile.
-    one.hear(News::Away).unwrap();
+    one.hear(News::Disconnected).unwrap();
     one.progress.advance_applied(AppliedPosition(base_of(2)));
     one.hear(next.status()).unwrap();
     one.answer(&database).unwrap();
     one.engine.found(NOW, LookupAnswer { lookup, found: LookupFound::Nothing });
     one.commit().unwrap();
     assert_eq!((one.refused.as_slice(), is_submitted(&one)), (&[ErrorCode::RetryLater][..], false));
-    // Asked again, it is heeded.
+    // Asked again, it counts.
     let lookup = ask_for_an_old_name(&mut one).unwrap();
     one.engine.found(NOW, LookupAnswer { lookup, found: LookupFound::Nothing });
     one.commit().unwrap();
@@ -468,7 +468,7 @@ fn a_node_with_another_number_of_buckets_ends_and_says_which() {
 fn a_redis_that_was_started_while_no_node_was_there_is_stored_and_made_anew_before_anything_is_numbered() {
     let (mut stream, _, _, mut database) = after_a_loss();
     (0..3).for_each(|_| stream.group());
-    stream.found.is_vouched_for = false;
+    stream.found.is_confirmed = false;
     let mut node = Node::start(3, 1, &database);
     node.hear(stream.status()).unwrap();
     node.follow(&stream, 0).unwrap();
@@ -485,17 +485,17 @@ fn a_redis_that_was_started_while_no_node_was_there_is_stored_and_made_anew_befo
 }
 
 #[test]
-fn a_node_that_was_there_before_redis_was_started_vouches_for_it_and_goes_on() {
+fn a_node_that_was_there_before_redis_was_started_confirms_what_it_has_and_goes_on() {
     let (_, mut one, mut two, _) = after_a_loss();
     let mut stream = Stream::begin(1, Seq(0), 1).with_count(15);
-    stream.found.is_vouched_for = false;
+    stream.found.is_confirmed = false;
     for node in [&mut one, &mut two] {
         node.wants.clear();
         node.hear(stream.status()).unwrap();
     }
     assert!(matches!(one.wants[..], [What::Begin { .. }]), "it has read more: {:?}", one.wants);
-    assert!(matches!(two.wants[..], [What::Vouch { read, .. }] if read == base_of(1) + 12), "{:?}", two.wants);
-    stream.found.is_vouched_for = true;
+    assert!(matches!(two.wants[..], [What::Confirm { read, .. }] if read == base_of(1) + 12), "{:?}", two.wants);
+    stream.found.is_confirmed = true;
     two.hear(stream.status()).unwrap();
     assert!(matches!(two.wants[..], [_, What::Follow { .. }]), "{:?}", two.wants);
 }

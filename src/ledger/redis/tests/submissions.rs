@@ -94,7 +94,7 @@ fn what_was_sent_through_another_node_meanwhile_is_not_submitted_again() {
     node.commit().unwrap();
     assert_eq!(submitted(&mut node), [key(name)]);
     // The call never reached Redis, and the client has sent it through another node, which Redis may have forgotten.
-    node.hear(News::Away).unwrap();
+    node.hear(News::Disconnected).unwrap();
     let mut later = stream.with_count(1);
     node.hear(later.status()).unwrap();
     later.found.count -= 1;
@@ -136,7 +136,7 @@ fn a_submission_older_than_what_redis_remembers_is_looked_for_without_asking_red
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!(submitted(&mut node).len(), 1);
-    node.hear(News::Away).unwrap();
+    node.hear(News::Disconnected).unwrap();
     node.now = later(16 * 60_000);
     node.hear(clock(&stream, node.now.unix_ms)).unwrap();
     node.hear(stream.status()).unwrap();
@@ -151,7 +151,7 @@ fn what_retention_has_deleted_is_not_submitted_again() {
     send(&mut one, name);
     one.commit().unwrap();
     assert_eq!(submitted(&mut one), [key(name)]);
-    one.hear(News::Away).unwrap();
+    one.hear(News::Disconnected).unwrap();
     one.progress.advance_applied(AppliedPosition(base_of(2)));
     one.hear(next.status()).unwrap();
     one.answer(&database).unwrap();
@@ -235,7 +235,7 @@ fn a_group_that_everybody_has_left_is_not_made_again_but_one_that_was_lost_is() 
         one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
         change(&mut one, GroupChange::Create(vec![UserId(2)]));
         assert_eq!(submitted(&mut one).len(), 1);
-        one.hear(News::Away).unwrap();
+        one.hear(News::Disconnected).unwrap();
         database.newest_ms = newest_ms;
         one.progress.advance_applied(AppliedPosition(base_of(2)));
         one.hear(next.status()).unwrap();
@@ -250,7 +250,7 @@ fn a_group_that_everybody_has_left_is_not_made_again_but_one_that_was_lost_is() 
 fn a_stream_with_other_entries_under_known_numbers_is_not_followed() {
     let (mut stream, mut node) = node();
     (1..=3).for_each(|random| arrives(&mut node, &mut stream, named(0, random)));
-    node.hear(News::Away).unwrap();
+    node.hear(News::Disconnected).unwrap();
     node.wants.clear();
     node.hear(stream.status()).unwrap();
     let [What::Follow { known, .. }] = &node.wants[..] else { panic!("{:?}", node.wants) };

@@ -1,7 +1,7 @@
 //! The part of a session with Redis in which nodes talk: a connection that hears, and what is being published.
 //!
 //! On Redis's thread; what is said means is [`super::nodes`]'s business. What always holds: messages are published in
-//! order, and this node hears from before it publishes its first; the end of the hearing connection ends the session.
+//! order, and this node hears from before it publishes its first; the end of that connection ends the session.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ const CHANNEL: &str = "ringway:talk";
 
 /// What can happen.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Received {
     /// Redis has taken a message.
     Published,
     /// A node speaks.
@@ -33,7 +33,7 @@ pub(super) enum Heard {
 }
 
 /// The talk.
-pub(super) struct Hearing {
+pub(super) struct Subscription {
     publishes: Client,
     /// Of all nodes on this database.
     channel: String,
@@ -44,24 +44,24 @@ pub(super) struct Hearing {
     task: ConnectHandle,
 }
 
-impl Drop for Hearing {
+impl Drop for Subscription {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Hearing {
+impl Subscription {
     /// Connects and subscribes. `publishes`: the connection for calls.
-    pub(super) async fn begin(config: &Config, node: u16, publishes: Client) -> Result<Hearing, Ended> {
+    pub(super) async fn begin(config: &Config, node: u16, publishes: Client) -> Result<Subscription, Ended> {
         // Databases share their channels, keys they do not.
         let database = config.database.unwrap_or_default();
         let channel = format!("{CHANNEL}:{database}");
         let (hears, task) = connect_hearing(config, NODE_MESSAGES_MAX).await?;
         let messages = hears.message_rx();
-        let hearing =
-            Hearing { publishes, channel, messages, publishing: VecDeque::new(), _hears: hears.clone(), task };
-        hears.subscribe(vec![hearing.channel.clone(), hearing.channel_of(node)]).await?;
-        Ok(hearing)
+        let subscription =
+            Subscription { publishes, channel, messages, publishing: VecDeque::new(), _hears: hears.clone(), task };
+        hears.subscribe(vec![subscription.channel.clone(), subscription.channel_of(node)]).await?;
+        Ok(subscription)
     }
 
     fn channel_of(&self, node: u16) -> String {
@@ -90,31 +90,31 @@ impl Hearing {
     }
 
     /// Waits for something to happen; may be dropped while it waits. Shards are not heard while too much is on its way.
-    pub(super) async fn next(&mut self, told: &mut mpsc::Receiver<ToNodes>) -> Result<Heard, Ended> {
+    pub(super) async fn next(&mut self, told: &mut mpsc::Receiver<ToNodes>) -> Result<Received, Ended> {
         let has_room = self.publishing.len() < NODE_MESSAGES_IN_FLIGHT_MAX;
         tokio::select! {
             biased;
             published = front(&mut self.publishing) => {
                 self.publishing.pop_front();
-                published.map(|()| Heard::Published)
+                published.map(|()| Received::Published)
             }
             message = self.messages.recv() => match message {
-                Ok(message) => Ok(Heard::Message(message)),
-                Err(broadcast::error::RecvError::Lagged(count)) => Ok(Heard::Missed(count)),
+                Ok(message) => Ok(Received::Message(message)),
+                Err(broadcast::error::RecvError::Lagged(count)) => Ok(Received::Missed(count)),
                 Err(broadcast::error::RecvError::Closed) => Err(silent()),
             },
             _ = &mut self.task => Err(silent()),
-            Some(told) = told.recv(), if has_room => Ok(Heard::Shard(told)),
+            Some(told) = told.recv(), if has_room => Ok(Received::Shard(told)),
         }
     }
 
     /// Passes on what has happened, and all that the shards have told meanwhile, in one message if it fits.
-    pub(super) fn heed(&mut self, heard: Heard, nodes: &mut Nodes, told: &mut mpsc::Receiver<ToNodes>) {
+    pub(super) fn apply(&mut self, heard: Received, nodes: &mut Nodes, told: &mut mpsc::Receiver<ToNodes>) {
         match heard {
-            Heard::Published => {}
-            Heard::Message(message) => nodes.heard(&bytes_of(message.value).unwrap_or_default()),
-            Heard::Missed(count) => nodes.missed(count),
-            Heard::Shard(first) => {
+            Received::Published => {}
+            Received::Message(message) => nodes.heard(&bytes_of(message.value).unwrap_or_default()),
+            Received::Missed(count) => nodes.missed(count),
+            Received::Shard(first) => {
                 nodes.told(first);
                 while nodes.waiting() < NODE_MESSAGES_IN_FLIGHT_MAX
                     && let Ok(more) = told.try_recv()

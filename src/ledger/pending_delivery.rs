@@ -16,7 +16,7 @@ use ringway_wire::schema::ErrorCode;
 
 /// Something to hand out.
 #[derive(Debug)]
-pub enum Staged {
+pub enum PendingDelivery {
     /// As it is.
     Delivery(Delivery),
     /// A [`Delivery::Position`], with whom it is about.
@@ -41,7 +41,7 @@ pub enum Staged {
     },
 }
 
-impl Staged {
+impl PendingDelivery {
     /// Gives it to the shards that must have it.
     pub fn hand_out(self, shards: u16, out: &mut [Vec<Delivery>]) {
         let mut give = |shard: ShardId, delivery: Delivery| match out.get_mut(usize::from(shard.0)) {
@@ -49,11 +49,11 @@ impl Staged {
             None => debug_assert!(false, "{shard:?} does not exist"),
         };
         let delivery = match self {
-            Staged::Delivery(delivery) => delivery,
-            Staged::Position { origin, newest, given, .. } => {
+            PendingDelivery::Delivery(delivery) => delivery,
+            PendingDelivery::Position { origin, newest, given, .. } => {
                 Delivery::Position { origin, newest, given: given.max(newest) }
             }
-            Staged::Groups { origin, groups, .. } => Delivery::Groups { origin, groups },
+            PendingDelivery::Groups { origin, groups, .. } => Delivery::Groups { origin, groups },
         };
         match delivery {
             Delivery::Group { message, roster, seqs, origin } => {
@@ -107,17 +107,23 @@ impl Staged {
     /// What is said instead, now that the commit has failed and numbers and groups are as they were before it.
     /// `durable` is the highest message id that is durable; `groups_changed`: the commit had changes of groups,
     /// so that what was refused because of them may be wrong.
-    pub fn failed(self, durable: MsgId, groups_changed: bool, sequences: &Sequences, groups: &Groups) -> Staged {
+    pub fn failed(
+        self,
+        durable: MsgId,
+        groups_changed: bool,
+        sequences: &Sequences,
+        groups: &Groups,
+    ) -> PendingDelivery {
         let delivery = match self {
-            Staged::Position { origin, user, .. } => {
-                return Staged::Position { origin, user, newest: sequences.newest(user), given: Seq(0) };
+            PendingDelivery::Position { origin, user, .. } => {
+                return PendingDelivery::Position { origin, user, newest: sequences.newest(user), given: Seq(0) };
             }
-            Staged::Groups { origin, user, .. } => {
-                return Staged::Groups { origin, user, groups: groups.of_user(user, sequences) };
+            PendingDelivery::Groups { origin, user, .. } => {
+                return PendingDelivery::Groups { origin, user, groups: groups.of_user(user, sequences) };
             }
-            Staged::Delivery(delivery) => delivery,
+            PendingDelivery::Delivery(delivery) => delivery,
         };
-        Staged::Delivery(match delivery {
+        PendingDelivery::Delivery(match delivery {
             Delivery::Group { origin, .. } | Delivery::Direct { origin, .. } | Delivery::Changed { origin, .. } => {
                 storage_full(origin)
             }
@@ -137,7 +143,9 @@ impl Staged {
     /// The message that it hands out, if it does.
     pub fn message(&self) -> Option<&Arc<Message>> {
         match self {
-            Staged::Delivery(Delivery::Group { message, .. } | Delivery::Direct { message, .. }) => Some(message),
+            PendingDelivery::Delivery(Delivery::Group { message, .. } | Delivery::Direct { message, .. }) => {
+                Some(message)
+            }
             _ => None,
         }
     }
