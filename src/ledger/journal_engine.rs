@@ -4,6 +4,8 @@
 //! and seen by later submissions of the same commit, but by nobody else until the batch is synced; if the batch
 //! cannot be written, numbers, window and groups are as if it had never been staged.
 
+mod commit;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -32,7 +34,7 @@ use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::{Engine, LedgerError};
 use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
-    LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX, WINDOW_SEGMENTS_MAX,
+    LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
 };
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
@@ -473,87 +475,6 @@ impl<D: Disk> JournalEngine<D> {
         self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
         self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);
         self.stage(Delivery::Refused { origin, code, retry_after_ms });
-    }
-
-    /// Writes and syncs the batch. `false`: it could not be written, and no trace of it is left on disk.
-    fn write(&mut self, now: Now) -> Result<bool, LedgerError> {
-        if self.commit.batch.is_empty() {
-            return Ok(true);
-        }
-        let bytes = self.commit.batch.len() as u64;
-        if let Err(error) = self.journal.append(&mut self.commit.batch) {
-            self.room.refused(now.mono_ms, &error);
-            // If this fails too, it is done before anything else is written.
-            self.journal.rollback().ok();
-            return Ok(false);
-        }
-        let durable = self.journal.sync().map_err(LedgerError::Sync)?;
-        self.progress.advance_durable(durable);
-        self.room.is_there();
-        self.grown = true;
-        self.counters.commits += 1;
-        self.counters.bytes += bytes;
-        self.counters.messages += self.commit.messages as u64;
-        self.counters.rows += self.commit.rows as u64;
-        Ok(true)
-    }
-
-    /// Makes numbers, window, groups and bases what they were before the commit.
-    fn take_back(&mut self, staged: &[PendingDelivery]) {
-        for item in staged.iter().rev() {
-            if let Some(message) = item.message() {
-                self.window.take_back(&Name { sender: message.sender, client_msg_id: message.client_msg_id });
-            }
-            match item {
-                PendingDelivery::Delivery(Delivery::Group { roster, .. }) => {
-                    roster.members().iter().for_each(|member| self.sequences.take_back(member.slot));
-                }
-                PendingDelivery::Delivery(Delivery::Direct { message, .. }) => {
-                    self.take_back_row(message.sender);
-                    if let Conversation::User(to) = message.to
-                        && to != message.sender
-                    {
-                        self.take_back_row(to);
-                    }
-                }
-                _ => {}
-            }
-        }
-        self.groups.take_back();
-        if let Some(at) = self.commit.at {
-            self.bases.take_back(at);
-        }
-    }
-
-    fn take_back_row(&mut self, user: UserId) {
-        if let Some(slot) = self.sequences.slot(user) {
-            self.sequences.take_back(slot);
-        }
-    }
-
-    fn instead(&mut self, item: PendingDelivery) -> PendingDelivery {
-        let answer = item.failed(self.commit.before, self.commit.changes > 0, &self.sequences, &self.groups);
-        let full = matches!(answer, PendingDelivery::Delivery(Delivery::Refused { code: ErrorCode::StorageFull, .. }));
-        self.counters.storage_full += u64::from(full);
-        answer
-    }
-
-    /// Removes segments that neither the store nor, where that is cheap, the window's next rebuilding needs.
-    fn retire(&mut self) {
-        let secured = self.progress.secured();
-        let mut below = None;
-        while let Some((next, began_ms)) = self.segments.get(1).copied()
-            && next <= secured
-            && (began_ms < self.window.horizon_ms() || self.segments.len() > WINDOW_SEGMENTS_MAX)
-        {
-            self.segments.pop_front();
-            below = Some(next);
-        }
-        if let Some(below) = below
-            && let Err(error) = self.journal.retire(below)
-        {
-            tracing::warn!(%error, "a segment that is no longer needed stays on disk until the next one goes");
-        }
     }
 }
 

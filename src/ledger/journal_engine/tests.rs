@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod failed;
+mod waiting;
+
 use super::*;
 use crate::contract::ids::{ConnId, SessionRef, ShardId};
 use crate::contract::store::StorePosition;
@@ -281,18 +284,6 @@ fn what_the_store_found_is_a_repeat_and_what_it_cannot_say_is_retried() {
 }
 
 #[test]
-fn no_more_than_the_limit_wait_for_the_store() {
-    let mut ledger = Ledger::new();
-    ledger.now.unix_ms += WINDOW_MS + 10_000;
-    ledger.commit();
-    for at in 0..LOOKUPS_PENDING_MAX as u32 + 1 {
-        let sender = u64::from(at) / LOOKUPS_PENDING_SENDER_MAX as u64 + 10;
-        ledger.direct(at, sender, 2, ClientMsgId::from_parts(TIME, u128::from(at) << 16), b"x");
-    }
-    assert_eq!(ledger.answers(), [(LOOKUPS_PENDING_MAX as u32, Answer::Refused(ErrorCode::RetryLater))]);
-}
-
-#[test]
 fn a_groups_message_has_a_row_for_each_member_and_one_delivery_a_shard() {
     let mut ledger = Ledger::new();
     let roster = ledger.create(1, 2..=500);
@@ -428,181 +419,6 @@ fn a_new_message_to_a_group_one_is_not_in_takes_no_number_and_no_byte() {
 }
 
 #[test]
-fn an_old_name_is_looked_up_before_its_sender_is_refused_and_no_more_often_than_the_limit() {
-    let mut ledger = Ledger::new();
-    let roster = ledger.create(1, [3]);
-    ledger.now.unix_ms += WINDOW_MS + 10_000;
-    ledger.commit();
-    let lookup = |at: u32| {
-        let client_msg_id = ClientMsgId::from_parts(TIME, u128::from(at) << 16);
-        Lookup { sender: UserId(2), client_msg_id, generation: 0 }
-    };
-    let digest = digest(Conversation::Group(roster.group), b"to all");
-    let stored = StoredMessage { msg_id: MsgId(77), seq: Seq(5), sent_at_ms: TIME, digest };
-    let nobody = Arc::new(of_nobody(GroupId(4711)));
-    ledger.group_named(1, 2, &roster, lookup(1).client_msg_id);
-    ledger.group_named(2, 2, &roster, lookup(2).client_msg_id);
-    ledger.group_named(3, 2, &nobody, lookup(3).client_msg_id);
-    assert_eq!(ledger.answers(), [], "the store is asked first");
-    let mut lookups = Vec::new();
-    ledger.engine.take_lookups(&mut lookups);
-    assert_eq!(lookups, [lookup(1), lookup(2), lookup(3)]);
-    let found = [LookupFound::Stored(stored), LookupFound::Nothing, LookupFound::Nothing];
-    for (lookup, found) in lookups.drain(..).zip(found) {
-        ledger.engine.found(ledger.now, LookupAnswer { lookup, found });
-    }
-    let expected = [
-        (1, Answer::Repeat { msg_id: 77, seq: 5 }),
-        (2, Answer::Refused(ErrorCode::NotAMember)),
-        (3, Answer::Refused(ErrorCode::UnknownGroup)),
-    ];
-    assert_eq!(ledger.answers(), expected);
-
-    for at in 0..LOOKUPS_PENDING_SENDER_MAX as u32 + 1 {
-        ledger.group_named(at, 2, &roster, lookup(at + 10).client_msg_id);
-    }
-    assert_eq!(ledger.answers(), [(LOOKUPS_PENDING_SENDER_MAX as u32, Answer::Refused(ErrorCode::RetryLater))]);
-}
-
-#[test]
-fn a_commit_that_cannot_be_written_leaves_no_trace() {
-    let mut ledger = Ledger::new();
-    let roster = ledger.create(1, [2, 3]);
-    ledger.group(1, 1, &roster);
-    ledger.answers();
-    let (tail, durable) = (ledger.engine.tail(), ledger.progress.durable());
-    let horizon = ledger.engine.window.len();
-
-    let names: Vec<_> = (0..2).map(|_| ledger.name()).collect();
-    ledger.direct(1, 1, 2, names[0], b"hello");
-    ledger.direct(2, 1, 2, names[0], b"hello");
-    ledger.group(3, 1, &roster);
-    ledger.change(4, 1, GroupChange::Add(roster.group, vec![UserId(4)]));
-    ledger.group(5, 1, &roster);
-    ledger.change(6, 4, GroupChange::Create(vec![UserId(1)]));
-    ledger.direct(7, 1, 1, names[1], b"note");
-    ledger.change(8, 3, GroupChange::Leave(roster.group));
-    let user = UserId(1);
-    ledger.engine.submit(ledger.now, Submission::Position { origin: origin(1, 9), user });
-    ledger.direct(10, 1, 2, names[0], b"another body under a name that is not stored after all");
-    ledger.disk.cut_writes(1);
-    let mut answers = ledger.answers();
-    let full = Answer::Refused(ErrorCode::StorageFull);
-    answers.retain(|(request, _)| *request != 5);
-    let expected = [1, 2, 3, 4, 6, 7, 8].map(|request| (request, full.clone()));
-    assert_eq!(answers[..7], expected);
-    assert_eq!(answers[7..], [(9, Answer::Position(1)), (10, full)]);
-
-    assert_eq!((ledger.engine.tail(), ledger.progress.durable()), (tail, durable));
-    assert_eq!(ledger.engine.window.len(), horizon);
-    assert_eq!(ledger.engine.roster(roster.group), Some(&roster));
-    assert_eq!(ledger.engine.groups.len(), 1);
-    assert_eq!(ledger.engine.groups.of_user(UserId(4), &ledger.engine.sequences), []);
-    assert_eq!(ledger.engine.groups.of_user(UserId(3), &ledger.engine.sequences).len(), 1);
-
-    ledger.direct(1, 1, 2, names[0], b"hello");
-    ledger.group(2, 1, &roster);
-    let answers = ledger.answers();
-    assert!(matches!(answers[0].1, Answer::Sent { seq: 2, .. }));
-    assert!(matches!(answers[1].1, Answer::Sent { seq: 3, .. }));
-    let mut records = 0;
-    let to = ledger.progress.durable();
-    Reader::new(ledger.disk.clone()).read(JournalPosition(0), to, usize::MAX, &mut |_, _| records += 1).unwrap();
-    assert_eq!(records, 1 + 2 + 2, "the group, its first message, and what was sent again; the roster stays known");
-}
-
-#[test]
-fn what_cannot_be_stored_is_refused_but_repeats_are_still_answered() {
-    let mut ledger = Ledger::with(Settings { journal_bytes_max: 400, ..Settings::new(SHARDS, 7) });
-    let name = ledger.name();
-    ledger.direct(1, 1, 2, name, &[7; 400]);
-    let answers = ledger.answers();
-    let Answer::Sent { msg_id, seq } = answers[0].1 else { panic!("{answers:?}") };
-    let another = ledger.name();
-    ledger.direct(2, 1, 2, another, b"x");
-    ledger.direct(3, 1, 2, name, &[7; 400]);
-    ledger.change(4, 1, GroupChange::Create(Vec::new()));
-    let full = Answer::Refused(ErrorCode::StorageFull);
-    assert_eq!(ledger.answers(), [(2, full.clone()), (3, Answer::Repeat { msg_id, seq }), (4, full)]);
-    ledger.progress.advance_applied(ledger.engine.tail().into());
-    ledger.direct(5, 1, 2, another, b"x");
-    assert!(matches!(ledger.answers()[0].1, Answer::Sent { seq: 2, .. }));
-}
-
-#[test]
-fn a_journal_that_was_full_is_known_to_have_room_again_also_when_nobody_sends() {
-    let mut ledger = Ledger::with(Settings { journal_bytes_max: 400, ..Settings::new(SHARDS, 7) });
-    let names = [ledger.name(), ledger.name()];
-    ledger.direct(1, 1, 2, names[0], &[7; 400]);
-    ledger.commit();
-    assert_eq!(ledger.engine.counters().journal_full, 0, "nobody was refused");
-    ledger.direct(2, 1, 2, names[1], b"x");
-    ledger.commit();
-    assert_eq!((ledger.engine.counters().journal_full, ledger.progress.journal_is_full()), (1, true));
-    ledger.now.mono_ms += JOURNAL_ROOM_LOOK_MS;
-    ledger.commit();
-    assert_eq!(ledger.engine.counters().journal_full, 1, "the store has not caught up");
-    ledger.progress.advance_applied(ledger.engine.tail().into());
-    ledger.now.mono_ms += JOURNAL_ROOM_LOOK_MS;
-    ledger.commit();
-    assert_eq!((ledger.engine.counters().journal_full, ledger.progress.journal_is_full()), (0, false));
-}
-
-#[test]
-fn a_tail_at_its_limit_of_messages_refuses_more() {
-    let mut ledger = Ledger::with(Settings { tail_messages_max: 10, ..Settings::new(SHARDS, 7) });
-    ledger.progress.report_tail_messages(9);
-    for request in 0..2 {
-        let name = ledger.name();
-        ledger.direct(request, 1, 2, name, b"x");
-    }
-    let answers = ledger.answers();
-    assert!(matches!(answers[0].1, Answer::Sent { .. }));
-    assert_eq!(answers[1].1, Answer::Refused(ErrorCode::StorageFull));
-}
-
-#[test]
-fn a_commit_is_full_in_messages_rows_and_bytes() {
-    let mut ledger = Ledger::new();
-    for _ in 0..COMMIT_MESSAGES_MAX {
-        assert!(!ledger.engine.full());
-        let name = ledger.name();
-        ledger.direct(0, 1, 2, name, b"x");
-    }
-    assert!(ledger.engine.full());
-    ledger.commit();
-    assert!(!ledger.engine.full());
-    let body = vec![7; BODY_BYTES_MAX];
-    for request in 0.. {
-        if request == JOURNAL_BATCH_BYTES_MAX / BODY_BYTES_MAX {
-            break;
-        }
-        assert_eq!(ledger.engine.full(), request * BODY_BYTES_MAX >= COMMIT_BYTES_MAX, "{request}");
-        let name = ledger.name();
-        ledger.direct(request as u32, 1, 2, name, &body);
-    }
-    let answers = ledger.answers();
-    assert_eq!(answers.last().unwrap().1, Answer::Refused(ErrorCode::RetryLater), "beyond what a batch may hold");
-}
-
-#[test]
-fn a_login_learns_its_newest_row_in_order_with_its_deliveries() {
-    let mut ledger = Ledger::new();
-    let (a, _) = two_shards();
-    for request in [1, 3] {
-        let name = ledger.name();
-        ledger.direct(request, a, a, name, b"x");
-        let position = Submission::Position { origin: origin(a, request + 1), user: UserId(a) };
-        ledger.engine.submit(ledger.now, position);
-    }
-    let order: Vec<_> = ledger.commit().remove(0).into_iter().map(|delivery| answer(delivery).1).collect();
-    assert!(matches!(
-        order[..],
-        [Answer::Sent { seq: 1, .. }, Answer::Position(1), Answer::Sent { seq: 2, .. }, Answer::Position(2)]
-    ));
-}
-
-#[test]
 fn logins_do_not_make_the_journal_grow_and_messages_do() {
     let mut ledger = Ledger::new();
     // What an earlier run left may wait for the store.
@@ -656,60 +472,4 @@ fn a_body_is_not_copied_again_between_its_shard_and_the_outboxes() {
         assert_eq!(message.push.body(), b"copied once");
         assert_eq!(message.push.body().as_ptr(), copied_to);
     }
-}
-
-#[test]
-fn what_a_sender_sends_behind_an_old_name_is_not_stored_before_it() {
-    let mut ledger = Ledger::new();
-    let old = ClientMsgId::from_parts(TIME - 30 * 60_000, 1);
-    let older = ClientMsgId::from_parts(TIME - 60 * 60_000, 1);
-    let (new, newest) = (ledger.name(), ledger.name());
-    for (request, name) in [(1, old), (2, new), (3, older), (4, newest)] {
-        ledger.direct(request, 1, 2, name, b"body");
-    }
-    // Nobody else waits for them.
-    let others = ledger.name();
-    ledger.direct(9, 5, 2, others, b"body");
-    assert!(matches!(ledger.answers()[..], [(9, Answer::Sent { .. })]));
-    let mut lookups = Vec::new();
-    ledger.engine.take_lookups(&mut lookups);
-    let [first, second] = lookups[..] else { panic!("{lookups:?}") };
-    // The second is answered first: it has its turn when the first has had it.
-    ledger.engine.found(ledger.now, LookupAnswer { lookup: second, found: LookupFound::Nothing });
-    assert_eq!(ledger.answers(), []);
-    ledger.engine.found(ledger.now, LookupAnswer { lookup: first, found: LookupFound::Nothing });
-    let seqs: Vec<(u32, u64)> = ledger
-        .answers()
-        .into_iter()
-        .map(|(request, answer)| match answer {
-            Answer::Sent { seq, .. } => (request, seq),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(seqs, [(1, 1), (2, 2), (3, 3), (4, 4)]);
-    assert!(!ledger.engine.has_more());
-}
-
-#[test]
-fn what_waits_behind_a_name_that_the_store_could_not_look_up_is_not_stored_before_it() {
-    let mut ledger = Ledger::new();
-    let new = ledger.name();
-    ledger.direct(1, 1, 2, ClientMsgId::from_parts(TIME - 30 * 60_000, 1), b"body");
-    ledger.direct(2, 1, 2, new, b"body");
-    let mut lookups = Vec::new();
-    ledger.engine.take_lookups(&mut lookups);
-    ledger.engine.found(ledger.now, LookupAnswer { lookup: lookups[0], found: LookupFound::Unavailable });
-    let refused = Answer::Refused(ErrorCode::RetryLater);
-    assert_eq!(ledger.answers(), [(1, refused.clone()), (2, refused)]);
-}
-
-#[test]
-fn one_sender_takes_nobody_elses_room_to_wait() {
-    let mut ledger = Ledger::new();
-    for index in 0..LOOKUPS_PENDING_SENDER_MAX as u32 + 1 {
-        ledger.direct(index, 1, 2, ClientMsgId::from_parts(TIME - 30 * 60_000, u128::from(index) << 16), b"body");
-    }
-    ledger.direct(9_999, 3, 2, ClientMsgId::from_parts(TIME - 30 * 60_000, 1), b"body");
-    let last = LOOKUPS_PENDING_SENDER_MAX as u32;
-    assert_eq!(ledger.answers(), [(last, Answer::Refused(ErrorCode::RetryLater))]);
 }

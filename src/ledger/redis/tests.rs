@@ -3,6 +3,7 @@
 
 mod fold;
 mod submissions;
+mod world;
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What a node has submitted and Redis has not settled: nothing is numbered twice, comes back, or changes its order.
 
-use super::fold::{Database, NOW, Node, Stream, after_a_loss, origin};
+use super::world::{Database, NOW, Node, Stream, after_a_loss, origin};
 use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::message::Incoming;
