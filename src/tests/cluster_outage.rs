@@ -133,3 +133,47 @@ fn try_one(sender: &mut Connection) -> Option<MsgId> {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn a_node_that_cannot_number_is_not_ready_and_says_why_and_flushed_scripts_are_no_outage() {
+    let (redis, database) = (Redis::start(), Database::create());
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = node(dir.path(), &redis, &database, 1);
+    let to = Conversation::User(UserId(2));
+    let mut client = gateway.client(1, 1, None);
+    send(&mut client, to, "first");
+    gateway.wait_until("it is ready", |gateway| gateway.admin_page("/readyz").starts_with("HTTP/1.1 200"));
+    // It stands still, and takes connections all the same.
+    redis.signal(Signal::SIGSTOP);
+    let said = "Redis does not answer this node";
+    gateway.wait_until("it says so", |gateway| gateway.admin_page("/readyz").contains(said));
+    assert!(gateway.admin_page("/metrics").contains("ringway_ledger_stands_still 1"));
+    redis.signal(Signal::SIGCONT);
+    gateway.wait_until("it is ready again", |gateway| gateway.admin_page("/readyz").starts_with("HTTP/1.1 200"));
+    redis.command(&["SCRIPT", "FLUSH"]).unwrap();
+    send(&mut client, to, "second");
+    let log = gateway.log();
+    assert!(log.contains("Redis has forgotten its scripts"), "{log}");
+}
+
+#[test]
+fn other_entries_under_the_numbers_that_a_node_has_read_are_not_followed() {
+    let (redis, database) = (Redis::start(), Database::create());
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = node(dir.path(), &redis, &database, 1);
+    let to = Conversation::User(UserId(2));
+    let mut client = gateway.client(1, 1, None);
+    let seqs = ["first", "second", "third"].map(|body| send(&mut client, to, body));
+    // What a replica would have that lacked the third, and was then given another.
+    let stream = redis.command(&["KEYS", "*:stream"]).unwrap();
+    let stream = stream.lines().nth(2).unwrap().to_owned();
+    let id = |entry: u64| format!("1-{}", (1u64 << 40) + entry);
+    redis.command(&["XDEL", &stream, &id(3)]).unwrap();
+    redis.command(&["XSETID", &stream, &id(2)]).unwrap();
+    redis.command(&["XADD", &stream, &id(3), "e", "another"]).unwrap();
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
+    gateway.wait_until("it has noticed", |gateway| gateway.log().contains("Redis has other entries under the numbers"));
+    // What was acked is there, and numbers go on above it.
+    let fourth = send(&mut client, to, "fourth");
+    assert!(fourth > seqs[2]);
+}
