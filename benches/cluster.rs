@@ -346,7 +346,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
         let newest = vec![Seq(0); args.users as usize + 1];
         let random = fastrand::Rng::with_seed(node.into());
         let body = vec![7; args.body].into();
-        Node { engine, store, nudges, progress, shared, done, args, node, rosters, newest, random, body, flying: 0 }
+        Node { engine, store, nudges, progress, shared, done, args, node, rosters, newest, random, body, in_flight: 0 }
             .run();
         drop(dir);
     });
@@ -368,7 +368,7 @@ struct Node {
     newest: Vec<Seq>,
     random: fastrand::Rng,
     body: Arc<[u8]>,
-    flying: u64,
+    in_flight: u64,
 }
 
 impl Node {

@@ -160,7 +160,7 @@ pub async fn run(mut cluster: ClusterEnds) {
             }
             Ended::Taken | Ended::OtherBuckets(_) => {
                 let ours = cluster.ledger.buckets as u64;
-                tell(
+                notify(
                     &cluster.ledger.ends,
                     match ended {
                         Ended::OtherBuckets(theirs) => News::Buckets { theirs, ours },
