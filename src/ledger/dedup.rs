@@ -60,6 +60,8 @@ pub struct Window {
     entries: PartedMap<Name, Known>,
     /// By message id; the newest last.
     order: VecDeque<Name>,
+    /// The highest that was let go.
+    let_go: MsgId,
     horizon_ms: u64,
     entries_max: usize,
 }
@@ -67,7 +69,13 @@ pub struct Window {
 impl Window {
     /// An empty window: what is at or above the horizon (ledger time, Unix milliseconds) never happened.
     pub fn new(seed: u64, horizon_ms: u64) -> Self {
-        Window { entries: PartedMap::new(seed), order: VecDeque::new(), horizon_ms, entries_max: WINDOW_ENTRIES_MAX }
+        Window {
+            entries: PartedMap::new(seed),
+            order: VecDeque::new(),
+            let_go: MsgId(0),
+            horizon_ms,
+            entries_max: WINDOW_ENTRIES_MAX,
+        }
     }
 
     /// A window with another limit of entries than `WINDOW_ENTRIES_MAX`.
@@ -97,6 +105,15 @@ impl Window {
         match self.entries.get(name) {
             Some(known) => Seen::Before(*known),
             None if named_ms.saturating_sub(CLIENT_MSG_ID_AHEAD_MS) >= self.horizon_ms => Seen::Never,
+            None => Seen::Perhaps,
+        }
+    }
+
+    /// Has this been sent since this message was the newest, if it had not been sent before?
+    pub fn seen_since(&self, name: &Name, newest: MsgId) -> Seen {
+        match self.entries.get(name) {
+            Some(known) => Seen::Before(*known),
+            None if self.let_go <= newest => Seen::Never,
             None => Seen::Perhaps,
         }
     }
@@ -134,6 +151,7 @@ impl Window {
     fn evict(&mut self) {
         if let Some(known) = self.order.pop_front().and_then(|name| self.entries.remove(&name)) {
             self.horizon_ms = self.horizon_ms.max(known.msg_id.sent_at_ms() + 1);
+            self.let_go = self.let_go.max(known.msg_id);
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::journal::segment::Journal;
 use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Seen, Window, named_ms};
 use crate::ledger::groups::{GroupLimits, Groups, Plan};
-use crate::ledger::pending::{Parked, Pending, Place, Released, Wait};
+use crate::ledger::pending::{Answered, Parked, Pending, Place, Released, Wait};
 use crate::ledger::pending_delivery::PendingDelivery;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::{Engine, LedgerError};
@@ -90,7 +90,8 @@ pub struct JournalEngine<D: Disk> {
     pub(super) sequences: Sequences,
     pub(super) groups: Groups,
     pub(super) window: Window,
-    pub(super) pending: Pending,
+    /// A moment is the highest message id of then.
+    pub(super) pending: Pending<MsgId>,
     /// Senders for whom the store has answered, and whose messages have not all been gone on with.
     pub(super) releasing: VecDeque<UserId>,
     pub(super) bases: Bases,
@@ -261,26 +262,27 @@ impl<D: Disk> JournalEngine<D> {
         }
     }
 
-    fn released(&mut self, now: Now, Released { submission, found, .. }: Released) {
+    fn released(&mut self, now: Now, Released { submission, answered }: Released<MsgId>) {
         let Incoming { origin, sender, .. } = submission.incoming;
+        let Some(Answered { found, asked }) = answered else { return self.send(now, submission, Place::First) };
         match found {
-            None => self.send(now, submission, Place::First),
-            Some(LookupFound::Unavailable) => {
+            LookupFound::Unavailable => {
                 self.refuse(origin, Refusal::RetryLater);
                 for behind in self.pending.refuse(sender) {
                     self.refuse(behind.incoming.origin, Refusal::RetryLater);
                 }
             }
             // Whether it is a repeat cannot be known any more.
-            Some(LookupFound::Expired) => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
-            Some(LookupFound::Stored(stored)) => {
+            LookupFound::Expired => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
+            LookupFound::Stored(stored) => {
                 let known = Known { msg_id: stored.msg_id, seq: stored.seq, digest: stored.digest };
                 self.repeat(&submission.incoming, known);
             }
-            // Another asking of the same name may have been numbered a moment ago.
-            Some(LookupFound::Nothing) => match self.window.seen(&Name::of(&submission.incoming), u64::MAX) {
+            // Another asking of the same name may have been numbered since, and even left the window.
+            LookupFound::Nothing => match self.window.seen_since(&Name::of(&submission.incoming), asked) {
                 Seen::Before(known) => self.repeat(&submission.incoming, known),
-                Seen::Never | Seen::Perhaps => self.number(now, submission),
+                Seen::Never => self.number(now, submission),
+                Seen::Perhaps => self.look_up_first(submission),
             },
         }
     }
@@ -302,15 +304,17 @@ impl<D: Disk> JournalEngine<D> {
                 self.park(submission, Wait::Behind);
             }
             (Seen::Never, _) => self.number(now, submission),
-            (Seen::Perhaps, Place::Last) => self.park(submission, Wait::Lookup { known_s: 0 }),
-            (Seen::Perhaps, Place::First) => {
-                self.counters.lookups += 1;
-                self.pending.park_first(submission, 0);
-            }
+            (Seen::Perhaps, Place::Last) => self.park(submission, Wait::Lookup(self.ids.last())),
+            (Seen::Perhaps, Place::First) => self.look_up_first(submission),
         }
     }
 
-    fn park(&mut self, submission: MessageSubmission, wait: Wait) {
+    fn look_up_first(&mut self, submission: MessageSubmission) {
+        let parked = self.pending.park_first(submission, self.ids.last());
+        self.counters.lookups += u64::from(parked == Parked::First);
+    }
+
+    fn park(&mut self, submission: MessageSubmission, wait: Wait<MsgId>) {
         match self.pending.park(submission, wait) {
             Ok(Parked::First) => self.counters.lookups += 1,
             Ok(Parked::WithAnother) => {}

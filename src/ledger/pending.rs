@@ -2,8 +2,9 @@
 //!
 //! Owned by the ledger's thread; both engines use it. What always holds: what a sender sends waits behind whatever of
 //! that sender waits already, and leaves in the order in which it came; a name is asked for once at a time, however
-//! often it is sent meanwhile; one sender has at most `LOOKUPS_PENDING_SENDER_MAX` waiting, so that nobody takes the
-//! room of all.
+//! often it is sent meanwhile; an answer comes with the moment at which it was asked for, as it may wait for its turn
+//! until it is out of date; one sender has at most `LOOKUPS_PENDING_SENDER_MAX` waiting, so that nobody takes the room
+//! of all.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,30 +15,40 @@ use crate::ledger::dedup::Name;
 use crate::limits::{LOOKUPS_PENDING_MAX, LOOKUPS_PENDING_SENDER_MAX};
 use ringway_wire::ids::UserId;
 
-/// The waiting.
+/// The waiting. `M` is a moment, by which an engine tells what an answer knows of: all that came before it was asked.
 #[derive(Debug)]
-pub struct Pending {
+pub struct Pending<M> {
     /// Of each sender, in order; no sender has none.
-    senders: HashMap<UserId, VecDeque<Waiting>, TableKey>,
+    senders: HashMap<UserId, VecDeque<Waiting<M>>, TableKey>,
     waiting_count: usize,
+    /// Names that the store has been asked for and has not answered, and when it was asked. Who waited for an answer may
+    /// be gone when it comes.
+    asked: HashMap<Name, M, TableKey>,
     to_ask: Vec<Lookup>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Waiting<M> {
     submission: MessageSubmission,
-    until: Until,
-    /// See [`Released::known_s`].
-    known_s: u64,
+    until: Until<M>,
 }
 
 /// What a message waits for, beside those before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Until {
+enum Until<M> {
     /// The store's answer.
     Answer,
-    /// Nothing more: this is the answer; `None`: it was not asked for.
-    Turn(Option<LookupFound>),
+    /// Nothing more; `None`: the store was not asked.
+    Turn(Option<Answered<M>>),
+}
+
+/// The store's answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answered<M> {
+    /// What it found.
+    pub found: LookupFound,
+    /// When it was asked.
+    pub asked: M,
 }
 
 /// Where a message stands among those of its sender.
@@ -51,12 +62,9 @@ pub enum Place {
 
 /// Why a message waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wait {
-    /// The store has to be asked for its name.
-    Lookup {
-        /// See [`Released::known_s`].
-        known_s: u64,
-    },
+pub enum Wait<M> {
+    /// The store has to be asked for its name, at this moment.
+    Lookup(M),
     /// Others of its sender wait.
     Behind,
 }
@@ -72,19 +80,19 @@ pub enum Parked {
 
 /// A message whose turn has come.
 #[derive(Debug)]
-pub struct Released {
+pub struct Released<M> {
     /// It.
     pub submission: MessageSubmission,
     /// What the store answered; `None`: it was not asked.
-    pub found: Option<LookupFound>,
-    /// In a cluster: everything that Redis had by this second of its clock was searched by that answer.
-    pub known_s: u64,
+    pub answered: Option<Answered<M>>,
 }
 
-impl Pending {
+impl<M: Copy> Pending<M> {
     /// Nobody waits.
     pub fn new(seed: u64) -> Self {
-        Pending { senders: HashMap::with_hasher(TableKey::new(seed)), waiting_count: 0, to_ask: Vec::new() }
+        let (senders, asked) =
+            (HashMap::with_hasher(TableKey::new(seed)), HashMap::with_hasher(TableKey::new(seed ^ 1)));
+        Pending { senders, waiting_count: 0, asked, to_ask: Vec::new() }
     }
 
     /// Something of this sender waits.
@@ -93,63 +101,55 @@ impl Pending {
     }
 
     /// Lets a message wait; hands it back when too many do.
-    pub fn park(&mut self, submission: MessageSubmission, wait: Wait) -> Result<Parked, MessageSubmission> {
+    pub fn park(&mut self, submission: MessageSubmission, wait: Wait<M>) -> Result<Parked, MessageSubmission> {
         let name = Name::of(&submission.incoming);
-        let waiting = self.senders.entry(name.sender).or_default();
-        if self.waiting_count >= LOOKUPS_PENDING_MAX || waiting.len() >= LOOKUPS_PENDING_SENDER_MAX {
-            if waiting.is_empty() {
-                self.senders.remove(&name.sender);
-            }
+        let of_sender = self.senders.get(&name.sender).map_or(0, VecDeque::len);
+        if self.waiting_count.max(self.asked.len()) >= LOOKUPS_PENDING_MAX || of_sender >= LOOKUPS_PENDING_SENDER_MAX {
             return Err(submission);
         }
         self.waiting_count += 1;
-        let asked = waiting.iter().find(|other| other.until == Until::Answer && other.name() == name);
-        let (until, known_s, parked) = match (wait, asked.map(|asked| asked.known_s)) {
-            (Wait::Behind, _) => (Until::Turn(None), 0, Parked::WithAnother),
-            (Wait::Lookup { .. }, Some(known_s)) => (Until::Answer, known_s, Parked::WithAnother),
-            (Wait::Lookup { known_s }, None) => (Until::Answer, known_s, Parked::First),
+        let (until, parked) = match wait {
+            Wait::Behind => (Until::Turn(None), Parked::WithAnother),
+            Wait::Lookup(now) => (Until::Answer, self.ask(name, now)),
         };
-        waiting.push_back(Waiting { submission, until, known_s });
-        if parked == Parked::First {
-            self.ask(name);
-        }
+        self.senders.entry(name.sender).or_default().push_back(Waiting { submission, until });
         Ok(parked)
     }
 
-    /// Puts a message back whose turn had come: the store has to be asked for it after all.
-    pub fn park_first(&mut self, submission: MessageSubmission, known_s: u64) {
+    /// Puts a message back whose turn had come: the store has to be asked for it after all, or again.
+    pub fn park_first(&mut self, submission: MessageSubmission, now: M) -> Parked {
         let name = Name::of(&submission.incoming);
         self.waiting_count += 1;
-        let waiting = self.senders.entry(name.sender).or_default();
-        waiting.push_front(Waiting { submission, until: Until::Answer, known_s });
-        self.ask(name);
+        self.senders.entry(name.sender).or_default().push_front(Waiting { submission, until: Until::Answer });
+        self.ask(name, now)
     }
 
     /// The store has answered.
     pub fn answered(&mut self, lookup: &Lookup, found: LookupFound) {
         let name = Name { sender: lookup.sender, client_msg_id: lookup.client_msg_id };
+        let Some(asked) = self.asked.remove(&name) else { return };
         // Nobody: what waited was refused meanwhile.
         for waiting in self.senders.get_mut(&name.sender).into_iter().flatten() {
-            if waiting.until == Until::Answer && waiting.name() == name {
-                waiting.until = Until::Turn(Some(found));
+            if matches!(waiting.until, Until::Answer) && waiting.name() == name {
+                waiting.until = Until::Turn(Some(Answered { found, asked }));
             }
         }
     }
 
     /// The sender's next message, if its turn has come.
-    pub fn next(&mut self, sender: UserId) -> Option<Released> {
+    pub fn next(&mut self, sender: UserId) -> Option<Released<M>> {
         let waiting = self.senders.get_mut(&sender)?;
-        let Until::Turn(found) = waiting.front()?.until else { return None };
-        let Waiting { submission, known_s, .. } = waiting.pop_front()?;
+        let Until::Turn(answered) = waiting.front()?.until else { return None };
+        let Waiting { submission, .. } = waiting.pop_front()?;
         if waiting.is_empty() {
             self.senders.remove(&sender);
         }
         self.waiting_count -= 1;
-        Some(Released { submission, found, known_s })
+        Some(Released { submission, answered })
     }
 
     /// All that waits of this sender, in order: what came before it was refused, and would come behind it.
-    pub fn refuse(&mut self, sender: UserId) -> impl Iterator<Item = MessageSubmission> + use<> {
+    pub fn refuse(&mut self, sender: UserId) -> impl Iterator<Item = MessageSubmission> + use<M> {
         let refused = self.senders.remove(&sender).unwrap_or_default();
         self.waiting_count -= refused.len();
         refused.into_iter().map(|waiting| waiting.submission)
@@ -160,12 +160,18 @@ impl Pending {
         out.append(&mut self.to_ask);
     }
 
-    fn ask(&mut self, name: Name) {
+    /// An answer that is on its way already knows of less: it comes with its own moment.
+    fn ask(&mut self, name: Name, now: M) -> Parked {
+        if self.asked.contains_key(&name) {
+            return Parked::WithAnother;
+        }
+        self.asked.insert(name, now);
         self.to_ask.push(Lookup { sender: name.sender, client_msg_id: name.client_msg_id, generation: 0 });
+        Parked::First
     }
 }
 
-impl Waiting {
+impl<M> Waiting<M> {
     fn name(&self) -> Name {
         Name::of(&self.submission.incoming)
     }

@@ -261,7 +261,7 @@ impl<D: Disk> RedisEngine<D> {
         }
         if let Subject::Message(submission) = subject {
             let known_s = self.redis_clock.read_s();
-            self.park(submission, Wait::Lookup { known_s });
+            self.park(submission, Wait::Lookup(known_s));
         }
     }
 

@@ -106,7 +106,8 @@ pub struct RedisEngine<D: Disk> {
     groups: Groups,
     senders: SenderRows,
     windows: Windows,
-    pending: Pending,
+    /// A moment is a second of Redis's clock by which all that it had was read.
+    pending: Pending<u64>,
     /// Senders for whom the store has answered, and whose messages have not all been gone on with.
     releasing: VecDeque<UserId>,
     redis_clock: RedisClock,

@@ -16,7 +16,7 @@ use crate::journal::disk::Disk;
 use crate::ledger::Engine;
 use crate::ledger::dedup::{Name, named_ms};
 use crate::ledger::groups::Plan;
-use crate::ledger::pending::{Parked, Place, Released, Wait};
+use crate::ledger::pending::{Answered, Parked, Place, Released, Wait};
 use crate::ledger::pending_delivery::PendingDelivery;
 use crate::limits::{
     JOURNAL_BATCH_BYTES_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, STORAGE_FULL_RETRY_MS,
@@ -70,27 +70,29 @@ impl<D: Disk> RedisEngine<D> {
         }
     }
 
-    pub(super) fn released(&mut self, now: Now, Released { submission, found, known_s }: Released) {
+    pub(super) fn released(&mut self, now: Now, Released { submission, answered }: Released<u64>) {
         let Incoming { origin, sender, .. } = submission.incoming;
-        if found == Some(LookupFound::Unavailable) || !self.numbers() {
+        if answered.is_some_and(|answered| answered.found == LookupFound::Unavailable) || !self.numbers() {
             self.refuse(origin, Refusal::RetryLater);
             for behind in self.pending.refuse(sender) {
                 self.refuse(behind.incoming.origin, Refusal::RetryLater);
             }
             return;
         }
+        let Some(Answered { found, asked: known_s }) = answered else {
+            return self.send(now, submission, Place::First);
+        };
         match found {
-            None => self.send(now, submission, Place::First),
             // Whether it is a repeat cannot be known any more.
-            Some(LookupFound::Expired) => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
-            Some(LookupFound::Stored(StoredMessage { msg_id, seq, digest, .. })) => {
+            LookupFound::Expired => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
+            LookupFound::Stored(StoredMessage { msg_id, seq, digest, .. }) => {
                 self.repeat(&submission.incoming, msg_id, seq, digest);
             }
             // Another asking of the same name was taken a moment ago: this one has to ask again.
-            Some(_) if self.in_flight.named(&Name::of(&submission.incoming)).is_some() => {
+            _ if self.in_flight.named(&Name::of(&submission.incoming)).is_some() => {
                 self.refuse(origin, Refusal::RetryLater);
             }
-            Some(_) => self.take(now, submission, Looked::Everywhere { known_s }),
+            _ => self.take(now, submission, Looked::Everywhere { known_s }),
         }
     }
 
@@ -133,15 +135,15 @@ impl<D: Disk> RedisEngine<D> {
     pub(super) fn look_up(&mut self, submission: MessageSubmission, place: Place) {
         let known_s = self.redis_clock.read_s();
         match place {
-            Place::Last => self.park(submission, Wait::Lookup { known_s }),
+            Place::Last => self.park(submission, Wait::Lookup(known_s)),
             Place::First => {
-                self.counters.lookups += 1;
-                self.pending.park_first(submission, known_s);
+                let parked = self.pending.park_first(submission, known_s);
+                self.counters.lookups += u64::from(parked == Parked::First);
             }
         }
     }
 
-    pub(super) fn park(&mut self, submission: MessageSubmission, wait: Wait) {
+    pub(super) fn park(&mut self, submission: MessageSubmission, wait: Wait<u64>) {
         match self.pending.park(submission, wait) {
             Ok(Parked::First) => self.counters.lookups += 1,
             Ok(Parked::WithAnother) => {}

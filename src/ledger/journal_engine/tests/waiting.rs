@@ -106,3 +106,69 @@ fn no_more_than_the_limit_wait_for_the_store() {
     }
     assert_eq!(ledger.answers(), [(LOOKUPS_PENDING_MAX as u32, Answer::Refused(ErrorCode::RetryLater))]);
 }
+
+#[test]
+fn a_name_numbered_after_the_store_had_answered_and_forgotten_by_the_window_is_looked_up_again() {
+    let mut ledger = Ledger::with(Settings { window_entries_max: 1, ..Settings::new(SHARDS, 7) });
+    let [first, twice] = [1, 2].map(|random| ClientMsgId::from_parts(TIME - 30 * 60_000, random << 16));
+    let other = ledger.name();
+    let ask = |ledger: &mut Ledger| {
+        let mut lookups = Vec::new();
+        ledger.engine.take_lookups(&mut lookups);
+        lookups
+    };
+    let nothing = |ledger: &mut Ledger, lookup| {
+        ledger.engine.found(ledger.now, LookupAnswer { lookup, found: LookupFound::Nothing });
+    };
+    ledger.direct(1, 1, 2, first, b"body");
+    ledger.direct(2, 1, 2, twice, b"body");
+    let [of_first, of_twice] = ask(&mut ledger)[..] else { panic!("both are looked up") };
+    nothing(&mut ledger, of_twice);
+    ledger.direct(3, 1, 2, other, b"body");
+    ledger.direct(4, 1, 2, twice, b"body");
+    // Before the first asking of it has had its turn.
+    let [again] = ask(&mut ledger)[..] else { panic!("it is looked up") };
+    nothing(&mut ledger, again);
+    assert_eq!(ledger.answers(), []);
+    nothing(&mut ledger, of_first);
+    let answers = ledger.answers();
+    let [(1, Answer::Sent { .. }), (2, Answer::Sent { msg_id, seq })] = answers[..] else { panic!("{answers:?}") };
+    // The window has let the first go by now: the third might have been before it.
+    let [of_other] = ask(&mut ledger)[..] else { panic!("it is looked up") };
+    nothing(&mut ledger, of_other);
+    assert!(matches!(ledger.answers()[..], [(3, Answer::Sent { .. })]));
+    assert_eq!(ask(&mut ledger), [of_twice]);
+    let digest = digest(Conversation::User(UserId(2)), b"body");
+    let stored = StoredMessage { msg_id: MsgId(msg_id), seq: Seq(seq), sent_at_ms: TIME, digest };
+    ledger.engine.found(ledger.now, LookupAnswer { lookup: of_twice, found: LookupFound::Stored(stored) });
+    assert_eq!(ledger.answers(), [(4, Answer::Repeat { msg_id, seq })]);
+}
+
+#[test]
+fn an_answer_that_was_asked_for_by_one_who_was_refused_does_not_pass_for_a_later_one() {
+    let mut ledger = Ledger::with(Settings { window_entries_max: 1, ..Settings::new(SHARDS, 7) });
+    let [first, twice] = [1, 2].map(|random| ClientMsgId::from_parts(TIME - 30 * 60_000, random << 16));
+    ledger.direct(1, 1, 2, first, b"body");
+    ledger.direct(2, 1, 2, twice, b"body");
+    let mut lookups = Vec::new();
+    ledger.engine.take_lookups(&mut lookups);
+    let [of_first, of_twice] = lookups[..] else { panic!("both are looked up") };
+    ledger.engine.found(ledger.now, LookupAnswer { lookup: of_first, found: LookupFound::Unavailable });
+    assert_eq!(ledger.answers().len(), 2, "both are refused");
+    // The store still looks it up: it is not asked twice at once.
+    ledger.direct(3, 1, 2, twice, b"body");
+    lookups.clear();
+    ledger.engine.take_lookups(&mut lookups);
+    assert_eq!(lookups, []);
+    let [other, more] = [ledger.name(), ledger.name()];
+    ledger.direct(4, 5, 2, other, b"body");
+    ledger.direct(5, 5, 2, more, b"body");
+    assert_eq!(ledger.answers().len(), 2);
+    // Since it was asked the window has let something go: this is asked for again.
+    ledger.engine.found(ledger.now, LookupAnswer { lookup: of_twice, found: LookupFound::Nothing });
+    assert_eq!(ledger.answers(), []);
+    ledger.engine.take_lookups(&mut lookups);
+    assert_eq!(lookups, [of_twice]);
+    ledger.engine.found(ledger.now, LookupAnswer { lookup: of_twice, found: LookupFound::Nothing });
+    assert!(matches!(ledger.answers()[..], [(3, Answer::Sent { .. })]));
+}
