@@ -97,6 +97,8 @@ struct There {
     highest: u64,
     /// Of the first bucket: a node has confirmed that its master has all that was ordered. Whether the others have, that tells.
     is_confirmed: bool,
+    /// What its master's clock said, Unix milliseconds.
+    now_ms: u64,
 }
 
 impl Buckets {
@@ -206,9 +208,9 @@ impl Buckets {
             }
         }
         let (floor, since_ms) = (Seq(first.floor), (first.since_s + 1) * 1_000);
-        let is_confirmed = first.is_confirmed;
+        let (is_confirmed, now_ms) = (first.is_confirmed, first.now_ms);
         // Redis tells the second in which the generation was made: all names from before its end may be older.
-        let found = Found { there, count, floor, since_ms, age, is_confirmed, extent };
+        let found = Found { there, count, floor, since_ms, now_ms, age, is_confirmed, extent };
         Ok(News::Status { session, found: Some(found), highest })
     }
 
@@ -232,6 +234,7 @@ impl Buckets {
             order: Place::parse(&format!("{} {}", number(6), text(7)), self.count()),
             highest: number(8),
             is_confirmed: number(9) == 1,
+            now_ms: number(10),
         })
     }
 

@@ -11,7 +11,8 @@
 --
 -- Replies generation, last entry, floor, the second in which the generation was made, how long it is still to be left
 -- alone (ms), and of the first bucket: how many buckets there are, how many entries are ordered, and of each bucket; then
--- the highest number of a generation that was ever begun here, and 1 if a node has vouched for it since Redis was started.
+-- the highest number of a generation that was ever begun here, 1 if a node has vouched for it since Redis was started, and
+-- the time (ms).
 
 local call = redis.call
 local state = KEYS[1] .. 'state'
@@ -34,4 +35,5 @@ local left = string.format('%.0f', math.max(settled_ms - now_ms, 0))
 local function number_of(name) return tonumber(string.match(name or '', '^%d+') or '0') end
 local highest = math.max(number_of(known[1]), number_of(known[9]))
 return { known[1] or '', known[2] or '0', known[3] or '0', known[4] or '0', left, known[6] or '1', known[7] or '0',
-         known[8] or '', string.format('%.0f', highest), known[10] == ARGV[1] and '1' or '0' }
+         known[8] or '', string.format('%.0f', highest), known[10] == ARGV[1] and '1' or '0',
+         string.format('%.0f', now_ms) }

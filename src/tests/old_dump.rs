@@ -200,8 +200,11 @@ fn an_old_dump_put_back_while_no_node_runs_loses_nothing(
     let mut two = b.returning_client(2, 1, live.last().map(|row| row.seq));
     assert_eq!(send_as(&mut one, to, name, "lost 0"), (first, true));
     (1..=20).for_each(|index| say(&mut one, format!("after {index}")));
-    say(&mut one, "the end".to_owned());
     expected.insert("lost 0".to_owned());
+    // Each node makes again what it had submitted, and neither waits for the other.
+    wait_for_rows(&database, 3 * expected.len() as u64);
+    send(&mut one, to, "the end");
+    expected.insert("the end".to_owned());
     check_numbers(&mut seen, &rows_until(&mut two, "the end"), &b);
     for gateway in [&a, &b] {
         let inbox = rows_until(&mut gateway.client(2, 7, Some(Seq(0))), "the end");
@@ -440,6 +443,15 @@ fn data_are_lost_at_random(mut ledger: impl Ledger) {
     progress(&mut nodes);
     talk.ends.store(true, Ordering::Relaxed);
     let talkers: Vec<Talker> = talkers.into_iter().map(|talker| talker.join().unwrap()).collect();
+    // Each node makes again what it had submitted, and none waits for the others.
+    let rows_of = |talker: &Talker| -> usize {
+        let rows = |to: &Conversation| match to {
+            Conversation::Group(_) => users.len(),
+            Conversation::User(to) => 2 - usize::from(*to == UserId(talker.user)),
+        };
+        talker.acked.iter().map(|(.., to)| rows(to)).sum()
+    };
+    wait_for_rows(&database, talkers.iter().map(rows_of).sum::<usize>() as u64);
     let last = "the very last";
     for user in &users {
         send(&mut nodes[0].client(100, *user, None), Conversation::User(UserId(*user)), last);

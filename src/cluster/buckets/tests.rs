@@ -6,7 +6,18 @@ use super::*;
 fn there(generation: &str, count: u64) -> There {
     let order = Some(Place { entry: 15, buckets: vec![5, 4, 6] });
     let generation = generation.to_owned();
-    There { generation, count, floor: 0, since_s: 0, fresh_ms: 0, buckets: 3, order, highest: 0, is_confirmed: true }
+    There {
+        generation,
+        count,
+        floor: 0,
+        since_s: 0,
+        fresh_ms: 0,
+        buckets: 3,
+        order,
+        highest: 0,
+        is_confirmed: true,
+        now_ms: 0,
+    }
 }
 
 fn check(counts: [u64; 3], generations: [&str; 3], expected: Extent) {

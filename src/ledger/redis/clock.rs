@@ -23,12 +23,16 @@ pub(super) struct RedisClock {
 }
 
 impl RedisClock {
-    /// Redis has said the time, and that there were so many entries.
-    pub(super) fn heard(&mut self, now: Now, count: u64, redis_ms: u64) {
+    /// Redis had no more than so many entries at this time of its clock.
+    pub(super) fn stood(&mut self, count: u64, redis_ms: u64) {
         self.heard_s = redis_ms / 1_000;
         if self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back((count, self.heard_s));
+            self.waiting.push_back((count, redis_ms / 1_000));
         }
+    }
+
+    /// Redis has said the time, a moment ago.
+    pub(super) fn compare(&mut self, now: Now, redis_ms: u64) {
         self.skew_ms = now.unix_ms.cast_signed().wrapping_sub(redis_ms.cast_signed());
         let is_due = self.warned_ms.is_none_or(|before| now.mono_ms.saturating_sub(before) >= WARN_EVERY_MS);
         if self.skew_ms.unsigned_abs() > CLOCK_SKEW_WARN_MS && is_due {
@@ -52,7 +56,7 @@ impl RedisClock {
         while let Some((count, second)) = self.waiting.front().copied()
             && count <= seen
         {
-            self.read_s = self.read_s.max(second);
+            self.read_s = second;
             self.waiting.pop_front();
         }
     }

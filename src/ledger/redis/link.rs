@@ -44,6 +44,8 @@ pub struct Found {
     pub floor: Seq,
     /// When the generation was made, Unix milliseconds.
     pub since_ms: u64,
+    /// What Redis's clock said, before which it had no more than this, Unix milliseconds.
+    pub now_ms: u64,
     /// Whether it may be gone on with.
     pub age: Age,
     /// A node that was there before Redis was started has said that it has all that node had read.

@@ -230,8 +230,10 @@ impl<D: Disk> Engine for RedisEngine<D> {
     fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
         let before = out.len();
         self.pending.take_lookups(out);
-        let known_s = self.redis_clock.read_s();
-        self.in_flight.take_lookups(self.progress.applied().0, known_s, out);
+        // An answer is worth what of the stream was read when it was asked for.
+        if self.is_caught_up() {
+            self.in_flight.take_lookups(self.progress.applied().0, self.redis_clock.read_s(), out);
+        }
         let generation = self.generation_number();
         out.iter_mut().skip(before).for_each(|lookup| lookup.generation = generation);
     }
@@ -346,8 +348,9 @@ impl<D: Disk> RedisEngine<D> {
             News::Count(count) => self.counted(count),
             News::Clock { generation, count, redis_ms } => {
                 self.memory_short_ms.take_if(|at| now.mono_ms.saturating_sub(*at) >= MEMORY_SHORT_MS);
+                self.redis_clock.compare(now, redis_ms);
                 if self.generation.as_ref().is_some_and(|ours| ours.text() == generation) {
-                    self.redis_clock.heard(now, count, redis_ms);
+                    self.redis_clock.stood(count, redis_ms);
                     self.redis_clock.read(self.seen);
                 }
             }

@@ -64,6 +64,9 @@ impl<D: Disk> RedisEngine<D> {
         };
         self.session = Session::Lost(session);
         self.highest = highest;
+        if let Some(found) = &found {
+            self.redis_clock.compare(now, found.now_ms);
+        }
         let generation = found.as_ref().map(|found| found.there.clone());
         if lost {
             self.make_anew(now, generation, "Redis does not have the ledger that this node knows");
@@ -112,7 +115,7 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.
     pub(super) fn follow_from(&mut self, session: u64, found: Found) -> Result<(), LedgerError> {
-        let Found { there, count, floor, since_ms, is_confirmed, .. } = found;
+        let Found { there, count, floor, since_ms, now_ms, is_confirmed, .. } = found;
         let changed = self.generation.as_ref() != Some(&there);
         self.is_unverified = !is_confirmed;
         self.sequences.set_floor(floor);
@@ -125,6 +128,8 @@ impl<D: Disk> RedisEngine<D> {
             self.redis_clock.begin();
             self.submit_again(self.seen);
         }
+        self.redis_clock.stood(count, now_ms);
+        self.redis_clock.read(self.seen);
         tracing::info!(
             generation = there.number,
             behind = count - self.seen.min(count),

@@ -132,15 +132,44 @@ fn a_name_that_redis_may_have_forgotten_is_looked_for_before_it_is_submitted_aga
 
 #[test]
 fn a_submission_older_than_what_redis_remembers_is_looked_for_without_asking_redis() {
-    let (stream, mut node) = node();
+    let (mut stream, mut node) = node();
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!(submitted(&mut node).len(), 1);
     node.hear(News::Disconnected).unwrap();
     node.now = later(16 * 60_000);
-    node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+    stream.found.now_ms = node.now.unix_ms;
     node.hear(stream.status()).unwrap();
     assert_eq!((submitted(&mut node).len(), lookups(&mut node).len()), (0, 1));
+}
+
+#[test]
+fn what_was_lost_is_submitted_again_when_the_store_has_answered_and_redis_need_not_say_the_time_again() {
+    let (next, mut one, _, database) = after_a_loss();
+    one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
+    let name = named(0, 1);
+    send(&mut one, name);
+    one.commit().unwrap();
+    assert_eq!(submitted(&mut one), [key(name)]);
+    one.hear(News::Disconnected).unwrap();
+    one.progress.advance_applied(AppliedPosition(base_of(2)));
+    let mut next = next.with_count(1);
+    one.hear(next.status()).unwrap();
+    one.answer(&database).unwrap();
+    next.found.count -= 1;
+    // The answer would know of less than the stream that is not read yet.
+    assert_eq!(lookups(&mut one), []);
+    arrives(&mut one, &mut next, named(0, 2));
+    let [lookup] = lookups(&mut one)[..] else { panic!("it is looked for") };
+    found(&mut one, lookup, LookupFound::Nothing);
+    let since: Vec<Vec<u8>> = one.wants.drain(..).flat_map(since_of).collect();
+    assert_eq!(since, [(NOW.unix_ms / 1_000).to_string().into_bytes()]);
+}
+
+/// Since when nobody has used the names that are submitted, seconds.
+fn since_of(what: What) -> Vec<Vec<u8>> {
+    let What::Submit { calls, .. } = what else { return Vec::new() };
+    calls.into_iter().map(|Call { values: [.., since, _], .. }| since).collect()
 }
 
 #[test]

@@ -171,6 +171,7 @@ impl Stream {
             count: base_of(generation),
             floor,
             since_ms: 0,
+            now_ms: NOW.unix_ms,
             age: Age::Settled,
             is_confirmed: true,
             extent: Extent::Whole,
