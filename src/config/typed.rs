@@ -357,7 +357,10 @@ fn unknown(name: String, origin: Origin) -> TypedError {
     let likeness = |key: &Key| {
         let last = key.name.rsplit('.').next().unwrap_or(key.name);
         let typed_last = name.rsplit('.').next().unwrap_or(&name);
+        // `heartbeat_seconds` is `heartbeat_s` written out, whatever else is as near by letters.
+        let begun = if typed_last.len() > 3 && typed_last.starts_with(last) { 0.9 } else { 0.0 };
         strsim::normalized_damerau_levenshtein(key.name, &name)
+            .max(begun)
             .max(strsim::normalized_damerau_levenshtein(last, typed_last) * 0.95)
             .max(strsim::normalized_damerau_levenshtein(&key.name.replace('.', "_"), &name))
     };
