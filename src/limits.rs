@@ -92,6 +92,9 @@ pub const LANE_ANSWERS_WAITING_MAX: usize = 4_096;
 pub const RETRY_AFTER_MS: u32 = 200;
 /// How often a shard asks again what was refused or unavailable.
 pub const RETRY_EVERY_MS: u64 = 100;
+/// A session whose rows the store cannot read is closed with `StoreUnavailable` after so long: a database that is back
+/// is noticed sooner.
+pub const STORE_UNREADABLE_MS: u64 = STORE_RETRY_MAX_MS;
 /// How often cursors are sent to the store.
 pub const CURSORS_SAVED_EVERY_MS: u64 = 1_000;
 /// How long a peer has to take its last frame.

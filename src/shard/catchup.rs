@@ -3,9 +3,10 @@
 //! Part of the shard's core. What always holds: a session has at most one catch-up page on its way, and asks for
 //! one only while its outbox has room for it; the shard has at most `PAGES_IN_FLIGHT_MAX`, and those who wait
 //! take turns; rows go out in order, from the one after the cursor; a session is live again when its cursor is
-//! the newest row, and not before.
+//! the newest row, and not before; one whose rows the store cannot read is told so after `STORE_UNREADABLE_MS`, since
+//! it would get nothing, not even what is new.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::Shard;
 use super::session::{Flags, Phase};
@@ -13,10 +14,10 @@ use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, SessionRef};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::store::{Page, PagePurpose, StoreAsk};
-use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, SYNCS_WAITING_MAX};
+use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, STORE_UNREADABLE_MS, SYNCS_WAITING_MAX};
 use ringway_wire::ids::Seq;
 use ringway_wire::limits::{BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX};
-use ringway_wire::schema::ErrorCode;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// Bytes a full page takes in an outbox.
 const PAGE_OUTBOX_BYTES: usize = PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160;
@@ -32,6 +33,8 @@ pub(super) struct Pages {
     in_flight: usize,
     /// Asked without success, or no room in the shard: again later.
     later: Vec<ConnId>,
+    /// Since when the store has been unable to read what a session needs, by slot, monotonic milliseconds.
+    unreadable: BTreeMap<u32, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +145,7 @@ impl Shard {
         let Some(slot) = self.slot_of(conn) else { return };
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         session.flags.clear(Flags::PAGE_ASKED);
+        self.pages.unreadable.remove(&slot);
         if session.phase != Phase::Behind {
             return;
         }
@@ -186,6 +190,7 @@ impl Shard {
         if session.phase == Phase::Behind && session.cursor >= session.newest {
             session.phase = Phase::Live;
             self.behind -= 1;
+            self.forget_pages(slot);
         }
     }
 
@@ -203,6 +208,24 @@ impl Shard {
             let rows = page.rows.iter().map(|(seq, message)| message.view(*seq));
             encoder.sync_page(origin.request_id, rows, page.gap_to, through, end)
         });
+    }
+
+    /// The store cannot be read now.
+    pub(super) fn page_unreadable(&mut self, now: Now, session: SessionRef, purpose: PagePurpose) {
+        if let (PagePurpose::CatchUp, Some(slot)) = (purpose, self.slot_of(session.conn))
+            && self.sessions.at(slot).is_some_and(|session| session.phase == Phase::Behind)
+        {
+            let since_ms = *self.pages.unreadable.entry(slot).or_insert(now.mono_ms);
+            if now.mono_ms.saturating_sub(since_ms) >= STORE_UNREADABLE_MS {
+                self.close(now, slot, CloseReason::StoreUnavailable);
+            }
+        }
+        self.page_unavailable(now, session, purpose);
+    }
+
+    /// A session is not behind any more, or ends.
+    pub(super) fn forget_pages(&mut self, slot: u32) {
+        self.pages.unreadable.remove(&slot);
     }
 
     /// The store had no room for the question, or cannot be read now.

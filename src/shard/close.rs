@@ -256,14 +256,15 @@ impl Shard {
     /// Leaves directory and audiences, if it was registered.
     fn deregister(&mut self, slot: u32) {
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
+        let user = session.user;
         if session.phase == Phase::Behind {
             self.behind -= 1;
+            self.forget_pages(slot);
         }
-        if session.user == NIL {
+        if user == NIL {
             self.unauthenticated -= 1;
             return;
         }
-        let user = session.user;
         self.session_ends(slot);
         self.audiences.left(user, slot, &self.directory);
         self.directory.leave(slot, &mut self.sessions);

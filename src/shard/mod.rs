@@ -273,7 +273,7 @@ impl Shard {
             StoreAnswer::Page { session, purpose, after, page } => self.page(now, session, purpose, after, &page),
             StoreAnswer::Cursor { origin, seq } => self.cursor_found(origin, seq),
             StoreAnswer::Unavailable { session, purpose: Some(purpose) } => {
-                self.page_unavailable(now, session, purpose);
+                self.page_unreadable(now, session, purpose);
             }
             StoreAnswer::Unavailable { session, purpose: None } => {
                 if let Some(slot) = self.slot_of(session.conn) {

@@ -8,6 +8,7 @@
 mod admin;
 mod announced;
 mod bad_input;
+mod black_hole;
 mod buckets;
 mod chat;
 mod closes;
@@ -33,6 +34,7 @@ mod old_dump;
 mod order;
 mod outage;
 mod pages;
+mod proxy;
 mod redis;
 mod refused_logins;
 mod repeats;

@@ -110,6 +110,12 @@ impl User {
                     self.reconnects += 1;
                     pause(Duration::from_millis(self.random.u64(5..40)));
                 }
+                // It was told that its rows cannot be read for a while, and comes back as it was told.
+                Err(ConnectionError::Closing {
+                    reason: CloseReason::StoreUnavailable,
+                    reconnect_after_ms: Some(wait_ms),
+                    ..
+                }) => pause(Duration::from_millis(wait_ms.into())),
                 Err(error) => panic!("user {}: {error}", self.id),
             }
         }

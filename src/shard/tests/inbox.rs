@@ -1,9 +1,15 @@
 //! The inbox as a session sees it: in order, without holes, whatever happens in between.
 
+use std::collections::VecDeque;
+
+use super::closing;
 use super::world::{Client, Got, World};
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{Origin, ShardId};
+use crate::contract::store::{StoreAnswer, StoreAsk};
+use crate::limits::STORE_UNREADABLE_MS;
 use ringway_wire::ids::{Conversation, Seq, UserId};
+use ringway_wire::schema::CloseReason;
 
 const TO_5: Conversation = Conversation::User(UserId(5));
 
@@ -271,4 +277,47 @@ fn while_the_store_is_away_a_session_stays_and_catches_up_later() {
     world.hold_store = false;
     world.settle();
     assert_eq!(world.seqs(client), (1..=10).collect::<Vec<_>>());
+}
+
+/// The store answers all that is asked of it that it cannot be read.
+fn refuse_to_read(world: &mut World) {
+    for (shard, ask) in std::mem::take(&mut world.held_asks) {
+        let StoreAsk::Page { session, purpose, .. } = ask else { panic!("only pages are asked for") };
+        let answer = StoreAnswer::Unavailable { session, purpose: Some(purpose) };
+        world.shards[usize::from(shard.0)].stored(world.now, answer);
+    }
+    world.settle();
+}
+
+#[test]
+fn a_session_whose_rows_cannot_be_read_for_long_is_told_so_and_a_store_that_is_only_busy_is_waited_for() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    send_many(&mut world, sender, 10, b"before");
+    world.hold_store = true;
+    let (unlucky, patient) = (world.login(5, 1, Some(0)), world.login(5, 2, Some(0)));
+    // One of the two finds no room in the store's mailbox, again and again, and nobody says that its rows cannot be read.
+    let is_patient = |world: &World, ask: &StoreAsk| {
+        let (_, conn) = world.conn(patient);
+        matches!(ask, StoreAsk::Page { session, .. } if session.conn == conn)
+    };
+    let mut waited_ms = 0;
+    while world.is_open(unlucky) {
+        let asks = std::mem::take(&mut world.held_asks);
+        let (busy, unreadable): (VecDeque<_>, _) = asks.into_iter().partition(|(_, ask)| is_patient(&world, ask));
+        world.held_asks = unreadable;
+        refuse_to_read(&mut world);
+        busy.into_iter().for_each(|(_, ask)| world.shards[0].refused_ask(world.now, ask));
+        world.pass(100);
+        waited_ms += 100;
+        assert!(waited_ms < 2 * STORE_UNREADABLE_MS, "it is never told");
+    }
+    assert!(waited_ms >= STORE_UNREADABLE_MS, "a short outage is waited for: {waited_ms} ms");
+    assert_eq!(closing(&world.got(unlucky)), Some(CloseReason::StoreUnavailable));
+    assert!(world.is_open(patient));
+    // The next outage is another one.
+    world.hold_store = false;
+    world.pass(200);
+    assert_eq!(world.seqs(patient), (1..=10).collect::<Vec<_>>());
+    assert_eq!(world.shards[0].counters().sessions_behind, 0);
 }
