@@ -14,6 +14,7 @@ use fred::types::config::{Config, PerformanceConfig};
 use fred::types::{Builder, ConnectHandle, CustomCommand, Value};
 use futures_lite::future::poll_once;
 
+use crate::contract::report::StandsStill;
 use crate::limits::REDIS_TIMEOUT_MS;
 
 /// Why a session ended.
@@ -23,6 +24,8 @@ pub(super) enum Ended {
     Done,
     /// The connection, or a command, failed.
     Lost(String),
+    /// Redis takes no writes: it is a replica, or its disk takes nothing.
+    ReadOnly(String),
     /// Redis has another generation than this node follows.
     OtherGeneration,
     /// Another process has the node's id.
@@ -45,7 +48,25 @@ impl From<fred::error::Error> for Ended {
         if text.contains("OOM command not allowed") {
             return Ended::NoMemory;
         }
+        // A replica, too few replicas, a disk that takes nothing.
+        if ["READONLY", "NOREPLICAS", "MISCONF"].iter().any(|word| text.contains(word)) {
+            return Ended::ReadOnly(text);
+        }
         Ended::Lost(text)
+    }
+}
+
+impl Ended {
+    /// Why nothing can be numbered until a session begins, for operators; nothing, if the next one begins at once.
+    pub(super) fn stands_still(&self) -> Option<StandsStill> {
+        match self {
+            Ended::Done | Ended::OtherGeneration | Ended::NoScripts => None,
+            Ended::Lost(_) => Some(StandsStill::Disconnected),
+            Ended::ReadOnly(_) => Some(StandsStill::ReadOnly),
+            Ended::NoMemory => Some(StandsStill::NoMemory),
+            Ended::Taken => Some(StandsStill::Taken),
+            Ended::OtherBuckets(_) => Some(StandsStill::OtherBuckets),
+        }
     }
 }
 

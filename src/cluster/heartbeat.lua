@@ -7,11 +7,11 @@
 --
 -- Replies {'TAKEN'} if another process has the node's id, {'BUCKETS', how many} if the nodes that are there have another
 -- number of buckets, else {'OK', 1 if this node's store is to write else 0, generation, what of each bucket is stored,
--- what of each bucket nobody needs, the time in ms, how many entries there are, nodes alive...}; with one bucket the two
--- about buckets are empty, and it is cut here.
+-- what of each bucket nobody needs, the time in ms, how many entries there are, 1 if there was memory for more when the
+-- call began else 0, nodes alive...}; with one bucket the two about buckets are empty, and it is cut here.
 --
--- A Redis without memory refuses what could take more, unless the script has written something by then: what takes none
--- comes first, and what makes room before all else.
+-- A Redis without memory refuses what could take more, unless the script has written something by then: it is tried once
+-- whether it does, what takes none comes next, and what makes room before all else.
 
 local call = redis.call
 local root = KEYS[1]
@@ -35,6 +35,8 @@ for _, other in ipairs(call('SMEMBERS', root .. 'nodes')) do
   end
 end
 alive[#alive + 1] = node
+local tried = redis.pcall('SET', root .. 'memory', '', 'PX', lease)
+local has_memory = not (tried.err and string.find(tried.err, 'OOM', 1, true))
 call('PEXPIRE', mine, lease)
 
 local writer = call('GET', root .. 'writer') or token
@@ -66,6 +68,7 @@ if writer == token then call('SET', root .. 'writer', token, 'PX', lease) end
 
 local time = call('TIME')
 local time_ms = text(time[1] * 1000 + math.floor(time[2] / 1000))
-local reply = { 'OK', writer == token and 1 or 0, now[1] or '', stored_of_each, cut_of_each, time_ms, now[3] or '0' }
+local reply = { 'OK', writer == token and 1 or 0, now[1] or '', stored_of_each, cut_of_each, time_ms, now[3] or '0',
+                has_memory and '1' or '0' }
 for _, other in ipairs(alive) do reply[#reply + 1] = other end
 return reply

@@ -56,6 +56,8 @@ const RETRY_MAX_MS: u64 = 1_000;
 const WARN_EVERY: Duration = Duration::from_millis(WARN_EVERY_MS);
 /// How long a start waits for leases that are in its way to end, of a former process of the same id or of other settings.
 const TAKEN_PATIENCE_MS: u64 = LEASE_MS + 2_000;
+/// How often it looks meanwhile.
+const TAKEN_LOOK_MS: u64 = 500;
 
 /// What the thread needs to follow the ledger.
 #[derive(Debug)]
@@ -122,9 +124,9 @@ pub async fn run(mut cluster: ClusterEnds) {
         let limit = Duration::from_millis(REDIS_TIMEOUT_MS);
         let ended = match timeout(limit, Session::begin(&mut cluster, number)).await {
             Ok(Ok(session)) => {
-                wait_ms = RETRY_FIRST_MS;
+                (wait_ms, taken_for_ms) = (RETRY_FIRST_MS, 0);
                 let ended = session.run(&mut cluster).await;
-                if !matches!(ended, Ended::Done | Ended::Taken | Ended::OtherBuckets(_)) {
+                if !matches!(ended, Ended::Done) {
                     notify(&cluster.ledger.ends, News::Disconnected).await;
                 }
                 cluster.report(NodesReport { nodes: 0, ..cluster.nodes.report() });
@@ -134,54 +136,30 @@ pub async fn run(mut cluster: ClusterEnds) {
             Err(_) => Ended::Lost("it did not answer in time".to_owned()),
         };
         cluster.memory = if matches!(ended, Ended::NoMemory) { Memory::Short } else { Memory::Enough };
-        if matches!(ended, Ended::Taken | Ended::OtherBuckets(_)) {
-            cluster.ledger.progress.let_store_write(false);
+        if let Some(why) = ended.stands_still() {
+            notify(&cluster.ledger.ends, News::Away(why)).await;
         }
         match ended {
             Ended::Done => return,
-            Ended::OtherGeneration => continue,
-            Ended::NoScripts => tracing::info!("Redis has forgotten its scripts: they are loaded again"),
-            Ended::Taken | Ended::OtherBuckets(_) if taken_for_ms < TAKEN_PATIENCE_MS => {
-                match ended {
-                    _ if taken_for_ms > 0 => {}
-                    Ended::OtherBuckets(theirs) => tracing::warn!(
-                        theirs,
-                        ours = cluster.ledger.buckets,
-                        "the other gateways have another number of buckets; waiting for their leases to end"
-                    ),
-                    _ => tracing::warn!(
-                        node = cluster.ledger.node,
-                        "another gateway has this node's id; waiting for its lease to end"
-                    ),
+            Ended::Taken | Ended::OtherBuckets(_) => {
+                cluster.ledger.progress.let_store_write(false);
+                if taken_for_ms == 0 {
+                    warn_of_lease(&cluster.ledger, &ended);
                 }
-                taken_for_ms += 500;
-                sleep(Duration::from_millis(500)).await;
+                if taken_for_ms >= TAKEN_PATIENCE_MS {
+                    return end(&cluster.ledger, &ended).await;
+                }
+                taken_for_ms += TAKEN_LOOK_MS;
+                sleep(Duration::from_millis(TAKEN_LOOK_MS)).await;
                 continue;
             }
-            Ended::Taken | Ended::OtherBuckets(_) => {
-                let ours = cluster.ledger.buckets as u64;
-                notify(
-                    &cluster.ledger.ends,
-                    match ended {
-                        Ended::OtherBuckets(theirs) => News::Buckets { theirs, ours },
-                        _ => News::Taken,
-                    },
-                )
-                .await;
-                // The ledger ends with that error, and the process with it. If this thread ended it might be heard of
-                // first, and would be all that the operator is told.
-                return std::future::pending().await;
-            }
-            Ended::Lost(_) | Ended::NoMemory if warned.is_some_and(|at| at.elapsed() < WARN_EVERY) => {}
-            Ended::NoMemory => {
-                warned = Some(Instant::now());
-                tracing::warn!(
-                    "Redis has no memory left: nothing is numbered until the database has what can be cut off"
-                );
-            }
-            Ended::Lost(error) => {
-                warned = Some(Instant::now());
-                tracing::warn!(error, "Redis is away: nothing is numbered until it is back; trying again");
+            Ended::OtherGeneration => {}
+            Ended::NoScripts => tracing::info!("Redis has forgotten its scripts: they are loaded again"),
+            Ended::Lost(_) | Ended::ReadOnly(_) | Ended::NoMemory => {
+                if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    warned = Some(Instant::now());
+                    warn(&ended);
+                }
             }
         }
         sleep(Duration::from_millis(wait_ms - rng.u64(..=wait_ms / 2))).await;
@@ -190,6 +168,46 @@ pub async fn run(mut cluster: ClusterEnds) {
             return;
         }
     }
+}
+
+/// Says why there is no session.
+fn warn(ended: &Ended) {
+    match ended {
+        Ended::NoMemory => {
+            tracing::warn!("Redis has no memory left: nothing is numbered until the database has what can be cut off")
+        }
+        Ended::ReadOnly(error) => tracing::warn!(
+            error,
+            "Redis takes no writes: nothing is numbered until it does; is cluster.redis_url a replica, or its disk full?"
+        ),
+        Ended::Lost(error) => {
+            tracing::warn!(error, "Redis is away: nothing is numbered until it is back; trying again");
+        }
+        Ended::Done | Ended::OtherGeneration | Ended::NoScripts | Ended::Taken | Ended::OtherBuckets(_) => {}
+    }
+}
+
+/// Says whose lease is in the way.
+fn warn_of_lease(ledger: &LedgerLink, ended: &Ended) {
+    match ended {
+        Ended::OtherBuckets(theirs) => tracing::warn!(
+            theirs,
+            ours = ledger.buckets,
+            "the other gateways have another number of buckets; waiting for their leases to end"
+        ),
+        _ => tracing::warn!(node = ledger.node, "another gateway has this node's id; waiting for its lease to end"),
+    }
+}
+
+/// No lease of a former process can be in the way any more. The ledger ends with that error, and the process with it: if
+/// this thread ended it might be heard of first, and would be all that the operator is told.
+async fn end(ledger: &LedgerLink, ended: &Ended) {
+    let news = match ended {
+        Ended::OtherBuckets(theirs) => News::Buckets { theirs: *theirs, ours: ledger.buckets as u64 },
+        _ => News::Taken,
+    };
+    notify(&ledger.ends, news).await;
+    std::future::pending().await
 }
 
 /// Tells the ledger, waiting for room.

@@ -151,13 +151,19 @@ impl Session {
             Answer::News(_) => false,
             Answer::Replies(replies) => replies.contains(&Reply::NoMemory),
         };
-        if is_refused && self.memory == Memory::Enough {
+        if is_refused {
+            self.memory_is_short();
+        }
+        answer
+    }
+
+    fn memory_is_short(&mut self) {
+        if self.memory == Memory::Enough {
             tracing::warn!(
                 "Redis has no memory left: senders get STORAGE_FULL, and what the database has is cut off at once"
             );
             self.memory = Memory::Short;
         }
-        answer
     }
 
     /// Tells what was held back, if what it stands behind has been told.
@@ -268,14 +274,22 @@ impl Session {
         }
         let mut text = || reply.next().and_then(|text| text.into_string()).unwrap_or_default();
         let (there, stored_of_each, cut_of_each) = (text(), text(), text());
-        let (redis_ms, count) = (text().parse().ok(), text().parse().ok());
+        let (redis_ms, count, has_memory) = (text().parse().ok(), text().parse().ok(), text() == "1");
         let alive: BTreeSet<u16> = reply.filter_map(|node| node.into_string()?.parse().ok()).collect();
         nodes.alive(&alive, self.began.elapsed() >= Duration::from_millis(LEASE_MS));
         if !generation.is_empty() && there != generation {
             return Err(Ended::OtherGeneration);
         }
         if !stored_of_each.is_empty() {
-            self.buckets.trim(&there, &stored_of_each, &cut_of_each, self.memory).await?;
+            match self.buckets.trim(&there, &stored_of_each, &cut_of_each, self.memory).await {
+                // Nothing is followed yet: what each bucket has, and what is to be done about it, the look at all of them says.
+                Err(Ended::OtherGeneration) if generation.is_empty() => {}
+                trimmed => trimmed?,
+            }
+        }
+        if !has_memory {
+            self.memory_is_short();
+            notify(&ledger.ends, News::NoMemory).await;
         }
         if let (Some(redis_ms), Some(count)) = (redis_ms, count) {
             notify(&ledger.ends, News::Clock { generation: there, count, redis_ms }).await;

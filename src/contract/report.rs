@@ -128,8 +128,14 @@ pub struct LedgerCounters {
 /// Why a node of a cluster numbers nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StandsStill {
-    /// Redis does not answer, or another gateway has this node's id.
+    /// Redis does not answer.
     Disconnected,
+    /// Redis takes no writes: it is a replica, or its disk takes nothing.
+    ReadOnly,
+    /// Another gateway has this node's id.
+    Taken,
+    /// The nodes that are there have another number of buckets.
+    OtherBuckets,
     /// The ledger is being made anew.
     Rebuilding,
     /// The stream is not read so far as it was when the session began.
@@ -149,6 +155,11 @@ impl StandsStill {
     pub fn said(self) -> &'static str {
         match self {
             StandsStill::Disconnected => "Redis does not answer this node: nothing is numbered",
+            StandsStill::ReadOnly => "Redis takes no writes, as a replica, or for want of disk: nothing is numbered",
+            StandsStill::Taken => "another gateway has this node's id: nothing is numbered until its lease ends",
+            StandsStill::OtherBuckets => {
+                "the other gateways have another number of buckets: nothing is numbered until their leases end"
+            }
             StandsStill::Rebuilding => "the cluster's ledger is being made anew: nothing is numbered",
             StandsStill::CatchingUp => "the cluster's stream is not read to its end yet: nothing is numbered",
             StandsStill::Unverified => {
@@ -156,7 +167,7 @@ impl StandsStill {
             }
             StandsStill::Searching => "the store is searched for what Redis may have lost: nothing is numbered",
             StandsStill::Clock => "this node's clock is more than a minute from Redis's: nothing is numbered",
-            StandsStill::NoMemory => "Redis has no memory left: messages are refused with STORAGE_FULL",
+            StandsStill::NoMemory => "Redis has no memory left: messages are refused",
         }
     }
 }

@@ -15,6 +15,7 @@ mod closes;
 mod cluster;
 mod cluster_crash;
 mod cluster_outage;
+mod cluster_ready;
 mod colliding;
 mod connection;
 mod crash;

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::mpsc;
 
 use super::entry::Call;
+use crate::contract::report::StandsStill;
 use crate::limits::{LINK_NEWS_MAX, LINK_ORDERS_MAX};
 use ringway_wire::ids::Seq;
 
@@ -192,6 +193,10 @@ pub enum News {
     },
     /// The connection is lost, or Redis has another generation than an order said: the session is over.
     Disconnected,
+    /// There is no session, and this is why.
+    Away(StandsStill),
+    /// Redis has no memory for anything new; told with every heartbeat while it lasts.
+    NoMemory,
     /// The node's id is another's.
     Taken,
     /// The nodes that are there have so many buckets, and this one was told otherwise.

@@ -119,6 +119,8 @@ pub struct RedisEngine<D: Disk> {
     /// Groups that have changed, and the entry that changed them last, until the database has it.
     changed_at: HashMap<GroupId, u64, TableKey>,
     session: Session,
+    /// Why there is no session, while there is none.
+    away: StandsStill,
     generation: Option<Generation>,
     /// The one that this node is making.
     making: Option<Generation>,
@@ -289,7 +291,7 @@ impl<D: Disk> RedisEngine<D> {
     /// Why nothing new can be, for operators.
     fn stands_still(&self) -> Option<StandsStill> {
         match self.session {
-            Session::Disconnected => Some(StandsStill::Disconnected),
+            Session::Disconnected => Some(self.away),
             Session::Lost(_) | Session::Fencing(_) | Session::Loading(_) | Session::Seeding(_) => {
                 Some(StandsStill::Rebuilding)
             }
@@ -363,6 +365,8 @@ impl<D: Disk> RedisEngine<D> {
                     self.make_anew(now, self.generation.clone(), why);
                 }
             }
+            News::NoMemory => self.memory_short_ms = Some(now.mono_ms),
+            News::Away(why) => self.away = why,
             News::Disconnected => {
                 self.session = Session::Disconnected;
                 self.in_flight.lost();

@@ -19,7 +19,7 @@ use super::windows::Windows;
 use super::{RedisEngine, Session, Settings};
 use crate::contract::keyed::TableKey;
 use crate::contract::progress::Progress;
-use crate::contract::report::LedgerCounters;
+use crate::contract::report::{LedgerCounters, StandsStill};
 use crate::contract::snapshot::SnapshotAsker;
 use crate::contract::store::NewestRow;
 use crate::contract::store::{StorePosition, Stored};
@@ -102,6 +102,7 @@ impl RedisStart {
             found: None,
             changed_at: HashMap::with_hasher(TableKey::new(settings.seed ^ 7)),
             session: Session::Disconnected,
+            away: StandsStill::Disconnected,
             generation: None,
             making: None,
             nonce: settings.seed,
