@@ -89,3 +89,26 @@ fn no_page_has_a_ringway_command_or_an_option_that_the_binary_does_not_know() {
     }
     assert!(seen >= 5, "the pages' commands are found: {seen}");
 }
+
+#[test]
+fn each_line_of_the_clusters_outage_table_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let page = std::fs::read_to_string(root.join("cluster/README.md")).unwrap();
+    let (_, table) = page.split_once("## Outages").unwrap();
+    let lines: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(lines.len() >= 12, "{lines:?}");
+    for line in lines {
+        let (_, named) = line.split_once("<!-- ").unwrap_or_else(|| panic!("no test shows this: {line}"));
+        let names: Vec<&str> = named.trim_end_matches("--> |").split_whitespace().collect();
+        assert!(!names.is_empty(), "{line}");
+        for name in names {
+            let (module, test) = name.rsplit_once("::").unwrap();
+            let file = format!("{}.rs", module.replace("::", "/"));
+            let text = [root.join("tests").join(&file), root.join(&file)]
+                .iter()
+                .find_map(|path| std::fs::read_to_string(path).ok())
+                .unwrap_or_else(|| panic!("there is no {module} for {line}"));
+            assert!(text.contains(&format!("#[test]\nfn {test}() {{")), "there is no test {name}");
+        }
+    }
+}
