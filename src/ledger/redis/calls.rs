@@ -4,8 +4,9 @@
 //! nothing is refused before this node's disk knows that it must not be submitted again.
 
 use super::entry::{Call, Claimed, Entry, Left, change_call, direct_call, group_call};
-use super::in_flight::{Flight, Searched, Subject};
+use super::in_flight::{Flight, Subject};
 use super::link::{Reply, What};
+use super::searches::Searched;
 use super::taking::Refusal;
 use super::{NOBODY, RedisEngine};
 use crate::clock::Now;
@@ -35,10 +36,10 @@ pub(super) enum Patience {
 impl<D: Disk> RedisEngine<D> {
     /// The store's answer, if it is about what is to be made again.
     pub(super) fn found_again(&mut self, name: &Name, found: LookupFound) {
-        let Searched { flights, known_s } = self.in_flight.searched.remove(name).unwrap_or_default();
+        let Searched { flights, known_s } = self.in_flight.searches.take_answered(name);
         for msg_id in flights {
             match found {
-                LookupFound::Unavailable => self.in_flight.unsearched.push_back(msg_id),
+                LookupFound::Unavailable => self.in_flight.searches.put_back(msg_id, *name),
                 // It was acked: rather sent twice under its number, which recipients know, than lost.
                 LookupFound::Nothing => {
                     if let Some(flight) = self.in_flight.flights.get_mut(&msg_id) {
@@ -89,7 +90,11 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Makes calls of what waits.
     pub(super) fn make_calls(&mut self, now: Now) {
-        if !self.is_caught_up() || self.is_unverified || self.in_flight.searches_all() || self.redis_clock.is_astray() {
+        if !self.is_caught_up()
+            || self.is_unverified
+            || self.in_flight.searches.is_of_all()
+            || self.redis_clock.is_astray()
+        {
             return;
         }
         let since_ms = *self.caught_up_since_ms.get_or_insert(now.mono_ms);

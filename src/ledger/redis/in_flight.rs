@@ -5,10 +5,11 @@
 //! searched for waits for it; a submission leaves when its entry is read, when an entry of the same name is, or when it
 //! is refused or known to be another's; and whoever waits for it is answered within `SENDS_ANSWERED_MS`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::NOBODY;
 use super::link::Reply;
+use super::searches::Searches;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
@@ -20,9 +21,6 @@ use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::dedup::Name;
 use crate::limits::{CLAIMS_S, CLAIMS_SLACK_S};
 use ringway_wire::ids::{Conversation, MsgId, UserId};
-
-/// Names that are asked for at once when submissions are made again.
-const SEARCHED_AT_ONCE: usize = 256;
 
 /// What was submitted.
 #[derive(Debug)]
@@ -96,14 +94,6 @@ fn message_record(msg_id: MsgId, incoming: &Incoming) -> Record<'_> {
     }
 }
 
-/// What is searched for under one name.
-#[derive(Debug, Default)]
-pub(super) struct Searched {
-    pub(super) flights: Vec<MsgId>,
-    /// The store was asked when all that Redis had by this second had been read.
-    pub(super) known_s: u64,
-}
-
 #[derive(Debug)]
 pub(super) struct Flight {
     name: Option<Name>,
@@ -126,18 +116,12 @@ pub(super) struct InFlight {
     pub(super) called: VecDeque<Vec<MsgId>>,
     /// Replied to, with how far the stream must be read before the reply counts.
     pub(super) replied: VecDeque<(u64, MsgId, Reply)>,
-    /// To be searched for in the store before they are called, and those that are being.
-    pub(super) unsearched: VecDeque<MsgId>,
-    pub(super) searched: HashMap<Name, Searched, TableKey>,
-    /// What is searched for is all that there was when the generation ended.
-    is_all_searched: bool,
+    /// Searched for in the store before they are called.
+    pub(super) searches: Searches,
     /// When each was taken, monotonic milliseconds, the oldest first: whoever waits for it is answered in time.
     unanswered: VecDeque<(u64, MsgId)>,
-    lookups: Vec<Lookup>,
     /// Old ones that cannot be made on the groups as they are, but perhaps after another lost change has been made again.
     pub(super) deferred: Vec<MsgId>,
-    /// The store must be here before it is searched: until then its tail has entries of a stream that is lost.
-    search_from: u64,
 }
 
 impl InFlight {
@@ -149,30 +133,16 @@ impl InFlight {
         self.unsent.len()
     }
 
-    /// Some are still to be found in the store or not.
-    pub(super) fn searches(&self) -> bool {
-        !self.unsearched.is_empty() || !self.searched.is_empty()
-    }
-
-    /// All that the lost generation may have had is still to be found in the store or not.
-    pub(super) fn searches_all(&self) -> bool {
-        self.is_all_searched && self.searches()
-    }
-
     /// Something that this sender sent is still to be found in the store or not: what it sends waits behind it.
     pub(super) fn searches_for(&self, sender: UserId) -> bool {
-        let is_its = |msg_id: &MsgId| {
-            let name = self.flights.get(msg_id).and_then(|flight| flight.name);
-            name.is_some_and(|name| name.sender == sender)
-        };
-        self.searches()
-            && (self.unsearched.iter().any(is_its) || self.searched.keys().any(|name| name.sender == sender))
+        self.searches.any_of(sender)
     }
 
     /// One whose name Redis may have forgotten, or that had no room: it is searched for before it is called again.
     pub(super) fn search(&mut self, msg_id: MsgId) {
-        self.is_all_searched &= self.searches();
-        self.unsearched.push_back(msg_id);
+        if let Some(flight) = self.flights.get(&msg_id) {
+            self.searches.add(msg_id, flight.name);
+        }
     }
 
     /// The digest of what is on its way under this name.
@@ -195,11 +165,10 @@ impl InFlight {
         self.unsent.insert(msg_id);
     }
 
-    /// One of a former generation or process, to be searched for before it is called.
+    /// One of a former generation or process; [`Self::search_all`] comes next.
     pub(super) fn add_again(&mut self, msg_id: MsgId, name: Option<Name>, subject: Subject) {
         if !self.flights.contains_key(&msg_id) {
             self.put(msg_id, name.map(|name| (name, 0)), subject);
-            self.unsearched.push_back(msg_id);
         }
     }
 
@@ -236,17 +205,11 @@ impl InFlight {
     /// It is settled.
     pub(super) fn remove(&mut self, msg_id: MsgId) -> Option<Subject> {
         let flight = self.flights.remove(&msg_id)?;
-        if let Some(name) = flight.name {
-            if self.names.get(&name) == Some(&msg_id) {
-                self.names.remove(&name);
-            }
-            // One of a former process may have the same name as another that took its place.
-            if let Some(searched) = self.searched.get_mut(&name) {
-                searched.flights.retain(|other| *other != msg_id);
-                if searched.flights.is_empty() {
-                    self.searched.remove(&name);
-                }
-            }
+        self.searches.remove(msg_id, flight.name.as_ref());
+        if let Some(name) = flight.name
+            && self.names.get(&name) == Some(&msg_id)
+        {
+            self.names.remove(&name);
         }
         Some(flight.subject)
     }
@@ -268,33 +231,22 @@ impl InFlight {
         self.called.clear();
         self.replied.clear();
         self.deferred.clear();
-        self.unsent = self.flights.keys().copied().collect();
-        let searching: HashSet<MsgId> = self.unsearched.iter().chain(self.being_searched()).copied().collect();
-        self.unsent.retain(|msg_id| !searching.contains(msg_id));
+        let unsearched =
+            self.flights.iter().filter(|(msg_id, flight)| !self.searches.has(**msg_id, flight.name.as_ref()));
+        self.unsent = unsearched.map(|(msg_id, _)| *msg_id).collect();
     }
 
-    /// The generation is over: whether any of it is stored has to be found out first.
+    /// The generation is over: whether any of it is stored has to be found out first, when the store is at this entry.
     pub(super) fn search_all(&mut self, from: u64) {
-        self.search_from = from;
-        self.is_all_searched = true;
         self.unsent.clear();
         self.deferred.clear();
-        let searched: HashSet<MsgId> = self.being_searched().copied().collect();
-        self.unsearched = self.flights.keys().copied().filter(|msg_id| !searched.contains(msg_id)).collect();
-    }
-
-    pub(super) fn being_searched(&self) -> impl Iterator<Item = &MsgId> {
-        self.searched.values().flat_map(|searched| &searched.flights)
+        self.searches.add_all(from, self.flights.iter().map(|(msg_id, flight)| (*msg_id, flight.name)));
     }
 
     /// It is a message of a sender of whom something is searched for.
     pub(super) fn is_held(&self, msg_id: MsgId) -> bool {
-        self.searches()
-            && self
-                .flights
-                .get(&msg_id)
-                .and_then(|flight| flight.name)
-                .is_some_and(|name| self.searches_for(name.sender))
+        let name = self.flights.get(&msg_id).and_then(|flight| flight.name);
+        name.is_some_and(|name| self.searches.any_of(name.sender))
     }
 
     /// Redis does not rely on its claims of that time any more.
@@ -317,30 +269,8 @@ impl InFlight {
         }
     }
 
-    /// Look-ups for what is to be made again.
+    /// Look-ups for what is searched for, [`Searches::take_lookups`].
     pub(super) fn take_lookups(&mut self, applied: u64, known_s: u64, out: &mut Vec<Lookup>) {
-        if applied < self.search_from {
-            return;
-        }
-        while self.searched.len() < SEARCHED_AT_ONCE
-            && let Some(msg_id) = self.unsearched.pop_front()
-        {
-            let Some(flight) = self.flights.get(&msg_id) else { continue };
-            match flight.name {
-                Some(Name { sender, client_msg_id }) => {
-                    let searched = self.searched.entry(Name { sender, client_msg_id }).or_default();
-                    searched.flights.push(msg_id);
-                    if searched.flights.len() == 1 {
-                        searched.known_s = known_s;
-                        self.lookups.push(Lookup { sender, client_msg_id, generation: 0 });
-                    }
-                }
-                // A change told by its version whether it was made already.
-                None => {
-                    self.unsent.insert(msg_id);
-                }
-            }
-        }
-        out.append(&mut self.lookups);
+        self.unsent.extend(self.searches.take_lookups(applied, known_s, out));
     }
 }

@@ -19,7 +19,8 @@
 //! copy.rs       this node's copy of the stream        reload.rs     a snapshot of the database, for a new generation
 //! senders.rs    senders' rows, to answer repeats      windows.rs    digests of rows, to compare with other nodes
 //! questions.rs  what shards ask                       recent.rs     the last entries, to know the stream again
-//! start.rs      from the database to an engine        clock.rs      what Redis says of the time
+//! searches.rs   what is looked for in the store       clock.rs      what Redis says of the time
+//! start.rs      from the database to an engine
 //! ```
 
 mod calls;
@@ -33,6 +34,7 @@ pub mod log;
 mod questions;
 mod recent;
 pub mod reload;
+mod searches;
 pub mod seed;
 pub mod senders;
 pub mod start;
@@ -285,7 +287,10 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Something new can be numbered: Redis is there, and all that it may have lost is on its way again.
     fn numbers(&self) -> bool {
-        self.is_caught_up() && !self.is_unverified && !self.in_flight.searches_all() && !self.redis_clock.is_astray()
+        self.is_caught_up()
+            && !self.is_unverified
+            && !self.in_flight.searches.is_of_all()
+            && !self.redis_clock.is_astray()
     }
 
     /// Why nothing new can be, for operators.
@@ -297,7 +302,7 @@ impl<D: Disk> RedisEngine<D> {
             }
             Session::Following(_) if !self.is_caught_up() => Some(StandsStill::CatchingUp),
             Session::Following(_) if self.is_unverified => Some(StandsStill::Unverified),
-            Session::Following(_) if self.in_flight.searches_all() => Some(StandsStill::Searching),
+            Session::Following(_) if self.in_flight.searches.is_of_all() => Some(StandsStill::Searching),
             Session::Following(_) if self.redis_clock.is_astray() => Some(StandsStill::Clock),
             Session::Following(_) => self.memory_short_ms.map(|_| StandsStill::NoMemory),
         }

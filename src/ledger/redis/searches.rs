@@ -1,0 +1,148 @@
+//! What is searched for in the store before Redis is called with it.
+//!
+//! Owned by the engine. What always holds: a submission is either to be asked for or being asked for, and once; the store
+//! is asked for so many names at once, the oldest first; and of each sender it is known at once whether anything of it is
+//! searched for, as all that it sends meanwhile waits behind that.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::contract::keyed::TableKey;
+use crate::contract::store::Lookup;
+use crate::ledger::dedup::Name;
+use ringway_wire::ids::{MsgId, UserId};
+
+/// Names that are asked for at once.
+const ASKED_AT_ONCE: usize = 256;
+
+/// What is searched for under one name.
+#[derive(Debug, Default)]
+pub(super) struct Searched {
+    pub(super) flights: Vec<MsgId>,
+    /// The store was asked when all that Redis had by this second had been read.
+    pub(super) known_s: u64,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Searches {
+    /// To be asked for. A change has no name.
+    waiting: BTreeMap<MsgId, Option<Name>>,
+    asked: HashMap<Name, Searched, TableKey>,
+    /// Of each sender how many; none has none.
+    senders: HashMap<UserId, usize, TableKey>,
+    /// It is all that there was when the generation ended.
+    is_all: bool,
+    /// The store must be here before it is asked: until then its tail has entries of a stream that is lost.
+    from: u64,
+}
+
+impl Searches {
+    /// Something is.
+    pub(super) fn any(&self) -> bool {
+        !self.waiting.is_empty() || !self.asked.is_empty()
+    }
+
+    /// Something of all that the lost generation may have had is.
+    pub(super) fn is_of_all(&self) -> bool {
+        self.is_all && self.any()
+    }
+
+    /// Something of this sender is.
+    pub(super) fn any_of(&self, sender: UserId) -> bool {
+        self.senders.contains_key(&sender)
+    }
+
+    /// This is.
+    pub(super) fn has(&self, msg_id: MsgId, name: Option<&Name>) -> bool {
+        self.waiting.contains_key(&msg_id) || self.is_asked(msg_id, name)
+    }
+
+    fn is_asked(&self, msg_id: MsgId, name: Option<&Name>) -> bool {
+        name.and_then(|name| self.asked.get(name)).is_some_and(|searched| searched.flights.contains(&msg_id))
+    }
+
+    /// Searches for one more.
+    pub(super) fn add(&mut self, msg_id: MsgId, name: Option<Name>) {
+        self.is_all &= self.any();
+        self.put(msg_id, name);
+    }
+
+    /// Searches for all that there is, as soon as the store is at this entry.
+    pub(super) fn add_all(&mut self, from: u64, flights: impl Iterator<Item = (MsgId, Option<Name>)>) {
+        self.from = from;
+        self.is_all = true;
+        flights.for_each(|(msg_id, name)| self.put(msg_id, name));
+    }
+
+    /// The store could not answer: it is asked again.
+    pub(super) fn put_back(&mut self, msg_id: MsgId, name: Name) {
+        self.put(msg_id, Some(name));
+    }
+
+    fn put(&mut self, msg_id: MsgId, name: Option<Name>) {
+        if self.is_asked(msg_id, name.as_ref()) || self.waiting.insert(msg_id, name).is_some() {
+            return;
+        }
+        if let Some(name) = name {
+            *self.senders.entry(name.sender).or_default() += 1;
+        }
+    }
+
+    /// It is searched for no more.
+    pub(super) fn remove(&mut self, msg_id: MsgId, name: Option<&Name>) {
+        if let Some(name) = self.waiting.remove(&msg_id) {
+            return self.ends(name.as_ref(), 1);
+        }
+        let Some(name) = name else { return };
+        let Some(searched) = self.asked.get_mut(name) else { return };
+        let before = searched.flights.len();
+        searched.flights.retain(|other| *other != msg_id);
+        let gone = before - searched.flights.len();
+        if searched.flights.is_empty() {
+            self.asked.remove(name);
+        }
+        self.ends(Some(name), gone);
+    }
+
+    fn ends(&mut self, name: Option<&Name>, count: usize) {
+        let Some(sender) = name.map(|name| name.sender) else { return };
+        if let Some(left) = self.senders.get_mut(&sender) {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                self.senders.remove(&sender);
+            }
+        }
+    }
+
+    /// The store has answered: what was asked for under this name.
+    pub(super) fn take_answered(&mut self, name: &Name) -> Searched {
+        let searched = self.asked.remove(name).unwrap_or_default();
+        self.ends(Some(name), searched.flights.len());
+        searched
+    }
+
+    /// Moves what the store, at this entry, is to be asked for now to `out`; a look-up knows of all that Redis had by
+    /// `known_s`. Returns the changes among what is searched for: they have no name, and are told by their version.
+    pub(super) fn take_lookups(&mut self, applied: u64, known_s: u64, out: &mut Vec<Lookup>) -> Vec<MsgId> {
+        let mut unnamed = Vec::new();
+        if applied < self.from {
+            return unnamed;
+        }
+        while self.asked.len() < ASKED_AT_ONCE
+            && let Some((msg_id, name)) = self.waiting.pop_first()
+        {
+            let Some(name) = name else {
+                unnamed.push(msg_id);
+                continue;
+            };
+            let searched = self.asked.entry(name).or_default();
+            searched.flights.push(msg_id);
+            // One of a former process may have the same name as another that took its place.
+            if searched.flights.len() == 1 {
+                searched.known_s = known_s;
+                out.push(Lookup { sender: name.sender, client_msg_id: name.client_msg_id, generation: 0 });
+            }
+        }
+        unnamed
+    }
+}
