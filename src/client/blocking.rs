@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use crate::client_core::Question;
+use crate::client_core::{Device, Question};
 use crate::event::Cause;
 use crate::event::Event;
 use crate::incoming::{LoginInfo, RequestId};
@@ -33,7 +33,16 @@ impl Client {
         device: DeviceId,
         last_seq: Option<Seq>,
     ) -> Result<Client, ClientError> {
-        let transport = Transport::new(token.into(), device, last_seq);
+        Client::connect_as(address, token, Device::new(device, last_seq))
+    }
+
+    /// The same, with all that a login may say of the device.
+    pub fn connect_as(
+        address: impl Into<String>,
+        token: impl Into<String>,
+        device: Device,
+    ) -> Result<Client, ClientError> {
+        let transport = Transport::new(token.into(), device);
         let mut client = Client { transport, address: address.into(), stream: None };
         let end_ms = client.transport.now().mono_ms + 2 * SOCKET_PATIENCE_MS;
         while !client.transport.has_logged_in() {

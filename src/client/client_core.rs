@@ -9,6 +9,7 @@ use thiserror::Error;
 use ringway_wire::deframer::{DeframeError, Deframer};
 use ringway_wire::frame::Encoder;
 use ringway_wire::limits::{BODY_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+use ringway_wire::request::Login;
 
 use crate::incoming::{Incoming, RequestId};
 use crate::reconnect::NextStep;
@@ -19,11 +20,32 @@ use crate::{ClientMsgId, Conversation, DeviceId, GroupId, Now, Seq, UserId};
 /// Memory for bytes to be written that is kept while there are none.
 const OUTPUT_BYTES_KEPT: usize = 64 * 1024;
 
+/// Which device logs in, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Device {
+    /// Its number among the user's devices.
+    pub id: DeviceId,
+    /// It has this row and all before it; `None`: the gateway knows what it acknowledged last.
+    pub last_seq: Option<Seq>,
+    /// How often it wants to have to send something, milliseconds; 0: as the gateway likes. The gateway's limits hold:
+    /// `LoginInfo::heartbeat_ms` is what was agreed.
+    pub heartbeat_ms: u32,
+}
+
+impl Device {
+    /// With the gateway's own heartbeat.
+    pub fn new(id: DeviceId, last_seq: Option<Seq>) -> Device {
+        Device { id, last_seq, heartbeat_ms: 0 }
+    }
+}
+
 /// A client without its sockets.
 #[derive(Debug)]
 pub struct ClientCore {
     session: Session,
     device: DeviceId,
+    /// What logins ask for.
+    heartbeat_ms: u32,
     unanswered: Unanswered,
     deframer: Deframer,
     encoder: Encoder,
@@ -78,11 +100,12 @@ pub enum Liveliness {
 }
 
 impl ClientCore {
-    /// A client of this device, which has `last_seq` and all rows before it; `None`: the gateway knows.
-    pub fn new(device: DeviceId, last_seq: Option<Seq>) -> ClientCore {
+    /// A client of this device.
+    pub fn new(device: Device) -> ClientCore {
         ClientCore {
-            session: Session::new(last_seq),
-            device,
+            session: Session::new(device.last_seq),
+            device: device.id,
+            heartbeat_ms: device.heartbeat_ms,
             unanswered: Unanswered::default(),
             deframer: Deframer::default(),
             encoder: Encoder::new(),
@@ -106,8 +129,9 @@ impl ClientCore {
         self.output.clear();
         self.session.connecting(now);
         let request = self.session.next_request();
-        let login = self.encoder.login(request.0, token, self.device, self.session.last_seq());
-        self.output.extend_from_slice(login);
+        let (device, cursor, heartbeat_ms) = (self.device, self.session.last_seq(), self.heartbeat_ms);
+        let login = Login { token, device, cursor, heartbeat_ms };
+        self.output.extend_from_slice(self.encoder.login_as(request.0, &login));
         request
     }
 

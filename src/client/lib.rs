@@ -33,7 +33,7 @@ pub mod tokio;
 mod transport;
 pub mod unanswered;
 
-pub use client_core::ClientCore;
+pub use client_core::{ClientCore, Device};
 pub use event::Cause;
 pub use event::{Event, Row};
 pub use incoming::{Incoming, LoginInfo, RequestId};
@@ -41,7 +41,7 @@ pub use reconnect::NextStep;
 pub use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 pub use ringway_wire::request::PushView;
 pub use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind, Role};
-pub use session::{Due, Session, SessionError};
+pub use session::{AckDue, Due, RowPlace, Session, SessionError};
 pub use transport::ClientError;
 
 /// One reading of both clocks, handed in with whatever happens.

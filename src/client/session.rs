@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use ringway_wire::frame::{FrameError, read_server};
 use ringway_wire::limits::ACK_ROWS_MAX;
-use ringway_wire::request::{PushView, Reply};
+use ringway_wire::request::Reply;
 
 use crate::incoming::{ClosingInfo, Incoming, LoginInfo, OwnRow, Refusal, RequestId, SendAnswer};
 use crate::reconnect::{self, NextStep, STABLE_MS};
@@ -112,6 +112,29 @@ pub enum SessionError {
     Unexpected,
 }
 
+/// Where a row stands that came as a push.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RowPlace {
+    /// It is the inbox's next.
+    Next,
+    /// It is here already.
+    Repeated,
+    /// It is none: an ephemeral message.
+    Ephemeral,
+}
+
+/// When rows that were stored are to be acknowledged: for who has many sessions and looks only at those with something
+/// due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AckDue {
+    /// As before these rows.
+    AsBefore,
+    /// [`ACK_EVERY_MS`] from now; before there was nothing to acknowledge.
+    Later,
+    /// Now: there are many.
+    Now,
+}
+
 /// What a session must do now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Due {
@@ -163,6 +186,14 @@ impl Session {
         matches!(self.state, State::Live(_))
     }
 
+    /// Since when a login has been answered (monotonic milliseconds); `None`: the session is not live.
+    pub fn live_since_ms(&self, now: Now) -> Option<u64> {
+        match &self.state {
+            State::Live(live) => Some(now.mono_ms.saturating_sub(u64::from(live.since.age_ms(now.mono_ms)))),
+            State::Out | State::LoggingIn { .. } | State::Closing { .. } => None,
+        }
+    }
+
     /// The gateway's clock as far as it is known, Unix milliseconds.
     pub fn server_ms(&self, now: Now) -> u64 {
         now.unix_ms.saturating_add_signed(self.ahead_ms)
@@ -194,18 +225,30 @@ impl Session {
 
     /// The caller has this row and all before it in safety: they may be acknowledged. More than has come is not
     /// believed.
-    pub fn stored(&mut self, now: Now, seq: Seq) {
+    pub fn stored(&mut self, now: Now, seq: Seq) -> AckDue {
         let rows = seq.min(self.cursor).0.saturating_sub(self.stored.0);
         if rows == 0 {
-            return;
+            return AckDue::AsBefore;
         }
         self.stored = Seq(self.stored.0 + rows);
+        let before = self.unacked;
         if let State::Live(live) = &mut self.state
-            && self.unacked == 0
+            && before == 0
         {
             live.unacked = Tick::at(now.mono_ms);
         }
-        self.unacked = self.unacked.saturating_add(u16::try_from(rows).unwrap_or(u16::MAX));
+        self.unacked = before.saturating_add(u16::try_from(rows).unwrap_or(u16::MAX));
+        match (u64::from(before), u64::from(self.unacked)) {
+            (..ACK_ROWS_MAX, ACK_ROWS_MAX..) => AckDue::Now,
+            (0, _) => AckDue::Later,
+            _ => AckDue::AsBefore,
+        }
+    }
+
+    /// Rows up to `to` have never come, and are given up: for who measures a gateway, counts what is missing and goes
+    /// on. Who has an inbox ends the connection instead, and they come.
+    pub fn pass_over(&mut self, to: Seq) {
+        self.cursor = self.cursor.max(to);
     }
 
     /// The row to acknowledge at once, if there is one; it counts as acknowledged then.
@@ -288,6 +331,15 @@ impl Session {
         self.take(now, RequestId(request), reply)
     }
 
+    /// Takes a push that equals one which was read already, but for its seq: who has many recipients of one message need
+    /// not read it for each of them.
+    pub fn receive_copy(&mut self, now: Now, seq: Seq) -> Result<RowPlace, SessionError> {
+        let State::Live(live) = &mut self.state else { return Err(SessionError::Unexpected) };
+        live.received = Tick::at(now.mono_ms);
+        live.liveness = Liveness::Confirmed;
+        self.pushed(seq)
+    }
+
     /// Takes a frame that was read already.
     pub fn take<'a>(&mut self, now: Now, request: RequestId, reply: Reply<'a>) -> Result<Incoming<'a>, SessionError> {
         match &mut self.state {
@@ -304,7 +356,11 @@ impl Session {
                 self.apply_server_time(now, server_time_ms);
                 self.logged_in(now, LoginInfo { session, user, heartbeat_ms, last_seq, from_seq })
             }
-            Reply::Push(push) => self.pushed(push),
+            Reply::Push(push) => Ok(match self.pushed(push.seq)? {
+                RowPlace::Next => Incoming::Row(push),
+                RowPlace::Repeated => Incoming::Repeated(push),
+                RowPlace::Ephemeral => Incoming::Ephemeral(push),
+            }),
             Reply::SendOk { msg_id, seq, sent_at_ms, repeat } => {
                 Ok(Incoming::Sent(self.answered(request, msg_id, seq, sent_at_ms, repeat)))
             }
@@ -382,16 +438,16 @@ impl Session {
         Ok(Incoming::LoggedIn(info))
     }
 
-    fn pushed<'a>(&mut self, push: PushView<'a>) -> Result<Incoming<'a>, SessionError> {
+    fn pushed(&mut self, seq: Seq) -> Result<RowPlace, SessionError> {
         let expected = self.next_row();
-        match push.seq {
-            Seq(0) => Ok(Incoming::Ephemeral(push)),
-            seq if seq < expected => Ok(Incoming::Repeated(push)),
-            seq if seq > expected => Err(SessionError::OutOfOrder { expected, got: seq }),
-            seq => {
-                self.cursor = seq;
-                Ok(Incoming::Row(push))
-            }
+        if seq == expected {
+            self.cursor = seq;
+            return Ok(RowPlace::Next);
+        }
+        match seq {
+            Seq(0) => Ok(RowPlace::Ephemeral),
+            seq if seq < expected => Ok(RowPlace::Repeated),
+            seq => Err(SessionError::OutOfOrder { expected, got: seq }),
         }
     }
 

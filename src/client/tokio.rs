@@ -11,7 +11,7 @@ use ::tokio::io::Interest;
 use ::tokio::net::TcpStream;
 use ::tokio::time::timeout;
 
-use crate::client_core::Question;
+use crate::client_core::{Device, Question};
 use crate::event::Cause;
 use crate::event::Event;
 use crate::incoming::{LoginInfo, RequestId};
@@ -40,7 +40,16 @@ impl Client {
         device: DeviceId,
         last_seq: Option<Seq>,
     ) -> Result<Client, ClientError> {
-        let transport = Transport::new(token.into(), device, last_seq);
+        Client::connect_as(address, token, Device::new(device, last_seq)).await
+    }
+
+    /// The same, with all that a login may say of the device.
+    pub async fn connect_as(
+        address: impl Into<String>,
+        token: impl Into<String>,
+        device: Device,
+    ) -> Result<Client, ClientError> {
+        let transport = Transport::new(token.into(), device);
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
         let mut client = Client { transport, address: address.into(), stream: None, buffer };
         while !client.transport.has_logged_in() {

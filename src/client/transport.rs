@@ -9,12 +9,12 @@ use std::io;
 
 use thiserror::Error;
 
-use crate::client_core::{ClientCore, CoreError, Liveliness, Question, SendError};
+use crate::client_core::{ClientCore, CoreError, Device, Liveliness, Question, SendError};
 use crate::clock::Clock;
 use crate::event::{Cause, Event};
 use crate::incoming::{LoginInfo, RequestId};
 use crate::reconnect::NextStep;
-use crate::{CloseReason, Conversation, DeviceId, ErrorCode, GroupId, Now, Seq};
+use crate::{CloseReason, Conversation, ErrorCode, GroupId, Now, Seq};
 
 /// Events that may wait while an answer is awaited.
 pub const EVENTS_MAX: usize = 16 * 1024;
@@ -85,9 +85,9 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    pub(crate) fn new(token: String, device: DeviceId, last_seq: Option<Seq>) -> Transport {
+    pub(crate) fn new(token: String, device: Device) -> Transport {
         Transport {
-            core: ClientCore::new(device, last_seq),
+            core: ClientCore::new(device),
             clock: Clock::start(),
             step: Step::Connect(0),
             token,

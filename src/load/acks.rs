@@ -7,13 +7,13 @@
 use hdrhistogram::Histogram;
 
 use super::check::Kind;
+use ringway_client::incoming::{OwnRow, SendAnswer};
 use ringway_wire::ids::{MsgId, Seq};
 
 /// The sender's messages, by index from 0 since the session began.
 pub struct Acks {
     kind: Kind,
     messages: Vec<Sent>,
-    cursor: Seq,
     acked: u64,
     refused: u64,
     out_of_order: u64,
@@ -38,9 +38,9 @@ pub enum Answer {
 }
 
 impl Acks {
-    /// For a sender whose newest row is `cursor`.
-    pub fn new(kind: Kind, cursor: Seq) -> Acks {
-        Acks { kind, messages: Vec::new(), cursor, acked: 0, refused: 0, out_of_order: 0, repeated: 0 }
+    /// For a sender who has said nothing yet.
+    pub fn new(kind: Kind) -> Acks {
+        Acks { kind, messages: Vec::new(), acked: 0, refused: 0, out_of_order: 0, repeated: 0 }
     }
 
     /// A message is sent; returns its index.
@@ -69,35 +69,27 @@ impl Acks {
         self.messages.len() as u64 - self.refused
     }
 
-    /// A `SendOk` for message `index` came; its latency goes into `latency`.
-    pub fn answered(
-        &mut self,
-        index: u32,
-        msg_id: MsgId,
-        seq: Seq,
-        now_ns: u64,
-        latency: &mut Histogram<u64>,
-    ) -> Answer {
+    /// A message was answered; its latency goes into `latency`. Its index is its request's number less one.
+    pub fn answered(&mut self, answer: &SendAnswer, now_ns: u64, latency: &mut Histogram<u64>) -> Answer {
+        let index = answer.request.0.wrapping_sub(1);
         let Some(sent) = self.messages.get_mut(index as usize).filter(|m| m.msg_id.is_none()) else {
             self.repeated += 1;
             return Answer::Unexpected;
         };
-        sent.msg_id = Some(msg_id);
+        sent.msg_id = Some(answer.msg_id);
         self.acked += 1;
         latency.saturating_record(now_ns.saturating_sub(sent.sent_ns));
-        self.row(seq);
+        let is_in_order = match self.kind {
+            Kind::Durable => answer.row == OwnRow::Next,
+            Kind::Ephemeral => answer.seq == Seq(0),
+        };
+        self.out_of_order += u64::from(!is_in_order);
         Answer::First
     }
 
-    /// A row came, as an ack or (after catching up) as a push.
-    pub fn row(&mut self, seq: Seq) {
-        if self.kind == Kind::Ephemeral {
-            self.out_of_order += u64::from(seq != Seq(0));
-        } else if seq == self.cursor.next() {
-            self.cursor = seq;
-        } else {
-            self.out_of_order += 1;
-        }
+    /// Rows came that were not the sender's next.
+    pub fn count_out_of_order(&mut self, rows: u64) {
+        self.out_of_order += rows;
     }
 
     /// Messages acked.
@@ -118,11 +110,6 @@ impl Acks {
     /// Answers to what was answered before, or never asked.
     pub fn repeated(&self) -> u64 {
         self.repeated
-    }
-
-    /// The sender's newest row.
-    pub fn cursor(&self) -> Seq {
-        self.cursor
     }
 
     /// The number message `index` got, if acked.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::bars::{bar, spinner};
 use super::check::{Kind, LaneId};
-use super::crowd::{Crowd, SessionId, Start};
+use super::crowd::{Crowd, SessionId};
 use super::error::LoadError;
 use super::gateway::Gateway;
 use super::pace::Pace;
@@ -18,7 +18,6 @@ use super::stored::Stored;
 use crate::clock::Clock;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::MsgId;
-use ringway_wire::limits::ACK_ROWS_MAX;
 
 /// Without any progress for so long, what is missing is lost.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -128,7 +127,7 @@ impl Bench {
             self.count_stored(&mut round, start_ns, end_ns)?;
             round.cpu_stored_ns = before.zip(self.cpu_ns()).map(|(before, after)| after - before);
         }
-        self.acknowledge_all();
+        self.crowd.ack_all();
         Ok(round)
     }
 
@@ -218,20 +217,9 @@ impl Bench {
     /// Handles what came, and what has to be answered.
     fn turn(&mut self, wait: Duration) -> Result<(), LoadError> {
         let Bench { crowd, room, .. } = self;
-        crowd.turn(wait, &mut |session, brought, at_ns| room.hear(session, brought, at_ns))?;
+        crowd.turn(wait, &mut |session, event| room.receive(session, event))?;
         if let Some(failure) = room.failure.take() {
             return Err(failure);
-        }
-        for stream in &mut room.streams {
-            let recipients = &stream.recipients;
-            stream.checker.take_acks_due(|lane, seq| {
-                if let Some((session, _)) = recipients.get(lane.0 as usize) {
-                    crowd.ack(*session, seq);
-                }
-            });
-            if let Some(seq) = stream.take_sender_ack(ACK_ROWS_MAX) {
-                crowd.ack(stream.sender, seq);
-            }
         }
         self.send_again();
         self.reconnect()
@@ -253,15 +241,13 @@ impl Bench {
         }
     }
 
-    /// Recipients whose connection ended come again after the last row they have.
+    /// Recipients whose connection ended come again behind the last row they have.
     fn reconnect(&mut self) -> Result<(), LoadError> {
         for session in std::mem::take(&mut self.room.ended) {
-            let found = self.room.streams.iter().find_map(|s| {
-                let lane = s.recipients.iter().find(|(recipient, _)| *recipient == session)?.1;
-                Some(s.checker.cursor(lane))
-            });
-            let Some(cursor) = found else { return Err(LoadError::SenderEnded) };
-            self.crowd.log_in_again(session, Start::After(cursor))?;
+            if self.room.streams.iter().any(|stream| stream.sender == session) {
+                return Err(LoadError::SenderEnded);
+            }
+            self.crowd.log_in_again(session)?;
         }
         Ok(())
     }
@@ -285,7 +271,7 @@ impl Bench {
         let start_ns = self.clock.mono_ns();
         for (session, _) in stalled {
             let Bench { crowd, room, .. } = self;
-            crowd.resume(*session, &mut |session, brought, at_ns| room.hear(session, brought, at_ns));
+            crowd.resume(*session, &mut |session, event| room.receive(session, event));
         }
         let (mut missing, mut progress_ns) = (u64::MAX, start_ns);
         while self.room.kind() == Kind::Durable {
@@ -379,24 +365,6 @@ impl Bench {
             }
         }
         Ok(rows)
-    }
-
-    fn acknowledge_all(&mut self) {
-        let Bench { crowd, room, .. } = self;
-        if room.kind() == Kind::Ephemeral {
-            return;
-        }
-        for stream in &mut room.streams {
-            let recipients = &stream.recipients;
-            stream.checker.take_acks_open(|lane, seq| {
-                if let Some((session, _)) = recipients.get(lane.0 as usize) {
-                    crowd.ack(*session, seq);
-                }
-            });
-            if let Some(seq) = stream.take_sender_ack(1) {
-                crowd.ack(stream.sender, seq);
-            }
-        }
     }
 
     fn cpu_ns(&self) -> Option<u64> {

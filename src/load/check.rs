@@ -1,6 +1,6 @@
 //! What each recipient of one stream of messages must receive, and what it did: every delivery is checked.
 //!
-//! Owned by the load generator's thread; knows no socket and no clock. The first copy of a message is verified
+//! Owned by the load generator's thread; knows no socket, no session and no clock. The first copy of a message is verified
 //! and read in full, and kept; every other recipient's copy must equal it byte for byte, except for its seq,
 //! which must be that recipient's next. Whatever differs takes the slow path: read in full and judged by its
 //! msg_id. What always holds: a message counts as delivered to a recipient at most once; `lost`, `duplicated`,
@@ -12,10 +12,8 @@ use std::collections::VecDeque;
 use hdrhistogram::Histogram;
 
 use super::body::{self, Mark};
-use ringway_wire::frame::read_server;
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
-use ringway_wire::limits::ACK_ROWS_MAX;
-use ringway_wire::request::{PushView, Reply};
+use ringway_wire::request::PushView;
 
 /// Whether the stream's messages are numbered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,15 +56,6 @@ pub struct Tally {
     pub corrupt: u64,
 }
 
-/// What a frame was.
-#[derive(Debug)]
-pub enum Checked<'a> {
-    /// A delivery; it is in the tally.
-    Delivery,
-    /// Something else that the gateway said, with its request id.
-    Other(u32, Reply<'a>),
-}
-
 /// Checks one stream of messages to many recipients.
 pub struct Checker {
     terms: Terms,
@@ -81,7 +70,6 @@ pub struct Checker {
     /// Recipients that are waited for.
     reading: u32,
     tally: Tally,
-    acks_due: Vec<LaneId>,
 }
 
 struct Known {
@@ -97,7 +85,6 @@ struct Lane {
     /// The next position due.
     position: u64,
     cursor: u64,
-    acked: u64,
     /// Positions passed over, ascending.
     skipped: Vec<u64>,
     /// Positions received under a higher number than was due, and by how much, since the count began: out of
@@ -118,7 +105,6 @@ impl Checker {
             lanes: Vec::new(),
             reading: 0,
             tally: Tally::default(),
-            acks_due: Vec::new(),
         }
     }
 
@@ -126,14 +112,7 @@ impl Checker {
     pub fn join(&mut self, cursor: Seq) -> LaneId {
         let lane = LaneId(self.lanes.len() as u32);
         let cursor = if self.terms.kind == Kind::Durable { cursor.0 } else { 0 };
-        self.lanes.push(Lane {
-            position: 0,
-            cursor,
-            acked: cursor,
-            skipped: Vec::new(),
-            jumps: Vec::new(),
-            stalled: false,
-        });
+        self.lanes.push(Lane { position: 0, cursor, skipped: Vec::new(), jumps: Vec::new(), stalled: false });
         self.reading += 1;
         lane
     }
@@ -207,98 +186,51 @@ impl Checker {
         self.seen() - lane.position.min(self.seen()) + lane.skipped.len() as u64
     }
 
-    /// The recipient's newest row.
-    pub fn cursor(&self, lane: LaneId) -> Seq {
-        Seq(self.lanes.get(lane.0 as usize).map_or(0, |l| l.cursor))
-    }
-
-    /// Recipients that have received `ACK_ROWS_MAX` rows since their last acknowledgement, with the row to
-    /// acknowledge; each is told once.
-    pub fn take_acks_due(&mut self, mut tell: impl FnMut(LaneId, Seq)) {
-        for lane_id in std::mem::take(&mut self.acks_due) {
-            self.acknowledge(lane_id, &mut tell);
-        }
-    }
-
-    /// All recipients that have rows not yet acknowledged.
-    pub fn take_acks_open(&mut self, mut tell: impl FnMut(LaneId, Seq)) {
-        self.acks_due.clear();
-        for at in 0..self.lanes.len() {
-            self.acknowledge(LaneId(at as u32), &mut tell);
-        }
-    }
-
-    /// Checks one frame that a recipient received at `now_ns`. From send to delivery goes into `latency`, in
-    /// nanoseconds, stalled recipients left out.
-    pub fn take<'a>(
+    /// A frame that a recipient received at `now_ns`: its seq, if it is a copy of a message that is known, in its place;
+    /// then all is counted. From send to delivery goes into `latency`, in nanoseconds, stalled recipients left out.
+    pub fn take_copy(
         &mut self,
         lane_id: LaneId,
-        frame: &'a [u8],
+        frame: &[u8],
         now_ns: u64,
         latency: &mut Histogram<u64>,
-    ) -> Checked<'a> {
-        let Some(lane) = self.lanes.get_mut(lane_id.0 as usize) else { return Checked::Delivery };
-        if let Some(at) = lane.position.checked_sub(self.first)
-            && let Some(known) = self.known.get_mut(at as usize)
-            && let Some(seq) = known.equals(frame)
-            && seq == lane.due(self.terms.kind)
-            && !lane.stalled
-        {
-            lane.position += 1;
-            lane.cursor = seq;
-            known.awaited = known.awaited.saturating_sub(1);
-            self.tally.delivered += 1;
-            latency.saturating_record(now_ns.saturating_sub(known.sent_ns));
-            if seq >= lane.acked + ACK_ROWS_MAX {
-                lane.acked = seq;
-                self.acks_due.push(lane_id);
-            }
-            return Checked::Delivery;
-        }
-        self.take_slowly(lane_id, frame, now_ns, latency)
+    ) -> Option<Seq> {
+        let lane = self.lanes.get_mut(lane_id.0 as usize).filter(|lane| !lane.stalled)?;
+        let at = lane.position.checked_sub(self.first)?;
+        let known = self.known.get_mut(at as usize)?;
+        let seq = known.equals(frame).filter(|seq| *seq == lane.due(self.terms.kind))?;
+        lane.position += 1;
+        lane.cursor = seq;
+        known.awaited = known.awaited.saturating_sub(1);
+        self.tally.delivered += 1;
+        latency.saturating_record(now_ns.saturating_sub(known.sent_ns));
+        Some(Seq(seq))
     }
 
-    /// Forgets the copies of messages that everybody has. Once per turn is enough.
-    pub fn trim(&mut self) {
-        while self.known.front().is_some_and(|k| k.awaited == 0) {
-            self.known.pop_front();
-            self.first += 1;
-        }
+    /// A frame that could not be read.
+    pub fn take_corrupt(&mut self) {
+        self.tally.corrupt += 1;
     }
 
-    fn acknowledge(&mut self, lane_id: LaneId, tell: &mut impl FnMut(LaneId, Seq)) {
-        let Some(lane) = self.lanes.get_mut(lane_id.0 as usize) else { return };
-        if lane.cursor > 0 {
-            lane.acked = lane.cursor;
-            tell(lane_id, Seq(lane.cursor));
-        }
-    }
-
-    fn take_slowly<'a>(
+    /// Checks any other push, which was read from `frame`.
+    pub fn take_push(
         &mut self,
         lane_id: LaneId,
-        frame: &'a [u8],
+        frame: &[u8],
+        push: &PushView<'_>,
         now_ns: u64,
         latency: &mut Histogram<u64>,
-    ) -> Checked<'a> {
-        let push = match read_server(frame) {
-            Ok((_, Reply::Push(push))) => push,
-            Ok((request, other)) => return Checked::Other(request, other),
-            Err(_) => {
-                self.tally.corrupt += 1;
-                return Checked::Delivery;
-            }
-        };
-        let Some(mark) = self.mark(&push) else {
+    ) {
+        let Some(mark) = self.mark(push) else {
             self.tally.corrupt += 1;
-            return Checked::Delivery;
+            return;
         };
         let key = if self.terms.kind == Kind::Durable { push.msg_id.0 } else { u64::from(mark.index) };
         let position = match self.keys.binary_search(&key) {
             Ok(at) if self.indices.get(at) == Some(&mark.index) => at as u64,
             Ok(_) => {
                 self.tally.corrupt += 1;
-                return Checked::Delivery;
+                return;
             }
             Err(at) if at == self.keys.len() => self.learn(key, mark, frame),
             // Those who have newer ones passed it over unseen.
@@ -308,7 +240,14 @@ impl Checker {
         if self.arrive(lane_id, position, push.seq.0) == Arrival::Awaited {
             latency.saturating_record(late_ns);
         }
-        Checked::Delivery
+    }
+
+    /// Forgets the copies of messages that everybody has. Once per turn is enough.
+    pub fn trim(&mut self) {
+        while self.known.front().is_some_and(|k| k.awaited == 0) {
+            self.known.pop_front();
+            self.first += 1;
+        }
     }
 
     /// The body's mark, if all of the push is as it was sent.
@@ -376,10 +315,6 @@ impl Checker {
             }
             lane.position = position + 1;
             lane.cursor = lane.cursor.max(seq);
-        }
-        if seq >= lane.acked + ACK_ROWS_MAX {
-            lane.acked = seq;
-            self.acks_due.push(lane_id);
         }
         if lane.stalled {
             self.tally.delivered += u64::from(self.terms.kind == Kind::Durable);

@@ -5,7 +5,6 @@ use super::bars::bar;
 use super::bench::Bench;
 use super::check::Kind;
 use super::contract::Stores;
-use super::crowd::Start;
 use super::error::LoadError;
 use super::group::finish;
 use super::report::{BenchReport, Scenario};
@@ -38,7 +37,7 @@ fn seat(args: &DirectArgs, target: Target, stores: &dyn Stores) -> Result<Bench,
     let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
     let mut crowd = target.crowd()?;
     let users: Vec<_> = (0..args.pairs * 2).map(|at| UserId(FIRST_USER + at)).collect();
-    let sessions: Vec<_> = users.iter().map(|user| (*user, crowd.add(*user, Start::Newest, Window::Usual))).collect();
+    let sessions: Vec<_> = users.iter().map(|user| (*user, crowd.add(*user, Window::Usual))).collect();
     let bar = bar(users.len() as u64, "logging in");
     crowd.login_all(|| bar.inc(1))?;
     bar.finish_and_clear();
@@ -48,7 +47,7 @@ fn seat(args: &DirectArgs, target: Target, stores: &dyn Stores) -> Result<Bench,
         let (sent, received) = (crowd.newest(*sender), crowd.newest(*recipient));
         let inboxes = vec![(*from, sent), (*to, received)];
         let seats = [(*recipient, received)];
-        room.add((*sender, *from, sent), Conversation::User(*to), &seats, inboxes, args.pace.body);
+        room.add((*sender, *from), Conversation::User(*to), &seats, inboxes, args.pace.body);
     }
     let stored = if kind == Kind::Durable { Some(target.stored(&args.target, stores)?) } else { None };
     let patience = target.cpus.patience();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::contract::StoreError;
-use ringway_client::ClientError;
+use ringway_client::{ClientError, SessionError};
 use ringway_wire::ids::UserId;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
@@ -56,9 +56,9 @@ pub enum LoadError {
         /// In its words.
         message: String,
     },
-    /// The gateway sent what is not a frame.
-    #[error("the gateway sent a frame that cannot be read")]
-    Unreadable,
+    /// The gateway sent what does not fit the session.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// A sender's connection ended.
     #[error("the gateway closed a sender's connection while its messages were on their way")]
     SenderEnded,

@@ -36,8 +36,6 @@ pub struct GatewayOptions {
     pub store: Option<String>,
     /// `cluster.redis_url` and `cluster.node_id`, if it is one of several.
     pub cluster: Option<(String, u16)>,
-    /// `session.heartbeat_s`, if it is not to be the usual one.
-    pub heartbeat_s: Option<u32>,
     /// What it verifies tokens with; `None`: it makes a secret for itself.
     pub secret: Option<String>,
     /// Keep the data directory afterwards, and say where it is.
@@ -225,9 +223,6 @@ fn spawn(options: &GatewayOptions, data_dir: &Path) -> Result<Child, LoadError> 
     }
     if let Some((url, node)) = &options.cluster {
         command.env("RINGWAY_CLUSTER_REDIS_URL", url).env("RINGWAY_CLUSTER_NODE_ID", node.to_string());
-    }
-    if let Some(heartbeat_s) = options.heartbeat_s {
-        command.env("RINGWAY_SESSION_HEARTBEAT_S", heartbeat_s.to_string());
     }
     if let Some(secret) = &options.secret {
         command.env("RINGWAY_AUTH_HS256_SECRET", secret);

@@ -8,7 +8,6 @@ use super::bars::bar;
 use super::bench::Bench;
 use super::check::Kind;
 use super::contract::Stores;
-use super::crowd::Start;
 use super::error::LoadError;
 use super::gateway::{Gateway, pause};
 use super::report::{BenchReport, Scenario};
@@ -118,7 +117,7 @@ fn settle(stored: &Stored, newest: Seq, clock: Clock) -> Result<(), LoadError> {
 fn seat(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -> Result<Bench, LoadError> {
     let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
     let mut crowd = target.crowd()?;
-    let sender = crowd.add(UserId(FIRST_USER), Start::Newest, Window::Usual);
+    let sender = crowd.add(UserId(FIRST_USER), Window::Usual);
     let mut recipients = Vec::with_capacity(args.online);
     let others: Vec<SocketAddr> = target.others.iter().map(Gateway::addr).collect();
     let mut across = Vec::new();
@@ -127,8 +126,8 @@ fn seat(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -
         let user = UserId(FIRST_USER + at as u64);
         // In turn over all nodes, the sender's included.
         let session = match others.get(at % (others.len() + 1)) {
-            Some(other) => crowd.add_at(*other, user, Start::Newest, window),
-            None => crowd.add(user, Start::Newest, window),
+            Some(other) => crowd.add_at(*other, user, window),
+            None => crowd.add(user, window),
         };
         if at % (others.len() + 1) < others.len() {
             across.push(session);
@@ -154,7 +153,7 @@ fn seat(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -
     let with_rows: Vec<_> = recipients.iter().map(|session| (*session, crowd.newest(*session))).collect();
     let mut room = Room::new(kind);
     across.into_iter().for_each(|session| room.seat_across(session));
-    let from = (sender, UserId(FIRST_USER), crowd.newest(sender));
+    let from = (sender, UserId(FIRST_USER));
     room.add(from, Conversation::Group(group), &with_rows, inboxes, args.pace.body);
     let patience = target.cpus.patience();
     let mut bench = Bench::new(crowd, room, target.gateway, stored, patience);

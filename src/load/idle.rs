@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::args::IdleArgs;
 use super::bars::bar;
 use super::contract::Stores;
-use super::crowd::{Crowd, Start};
+use super::crowd::Crowd;
 use super::error::LoadError;
 use super::gateway::{Gateway, resident_bytes};
 use super::swarm::Window;
@@ -55,7 +55,7 @@ pub fn run(args: &IdleArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     let mut opened = 0;
     let mut open_until = |crowd: &mut Crowd, count: u64| {
         for at in opened..count {
-            crowd.add(UserId(FIRST_USER + at), Start::Newest, Window::Usual);
+            crowd.add(UserId(FIRST_USER + at), Window::Usual);
         }
         opened = count;
         crowd.login_all(|| bar.inc(1))
@@ -86,7 +86,7 @@ pub fn run(args: &IdleArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
 fn settled(crowd: &mut Crowd, pid: u32) -> Result<u64, LoadError> {
     let (mut bytes, mut same) = (0, 0);
     for _ in 0..LOOKS_MAX {
-        crowd.turn(LOOK_EVERY, &mut |_, _, _| {})?;
+        crowd.turn(LOOK_EVERY, &mut |_, _| {})?;
         let now = resident_bytes(pid);
         same = if now == bytes { same + 1 } else { 0 };
         bytes = now;

@@ -6,6 +6,7 @@
 //!
 //! - [`swarm`]: thousands of connections on one thread, frames handed to a closure.
 //! - [`crowd`]: the sessions on a swarm: logging in, acknowledging, keeping alive.
+//! - `measured`: the client's core for one who counts what goes wrong.
 //! - [`check`]: what each recipient must receive, and what it did receive; knows no socket.
 //! - [`gateway`]: a gateway process of our own, its CPU time and its memory.
 //! - [`stored`]: counts inbox rows where they are kept.
@@ -37,6 +38,7 @@ pub mod gateway;
 pub mod group;
 pub mod idle;
 pub mod latency;
+mod measured;
 pub mod outcome;
 pub mod pace;
 pub mod report;

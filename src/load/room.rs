@@ -10,14 +10,14 @@ use hdrhistogram::Histogram;
 
 use super::acks::Acks;
 use super::body::{self, Mark};
-use super::check::{Checked, Checker, Kind, LaneId, Terms};
-use super::crowd::SessionId;
+use super::check::{Checker, Kind, LaneId, Terms};
+use super::crowd::{CrowdEvent, CrowdFrame, SessionId};
 use super::error::LoadError;
 use super::latency::latencies;
-use super::swarm::Brought;
-use ringway_wire::frame::{Encoder, read_server};
+use ringway_client::incoming::{ClosingInfo, Refusal};
+use ringway_client::{Incoming, SessionError};
+use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
-use ringway_wire::request::Reply;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// All streams of a bench.
@@ -62,8 +62,6 @@ pub struct Stream {
     round_from: u32,
     /// What the acks counted before the round.
     before: AcksBefore,
-    /// The sender's newest row that it acknowledged.
-    sender_acked: Seq,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -113,13 +111,13 @@ impl Room {
     /// Seats a stream: `recipients` with their newest rows.
     pub fn add(
         &mut self,
-        sender: (SessionId, UserId, Seq),
+        sender: (SessionId, UserId),
         to: Conversation,
         recipients: &[(SessionId, Seq)],
         inboxes: Vec<(UserId, Seq)>,
         body_bytes: usize,
     ) {
-        let (session, user, newest) = sender;
+        let (session, user) = sender;
         let terms = Terms { run: self.run, sender: user, to, kind: self.kind, body_bytes };
         let mut checker = Checker::new(terms);
         let stream = self.streams.len();
@@ -132,7 +130,7 @@ impl Room {
         }
         self.streams.push(Stream {
             checker,
-            acks: Acks::new(self.kind, newest),
+            acks: Acks::new(self.kind),
             sender: session,
             recipients: lanes,
             inboxes,
@@ -140,7 +138,6 @@ impl Room {
             body: vec![0; body_bytes],
             round_from: 0,
             before: AcksBefore::default(),
-            sender_acked: newest,
         });
     }
 
@@ -195,23 +192,40 @@ impl Room {
         self.delivery.add(&self.delivery_across).ok();
     }
 
-    /// What a session heard.
-    pub fn hear(&mut self, session: SessionId, brought: Brought<'_>, at_ns: u64) {
-        let frame = match brought {
-            Brought::Frame(frame) => frame,
-            Brought::End(_) => return self.ended.push(session),
+    /// What came for a session.
+    pub fn receive(&mut self, session: SessionId, event: CrowdEvent<'_>) {
+        let mut frame = match event {
+            CrowdEvent::Frame(frame) => frame,
+            CrowdEvent::Ended => return self.ended.push(session),
         };
         match self.seats.get(session.0 as usize).copied().unwrap_or(Seat::Empty) {
             Seat::Recipient(stream, lane) => {
                 let Some(open) = self.streams.get_mut(stream) else { return };
                 let is_across = !self.across.is_empty() && self.across.contains(&session);
                 let latencies = if is_across { &mut self.delivery_across } else { &mut self.delivery };
-                if let Checked::Other(_, reply) = open.checker.take(lane, frame, at_ns, latencies) {
-                    self.aside(session, &reply);
+                let (bytes, at_ns) = (frame.bytes, frame.at_ns);
+                let taken = match open.checker.take_copy(lane, bytes, at_ns, latencies) {
+                    Some(seq) => return self.fail_on(frame.is_copy(seq)),
+                    // What is out of order the checker sees by itself.
+                    None => frame.read(&mut 0),
+                };
+                match taken {
+                    Ok(Incoming::Row(push) | Incoming::Repeated(push) | Incoming::Ephemeral(push)) => {
+                        open.checker.take_push(lane, bytes, &push, at_ns, latencies);
+                    }
+                    Ok(other) => self.aside(session, &other),
+                    Err(SessionError::Frame(_)) => open.checker.take_corrupt(),
+                    Err(error) => self.failure = Some(LoadError::Session(error)),
                 }
             }
-            Seat::Sender(stream) => self.answer(stream, session, frame, at_ns),
+            Seat::Sender(stream) => self.answer(stream, session, &mut frame),
             Seat::Empty => {}
+        }
+    }
+
+    fn fail_on(&mut self, taken: Result<(), SessionError>) {
+        if let Err(error) = taken {
+            self.failure = Some(LoadError::Session(error));
         }
     }
 
@@ -235,36 +249,41 @@ impl Room {
         }
     }
 
-    fn answer(&mut self, stream: usize, session: SessionId, frame: &[u8], at_ns: u64) {
+    fn answer(&mut self, stream: usize, session: SessionId, frame: &mut CrowdFrame<'_>) {
         let Some(open) = self.streams.get_mut(stream) else { return };
-        match read_server(frame) {
-            Ok((request, Reply::SendOk { msg_id, seq, .. })) => {
-                open.acks.answered(request.wrapping_sub(1), msg_id, seq, at_ns, &mut self.ack);
+        let (at_ns, mut out_of_order) = (frame.at_ns, 0);
+        let read = frame.read(&mut out_of_order);
+        open.acks.count_out_of_order(out_of_order);
+        match read {
+            Ok(Incoming::Sent(answer)) => {
+                open.acks.answered(&answer, at_ns, &mut self.ack);
             }
-            Ok((_, Reply::Push(push))) => open.acks.row(push.seq),
-            Ok((request, Reply::Error { code, retry_after_ms, message, .. })) => match (code, self.kind) {
+            // The sender's own, from before it logged in again.
+            Ok(Incoming::Row(_)) => {}
+            Ok(Incoming::Repeated(_)) => open.acks.count_out_of_order(1),
+            Ok(Incoming::Refused(refusal)) => match (refusal.code, self.kind) {
                 (ErrorCode::RetryLater | ErrorCode::StorageFull, Kind::Durable) => {
-                    let due_ns = at_ns + u64::from(retry_after_ms.max(1)) * 1_000_000;
-                    self.retries.push(Retry { stream, index: request.wrapping_sub(1), due_ns });
+                    let due_ns = at_ns + u64::from(refusal.retry_after_ms.max(1)) * 1_000_000;
+                    self.retries.push(Retry { stream, index: refusal.request.0.wrapping_sub(1), due_ns });
                 }
                 (ErrorCode::RetryLater, Kind::Ephemeral) => open.acks.give_up(),
-                _ => self.failure = Some(LoadError::Refused { code, message: message.to_owned() }),
+                _ => self.aside(session, &Incoming::Refused(refusal)),
             },
-            Ok((_, other)) => self.aside(session, &other),
-            Err(_) => self.failure = Some(LoadError::Unreadable),
+            Ok(other) => self.aside(session, &other),
+            Err(error) => self.failure = Some(LoadError::Session(error)),
         }
     }
 
     /// Frames that are neither deliveries nor answers.
-    fn aside(&mut self, session: SessionId, reply: &Reply<'_>) {
-        match reply {
-            // Replaced sessions and slow readers come again; the others end with their connection.
-            Reply::Closing { reason: CloseReason::SlowReader, .. } => {}
-            Reply::Closing { reason, message, .. } => {
+    fn aside(&mut self, session: SessionId, incoming: &Incoming<'_>) {
+        match incoming {
+            // Slow readers come again; the others end with their connection.
+            Incoming::Closing(ClosingInfo { reason: CloseReason::SlowReader, .. }) => {}
+            Incoming::Closing(ClosingInfo { reason, message, .. }) => {
                 let (user, message) = (u64::from(session.0), (*message).to_owned());
                 self.failure = Some(LoadError::Closed { user, reason: *reason, message });
             }
-            Reply::Error { code, message, .. } => {
+            Incoming::Refused(Refusal { code, message, .. }) => {
                 self.failure = Some(LoadError::Refused { code: *code, message: (*message).to_owned() });
             }
             // A gap's rows are never delivered, and so counted as lost.
@@ -279,16 +298,6 @@ impl Stream {
         self.checker.trim();
         let everywhere = if self.checker.reading() == 0 { self.acks.acked() } else { self.checker.complete() };
         self.acks.standing() - self.acks.acked().min(everywhere)
-    }
-
-    /// The sender's row to acknowledge, when it is at least `rows` after the last one acknowledged.
-    pub fn take_sender_ack(&mut self, rows: u64) -> Option<Seq> {
-        let newest = self.acks.cursor();
-        if newest.0 < self.sender_acked.0 + rows {
-            return None;
-        }
-        self.sender_acked = newest;
-        Some(newest)
     }
 
     /// The round's messages as the acks name them, in the ledger's order.

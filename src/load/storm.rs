@@ -31,7 +31,7 @@ use super::soak::watch::{self, Metrics};
 use super::target::Target;
 
 /// The heartbeats whose cost is measured, seconds: what outlives a balancer that cuts a connection after a minute of
-/// silence, and the longest that needs no such balancer to be told. A gateway that is started wants the longer.
+/// silence, and the longest that needs no such balancer to be told. Logins ask for the longer.
 const HEARTBEATS_S: [u32; 2] = [25, 60];
 /// As many connections a second as there may be.
 const AT_ONCE_PER_S: f64 = 1e9;
@@ -74,11 +74,11 @@ struct Mark {
 pub fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     args.check()?;
     let [_, heartbeat_s] = HEARTBEATS_S;
-    let target = Target::with_heartbeat(&args.target, stores, heartbeat_s)?;
+    let target = Target::prepare(&args.target, stores)?;
     let data_dir = args.target.data_dir.clone();
     let admin = target.gateway.as_ref().map(|gateway| gateway.data_dir().to_owned()).or(data_dir);
     let mut storm = Storm {
-        crowd: Crowd::new(&target, args)?,
+        crowd: Crowd::new(&target, args, heartbeat_s * 1_000)?,
         wait: target.cpus.patience(),
         admin: admin.and_then(|dir| written_address(&dir, "admin")),
         gateway: target.gateway,

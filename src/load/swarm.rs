@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::clock::Clock;
+use ringway_wire::deframer::Deframer;
 use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
 
 const BUFFER_BYTES: usize = 512 * 1024;
@@ -24,8 +25,6 @@ const EVENTS_MAX: usize = 4_096;
 const CONNECTIONS_PER_SOURCE: usize = 16_000;
 /// A connection that is to fill up soon: the smallest receive buffer the kernel allows is about this.
 const SMALL_RECEIVE_BYTES: usize = 4 * 1024;
-
-const _: () = assert!(SERVER_FRAME_BYTES_MAX + 4 < BUFFER_BYTES, "the buffer must hold the largest frame");
 
 /// A connection's name, chosen by who opens it, and its place in the swarm: small numbers, none left out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -71,8 +70,8 @@ const _: () = assert!(size_of::<Option<Link>>() <= 16, "there may be a million o
 
 #[derive(Default)]
 struct Waiting {
-    /// The front of a frame whose end has not come.
-    partial: Vec<u8>,
+    /// Has the front of a frame whose end has not come.
+    deframer: Deframer,
     /// What the socket has not taken yet.
     unsent: Vec<u8>,
     /// What a write failed with; the read that follows tells it.
@@ -138,7 +137,7 @@ impl Swarm {
         self.links.reserve_exact(links.saturating_sub(self.links.len()));
     }
 
-    /// Closes a connection; nothing more is heard from it.
+    /// Closes a connection; nothing more comes from it.
     pub fn close(&mut self, link: LinkId) {
         if let Some(place) = self.links.get_mut(link.0 as usize) {
             *place = None;
@@ -157,6 +156,11 @@ impl Swarm {
     /// When the last turn's wait was over, in the clock's nanoseconds.
     pub fn polled_ns(&self) -> u64 {
         self.polled_ns
+    }
+
+    /// Whether the connection is open, and not paused.
+    pub fn is_reading(&self, link: LinkId) -> bool {
+        self.links.get(link.0 as usize).is_some_and(|open| open.as_ref().is_some_and(|open| open.reading))
     }
 
     /// Whether the connection is open.
@@ -187,16 +191,16 @@ impl Swarm {
     }
 
     /// Reads again, what has waited first.
-    pub fn resume(&mut self, link: LinkId, hear: &mut impl FnMut(LinkId, Brought<'_>, u64)) {
+    pub fn resume(&mut self, link: LinkId, take: &mut impl FnMut(LinkId, Brought<'_>, u64)) {
         if let Some(Some(open)) = self.links.get_mut(link.0 as usize) {
             open.reading = true;
         }
-        self.read(link, hear);
+        self.read(link, take);
     }
 
-    /// Waits until something happens (at most `wait`; zero: not at all) and handles all of it. `hear` gets each
+    /// Waits until something happens (at most `wait`; zero: not at all) and handles all of it. `take` gets each
     /// frame with the time at which its read returned, in nanoseconds.
-    pub fn turn(&mut self, wait: Duration, hear: &mut impl FnMut(LinkId, Brought<'_>, u64)) -> io::Result<()> {
+    pub fn turn(&mut self, wait: Duration, take: &mut impl FnMut(LinkId, Brought<'_>, u64)) -> io::Result<()> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = self.poll.poll(&mut events, Some(wait));
         self.polled_ns = self.clock.mono_ns();
@@ -207,7 +211,7 @@ impl Swarm {
                     self.flush(link);
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.read(link, hear);
+                    self.read(link, take);
                 }
             }
         }
@@ -230,35 +234,34 @@ impl Swarm {
         open.waiting = waiting.or_nothing();
     }
 
-    fn read(&mut self, link: LinkId, hear: &mut impl FnMut(LinkId, Brought<'_>, u64)) {
+    fn read(&mut self, link: LinkId, take: &mut impl FnMut(LinkId, Brought<'_>, u64)) {
         let Some(Some(open)) = self.links.get_mut(link.0 as usize) else { return };
         if !open.reading {
             return;
         }
         if let After::Ended(errno) = read_all(open, &mut self.buffer, self.clock, &mut |brought, at_ns| {
-            hear(link, brought, at_ns);
+            take(link, brought, at_ns);
         }) {
             self.close(link);
-            hear(link, Brought::End(errno), self.clock.mono_ns());
+            take(link, Brought::End(errno), self.clock.mono_ns());
         }
     }
 }
 
 impl Waiting {
     fn or_nothing(self: Box<Waiting>) -> Option<Box<Waiting>> {
-        (!self.partial.is_empty() || !self.unsent.is_empty() || self.failed.is_some()).then_some(self)
+        (self.deframer.held_bytes() > 0 || !self.unsent.is_empty() || self.failed.is_some()).then_some(self)
     }
 }
 
 impl Link {
     /// Keeps the front of a frame for the next read.
-    fn keep(&mut self, rest: &[u8]) {
-        if rest.is_empty() && self.waiting.is_none() {
+    fn keep(&mut self, deframer: Deframer) {
+        if deframer.held_bytes() == 0 && self.waiting.is_none() {
             return;
         }
         let mut waiting = self.waiting.take().unwrap_or_default();
-        waiting.partial.clear();
-        waiting.partial.extend_from_slice(rest);
+        waiting.deframer = deframer;
         self.waiting = waiting.or_nothing();
     }
 
@@ -280,13 +283,9 @@ impl Link {
 
 /// Reads until the socket has no more. A read that does not fill the buffer emptied the socket: epoll's edge
 /// comes again with the next byte.
-fn read_all(open: &mut Link, buffer: &mut [u8], clock: Clock, hear: &mut impl FnMut(Brought<'_>, u64)) -> After {
+fn read_all(open: &mut Link, buffer: &mut [u8], clock: Clock, take: &mut impl FnMut(Brought<'_>, u64)) -> After {
     loop {
-        let kept = open.waiting.as_ref().map_or(0, |waiting| waiting.partial.len());
-        if let Some(waiting) = &open.waiting {
-            buffer[..kept].copy_from_slice(&waiting.partial);
-        }
-        let read = match open.stream.read(&mut buffer[kept..]) {
+        let read = match open.stream.read(buffer) {
             Ok(0) => return After::Ended(open.waiting.as_ref().and_then(|waiting| waiting.failed)),
             Ok(read) => read,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return After::Open,
@@ -294,18 +293,18 @@ fn read_all(open: &mut Link, buffer: &mut [u8], clock: Clock, hear: &mut impl Fn
             Err(e) => return After::Ended(e.raw_os_error().map(Errno::from_i32)),
         };
         let at_ns = clock.mono_ns();
-        let filled = kept + read;
-        let mut rest = &buffer[..filled];
-        while let Some(len) = frame_len(rest) {
-            if len - 4 > SERVER_FRAME_BYTES_MAX {
-                return After::Ended(None);
+        let mut input = buffer.get(..read).unwrap_or_default();
+        let mut deframer =
+            open.waiting.as_mut().map(|waiting| std::mem::take(&mut waiting.deframer)).unwrap_or_default();
+        loop {
+            match deframer.next(&mut input, SERVER_FRAME_BYTES_MAX) {
+                Ok(Some(frame)) => take(Brought::Frame(frame), at_ns),
+                Ok(None) => break,
+                Err(_) => return After::Ended(None),
             }
-            let Some((frame, after)) = rest.split_at_checked(len) else { break };
-            hear(Brought::Frame(frame), at_ns);
-            rest = after;
         }
-        open.keep(rest);
-        if filled < buffer.len() {
+        open.keep(deframer);
+        if read < buffer.len() {
             return After::Open;
         }
     }
@@ -319,10 +318,4 @@ fn source(to: SocketAddr, block: usize) -> Option<SocketAddr> {
     }
     let last = u8::try_from(block + 2).ok()?;
     Some(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), 0)))
-}
-
-/// The whole frame's length, prefix included, once the prefix is there.
-pub(super) fn frame_len(bytes: &[u8]) -> Option<usize> {
-    let prefix = bytes.first_chunk::<4>()?;
-    Some(4 + u32::from_le_bytes(*prefix) as usize)
 }

@@ -33,18 +33,12 @@ pub struct Target {
 struct Started<'a> {
     nodes: u16,
     redis: Option<&'a str>,
-    heartbeat_s: Option<u32>,
 }
 
 impl Target {
     /// Starts a gateway, or finds the one that was named; then pins the load.
     pub fn prepare(args: &TargetArgs, stores: &dyn Stores) -> Result<Target, LoadError> {
-        Target::start(args, stores, Started { nodes: 1, redis: None, heartbeat_s: None })
-    }
-
-    /// The same, with a heartbeat that is not the usual one if a gateway is started.
-    pub fn with_heartbeat(args: &TargetArgs, stores: &dyn Stores, heartbeat_s: u32) -> Result<Target, LoadError> {
-        Target::start(args, stores, Started { nodes: 1, redis: None, heartbeat_s: Some(heartbeat_s) })
+        Target::start(args, stores, Started { nodes: 1, redis: None })
     }
 
     /// The same for so many gateways that share a Redis, as one cluster.
@@ -54,11 +48,11 @@ impl Target {
         nodes: u16,
         redis: Option<&str>,
     ) -> Result<Target, LoadError> {
-        Target::start(args, stores, Started { nodes, redis, heartbeat_s: None })
+        Target::start(args, stores, Started { nodes, redis })
     }
 
     fn start(args: &TargetArgs, stores: &dyn Stores, started: Started<'_>) -> Result<Target, LoadError> {
-        let Started { nodes, redis, heartbeat_s } = started;
+        let Started { nodes, redis } = started;
         if let Some(url) = &args.store {
             stores.check(url)?;
         }
@@ -76,7 +70,6 @@ impl Target {
                     cpus: cpus.gateway.clone(),
                     store: args.store.clone(),
                     cluster: redis.map(|url| (url.to_owned(), 1)),
-                    heartbeat_s,
                     secret: None,
                     keep_data: args.keep_data,
                 };

@@ -17,7 +17,7 @@ fn written(core: &mut ClientCore) -> Vec<String> {
     let (mut deframer, mut rest, mut lines) = (Deframer::default(), bytes.as_slice(), Vec::new());
     while let Some(frame) = deframer.next(&mut rest, CLIENT_FRAME_BYTES_MAX).unwrap() {
         lines.push(match read_client(frame).unwrap() {
-            (id, Request::Login(Login { token, device, cursor, .. })) => {
+            (id, Request::Login(Login { token, device, cursor, heartbeat_ms: 0 })) => {
                 format!("{id} login {token} {device} {cursor:?}")
             }
             (id, Request::Send { client_msg_id, body, ephemeral, .. }) => {
@@ -37,7 +37,7 @@ fn receive(core: &mut ClientCore, now_ms: u64, frames: &[Vec<u8>]) {
 }
 
 fn live() -> ClientCore {
-    let mut core = ClientCore::new(DeviceId(3), Some(Seq(10)));
+    let mut core = ClientCore::new(Device::new(DeviceId(3), Some(Seq(10))));
     core.connected(at(0), "token");
     assert_eq!(written(&mut core), ["1 login token 3 Some(Seq(10))"]);
     receive(&mut core, 0, &[login_ok(10, 25_000)]);
@@ -71,8 +71,21 @@ fn a_message_is_sent_again_on_the_next_connection_under_its_first_name_until_it_
 }
 
 #[test]
+fn every_login_asks_for_the_heartbeat_that_is_wanted_and_what_was_agreed_is_kept() {
+    let mut core = ClientCore::new(Device { id: DeviceId(3), last_seq: None, heartbeat_ms: 120_000 });
+    for connection in 0..2 {
+        core.connected(at(0), "token");
+        let login = written(&mut core).concat();
+        assert!(login.contains("heartbeat_ms: 120000"), "connection {connection}: {login}");
+        receive(&mut core, 0, &[login_ok(0, 60_000)]);
+        assert_eq!(core.session().heartbeat_ms(), 60_000);
+        core.ended(at(0), 0);
+    }
+}
+
+#[test]
 fn what_is_sent_without_a_session_leaves_with_the_next_one() {
-    let mut core = ClientCore::new(DeviceId(3), None);
+    let mut core = ClientCore::new(Device::new(DeviceId(3), None));
     core.send(at(0), TO, b"early", 5).unwrap();
     assert_eq!(core.output(), b"");
     core.connected(at(0), "token");

@@ -93,6 +93,37 @@ fn acks_leave_after_256_rows_or_one_second_and_say_no_more_than_is_safe() {
 }
 
 #[test]
+fn who_has_many_sessions_is_told_when_one_of_them_has_something_to_acknowledge() {
+    let mut session = live();
+    let mut told = Vec::new();
+    for seq in 11..=11 + ACK_ROWS_MAX {
+        assert_eq!(session.receive_copy(at(5), Seq(seq)), Ok(RowPlace::Next));
+        match session.stored(at(5), Seq(seq)) {
+            AckDue::AsBefore => {}
+            due => told.push((seq, due)),
+        }
+    }
+    assert_eq!(told, [(11, AckDue::Later), (10 + ACK_ROWS_MAX, AckDue::Now)]);
+    assert_eq!(session.due(at(5)), Some(Due::Ack(Seq(11 + ACK_ROWS_MAX))));
+    assert_eq!(session.stored(at(5), Seq(11)), AckDue::AsBefore, "it is here already");
+}
+
+#[test]
+fn a_copy_of_a_push_is_taken_by_its_number_as_the_push_would_be() {
+    let mut session = live();
+    assert_eq!(session.live_since_ms(at(100)), Some(0));
+    let places = [11, 11, 0, 12].map(|seq| session.receive_copy(at(100), Seq(seq)));
+    assert_eq!(places, [RowPlace::Next, RowPlace::Repeated, RowPlace::Ephemeral, RowPlace::Next].map(Ok));
+    let error = SessionError::OutOfOrder { expected: Seq(13), got: Seq(15) };
+    assert_eq!(session.receive_copy(at(100), Seq(15)), Err(error));
+    session.pass_over(Seq(14));
+    assert_eq!(session.receive_copy(at(100), Seq(15)), Ok(RowPlace::Next), "who gives up row 13 and 14 goes on");
+    session.ended(at(200), 0);
+    assert_eq!(session.receive_copy(at(200), Seq(16)), Err(SessionError::Unexpected));
+    assert_eq!(session.live_since_ms(at(200)), None);
+}
+
+#[test]
 fn rows_that_never_came_are_not_acknowledged() {
     let mut session = live();
     session.stored(at(0), Seq(1_000));

@@ -2,14 +2,23 @@
 
 use super::*;
 use crate::latency::latencies;
+use ringway_client::{Incoming, Now, Session};
+use ringway_wire::frame::Encoder;
+use ringway_wire::ids::UserId;
 
 /// Two messages after row 10, answered with these (index, seq).
 fn check(kind: Kind, answers: &[(u32, u64)], acked: u64, out_of_order: u64, repeated: u64) {
-    let mut acks = Acks::new(kind, Seq(10));
+    let mut acks = Acks::new(kind);
+    let mut session = Session::new(Some(Seq(10)));
+    session.connecting(Now::default());
+    session.receive(Now::default(), Encoder::new().login_ok(1, 1, UserId(1), 1, 0, Seq(10), Seq(10))).unwrap();
     acks.sent(1_000, 5);
     acks.sent(2_000, 5);
     for (index, seq) in answers {
-        acks.answered(*index, MsgId(100 + u64::from(*index)), Seq(*seq), 9_000, &mut latencies());
+        let mut encoder = Encoder::new();
+        let frame = encoder.send_ok(index + 1, MsgId(100 + u64::from(*index)), Seq(*seq), 1, false);
+        let Incoming::Sent(answer) = session.receive(Now::default(), frame).unwrap() else { panic!("no SendOk") };
+        acks.answered(&answer, 9_000, &mut latencies());
     }
     assert_eq!((acks.acked(), acks.out_of_order(), acks.repeated()), (acked, out_of_order, repeated));
 }
@@ -23,7 +32,7 @@ fn each_message_is_acked_once_under_the_senders_next_row() {
 
 #[test]
 fn an_ack_that_comes_twice_or_for_nothing_is_not_counted() {
-    check(Kind::Durable, &[(0, 11), (0, 12), (1, 12)], 2, 0, 1);
+    check(Kind::Durable, &[(0, 11), (0, 12), (1, 13)], 2, 0, 1);
     check(Kind::Durable, &[(0, 11), (2, 12)], 1, 0, 1);
 }
 
@@ -36,7 +45,7 @@ fn a_row_that_does_not_follow_is_out_of_order() {
 
 #[test]
 fn what_was_given_up_is_not_waited_for() {
-    let mut acks = Acks::new(Kind::Ephemeral, Seq(0));
+    let mut acks = Acks::new(Kind::Ephemeral);
     acks.sent(1, 1);
     acks.sent(2, 1);
     acks.give_up();

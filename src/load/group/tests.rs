@@ -15,10 +15,11 @@ use crate::contract::{StoreError, StoredRows, Stores};
 use crate::cpus::Cpus;
 use crate::pace::Pace;
 use crate::rounds::Round;
-use crate::swarm::frame_len;
 use crate::tokens::Secret;
+use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::{Encoder, PushFrame, read_client};
 use ringway_wire::ids::{MsgId, RosterVersion};
+use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
 use ringway_wire::request::{Login, PushView, Request};
 
 /// What the gateway does wrong, with message 15: the warm-up has ten, the measured round the next ten.
@@ -95,12 +96,12 @@ fn start(fault: Fault) -> std::net::SocketAddr {
 }
 
 fn read(id: u32, mut stream: TcpStream, tell: &Sender<Event>) {
-    let mut input = Vec::new();
+    let mut deframer = Deframer::default();
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
-        input.extend_from_slice(&buffer[..n]);
-        while let Some(len) = frame_len(&input).filter(|len| *len <= input.len()) {
-            tell.send(Event::Frame(id, input.drain(..len).collect())).ok();
+        let mut input = &buffer[..n];
+        while let Some(frame) = deframer.next(&mut input, CLIENT_FRAME_BYTES_MAX).unwrap() {
+            tell.send(Event::Frame(id, frame.to_vec())).ok();
         }
     }
     tell.send(Event::Closed(id)).ok();

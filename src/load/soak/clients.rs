@@ -1,8 +1,10 @@
 //! The clients of one process: who is logged in, who is on the way, who comes back when; kept alive, acknowledged.
 //!
-//! Owned by a soak's process. What always holds: client `n` is the swarm's link `n`; a client takes 32 bytes here, and
-//! nothing elsewhere unless something of it is unfinished; tokens are made when they are needed. Whatever ends a
-//! connection is counted by its name, and the client comes back as a well-behaved one does.
+//! Owned by a soak's process. What always holds: client `n` is the swarm's link `n`; a client takes 72 bytes here, 64
+//! of them its session's, and nothing elsewhere unless something of it is unfinished; tokens are made when they are
+//! needed. Whatever ends a connection is counted by its name, and the client comes back when the session says so.
+
+mod keep_alive;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -14,11 +16,16 @@ use super::orders::{Names, Totals, count_name};
 use super::pace::Pace;
 use super::seats::Seats;
 use crate::clock::Clock;
+use crate::measured;
 use crate::swarm::{LinkId, Swarm};
 use crate::tokens::{Secret, TokenMinter};
+use ringway_client::incoming::{ClosingInfo, OwnRow};
+use ringway_client::{AckDue, CloseReason, Incoming, LoginInfo, NextStep, Now, Session, SessionError};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{DeviceId, Seq};
-use ringway_wire::limits::ACK_ROWS_MAX;
+use ringway_wire::request::{Login, Reply};
+
+pub use keep_alive::since_ping;
 
 /// Logins of this process that may be unanswered at once.
 const DIALING_MAX: u32 = 512;
@@ -28,35 +35,19 @@ const DIALS_PER_TURN_MAX: u32 = 256;
 const LEAVES_PER_TURN_MAX: u32 = 1_024;
 /// Pings or acks sent in one turn.
 const SAID_PER_TURN_MAX: u32 = 1_024;
-/// A connection or a login that is not answered for so long is given up.
-const DIAL_PATIENCE_MS: u32 = 30_000;
-/// A lost connection is tried again after so long; twice as long each time, up to the second.
-const BACK_OFF_MS: (u32, u32) = (500, 30_000);
 /// Nobody dials for so long when the kernel has nothing left to dial with.
 const EXHAUSTED_PAUSE_MS: u32 = 200;
 /// Who is told to come back now does so within this.
 const HURRY_MS: u32 = 2_000;
-/// How often acks are sent.
-const ACK_EVERY_MS: u32 = 1_000;
 
-const _: () = assert!(size_of::<Client>() <= 32, "there may be a million of them");
+const _: () = assert!(size_of::<Client>() <= 72, "there may be a million of them");
 
 /// One client.
-#[derive(Clone, Copy)]
 struct Client {
-    /// The highest row it has.
-    cursor: u64,
-    /// When its login was answered; while it is not, when it was dialed. Milliseconds of the process.
-    since_ms: u32,
-    /// Rows that it has not acknowledged.
-    unacked: u16,
+    session: Session,
     phase: Phase,
     /// Ever logged in.
     seen: bool,
-    /// Connections lost in a row.
-    tries: u8,
-    /// Told by Closing: this end has its name already.
-    told: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,17 +72,6 @@ pub struct Census {
     pub away: u32,
 }
 
-/// How a row stands to its client's cursor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Row {
-    /// The next one.
-    Next,
-    /// Too far ahead; that is in the totals.
-    Ahead,
-    /// One it has; a client ignores it, and it is in the totals.
-    Repeat,
-}
-
 /// All clients of this process.
 pub struct Clients {
     /// Who they are.
@@ -109,8 +89,8 @@ pub struct Clients {
     encoder: Encoder,
     clock: Clock,
     start_ns: u64,
-    /// Server's Unix milliseconds minus ours.
-    ahead_ms: i64,
+    /// Unix milliseconds when the process began, by the clock of this turn.
+    unix_start_ms: u64,
     dials: Pace,
     /// The next to come in for the first time.
     first: u32,
@@ -123,29 +103,30 @@ pub struct Clients {
     heartbeat_wanted_ms: u32,
     pings: Pace,
     ping_next: u32,
-    /// Clients with rows to acknowledge at the next round, and those that must do so at once.
-    unacked: Vec<u32>,
-    acks: VecDeque<u32>,
-    ack_round_ms: u32,
+    /// Clients with rows to acknowledge, since when, and those that must do so at once.
+    acks_later: VecDeque<(u32, u32)>,
+    acks_now: VecDeque<u32>,
+    /// Clients whose connection is to be closed.
+    broken: Vec<u32>,
 }
 
 impl Clients {
-    /// Everybody is out. Without `heartbeat_ms` clients say something as often as the gateway wants it.
+    /// Everybody is out. With `heartbeat_ms` clients ask for this heartbeat, and say something that often.
     pub fn new(seats: Seats, dialer: Dialer, secret: Secret, heartbeat_ms: Option<u32>, clock: Clock) -> Clients {
-        let out = Client { cursor: 0, since_ms: 0, unacked: 0, phase: Phase::Out, seen: false, tries: 0, told: false };
+        let out = || Client { session: Session::new(Some(Seq(0))), phase: Phase::Out, seen: false };
         Clients {
             seats,
             ends: Names::new(),
             kernel: Names::new(),
             login_ns: 0,
-            clients: vec![out; seats.share() as usize],
+            clients: (0..seats.share()).map(|_| out()).collect(),
             census: Census::default(),
             dialer,
             minter: secret.minter(),
             encoder: Encoder::new(),
             clock,
             start_ns: clock.mono_ns(),
-            ahead_ms: 0,
+            unix_start_ms: clock.unix_ms(),
             dials: Pace::default(),
             first: seats.share(),
             leaving: seats.share(),
@@ -156,9 +137,9 @@ impl Clients {
             heartbeat_wanted_ms: 0,
             pings: Pace::default(),
             ping_next: 0,
-            unacked: Vec::new(),
-            acks: VecDeque::new(),
-            ack_round_ms: 0,
+            acks_later: VecDeque::new(),
+            acks_now: VecDeque::new(),
+            broken: Vec::new(),
         }
     }
 
@@ -172,12 +153,23 @@ impl Clients {
         (self.clock.mono_ns().saturating_sub(self.start_ns) / 1_000_000) as u32
     }
 
-    /// The gateway's clock, Unix milliseconds.
-    pub fn server_ms(&self) -> u64 {
-        self.clock.unix_ms().saturating_add_signed(self.ahead_ms)
+    /// Both clocks at a time of the process's clock, in the session's words.
+    fn now_at(&self, at_ns: u64) -> Now {
+        let mono_ms = at_ns.saturating_sub(self.start_ns) / 1_000_000;
+        Now { mono_ms, unix_ms: self.unix_start_ms + mono_ms }
     }
 
-    /// How often the gateway wants to hear something, milliseconds; 0: it has not said so yet.
+    fn now(&self) -> Now {
+        self.now_at(self.clock.mono_ns())
+    }
+
+    /// The gateway's clock as a client knows it, Unix milliseconds.
+    pub fn server_ms(&self, local: u32) -> u64 {
+        let now = self.now();
+        self.clients.get(local as usize).map_or(now.unix_ms, |client| client.session.server_ms(now))
+    }
+
+    /// The heartbeat that was agreed on with the gateway, milliseconds; 0: with nobody yet.
     pub fn heartbeat_wanted_ms(&self) -> u32 {
         self.heartbeat_wanted_ms
     }
@@ -199,9 +191,9 @@ impl Clients {
     }
 
     /// Whether a message of this time was sent when the client was logged in already.
-    pub fn was_live_at(&self, local: u32, sent_ns: u64) -> bool {
-        let since = self.clients.get(local as usize).map_or(u32::MAX, |c| c.since_ms);
-        sent_ns >= self.start_ns + (u64::from(since) + 1) * 1_000_000
+    pub fn was_live_at(&self, local: u32, sent_ns: u64, at_ns: u64) -> bool {
+        let since_ms = self.clients.get(local as usize).and_then(|c| c.session.live_since_ms(self.now_at(at_ns)));
+        since_ms.is_some_and(|since_ms| sent_ns >= self.start_ns + (since_ms + 1) * 1_000_000)
     }
 
     /// Everybody who is out comes in, so many a second; so do those who come back, from now on.
@@ -223,6 +215,7 @@ impl Clients {
         for local in self.leaving..next {
             self.uncount(local);
             if self.clients.get(local as usize).is_some_and(|c| c.phase != Phase::Banned) {
+                self.next_step(local);
                 self.set(local, Phase::Out);
                 swarm.reset(LinkId(local));
             }
@@ -244,7 +237,8 @@ impl Clients {
             return false;
         }
         swarm.reset(LinkId(local));
-        self.census.live -= 1;
+        self.uncount(local);
+        self.next_step(local);
         self.send_away(local, after_ms);
         true
     }
@@ -252,99 +246,129 @@ impl Clients {
     /// Dials, pings and acknowledges what is due.
     pub fn turn(&mut self, swarm: &mut Swarm, totals: &mut Totals) {
         let now_ms = self.now_ms();
+        self.unix_start_ms = self.clock.unix_ms().saturating_sub(u64::from(now_ms));
+        for local in std::mem::take(&mut self.broken) {
+            swarm.reset(LinkId(local));
+        }
         self.leave_due(swarm);
         self.dial_due(now_ms, swarm, totals);
-        self.give_up_due(now_ms, swarm);
+        self.give_up_due(now_ms, swarm, totals);
         self.ping_due(swarm, totals);
         self.ack_due(now_ms, swarm);
     }
 
-    /// `LoginOk`: true, if a login was awaited.
-    pub fn logged_in(&mut self, local: u32, from: Seq, heartbeat_ms: u32, server_ms: u64, totals: &mut Totals) -> bool {
-        let (now_ms, now_ns) = (self.now_ms(), self.clock.mono_ns());
-        self.ahead_ms = server_ms as i64 - self.clock.unix_ms() as i64;
-        let wanted = if self.heartbeat_ms == 0 { heartbeat_ms } else { self.heartbeat_ms.min(heartbeat_ms) };
-        self.heartbeat_wanted_ms = heartbeat_ms;
-        if self.pings.per_s() == 0.0 && wanted > 0 {
-            self.keep_alive_every(wanted);
-        }
-        let Some(client) = self.clients.get_mut(local as usize).filter(|c| c.phase == Phase::Dialing) else {
-            return false;
+    /// Reads a frame that came for a client: what the session says of it, and what has no place in it is counted.
+    pub fn receive<'a>(
+        &mut self,
+        local: u32,
+        frame: &'a [u8],
+        at_ns: u64,
+        totals: &mut Totals,
+    ) -> Option<Incoming<'a>> {
+        let now = self.now_at(at_ns);
+        // What comes behind a connection's last frame is of no session.
+        let client =
+            self.clients.get_mut(local as usize).filter(|c| matches!(c.phase, Phase::Live | Phase::Dialing))?;
+        let incoming = match measured::receive(&mut client.session, now, frame, &mut totals.out_of_order) {
+            Ok(incoming) => incoming,
+            Err(error) => {
+                self.does_not_fit(local, error, totals);
+                return None;
+            }
         };
-        self.login_ns = now_ns;
-        client.phase = Phase::Live;
-        client.since_ms = now_ms;
-        client.tries = 0;
-        // It said which row it has: the gateway goes on from there.
-        totals.out_of_order += u64::from(from.0 != client.cursor);
+        match client.session.stored(now, client.session.cursor()) {
+            AckDue::AsBefore => {}
+            AckDue::Later => self.acks_later.push_back((local, now.mono_ms as u32)),
+            AckDue::Now => self.acks_now.push_back(local),
+        }
+        match &incoming {
+            Incoming::Row(_) => totals.rows += 1,
+            Incoming::Repeated(_) => {
+                totals.rows += 1;
+                totals.duplicated += 1;
+            }
+            Incoming::Sent(sent) => totals.rows += u64::from(sent.row == OwnRow::Next),
+            Incoming::Gap { .. } => totals.gaps += 1,
+            Incoming::LoggedIn(info) => self.logged_in(local, info, now, totals),
+            Incoming::Closing(closing) => self.closing(local, closing, totals),
+            Incoming::Other { reply: Reply::Pong { .. }, .. } => totals.pongs += 1,
+            // Nobody sends ephemeral messages.
+            Incoming::Ephemeral(_) => totals.corrupt += 1,
+            Incoming::Refused(_) | Incoming::Other { .. } => {}
+        }
+        Some(incoming)
+    }
+
+    fn does_not_fit(&mut self, local: u32, error: SessionError, totals: &mut Totals) {
+        match error {
+            SessionError::Frame(_) | SessionError::Unexpected => totals.corrupt += 1,
+            SessionError::OutOfOrder { .. } | SessionError::AckRefused => {
+                count_name(&mut self.ends, &error.to_string());
+                self.broken.push(local);
+                self.lost(local, totals);
+            }
+        }
+    }
+
+    fn logged_in(&mut self, local: u32, info: &LoginInfo, now: Now, totals: &mut Totals) {
+        self.heartbeat_wanted_ms = info.heartbeat_ms;
+        if self.pings.per_s() == 0.0 && info.heartbeat_ms > 0 {
+            let own_ms = if self.heartbeat_ms == 0 { info.heartbeat_ms } else { self.heartbeat_ms };
+            self.keep_alive_every(own_ms.min(info.heartbeat_ms));
+        }
+        self.login_ns = self.clock.mono_ns();
+        let Some(client) = self.clients.get_mut(local as usize) else { return };
         totals.logins += 1;
         totals.resumed += u64::from(client.seen);
+        if client.seen {
+            // What it did not acknowledge on its last connection.
+            self.acks_later.push_back((local, now.mono_ms as u32));
+        }
         self.census.seen += u32::from(!client.seen);
         client.seen = true;
+        client.phase = Phase::Live;
         self.census.dialing -= 1;
         self.census.live += 1;
-        true
     }
 
-    /// A row came.
-    pub fn row(&mut self, local: u32, seq: Seq, totals: &mut Totals) -> Row {
-        let Some(client) = self.clients.get_mut(local as usize) else { return Row::Repeat };
-        totals.rows += 1;
-        if seq.0 <= client.cursor {
-            totals.duplicated += 1;
-            return Row::Repeat;
-        }
-        let next = seq.0 == client.cursor + 1;
-        totals.out_of_order += u64::from(!next);
-        client.cursor = seq.0;
-        client.unacked = client.unacked.saturating_add(1);
-        if client.unacked == 1 {
-            self.unacked.push(local);
-        } else if u64::from(client.unacked) == ACK_ROWS_MAX {
-            self.acks.push_back(local);
-        }
-        if next { Row::Next } else { Row::Ahead }
-    }
-
-    /// Whether a row of this number would be the client's next.
-    pub fn is_next(&self, local: u32, seq: Seq) -> bool {
-        self.clients.get(local as usize).is_some_and(|c| c.cursor + 1 == seq.0)
-    }
-
-    /// `Closing`: the connection's last frame.
-    pub fn closing(&mut self, local: u32, reason: &str, again_after_ms: Option<u32>, totals: &mut Totals) {
-        count_name(&mut self.ends, reason);
-        let Some(client) = self.clients.get_mut(local as usize) else { return };
-        client.told = true;
-        totals.dropped += u64::from(client.phase == Phase::Live);
-        self.uncount(local);
-        match again_after_ms {
-            Some(ms) => self.send_away(local, ms + fastrand::u32(..=ms.max(1))),
-            None => self.set(local, Phase::Banned),
-        }
+    /// The connection's last frame.
+    fn closing(&mut self, local: u32, closing: &ClosingInfo<'_>, totals: &mut Totals) {
+        count_name(&mut self.ends, closing.reason.variant_name().unwrap_or("Unknown"));
+        self.lost(local, totals);
     }
 
     /// The connection ended.
     pub fn ended(&mut self, local: u32, errno: Option<Errno>, totals: &mut Totals) {
-        let Some(client) = self.clients.get_mut(local as usize) else { return };
-        if std::mem::take(&mut client.told) || !matches!(client.phase, Phase::Live | Phase::Dialing) {
+        let phase = self.clients.get(local as usize).map(|client| client.phase);
+        if !matches!(phase, Some(Phase::Live | Phase::Dialing)) {
+            // It was said before why.
             return;
         }
-        totals.dropped += u64::from(client.phase == Phase::Live);
         match errno {
             Some(errno) => count_name(&mut self.ends, &format!("{errno:?}")),
             None => count_name(&mut self.ends, "closed without a word"),
         }
-        self.lost(local);
+        self.lost(local, totals);
     }
 
-    fn lost(&mut self, local: u32) {
+    /// The client is without a connection, and does what its session says.
+    fn lost(&mut self, local: u32, totals: &mut Totals) {
+        totals.dropped += u64::from(self.is_live(local));
         self.uncount(local);
-        let Some(client) = self.clients.get_mut(local as usize) else { return };
-        let (first, longest) = BACK_OFF_MS;
-        let wait_ms = (first << client.tries.min(6)).min(longest);
-        client.tries = client.tries.saturating_add(1);
-        self.send_away(local, wait_ms / 2 + fastrand::u32(..wait_ms));
+        let now_ms = u64::from(self.now_ms());
+        match self.next_step(local) {
+            Some(NextStep::Reconnect { at_ms }) => self.send_away(local, at_ms.saturating_sub(now_ms) as u32),
+            // A token is made for each login.
+            Some(NextStep::NewToken(CloseReason::TokenExpired)) => self.send_away(local, 0),
+            Some(NextStep::NewToken(_) | NextStep::DropInbox | NextStep::Stop(_)) => self.set(local, Phase::Banned),
+            None => {}
+        }
+    }
+
+    /// The session has no connection: what it does next.
+    fn next_step(&mut self, local: u32) -> Option<NextStep> {
+        let now = self.now();
+        self.clients.get_mut(local as usize).map(|client| client.session.ended(now, fastrand::u64(..)))
     }
 
     fn uncount(&mut self, local: u32) {
@@ -368,7 +392,6 @@ impl Clients {
     fn set(&mut self, local: u32, phase: Phase) {
         if let Some(client) = self.clients.get_mut(local as usize) {
             client.phase = phase;
-            client.unacked = 0;
         }
     }
 
@@ -417,73 +440,18 @@ impl Clients {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 count_name(kernel, &format!("{:?}", Errno::from_i32(error.raw_os_error().unwrap_or(0))));
-                return self.lost(local);
+                return self.lost(local, totals);
             }
-            None => return self.lost(local),
+            None => return self.lost(local, totals),
         }
         let Some(client) = self.clients.get_mut(local as usize) else { return };
         client.phase = Phase::Dialing;
-        client.since_ms = now_ms;
-        client.told = false;
+        client.session.connecting(Now { mono_ms: u64::from(now_ms), unix_ms: 0 });
         self.census.dialing += 1;
         self.pending.push_back((local, now_ms));
         let token = self.minter.token(self.seats.user(local), self.clock.unix_ms());
-        let login = self.encoder.login(0, &token, DeviceId(1), Some(Seq(client.cursor)));
-        swarm.send(LinkId(local), login);
+        let (cursor, heartbeat_ms) = (client.session.last_seq(), self.heartbeat_ms);
+        let login = Login { token: &token, device: DeviceId(1), cursor, heartbeat_ms };
+        swarm.send(LinkId(local), self.encoder.login_as(0, &login));
     }
-
-    fn give_up_due(&mut self, now_ms: u32, swarm: &mut Swarm) {
-        while let Some((local, since_ms)) = self.pending.front().copied() {
-            let client = self.clients.get(local as usize);
-            let awaited = client.is_some_and(|c| c.phase == Phase::Dialing && c.since_ms == since_ms);
-            if awaited && now_ms.saturating_sub(since_ms) < DIAL_PATIENCE_MS {
-                return;
-            }
-            self.pending.pop_front();
-            if awaited {
-                swarm.close(LinkId(local));
-                count_name(&mut self.ends, "login unanswered");
-                self.lost(local);
-            }
-        }
-    }
-
-    fn ping_due(&mut self, swarm: &mut Swarm, totals: &mut Totals) {
-        let now_ns = self.clock.mono_ns();
-        for _ in 0..self.pings.due(now_ns).min(u64::from(SAID_PER_TURN_MAX)) {
-            self.pings.done();
-            let local = self.ping_next;
-            self.ping_next = (local + 1) % self.seats.share().max(1);
-            if self.is_live(local) {
-                // The request's number is its time, so that nothing has to be remembered.
-                swarm.send(LinkId(local), self.encoder.ping(ping_stamp(now_ns)));
-                totals.pings += 1;
-            }
-        }
-    }
-
-    fn ack_due(&mut self, now_ms: u32, swarm: &mut Swarm) {
-        if now_ms >= self.ack_round_ms + ACK_EVERY_MS {
-            self.ack_round_ms = now_ms;
-            self.acks.extend(self.unacked.drain(..));
-        }
-        for _ in 0..SAID_PER_TURN_MAX {
-            let Some(local) = self.acks.pop_front() else { return };
-            let Some(client) = self.clients.get_mut(local as usize) else { continue };
-            if client.phase == Phase::Live && client.unacked > 0 {
-                client.unacked = 0;
-                swarm.send(LinkId(local), self.encoder.ack(Seq(client.cursor)));
-            }
-        }
-    }
-}
-
-/// A time as a ping's request id: microseconds, never 0; the client's own way to know how long the pong took.
-fn ping_stamp(now_ns: u64) -> u32 {
-    ((now_ns / 1_000) as u32).max(1)
-}
-
-/// How long ago a pong's ping was sent, nanoseconds.
-pub fn since_ping(stamp: u32, now_ns: u64) -> u64 {
-    u64::from(((now_ns / 1_000) as u32).wrapping_sub(stamp)) * 1_000
 }

@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use hdrhistogram::Histogram;
 use nix::time::ClockId;
 
-use super::clients::{Clients, Row, since_ping};
+use super::clients::{Clients, since_ping};
 use super::dial::Dialer;
 use super::inboxes::{Inboxes, Judged};
 use super::orders::{Beat, Buckets, Effort, LATE_NS, Order, Plan, Totals};
@@ -26,8 +26,9 @@ use crate::gateway::{pause, resident_bytes};
 use crate::latency::latencies;
 use crate::swarm::{Brought, Swarm};
 use crate::tokens::Secret;
-use ringway_wire::frame::read_server;
-use ringway_wire::ids::{GroupId, Seq};
+use ringway_client::Incoming;
+use ringway_client::incoming::{OwnRow, SendAnswer};
+use ringway_wire::ids::GroupId;
 use ringway_wire::request::{PushView, Reply};
 
 /// Orders that may wait.
@@ -144,7 +145,7 @@ impl Process {
             let Process { load, swarm, .. } = &mut self;
             swarm
                 .turn(if gathers { Duration::ZERO } else { wait }, &mut |link, brought, at_ns| {
-                    load.hear(link.0, brought, at_ns)
+                    load.receive(link.0, brought, at_ns)
                 })
                 .map_err(LoadError::io("waiting for the sockets failed"))?;
             let woken_ns = self.swarm.polled_ns();
@@ -265,57 +266,34 @@ impl Process {
 }
 
 impl Load {
-    fn hear(&mut self, client: u32, brought: Brought<'_>, at_ns: u64) {
+    fn receive(&mut self, client: u32, brought: Brought<'_>, at_ns: u64) {
         let frame = match brought {
             Brought::Frame(frame) => frame,
             Brought::End(errno) => return self.clients.ended(client, errno, &mut self.totals),
         };
-        let Ok((request, reply)) = read_server(frame) else {
-            self.totals.corrupt += 1;
-            return;
-        };
         let Load { clients, sending, totals, .. } = self;
-        match reply {
-            Reply::Push(push) => self.push(client, &push, at_ns),
-            Reply::LoginOk { heartbeat_ms, from_seq, server_time_ms, .. } => {
-                if clients.logged_in(client, from_seq, heartbeat_ms, server_time_ms, totals) {
-                    self.back.push(client);
-                }
-            }
-            Reply::Pong { .. } => {
-                totals.pongs += 1;
-                self.pong.saturating_record(since_ping(request, at_ns));
-            }
-            Reply::SendOk { seq, repeat, .. } => self.send_ok(client, request, seq, repeat, at_ns),
-            Reply::Error { code, retry_after_ms, .. } => {
-                sending.refused(client, request, code, retry_after_ms, clients.now_ms());
-            }
-            Reply::GroupOk { group, .. } => sending.made_by(client, request, group),
-            Reply::Gap { to, .. } => {
-                totals.gaps += 1;
-                clients.row(client, to, totals);
-            }
-            Reply::Closing { reason, reconnect, reconnect_after_ms, .. } => {
-                let again = reconnect.then_some(reconnect_after_ms);
-                clients.closing(client, reason.variant_name().unwrap_or("Unknown"), again, totals);
-            }
-            Reply::GroupChanged { .. } => {}
-            // Nobody asked for anything else.
-            _ => totals.corrupt += 1,
+        let Some(incoming) = clients.receive(client, frame, at_ns, totals) else { return };
+        match incoming {
+            Incoming::Row(push) => self.push(client, &push, at_ns),
+            Incoming::LoggedIn(_) => self.back.push(client),
+            Incoming::Sent(sent) => self.send_ok(client, &sent, at_ns),
+            Incoming::Refused(refusal) => sending.refused(client, &refusal, clients.now_ms()),
+            Incoming::Other { request, reply } => match reply {
+                Reply::Pong { .. } => self.pong.saturating_record(since_ping(request.0, at_ns)),
+                Reply::GroupOk { group, .. } => sending.made_by(client, request.0, group),
+                Reply::GroupChanged { .. } => {}
+                // Nobody asked for anything else.
+                _ => totals.corrupt += 1,
+            },
+            // They are counted, and that is all.
+            Incoming::Repeated(_) | Incoming::Ephemeral(_) | Incoming::Gap { .. } | Incoming::Closing(_) => {}
         }
     }
 
     fn push(&mut self, client: u32, push: &PushView<'_>, at_ns: u64) {
         let Load { clients, inboxes, totals, .. } = self;
-        if push.seq == Seq(0) {
-            totals.corrupt += 1;
-            return;
-        }
-        if clients.row(client, push.seq, totals) == Row::Repeat {
-            return;
-        }
         if let Judged::Due(sent_ns) = inboxes.push(client, push, totals) {
-            if clients.was_live_at(client, sent_ns) {
+            if clients.was_live_at(client, sent_ns, at_ns) {
                 self.delivery.saturating_record(at_ns.saturating_sub(sent_ns));
             } else {
                 totals.caught_up += 1;
@@ -324,17 +302,16 @@ impl Load {
     }
 
     /// On the sending session this is the message's row, if it has the next number.
-    fn send_ok(&mut self, client: u32, request: u32, seq: Seq, repeat: bool, at_ns: u64) {
-        let Load { clients, inboxes, sending, totals, .. } = self;
-        let acked = sending.acked_by(client, request, repeat, at_ns, totals);
+    fn send_ok(&mut self, client: u32, sent: &SendAnswer, at_ns: u64) {
+        let Load { inboxes, sending, totals, .. } = self;
+        let acked = sending.acked_by(client, sent.request.0, sent.repeat, at_ns, totals);
         if acked == Acked::Unknown {
             totals.corrupt += 1;
         }
-        if clients.is_next(client, seq) {
-            clients.row(client, seq, totals);
-            if let Acked::Group(group, index) = acked {
-                inboxes.own_row(client, group, index, totals);
-            }
+        if sent.row == OwnRow::Next
+            && let Acked::Group(group, index) = acked
+        {
+            inboxes.own_row(client, group, index, totals);
         }
     }
 }

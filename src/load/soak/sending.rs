@@ -17,9 +17,9 @@ use crate::body::{self, Mark};
 use crate::clock::Clock;
 use crate::latency::latencies;
 use crate::swarm::{LinkId, Swarm};
+use ringway_client::incoming::Refusal;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
-use ringway_wire::schema::ErrorCode;
 
 /// Messages and groups of this process that may be unanswered at once.
 const OPEN_MAX: usize = 16_384;
@@ -245,9 +245,9 @@ impl Sending {
     }
 
     /// `Error`: said again when the gateway wants it, or given up.
-    pub fn refused(&mut self, client: u32, request: u32, code: ErrorCode, retry_after_ms: u32, now_ms: u32) {
-        count_name(&mut self.refusals, code.variant_name().unwrap_or("Unknown"));
-        let slot = request.wrapping_sub(1);
+    pub fn refused(&mut self, client: u32, refusal: &Refusal<'_>, now_ms: u32) {
+        count_name(&mut self.refusals, refusal.code.variant_name().unwrap_or("Unknown"));
+        let (slot, retry_after_ms) = (refusal.request.0.wrapping_sub(1), refusal.retry_after_ms);
         let Some(Some(open)) = self.open.get_mut(slot as usize) else { return };
         if open.client == client && retry_after_ms > 0 {
             self.retries.push((now_ms + retry_after_ms, slot));
@@ -325,7 +325,7 @@ impl Sending {
             let Some(own) = self.own.get(at) else { break };
             let owner = own.owner;
             if clients.is_live(owner) {
-                let (sent_ns, unix_ms) = (self.clock.mono_ns(), clients.server_ms());
+                let (sent_ns, unix_ms) = (self.clock.mono_ns(), clients.server_ms(owner));
                 let open = Open { client: owner, what: What::Make(at as u32), index: 0, sent_ns, unix_ms };
                 self.begin(open, swarm);
             }
@@ -353,7 +353,7 @@ impl Sending {
             self.group_pace.done();
             totals.group_sent += 1;
             let what = What::Group(at as u32);
-            self.begin(Open { client, what, index, sent_ns, unix_ms: clients.server_ms() }, swarm);
+            self.begin(Open { client, what, index, sent_ns, unix_ms: clients.server_ms(client) }, swarm);
             return true;
         }
         false
@@ -377,7 +377,7 @@ impl Sending {
             let sent_ns = stamp(&self.direct_pace, self.clock.mono_ns());
             self.direct_pace.done();
             totals.direct_sent += 1;
-            self.begin(Open { client, what: What::Direct, index, sent_ns, unix_ms: clients.server_ms() }, swarm);
+            self.begin(Open { client, what: What::Direct, index, sent_ns, unix_ms: clients.server_ms(client) }, swarm);
             return true;
         }
         false

@@ -10,14 +10,13 @@ use super::talk::Talk;
 use crate::args::StormArgs;
 use crate::clock::Clock;
 use crate::error::LoadError;
-use crate::soak::clients::{Clients, Row};
+use crate::soak::clients::Clients;
 use crate::soak::dial::Dialer;
 use crate::soak::orders::Totals;
 use crate::soak::seats::{Counts, Seats};
 use crate::swarm::{Brought, Swarm};
 use crate::target::Target;
-use ringway_wire::frame::read_server;
-use ringway_wire::ids::Seq;
+use ringway_client::Incoming;
 use ringway_wire::request::Reply;
 
 /// Users of one run lie together, away from those of other benches; each run has its own, with empty inboxes.
@@ -52,8 +51,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Nobody is connected.
-    pub fn new(target: &Target, args: &StormArgs) -> Result<Crowd, LoadError> {
+    /// Nobody is connected; logins ask for this heartbeat.
+    pub fn new(target: &Target, args: &StormArgs, heartbeat_ms: u32) -> Result<Crowd, LoadError> {
         let clock = target.clock;
         let run = fastrand::u32(..);
         let first_user = (u64::from(run) << USERS_PER_RUN_BITS) + 1;
@@ -65,7 +64,7 @@ impl Crowd {
         let mut swarm = Swarm::new(clock).map_err(LoadError::io("epoll is not available"))?;
         swarm.reserve(args.connections as usize);
         Ok(Crowd {
-            clients: Clients::new(seats, dialer, target.secret.clone(), None, clock),
+            clients: Clients::new(seats, dialer, target.secret.clone(), Some(heartbeat_ms), clock),
             talk: Talk::new(seats, run, args.body, clock),
             totals: Totals::default(),
             effort: Effort::default(),
@@ -95,7 +94,7 @@ impl Crowd {
         let before_ns = self.clock.mono_ns();
         let busy_ns = before_ns.saturating_sub(self.polled_ns);
         swarm
-            .turn(wait, &mut |link, brought, at_ns| hear(clients, talk, totals, link.0, brought, at_ns))
+            .turn(wait, &mut |link, brought, at_ns| receive(clients, talk, totals, link.0, brought, at_ns))
             .map_err(LoadError::io("waiting for the sockets failed"))?;
         self.polled_ns = swarm.polled_ns();
         self.effort.busy_ns += busy_ns;
@@ -104,7 +103,7 @@ impl Crowd {
     }
 }
 
-fn hear(clients: &mut Clients, talk: &mut Talk, totals: &mut Totals, client: u32, brought: Brought<'_>, at_ns: u64) {
+fn receive(clients: &mut Clients, talk: &mut Talk, totals: &mut Totals, client: u32, brought: Brought<'_>, at_ns: u64) {
     let frame = match brought {
         Brought::Frame(frame) => frame,
         Brought::End(errno) => {
@@ -112,30 +111,17 @@ fn hear(clients: &mut Clients, talk: &mut Talk, totals: &mut Totals, client: u32
             return clients.ended(client, errno, totals);
         }
     };
-    match read_server(frame) {
-        Ok((_, Reply::LoginOk { heartbeat_ms, from_seq, server_time_ms, .. })) => {
-            if clients.logged_in(client, from_seq, heartbeat_ms, server_time_ms, totals) {
-                talk.is_live(client);
-            }
-        }
-        Ok((_, Reply::Push(push))) if push.seq > Seq(0) => match clients.row(client, push.seq, totals) {
-            Row::Repeat => {}
-            Row::Next | Row::Ahead => talk.arrived(client, &push, at_ns),
-        },
-        Ok((request, Reply::SendOk { seq, .. })) => {
-            talk.acked(client, request, at_ns);
-            if clients.is_next(client, seq) {
-                clients.row(client, seq, totals);
-            }
-        }
-        Ok((_, Reply::Pong { .. })) => totals.pongs += 1,
-        Ok((request, Reply::Error { code, .. })) => talk.refused(client, request, code),
-        Ok((_, Reply::Closing { reason, reconnect, reconnect_after_ms, .. })) => {
-            talk.is_gone(client);
-            let again = reconnect.then_some(reconnect_after_ms);
-            clients.closing(client, reason.variant_name().unwrap_or("Unknown"), again, totals);
-        }
+    let Some(incoming) = clients.receive(client, frame, at_ns, totals) else { return };
+    match incoming {
+        Incoming::LoggedIn(_) => talk.is_live(client),
+        Incoming::Row(push) => talk.arrived(client, &push, at_ns),
+        Incoming::Sent(sent) => talk.acked(client, sent.request.0, at_ns),
+        Incoming::Refused(refusal) => talk.refused(client, refusal.request.0, refusal.code),
+        Incoming::Closing(_) => talk.is_gone(client),
+        Incoming::Other { reply: Reply::Pong { .. }, .. } => {}
         // Nobody asked for anything else.
-        Ok(_) | Err(_) => totals.corrupt += 1,
+        Incoming::Gap { .. } | Incoming::Other { .. } => totals.corrupt += 1,
+        // They are counted.
+        Incoming::Repeated(_) | Incoming::Ephemeral(_) => {}
     }
 }

@@ -154,7 +154,7 @@ impl Talk {
         let (Some(from), Some(to)) = (self.live.get(from).copied(), self.live.get(to).copied()) else { return };
         let (index, sent_ns) = (self.sent.len() as u32, self.clock.mono_ns());
         body::write(Mark { run: self.run, index, sent_ns }, &mut self.body);
-        let name = ClientMsgId::from_parts(clients.server_ms(), u128::from(self.run) << 32 | u128::from(index));
+        let name = ClientMsgId::from_parts(clients.server_ms(from), u128::from(self.run) << 32 | u128::from(index));
         let conversation = Conversation::User(self.seats.user(to));
         swarm.send(LinkId(from), self.encoder.send(index + 1, conversation, name, &self.body, false));
         self.sent.push(Sent { from, to, sent_ns, arrived: false, acked: false });
