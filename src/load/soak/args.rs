@@ -47,7 +47,7 @@ pub struct SoakArgs {
     /// How long messages are sent, such as 1h.
     #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub steady: Duration,
-    /// How often a client that has nothing to say says so; never less often than the gateway wants it.
+    /// How often a client that has nothing to say says so: asked for at login, within what the gateway allows.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub heartbeat: Option<Duration>,
     /// Groups, and the members of each: 200x50 [default: a group of 50 for every 100 connections].
