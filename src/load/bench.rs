@@ -30,7 +30,7 @@ const STORE_POLL: Duration = Duration::from_millis(1);
 pub struct Bench {
     /// The sessions.
     pub crowd: Crowd,
-    /// What they send and hear.
+    /// What they send and receive.
     pub room: Room,
     /// The gateway, if it is ours.
     pub gateway: Option<Gateway>,

@@ -19,7 +19,7 @@ const FIRST_USER: u64 = 2_000_001;
 pub fn run(args: &DirectArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     let pace = args.pace.pace()?;
     let target = Target::prepare(&args.target, stores)?;
-    let mut bench = seat(args, target, stores)?;
+    let mut bench = log_in(args, target, stores)?;
     let rounds = bench.rounds(args.pace.rounds as usize, pace)?;
     let scenario = Scenario {
         scenario: "direct",
@@ -33,7 +33,7 @@ pub fn run(args: &DirectArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
 }
 
 /// Pair `n` is users `2n` and `2n + 1` after the first.
-fn seat(args: &DirectArgs, target: Target, stores: &dyn Stores) -> Result<Bench, LoadError> {
+fn log_in(args: &DirectArgs, target: Target, stores: &dyn Stores) -> Result<Bench, LoadError> {
     let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
     let mut crowd = target.crowd()?;
     let users: Vec<_> = (0..args.pairs * 2).map(|at| UserId(FIRST_USER + at)).collect();
@@ -46,8 +46,8 @@ fn seat(args: &DirectArgs, target: Target, stores: &dyn Stores) -> Result<Bench,
         let [(from, sender), (to, recipient)] = pair else { continue };
         let (sent, received) = (crowd.newest(*sender), crowd.newest(*recipient));
         let inboxes = vec![(*from, sent), (*to, received)];
-        let seats = [(*recipient, received)];
-        room.add((*sender, *from), Conversation::User(*to), &seats, inboxes, args.pace.body);
+        let recipients = [(*recipient, received)];
+        room.add((*sender, *from), Conversation::User(*to), &recipients, inboxes, args.pace.body);
     }
     let stored = if kind == Kind::Durable { Some(target.stored(&args.target, stores)?) } else { None };
     let patience = target.cpus.patience();

@@ -129,20 +129,20 @@ fn send(
 fn receive(args: &FloorArgs, swarm: &mut Swarm, wait: Duration) -> std::io::Result<Histogram<u64>> {
     let mut latency = latencies();
     let mut due = args.messages * u64::from(args.online);
-    let mut heard_ns = swarm.clock().mono_ns();
+    let mut came_ns = swarm.clock().mono_ns();
     while due > 0 {
         let mut ended = false;
         swarm.turn(wait, &mut |_, brought, at_ns| match brought {
             Brought::Frame(frame) => {
                 let began = frame.get(4..12).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
                 latency.saturating_record(at_ns.saturating_sub(began));
-                heard_ns = at_ns;
+                came_ns = at_ns;
                 due -= 1;
             }
             Brought::End(_) => ended = true,
         })?;
         // The last frames and the end may come in one turn.
-        if due > 0 && (ended || swarm.polled_ns().saturating_sub(heard_ns) > PATIENCE_NS) {
+        if due > 0 && (ended || swarm.polled_ns().saturating_sub(came_ns) > PATIENCE_NS) {
             return Err(std::io::Error::other(format!("{due} frames did not come")));
         }
     }

@@ -21,7 +21,7 @@ use ringway_client::blocking::Client;
 use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
-/// The benches' users start here, so that they are told from an operator's own first ones.
+/// The benches' users start here, so that they differ from an operator's own first ones.
 const FIRST_USER: u64 = 1_000_001;
 /// The device that makes the group; the sender's own is 1.
 const FOUNDING_DEVICE: DeviceId = DeviceId(2);
@@ -34,7 +34,7 @@ pub fn run(args: &GroupArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     let pace = args.pace.pace()?;
     let target = Target::of_nodes(&args.target, stores, args.nodes, args.redis.as_deref())?;
     let group = found(&target, args.members)?;
-    let mut bench = seat(args, target, group, stores)?;
+    let mut bench = log_in(args, target, group, stores)?;
     let rounds = args.pace.rounds as usize;
     let scenario = Scenario {
         scenario: "group",
@@ -113,8 +113,8 @@ fn settle(stored: &Stored, newest: Seq, clock: Clock) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Logs in the sender and those online, and gives everybody a seat.
-fn seat(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -> Result<Bench, LoadError> {
+/// Logs in the sender and those online, and gives everybody a role.
+fn log_in(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -> Result<Bench, LoadError> {
     let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
     let mut crowd = target.crowd()?;
     let sender = crowd.add(UserId(FIRST_USER), Window::Usual);
@@ -152,7 +152,7 @@ fn seat(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -
     }
     let with_rows: Vec<_> = recipients.iter().map(|session| (*session, crowd.newest(*session))).collect();
     let mut room = Room::new(kind);
-    across.into_iter().for_each(|session| room.seat_across(session));
+    across.into_iter().for_each(|session| room.mark_across(session));
     let from = (sender, UserId(FIRST_USER));
     room.add(from, Conversation::Group(group), &with_rows, inboxes, args.pace.body);
     let patience = target.cpus.patience();

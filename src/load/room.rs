@@ -1,4 +1,4 @@
-//! Who sits where: which session sends which stream, and who receives it; what they heard is counted here.
+//! Which session sends which stream, and who receives it; what came for them is counted here.
 //!
 //! Owned by the load generator's thread. A group is one stream with many recipients; a pair is a stream with
 //! one. What always holds: every frame of every session ends in a count, an answer, or a failure; none is
@@ -25,7 +25,7 @@ pub struct Room {
     /// The streams.
     pub streams: Vec<Stream>,
     /// By session.
-    seats: Vec<Seat>,
+    roles: Vec<Role>,
     /// Sessions on other nodes than the sender's.
     across: HashSet<SessionId>,
     /// From send to delivery, nanoseconds.
@@ -84,7 +84,7 @@ pub struct Retry {
 }
 
 #[derive(Clone, Copy)]
-enum Seat {
+enum Role {
     Sender(usize),
     Recipient(usize, LaneId),
     Empty,
@@ -95,7 +95,7 @@ impl Room {
     pub fn new(kind: Kind) -> Room {
         Room {
             streams: Vec::new(),
-            seats: Vec::new(),
+            roles: Vec::new(),
             across: HashSet::new(),
             delivery: latencies(),
             delivery_across: latencies(),
@@ -108,7 +108,7 @@ impl Room {
         }
     }
 
-    /// Seats a stream: `recipients` with their newest rows.
+    /// Adds a stream: `recipients` with their newest rows.
     pub fn add(
         &mut self,
         sender: (SessionId, UserId),
@@ -121,12 +121,12 @@ impl Room {
         let terms = Terms { run: self.run, sender: user, to, kind: self.kind, body_bytes };
         let mut checker = Checker::new(terms);
         let stream = self.streams.len();
-        self.seat(session, Seat::Sender(stream));
+        self.set_role(session, Role::Sender(stream));
         let mut lanes = Vec::with_capacity(recipients.len());
         for (session, newest) in recipients {
             let lane = checker.join(*newest);
             lanes.push((*session, lane));
-            self.seat(*session, Seat::Recipient(stream, lane));
+            self.set_role(*session, Role::Recipient(stream, lane));
         }
         self.streams.push(Stream {
             checker,
@@ -183,7 +183,7 @@ impl Room {
     }
 
     /// A recipient is on another node than the sender.
-    pub fn seat_across(&mut self, session: SessionId) {
+    pub fn mark_across(&mut self, session: SessionId) {
         self.across.insert(session);
     }
 
@@ -198,8 +198,8 @@ impl Room {
             CrowdEvent::Frame(frame) => frame,
             CrowdEvent::Ended => return self.ended.push(session),
         };
-        match self.seats.get(session.0 as usize).copied().unwrap_or(Seat::Empty) {
-            Seat::Recipient(stream, lane) => {
+        match self.roles.get(session.0 as usize).copied().unwrap_or(Role::Empty) {
+            Role::Recipient(stream, lane) => {
                 let Some(open) = self.streams.get_mut(stream) else { return };
                 let is_across = !self.across.is_empty() && self.across.contains(&session);
                 let latencies = if is_across { &mut self.delivery_across } else { &mut self.delivery };
@@ -218,8 +218,8 @@ impl Room {
                     Err(error) => self.failure = Some(LoadError::Session(error)),
                 }
             }
-            Seat::Sender(stream) => self.answer(stream, session, &mut frame),
-            Seat::Empty => {}
+            Role::Sender(stream) => self.answer(stream, session, &mut frame),
+            Role::Empty => {}
         }
     }
 
@@ -239,13 +239,13 @@ impl Room {
         self.streams.iter_mut().all(|s| s.open() == 0)
     }
 
-    fn seat(&mut self, session: SessionId, seat: Seat) {
+    fn set_role(&mut self, session: SessionId, role: Role) {
         let at = session.0 as usize;
-        if self.seats.len() <= at {
-            self.seats.resize(at + 1, Seat::Empty);
+        if self.roles.len() <= at {
+            self.roles.resize(at + 1, Role::Empty);
         }
-        if let Some(place) = self.seats.get_mut(at) {
-            *place = seat;
+        if let Some(place) = self.roles.get_mut(at) {
+            *place = role;
         }
     }
 

@@ -5,13 +5,13 @@
 //! are logged in, every one of them is accounted for, and all are through before everybody is dropped; beside each
 //! figure of the gateway's stands how busy and how late the load itself was, for both share the machine.
 //!
-//! - [`crowd`]: the clients, their sockets, and what they hear.
-//! - [`talk`]: the messages between them.
+//! - [`crowd`]: the clients, their sockets, and what came for them.
+//! - [`messages`]: the messages between them.
 //! - [`report`]: the figures.
 
 pub mod crowd;
+pub mod messages;
 pub mod report;
-pub mod talk;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use super::soak::watch::{self, Metrics};
 use super::target::Target;
 
 /// The heartbeats whose cost is measured, seconds: what outlives a balancer that cuts a connection after a minute of
-/// silence, and the longest that needs no such balancer to be told. Logins ask for the longer.
+/// silence, and the longest that needs no such balancer to be set up. Logins ask for the longer.
 const HEARTBEATS_S: [u32; 2] = [25, 60];
 /// As many connections a second as there may be.
 const AT_ONCE_PER_S: f64 = 1e9;
@@ -86,7 +86,7 @@ pub fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     };
     let login = storm.log_in(args)?;
     let idle = storm.heartbeats_s().into_iter().map(|every| storm.idle(args, every)).collect::<Result<Vec<_>, _>>()?;
-    let quiet = storm.talk(args)?;
+    let quiet = storm.exchange(args)?;
     let (back, storming) = storm.drop_everybody(args)?;
     storm.bar.finish_and_clear();
     let shards = storm.metrics().and_then(|metrics| metrics.value("ringway_shards")).map(|shards| shards as u64);
@@ -130,22 +130,22 @@ impl Storm {
     }
 
     /// Messages between any two of them, for as long as was asked.
-    fn talk(&mut self, args: &StormArgs) -> Result<Traffic, LoadError> {
+    fn exchange(&mut self, args: &StormArgs) -> Result<Traffic, LoadError> {
         self.bar.set_message("messages");
         let mark = self.mark();
-        self.crowd.talk.start(args.rate);
+        self.crowd.messages.start(args.rate);
         self.turns_for(Duration::from_secs_f64(args.quiet), self.wait)?;
-        self.end_of_talk(&mark)
+        self.end_of_messages(&mark)
     }
 
-    /// All connections end at once, and come back each at a time of its own; who is back talks.
+    /// All connections end at once, and come back each at a time of its own; who is back sends.
     fn drop_everybody(&mut self, args: &StormArgs) -> Result<(Return, Traffic), LoadError> {
         self.bar.set_message("coming back");
         let mark = self.mark();
         let logins = self.crowd.totals.logins;
         self.crowd.drop_everybody(Duration::from_secs_f64(args.jitter));
         let dropped_ns = self.crowd.clock.mono_ns();
-        self.crowd.talk.start(args.rate);
+        self.crowd.messages.start(args.rate);
         self.await_all(args.connections)?;
         let back = Return {
             drop_ms: (dropped_ns - mark.at_ns) as f64 / 1e6,
@@ -153,22 +153,22 @@ impl Storm {
             back_s: (self.crowd.clock.mono_ns() - mark.at_ns) as f64 / 1e9,
             logins: self.crowd.totals.logins - logins,
         };
-        Ok((back, self.end_of_talk(&mark)?))
+        Ok((back, self.end_of_messages(&mark)?))
     }
 
     /// The last message was sent: waits for what is on its way, and sums up.
-    fn end_of_talk(&mut self, mark: &Mark) -> Result<Traffic, LoadError> {
+    fn end_of_messages(&mut self, mark: &Mark) -> Result<Traffic, LoadError> {
         let mut phase = self.phase_so_far(mark);
-        self.crowd.talk.start(0.0);
-        let (mut open, mut progress_ns) = (self.crowd.talk.open(), self.crowd.clock.mono_ns());
+        self.crowd.messages.start(0.0);
+        let (mut open, mut progress_ns) = (self.crowd.messages.open(), self.crowd.clock.mono_ns());
         while open > 0 && self.crowd.clock.mono_ns() - progress_ns < PATIENCE_NS {
             self.crowd.turn(self.wait)?;
-            if self.crowd.talk.open() != open {
-                (open, progress_ns) = (self.crowd.talk.open(), self.crowd.clock.mono_ns());
+            if self.crowd.messages.open() != open {
+                (open, progress_ns) = (self.crowd.messages.open(), self.crowd.clock.mono_ns());
             }
         }
         phase.budgets = self.budgets_since(mark)?;
-        let (delivery, ack) = self.crowd.talk.take_latencies();
+        let (delivery, ack) = self.crowd.messages.take_latencies();
         let quantiles = |latency: &Histogram<u64>| Quantiles::of(latency);
         Ok(Traffic::of(delivery.len(), quantiles(&delivery), quantiles(&ack), &phase))
     }

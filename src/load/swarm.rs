@@ -74,7 +74,7 @@ struct Waiting {
     deframer: Deframer,
     /// What the socket has not taken yet.
     unsent: Vec<u8>,
-    /// What a write failed with; the read that follows tells it.
+    /// What a write failed with; the read that follows reports it.
     failed: Option<Errno>,
 }
 

@@ -257,7 +257,7 @@ fn round(fault: Fault) -> Round {
         clock: Clock::start(),
     };
     let group = found(&target, args.members).unwrap();
-    let mut bench = seat(&args, target, group, &NoStores).unwrap();
+    let mut bench = log_in(&args, target, group, &NoStores).unwrap();
     bench.patience_ns = 400_000_000;
     let rounds = bench.rounds(1, Pace::Burst(10)).unwrap();
     rounds.rounds.into_iter().next().unwrap()

@@ -1,7 +1,7 @@
-//! The processes of a soak, as the conductor has them: started, told what to do, heard, ended.
+//! The processes of a soak, as the conductor has them: started, ordered, read from, ended.
 //!
 //! Owned by the conductor. What always holds: none outlives the conductor (the kernel ends them with it, and their
-//! standard input ends); a process that ends before it is told to is news, not an error of the conductor's.
+//! standard input ends); a process that ends before it is ordered to is news, not an error of the conductor's.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -50,8 +50,8 @@ impl Children {
         self.children.iter().map(|(child, _)| child.id()).collect()
     }
 
-    /// Tells one what to do. One that is gone hears nothing; its end is in the news.
-    pub fn tell(&mut self, at: usize, order: &Order) -> Result<(), LoadError> {
+    /// Sends one an order. One that is gone gets nothing; its end is in the news.
+    pub fn send(&mut self, at: usize, order: &Order) -> Result<(), LoadError> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
         if let Some((_, place)) = self.children.get_mut(at)
@@ -62,15 +62,15 @@ impl Children {
         Ok(())
     }
 
-    /// Tells all of them.
-    pub fn tell_all(&mut self, order: &Order) -> Result<(), LoadError> {
-        (0..self.children.len()).try_for_each(|at| self.tell(at, order))
+    /// Sends all of them an order.
+    pub fn send_all(&mut self, order: &Order) -> Result<(), LoadError> {
+        (0..self.children.len()).try_for_each(|at| self.send(at, order))
     }
 
     fn start_one(&mut self, at: usize, plan: &Plan, news: Sender<(usize, News)>) -> Result<(), LoadError> {
         let exe = std::env::current_exe().map_err(LoadError::io("this program's own path is not known"))?;
         let mut command = Command::new(exe);
-        // Ctrl-C is the conductor's to hear: it ends them when the report is written.
+        // Ctrl-C is the conductor's: it ends them when the report is written.
         command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         // SAFETY: between fork and exec only async-signal-safe calls are allowed; this is one prctl.
         unsafe {
@@ -104,7 +104,7 @@ impl Drop for Children {
     fn drop(&mut self) {
         for (child, input) in &mut self.children {
             drop(input.take());
-            // Those that were told to end have ended or are about to; the others have nothing more to say.
+            // Those that were ordered to end have ended or are about to; the others have nothing more to say.
             child.kill().ok();
             child.wait().ok();
         }

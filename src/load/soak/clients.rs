@@ -11,10 +11,10 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use nix::errno::Errno;
 
+use super::assignment::Assignment;
 use super::dial::Dialer;
 use super::orders::{Names, Totals, count_name};
 use super::pace::Pace;
-use super::seats::Seats;
 use crate::clock::Clock;
 use crate::measured;
 use crate::swarm::{LinkId, Swarm};
@@ -37,7 +37,7 @@ const LEAVES_PER_TURN_MAX: u32 = 1_024;
 const SAID_PER_TURN_MAX: u32 = 1_024;
 /// Nobody dials for so long when the kernel has nothing left to dial with.
 const EXHAUSTED_PAUSE_MS: u32 = 200;
-/// Who is told to come back now does so within this.
+/// Who is ordered to come back now does so within this.
 const HURRY_MS: u32 = 2_000;
 
 const _: () = assert!(size_of::<Client>() <= 72, "there may be a million of them");
@@ -58,7 +58,7 @@ enum Phase {
     Away,
     Dialing,
     Live,
-    /// Told not to come back.
+    /// The gateway does not want it back.
     Banned,
 }
 
@@ -75,7 +75,7 @@ pub struct Census {
 /// All clients of this process.
 pub struct Clients {
     /// Who they are.
-    pub seats: Seats,
+    pub assignment: Assignment,
     /// How connections ended.
     pub ends: Names,
     /// What the kernel refused.
@@ -112,14 +112,20 @@ pub struct Clients {
 
 impl Clients {
     /// Everybody is out. With `heartbeat_ms` clients ask for this heartbeat, and say something that often.
-    pub fn new(seats: Seats, dialer: Dialer, secret: Secret, heartbeat_ms: Option<u32>, clock: Clock) -> Clients {
+    pub fn new(
+        assignment: Assignment,
+        dialer: Dialer,
+        secret: Secret,
+        heartbeat_ms: Option<u32>,
+        clock: Clock,
+    ) -> Clients {
         let out = || Client { session: Session::new(Some(Seq(0))), phase: Phase::Out, seen: false };
         Clients {
-            seats,
+            assignment,
             ends: Names::new(),
             kernel: Names::new(),
             login_ns: 0,
-            clients: (0..seats.share()).map(|_| out()).collect(),
+            clients: (0..assignment.share()).map(|_| out()).collect(),
             census: Census::default(),
             dialer,
             minter: secret.minter(),
@@ -128,8 +134,8 @@ impl Clients {
             start_ns: clock.mono_ns(),
             unix_start_ms: clock.unix_ms(),
             dials: Pace::default(),
-            first: seats.share(),
-            leaving: seats.share(),
+            first: assignment.share(),
+            leaving: assignment.share(),
             returns: BinaryHeap::new(),
             pending: VecDeque::new(),
             dial_from_ms: 0,
@@ -176,7 +182,7 @@ impl Clients {
 
     /// From now on every client says something this often, at moments spread evenly.
     pub fn keep_alive_every(&mut self, heartbeat_ms: u32) {
-        let per_s = f64::from(self.seats.share()) * 1e3 / f64::from(heartbeat_ms.max(1));
+        let per_s = f64::from(self.assignment.share()) * 1e3 / f64::from(heartbeat_ms.max(1));
         self.pings.start(per_s, self.clock.mono_ns());
     }
 
@@ -206,12 +212,12 @@ impl Clients {
     pub fn leave(&mut self) {
         self.returns.clear();
         self.census.away = 0;
-        self.first = self.seats.share();
+        self.first = self.assignment.share();
         self.leaving = 0;
     }
 
     fn leave_due(&mut self, swarm: &mut Swarm) {
-        let next = (self.leaving + LEAVES_PER_TURN_MAX).min(self.seats.share());
+        let next = (self.leaving + LEAVES_PER_TURN_MAX).min(self.assignment.share());
         for local in self.leaving..next {
             self.uncount(local);
             if self.clients.get(local as usize).is_some_and(|c| c.phase != Phase::Banned) {
@@ -380,7 +386,7 @@ impl Clients {
     }
 
     fn send_away(&mut self, local: u32, after_ms: u32) {
-        if self.leaving < self.seats.share() {
+        if self.leaving < self.assignment.share() {
             // Everybody leaves: nobody comes back by itself.
             return self.set(local, Phase::Out);
         }
@@ -418,7 +424,7 @@ impl Clients {
             self.census.away -= 1;
             return Some(local);
         }
-        while self.first < self.seats.share() {
+        while self.first < self.assignment.share() {
             self.first += 1;
             let client = self.clients.get(self.first as usize - 1);
             if client.is_some_and(|c| c.phase == Phase::Out) {
@@ -449,7 +455,7 @@ impl Clients {
         client.session.connecting(Now { mono_ms: u64::from(now_ms), unix_ms: 0 });
         self.census.dialing += 1;
         self.pending.push_back((local, now_ms));
-        let token = self.minter.token(self.seats.user(local), self.clock.unix_ms());
+        let token = self.minter.token(self.assignment.user(local), self.clock.unix_ms());
         let (cursor, heartbeat_ms) = (client.session.last_seq(), self.heartbeat_ms);
         let login = Login { token: &token, device: DeviceId(1), cursor, heartbeat_ms };
         swarm.send(LinkId(local), self.encoder.login_as(0, &login));

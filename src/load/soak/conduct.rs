@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::args::SoakArgs;
+use super::assignment::Counts;
 use super::children::{Children, News};
 use super::figures::{Figures, Phase, Span};
 use super::fit::{Host, Spread};
@@ -19,7 +20,6 @@ use super::memory_limit::MemoryLimits;
 use super::orders::{Names, Order, Plan};
 use super::progress::Progress;
 use super::report::Ramp;
-use super::seats::Counts;
 use super::subject::Subject;
 use super::verdict::{DESCRIPTORS_MORE_MAX, Descriptors, Memory, Outcome};
 use super::watch::{self, Metrics, Sample};
@@ -69,9 +69,9 @@ pub struct Conductor<'a> {
     samples: Receiver<Sample>,
     signals: Receiver<()>,
     progress: Progress,
-    told: u32,
+    orders_sent: u32,
     looks_gone: u32,
-    /// When the gateway last told its metrics.
+    /// When the gateway last gave its metrics.
     metrics_ns: u64,
     phase_ns: u64,
 }
@@ -181,7 +181,7 @@ impl<'a> Conductor<'a> {
             samples,
             signals,
             progress: Progress::start(),
-            told: 0,
+            orders_sent: 0,
             looks_gone: 0,
             metrics_ns: 0,
             phase_ns: now_ns,
@@ -212,7 +212,7 @@ impl<'a> Conductor<'a> {
             self.quiesce()?;
         }
         self.enter(Phase::End);
-        self.children.tell_all(&Order::End)
+        self.children.send_all(&Order::End)
     }
 
     fn is_over(&self) -> bool {
@@ -223,7 +223,7 @@ impl<'a> Conductor<'a> {
         let now_ns = self.clock.mono_ns();
         let settled_ns = now_ns + 1_500_000_000;
         let pids = self.subject.pids();
-        let watched = self.subject.tells_metrics() || !pids.is_empty();
+        let watched = self.subject.has_metrics() || !pids.is_empty();
         self.wait(|c| c.clock.mono_ns() >= settled_ns && (!watched || c.figures.gateway.at_ns > now_ns));
         let memory_limits = MemoryLimits { directories: (self.facts.memory_limit_dirs)(&pids) };
         self.baseline = Baseline {
@@ -311,9 +311,9 @@ impl<'a> Conductor<'a> {
                 direct_per_s: self.args.direct_rate / processes,
                 churn_per_s: churn_per_s / processes,
             };
-            self.children.tell(at, &order)?;
+            self.children.send(at, &order)?;
         }
-        self.told += 1;
+        self.orders_sent += 1;
         let end_ns = self.clock.mono_ns() + self.args.steady.as_nanos() as u64;
         self.wait(|c| c.clock.mono_ns() >= end_ns);
         self.figures.phase_ends();
@@ -341,10 +341,10 @@ impl<'a> Conductor<'a> {
     fn leave_for_good(&mut self) -> Result<(), LoadError> {
         self.enter(Phase::Leave);
         self.leave()?;
-        // A gateway that was full may not have told its metrics for a while.
+        // A gateway that was full may not have given its metrics for a while.
         let (left_ns, end_ns) = (self.clock.mono_ns(), self.clock.mono_ns() + METRICS_PATIENCE_NS);
-        let told = |c: &Self| c.metrics_ns > left_ns + METRICS_AGE_NS;
-        self.wait(|c| !c.subject.tells_metrics() || told(c) || c.clock.mono_ns() >= end_ns);
+        let is_new = |c: &Self| c.metrics_ns > left_ns + METRICS_AGE_NS;
+        self.wait(|c| !c.subject.has_metrics() || is_new(c) || c.clock.mono_ns() >= end_ns);
         Ok(())
     }
 
@@ -403,12 +403,12 @@ impl<'a> Conductor<'a> {
         self.figures.enter(phase, now_ns);
     }
 
-    /// Tells all processes, and waits until they have done it.
+    /// Sends all processes an order, and waits until they have done it.
     fn tell_all(&mut self, order: &Order) -> Result<(), LoadError> {
-        self.children.tell_all(order)?;
-        self.told += 1;
-        let told = self.told;
-        let obeyed = move |c: &Self| c.figures.beats().iter().all(|beat| beat.orders >= told);
+        self.children.send_all(order)?;
+        self.orders_sent += 1;
+        let sent = self.orders_sent;
+        let obeyed = move |c: &Self| c.figures.beats().iter().all(|beat| beat.orders >= sent);
         self.wait_while_progressing(|c| c.figures.sum(|beat| beat.orders), obeyed);
         Ok(())
     }
@@ -482,7 +482,7 @@ fn signals() -> Result<Receiver<()>, LoadError> {
     let wait = move || {
         while wanted.wait().is_ok() {
             if send.try_send(()).is_err() {
-                // The first was not heeded: somebody wants it to end at once.
+                // The first had no effect yet: somebody wants it to end at once.
                 std::process::exit(2);
             }
         }

@@ -26,7 +26,7 @@ impl Dialer {
         Dialer { target, sources, next: 0 }
     }
 
-    /// A connection that is being made. `refused` hears what the kernel refused, also when another source helped.
+    /// A connection that is being made. `refused` is called with what the kernel refused, also when another source helped.
     pub fn dial(&mut self, mut refused: impl FnMut(Errno)) -> Option<TcpStream> {
         for _ in 0..SOURCES_TRIED.min(self.sources.len()).max(1) {
             let source = self.sources.get(self.next % self.sources.len().max(1)).copied();

@@ -22,7 +22,7 @@ pub struct Second {
     pub phase: Phase,
     pub live: u64,
     pub delivered: u64,
-    /// Over whole beats of one phase; `null`: some process has told none of those in this second.
+    /// Over whole beats of one phase; `null`: some process has reported none of those in this second.
     pub deliveries_per_s: Option<f64>,
     pub gateway_resident_bytes: Option<u64>,
     pub gateway_cache_bytes: Option<u64>,
@@ -269,7 +269,7 @@ impl Figures {
 
     /// Latencies of the whole steady phase: delivery, ack, pong.
     pub fn steady_latencies(&self) -> [Latency; 3] {
-        self.all_steady.told()
+        self.all_steady.quantiles()
     }
 
     /// The latency of the running interval.
@@ -278,14 +278,14 @@ impl Figures {
     }
 
     fn close_interval(&mut self, now_ns: u64) {
-        let [delivery, ack, pong] = self.now.told();
+        let [delivery, ack, pong] = self.now.quantiles();
         let (from_s, to_s) = (self.at_s(self.interval_from_ns), self.at_s(now_ns));
         let is_short = now_ns.saturating_sub(self.interval_from_ns) < self.interval_ns / 2;
         let last = self.intervals.last_mut().filter(|last| is_short && last.phase == self.phase);
         if let Some(last) = last.filter(|last| last.to_s == from_s) {
             // The figures of a moment beside those of an interval would look like a change.
             self.closed.add(&self.now);
-            let [delivery, ack, pong] = self.closed.told();
+            let [delivery, ack, pong] = self.closed.quantiles();
             *last = Interval { to_s, delivery, ack, pong, ..*last };
         } else if delivery.count + ack.count + pong.count > 0 {
             self.intervals.push(Interval { from_s, to_s, phase: self.phase, delivery, ack, pong });
@@ -374,7 +374,7 @@ impl Latencies {
         Latencies { delivery: latencies(), ack: latencies(), pong: latencies() }
     }
 
-    fn told(&self) -> [Latency; 3] {
+    fn quantiles(&self) -> [Latency; 3] {
         [&self.delivery, &self.ack, &self.pong].map(Latency::of)
     }
 

@@ -9,15 +9,15 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
+use super::assignment::Assignment;
 use super::orders::{Missing, Totals};
-use super::seats::Seats;
 use crate::body;
 use ringway_wire::ids::{Conversation, GroupId};
 use ringway_wire::request::PushView;
 
 /// The inboxes of a process's clients.
 pub struct Inboxes {
-    seats: Seats,
+    assignment: Assignment,
     run: u32,
     body_bytes: usize,
     /// The next message due, by membership: layer times clients, plus client.
@@ -51,13 +51,13 @@ pub enum Judged {
 
 impl Inboxes {
     /// Nobody has anything yet.
-    pub fn new(seats: Seats, run: u32, body_bytes: usize) -> Inboxes {
-        let share = seats.share() as usize;
+    pub fn new(assignment: Assignment, run: u32, body_bytes: usize) -> Inboxes {
+        let share = assignment.share() as usize;
         Inboxes {
-            seats,
+            assignment,
             run,
             body_bytes,
-            due: vec![0; share * seats.layers() as usize],
+            due: vec![0; share * assignment.layers() as usize],
             direct_due: vec![0; share],
             passed: HashMap::default(),
             groups: HashMap::default(),
@@ -76,15 +76,15 @@ impl Inboxes {
             totals.corrupt += 1;
             return Judged::Wrong;
         };
-        let user = self.seats.user(local);
+        let user = self.assignment.user(local);
         let stream = match push.to {
             Conversation::Group(id) => {
                 let group = self.groups.get(&id).copied();
-                group.filter(|group| push.sender == self.seats.member(*group, 0)).map(Stream::Group)
+                group.filter(|group| push.sender == self.assignment.member(*group, 0)).map(Stream::Group)
             }
             Conversation::User(_) if push.sender == user => return Judged::Own,
             Conversation::User(to) => {
-                let from = self.seats.sender(local).map(|from| self.seats.user(from));
+                let from = self.assignment.sender(local).map(|from| self.assignment.user(from));
                 (to == user && Some(push.sender) == from).then_some(Stream::Direct)
             }
         };
@@ -112,19 +112,19 @@ impl Inboxes {
         state: impl Fn(u32) -> Option<bool>,
     ) -> Missing {
         let mut missing = Missing::default();
-        let share = self.seats.share();
+        let share = self.assignment.share();
         for local in 0..share {
             let Some(live) = state(local) else { continue };
             let mut add = |due: u32, lost: u64| {
                 missing.due += u64::from(due);
                 *(if live { &mut missing.lost } else { &mut missing.away }) += lost;
             };
-            for layer in 0..self.seats.layers() {
-                let Some(group) = self.seats.group(local, layer) else { continue };
+            for layer in 0..self.assignment.layers() {
+                let Some(group) = self.assignment.group(local, layer) else { continue };
                 let acked = acked.get(&group).copied().unwrap_or(0);
                 add(acked, self.missing_at(layer as usize * share as usize + local as usize, acked));
             }
-            if let Some(sender) = self.seats.sender(local) {
+            if let Some(sender) = self.assignment.sender(local) {
                 let acked = direct(sender);
                 add(acked, self.missing_at(self.due.len() + local as usize, acked));
             }
@@ -142,8 +142,8 @@ impl Inboxes {
     fn place(&self, local: u32, stream: Stream) -> Option<usize> {
         match stream {
             Stream::Group(group) => {
-                let layer = self.seats.layer(local, group)?;
-                Some(layer as usize * self.seats.share() as usize + local as usize)
+                let layer = self.assignment.layer(local, group)?;
+                Some(layer as usize * self.assignment.share() as usize + local as usize)
             }
             Stream::Direct => Some(self.due.len() + local as usize),
         }

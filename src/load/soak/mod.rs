@@ -1,20 +1,21 @@
 //! `ringway soak`: many connections for long, from several processes, every delivery checked; then a verdict.
 //!
-//! The conductor starts processes of this same program, each with its share of the clients, and tells them what to
+//! The conductor starts processes of this same program, each with its share of the clients, and orders them what to
 //! do; it watches the gateway and judges. What always holds: processes share nothing but the plan, and check their
 //! own users' deliveries by themselves, because every message says which it is and when it was sent by the host's
 //! clock; a count is compared only after the sending has ended; a verdict says what it rests on.
 //!
 //! - [`args`], [`fit`]: what was asked, and whether this host can carry it.
-//! - [`seats`], [`orders`]: the plan that all processes share, and what they and the conductor say to each other.
+//! - [`assignment`], [`orders`]: the plan that all processes share, and what they and the conductor say to each other.
 //! - [`process`]: one process: its [`clients`] (with [`dial`] and [`pace`]), what they say ([`sending`]), and what
-//!   they hear ([`inboxes`]).
+//!   they receive ([`inboxes`]).
 //! - [`conduct`], [`children`], [`progress`]: the conductor, its processes, and what it shows while it runs.
 //! - [`subject`], [`watch`], [`memory_limit`]: the gateway, and what it looks like from outside.
 //! - [`figures`], [`evidence`], [`verdict`]: what was measured, and what it means.
 //! - [`report`], [`html`], [`chart`]: how it is shown.
 
 pub mod args;
+pub mod assignment;
 pub mod chart;
 pub mod children;
 pub mod clients;
@@ -31,7 +32,6 @@ pub mod pace;
 pub mod process;
 pub mod progress;
 pub mod report;
-pub mod seats;
 pub mod sending;
 pub mod subject;
 pub mod verdict;

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::seats::Counts;
+use super::assignment::Counts;
 
 /// What a process is to be: the first line it gets.
 #[derive(Clone, Serialize, Deserialize, Debug)]
@@ -167,10 +167,10 @@ pub struct Beat {
     /// The groups made, when all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Vec<(u32, u64)>>,
-    /// Messages acked by group, once told to quiesce.
+    /// Messages acked by group, once ordered to quiesce.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked: Option<Vec<(u32, u32)>>,
-    /// What is missing, once told to compare.
+    /// What is missing, once ordered to compare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Missing>,
 }

@@ -1,4 +1,4 @@
-//! One process of a soak: its clients, what they say and hear, and a beat to the conductor once a second.
+//! One process of a soak: its clients, what they send and receive, and a beat to the conductor once a second.
 //!
 //! One thread for all of it, and one that waits for orders. What always holds: nothing here waits for the gateway or
 //! for the conductor; how late the thread was is measured in every turn, because a load generator that is late makes
@@ -13,12 +13,12 @@ use foldhash::fast::RandomState;
 use hdrhistogram::Histogram;
 use nix::time::ClockId;
 
+use super::assignment::Assignment;
 use super::clients::{Clients, since_ping};
 use super::dial::Dialer;
 use super::inboxes::{Inboxes, Judged};
 use super::orders::{Beat, Buckets, Effort, LATE_NS, Order, Plan, Totals};
 use super::pace::Pace;
-use super::seats::Seats;
 use super::sending::{Acked, Sending, by_group};
 use crate::clock::Clock;
 use crate::error::LoadError;
@@ -70,7 +70,7 @@ struct Process {
     effort: Effort,
     beat_ns: u64,
     cpu_ns: u64,
-    made_told: bool,
+    made_reported: bool,
 }
 
 /// Runs until the conductor says so, or is gone.
@@ -97,14 +97,14 @@ pub fn run() -> Result<(), LoadError> {
 impl Process {
     fn new(plan: Plan, orders: Receiver<Order>) -> Result<Process, LoadError> {
         let clock = Clock::of_host();
-        let seats = Seats::new(plan.counts, plan.process);
+        let assignment = Assignment::new(plan.counts, plan.process);
         let mut swarm = Swarm::new(clock).map_err(LoadError::io("epoll is not available"))?;
-        swarm.reserve(seats.share() as usize);
+        swarm.reserve(assignment.share() as usize);
         let dialer = Dialer::new(plan.target, plan.sources);
         let load = Load {
-            clients: Clients::new(seats, dialer, Secret(plan.secret), plan.heartbeat_ms, clock),
-            inboxes: Inboxes::new(seats, plan.run, plan.body_bytes),
-            sending: Sending::new(seats, plan.run, plan.body_bytes, clock),
+            clients: Clients::new(assignment, dialer, Secret(plan.secret), plan.heartbeat_ms, clock),
+            inboxes: Inboxes::new(assignment, plan.run, plan.body_bytes),
+            sending: Sending::new(assignment, plan.run, plan.body_bytes, clock),
             totals: Totals::default(),
             delivery: latencies(),
             pong: latencies(),
@@ -122,7 +122,7 @@ impl Process {
             effort: Effort::default(),
             beat_ns: clock.mono_ns(),
             cpu_ns: 0,
-            made_told: false,
+            made_reported: false,
         })
     }
 
@@ -169,7 +169,7 @@ impl Process {
         sending.turn(clients, &mut self.swarm, totals);
         for _ in 0..self.churn.due(self.clock.mono_ns()) {
             self.churn.done();
-            let share = clients.seats.share().max(1);
+            let share = clients.assignment.share().max(1);
             let away_ms = fastrand::u32(CHURN_AWAY_MS);
             let broke = (0..CHURN_TRIES).any(|_| clients.break_off(fastrand::u32(..share), away_ms, &mut self.swarm));
             totals.churned += u64::from(broke);
@@ -207,7 +207,7 @@ impl Process {
             }
             Order::Leave => {
                 clients.leave();
-                // Who is told to leave can no longer be asked for what is missing: what was found before stands.
+                // Who is ordered to leave can no longer be asked for what is missing: what was found before stands.
                 self.compare = None;
             }
             Order::Quiesce => {
@@ -220,7 +220,7 @@ impl Process {
         self.carried_out += 1;
     }
 
-    /// Tells the conductor how things are.
+    /// Reports to the conductor.
     fn beat(&mut self) -> Result<(), LoadError> {
         let now_ns = self.clock.mono_ns();
         let cpu_ns = cpu_ns();
@@ -232,8 +232,8 @@ impl Process {
         (self.beat_ns, self.cpu_ns) = (now_ns, cpu_ns);
         let load = &mut self.load;
         let census = load.clients.census();
-        let made = if self.made_told { None } else { load.sending.made() };
-        self.made_told |= made.is_some();
+        let made = if self.made_reported { None } else { load.sending.made() };
+        self.made_reported |= made.is_some();
         let beat = Beat {
             orders: self.carried_out,
             live: census.live,

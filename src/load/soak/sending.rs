@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use hdrhistogram::Histogram;
 
+use super::assignment::Assignment;
 use super::clients::Clients;
 use super::orders::{Names, Totals, count_name};
 use super::pace::Pace;
-use super::seats::Seats;
 use crate::body::{self, Mark};
 use crate::clock::Clock;
 use crate::latency::latencies;
@@ -41,7 +41,7 @@ pub struct Sending {
     pub refusals: Names,
     /// From send to ack, nanoseconds.
     pub ack: Histogram<u64>,
-    seats: Seats,
+    assignment: Assignment,
     run: u32,
     own: Vec<Own>,
     /// Where the next group message is looked for.
@@ -117,18 +117,19 @@ pub enum Acked {
 
 impl Sending {
     /// Nothing to say yet.
-    pub fn new(seats: Seats, run: u32, body_bytes: usize, clock: Clock) -> Sending {
-        let owner = |group| seats.local(seats.member(group, 0)).unwrap_or(0);
-        let own = seats.own_groups().map(|group| Own { group, owner: owner(group), id: None, acked: 0, open: false });
+    pub fn new(assignment: Assignment, run: u32, body_bytes: usize, clock: Clock) -> Sending {
+        let owner = |group| assignment.local(assignment.member(group, 0)).unwrap_or(0);
+        let own =
+            assignment.own_groups().map(|group| Own { group, owner: owner(group), id: None, acked: 0, open: false });
         Sending {
             refusals: Names::new(),
             ack: latencies(),
             own: own.collect(),
-            seats,
+            assignment,
             run,
             at: 0,
             group_pace: Pace::default(),
-            direct: vec![Direct::default(); seats.share() as usize],
+            direct: vec![Direct::default(); assignment.share() as usize],
             direct_at: 0,
             direct_pace: Pace::default(),
             open: Vec::new(),
@@ -285,15 +286,15 @@ impl Sending {
             What::Make(at) => {
                 let Some(own) = self.own.get(at as usize) else { return };
                 let members: Vec<UserId> =
-                    (1..self.seats.members()).map(|place| self.seats.member(own.group, place)).collect();
+                    (1..self.assignment.members()).map(|place| self.assignment.member(own.group, place)).collect();
                 return swarm.send(LinkId(open.client), self.encoder.group_create(slot + 1, &members));
             }
             What::Group(at) => match self.own.get(at as usize).and_then(|own| Some((own.id?, own.group))) {
                 Some((id, group)) => (Conversation::Group(id), group),
                 None => return,
             },
-            What::Direct => match self.seats.recipient(open.client) {
-                Some(to) => (Conversation::User(self.seats.user(to)), DIRECT),
+            What::Direct => match self.assignment.recipient(open.client) {
+                Some(to) => (Conversation::User(self.assignment.user(to)), DIRECT),
                 None => return,
             },
         };
@@ -361,7 +362,7 @@ impl Sending {
 
     /// False: nobody can send now.
     fn send_directly(&mut self, clients: &Clients, swarm: &mut Swarm, totals: &mut Totals) -> bool {
-        let share = self.seats.share();
+        let share = self.assignment.share();
         if !self.room() || share < 2 {
             return false;
         }

@@ -1,8 +1,8 @@
 //! The gateways that a soak is about, one or those of a cluster: where they are, what tokens are made with, which
 //! processes they are.
 //!
-//! What always holds: one login has worked at each before half a million are tried; and what is told of several of them
-//! is told only when all could be looked at.
+//! What always holds: one login has worked at each before half a million are tried; and what is said of several of them
+//! is said only when all could be looked at.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -60,7 +60,7 @@ impl Subject {
     }
 
     /// The metrics of all of them can be read.
-    pub fn tells_metrics(&self) -> bool {
+    pub fn has_metrics(&self) -> bool {
         self.gateways.iter().all(|gateway| gateway.admin.is_some())
     }
 

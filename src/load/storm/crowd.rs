@@ -1,4 +1,4 @@
-//! The storm's clients on their sockets: what they hear, and how late the load was to hear it.
+//! The storm's clients on their sockets: what came for them, and how late the load was to read it.
 //!
 //! Owned by the load generator's thread. What always holds: client `n` is the swarm's link `n`; a row is taken only
 //! if it is the client's next.
@@ -6,14 +6,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::talk::Talk;
+use super::messages::Messages;
 use crate::args::StormArgs;
 use crate::clock::Clock;
 use crate::error::LoadError;
+use crate::soak::assignment::{Assignment, Counts};
 use crate::soak::clients::Clients;
 use crate::soak::dial::Dialer;
 use crate::soak::orders::Totals;
-use crate::soak::seats::{Counts, Seats};
 use crate::swarm::{Brought, Swarm};
 use crate::target::Target;
 use ringway_client::Incoming;
@@ -38,7 +38,7 @@ pub struct Crowd {
     /// Who is logged in, who comes back when.
     pub clients: Clients,
     /// What they say.
-    pub talk: Talk,
+    pub messages: Messages,
     /// What was counted.
     pub totals: Totals,
     /// Since it was last reset.
@@ -57,15 +57,15 @@ impl Crowd {
         let run = fastrand::u32(..);
         let first_user = (u64::from(run) << USERS_PER_RUN_BITS) + 1;
         let counts = Counts { first_user, connections: args.connections, processes: 1, groups: 0, members: 0 };
-        let seats = Seats::new(counts, 0);
+        let assignment = Assignment::new(counts, 0);
         let on_loopback = target.addr.ip().is_loopback() && target.addr.is_ipv4();
         let sources = (2..2 + SOURCES).filter(|_| on_loopback).map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
         let dialer = Dialer::new(target.addr, sources.collect());
         let mut swarm = Swarm::new(clock).map_err(LoadError::io("epoll is not available"))?;
         swarm.reserve(args.connections as usize);
         Ok(Crowd {
-            clients: Clients::new(seats, dialer, target.secret.clone(), Some(heartbeat_ms), clock),
-            talk: Talk::new(seats, run, args.body, clock),
+            clients: Clients::new(assignment, dialer, target.secret.clone(), Some(heartbeat_ms), clock),
+            messages: Messages::new(assignment, run, args.body, clock),
             totals: Totals::default(),
             effort: Effort::default(),
             clock,
@@ -81,20 +81,20 @@ impl Crowd {
         for client in 0..self.connections {
             self.clients.break_off(client, fastrand::u32(..most_ms), &mut self.swarm);
         }
-        self.talk.nobody_is_live();
-        // That was no lateness: there was nobody to hear.
+        self.messages.nobody_is_live();
+        // That was no lateness: there was nobody to read from.
         self.polled_ns = self.clock.mono_ns();
     }
 
-    /// Does what is due, waits until something happens (at most `wait`), and hears all of it.
+    /// Does what is due, waits until something happens (at most `wait`), and reads all of it.
     pub fn turn(&mut self, wait: Duration) -> Result<(), LoadError> {
-        let Crowd { clients, talk, totals, swarm, .. } = self;
+        let Crowd { clients, messages, totals, swarm, .. } = self;
         clients.turn(swarm, totals);
-        talk.turn(clients, swarm);
+        messages.turn(clients, swarm);
         let before_ns = self.clock.mono_ns();
         let busy_ns = before_ns.saturating_sub(self.polled_ns);
         swarm
-            .turn(wait, &mut |link, brought, at_ns| receive(clients, talk, totals, link.0, brought, at_ns))
+            .turn(wait, &mut |link, brought, at_ns| receive(clients, messages, totals, link.0, brought, at_ns))
             .map_err(LoadError::io("waiting for the sockets failed"))?;
         self.polled_ns = swarm.polled_ns();
         self.effort.busy_ns += busy_ns;
@@ -103,21 +103,28 @@ impl Crowd {
     }
 }
 
-fn receive(clients: &mut Clients, talk: &mut Talk, totals: &mut Totals, client: u32, brought: Brought<'_>, at_ns: u64) {
+fn receive(
+    clients: &mut Clients,
+    messages: &mut Messages,
+    totals: &mut Totals,
+    client: u32,
+    brought: Brought<'_>,
+    at_ns: u64,
+) {
     let frame = match brought {
         Brought::Frame(frame) => frame,
         Brought::End(errno) => {
-            talk.is_gone(client);
+            messages.is_gone(client);
             return clients.ended(client, errno, totals);
         }
     };
     let Some(incoming) = clients.receive(client, frame, at_ns, totals) else { return };
     match incoming {
-        Incoming::LoggedIn(_) => talk.is_live(client),
-        Incoming::Row(push) => talk.arrived(client, &push, at_ns),
-        Incoming::Sent(sent) => talk.acked(client, sent.request.0, at_ns),
-        Incoming::Refused(refusal) => talk.refused(client, refusal.request.0, refusal.code),
-        Incoming::Closing(_) => talk.is_gone(client),
+        Incoming::LoggedIn(_) => messages.is_live(client),
+        Incoming::Row(push) => messages.arrived(client, &push, at_ns),
+        Incoming::Sent(sent) => messages.acked(client, sent.request.0, at_ns),
+        Incoming::Refused(refusal) => messages.refused(client, refusal.request.0, refusal.code),
+        Incoming::Closing(_) => messages.is_gone(client),
         Incoming::Other { reply: Reply::Pong { .. }, .. } => {}
         // Nobody asked for anything else.
         Incoming::Gap { .. } | Incoming::Other { .. } => totals.corrupt += 1,

@@ -213,11 +213,11 @@ impl StormReport {
     ) -> StormReport {
         let (quiet, storm) = traffic;
         login.per_s_per_shard = shards.filter(|shards| *shards > 0).map(|shards| login.per_s / shards as f64);
-        let (talk, totals) = (&crowd.talk, &crowd.totals);
+        let (said, totals) = (&crowd.messages, &crowd.totals);
         let still_connected = crowd.clients.census().live;
-        let duplicated = talk.duplicated + totals.duplicated;
-        let corrupt = talk.corrupt + totals.corrupt;
-        let (unacked, lost, out_of_order) = (talk.unacked(), talk.lost(), totals.out_of_order);
+        let duplicated = said.duplicated + totals.duplicated;
+        let corrupt = said.corrupt + totals.corrupt;
+        let (unacked, lost, out_of_order) = (said.unacked(), said.lost(), totals.out_of_order);
         let clean = unacked + lost + duplicated + out_of_order + corrupt == 0
             && still_connected == args.connections
             && crowd.clients.ends.is_empty()
@@ -234,7 +234,7 @@ impl StormReport {
             quiet,
             back,
             storm,
-            messages: talk.sent(),
+            messages: said.sent(),
             unacked,
             lost,
             duplicated,
@@ -242,7 +242,7 @@ impl StormReport {
             corrupt,
             still_connected,
             connections_ended: crowd.clients.ends.clone(),
-            refusals: talk.refusals.clone(),
+            refusals: said.refusals.clone(),
             clean,
         }
     }

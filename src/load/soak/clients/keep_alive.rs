@@ -33,7 +33,7 @@ impl Clients {
         for _ in 0..self.pings.due(now_ns).min(u64::from(SAID_PER_TURN_MAX)) {
             self.pings.done();
             let local = self.ping_next;
-            self.ping_next = (local + 1) % self.seats.share().max(1);
+            self.ping_next = (local + 1) % self.assignment.share().max(1);
             let Some(client) = self.clients.get_mut(local as usize).filter(|c| c.phase == Phase::Live) else {
                 continue;
             };

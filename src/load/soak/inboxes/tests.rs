@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::body::Mark;
-use crate::soak::seats::Counts;
+use crate::soak::assignment::Counts;
 use ringway_wire::ids::{MsgId, Seq, UserId};
 
 const RUN: u32 = 77;
 const BODY: usize = 40;
 
 struct World {
-    seats: Seats,
+    assignment: Assignment,
     inboxes: Inboxes,
     totals: Totals,
 }
@@ -17,16 +17,16 @@ struct World {
 /// Ten users of one process, two groups of five: everybody is in one.
 fn world() -> World {
     let counts = Counts { first_user: 100, connections: 10, processes: 1, groups: 2, members: 5 };
-    let seats = Seats::new(counts, 0);
-    let mut inboxes = Inboxes::new(seats, RUN, BODY);
+    let assignment = Assignment::new(counts, 0);
+    let mut inboxes = Inboxes::new(assignment, RUN, BODY);
     inboxes.know(0, GroupId(900));
     inboxes.know(1, GroupId(901));
-    World { seats, inboxes, totals: Totals::default() }
+    World { assignment, inboxes, totals: Totals::default() }
 }
 
 impl World {
     fn member(&self, group: u32, place: u32) -> u32 {
-        self.seats.local(self.seats.member(group, place)).unwrap()
+        self.assignment.local(self.assignment.member(group, place)).unwrap()
     }
 
     fn push(&mut self, local: u32, sender: UserId, to: Conversation, index: u32) -> Judged {
@@ -41,7 +41,7 @@ impl World {
     }
 
     fn group(&mut self, local: u32, group: u32, index: u32) -> Judged {
-        let sender = self.seats.member(group, 0);
+        let sender = self.assignment.member(group, 0);
         self.push(local, sender, Conversation::Group(GroupId(900 + u64::from(group))), index)
     }
 
@@ -89,8 +89,8 @@ fn a_message_passed_over_is_missing_until_it_comes_and_a_second_copy_is_one_too_
 #[test]
 fn direct_messages_come_from_one_sender_and_ones_own_are_told_apart() {
     let mut w = world();
-    let to = w.seats.recipient(3).unwrap();
-    let (sender, user) = (w.seats.user(3), w.seats.user(to));
+    let to = w.assignment.recipient(3).unwrap();
+    let (sender, user) = (w.assignment.user(3), w.assignment.user(to));
     assert_eq!(w.push(to, sender, Conversation::User(user), 0), Judged::Due(5));
     assert_eq!(w.push(3, sender, Conversation::User(user), 0), Judged::Own);
     assert_eq!(w.totals, Totals { delivered: 1, ..Totals::default() });
@@ -100,12 +100,12 @@ fn direct_messages_come_from_one_sender_and_ones_own_are_told_apart() {
 fn what_nobody_sent_a_client_is_corrupt() {
     let mut w = world();
     let (inside, outside) = (w.member(0, 1), w.member(1, 1));
-    let owner = w.seats.member(0, 0);
+    let owner = w.assignment.member(0, 0);
     let to = Conversation::Group(GroupId(900));
     assert_eq!(w.group(outside, 0, 0), Judged::Wrong, "not a member");
-    assert_eq!(w.push(inside, w.seats.member(1, 0), to, 0), Judged::Wrong, "another sender");
+    assert_eq!(w.push(inside, w.assignment.member(1, 0), to, 0), Judged::Wrong, "another sender");
     assert_eq!(w.push(inside, owner, Conversation::Group(GroupId(999)), 0), Judged::Wrong, "an unknown group");
-    let user = w.seats.user(inside);
+    let user = w.assignment.user(inside);
     assert_eq!(w.push(inside, UserId(1), Conversation::User(user), 0), Judged::Wrong, "a stranger");
     let mut bytes = vec![0; BODY];
     body::write(Mark { run: RUN, index: 0, sent_ns: 5 }, &mut bytes);

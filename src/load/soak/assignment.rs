@@ -6,9 +6,9 @@
 
 use ringway_wire::ids::UserId;
 
-/// The seating plan of one process.
+/// Who is who in one process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seats {
+pub struct Assignment {
     first_user: u64,
     connections: u64,
     processes: u64,
@@ -36,12 +36,12 @@ pub struct Counts {
     pub members: u32,
 }
 
-impl Seats {
+impl Assignment {
     /// The plan as process `process` sees it.
-    pub fn new(counts: Counts, process: u32) -> Seats {
+    pub fn new(counts: Counts, process: u32) -> Assignment {
         let connections = u64::from(counts.connections.max(1));
         let stride = stride(connections);
-        Seats {
+        Assignment {
             first_user: counts.first_user,
             connections,
             processes: u64::from(counts.processes.max(1)),

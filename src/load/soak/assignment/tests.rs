@@ -7,20 +7,20 @@ use super::*;
 const PLANS: &[(u32, u32, u32, u32)] =
     &[(1, 1, 0, 0), (1, 1, 1, 1), (2, 2, 3, 2), (7, 3, 5, 4), (100, 4, 30, 10), (101, 3, 7, 101), (1000, 7, 90, 33)];
 
-fn processes(plan: (u32, u32, u32, u32)) -> Vec<Seats> {
+fn processes(plan: (u32, u32, u32, u32)) -> Vec<Assignment> {
     let (connections, processes, groups, members) = plan;
     let counts = Counts { first_user: 5_000, connections, processes, groups, members };
-    (0..processes).map(|process| Seats::new(counts, process)).collect()
+    (0..processes).map(|process| Assignment::new(counts, process)).collect()
 }
 
 #[test]
 fn every_user_is_one_client_of_one_process() {
     for plan in PLANS {
         let mut users = BTreeSet::new();
-        for seats in processes(*plan) {
-            for local in 0..seats.share() {
-                let user = seats.user(local);
-                assert_eq!(seats.local(user), Some(local));
+        for assignment in processes(*plan) {
+            for local in 0..assignment.share() {
+                let user = assignment.user(local);
+                assert_eq!(assignment.local(user), Some(local));
                 assert!(users.insert(user.0), "{plan:?}: {user} twice");
             }
         }
@@ -40,20 +40,20 @@ fn groups_have_distinct_members_and_clients_know_theirs() {
                 memberships.entry(member).or_default().insert(group);
             }
         }
-        for seats in &all {
-            for local in 0..seats.share() {
-                let mine = memberships.get(&seats.user(local).0).cloned().unwrap_or_default();
+        for assignment in &all {
+            for local in 0..assignment.share() {
+                let mine = memberships.get(&assignment.user(local).0).cloned().unwrap_or_default();
                 let by_layer: BTreeSet<u32> =
-                    (0..seats.layers()).filter_map(|layer| seats.group(local, layer)).collect();
+                    (0..assignment.layers()).filter_map(|layer| assignment.group(local, layer)).collect();
                 assert_eq!(by_layer, mine, "{plan:?}");
                 for group in 0..plan.2 + 2 {
-                    let layer = seats.layer(local, group);
+                    let layer = assignment.layer(local, group);
                     assert_eq!(layer.is_some(), mine.contains(&group), "{plan:?} client {local} group {group}");
-                    assert!(layer.is_none_or(|layer| seats.group(local, layer) == Some(group)));
+                    assert!(layer.is_none_or(|layer| assignment.group(local, layer) == Some(group)));
                 }
             }
         }
-        let owned: usize = all.iter().map(|seats| seats.own_groups().count()).sum();
+        let owned: usize = all.iter().map(|assignment| assignment.own_groups().count()).sum();
         assert_eq!(owned, plan.2 as usize, "every group has one owner's process");
     }
 }
@@ -72,11 +72,11 @@ fn members_lie_in_all_processes() {
 #[test]
 fn senders_and_recipients_are_pairs() {
     for plan in PLANS {
-        for seats in processes(*plan) {
-            for local in 0..seats.share() {
-                let to = seats.recipient(local);
-                assert_eq!(to.is_some(), seats.share() > 1);
-                assert!(to.is_none_or(|to| to != local && seats.sender(to) == Some(local)));
+        for assignment in processes(*plan) {
+            for local in 0..assignment.share() {
+                let to = assignment.recipient(local);
+                assert_eq!(to.is_some(), assignment.share() > 1);
+                assert!(to.is_none_or(|to| to != local && assignment.sender(to) == Some(local)));
             }
         }
     }

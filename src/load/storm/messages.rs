@@ -9,10 +9,10 @@ use hdrhistogram::Histogram;
 use crate::body::{self, Mark};
 use crate::clock::Clock;
 use crate::latency::latencies;
+use crate::soak::assignment::Assignment;
 use crate::soak::clients::Clients;
 use crate::soak::orders::{Names, count_name};
 use crate::soak::pace::Pace;
-use crate::soak::seats::Seats;
 use crate::swarm::{LinkId, Swarm};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation};
@@ -23,7 +23,7 @@ use ringway_wire::schema::ErrorCode;
 const SENDS_PER_TURN_MAX: u64 = 64;
 
 /// What was said.
-pub struct Talk {
+pub struct Messages {
     /// What messages were refused with.
     pub refusals: Names,
     /// Deliveries that were not what was sent, or not to whom.
@@ -40,7 +40,7 @@ pub struct Talk {
     pace: Pace,
     delivery: Histogram<u64>,
     ack: Histogram<u64>,
-    seats: Seats,
+    assignment: Assignment,
     run: u32,
     body: Vec<u8>,
     encoder: Encoder,
@@ -56,21 +56,21 @@ struct Sent {
     acked: bool,
 }
 
-impl Talk {
+impl Messages {
     /// Nobody is logged in, nothing is said.
-    pub fn new(seats: Seats, run: u32, body_bytes: usize, clock: Clock) -> Talk {
-        Talk {
+    pub fn new(assignment: Assignment, run: u32, body_bytes: usize, clock: Clock) -> Messages {
+        Messages {
             refusals: Names::new(),
             corrupt: 0,
             duplicated: 0,
             sent: Vec::new(),
             open: 0,
             live: Vec::new(),
-            place: vec![None; seats.share() as usize],
+            place: vec![None; assignment.share() as usize],
             pace: Pace::default(),
             delivery: latencies(),
             ack: latencies(),
-            seats,
+            assignment,
             run,
             body: vec![0; body_bytes],
             encoder: Encoder::new(),
@@ -138,7 +138,7 @@ impl Talk {
         let now_ns = self.clock.mono_ns();
         for _ in 0..self.pace.due(now_ns).min(SENDS_PER_TURN_MAX) {
             if self.live.len() < 2 {
-                // Nobody to talk to: what was due is not made up for.
+                // Nobody to send to: what was due is not made up for.
                 self.pace.skip_to(now_ns);
                 return;
             }
@@ -155,7 +155,7 @@ impl Talk {
         let (index, sent_ns) = (self.sent.len() as u32, self.clock.mono_ns());
         body::write(Mark { run: self.run, index, sent_ns }, &mut self.body);
         let name = ClientMsgId::from_parts(clients.server_ms(from), u128::from(self.run) << 32 | u128::from(index));
-        let conversation = Conversation::User(self.seats.user(to));
+        let conversation = Conversation::User(self.assignment.user(to));
         swarm.send(LinkId(from), self.encoder.send(index + 1, conversation, name, &self.body, false));
         self.sent.push(Sent { from, to, sent_ns, arrived: false, acked: false });
         self.open += 2;
@@ -163,7 +163,7 @@ impl Talk {
 
     /// A push came to a client.
     pub fn arrived(&mut self, client: u32, push: &PushView<'_>, at_ns: u64) {
-        let from = self.seats.local(push.sender);
+        let from = self.assignment.local(push.sender);
         if from == Some(client) {
             // The row of its own message, that it was shown as a `SendOk` out of its place.
             return;

@@ -3,40 +3,40 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
+use crate::soak::assignment::Counts;
 use crate::soak::dial::Dialer;
-use crate::soak::seats::Counts;
 use crate::tokens::Secret;
 use ringway_wire::ids::{MsgId, Seq, UserId};
 
 const BODY_BYTES: usize = 20;
 
-/// Ten clients without sockets: what they send is lost, and what they hear is told by the test.
+/// Ten clients without sockets: what they send is lost, and what comes for them is made by the test.
 struct Scene {
-    talk: Talk,
+    messages: Messages,
     clients: Clients,
     swarm: Swarm,
-    seats: Seats,
+    assignment: Assignment,
 }
 
 impl Scene {
     fn new() -> Scene {
         let clock = Clock::start();
         let counts = Counts { first_user: 100, connections: 10, processes: 1, groups: 0, members: 0 };
-        let seats = Seats::new(counts, 0);
+        let assignment = Assignment::new(counts, 0);
         let nowhere = Dialer::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), Vec::new());
-        let clients = Clients::new(seats, nowhere, Secret(vec![0; 32]), None, clock);
-        let talk = Talk::new(seats, 7, BODY_BYTES, clock);
-        Scene { talk, clients, swarm: Swarm::new(clock).unwrap(), seats }
+        let clients = Clients::new(assignment, nowhere, Secret(vec![0; 32]), None, clock);
+        let messages = Messages::new(assignment, 7, BODY_BYTES, clock);
+        Scene { messages, clients, swarm: Swarm::new(clock).unwrap(), assignment }
     }
 
     fn are_live(&mut self, clients: &[u32]) {
-        clients.iter().for_each(|client| self.talk.is_live(*client));
+        clients.iter().for_each(|client| self.messages.is_live(*client));
     }
 
     /// Sends one message; who sends, and to whom.
     fn say(&mut self) -> (u32, u32) {
-        self.talk.say(&self.clients, &mut self.swarm);
-        let sent = self.talk.sent.last().unwrap();
+        self.messages.say(&self.clients, &mut self.swarm);
+        let sent = self.messages.sent.last().unwrap();
         (sent.from, sent.to)
     }
 
@@ -48,9 +48,9 @@ impl Scene {
     }
 
     fn push_body(&mut self, body: &[u8], from: u32, client: u32) {
-        let (sender, to) = (self.seats.user(from), Conversation::User(UserId(0)));
+        let (sender, to) = (self.assignment.user(from), Conversation::User(UserId(0)));
         let push = PushView { seq: Seq(1), msg_id: MsgId(1), sender, to, sent_at_ms: 0, body };
-        self.talk.arrived(client, &push, u64::MAX / 2);
+        self.messages.arrived(client, &push, u64::MAX / 2);
     }
 }
 
@@ -58,20 +58,20 @@ impl Scene {
 fn messages_go_only_between_two_who_are_logged_in() {
     let mut scene = Scene::new();
     scene.are_live(&[1, 4, 6, 9]);
-    scene.talk.is_live(4);
-    scene.talk.is_gone(1);
-    scene.talk.is_gone(1);
-    scene.talk.is_gone(2);
+    scene.messages.is_live(4);
+    scene.messages.is_gone(1);
+    scene.messages.is_gone(1);
+    scene.messages.is_gone(2);
     for _ in 0..200 {
         let (from, to) = scene.say();
         assert!(from != to && [4, 6, 9].contains(&from) && [4, 6, 9].contains(&to), "{from} to {to}");
     }
-    scene.talk.nobody_is_live();
-    scene.talk.is_live(3);
-    let sent = scene.talk.sent();
-    scene.talk.start(1e9);
-    scene.talk.turn(&scene.clients, &mut scene.swarm);
-    assert_eq!(scene.talk.sent(), sent, "one alone has nobody to talk to");
+    scene.messages.nobody_is_live();
+    scene.messages.is_live(3);
+    let sent = scene.messages.sent();
+    scene.messages.start(1e9);
+    scene.messages.turn(&scene.clients, &mut scene.swarm);
+    assert_eq!(scene.messages.sent(), sent, "one alone has nobody to send to");
 }
 
 #[test]
@@ -79,17 +79,17 @@ fn a_message_is_through_when_it_is_acked_and_has_arrived_and_only_once() {
     let mut scene = Scene::new();
     scene.are_live(&[0, 1]);
     let (from, to) = scene.say();
-    assert_eq!((scene.talk.open(), scene.talk.unacked(), scene.talk.lost()), (2, 1, 0));
-    scene.talk.acked(from, 1, 5);
-    assert_eq!((scene.talk.open(), scene.talk.unacked(), scene.talk.lost()), (1, 0, 1));
+    assert_eq!((scene.messages.open(), scene.messages.unacked(), scene.messages.lost()), (2, 1, 0));
+    scene.messages.acked(from, 1, 5);
+    assert_eq!((scene.messages.open(), scene.messages.unacked(), scene.messages.lost()), (1, 0, 1));
     scene.push(0, from, to);
-    assert_eq!((scene.talk.open(), scene.talk.unacked(), scene.talk.lost()), (0, 0, 0));
+    assert_eq!((scene.messages.open(), scene.messages.unacked(), scene.messages.lost()), (0, 0, 0));
     scene.push(0, from, to);
-    scene.talk.acked(from, 1, 5);
-    assert_eq!((scene.talk.duplicated, scene.talk.corrupt, scene.talk.open()), (2, 0, 0));
-    let (delivery, ack) = scene.talk.take_latencies();
+    scene.messages.acked(from, 1, 5);
+    assert_eq!((scene.messages.duplicated, scene.messages.corrupt, scene.messages.open()), (2, 0, 0));
+    let (delivery, ack) = scene.messages.take_latencies();
     assert_eq!((delivery.len(), ack.len()), (1, 1));
-    assert_eq!(scene.talk.take_latencies().0.len(), 0);
+    assert_eq!(scene.messages.take_latencies().0.len(), 0);
 }
 
 #[test]
@@ -101,12 +101,12 @@ fn what_was_never_sent_to_whom_it_comes_is_corrupt() {
     scene.push(0, 5, to);
     scene.push(1, from, to);
     scene.push_body(&[0; BODY_BYTES], from, to);
-    scene.talk.acked(to, 1, 5);
-    scene.talk.acked(from, 2, 5);
-    assert_eq!((scene.talk.corrupt, scene.talk.open()), (6, 2));
+    scene.messages.acked(to, 1, 5);
+    scene.messages.acked(from, 2, 5);
+    assert_eq!((scene.messages.corrupt, scene.messages.open()), (6, 2));
     // The row of a client's own message is none of these.
     scene.push(0, from, from);
-    assert_eq!(scene.talk.corrupt, 6);
+    assert_eq!(scene.messages.corrupt, 6);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_refused_message_is_given_up_and_never_acked() {
     let mut scene = Scene::new();
     scene.are_live(&[0, 1]);
     let (from, _) = scene.say();
-    scene.talk.refused(from, 1, ErrorCode::RetryLater);
-    assert_eq!((scene.talk.open(), scene.talk.unacked(), scene.talk.lost()), (0, 1, 0));
-    assert_eq!(scene.talk.refusals.get("RetryLater"), Some(&1));
+    scene.messages.refused(from, 1, ErrorCode::RetryLater);
+    assert_eq!((scene.messages.open(), scene.messages.unacked(), scene.messages.lost()), (0, 1, 0));
+    assert_eq!(scene.messages.refusals.get("RetryLater"), Some(&1));
 }
