@@ -213,8 +213,12 @@ pub enum LogFormat {
 /// Bounds an operator may move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Connections of the whole gateway.
+    /// Connections of the whole gateway that have logged in.
     pub connections_max: usize,
+    /// Those that have not.
+    pub unauthenticated_max: usize,
+    /// Of these, those of one address.
+    pub unauthenticated_per_address_max: usize,
     /// Bytes that may wait for one connection.
     pub outbox_bytes_max: usize,
     /// Bytes that may wait for all connections of a shard.
@@ -307,6 +311,9 @@ impl Config {
             log: typed.log()?,
             limits: Limits {
                 connections_max: typed.number("limits.connections_max", 1, 16 << 20)? as usize,
+                unauthenticated_max: typed.number("limits.unauthenticated_max", 1, 16 << 20)? as usize,
+                unauthenticated_per_address_max: typed.number("limits.unauthenticated_per_address_max", 1, 16 << 20)?
+                    as usize,
                 outbox_bytes_max: typed.number("limits.outbox_bytes_max", limits::OUTBOX_BYTES_MIN as u64, 1 << 30)?
                     as usize,
                 outbox_bytes_per_shard_max: typed.number(

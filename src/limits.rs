@@ -49,8 +49,14 @@ pub const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
 pub const OUTBOX_SHARD_BYTES_MIN: usize = 1024 * 1024;
 /// Bodies above this are kept in the outbox as a reference and written with `writev`; smaller ones are copied.
 pub const OUTBOX_INLINE_BODY_BYTES_MAX: usize = 1024;
-/// Connections that have not logged in yet, per shard: each may hold a partial frame.
-pub const CONNECTIONS_UNAUTHENTICATED_MAX: usize = 20_000;
+/// Default of the connections that have not logged in yet: each takes its socket and may hold a partial frame. They have
+/// no part in `CONNECTIONS_MAX`; above it the oldest of them goes.
+pub const UNAUTHENTICATED_MAX: usize = 20_000;
+/// Default of those of one address (IPv6: of one /64): an office behind one address that comes back at once logs in
+/// within moments; above it the oldest of the address goes.
+pub const UNAUTHENTICATED_PER_ADDRESS_MAX: usize = 5_000;
+/// Where descriptors are short, those make room who have not logged in for so long.
+pub const UNAUTHENTICATED_SPARED_MS: u64 = 500;
 /// Memberships remembered in a shard's audiences (12 bytes each, and 40 a member who is not online); above it the
 /// longest unused audiences go.
 pub const AUDIENCE_MEMBERSHIPS_MAX: usize = 8 << 20;

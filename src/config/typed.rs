@@ -97,7 +97,19 @@ pub const KEYS: &[Key] = &[
         "limits.connections_max",
         CONNECTIONS_MAX,
         Form::Number,
-        "connections of the whole gateway; the default is reduced to what the host can keep",
+        "connections of the whole gateway, logged in; the default is reduced to what the host can keep",
+    ),
+    key(
+        "limits.unauthenticated_max",
+        UNAUTHENTICATED_MAX,
+        Form::Number,
+        "connections that have not logged in, beside those; above, the oldest of them goes",
+    ),
+    key(
+        "limits.unauthenticated_per_address_max",
+        UNAUTHENTICATED_PER_ADDRESS_MAX,
+        Form::Number,
+        "the same of one address (of one /64 with IPv6); behind a proxy, as many as unauthenticated_max",
     ),
     key(
         "limits.outbox_bytes_max",
@@ -133,19 +145,22 @@ pub const KEYS: &[Key] = &[
 
 // The defaults are text here and numbers in `limits`; a test holds them together.
 const CONNECTIONS_MAX: &str = "1000000";
+const UNAUTHENTICATED_MAX: &str = "20000";
+const UNAUTHENTICATED_PER_ADDRESS_MAX: &str = "5000";
 const OUTBOX_BYTES_MAX: &str = "262144";
 const OUTBOX_SHARD_BYTES_MAX: &str = "536870912";
 const JOURNAL_BYTES_MAX: &str = "8589934592";
 const STREAM_ENTRIES_MAX: &str = "1048576";
 
 /// Keys of the table `[limits]`.
-const LIMITS_KEYS_MAX: usize = 6;
+const LIMITS_KEYS_MAX: usize = 8;
 
 const _: () = {
     assert!(KEYS.len() <= 27 + LIMITS_KEYS_MAX, "at most 27 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);
+    assert!(limits::UNAUTHENTICATED_MAX == 20_000 && limits::UNAUTHENTICATED_PER_ADDRESS_MAX == 5_000);
     assert!(limits::TURN_MS == 1);
 };
 

@@ -4,6 +4,7 @@
 //! session for ever (its generation is never reused for the same slot within 2^32 sessions).
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ringway_wire::ids::{GroupId, UserId};
 
@@ -36,6 +37,21 @@ id!(
     /// The dense index the ledger gave a user; stable for one run of the process, never stored.
     LedgerSlot(u32)
 );
+
+/// Whom a connection comes from, as far as limits tell peers apart: an IPv4 address, or the 64 bits of an IPv6 address
+/// that name a network, since each of its hosts has as many addresses as it likes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PeerAddress(pub u64);
+
+impl PeerAddress {
+    /// IPv4 addresses lie in a range that IPv6 gives to no network.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => PeerAddress(0xFFFF_0000_0000 | u64::from(address.to_bits())),
+            IpAddr::V6(address) => PeerAddress((address.to_bits() >> 64) as u64),
+        }
+    }
+}
 
 /// A connection's place in its shard's slab, with the generation that tells two users of the slot apart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

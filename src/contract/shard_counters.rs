@@ -66,10 +66,12 @@ pub struct ShardCounters {
 /// What a shard refused or dropped because something was full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ShedCounters {
-    /// Connections refused: as many as allowed are open.
+    /// Connections refused: as many as allowed are logged in.
     pub connections: u64,
-    /// Connections refused: as many as allowed have not logged in.
+    /// Connections closed before login: as many as allowed have not logged in, or descriptors were short.
     pub connections_unauthenticated: u64,
+    /// The same: as many as allowed of one address have not logged in.
+    pub connections_per_address: u64,
     /// Connections refused: the process has too few descriptors left.
     pub descriptors: u64,
     /// Connections closed: incomplete frames held too much memory.

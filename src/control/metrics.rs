@@ -92,6 +92,7 @@ type Shed = (&'static str, fn(&ShardCounters) -> u64);
 const SHED: &[Shed] = &[
     ("connections", |c| c.shed.connections),
     ("connections_unauthenticated", |c| c.shed.connections_unauthenticated),
+    ("connections_per_address", |c| c.shed.connections_per_address),
     ("descriptors", |c| c.shed.descriptors),
     ("intake", |c| c.shed.intake),
     ("submissions", |c| c.shed.submissions),

@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::contract::ids::PeerAddress;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::report::{Report, ShardReport};
-use crate::limits::{DESCRIPTORS_FREE_OF_CLIENTS, TURN_ITEMS_MAX};
+use crate::limits::TURN_ITEMS_MAX;
 use crate::net::budget::{Budget, Budgets};
 use crate::net::listener::{Accepted, Listener};
 use crate::net::mail::{Left, MailReader};
@@ -241,7 +242,7 @@ impl EventLoop {
         for _ in 0..TURNS_MAX {
             let Intake::Open(listener) = &mut self.intake else { return Left::Nothing };
             match listener.accept(self.shell.outlets.clock.now()) {
-                Accepted::Socket(socket) => accept(&mut self.shell, socket),
+                Accepted::Socket(socket, from) => accept(&mut self.shell, socket, from),
                 Accepted::Nobody => {
                     listener.watch(&mut self.shell.outlets.ring);
                     return Left::Nothing;
@@ -293,13 +294,13 @@ impl EventLoop {
 }
 
 /// Takes a socket that was accepted, or tells its peer why not.
-fn accept(shell: &mut Shell, socket: OwnedFd) {
+fn accept(shell: &mut Shell, socket: OwnedFd, from: PeerAddress) {
     shell.with_core(|core, outlets, now| {
-        if !outlets.refused.leaves_free(&socket, DESCRIPTORS_FREE_OF_CLIENTS) {
+        if !outlets.has_descriptor_for_newcomer(core, now, &socket) {
             core.refused_for_descriptors();
             return outlets.refuse_newcomer(core, now, socket, CloseReason::Overloaded);
         }
-        match core.accept(now) {
+        match core.accept(now, from) {
             Ok(conn) => outlets.connect(conn, socket, Line::Login),
             Err(reason) => outlets.refuse_newcomer(core, now, socket, reason),
         }

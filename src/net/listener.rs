@@ -11,10 +11,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::clock::Now;
+use crate::contract::ids::PeerAddress;
 use crate::net::ring::SocketRing;
 use crate::net::taken;
 
@@ -135,8 +136,8 @@ enum State {
 /// What came of accepting.
 #[derive(Debug)]
 pub enum Accepted {
-    /// A connection.
-    Socket(OwnedFd),
+    /// A connection, and whom it comes from.
+    Socket(OwnedFd, PeerAddress),
     /// Nobody waits: have the ring watch it.
     Nobody,
     /// The ring watches it, or it is not time yet.
@@ -181,8 +182,12 @@ impl Listener {
             return Accepted::NotNow;
         }
         loop {
-            let error = match accept_with(&self.socket, SocketFlags::CLOEXEC) {
-                Ok(socket) => return Accepted::Socket(socket),
+            let error = match acceptfrom_with(&self.socket, SocketFlags::CLOEXEC) {
+                Ok((socket, peer)) => {
+                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                    let from = peer.map_or_else(PeerAddress::default, |peer| PeerAddress::of(peer.ip()));
+                    return Accepted::Socket(socket, from);
+                }
                 Err(error) => error,
             };
             match error {

@@ -53,9 +53,7 @@ pub(super) fn room(config: &Config, shards: usize) -> Result<Room, UnfitHost> {
 
 /// The settings of one shard.
 pub(super) fn shard_config(config: &Config, id: ShardId, shards: u16, connections_max: usize) -> ShardConfig {
-    // Users spread evenly but not exactly: beside its part, each shard has a sixteenth of it in reserve.
-    let part = connections_max.div_ceil(usize::from(shards));
-    let part = if shards == 1 { part } else { (part + part / 16).min(connections_max) };
+    let part = part_of(connections_max, shards);
     let session = &config.session;
     ShardConfig {
         id,
@@ -69,8 +67,17 @@ pub(super) fn shard_config(config: &Config, id: ShardId, shards: u16, connection
         outbox_bytes_max: config.limits.outbox_bytes_max,
         outbox_shard_bytes_max: config.limits.outbox_bytes_per_shard_max,
         connections_max: part,
+        unauthenticated_max: part_of(config.limits.unauthenticated_max, shards),
+        unauthenticated_per_address_max: part_of(config.limits.unauthenticated_per_address_max, shards),
         stall_timeout_ms: session.stall_timeout_s * 1000,
         lists_closes: closes::are_logged(),
         ..ShardConfig::new(id, shards)
     }
+}
+
+/// A shard's part of a limit of the gateway. Users and connections spread evenly but not exactly: beside its part, each
+/// shard has a sixteenth of it in reserve.
+fn part_of(whole: usize, shards: u16) -> usize {
+    let part = whole.div_ceil(usize::from(shards));
+    if shards == 1 { part } else { (part + part / 16).min(whole) }
 }

@@ -261,8 +261,10 @@ impl Shard {
             self.behind -= 1;
             self.forget_pages(slot);
         }
+        if self.sessions.at(slot).is_some_and(|session| session.phase == Phase::Fresh) {
+            self.unauthenticated.remove(slot, &mut self.sessions);
+        }
         if user == NIL {
-            self.unauthenticated -= 1;
             return;
         }
         self.session_ends(slot);

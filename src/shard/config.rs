@@ -33,10 +33,12 @@ pub struct ShardConfig {
     pub fanout_part_bytes_max: usize,
     /// Bytes of incomplete frames that all connections of the shard may hold.
     pub intake_shard_bytes_max: usize,
-    /// Connections of this shard.
+    /// Sessions of this shard: connections that have logged in.
     pub connections_max: usize,
-    /// Connections of this shard that have not logged in yet.
-    pub connections_unauthenticated_max: usize,
+    /// Connections of this shard that have not logged in yet, beside the sessions.
+    pub unauthenticated_max: usize,
+    /// Of these, those of one address.
+    pub unauthenticated_per_address_max: usize,
     /// A connection for which bytes wait and none goes out for so long is closed.
     pub stall_timeout_ms: u32,
     /// Keys the tables whose entries a peer can choose.
@@ -62,7 +64,8 @@ impl ShardConfig {
             fanout_part_bytes_max: limits::FANOUT_PART_BYTES_MAX,
             intake_shard_bytes_max: limits::INTAKE_SHARD_BYTES_MAX,
             connections_max: 1 << 20,
-            connections_unauthenticated_max: limits::CONNECTIONS_UNAUTHENTICATED_MAX,
+            unauthenticated_max: limits::UNAUTHENTICATED_MAX,
+            unauthenticated_per_address_max: limits::UNAUTHENTICATED_PER_ADDRESS_MAX,
             stall_timeout_ms: 30_000,
             table_key: TableKey::of_process(),
             lists_closes: false,

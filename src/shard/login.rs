@@ -53,6 +53,11 @@ impl Shard {
                     self.hand_over(slot, &login, rest);
                     return Flow::Gone;
                 }
+                // The places may have been taken since it was accepted.
+                if let Err(reason) = self.has_room_for_session() {
+                    self.close_answering(now, slot, request_id, reason);
+                    return Flow::Gone;
+                }
                 self.register(now, slot, &login);
                 return Flow::Continue;
             }
@@ -87,7 +92,7 @@ impl Shard {
         };
         self.effects.handovers.push((conn, ShardId::of_user(login.user, self.config.shards), handed));
         self.counts.handed_over_total += 1;
-        self.unauthenticated -= 1;
+        self.unauthenticated.remove(slot, &mut self.sessions);
         self.free(slot);
     }
 
@@ -97,7 +102,7 @@ impl Shard {
         if let Err(reason) = self.admit() {
             return Err(NotAdopted { reason, bytes: self.encode_refusal_on_the_way(now, &handed, reason) });
         }
-        let slot = self.open_slot(now);
+        let slot = self.open_slot(now, Phase::AwaitingCursor);
         self.counts.adopted_total += 1;
         let session = self.sessions.reached(slot);
         let conn = session.conn(slot);
@@ -124,10 +129,12 @@ impl Shard {
         if self.begin_login(now, slot, login.request_id, login.user, login.device) == Verdict::Refused {
             return;
         }
+        if self.sessions.at(slot).is_some_and(|session| session.phase == Phase::Fresh) {
+            self.unauthenticated.remove(slot, &mut self.sessions);
+        }
         let user = self.directory.ensure(login.user);
         self.directory.join(user, slot, &mut self.sessions);
         self.audiences.joined(user, slot, &self.directory);
-        self.unauthenticated -= 1;
         self.heartbeats.agree(slot, login.heartbeat_ms);
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         session.device = login.device;

@@ -12,6 +12,7 @@
 //! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
 //! remote_sessions.rs     on other nodes        devices.rs   which sessions of a user may stay
+//! unauthenticated.rs     connections before login
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
 //! route.rs     where the effects go
@@ -43,6 +44,7 @@ pub mod route;
 mod session;
 mod slab;
 mod timers;
+mod unauthenticated;
 pub mod wheel;
 
 use std::collections::VecDeque;
@@ -64,11 +66,12 @@ use self::presence::Gathers;
 use self::remote_sessions::RemoteSessions;
 use self::session::{Flags, Phase, Session};
 use self::slab::Slab;
+use self::unauthenticated::Unauthenticated;
 use self::wheel::{Wheel, tick_of};
 use crate::auth::Authenticator;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
-use crate::contract::ids::{ConnId, Origin, ShardId};
+use crate::contract::ids::{ConnId, Origin, PeerAddress, ShardId};
 use crate::contract::internal::{InternalErrors, OrCount, Place};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::Incoming;
@@ -104,8 +107,7 @@ pub struct Shard {
     answers_waiting: VecDeque<(ShardId, LaneEnvelope)>,
     /// Bytes that all intakes hold.
     intake_bytes: usize,
-    /// Connections before login.
-    unauthenticated: usize,
+    unauthenticated: Unauthenticated,
     /// Sessions that catch up.
     behind: usize,
     /// The member of a run's roster that the fan-out goes on with.
@@ -151,7 +153,7 @@ impl Shard {
             draining: None,
             answers_waiting: VecDeque::new(),
             intake_bytes: 0,
-            unauthenticated: 0,
+            unauthenticated: Unauthenticated::new(config.table_key),
             behind: 0,
             run_from: 0,
             ephemeral_count: 0,
@@ -168,45 +170,48 @@ impl Shard {
     }
 
     /// A socket was accepted. An error: send `encode_refusal`'s bytes if the socket takes them, and close it.
-    pub fn accept(&mut self, now: Now) -> Result<ConnId, CloseReason> {
+    pub fn accept(&mut self, now: Now, from: PeerAddress) -> Result<ConnId, CloseReason> {
         self.admit()?;
-        if self.unauthenticated >= self.config.connections_unauthenticated_max {
-            self.counts.shed.connections_unauthenticated += 1;
-            self.count_close(CloseReason::Overloaded);
-            return Err(CloseReason::Overloaded);
+        if let Err(refusal) = self.make_room_for_newcomer(now, from) {
+            self.count_close(refusal);
+            return Err(refusal);
         }
-        let slot = self.open_slot(now);
+        let slot = self.open_slot(now, Phase::Fresh);
+        self.unauthenticated.append(slot, from, &mut self.sessions);
         self.counts.accepted_total += 1;
         Ok(self.sessions.reached(slot).conn(slot))
     }
 
-    /// May there be one more connection?
+    /// May one more connection come, as far as it becomes a session?
     fn admit(&mut self) -> Result<(), CloseReason> {
-        let refusal = if self.draining.is_some() {
-            CloseReason::Draining
-        } else if self.sessions.taken() >= self.config.connections_max {
-            self.counts.shed.connections += 1;
-            CloseReason::Overloaded
-        } else {
-            return Ok(());
+        let admitted = match self.draining {
+            Some(_) => Err(CloseReason::Draining),
+            None => self.has_room_for_session(),
         };
-        self.count_close(refusal);
-        Err(refusal)
+        admitted.inspect_err(|refusal| self.count_close(*refusal))
+    }
+
+    /// May there be one more session?
+    fn has_room_for_session(&mut self) -> Result<(), CloseReason> {
+        if self.directory.sessions_count < self.config.connections_max {
+            return Ok(());
+        }
+        self.counts.shed.connections += 1;
+        Err(CloseReason::Overloaded)
     }
 
     /// Takes a slot for a connection that has not logged in yet.
-    fn open_slot(&mut self, now: Now) -> u32 {
+    fn open_slot(&mut self, now: Now, phase: Phase) -> u32 {
         let slot = self.sessions.take();
         let session = self.sessions.reached(slot);
         *session = Session {
             generation: session.generation.wrapping_add(1),
-            phase: Phase::Fresh,
+            phase,
             user: session::NIL,
             next_of_user: session::NIL,
             received_tick: tick_of(now.mono_ms),
             ..Session::default()
         };
-        self.unauthenticated += 1;
         self.wheel.arm(slot, tick_of(now.mono_ms + u64::from(self.config.login_timeout_ms) + wheel::TICK_MS));
         slot
     }
@@ -389,7 +394,7 @@ impl Shard {
     pub fn counters(&self) -> ShardCounters {
         ShardCounters {
             connections: self.sessions.taken() as u64,
-            connections_unauthenticated: self.unauthenticated as u64,
+            connections_unauthenticated: self.unauthenticated.count() as u64,
             sessions: self.directory.sessions_count as u64,
             users: self.directory.online_count as u64,
             sessions_behind: self.behind as u64,

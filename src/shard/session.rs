@@ -18,7 +18,8 @@ pub(super) const NIL: u32 = u32::MAX;
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(super) struct Session {
-    /// Everything up to here has been put into the outbox (or was with the client before).
+    /// Everything up to here has been put into the outbox (or was with the client before). Before login, this, `newest`
+    /// and `device` say where the connection stands among those who have not logged in (`unauthenticated.rs`).
     pub(super) cursor: Seq,
     /// The newest row known to exist.
     pub(super) newest: Seq,

@@ -12,6 +12,7 @@ mod model;
 mod races;
 mod remote_sessions;
 mod requests;
+mod unauthenticated;
 pub(super) mod world;
 
 use ringway_wire::schema::CloseReason;

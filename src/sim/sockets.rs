@@ -6,7 +6,7 @@
 
 use std::io::IoSlice;
 
-use ringway::contract::ids::{ConnId, ShardId};
+use ringway::contract::ids::{ConnId, PeerAddress, ShardId};
 use ringway::contract::lane::HandedOver;
 use ringway::limits::OUTBOX_REPLY_RESERVE_BYTES;
 use ringway::shard::AfterWrite;
@@ -25,7 +25,7 @@ impl World {
         let Some(Place::Backlog(shard)) = self.connections.get(&at).map(|c| c.place) else { return Ok(()) };
         let now = self.now;
         let index = usize::from(shard.0);
-        match self.gateway.shards[index].accept(now) {
+        match self.gateway.shards[index].accept(now, PeerAddress::default()) {
             Ok(conn) => self.place(at, shard, conn),
             Err(reason) => {
                 let bytes = self.gateway.shards[index].encode_refusal(now, reason).to_vec();

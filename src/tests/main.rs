@@ -24,6 +24,7 @@ mod doctor;
 mod example;
 mod frames;
 mod gateway;
+mod half_open;
 mod heartbeat;
 mod history;
 mod hostile;

@@ -11,7 +11,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use rustix::net::{RecvFlags, Shutdown, recv, send, shutdown};
 
 use crate::clock::Now;
-use crate::limits::DESCRIPTORS_FREE_ALWAYS;
+use crate::limits::{DESCRIPTORS_FREE_ALWAYS, DESCRIPTORS_FREE_OF_CLIENTS};
 use crate::net::closes;
 use crate::net::outlets::ShardOutlets;
 use crate::net::outlets::write::{LINGER_MS, SEND_FLAGS};
@@ -31,6 +31,8 @@ pub struct Refused {
     kept: VecDeque<Kept>,
     /// How many descriptors the process might have when that was looked at last.
     descriptors_max: u64,
+    /// Until when descriptors count as short.
+    short_until_ms: u64,
 }
 
 /// A refused peer's socket.
@@ -54,7 +56,7 @@ enum Speech {
 
 impl Default for Refused {
     fn default() -> Refused {
-        Refused { kept: VecDeque::new(), descriptors_max: descriptors_max() }
+        Refused { kept: VecDeque::new(), descriptors_max: descriptors_max(), short_until_ms: 0 }
     }
 }
 
@@ -73,6 +75,21 @@ impl Refused {
 }
 
 impl ShardOutlets {
+    /// Whether there is a descriptor for somebody who has just come. Where there are few, those go who came before and have
+    /// not logged in, and the newcomer has what is kept for hand-overs meanwhile.
+    pub(in crate::net) fn has_descriptor_for_newcomer(&mut self, core: &mut Shard, now: Now, socket: &OwnedFd) -> bool {
+        if self.refused.leaves_free(socket, DESCRIPTORS_FREE_OF_CLIENTS) {
+            return true;
+        }
+        self.refused.short_until_ms = now.mono_ms + LINGER_MS;
+        core.make_room_for_descriptors(now) > 0 && self.refused.leaves_free(socket, DESCRIPTORS_FREE_ALWAYS)
+    }
+
+    /// Descriptors were short a moment ago: no socket is kept for politeness.
+    pub(in crate::net) fn are_descriptors_short(&self, now: Now) -> bool {
+        now.mono_ms < self.refused.short_until_ms
+    }
+
     /// Tells a peer why it is refused, in these bytes, and shuts our side.
     pub(in crate::net) fn refuse_peer(&mut self, now: Now, socket: OwnedFd, reason: CloseReason, last: &[u8]) {
         closes::log_refused(reason, self.shard, &socket);

@@ -109,7 +109,8 @@ impl ShardOutlets {
             shutdown(&connection.socket, Shutdown::Write).ok();
             connection.phase = Phase::Lingering;
             self.enqueue(conn);
-            self.lingering.push_back((now.mono_ms + LINGER_MS, conn));
+            let linger_ms = if self.are_descriptors_short(now) { 0 } else { LINGER_MS };
+            self.lingering.push_back((now.mono_ms + linger_ms, conn));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::closing;
 use super::world::{Got, World};
+use crate::contract::ids::PeerAddress;
 use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX};
@@ -12,31 +13,21 @@ use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 #[test]
-fn connections_above_the_limits_are_refused_with_a_reason() {
-    let mut world = World::with(1, |config| {
-        config.connections_max = 3;
-        config.connections_unauthenticated_max = 2;
-    });
+fn connections_above_the_limit_are_refused_with_a_reason() {
+    let mut world = World::with(1, |config| config.connections_max = 1);
     let now = world.now;
-    world.login(1, 1, Some(0));
-    world.connect(0);
-    world.connect(0);
-    assert_eq!(world.shards[0].accept(now), Err(CloseReason::Overloaded));
+    let only = world.login(1, 1, Some(0));
+    assert_eq!(world.shards[0].accept(now, PeerAddress(1)), Err(CloseReason::Overloaded));
     assert_eq!(world.shards[0].counters().shed.connections, 1);
-    let mut world = World::with(1, |config| config.connections_unauthenticated_max = 2);
-    world.connect(0);
-    let second = world.connect(0);
-    assert_eq!(world.shards[0].accept(now), Err(CloseReason::Overloaded));
-    assert_eq!(world.shards[0].counters().shed.connections_unauthenticated, 1);
-    world.hang_up(second);
-    assert!(world.shards[0].accept(now).is_ok());
     assert!(world.shards[0].encode_refusal(now, CloseReason::Overloaded).len() > 8);
+    world.hang_up(only);
+    assert!(world.shards[0].accept(now, PeerAddress(1)).is_ok());
 }
 
 #[test]
 fn a_connection_that_cannot_be_adopted_is_told_so_in_its_own_transport() {
     let mut world = World::with(1, |config| config.connections_max = 1);
-    world.connect(0);
+    world.login(1, 1, Some(0));
     let now = world.now;
     let text = "a limit of the gateway is reached";
     let frame = Encoder::new().closing(9, CloseReason::Overloaded, text, Some(2_000), now.unix_ms).to_vec();
@@ -182,7 +173,7 @@ fn a_drain_answers_what_is_in_flight_then_tells_everybody_when_to_come_back() {
     world.settle();
     let now = world.now;
     world.shards[0].drain(now, 10_000);
-    assert_eq!(world.shards[0].accept(now), Err(CloseReason::Draining));
+    assert_eq!(world.shards[0].accept(now, PeerAddress(1)), Err(CloseReason::Draining));
     world.settle();
     let mut after = Vec::new();
     for client in &clients[1..] {

@@ -6,7 +6,7 @@ use super::model::Ledger;
 use crate::auth::{Authenticator, mint_hs256};
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
-use crate::contract::ids::{ConnId, ShardId};
+use crate::contract::ids::{ConnId, PeerAddress, ShardId};
 use crate::contract::internal::InternalErrors;
 use crate::contract::lane::{HandedOver, LaneEnvelope};
 use crate::contract::nodes::ToNodes;
@@ -251,7 +251,11 @@ impl World {
     }
 
     pub fn connect(&mut self, shard: u16) -> Client {
-        let conn = self.shards[usize::from(shard)].accept(self.now).expect("accepted");
+        self.connect_from(shard, PeerAddress::default())
+    }
+
+    pub fn connect_from(&mut self, shard: u16, from: PeerAddress) -> Client {
+        let conn = self.shards[usize::from(shard)].accept(self.now, from).expect("accepted");
         let client = Client(self.clients.len());
         self.clients.push(ClientState {
             at: Some((ShardId(shard), conn)),
