@@ -47,6 +47,11 @@ pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
 pub const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Least of them that may be configured: a few connections at their caps.
 pub const OUTBOX_SHARD_BYTES_MIN: usize = 1024 * 1024;
+/// Bytes that the kernel takes for a connection and has not sent yet. What it has taken goes before everything that comes
+/// later: with its usual buffer of some megabytes, an answer to a slow reader would wait a minute behind it.
+pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+/// How often within the time after which a connection has stalled it is looked whether its peer takes anything.
+pub const STALL_LOOKS: u64 = 4;
 /// Bodies above this are kept in the outbox as a reference and written with `writev`; smaller ones are copied.
 pub const OUTBOX_INLINE_BODY_BYTES_MAX: usize = 1024;
 /// Default of the connections that have not logged in yet: each takes its socket and may hold a partial frame. They have

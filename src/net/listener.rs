@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::clock::Now;
 use crate::contract::ids::PeerAddress;
+use crate::limits::UNSENT_BYTES_MAX;
 use crate::net::ring::SocketRing;
 use crate::net::taken;
 
@@ -152,6 +153,7 @@ impl Listener {
         socket.listen(BACKLOG)?;
         // Accepted sockets inherit it.
         socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.set_nonblocking(true)?;
         Ok(Listener { socket, state: State::Waiting })
     }

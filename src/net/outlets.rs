@@ -7,8 +7,10 @@ pub mod refused;
 pub mod write;
 
 use std::collections::VecDeque;
+use std::ffi::c_int;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::{Shutdown, shutdown};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -239,6 +241,13 @@ impl Outlets for ShardOutlets {
 
     fn refuse(&mut self, now: Now, peer: OwnedFd, reason: CloseReason, last: &[u8]) {
         self.refuse_peer(now, peer, reason, last);
+    }
+
+    fn unacknowledged(&mut self, conn: ConnId) -> Option<u64> {
+        let connection = self.connections.get(conn)?;
+        // SAFETY: this request writes one int to where its argument points, and reads nothing.
+        let unacknowledged = unsafe { ioctl(&connection.socket, Getter::<{ libc::TIOCOUTQ as Opcode }, c_int>::new()) };
+        u64::try_from(unacknowledged.ok()?).ok()
     }
 
     /// Writes it down, if anybody reads that: nothing is listed otherwise.

@@ -34,6 +34,9 @@ pub struct Effects {
     /// Connections whose user lives on another shard. The shell duplicates the descriptor and sends it along;
     /// the old `ConnId` is already free, `disconnected` need not be called for it.
     pub handovers: Vec<(ConnId, ShardId, HandedOver)>,
+    /// Connections whose sockets have taken nothing for a while: how much has the kernel taken for each that its peer has
+    /// not acknowledged? Call `Shard::look_for_progress`.
+    pub stalls: Vec<ConnId>,
     /// Connections that had `wants_read` false and may be read again.
     pub resumed: Vec<ConnId>,
     /// Connections that were closed, if `ShardConfig::lists_closes`: for the log.
@@ -74,6 +77,7 @@ impl Effects {
             && self.dirty.is_empty()
             && self.cuts.is_empty()
             && self.handovers.is_empty()
+            && self.stalls.is_empty()
             && self.resumed.is_empty()
             && self.closed.is_empty()
     }

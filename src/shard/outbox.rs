@@ -42,6 +42,10 @@ pub struct Outbox {
     /// When bytes last went out, or the first came in, in monotonic milliseconds: an outbox that stands still
     /// too long is its connection's end.
     pub(super) progress_ms: u64,
+    /// Bytes that the socket has taken since the outbox was opened.
+    taken: u64,
+    /// Of these, as many as the peer had acknowledged at the last look; below zero while it acknowledges earlier ones.
+    acknowledged: Option<i64>,
 }
 
 /// Bytes kept by reference.
@@ -81,7 +85,19 @@ impl Outbox {
             inline_out: 0,
             len: 0,
             progress_ms: 0,
+            taken: 0,
+            acknowledged: None,
         }
+    }
+
+    /// The kernel has so many bytes that the peer has not acknowledged. Returns whether it has acknowledged any since the
+    /// last look.
+    pub(super) fn has_progressed(&mut self, unacknowledged: Option<u64>) -> bool {
+        let unacknowledged = unacknowledged.and_then(|bytes| i64::try_from(bytes).ok());
+        let acknowledged = unacknowledged.map(|bytes| self.taken as i64 - bytes);
+        let before = self.acknowledged;
+        self.acknowledged = acknowledged.or(before);
+        matches!((before, acknowledged), (Some(before), Some(now)) if now > before)
     }
 
     /// Bytes that wait to be written.
@@ -233,6 +249,7 @@ impl Outbox {
             }
         }
         self.len -= written;
+        self.taken += written as u64;
         written
     }
 }
@@ -262,6 +279,7 @@ impl OutboxPool {
     pub(super) fn open(&mut self, now_ms: u64) -> Box<Outbox> {
         let mut outbox = self.outboxes.pop().unwrap_or_else(|| Box::new(Outbox::new()));
         outbox.progress_ms = now_ms;
+        (outbox.taken, outbox.acknowledged) = (0, None);
         outbox
     }
 

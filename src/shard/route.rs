@@ -37,6 +37,9 @@ pub trait Outlets {
     /// A connection that was not taken gets these last bytes, and is closed.
     fn refuse(&mut self, now: Now, peer: Self::Peer, reason: CloseReason, last: &[u8]);
 
+    /// Bytes that the kernel has taken for the connection and its peer has not acknowledged; `None`: nobody can say.
+    fn unacknowledged(&mut self, conn: ConnId) -> Option<u64>;
+
     /// A connection was closed, for the log; its socket may still be open.
     fn closed(&mut self, closed: &Closed);
 
@@ -58,6 +61,10 @@ impl Shard {
     pub fn route<O: Outlets>(&mut self, now: Now, outlets: &mut O) {
         if self.effects.is_empty() {
             return;
+        }
+        for conn in std::mem::take(&mut self.effects.stalls) {
+            let unacknowledged = outlets.unacknowledged(conn);
+            self.look_for_progress(now, conn, unacknowledged);
         }
         // First what may be refused: a refusal has effects of the kinds below it.
         while let Some(submission) = self.effects.submissions.pop_front() {

@@ -146,6 +146,11 @@ impl Outlets for Wires<'_> {
         self.work.refused.push((conn, last.to_vec()));
     }
 
+    /// What a socket has taken is as good as read.
+    fn unacknowledged(&mut self, _: ConnId) -> Option<u64> {
+        None
+    }
+
     fn closed(&mut self, _: &Closed) {}
 
     /// The world looks at every connection anyway.

@@ -34,6 +34,14 @@ impl Frames {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Reads so many bytes at most, and looks at nothing yet.
+    pub fn read_some(&mut self, bytes_max: usize) {
+        let mut buffer = vec![0; bytes_max];
+        let bytes = self.stream.read(&mut buffer).unwrap();
+        assert!(bytes > 0, "the gateway has closed the connection");
+        self.unread.extend_from_slice(&buffer[..bytes]);
+    }
+
     /// Waits for the next frame and shows it: the request id that it answers, and what it says.
     pub fn next<T>(&mut self, look: impl FnOnce(u32, Reply<'_>) -> T) -> T {
         loop {

@@ -1,13 +1,18 @@
 //! One member of 300 stops reading in a flood: the others do not notice, the gateway's memory stays, and when it
 //! reads again it receives everything in order.
 
+use std::time::Duration;
+
 use ringway::limits::OUTBOX_BYTES_MAX;
 use ringway_client::Event;
+use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
+use ringway_wire::request::Reply;
 use socket2::{Domain, Socket, Type};
 
 use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, token};
+use crate::frames::Frames;
+use crate::gateway::{Gateway, PATIENCE, pause, token};
 
 const MEMBERS: u64 = 300;
 /// A flood comes in waves: everybody who reads has read one before the next is sent.
@@ -62,6 +67,48 @@ fn a_stalled_member_neither_delays_the_others_nor_grows_memory_and_loses_nothing
     let id = sender.new_client_msg_id();
     sender.send(Conversation::Group(group), id, b"live").unwrap();
     read_all(&mut stalled, rows + 1);
+}
+
+/// What the slow but steady member reads at once, and how often: 20 KB a second.
+const SIP_BYTES: usize = 2_000;
+const SIP_EVERY: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_slow_but_steady_reader_is_not_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ["--shards", "1", "--set", "session.stall_timeout_s=4", "--set", "session.heartbeat_s=3600"];
+    let gateway = Gateway::start(dir.path(), &settings);
+    let mut sender = gateway.client(1, 1, None);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    socket.connect(&gateway.addr().into()).unwrap();
+    let mut slow = Frames::over(socket.into());
+    slow.send(Encoder::new().login(1, &token(2, 1), DeviceId(1), None));
+    slow.next(|_, reply| assert!(matches!(reply, Reply::LoginOk { .. }), "{reply:?}"));
+    // More than the kernel's buffers and the outbox together.
+    const MESSAGES: u64 = 3_000;
+    for _ in 0..MESSAGES / WAVE_MESSAGES {
+        for _ in 0..WAVE_MESSAGES {
+            let id = sender.new_client_msg_id();
+            sender.send(Conversation::User(UserId(2)), id, &[b's'; BODY_BYTES]).unwrap();
+        }
+        let mut acks = 0;
+        while acks < WAVE_MESSAGES {
+            acks += acked(&mut sender);
+        }
+    }
+    // Four times as long as a stalled connection lives.
+    for _ in 0..160 {
+        slow.read_some(SIP_BYTES);
+        pause(SIP_EVERY);
+    }
+    // Then it reads as fast as it can, and has missed nothing.
+    for expected in 1..=MESSAGES {
+        slow.next(|_, reply| match reply {
+            Reply::Push(push) => assert_eq!(push.seq, Seq(expected)),
+            other => panic!("row {expected}: {other:?}"),
+        });
+    }
 }
 
 /// User 2, on a socket that takes little while it is not read.

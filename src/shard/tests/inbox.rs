@@ -203,6 +203,25 @@ fn large_bodies_go_out_by_reference_and_whole() {
 }
 
 #[test]
+fn a_slow_reader_whose_peer_acknowledges_what_the_kernel_has_is_not_stalled() {
+    let mut world = World::with(1, |config| config.stall_timeout_ms = 2_000);
+    let sender = world.login(1, 1, Some(0));
+    let client = world.login(5, 1, Some(0));
+    world.clients[client.0].stalled = true;
+    world.send_to(sender, 1, Conversation::User(UserId(5)), b"waits");
+    world.settle();
+    // The socket takes nothing for ten seconds, and the peer reads what the kernel had before.
+    for left in (0..10).rev() {
+        world.unacknowledged = Some(1_000_000 + left * 5_000);
+        world.pass(1_000);
+        assert!(world.is_open(client), "{left}");
+    }
+    // It stops reading.
+    world.pass(2_600);
+    assert!(!world.is_open(client));
+}
+
+#[test]
 fn a_stalled_connection_is_evicted_after_the_stall_timeout_and_its_memory_is_freed() {
     let mut world = World::with(1, |config| config.stall_timeout_ms = 2_000);
     let sender = world.login(1, 1, Some(0));

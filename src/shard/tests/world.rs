@@ -106,6 +106,7 @@ pub enum Room {
 #[derive(Default)]
 struct Wires {
     room: Room,
+    unacknowledged: Option<u64>,
     submissions: Vec<Submission>,
     lanes: Vec<(ShardId, LaneEnvelope)>,
     asks: Vec<StoreAsk>,
@@ -156,6 +157,10 @@ impl Outlets for Wires {
         self.refused.push((conn, last.to_vec()));
     }
 
+    fn unacknowledged(&mut self, _: ConnId) -> Option<u64> {
+        self.unacknowledged
+    }
+
     fn closed(&mut self, closed: &Closed) {
         self.closed.push(*closed);
     }
@@ -183,6 +188,8 @@ pub struct World {
     by_conn: BTreeMap<(u16, u32, u32), usize>,
     encoder: Encoder,
     pub room: Room,
+    /// Of every connection, bytes in the kernel's buffers.
+    pub unacknowledged: Option<u64>,
     pub hold_ledger: bool,
     pub hold_store: bool,
     pub held_submissions: VecDeque<Submission>,
@@ -228,6 +235,7 @@ impl World {
             by_conn: BTreeMap::new(),
             encoder: Encoder::new(),
             room: Room::Enough,
+            unacknowledged: None,
             hold_ledger: false,
             hold_store: false,
             held_submissions: VecDeque::new(),
@@ -331,7 +339,7 @@ impl World {
         for at in 0..self.shards.len() {
             let shard = ShardId(at as u16);
             busy |= !self.shards[at].effects().is_empty();
-            let mut wires = Wires { room: self.room, ..Wires::default() };
+            let mut wires = Wires { room: self.room, unacknowledged: self.unacknowledged, ..Wires::default() };
             self.shards[at].route(self.now, &mut wires);
             self.pass_on(shard, wires);
         }
