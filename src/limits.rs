@@ -4,7 +4,8 @@
 //! What always holds is asserted at compile time at the end of the file.
 
 use ringway_wire::limits::{
-    BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SERVER_FRAME_BYTES_MAX, TOKEN_BYTES_MAX,
+    BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SERVER_FRAME_BYTES_MAX, SESSION_IN_FLIGHT_MAX,
+    TOKEN_BYTES_MAX,
 };
 
 // ---- groups -----------------------------------------------------------------------------------------
@@ -38,8 +39,11 @@ pub const EXECUTOR_IO_MEMORY_BYTES: usize = 64 * 1024;
 pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Least of it that may be configured: with less, it could not hold a page, and catching up would never end.
 pub const OUTBOX_BYTES_MIN: usize = 128 * 1024;
-/// Above the cap, room for replies to requests already read; beyond it the connection is closed.
-pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 256 * 1024;
+/// Above the cap, room for replies to requests already read: the largest of all, and `SESSION_IN_FLIGHT_MAX` small ones.
+/// Beyond it the connection is closed.
+pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 384 * 1024;
+/// Requests for large replies that wait in a shard for their turns (24 bytes each); above it `RETRY_LATER`.
+pub const LARGE_WAITING_MAX: usize = 1 << 20;
 /// Bytes that the fan-out of a run of messages puts into outboxes before they are written and others get their turn:
 /// a quarter of the cache a core has to itself, so that writing finds them there.
 pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
@@ -362,8 +366,8 @@ const _: () = {
         "an empty outbox must hold a page, or catching up never ends"
     );
     assert!(
-        SERVER_FRAME_BYTES_MAX <= OUTBOX_REPLY_RESERVE_BYTES,
-        "any reply must fit the reserve of an outbox at its cap"
+        SERVER_FRAME_BYTES_MAX + SESSION_IN_FLIGHT_MAX as usize * 200 <= OUTBOX_REPLY_RESERVE_BYTES,
+        "the largest reply and all small ones in flight must fit the reserve of an outbox at its cap"
     );
     assert!(
         DESCRIPTORS_FREE_ALWAYS < DESCRIPTORS_FREE_OF_CLIENTS,

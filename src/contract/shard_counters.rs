@@ -92,6 +92,8 @@ pub struct ShedCounters {
     pub roster_bounces: u64,
     /// Syncs refused: too many wait for the store, or the session does not read.
     pub syncs: u64,
+    /// Requests for large replies refused: too many wait for their turns.
+    pub large_replies: u64,
     /// Presence questions refused or given up.
     pub presence: u64,
     /// Ephemeral pushes dropped for sessions that are behind or over their cap, and messages that did not reach another

@@ -94,6 +94,7 @@ const SHED: &[Shed] = &[
     ("connections_unauthenticated", |c| c.shed.connections_unauthenticated),
     ("connections_per_address", |c| c.shed.connections_per_address),
     ("descriptors", |c| c.shed.descriptors),
+    ("large_replies", |c| c.shed.large_replies),
     ("intake", |c| c.shed.intake),
     ("submissions", |c| c.shed.submissions),
     ("lanes", |c| c.shed.lanes),

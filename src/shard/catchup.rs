@@ -20,7 +20,7 @@ use ringway_wire::limits::{BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// Bytes a full page takes in an outbox.
-const PAGE_OUTBOX_BYTES: usize = PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160;
+pub(super) const PAGE_OUTBOX_BYTES: usize = PAGE_BYTES_MAX + BODY_BYTES_MAX + PAGE_ROWS_MAX * 160;
 
 /// Who waits for a page.
 #[derive(Debug, Default)]

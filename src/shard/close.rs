@@ -224,6 +224,7 @@ impl Shard {
         self.count_close(reason);
         self.list_close(slot, reason);
         self.deregister(slot);
+        self.large.forget(slot);
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return false };
         session.phase = Phase::Closing;
         session.received_tick = tick_of(now.mono_ms);
@@ -287,6 +288,7 @@ impl Shard {
 
     /// Gives the slot back, with everything it holds. The generation stays, for the next one.
     pub(super) fn free(&mut self, slot: u32) {
+        self.large.forget(slot);
         drop(self.take_intake(slot));
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         self.outgoing.discard(session);

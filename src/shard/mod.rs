@@ -11,6 +11,7 @@
 //! group.rs     groups that live here            presence.rs  who is online, over all shards
 //! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
+//! large_replies.rs       one of a session's at a time
 //! remote_sessions.rs     on other nodes        devices.rs   which sessions of a user may stay
 //! unauthenticated.rs     connections before login
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
@@ -32,6 +33,7 @@ pub mod fanout;
 mod group;
 mod heartbeats;
 mod index;
+mod large_replies;
 mod login;
 pub mod outbox;
 mod outgoing;
@@ -59,6 +61,7 @@ use self::effects::Effects;
 use self::fanout::{GroupRun, Taken};
 use self::group::{RosterAsk, Rosters};
 use self::heartbeats::Heartbeats;
+use self::large_replies::LargeReplies;
 pub use self::login::NotAdopted;
 use self::outbox::Outbox;
 use self::outgoing::Outgoing;
@@ -99,6 +102,7 @@ pub struct Shard {
     /// Logins whose cursor the store had no room to be asked for: again a little later, until their time is over.
     cursors_later: Vec<Origin>,
     heartbeats: Heartbeats,
+    large: LargeReplies,
     wheel: Wheel,
     effects: Effects,
     counts: ShardCounters,
@@ -147,6 +151,7 @@ impl Shard {
             cursors: Cursors::default(),
             cursors_later: Vec::new(),
             heartbeats: Heartbeats::new(&config),
+            large: LargeReplies::new(config.table_key),
             wheel: Wheel::default(),
             effects: Effects::default(),
             counts: ShardCounters::default(),
@@ -381,6 +386,7 @@ impl Shard {
         if session.phase == Phase::Behind {
             self.want_page(slot);
         }
+        self.next_large(now, slot);
         self.resume(now, slot);
         if self.outbox(conn).is_some() {
             self.watch_for_stall(slot);

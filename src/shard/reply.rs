@@ -63,6 +63,7 @@ impl Shard {
         let slot = self.slot_of(origin.session.conn)?;
         let session = self.sessions.at_mut(slot).filter(|session| session.phase.is_open())?;
         session.in_flight = session.in_flight.checked_sub(1).or_count(Place::Sessions).unwrap_or_default();
+        self.large.settled(origin);
         Some(slot)
     }
 

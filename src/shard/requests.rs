@@ -4,6 +4,7 @@
 //! wrong), echoing its id; a request that must wait for others counts against `SESSION_IN_FLIGHT_MAX` until then.
 
 use super::Shard;
+use super::large_replies::LargeAsk;
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
@@ -11,7 +12,7 @@ use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Durability, Incoming};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::limits::RETRY_AFTER_MS;
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
 use ringway_wire::request::{Request, Users};
@@ -70,12 +71,8 @@ impl Shard {
             Request::GroupLeave { group } => {
                 self.change(now, slot, request_id, None, |_| GroupChange::Leave(group));
             }
-            Request::GroupInfo { group } => self.group_info(now, slot, request_id, group),
-            Request::GroupList => {
-                if let Some((origin, user)) = self.asking(now, slot, request_id) {
-                    self.effects.submissions.push_back(Submission::Groups { origin, user });
-                }
-            }
+            Request::GroupInfo { group } => self.ask_large(now, slot, request_id, LargeAsk::Info(group)),
+            Request::GroupList => self.ask_large(now, slot, request_id, LargeAsk::Groups),
             Request::Presence { users } => self.presence(now, slot, request_id, users),
             Request::Logout => self.close_answering(now, slot, request_id, CloseReason::LoggedOut),
         }
@@ -168,12 +165,8 @@ impl Shard {
         if after == newest {
             return self.reply(now, slot, |encoder| encoder.sync_page(request_id, [].into_iter(), None, after, true));
         }
-        let Some((origin, _)) = self.asking(now, slot, request_id) else { return };
         let rows_max = if rows_max == 0 { PAGE_ROWS_MAX } else { PAGE_ROWS_MAX.min(rows_max as usize) };
-        if !self.want_sync(slot, request_id, after, rows_max as u16) {
-            self.counts.shed.syncs += 1;
-            self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
-        }
+        self.ask_large(now, slot, request_id, LargeAsk::Sync { after, rows_max: rows_max as u16 });
     }
 
     /// A change of a group goes straight to the ledger, which decides.
@@ -195,17 +188,6 @@ impl Shard {
         }
         let Some((origin, actor)) = self.asking(now, slot, request_id) else { return };
         self.effects.submissions.push_back(Submission::Change(ChangeSubmission { origin, actor, change }));
-    }
-
-    fn group_info(&mut self, now: Now, slot: u32, request_id: u32, group: GroupId) {
-        let Some((origin, user)) = self.asking(now, slot, request_id) else { return };
-        let ask = LaneEnvelope::GroupInfo { origin, user, group };
-        let home = ShardId::of_group(group, self.config.shards);
-        if home == self.config.id {
-            self.lane(now, ask);
-        } else {
-            self.effects.lanes.push_back((home, ask));
-        }
     }
 
     fn presence(&mut self, now: Now, slot: u32, request_id: u32, users: Users<'_>) {

@@ -59,6 +59,9 @@ pub trait Outlets {
 impl Shard {
     /// Passes on everything the core wants passed on.
     pub fn route<O: Outlets>(&mut self, now: Now, outlets: &mut O) {
+        if self.large.has_answered() {
+            self.next_large_replies(now);
+        }
         if self.effects.is_empty() {
             return;
         }

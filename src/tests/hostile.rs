@@ -12,6 +12,54 @@ use crate::gateway::{Gateway, PATIENCE};
 const GROUPS: usize = 20;
 
 #[test]
+fn large_replies_asked_for_all_at_once_come_one_by_one_and_end_no_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "2"]);
+    let mut client = gateway.client(1, 1, None);
+    let mut encoder = Encoder::new();
+    // Nearly as many groups as a user may be in: their list is 100 KB long.
+    const GROUPS: u32 = 1_900;
+    for wave in 0..2 {
+        let mut frames = Vec::new();
+        for at in 0..GROUPS / 2 {
+            frames.extend_from_slice(encoder.group_create(wave * GROUPS + at + 1_000_000, &[]));
+        }
+        client.send_raw(&frames).unwrap();
+        let mut made = 0;
+        while made < GROUPS / 2 {
+            match client.next(PATIENCE).unwrap() {
+                Some(Event::GroupOk { .. }) => made += 1,
+                Some(Event::GroupChanged { .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // 57 bytes ask for each; 10 MB come.
+    const ASKED: u32 = 100;
+    let mut frames = Vec::new();
+    for request in 0..ASKED {
+        frames.extend_from_slice(encoder.group_list_request(2_000_000 + request));
+        frames.extend_from_slice(encoder.ping(3_000_000 + request));
+    }
+    client.send_raw(&frames).unwrap();
+    let (mut lists, mut pongs) = (0, 0);
+    while lists + pongs < 2 * ASKED {
+        match client.next(PATIENCE).unwrap() {
+            Some(Event::GroupList { request, groups }) => {
+                assert_eq!((request, groups.len()), (RequestId(2_000_000 + lists), GROUPS as usize));
+                lists += 1;
+            }
+            Some(Event::Pong { request, .. }) => {
+                assert_eq!(request, RequestId(3_000_000 + pongs));
+                pongs += 1;
+            }
+            Some(Event::GroupChanged { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn members_chosen_to_collide_do_not_hold_up_the_messages_of_others() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(dir.path(), &[]);

@@ -79,12 +79,6 @@ fn a_slow_but_steady_reader_is_not_cut_off() {
     let settings = ["--shards", "1", "--set", "session.stall_timeout_s=4", "--set", "session.heartbeat_s=3600"];
     let gateway = Gateway::start(dir.path(), &settings);
     let mut sender = gateway.client(1, 1, None);
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(8 * 1024).unwrap();
-    socket.connect(&gateway.addr().into()).unwrap();
-    let mut slow = Frames::over(socket.into());
-    slow.send(Encoder::new().login(1, &token(2, 1), DeviceId(1), None));
-    slow.next(|_, reply| assert!(matches!(reply, Reply::LoginOk { .. }), "{reply:?}"));
     // More than the kernel's buffers and the outbox together.
     const MESSAGES: u64 = 3_000;
     for _ in 0..MESSAGES / WAVE_MESSAGES {
@@ -97,6 +91,13 @@ fn a_slow_but_steady_reader_is_not_cut_off() {
             acks += acked(&mut sender);
         }
     }
+    // All of it waits when the slow one comes.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    socket.connect(&gateway.addr().into()).unwrap();
+    let mut slow = Frames::over(socket.into());
+    slow.send(Encoder::new().login(1, &token(2, 1), DeviceId(1), Some(Seq(0))));
+    slow.next(|_, reply| assert!(matches!(reply, Reply::LoginOk { .. }), "{reply:?}"));
     // Four times as long as a stalled connection lives.
     for _ in 0..160 {
         slow.read_some(SIP_BYTES);

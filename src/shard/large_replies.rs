@@ -1,0 +1,145 @@
+//! Requests whose replies are large: one of a session's is on its way at a time, and only while there is room for it.
+//!
+//! Part of the shard's core. A client may send sixteen requests for a list of 100 KB in one piece; what it has no room for
+//! waits here as requests, which are small, and not as replies. What always holds: they are answered in the order in which
+//! they came; each counts among the session's requests in flight from the beginning, so that a session has at most
+//! `SESSION_IN_FLIGHT_MAX` of them here, and a shard `LARGE_WAITING_MAX`.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::Shard;
+use super::catchup::PAGE_OUTBOX_BYTES;
+use crate::clock::Now;
+use crate::contract::ids::{ConnId, Origin, ShardId};
+use crate::contract::internal::{OrCount, Place};
+use crate::contract::keyed::TableKey;
+use crate::contract::lane::LaneEnvelope;
+use crate::contract::submission::Submission;
+use crate::limits::{LARGE_WAITING_MAX, RETRY_AFTER_MS};
+use ringway_wire::ids::{GroupId, Seq};
+use ringway_wire::schema::ErrorCode;
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LargeAsk {
+    Groups,
+    Info(GroupId),
+    Sync { after: Seq, rows_max: u16 },
+}
+
+/// A session's.
+#[derive(Debug)]
+struct Asks {
+    conn: ConnId,
+    /// The request whose reply is on its way.
+    in_flight: Option<u32>,
+    /// By request id.
+    waiting: VecDeque<(u32, LargeAsk)>,
+}
+
+/// All of a shard's: only sessions that have asked.
+#[derive(Debug)]
+pub(super) struct LargeReplies {
+    by_slot: HashMap<u32, Asks, TableKey>,
+    waiting_count: usize,
+    /// Sessions whose reply has come: the next may follow when it is in the outbox.
+    answered: Vec<ConnId>,
+}
+
+impl LargeReplies {
+    pub(super) fn new(key: TableKey) -> Self {
+        LargeReplies { by_slot: HashMap::with_hasher(key), waiting_count: 0, answered: Vec::new() }
+    }
+
+    /// The session ends.
+    pub(super) fn forget(&mut self, slot: u32) {
+        if !self.by_slot.is_empty()
+            && let Some(asks) = self.by_slot.remove(&slot)
+        {
+            self.waiting_count -= asks.waiting.len();
+        }
+    }
+
+    /// A request of the session has its reply.
+    pub(super) fn settled(&mut self, origin: Origin) {
+        if self.by_slot.is_empty() {
+            return;
+        }
+        let conn = origin.session.conn;
+        if let Some(asks) = self.by_slot.get_mut(&conn.slot).filter(|asks| asks.conn == conn)
+            && asks.in_flight == Some(origin.request_id)
+        {
+            asks.in_flight = None;
+            self.answered.push(conn);
+        }
+    }
+
+    /// Somebody may go on.
+    pub(super) fn has_answered(&self) -> bool {
+        !self.answered.is_empty()
+    }
+}
+
+impl Shard {
+    /// A session asks for what may be long.
+    pub(super) fn ask_large(&mut self, now: Now, slot: u32, request_id: u32, ask: LargeAsk) {
+        let Some((origin, _)) = self.asking(now, slot, request_id) else { return };
+        if self.large.waiting_count >= LARGE_WAITING_MAX {
+            self.counts.shed.large_replies += 1;
+            return self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
+        }
+        let conn = origin.session.conn;
+        let nothing = || Asks { conn, in_flight: None, waiting: VecDeque::new() };
+        self.large.by_slot.entry(slot).or_insert_with(nothing).waiting.push_back((request_id, ask));
+        self.large.waiting_count += 1;
+        self.next_large(now, slot);
+    }
+
+    /// Those whose reply has come go on.
+    pub(super) fn next_large_replies(&mut self, now: Now) {
+        for conn in std::mem::take(&mut self.large.answered) {
+            if let Some(slot) = self.slot_of(conn) {
+                self.next_large(now, slot);
+            }
+        }
+    }
+
+    /// Asks what the session asked next, if nothing of it is on its way and its outbox has room for the reply.
+    pub(super) fn next_large(&mut self, now: Now, slot: u32) {
+        if self.large.by_slot.is_empty() {
+            return;
+        }
+        let Some(asks) = self.large.by_slot.get_mut(&slot).filter(|asks| asks.in_flight.is_none()) else { return };
+        let room = self.config.outbox_bytes_max.saturating_sub(PAGE_OUTBOX_BYTES);
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
+        if session.outbox_len() > room {
+            return;
+        }
+        let Some((request_id, ask)) = asks.waiting.pop_front() else {
+            self.large.by_slot.remove(&slot);
+            return;
+        };
+        asks.in_flight = Some(request_id);
+        self.large.waiting_count -= 1;
+        let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
+        let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id };
+        match ask {
+            LargeAsk::Groups => self.effects.submissions.push_back(Submission::Groups { origin, user }),
+            LargeAsk::Info(group) => {
+                let ask = LaneEnvelope::GroupInfo { origin, user, group };
+                let home = ShardId::of_group(group, self.config.shards);
+                if home == self.config.id {
+                    self.lane(now, ask);
+                } else {
+                    self.effects.lanes.push_back((home, ask));
+                }
+            }
+            LargeAsk::Sync { after, rows_max } => {
+                if !self.want_sync(slot, request_id, after, rows_max) {
+                    self.counts.shed.syncs += 1;
+                    self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
+                }
+            }
+        }
+    }
+}
