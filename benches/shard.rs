@@ -11,7 +11,7 @@ use divan::{Bencher, black_box};
 use ringway::auth::{Authenticator, mint_hs256};
 use ringway::clock::Now;
 use ringway::contract::delivery::Delivery;
-use ringway::contract::ids::{ConnId, LedgerSlot, Origin, ShardId};
+use ringway::contract::ids::{ConnId, LedgerSlot, Origin, PeerAddress, ShardId};
 use ringway::contract::message::{Message, Roster, RosterMember};
 use ringway::contract::submission::Submission;
 use ringway::shard::Shard;
@@ -78,7 +78,7 @@ impl Room {
 }
 
 fn login(shard: &mut Shard, user: UserId) {
-    let Ok(conn) = shard.accept(NOW) else { return };
+    let Ok(conn) = shard.accept(NOW, PeerAddress::default()) else { return };
     let token = mint_hs256(SECRET, user, None, NOW.unix_ms / 1000 + 3_600);
     let mut frame = Encoder::new().login(1, &token, DeviceId(1), Some(Seq(0))).to_vec();
     shard.receive(NOW, conn, &mut frame);
