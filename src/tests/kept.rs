@@ -206,6 +206,14 @@ fn finds(bed: &Bed, change: &str, undo: &str, differences: &[&str]) {
     bed.sql(undo);
 }
 
+/// What `store check` says when it finds nothing.
+fn clean(bed: &Bed) -> String {
+    let (code, said) = bed.check();
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("the store has what the journal says\n"), "{said}");
+    said
+}
+
 fn check_finds_what_was_changed_by_hand(bed: &Bed) {
     let gateway = bed.start(&[]);
     let mut one = gateway.client(1, 1, None);
@@ -216,12 +224,6 @@ fn check_finds_what_was_changed_by_hand(bed: &Bed) {
     for n in 1..=5 {
         send(&mut one, Conversation::Group(group), &format!("all {n}"));
     }
-    let clean = |bed: &Bed| {
-        let (code, said) = bed.check();
-        assert_eq!(code, 0, "{said}");
-        assert!(said.starts_with("the store has what the journal says\n"), "{said}");
-        said
-    };
     // Beside a gateway that runs, and after it.
     clean(bed);
     stop(gateway);
@@ -230,7 +232,19 @@ fn check_finds_what_was_changed_by_hand(bed: &Bed) {
     assert!(said.contains(same) && said.contains("waiting    0 messages, 0 inbox rows"), "{said}");
 
     let ids = bed.numbers("SELECT msg_id FROM inbox WHERE user_id = 2 ORDER BY seq");
-    let (fourth, fifth) = (ids[3], ids[4]);
+    finds_changed_rows(bed, ids[3], ids[4]);
+    finds_changed_groups(bed, group);
+    finds_a_changed_position(bed);
+    passes_over_what_retention_deleted(bed, ids[3]);
+    // Not all of many are named, and all are counted.
+    bed.sql("DELETE FROM inbox WHERE seq > 3");
+    let (code, said) = bed.check();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("journal and store: 26\n") && said.contains("and 6 more"), "{said}");
+}
+
+/// The fourth and fifth message of user 2's inbox.
+fn finds_changed_rows(bed: &Bed, fourth: u64, fifth: u64) {
     finds(
         bed,
         "DELETE FROM inbox WHERE user_id = 2 AND seq = 4",
@@ -258,6 +272,9 @@ fn check_finds_what_was_changed_by_hand(bed: &Bed) {
     let elsewhere = format!("UPDATE messages SET msg_id = 1 WHERE msg_id = {fourth}");
     let back = format!("UPDATE messages SET msg_id = {fourth} WHERE msg_id = 1");
     finds(bed, &elsewhere, &back, &[&format!("message {fourth} is missing in the store")]);
+}
+
+fn finds_changed_groups(bed: &Bed, group: GroupId) {
     let role = bed.number("SELECT role FROM group_members WHERE user_id = 3");
     finds(
         bed,
@@ -271,6 +288,9 @@ fn check_finds_what_was_changed_by_hand(bed: &Bed) {
         "UPDATE chat_groups SET version = version + 1",
         &[&format!("group {group} has version")],
     );
+}
+
+fn finds_a_changed_position(bed: &Bed) {
     // The store says that it has less than it has.
     let position = bed.number("SELECT position FROM ledger_position WHERE node = 0");
     let back = format!("UPDATE ledger_position SET position = {position} WHERE node = 0");
@@ -289,7 +309,10 @@ fn check_finds_what_was_changed_by_hand(bed: &Bed) {
         &back,
         &["this one ends at"],
     );
-    // What retention has deleted is no difference.
+}
+
+/// What retention has deleted is no difference.
+fn passes_over_what_retention_deleted(bed: &Bed, fourth: u64) {
     bed.sql(&format!("INSERT INTO retention (id, kept_from) VALUES (1, {fourth})"));
     bed.sql(&format!("DELETE FROM messages WHERE msg_id < {fourth}"));
     bed.sql(&format!("DELETE FROM inbox WHERE msg_id < {fourth}"));
@@ -298,11 +321,6 @@ fn check_finds_what_was_changed_by_hand(bed: &Bed) {
         said.contains("the same   12 messages, 29 inbox rows\n") && said.contains("expired    3 messages"),
         "{said}"
     );
-    // Not all of many are named, and all are counted.
-    bed.sql("DELETE FROM inbox WHERE seq > 3");
-    let (code, said) = bed.check();
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains("journal and store: 26\n") && said.contains("and 6 more"), "{said}");
 }
 
 #[test]

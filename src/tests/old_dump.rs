@@ -12,6 +12,7 @@ use ringway::ledger::redis::entry::Home;
 use ringway_client::{Event, Row};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
+use tempfile::TempDir;
 
 use crate::cluster::{WRITER, create, keep_stores_from_writing, node, rows_until, send, told, wait_for_rows};
 use crate::connection::{Connection, ConnectionError};
@@ -117,24 +118,28 @@ fn an_old_dump_loses_nothing_that_was_acked<L: Ledger>(
     assert!(made >= 2, "the old dump was not noticed");
     // The same name is the same message, wherever it lies now.
     assert_eq!(send_as(&mut one, to, name, "lost 0"), (first, true));
+    check_all_have_it([&a, &b], &database, &mut two, &expected);
+}
 
+/// Everybody has what is expected, once, live and from the inbox, and so has the database.
+fn check_all_have_it([a, b]: [&Gateway; 2], database: &Database, two: &mut Connection, expected: &BTreeSet<String>) {
     // Live, in order; what was sent by the session itself came as answers.
     let mut seen = BTreeMap::new();
-    let live = rows_until(&mut two, "the end");
-    check_numbers(&mut seen, &live, &b);
+    let live = rows_until(two, "the end");
+    check_numbers(&mut seen, &live, b);
     let bodies = |rows: &[Row]| told(rows).into_iter().map(|(_, body)| body).collect::<BTreeSet<_>>();
     let heard = bodies(&live);
     let missing: Vec<_> = expected.iter().filter(|body| !heard.contains(*body) && !body.contains("too")).collect();
     assert!(missing.is_empty(), "not delivered: {missing:?}\n{}", b.log());
     // And for who was not there, on either node.
-    for gateway in [&a, &b] {
+    for gateway in [a, b] {
         let inbox = rows_until(&mut gateway.client(2, 7, Some(Seq(0))), "the end");
         check_numbers(&mut seen, &inbox, gateway);
-        assert_eq!(bodies(&inbox), expected, "{}", gateway.log());
+        assert_eq!(&bodies(&inbox), expected, "{}", gateway.log());
         assert_eq!(told(&inbox).len(), expected.len(), "a message came under two numbers of its own");
-        assert_eq!(bodies(&rows_until(&mut gateway.client(3, 7, Some(Seq(0))), "the end")), expected);
+        assert_eq!(bodies(&rows_until(&mut gateway.client(3, 7, Some(Seq(0))), "the end")), *expected);
     }
-    wait_for_rows(&database, 3 * expected.len() as u64);
+    wait_for_rows(database, 3 * expected.len() as u64);
     let twice: Vec<(u64, u64)> =
         database.rows("SELECT user_id, msg_id FROM inbox GROUP BY user_id, msg_id HAVING COUNT(*) > 1");
     assert_eq!(twice, [], "a message is in an inbox twice");
@@ -366,6 +371,51 @@ fn nothing_acked_is_lost_and_no_number_has_two_messages_when_masters_of_a_redis_
     data_are_lost_at_random(Split::start(3));
 }
 
+/// One of the masters, all of them now and then, loses its data in one of the ways there are.
+fn lose_data(
+    round: u32,
+    random: &mut fastrand::Rng,
+    ledger: &mut impl Ledger,
+    nodes: &mut Vec<Gateway>,
+    (dirs, database): (&[TempDir], &Database),
+    progress: &impl Fn(&mut Vec<Gateway>),
+) {
+    let masters = ledger.masters().len();
+    let first = random.usize(..masters);
+    let lost = if random.u32(..4) == 0 { 0..masters } else { first..first + 1 };
+    let dumps: Vec<_> = ledger.masters()[lost.clone()].iter().map(Redis::copy).collect();
+    progress(nodes);
+    pause(Duration::from_millis(random.u64(..300)));
+    let how = random.u32(..4);
+    println!("round {round}: masters {lost:?} lose their data, {how}");
+    let flush = |ledger: &dyn Ledger| ledger.masters()[lost.clone()].iter().for_each(Redis::flush);
+    match how {
+        0 => flush(ledger),
+        1 => {
+            // One that stands still meanwhile finds the others gone on without it.
+            let at = random.usize(..nodes.len());
+            signal(nodes[at].pid(), Signal::SIGSTOP).unwrap();
+            flush(ledger);
+            pause(Duration::from_millis(random.u64(..3_000)));
+            signal(nodes[at].pid(), Signal::SIGCONT).unwrap();
+        }
+        2 => {
+            let at = random.usize(..nodes.len());
+            flush(ledger);
+            nodes.remove(at).kill();
+            nodes.insert(at, node(dirs[at].path(), ledger, database, at as u16 + 1));
+        }
+        _ => {
+            for (master, dump) in std::iter::zip(&mut ledger.masters_mut()[lost.clone()], &dumps) {
+                master.kill();
+                master.put_back(dump);
+            }
+            pause(Duration::from_millis(random.u64(..1_000)));
+            ledger.masters_mut()[lost.clone()].iter_mut().for_each(Redis::start_again);
+        }
+    }
+}
+
 fn data_are_lost_at_random(mut ledger: impl Ledger) {
     let database = Database::create();
     let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
@@ -404,41 +454,7 @@ fn data_are_lost_at_random(mut ledger: impl Ledger) {
     };
     for round in 0..8 {
         progress(&mut nodes);
-        // One of the masters, all of them now and then.
-        let masters = ledger.masters().len();
-        let first = random.usize(..masters);
-        let lost = if random.u32(..4) == 0 { 0..masters } else { first..first + 1 };
-        let dumps: Vec<_> = ledger.masters()[lost.clone()].iter().map(Redis::copy).collect();
-        progress(&mut nodes);
-        pause(Duration::from_millis(random.u64(..300)));
-        let how = random.u32(..4);
-        println!("round {round}: masters {lost:?} lose their data, {how}");
-        let flush = |ledger: &dyn Ledger| ledger.masters()[lost.clone()].iter().for_each(Redis::flush);
-        match how {
-            0 => flush(&ledger),
-            1 => {
-                // One that stands still meanwhile finds the others gone on without it.
-                let at = random.usize(..nodes.len());
-                crate::gateway::signal(nodes[at].pid(), nix::sys::signal::Signal::SIGSTOP).unwrap();
-                flush(&ledger);
-                pause(Duration::from_millis(random.u64(..3_000)));
-                crate::gateway::signal(nodes[at].pid(), nix::sys::signal::Signal::SIGCONT).unwrap();
-            }
-            2 => {
-                let at = random.usize(..nodes.len());
-                flush(&ledger);
-                nodes.remove(at).kill();
-                nodes.insert(at, node(dirs[at].path(), &ledger, &database, at as u16 + 1));
-            }
-            _ => {
-                for (master, dump) in std::iter::zip(&mut ledger.masters_mut()[lost.clone()], &dumps) {
-                    master.kill();
-                    master.put_back(dump);
-                }
-                pause(Duration::from_millis(random.u64(..1_000)));
-                ledger.masters_mut()[lost.clone()].iter_mut().for_each(Redis::start_again);
-            }
-        }
+        lose_data(round, &mut random, &mut ledger, &mut nodes, (&dirs, &database), &progress);
     }
     progress(&mut nodes);
     talk.ends.store(true, Ordering::Relaxed);
@@ -456,19 +472,23 @@ fn data_are_lost_at_random(mut ledger: impl Ledger) {
     for user in &users {
         send(&mut nodes[0].client(100, *user, None), Conversation::User(UserId(*user)), last);
     }
-    for talker in &talkers {
+    check_inboxes(&nodes, group, &talkers, last);
+}
+
+/// Every talker's inbox has what was acked to somebody and is his, on every node, once.
+fn check_inboxes(nodes: &[Gateway], group: GroupId, talkers: &[Talker], last: &str) {
+    for talker in talkers {
         let due: BTreeSet<(MsgId, String)> = talkers
             .iter()
             .flat_map(|other| other.acked.iter().map(move |acked| (other.user, acked)))
             .filter(|(sender, (.., to))| {
-                *sender == talker.user
-                    || *to == Conversation::Group(group)
-                    || *to == Conversation::User(UserId(talker.user))
+                let mine = [Conversation::Group(group), Conversation::User(UserId(talker.user))];
+                *sender == talker.user || mine.contains(to)
             })
             .map(|(_, (msg_id, body, _))| (*msg_id, body.clone()))
             .collect();
         let mut seen = talker.seen.clone();
-        for gateway in &nodes {
+        for gateway in nodes {
             let inbox = rows_until(&mut gateway.client(talker.user, 7, Some(Seq(0))), last);
             check_numbers(&mut seen, &inbox, gateway);
             let mut told = told(&inbox);

@@ -8,7 +8,7 @@ pub mod deframer;
 mod encode;
 pub mod frame;
 #[rustfmt::skip]
-#[allow(clippy::all, clippy::unwrap_used, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks, unreachable_pub)]
+#[allow(clippy::all, clippy::too_many_lines, clippy::unwrap_used, missing_docs, unused_imports, unsafe_op_in_unsafe_fn, dead_code, mismatched_lifetime_syntaxes, clippy::undocumented_unsafe_blocks, unreachable_pub)]
 mod generated;
 pub mod ids;
 pub mod limits;

@@ -34,6 +34,51 @@ impl Reader {
     }
 }
 
+/// One reader does something, or something befalls all.
+fn act(world: &mut World, random: &mut fastrand::Rng, reader: &mut Reader, groups: &[GroupId], step: u32) {
+    let shards = groups.len() as u16;
+    match (random.u32(0..20), reader.client) {
+        (_, None) => {
+            let home = random.u16(0..shards);
+            let client = world.connect(home);
+            world.login_frame(client, reader.user, reader.device, Some(reader.cursor));
+            reader.client = Some(client);
+        }
+        (0..8, Some(client)) => {
+            let to = if random.bool() {
+                Conversation::Group(groups[random.usize(0..groups.len())])
+            } else {
+                Conversation::User(UserId(random.u64(1..13)))
+            };
+            let body = vec![b'b'; random.usize(1..6_000)];
+            let name = world.name();
+            let ephemeral = random.u32(0..6) == 0;
+            world.frame(client, |encoder| encoder.send(step, to, name, &body, ephemeral));
+        }
+        (8, Some(client)) => {
+            world.hang_up(client);
+            reader.take(world);
+            reader.client = None;
+        }
+        (9..11, Some(client)) => world.clients[client.0].stalled = true,
+        (11..14, Some(client)) => {
+            world.clients[client.0].takes = random.usize(0..50_000);
+            let (shard, conn) = world.conn(client);
+            world.write(shard, conn);
+        }
+        (14, Some(client)) => world.unstall(client),
+        (15, _) => world.hold_answers = !world.hold_answers,
+        (16, _) => world.hold_ledger = !world.hold_ledger,
+        (17, _) => {
+            let group = groups[random.usize(0..groups.len())];
+            let members: Vec<u64> = (1..=12).filter(|_| random.u32(0..4) > 0).collect();
+            world.ledger.set_members(group, &members);
+        }
+        (18, _) => world.pass(random.u64(0..200)),
+        _ => world.settle(),
+    }
+}
+
 fn run(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let shards = random.u16(1..4);
@@ -51,46 +96,7 @@ fn run(seed: u64) {
     for step in 0..400u32 {
         let at = random.usize(0..readers.len());
         let reader = &mut readers[at];
-        match (random.u32(0..20), reader.client) {
-            (_, None) => {
-                let home = random.u16(0..shards);
-                let client = world.connect(home);
-                world.login_frame(client, reader.user, reader.device, Some(reader.cursor));
-                reader.client = Some(client);
-            }
-            (0..8, Some(client)) => {
-                let to = if random.bool() {
-                    Conversation::Group(groups[random.usize(0..groups.len())])
-                } else {
-                    Conversation::User(UserId(random.u64(1..13)))
-                };
-                let body = vec![b'b'; random.usize(1..6_000)];
-                let name = world.name();
-                let ephemeral = random.u32(0..6) == 0;
-                world.frame(client, |encoder| encoder.send(step, to, name, &body, ephemeral));
-            }
-            (8, Some(client)) => {
-                world.hang_up(client);
-                reader.take(&mut world);
-                reader.client = None;
-            }
-            (9..11, Some(client)) => world.clients[client.0].stalled = true,
-            (11..14, Some(client)) => {
-                world.clients[client.0].takes = random.usize(0..50_000);
-                let (shard, conn) = world.conn(client);
-                world.write(shard, conn);
-            }
-            (14, Some(client)) => world.unstall(client),
-            (15, _) => world.hold_answers = !world.hold_answers,
-            (16, _) => world.hold_ledger = !world.hold_ledger,
-            (17, _) => {
-                let group = groups[random.usize(0..groups.len())];
-                let members: Vec<u64> = (1..=12).filter(|_| random.u32(0..4) > 0).collect();
-                world.ledger.set_members(group, &members);
-            }
-            (18, _) => world.pass(random.u64(0..200)),
-            _ => world.settle(),
-        }
+        act(&mut world, &mut random, reader, &groups, step);
         if random.u32(0..3) > 0 {
             world.settle();
         }
