@@ -8,6 +8,7 @@ mod cpus;
 mod disk;
 mod io_uring;
 mod memory;
+pub mod mysql;
 mod process;
 pub mod redis;
 mod rules;

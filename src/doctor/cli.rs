@@ -7,15 +7,16 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cluster::look::look;
-use crate::config::Config;
 use crate::config::args::ConfigArgs;
 use crate::config::typed::Origin;
-use crate::doctor::checks::redis;
+use crate::config::{Config, StoreUrl};
+use crate::doctor::checks::{mysql, redis};
 use crate::doctor::host::Host;
 use crate::doctor::host::live::ThisMachine;
 use crate::doctor::report::{HostReport, Outcome};
 use crate::doctor::values::{Profile, Values, ValuesError};
 use crate::doctor::{Need, ProfileBy, checks};
+use crate::store;
 use crate::topology::cpus::{CpuError, CpuPlan};
 
 /// Exit code: nothing could be said, which is as bad as the worst that could be.
@@ -51,8 +52,8 @@ pub enum DoctorError {
     /// The configured CPUs.
     #[error(transparent)]
     Cpus(#[from] CpuError),
-    /// What would talk to Redis.
-    #[error("no thread can be made to talk to Redis: {0}")]
+    /// What would talk to Redis, or to the database.
+    #[error("no thread can be made to talk to Redis or MySQL: {0}")]
     Runtime(#[source] std::io::Error),
     /// No such profile.
     #[error("there is no profile `{name}`; there are {known}")]
@@ -96,9 +97,11 @@ fn examine(options: &DoctorArgs, config: &Config) -> Result<HostReport, DoctorEr
         values: &values,
     };
     let mut findings = checks::host(&host, &need)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DoctorError::Runtime)?;
+    if let StoreUrl::MySql(url) = &config.store.url {
+        findings.extend(mysql::findings(&runtime.block_on(store::mysql::look::look(url)), url));
+    }
     if let Some(url) = options.redis.as_ref().or(config.cluster.redis_url.as_ref()) {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DoctorError::Runtime)?;
         let looked = runtime.block_on(look(url, config.cluster.buckets));
         findings.extend(redis::findings_of_all(&looked, url, config.limits.stream_entries_max));
     }

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod insert;
 mod inspect;
 pub mod integrity;
+pub mod look;
 mod pages;
 pub mod schema;
 mod snapshot;

@@ -199,6 +199,25 @@ fn a_redis_that_may_lose_the_ledger_is_named_by_the_doctor_and_by_a_node_that_st
     assert_eq!((code, &check(&said, "redis")["severity"]), (2, &Value::from("fatal")));
 }
 
+#[test]
+fn the_servers_that_the_doctor_finds_are_named_with_their_versions() {
+    let (redis, database) = (Redis::start(), Database::create());
+    let store = format!("store.url={}", database.url());
+    let (said, _) = doctor(1000, &["--connections", "100", "--redis", &redis.url(), "--set", &store]);
+    let current = |id: &str| check(&said, id)["current"].as_str().unwrap().to_owned();
+    let info = redis.command(&["INFO", "server"]).unwrap();
+    let line = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    let expected = match line("valkey_version:") {
+        Some(version) => format!("Valkey {version}"),
+        None => format!("Redis {}", line("redis_version:").unwrap()),
+    };
+    assert_eq!(current("redis"), expected);
+    let version = &database.rows::<String>("SELECT VERSION()")[0];
+    let name = if version.contains("MariaDB") { "MariaDB" } else { "MySQL" };
+    assert_eq!(current("mysql"), format!("{name} {}", version.split('-').next().unwrap()));
+    assert_eq!(check(&said, "mysql.read_only")["verdict"], "good");
+}
+
 /// Runs `ringway` where the kernel refuses one system call. The filter goes with the thread, and its child inherits it.
 fn run_without(call: i64, data_dir: &Path, arguments: &[&str]) -> Output {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};

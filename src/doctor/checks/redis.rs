@@ -3,16 +3,16 @@
 //! Beside the doctor, a node that starts asks for [`losses`]: what would make an ack worth less than it says. What always
 //! holds: the password of the URL is in no finding.
 
+mod server;
 #[cfg(test)]
 mod tests;
 
+use self::server::Server;
 use super::{BYTES_PER_MIB, Subject};
 use crate::cluster::look::{Look, Looked, RedisKind, RedisNeed};
 use crate::doctor::{Finding, Severity, Verdict};
 use crate::limits::REDIS_TIMEOUT_MS;
 
-/// `XTRIM ... MINID`, and scripts whose effects are what is kept.
-const VERSION: (u32, u32) = (6, 2);
 /// What an entry of the stream takes with a body of 100 bytes, and its claimed name: some 500 bytes. Bodies may be longer.
 const ENTRY_BYTES: u64 = 1024;
 /// A message waits for one round trip at least; more than that is another building.
@@ -62,9 +62,11 @@ pub fn losses(look: &Look, need: &RedisNeed<'_>) -> Vec<Finding> {
     ]
 }
 
-/// The same as lines for the log of a node that starts, only what is not as it should be.
+/// The same as lines for the log of a node that starts, only what is not as it should be; also that the ledger cannot lie
+/// in it at all.
 pub fn losses_said(look: &Look, need: &RedisNeed<'_>) -> Vec<String> {
-    let findings = losses(look, need);
+    let unfit = Some(version(look, need)).filter(Finding::is_fatal);
+    let findings: Vec<Finding> = unfit.into_iter().chain(losses(look, need)).collect();
     findings.iter().filter(|finding| finding.verdict != Verdict::Good).map(ToString::to_string).collect()
 }
 
@@ -102,21 +104,34 @@ fn eviction(look: &Look, need: &RedisNeed<'_>) -> Finding {
     }
 }
 
+/// Which server it is, and whether the ledger can lie in it.
 fn version(look: &Look, need: &RedisNeed<'_>) -> Finding {
     let subject = Subject { id: "redis", severity: Severity::Fatal, why: "the ledger's scripts need its commands" };
-    let wanted = format!("{}.{}", VERSION.0, VERSION.1);
-    let required = format!("at least {wanted}");
-    let text = look.info.get("redis_version").map(String::as_str).unwrap_or_default();
-    let mut numbers = text.split('.').map(str::parse::<u32>);
+    let required = "Redis 6.2, Valkey 7.2, or newer".to_owned();
+    let Some((server, version)) = Server::of(look) else {
+        let fix = format!("redis-cli -u {} info server", need.address());
+        return subject.unseen("Redis does not tell its version".to_owned(), required, fix);
+    };
+    let current = format!("{} {version}", server.name());
+    let Some(wanted) = server.version_min() else {
+        let why = "the ledger's scripts find their keys by themselves, which it refuses, and what it acknowledges is in \
+                   no log that is synced";
+        let subject = Subject { why, ..subject };
+        return subject.seen(current, required, false, || {
+            format!(
+                "run Redis 7 or Valkey in its place, and name that in cluster.redis_url instead of {}",
+                need.address()
+            )
+        });
+    };
+    let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => {
-            subject.seen(text.to_owned(), required, (major, minor) >= VERSION, || {
-                format!("run Redis {wanted} or newer at {}", need.address())
-            })
-        }
+        (Some(Ok(major)), Some(Ok(minor))) => subject.seen(current, required, (major, minor) >= wanted, || {
+            format!("run {} {}.{} or newer at {}", server.name(), wanted.0, wanted.1, need.address())
+        }),
         _ => {
             let fix = format!("redis-cli -u {} info server", need.address());
-            subject.unseen("Redis does not tell its version".to_owned(), required, fix)
+            subject.unseen(current, required, fix)
         }
     }
 }

@@ -90,6 +90,35 @@ fn a_replica_a_node_of_a_redis_cluster_and_an_old_version_are_named() {
 }
 
 #[test]
+fn the_server_that_answers_is_named_and_one_in_which_the_ledger_cannot_lie_is_refused_with_what_to_do() {
+    let named = |info: &str| {
+        let findings = findings_of(recorded(&[], info));
+        (findings[0].current.clone(), findings[0].is_fatal(), findings[0].fix.clone())
+    };
+    assert_eq!(named(""), ("Redis 7.0.15".to_owned(), false, None));
+    let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n";
+    assert_eq!(named(valkey), ("Valkey 9.1.2".to_owned(), false, None));
+    let keydb = "redis_version:6.3.4\r\nexecutable:/usr/bin/keydb-server\r\n";
+    assert_eq!(named(keydb), ("KeyDB 6.3.4".to_owned(), false, None));
+    let old = named("redis_version:6.0.18\r\nexecutable:/usr/bin/keydb-server\r\n");
+    let newer = "run KeyDB 6.3 or newer at redis://gateway@192.0.2.9:6379/0".to_owned();
+    assert_eq!(old, ("KeyDB 6.0.18".to_owned(), true, Some(newer)));
+    // It says that it is like a Redis that would do.
+    let dragonfly = "redis_version:7.4.0\r\ndragonfly_version:df-v1.34.0\r\n";
+    let (current, is_fatal, fix) = named(dragonfly);
+    assert_eq!((current.as_str(), is_fatal), ("Dragonfly 1.34.0", true));
+    assert!(fix.is_some_and(|fix| fix.contains("run Redis 7 or Valkey in its place")));
+    // A node that starts says the same.
+    let need = RedisNeed { url: URL, stream_entries_max: 1, kind: RedisKind::Alone };
+    let said = losses_said(&recorded(&[], dragonfly), &need);
+    assert!(
+        said.iter().any(|line| line.contains("Dragonfly 1.34.0, must be Redis 6.2, Valkey 7.2, or newer")),
+        "{said:?}"
+    );
+    assert!(losses_said(&recorded(&[], valkey), &need).is_empty());
+}
+
+#[test]
 fn a_distant_redis_is_a_hint() {
     let findings = findings_of(Look { round_trip_us: Some(2_500), ..recorded(&[], "") });
     let near = format!("{CLI} --latency; run Redis near to the gateways");
