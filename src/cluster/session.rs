@@ -22,8 +22,10 @@ use super::masters::Masters;
 use super::stream::{Orders, Stream, entries_of};
 use super::subscription::Subscription;
 use super::{ClusterEnds, notify};
+use crate::contract::report::StandsStill;
 use crate::ledger::redis::entry::Call;
 use crate::ledger::redis::link::{Arrival, Compared, Generation, News, Order, Reply, What, Writer};
+use crate::ledger::redis::seed::generation_of;
 use crate::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS, WINDOWS_KEPT};
 
 /// Before Redis is looked at again while another node makes a new generation.
@@ -289,7 +291,11 @@ impl Session {
         }
         if !has_memory {
             self.memory_is_short();
-            notify(&ledger.ends, News::NoMemory).await;
+            notify(&ledger.ends, News::NoRoom(StandsStill::NoMemory)).await;
+        } else if count.is_some_and(|count| {
+            generation_of(count) == generation_of(stored) && count.saturating_sub(stored) >= self.entries_max
+        }) {
+            notify(&ledger.ends, News::NoRoom(StandsStill::Full)).await;
         }
         if let (Some(redis_ms), Some(count)) = (redis_ms, count) {
             notify(&ledger.ends, News::Clock { generation: there, count, redis_ms }).await;

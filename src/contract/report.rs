@@ -148,6 +148,10 @@ pub enum StandsStill {
     Clock,
     /// Redis has no memory left.
     NoMemory,
+    /// As much of the stream is not in the database as may be.
+    Full,
+    /// The disk takes no more of what this node submits.
+    LogFull,
 }
 
 impl StandsStill {
@@ -168,6 +172,11 @@ impl StandsStill {
             StandsStill::Searching => "the store is searched for what Redis may have lost: nothing is numbered",
             StandsStill::Clock => "this node's clock is more than a minute from Redis's: nothing is numbered",
             StandsStill::NoMemory => "Redis has no memory left: messages are refused",
+            StandsStill::Full => {
+                "the stream has as much as it may that is not in the database: messages are refused with STORAGE_FULL, \
+                 and what was acked is safe"
+            }
+            StandsStill::LogFull => "this node's disk takes nothing more: messages are refused with STORAGE_FULL",
         }
     }
 }

@@ -377,6 +377,10 @@ fn a_node_with_another_number_of_buckets_is_refused_while_others_run_and_taken_w
         send(&mut one, Conversation::User(UserId(2)), &format!("before {index}"));
     }
     let mut b = with_buckets(dirs[1].path(), &redis, &database, 2, 4);
+    b.wait_until("it says so meanwhile", |b| {
+        let page = b.admin_page("/readyz");
+        page.starts_with("HTTP/1.1 503") && page.contains("the other gateways have another number of buckets")
+    });
     assert!(!b.wait().success());
     assert!(b.log().contains("cluster.buckets = 1, and this one has 4"), "{}", b.log());
     send(&mut one, Conversation::User(UserId(2)), "still here");

@@ -12,7 +12,7 @@ use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE};
 use crate::outage::{metric, send_some};
 use crate::proxy::Proxy;
-use crate::redis::{Ledger, Redis};
+use crate::redis::{Ledger, Redis, Split};
 use crate::services::Database;
 
 const TO: Conversation = Conversation::User(UserId(2));
@@ -95,6 +95,24 @@ fn through(way: &Proxy, dir: &Path, database: &Database) -> Gateway {
     let url = format!("cluster.redis_url=redis://127.0.0.1:{}", way.port());
     let store = format!("store.url={}", database.url());
     Gateway::start(dir, &["--shards", "1", "--set", &url, "--set", &store, "--set", "cluster.node_id=1"])
+}
+
+#[test]
+fn one_of_several_masters_that_is_stopped_is_said_in_readyz_whatever_bucket_it_has() {
+    let (mut ledger, database) = (Split::start(3), Database::create());
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = node(dir.path(), &ledger, &database, 1);
+    let mut client = gateway.client(1, 1, None);
+    is_well(&mut gateway, &mut client);
+    for bucket in 0..3 {
+        let master = ledger.cluster.master_of(bucket);
+        ledger.masters_mut()[master].kill();
+        says(&mut gateway, "Redis does not answer this node");
+        let name = client.new_client_msg_id();
+        assert!(matches!(answer(&mut client, name), Event::Refused { code: ErrorCode::RetryLater, .. }));
+        ledger.masters_mut()[master].start_again();
+        is_well(&mut gateway, &mut client);
+    }
 }
 
 #[test]

@@ -195,8 +195,8 @@ pub enum News {
     Disconnected,
     /// There is no session, and this is why.
     Away(StandsStill),
-    /// Redis has no memory for anything new; told with every heartbeat while it lasts.
-    NoMemory,
+    /// Nothing new finds room in Redis, and this is why; told with every heartbeat while it lasts.
+    NoRoom(StandsStill),
     /// The node's id is another's.
     Taken,
     /// The nodes that are there have so many buckets, and this one was told otherwise.

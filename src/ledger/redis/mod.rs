@@ -20,7 +20,7 @@
 //! senders.rs    senders' rows, to answer repeats      windows.rs    digests of rows, to compare with other nodes
 //! questions.rs  what shards ask                       recent.rs     the last entries, to know the stream again
 //! searches.rs   what is looked for in the store       clock.rs      what Redis says of the time
-//! start.rs      from the database to an engine
+//! no_room.rs    why nothing new finds room            start.rs      from the database to an engine
 //! ```
 
 mod calls;
@@ -31,6 +31,7 @@ pub mod follow;
 mod in_flight;
 pub mod link;
 pub mod log;
+mod no_room;
 mod questions;
 mod recent;
 pub mod reload;
@@ -50,6 +51,7 @@ use self::copy::StreamCopy;
 use self::in_flight::InFlight;
 use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, Reply, What, Writer};
 use self::log::Log;
+use self::no_room::NoRoom;
 use self::questions::{Question, Questions};
 use self::recent::RecentEntries;
 use self::senders::SenderRows;
@@ -73,9 +75,6 @@ use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::{Engine, LedgerError};
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX};
 use ringway_wire::ids::{GroupId, UserId};
-
-/// For so long Redis counts as short of memory, once it was.
-const MEMORY_SHORT_MS: u64 = 5_000;
 
 /// Who asked for what other nodes submitted.
 const NOBODY: Origin = Origin::NOBODY;
@@ -144,8 +143,7 @@ pub struct RedisEngine<D: Disk> {
     since_ms: u64,
     /// No message that the database had when this node began from it was numbered later.
     stored_ms: u64,
-    /// When Redis last had no memory for a submission, monotonic milliseconds; a while later it may have some again.
-    memory_short_ms: Option<u64>,
+    no_room: NoRoom,
     deliveries: Vec<PendingDelivery>,
     counters: LedgerCounters,
 }
@@ -198,7 +196,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         self.release(now);
-        self.write_log()?;
+        self.write_log(now)?;
         while self.deliveries.len() < COMMIT_MESSAGES_MAX
             && let Some(news) = self.link.news()
         {
@@ -221,7 +219,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
         self.ask();
         if self.log.withdraws() {
             // Who is refused is told when the disk knows it: after a crash it is not submitted all the same.
-            self.write_log()?;
+            self.write_log(now)?;
         }
         let shards = self.settings.shards;
         for item in self.deliveries.drain(..) {
@@ -265,8 +263,9 @@ impl<D: Disk> Engine for RedisEngine<D> {
 
 impl<D: Disk> RedisEngine<D> {
     /// Makes durable what was taken and what was withdrawn. What the disk has no room for is refused.
-    fn write_log(&mut self) -> Result<(), LedgerError> {
+    fn write_log(&mut self, now: Now) -> Result<(), LedgerError> {
         if !self.log.commit()? {
+            self.no_room.meet(now, StandsStill::LogFull);
             for subject in self.in_flight.take_uncommitted() {
                 self.refuse(subject.origin(), Refusal::StorageFull);
             }
@@ -304,7 +303,7 @@ impl<D: Disk> RedisEngine<D> {
             Session::Following(_) if self.is_unverified => Some(StandsStill::Unverified),
             Session::Following(_) if self.in_flight.searches.is_of_all() => Some(StandsStill::Searching),
             Session::Following(_) if self.redis_clock.is_astray() => Some(StandsStill::Clock),
-            Session::Following(_) => self.memory_short_ms.map(|_| StandsStill::NoMemory),
+            Session::Following(_) => self.no_room.why(),
         }
     }
 
@@ -347,14 +346,19 @@ impl<D: Disk> RedisEngine<D> {
                 self.redis_clock.read(self.seen);
             }
             News::Replies { replies, count } => {
-                if replies.contains(&Reply::NoMemory) {
-                    self.memory_short_ms = Some(now.mono_ms);
+                for (reply, why) in [(Reply::Full, StandsStill::Full), (Reply::NoMemory, StandsStill::NoMemory)] {
+                    if replies.contains(&reply) {
+                        self.no_room.meet(now, why);
+                    }
                 }
                 self.in_flight.replied(replies, count);
             }
             News::Count(count) => self.counted(count),
             News::Clock { generation, count, redis_ms } => {
-                self.memory_short_ms.take_if(|at| now.mono_ms.saturating_sub(*at) >= MEMORY_SHORT_MS);
+                if self.no_room.why() == Some(StandsStill::LogFull) && self.log.make_room().is_err() {
+                    self.no_room.meet(now, StandsStill::LogFull);
+                }
+                self.no_room.pass(now);
                 self.redis_clock.compare(now, redis_ms);
                 if self.generation.as_ref().is_some_and(|ours| ours.text() == generation) {
                     self.redis_clock.stood(count, redis_ms);
@@ -370,7 +374,7 @@ impl<D: Disk> RedisEngine<D> {
                     self.make_anew(now, self.generation.clone(), why);
                 }
             }
-            News::NoMemory => self.memory_short_ms = Some(now.mono_ms),
+            News::NoRoom(why) => self.no_room.meet(now, why),
             News::Away(why) => self.away = why,
             News::Disconnected => {
                 self.session = Session::Disconnected;

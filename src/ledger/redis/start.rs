@@ -12,6 +12,7 @@ use super::copy::StreamCopy;
 use super::in_flight::InFlight;
 use super::link::LedgerEnds;
 use super::log::Log;
+use super::no_room::NoRoom;
 use super::questions::Questions;
 use super::recent::RecentEntries;
 use super::senders::SenderRows;
@@ -115,7 +116,7 @@ impl RedisStart {
             is_unverified: false,
             since_ms: u64::MAX,
             stored_ms: at.msg_id_max.sent_at_ms(),
-            memory_short_ms: None,
+            no_room: NoRoom::default(),
             deliveries: Vec::new(),
             counters: LedgerCounters::default(),
         })

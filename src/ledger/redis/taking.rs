@@ -10,6 +10,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::message::Incoming;
+use crate::contract::report::StandsStill;
 use crate::contract::store::{LookupFound, StoredMessage};
 use crate::contract::submission::{ChangeSubmission, MessageSubmission};
 use crate::journal::disk::Disk;
@@ -189,7 +190,7 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     pub(super) fn log_submission(&mut self, now: Now, name: Option<(Name, u64)>, mut subject: Subject) {
-        if let Err(refusal) = self.room() {
+        if let Err(refusal) = self.room(now) {
             return self.refuse(subject.origin(), refusal);
         }
         let msg_id = self.ids.next(now.unix_ms);
@@ -203,17 +204,19 @@ impl<D: Disk> RedisEngine<D> {
         self.in_flight.add(now.mono_ms, msg_id, name, subject);
     }
 
-    pub(super) fn room(&mut self) -> Result<(), Refusal> {
+    fn room(&mut self, now: Now) -> Result<(), Refusal> {
         if !self.numbers() || self.in_flight.len() >= SUBMISSIONS_IN_FLIGHT_MAX {
             return Err(Refusal::RetryLater);
         }
         if self.progress.tail_messages() >= TAIL_MESSAGES_MAX as u64 {
+            self.no_room.meet(now, StandsStill::Full);
             return Err(Refusal::StorageFull);
         }
         if self.log.staged_bytes() + RECORD_RESERVE_BYTES > JOURNAL_BATCH_BYTES_MAX {
             return Err(Refusal::RetryLater);
         }
         self.log.make_room().map_err(|error| {
+            self.no_room.meet(now, StandsStill::LogFull);
             tracing::error!(%error, "nothing can be submitted: this node's log has no room");
             Refusal::StorageFull
         })

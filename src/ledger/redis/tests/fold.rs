@@ -3,6 +3,7 @@
 use super::world::{Database, NOW, Node, Stream, after_a_loss, origin};
 use crate::contract::message::Incoming;
 use crate::contract::position::{AppliedPosition, StreamPosition};
+use crate::contract::report::StandsStill;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::journal::record::Record;
@@ -222,6 +223,7 @@ fn a_redis_that_was_started_while_no_node_was_there_is_stored_and_made_anew_befo
     assert!(ask_for_an_old_name(&mut node).is_none());
     node.commit().unwrap();
     assert_eq!(node.refused, [ErrorCode::RetryLater]);
+    assert_eq!(node.engine.counters().stands_still, Some(StandsStill::Unverified), "operators are told");
     assert!(node.wants.iter().all(|what| matches!(what, What::Follow { .. })), "{:?}", node.wants);
     database.write(&node.delivered, base_of(2) + 3);
     node.progress.advance_applied(AppliedPosition(database.at));

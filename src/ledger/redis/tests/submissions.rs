@@ -5,6 +5,7 @@ use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::message::Incoming;
 use crate::contract::position::AppliedPosition;
+use crate::contract::report::StandsStill;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoredMessage};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::journal::record::{DirectRecord, Record};
@@ -229,6 +230,40 @@ fn a_node_whose_clock_is_more_than_a_minute_from_redis_numbers_nothing_and_says_
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!(submitted(&mut node).len(), 1);
+}
+
+#[test]
+fn a_node_whose_disk_is_full_refuses_and_says_so_until_there_is_room() {
+    let (stream, mut node) = node();
+    node.log_disk.set_full(true);
+    send(&mut node, named(0, 1));
+    node.commit().unwrap();
+    assert_eq!((submitted(&mut node).len(), node.refused.as_slice()), (0, &[ErrorCode::StorageFull][..]));
+    // As long as it lasts, and nobody sends.
+    for seconds in 1..=20 {
+        node.now = later(seconds * 1_000);
+        node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+        assert_eq!(node.engine.counters().stands_still, Some(StandsStill::LogFull), "{seconds} s");
+    }
+    node.log_disk.set_full(false);
+    node.now = later(30_000);
+    node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+    assert_eq!(node.engine.counters().stands_still, None);
+    send(&mut node, named(0, 2));
+    node.commit().unwrap();
+    assert_eq!(submitted(&mut node).len(), 1);
+}
+
+#[test]
+fn a_stream_with_as_much_unstored_as_may_be_is_told_until_it_is_not() {
+    let (stream, mut node) = node();
+    for why in [StandsStill::Full, StandsStill::NoMemory] {
+        node.hear(News::NoRoom(why)).unwrap();
+        assert_eq!(node.engine.counters().stands_still, Some(why));
+    }
+    node.now = later(6_000);
+    node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+    assert_eq!(node.engine.counters().stands_still, None);
 }
 
 #[test]

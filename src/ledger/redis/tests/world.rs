@@ -32,6 +32,8 @@ pub(super) struct Node {
     pub(super) redis: RedisEnds,
     pub(super) store: SnapshotAnswerer,
     pub(super) progress: Arc<Progress>,
+    /// What its log lies on.
+    pub(super) log_disk: MemoryDisk,
     pub(super) now: Now,
     pub(super) shards: u16,
     /// What was delivered: message, user, seq.
@@ -54,11 +56,12 @@ impl Node {
         let progress = Arc::new(Progress::default());
         let mut start = RedisStart::new(Settings { shards, node, segment_bytes: 0, buckets: 1, seed: node.into() });
         stored.each(&mut |stored| start.visit(stored));
-        let disks = (MemoryDisk::new(1), MemoryDisk::new(2));
+        let log_disk = MemoryDisk::new(1);
+        let disks = (log_disk.clone(), MemoryDisk::new(2));
         let at = StorePosition { applied: AppliedPosition(stored.at), msg_id_max: stored.msg_id_max() };
         let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at).unwrap();
         let (delivered, repeats, missed, refused, wants) = Default::default();
-        Node { engine, redis, store, progress, now: NOW, shards, delivered, repeats, missed, refused, wants }
+        Node { engine, redis, store, progress, log_disk, now: NOW, shards, delivered, repeats, missed, refused, wants }
     }
 
     pub(super) fn hear(&mut self, news: News) -> Result<(), LedgerError> {
