@@ -16,7 +16,8 @@
 # Everything lives under target/services: data, logs, sockets, pids and the ports, which are the first free ones
 # from 7506 (MariaDB) and 7606 (Redis) on. Both listen on 127.0.0.1 only and keep what they acknowledge: MariaDB
 # flushes its log at every commit, Redis its append-only file at every write. If RINGWAY_TEST_MYSQL_URL or
-# RINGWAY_TEST_REDIS_URL is set, that server is used, and none is started in its place.
+# RINGWAY_TEST_REDIS_URL is set, that server is used, and none is started in its place. RINGWAY_TEST_REDIS_SERVER is the
+# program that is started as Redis, and may be Valkey's.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -155,7 +156,7 @@ run_redis() {
     local as become=()
     as=$(account "$directory")
     [ "$as" != nobody ] || become=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
-    exec "${become[@]}" redis-server --port "$port" --bind 127.0.0.1 --dir "$directory" --daemonize no --set-proc-title no --save "" \
+    exec "${become[@]}" "${RINGWAY_TEST_REDIS_SERVER:-redis-server}" --port "$port" --bind 127.0.0.1 --dir "$directory" --daemonize no --set-proc-title no --save "" \
         --appendonly yes --appendfsync always "$@"
 }
 
