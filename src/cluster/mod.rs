@@ -15,11 +15,13 @@
 //! stream.rs    reads streams, sees to their order  order.rs     the streams of several buckets, made one
 //! subscription.rs   what nodes say to each other        nodes.rs     who is there; talk.rs: the same as bytes
 //! look.rs      what a Redis says about itself      connection.rs   one connection, and why a session ends
+//! known.rs     whether it still has what was followed
 //! ```
 
 mod buckets;
 mod calls;
 mod connection;
+mod known;
 pub mod look;
 mod masters;
 pub mod nodes;

@@ -50,6 +50,12 @@ impl OrderEntry {
         Some(OrderEntry { bucket, to, before: Place { entry: end.checked_sub(length)?, buckets } })
     }
 
+    /// Which entry of which bucket an entry of the ledger is, if it is one of these.
+    pub fn find(&self, entry: u64) -> Option<(usize, u64)> {
+        let is_its = entry > self.before.entry && entry <= self.end();
+        is_its.then(|| (self.bucket, self.to - (self.end() - entry)))
+    }
+
     fn end(&self) -> u64 {
         self.before.entry + self.to - self.before.buckets.get(self.bucket).copied().unwrap_or(self.to)
     }

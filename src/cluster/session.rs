@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::interfaces::{KeysInterface, StreamsInterface};
+use fred::interfaces::KeysInterface;
 use fred::types::{ConnectHandle, Value};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep};
@@ -18,8 +18,9 @@ use tokio::time::{Instant, interval, sleep};
 use super::buckets::{Buckets, FIRST, Memory, Warns};
 use super::calls::{Answer, BucketReplies, Calls, submit, submit_split};
 use super::connection::{Ended, UnderWay, connect};
+use super::known::has_other_entries;
 use super::masters::Masters;
-use super::stream::{Orders, Stream, entries_of};
+use super::stream::{Orders, Stream};
 use super::subscription::Subscription;
 use super::{ClusterEnds, notify};
 use crate::contract::report::StandsStill;
@@ -183,7 +184,7 @@ impl Session {
         let (buckets, number) = (Arc::clone(&self.buckets), self.number);
         let begun: UnderWay<Answer> = match what {
             What::Follow { generation, after, known } => {
-                if self.has_other_entries(&generation, &known).await? {
+                if has_other_entries(&self.buckets, &generation, &known).await? {
                     self.stream = Stream::Nothing;
                     news(async { Ok(News::OtherEntries) })
                 } else {
@@ -213,24 +214,6 @@ impl Session {
         };
         self.under_way.push(begun).await;
         Ok(())
-    }
-
-    /// Whether the stream has other entries under these numbers. With several buckets the order says which entry is
-    /// which, and a master that has less than was ordered of it is found by that.
-    async fn has_other_entries(&self, generation: &Generation, known: &[(u64, u32)]) -> Result<bool, Ended> {
-        let (Some((first, _)), Some((last, _)), 1) = (known.first(), known.last(), self.buckets.count()) else {
-            return Ok(false);
-        };
-        let key = format!("{}{}:stream", self.buckets.root(FIRST), generation.text());
-        let id = |entry: &u64| format!("{}-{entry}", generation.number);
-        let there: Value = self.buckets.client(FIRST)?.xrange(key, id(first), id(last), None).await?;
-        let there =
-            entries_of(there).ok_or_else(|| Ended::Lost("the stream has something else than entries".to_owned()))?;
-        let is_other = |arrival: &Arrival| {
-            let known = known.iter().find(|(count, _)| *count == arrival.count);
-            known.is_some_and(|(_, checksum)| *checksum != crc32c::crc32c(&arrival.entry))
-        };
-        Ok(there.iter().any(is_other))
     }
 
     fn submit(&mut self, generation: Generation, calls: Vec<Call>) -> UnderWay<Answer> {

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use ringway::ledger::redis::entry::Home;
 use ringway_client::Event;
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
@@ -196,6 +197,29 @@ fn other_entries_under_the_numbers_that_a_node_has_read_are_not_followed() {
     redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
     gateway.wait_until("it has noticed", |gateway| gateway.log().contains("Redis has other entries under the numbers"));
     // What was acked is there, and numbers go on above it.
+    let fourth = send(&mut client, to, "fourth");
+    assert!(fourth > seqs[2]);
+}
+
+#[test]
+fn other_entries_of_a_bucket_under_the_numbers_that_a_node_has_read_are_not_followed() {
+    let (ledger, database) = (Split::start(3), Database::create());
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = node(dir.path(), &ledger, &database, 1);
+    let to = Conversation::User(UserId(2));
+    let mut client = gateway.client(1, 1, None);
+    let seqs = ["first", "second", "third"].map(|body| send(&mut client, to, body));
+    // A fail-over of one master: its bucket has another third, the order is what it was.
+    let bucket = Home::of_sender(UserId(1)).bucket(3);
+    let master = &ledger.masters()[ledger.cluster.master_of(bucket)];
+    let streams = master.command(&["KEYS", &format!("{{ringway:{bucket}}}:*:stream")]).unwrap();
+    let stream = streams.lines().nth(2).unwrap();
+    let id = |entry: u64| format!("1-{}", (1u64 << 40) + entry);
+    assert_eq!(master.command(&["XDEL", stream, &id(3)]).unwrap().trim(), ":1");
+    master.command(&["XSETID", stream, &id(2)]).unwrap();
+    master.command(&["XADD", stream, &id(3), "e", "another"]).unwrap();
+    ledger.masters().iter().for_each(|master| drop(master.command(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap()));
+    gateway.wait_until("it has noticed", |gateway| gateway.log().contains("Redis has other entries under the numbers"));
     let fourth = send(&mut client, to, "fourth");
     assert!(fourth > seqs[2]);
 }
