@@ -96,6 +96,14 @@ fn a_redis_without_memory_takes_heartbeats_and_cuts_off_what_is_stored() {
     let beat = ["1", "token", "5000", &stored, &stored, "0", "1", "="];
     let answer = eval(&redis, HEARTBEAT, &beat);
     assert!(answer.contains("OK"), "{answer}");
+    // Whether there was memory stands behind how many entries there are, before the nodes.
+    let has_memory = |answer: &str| {
+        let words: Vec<&str> = answer.lines().filter(|line| !line.starts_with(['*', '$', ':'])).collect();
+        words[words.len() - 2] == "1"
+    };
+    assert!(!has_memory(&answer), "{answer}");
+    let again = eval(&redis, HEARTBEAT, &beat);
+    assert!(has_memory(&again), "{again}");
     let length = redis.command(&["XLEN", &format!("{ROOT}{GENERATION}:stream")]).unwrap();
     assert_eq!(length.trim(), ":10");
     assert_eq!(reply(&submit(&redis, "more", now, &body)), "A");
