@@ -51,6 +51,20 @@ fn a_stream_that_is_full_because_the_database_stands_still_refuses_disconnects_n
     the_stream_fills_up(&Redis::start(), 1, Away::Frozen);
 }
 
+/// The database goes away; a node that can tell says so.
+fn goes_away(mariadb: &mut MariaDb, away: Away, node: &mut Gateway) {
+    match away {
+        Away::Stopped => {
+            mariadb.stop();
+            node.wait_until("it is ready, and says what cannot be had", |gateway| {
+                let page = gateway.admin_page("/readyz");
+                page.starts_with("HTTP/1.1 200") && page.contains("degraded: the database takes no writes")
+            });
+        }
+        Away::Frozen => mariadb.signal(Signal::SIGSTOP),
+    }
+}
+
 /// All messages are of one sender to another user: they lie in one of the ledger's buckets.
 fn the_stream_fills_up(ledger: &impl Ledger, buckets: usize, away: Away) {
     let entries_max = ENTRIES_MAX / buckets;
@@ -71,16 +85,7 @@ fn the_stream_fills_up(ledger: &impl Ledger, buckets: usize, away: Away) {
     let stored = all.len();
     one.wait_until("Redis has heard so", |_| stored_of_each(ledger, buckets).iter().sum::<u64>() == stored as u64);
 
-    match away {
-        Away::Stopped => {
-            mariadb.stop();
-            one.wait_until("it is ready, and says what cannot be had", |gateway| {
-                let page = gateway.admin_page("/readyz");
-                page.starts_with("HTTP/1.1 200") && page.contains("degraded: the database takes no writes")
-            });
-        }
-        Away::Frozen => mariadb.signal(Signal::SIGSTOP),
-    }
+    goes_away(&mut mariadb, away, &mut one);
     // A ledger that was made a moment ago asks the database whether a message is a repeat; then Redis knows all names.
     one.wait_until("acks go on without the database", |_| {
         let taken = try_one(&mut sender);
