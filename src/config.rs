@@ -5,7 +5,7 @@
 //! and the disk. Precedence rises from defaults over file and environment to the command line.
 
 pub mod args;
-pub mod typed;
+pub(crate) mod typed;
 
 #[cfg(test)]
 mod tests;

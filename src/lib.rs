@@ -66,16 +66,16 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod contract;
-pub mod control;
-pub mod datadir;
+pub(crate) mod control;
+pub(crate) mod datadir;
 pub mod doctor;
-pub mod glossary;
+pub(crate) mod glossary;
 pub mod journal;
 pub mod ledger;
 pub mod limits;
 pub mod log;
-pub mod net;
-pub mod send;
+pub(crate) mod net;
+pub(crate) mod send;
 pub mod serve;
 #[cfg(test)]
 #[path = "tests/services.rs"]

@@ -5,11 +5,11 @@
 //! and one waker, and a thread that ends is reported to the main thread, whatever made it end.
 
 pub mod cpus;
-pub mod ledger;
-pub mod mailbox;
-pub mod store;
-pub mod store_loop;
-pub mod submissions;
+pub(crate) mod ledger;
+pub(crate) mod mailbox;
+pub(crate) mod store;
+pub(crate) mod store_loop;
+pub(crate) mod submissions;
 
 use std::error::Error;
 use std::io;

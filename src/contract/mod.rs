@@ -7,10 +7,10 @@
 //! if it is dropped. What always holds: no envelope holds a lock, and nothing here knows who sends or receives it.
 
 pub mod cause;
-pub mod chain;
+pub(crate) mod chain;
 pub mod delivery;
-pub mod device_policy;
-pub mod digest;
+pub(crate) mod device_policy;
+pub(crate) mod digest;
 pub mod ids;
 pub mod internal;
 pub mod keyed;
@@ -19,9 +19,9 @@ pub mod message;
 pub mod nodes;
 pub mod position;
 pub mod progress;
-pub mod report;
-pub mod shard_counters;
+pub(crate) mod report;
+pub(crate) mod shard_counters;
 pub mod snapshot;
 pub mod store;
-pub mod store_counters;
+pub(crate) mod store_counters;
 pub mod submission;

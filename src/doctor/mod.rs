@@ -7,14 +7,14 @@
 //! What always holds: the doctor changes nothing, a check knows only the [`host::Host`] it is given, and what could
 //! not be found out is never called good. It leaves out the network cards: `tuning/status.sh` shows those.
 
-pub mod checks;
+pub(crate) mod checks;
 pub mod cli;
-pub mod host;
-pub mod kernel;
-pub mod report;
-pub mod start;
-pub mod uring;
-pub mod values;
+pub(crate) mod host;
+pub(crate) mod kernel;
+pub(crate) mod report;
+pub(crate) mod start;
+pub(crate) mod uring;
+pub(crate) mod values;
 
 #[cfg(test)]
 mod tests;

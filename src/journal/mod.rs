@@ -7,12 +7,12 @@ pub mod batch;
 pub mod cli;
 pub mod disk;
 pub mod memory_disk;
-pub mod reader;
+pub(crate) mod reader;
 pub mod record;
-pub mod recovery;
-pub mod room;
+pub(crate) mod recovery;
+pub(crate) mod room;
 pub mod segment;
-pub mod varint;
+pub(crate) mod varint;
 
 use std::io;
 

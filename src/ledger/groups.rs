@@ -165,11 +165,6 @@ impl Groups {
         self.rosters.len()
     }
 
-    /// There are none.
-    pub fn is_empty(&self) -> bool {
-        self.rosters.is_empty()
-    }
-
     /// The groups of a user, by group id.
     pub fn of_user(&self, user: UserId, sequences: &Sequences) -> Vec<GroupEntry> {
         let slot = sequences.slot(user);

@@ -3,13 +3,13 @@
 //! Owned by the ledger's thread, a blocking loop in `topology.rs`. What always holds: nothing that an engine
 //! hands out was visible to anybody before it was durable, and what it hands out is in one order per user.
 
-pub mod bases;
+pub(crate) mod bases;
 pub mod dedup;
-pub mod groups;
+pub(crate) mod groups;
 pub mod journal_engine;
-pub mod parts;
-pub mod pending;
-pub mod pending_delivery;
+pub(crate) mod parts;
+pub(crate) mod pending;
+pub(crate) mod pending_delivery;
 pub mod redis;
 pub mod sequence;
 pub mod start;

@@ -26,21 +26,6 @@ impl<K: Hash + Eq, V> PartedMap<K, V> {
         PartedMap { parts, choice: TableKey::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 1) }
     }
 
-    /// How many entries it has.
-    pub fn len(&self) -> usize {
-        self.parts.iter().map(HashMap::len).sum()
-    }
-
-    /// No entries.
-    pub fn is_empty(&self) -> bool {
-        self.parts.iter().all(HashMap::is_empty)
-    }
-
-    /// All entries, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.parts.iter().flatten()
-    }
-
     /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.parts[self.part(key)].get(key)

@@ -163,11 +163,6 @@ impl Checker {
         self.keys.len() as u64
     }
 
-    /// The durable messages from position `from` on, in the ledger's order.
-    pub fn msg_ids(&self, from: u64) -> Vec<MsgId> {
-        self.keys.iter().skip(from as usize).copied().map(MsgId).collect()
-    }
-
     /// The number the gateway gave the sender's message `index`, if anybody has received it.
     pub fn msg_id_of(&self, index: u32) -> Option<MsgId> {
         // The ledger's order is all but always the sender's: look there first.

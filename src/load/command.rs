@@ -15,7 +15,6 @@ a line is a message; commands:
 
 /// A line, understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "HELP says what each does")]
 pub enum Command<'a> {
     Nothing,
     Say(&'a str),

@@ -16,7 +16,6 @@ pub fn latencies() -> Histogram<u64> {
 
 /// Quantiles in microseconds.
 #[derive(Clone, Copy, PartialEq, Default, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Quantiles {
     pub p50: f64,
     pub p90: f64,

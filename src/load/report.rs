@@ -28,7 +28,6 @@ pub struct Scenario {
 
 /// The report as `--json` prints it.
 #[derive(Clone, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct BenchReport {
     #[serde(flatten)]
     pub scenario: Scenario,
@@ -62,7 +61,6 @@ pub struct BenchReport {
 
 /// What members who did not read changed.
 #[derive(Clone, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct Stall {
     pub stalled: u64,
     pub delivery_us_without: Quantiles,

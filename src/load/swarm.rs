@@ -163,11 +163,6 @@ impl Swarm {
         self.links.get(link.0 as usize).is_some_and(|open| open.as_ref().is_some_and(|open| open.reading))
     }
 
-    /// Whether the connection is open.
-    pub fn is_open(&self, link: LinkId) -> bool {
-        self.links.get(link.0 as usize).is_some_and(Option::is_some)
-    }
-
     /// Sends bytes, or keeps them until the socket takes them. On a closed connection they are lost.
     pub fn send(&mut self, link: LinkId, bytes: &[u8]) {
         let Some(Some(open)) = self.links.get_mut(link.0 as usize) else { return };

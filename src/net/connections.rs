@@ -107,11 +107,6 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.count
-    }
-
     /// There is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0

@@ -26,7 +26,6 @@ const BODIES: usize = 64;
 const NAMED_MAX: usize = 20;
 
 /// A database whose rows can be compared.
-#[expect(async_fn_in_trait, reason = "used through generics on one thread; no Send bound is wanted")]
 pub trait Inspect: Store {
     /// A user's rows from `from` to `to`, both included, in order.
     async fn rows(&mut self, user: UserId, from: Seq, to: Seq) -> Result<Vec<(Seq, MsgId)>, StoreError>;

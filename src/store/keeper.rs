@@ -5,9 +5,9 @@
 //! because nothing is applied while it is read; and a database that is away delays only what is in it alone.
 //! It leaves out waiting: [`Keeper::turn`] says when it wants to be called again.
 
-pub mod devices;
-pub mod lookups;
-pub mod pages;
+pub(crate) mod devices;
+pub(crate) mod lookups;
+pub(crate) mod pages;
 mod position;
 
 use std::sync::Arc;

@@ -4,25 +4,25 @@
 //! answers the shards and the ledger. What always holds: batches are applied in journal order, each together
 //! with its end position, so applying again after a crash changes nothing.
 
-pub mod backoff;
-pub mod batch;
-pub mod check;
+pub(crate) mod backoff;
+pub(crate) mod batch;
+pub(crate) mod check;
 #[cfg(test)]
 mod contract;
-pub mod cursors;
-pub mod in_flight;
+pub(crate) mod cursors;
+pub(crate) mod in_flight;
 pub mod keeper;
 pub mod messages;
-pub mod mysql;
+pub(crate) mod mysql;
 pub mod names;
-pub mod page;
-pub mod priority;
-pub mod retention;
-pub mod schema;
+pub(crate) mod page;
+pub(crate) mod priority;
+pub(crate) mod retention;
+pub(crate) mod schema;
 pub mod sqlite;
-pub mod tail;
-pub mod trouble;
-pub mod yielding;
+pub(crate) mod tail;
+pub(crate) mod trouble;
+pub(crate) mod yielding;
 
 use std::future::Future;
 

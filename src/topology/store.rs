@@ -53,11 +53,6 @@ impl StoreSender {
     pub fn len(&self) -> usize {
         self.asks.len()
     }
-
-    /// No question waits.
-    pub fn is_empty(&self) -> bool {
-        self.asks.is_empty()
-    }
 }
 
 /// The receiving end, and where answers go.

@@ -89,7 +89,7 @@ fn when_the_owner_leaves_the_lowest_user_owns_and_with_the_last_one_the_group_is
     for user in [3, 9, 7] {
         world.change(user, GroupChange::Leave(group)).unwrap().unwrap();
     }
-    assert!(world.groups.is_empty());
+    assert!(world.groups.len() == 0);
     assert_eq!((world.groups.memberships, world.groups_of(7)), (0, vec![]));
     assert_eq!(world.change(3, GroupChange::Add(group, users([1]))), Err(ErrorCode::UnknownGroup));
 }

@@ -75,11 +75,12 @@ impl<D: Disk> Log<D> {
     }
 
     /// How many submissions are neither stored nor refused.
+    #[cfg(test)]
     pub fn open_count(&self) -> usize {
         self.open.len()
     }
 
-    /// Every one of them, as it was submitted, in order.
+    /// Every submission that is neither stored nor refused, as it was submitted, in order.
     pub fn each_open(&self, visit: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError> {
         let mut places: Vec<JournalPosition> = self.open.values().copied().collect();
         places.sort_unstable();

@@ -64,7 +64,6 @@ enum Phase {
 
 /// How many are where.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-#[expect(missing_docs, reason = "as in Beat")]
 pub struct Census {
     pub live: u32,
     pub seen: u32,

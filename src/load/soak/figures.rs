@@ -16,7 +16,6 @@ const SECONDS_MAX: u64 = 3_600;
 
 /// One second.
 #[derive(Clone, Default, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the report's; README.md says what each means")]
 pub struct Second {
     pub at_s: f64,
     pub phase: Phase,
@@ -37,7 +36,6 @@ pub struct Second {
 /// What the soak was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Debug)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Phase {
     #[default]
     Start,
@@ -70,7 +68,6 @@ impl Phase {
 
 /// One phase.
 #[derive(Clone, Copy, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Span {
     pub phase: Phase,
     pub from_s: f64,
@@ -79,7 +76,6 @@ pub struct Span {
 
 /// Latencies of one interval.
 #[derive(Clone, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the report's; README.md says what each means")]
 pub struct Interval {
     pub from_s: f64,
     pub to_s: f64,
@@ -91,7 +87,6 @@ pub struct Interval {
 
 /// How many, and how long.
 #[derive(Clone, Copy, Default, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Latency {
     pub count: u64,
     #[serde(flatten)]

@@ -73,7 +73,6 @@ pub enum Order {
 
 /// Counts since a process began.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
-#[expect(missing_docs, reason = "the names are the report's; README.md says what each means")]
 pub struct Totals {
     pub dialed: u64,
     pub logins: u64,

@@ -15,7 +15,6 @@ use crate::table::{Table, count};
 
 /// Everything.
 #[derive(Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct SoakReport {
     pub version: &'static str,
     pub started_unix_ms: u64,
@@ -38,7 +37,6 @@ pub struct SoakReport {
 
 /// What was asked for.
 #[derive(Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the options'")]
 pub struct Setup {
     pub targets: Vec<SocketAddr>,
     pub connections: u32,
@@ -65,7 +63,6 @@ pub struct Setup {
 
 /// How everybody came.
 #[derive(Clone, Copy, Default, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Ramp {
     pub logged_in: u64,
     pub seconds: f64,
@@ -74,7 +71,6 @@ pub struct Ramp {
 
 /// SteadyLatencies of the steady phase, microseconds.
 #[derive(Clone, Copy, Default, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct SteadyLatencies {
     pub delivery: Latency,
     pub ack: Latency,
@@ -83,7 +79,6 @@ pub struct SteadyLatencies {
 
 /// Something that was refused, by name.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct Refused {
     /// Who counted it: `gateway`, `load` or `kernel`.
     pub side: &'static str,
@@ -95,7 +90,6 @@ pub struct Refused {
 
 /// How a process of the load generator did in the steady phase.
 #[derive(Clone, Copy, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct LoadProcess {
     pub clients: u32,
     pub busy_share: f64,

@@ -17,7 +17,6 @@ use crate::table::Table;
 
 /// The report as `--json` prints it.
 #[derive(Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct StormReport {
     pub scenario: &'static str,
     pub connections: u32,
@@ -43,7 +42,6 @@ pub struct StormReport {
 
 /// Everybody's first login.
 #[derive(Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct Login {
     pub seconds: f64,
     pub per_s: f64,
@@ -57,7 +55,6 @@ pub struct Login {
 
 /// Nothing but heartbeats, so often.
 #[derive(Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct Idle {
     pub heartbeat_s: u32,
     pub seconds: f64,
@@ -68,7 +65,6 @@ pub struct Idle {
 
 /// Messages while nothing else, or while everybody came back.
 #[derive(Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct Traffic {
     pub seconds: f64,
     pub delivered: u64,
@@ -81,7 +77,6 @@ pub struct Traffic {
 
 /// How everybody came back.
 #[derive(Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct Return {
     pub drop_ms: f64,
     pub jitter_s: f64,
@@ -91,7 +86,6 @@ pub struct Return {
 
 /// How busy the load was, and how late at most.
 #[derive(Clone, Copy, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct LoadFigures {
     pub busy_percent: f64,
     pub lag_ms_max: f64,
@@ -103,7 +97,6 @@ pub struct Budgets(pub BTreeMap<String, Taken>);
 
 /// What one took.
 #[derive(Clone, Copy, PartialEq, Default, Serialize, Debug)]
-#[expect(missing_docs, reason = "the names are the interface; README.md says what each means")]
 pub struct Taken {
     pub shares: f64,
     pub busy_ms: f64,
