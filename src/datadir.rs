@@ -23,7 +23,7 @@ const SECRET_RANDOM_BYTES: usize = 32;
 
 /// A locked data directory.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     /// Holds the lock until it is closed.
     _lock: File,
@@ -59,7 +59,7 @@ pub enum DataDirError {
 
 /// Whether the development secret was there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SecretOrigin {
+pub(crate) enum SecretOrigin {
     /// It was.
     Found,
     /// It was made just now.
@@ -68,7 +68,7 @@ pub enum SecretOrigin {
 
 impl DataDir {
     /// Creates the directory if need be, and locks it.
-    pub fn lock(path: &Path) -> Result<DataDir, DataDirError> {
+    pub(crate) fn lock(path: &Path) -> Result<DataDir, DataDirError> {
         let unwritable = |source| DataDirError::Unwritable { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(unwritable)?;
         let lock =
@@ -81,12 +81,12 @@ impl DataDir {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The development secret: what the file holds, or a new random one, readable by this user alone.
-    pub fn development_secret(&self) -> Result<(Vec<u8>, SecretOrigin), DataDirError> {
+    pub(crate) fn development_secret(&self) -> Result<(Vec<u8>, SecretOrigin), DataDirError> {
         if let Some(secret) = read_development_secret(&self.path)? {
             return Ok((secret, SecretOrigin::Found));
         }
@@ -101,12 +101,12 @@ impl DataDir {
 
     /// Writes where something listens to a file of this name, so that whoever started the gateway on port 0
     /// finds it. It appears whole or not at all.
-    pub fn publish_address(&self, name: &str, address: SocketAddr) -> Result<(), DataDirError> {
+    pub(crate) fn publish_address(&self, name: &str, address: SocketAddr) -> Result<(), DataDirError> {
         self.replace(name, &format!("{address}\n"))
     }
 
     /// Removes such a file; that it is not there is fine.
-    pub fn withdraw_address(&self, name: &str) {
+    pub(crate) fn withdraw_address(&self, name: &str) {
         match fs::remove_file(self.path.join(name)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -128,7 +128,7 @@ impl DataDir {
 }
 
 /// The development secret of a data directory that need not be locked; `None`: it has none.
-pub fn read_development_secret(data_dir: &Path) -> Result<Option<Vec<u8>>, DataDirError> {
+pub(crate) fn read_development_secret(data_dir: &Path) -> Result<Option<Vec<u8>>, DataDirError> {
     let path = data_dir.join(SECRET);
     match fs::read_to_string(&path) {
         Ok(text) if text.trim().len() >= SECRET_RANDOM_BYTES => Ok(Some(text.trim().as_bytes().to_vec())),

@@ -17,7 +17,7 @@ use crate::reconnect::NextStep;
 use crate::{CloseReason, Conversation, ErrorCode, GroupId, Now, Seq};
 
 /// Events that may wait while an answer is awaited.
-pub const EVENTS_MAX: usize = 16 * 1024;
+pub(crate) const EVENTS_MAX: usize = 16 * 1024;
 /// How long a connection may take to be made, or to take what is written.
 pub(crate) const SOCKET_PATIENCE_MS: u64 = 10_000;
 /// How much is read at once.

@@ -89,11 +89,11 @@ impl RedisNeed<'_> {
 }
 
 /// What a Redis that says this may lose of what it has acknowledged, a line each; the doctor's words, handed in.
-pub type Losses = fn(&Look, &RedisNeed<'_>) -> Vec<String>;
+pub(crate) type Losses = fn(&Look, &RedisNeed<'_>) -> Vec<String>;
 
 /// A master of the ledger.
 #[derive(Debug)]
-pub struct Looked {
+pub(crate) struct Looked {
     /// Its URL.
     pub url: String,
     /// How many buckets it has.
@@ -103,7 +103,7 @@ pub struct Looked {
 }
 
 /// Looks at every master that has some of so many buckets of the ledger; an error says why they could not be found.
-pub async fn look(url: &str, buckets: usize) -> Result<Vec<Looked>, String> {
+pub(crate) async fn look(url: &str, buckets: usize) -> Result<Vec<Looked>, String> {
     let masters = in_time(Masters::find(url, buckets, 0)).await?;
     let mut looked = Vec::new();
     for Master { config, url, buckets } in masters.each() {

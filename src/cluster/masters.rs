@@ -35,7 +35,7 @@ pub(super) struct Masters {
 
 /// What every key of a bucket begins with; the braces keep them together on one master of a Redis Cluster. It names the
 /// form of what is kept, so that another form is not misread.
-pub fn prefix(bucket: usize) -> String {
+pub(super) fn prefix(bucket: usize) -> String {
     format!("{{ringway:{bucket}}}:3:")
 }
 

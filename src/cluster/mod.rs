@@ -22,14 +22,14 @@ mod buckets;
 mod calls;
 mod connection;
 mod known;
-pub mod look;
+pub(crate) mod look;
 mod masters;
-pub mod nodes;
+pub(crate) mod nodes;
 mod order;
 mod session;
 mod stream;
 mod subscription;
-pub mod talk;
+pub(crate) mod talk;
 
 use std::sync::Arc;
 use std::time::Duration;

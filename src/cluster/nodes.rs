@@ -26,7 +26,7 @@ use ringway_wire::ids::{Conversation, UserId};
 
 /// A message to publish.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Publish {
+pub(crate) struct Publish {
     /// To whom; `None`: all.
     pub to: Option<u16>,
     /// [`talk`].
@@ -54,7 +54,7 @@ struct Walk {
 
 /// The state.
 #[derive(Debug)]
-pub struct Nodes {
+pub(crate) struct Nodes {
     us: Speaker,
     shards: Vec<Slot<FromNodes>>,
     known: BTreeMap<u16, Known>,
@@ -80,7 +80,7 @@ pub struct Nodes {
 
 impl Nodes {
     /// Of a node that knows nobody yet. `process` is another one in every process.
-    pub fn new(node: u16, process: u64, shards: Vec<Slot<FromNodes>>) -> Self {
+    pub(crate) fn new(node: u16, process: u64, shards: Vec<Slot<FromNodes>>) -> Self {
         Nodes {
             us: Speaker { node, process, epoch: 0 },
             shards,
@@ -100,7 +100,7 @@ impl Nodes {
     }
 
     /// A session with Redis begins; what is published is heard from here on. Both sides may have missed anything.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.growing.clear();
         self.publishes.clear();
         self.walk = None;
@@ -113,7 +113,7 @@ impl Nodes {
     }
 
     /// These hold leases. `is_settled`: for longer than a lease, so that whoever does not hold one is gone.
-    pub fn alive(&mut self, alive: &BTreeSet<u16>, is_settled: bool) {
+    pub(crate) fn alive(&mut self, alive: &BTreeSet<u16>, is_settled: bool) {
         for node in alive {
             if *node != self.us.node && !self.known.contains_key(node) {
                 let stamp = self.next_stamp();
@@ -137,7 +137,7 @@ impl Nodes {
     }
 
     /// A shard says something.
-    pub fn told(&mut self, told: ToNodes) {
+    pub(crate) fn told(&mut self, told: ToNodes) {
         match told {
             ToNodes::Sessions(notices) => {
                 for notice in notices {
@@ -161,7 +161,7 @@ impl Nodes {
     }
 
     /// A message was heard; our own come back too.
-    pub fn heard(&mut self, bytes: &[u8]) {
+    pub(crate) fn heard(&mut self, bytes: &[u8]) {
         let Some((speaker, items)) = talk::read(bytes) else {
             if self.report.unreadable == 0 {
                 tracing::error!("another node says what makes no sense: are all nodes of the same version?");
@@ -203,13 +203,13 @@ impl Nodes {
     }
 
     /// So many messages were lost before anybody looked at them.
-    pub fn missed(&mut self, count: u64) {
+    pub(crate) fn missed(&mut self, count: u64) {
         self.report.missed += count;
         self.misses = true;
     }
 
     /// Ends the message that grows: nothing more waits now.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if self.growing.is_empty() {
             return;
         }
@@ -224,19 +224,19 @@ impl Nodes {
     }
 
     /// Messages that wait to be published.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.publishes.len()
     }
 
     /// The next message to publish.
-    pub fn next_publish(&mut self) -> Option<Publish> {
+    pub(crate) fn next_publish(&mut self) -> Option<Publish> {
         let next = self.publishes.pop_front();
         self.report.told += u64::from(next.is_some());
         next
     }
 
     /// The last message of a node that stops.
-    pub fn bye(&self) -> Publish {
+    pub(crate) fn bye(&self) -> Publish {
         let mut bytes = Vec::new();
         talk::begin(self.us, &mut bytes);
         talk::put(&Item::Bye, &mut bytes);
@@ -244,7 +244,7 @@ impl Nodes {
     }
 
     /// For metrics.
-    pub fn report(&self) -> NodesReport {
+    pub(crate) fn report(&self) -> NodesReport {
         let internal = InternalErrors::of_this_thread();
         NodesReport { nodes: self.known.len() as u64 + 1, internal, ..self.report }
     }

@@ -12,7 +12,7 @@ use crate::limits::{MERGE_ENTRIES_MAX, ORDER_RUNS_MAX, STREAM_READ_MAX};
 
 /// How far each bucket is at an entry of the ledger.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub(super) struct Place {
     /// The entry.
     pub entry: u64,
     /// Each bucket's last one.
@@ -21,7 +21,7 @@ pub struct Place {
 
 impl Place {
     /// From what a script replied: the entry, then each bucket's.
-    pub fn parse(text: &str, buckets: usize) -> Option<Place> {
+    pub(super) fn parse(text: &str, buckets: usize) -> Option<Place> {
         let numbers: Option<Vec<u64>> = text.split(' ').map(|word| word.parse().ok()).collect();
         let (entry, each) = numbers.as_ref()?.split_first()?;
         (each.len() == buckets).then(|| Place { entry: *entry, buckets: each.to_vec() })
@@ -30,7 +30,7 @@ impl Place {
 
 /// An entry of the order.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OrderEntry {
+pub(super) struct OrderEntry {
     /// Whose entries are next.
     bucket: usize,
     /// The last of them.
@@ -41,7 +41,7 @@ pub struct OrderEntry {
 
 impl OrderEntry {
     /// As `order.lua` wrote it; `end`: its number.
-    pub fn parse(end: u64, text: &[u8], buckets: usize) -> Option<OrderEntry> {
+    pub(super) fn parse(end: u64, text: &[u8], buckets: usize) -> Option<OrderEntry> {
         let text = std::str::from_utf8(text).ok()?;
         let (bucket, rest) = text.split_once(' ')?;
         let bucket: usize = bucket.parse().ok()?;
@@ -51,7 +51,7 @@ impl OrderEntry {
     }
 
     /// Which entry of which bucket an entry of the ledger is, if it is one of these.
-    pub fn find(&self, entry: u64) -> Option<(usize, u64)> {
+    pub(super) fn find(&self, entry: u64) -> Option<(usize, u64)> {
         let is_its = entry > self.before.entry && entry <= self.end();
         is_its.then(|| (self.bucket, self.to - (self.end() - entry)))
     }
@@ -87,7 +87,7 @@ struct Bucket {
 
 /// The streams on their way to be one.
 #[derive(Debug)]
-pub struct Merge {
+pub(super) struct Merge {
     buckets: Vec<Bucket>,
     /// Order entries that were read and not carried out.
     orders: VecDeque<OrderEntry>,
@@ -99,30 +99,30 @@ pub struct Merge {
 
 impl Merge {
     /// Goes on behind a place.
-    pub fn begin(at: Place) -> Merge {
+    pub(super) fn begin(at: Place) -> Merge {
         let bucket = |at: u64| Bucket { given: at, read: at, ordered: at, ..Bucket::default() };
         let buckets = at.buckets.into_iter().map(bucket).collect();
         Merge { buckets, orders: VecDeque::new(), given: at.entry, order_read: at.entry }
     }
 
     /// The last entry that was handed out.
-    pub fn given(&self) -> u64 {
+    pub(super) fn given(&self) -> u64 {
         self.given
     }
 
     /// Behind which entry a bucket is to be read on; `None`: enough of it waits.
-    pub fn wants(&self, bucket: usize) -> Option<u64> {
+    pub(super) fn wants(&self, bucket: usize) -> Option<u64> {
         let bucket = self.buckets.get(bucket)?;
         (bucket.waiting.len() + STREAM_READ_MAX <= MERGE_ENTRIES_MAX).then_some(bucket.read)
     }
 
     /// The same of the order.
-    pub fn wants_order(&self) -> Option<u64> {
+    pub(super) fn wants_order(&self) -> Option<u64> {
         (self.orders.len() + STREAM_READ_MAX <= MERGE_ENTRIES_MAX).then_some(self.order_read)
     }
 
     /// Entries of a bucket were read.
-    pub fn read(&mut self, bucket: usize, mut arrivals: Vec<Arrival>) {
+    pub(super) fn read(&mut self, bucket: usize, mut arrivals: Vec<Arrival>) {
         let Some(bucket) = self.buckets.get_mut(bucket) else { return };
         // They were asked for before some of them were passed over.
         arrivals.retain(|arrival| arrival.count > bucket.read);
@@ -133,31 +133,31 @@ impl Merge {
     }
 
     /// An order entry was read.
-    pub fn ordered(&mut self, entry: OrderEntry) {
+    pub(super) fn ordered(&mut self, entry: OrderEntry) {
         self.order_read = entry.end();
         self.knows_ordered(entry.bucket, entry.to);
         self.orders.push_back(entry);
     }
 
     /// Entries of a bucket are ordered, though the order entry that says so was perhaps not read.
-    pub fn knows_ordered(&mut self, bucket: usize, to: u64) {
+    pub(super) fn knows_ordered(&mut self, bucket: usize, to: u64) {
         if let Some(bucket) = self.buckets.get_mut(bucket) {
             bucket.ordered = bucket.ordered.max(to);
         }
     }
 
     /// A bucket is known to be ordered up to this entry.
-    pub fn is_ordered(&self, bucket: usize, to: u64) -> bool {
+    pub(super) fn is_ordered(&self, bucket: usize, to: u64) -> bool {
         self.buckets.get(bucket).is_some_and(|bucket| bucket.ordered >= to)
     }
 
     /// The last entry that was read of a bucket, if it is not known to be ordered.
-    pub fn unordered(&self, bucket: usize) -> Option<u64> {
+    pub(super) fn unordered(&self, bucket: usize) -> Option<u64> {
         self.buckets.get(bucket).filter(|bucket| bucket.read > bucket.ordered).map(|bucket| bucket.read)
     }
 
     /// The next entries of the ledger, as far as they are here, at most so many.
-    pub fn take(&mut self, count_max: usize) -> Vec<Arrival> {
+    pub(super) fn take(&mut self, count_max: usize) -> Vec<Arrival> {
         let mut out = Vec::new();
         while out.len() < count_max
             && let Some(order) = self.orders.front()
@@ -191,12 +191,12 @@ impl Merge {
     }
 
     /// Everything of a bucket up to this entry has been handed out.
-    pub fn has_given(&self, bucket: usize, to: u64) -> bool {
+    pub(super) fn has_given(&self, bucket: usize, to: u64) -> bool {
         self.buckets.get(bucket).is_some_and(|bucket| bucket.given >= to)
     }
 
     /// Which entry of the ledger an entry of a bucket is, if it was handed out not long ago.
-    pub fn entry_of(&self, bucket: usize, at: u64) -> Option<u64> {
+    pub(super) fn entry_of(&self, bucket: usize, at: u64) -> Option<u64> {
         let runs = &self.buckets.get(bucket)?.runs;
         let run = runs.get(runs.partition_point(|run| run.to < at))?;
         let behind = run.to - at;

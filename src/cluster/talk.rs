@@ -26,7 +26,7 @@ const TO_GROUP: u8 = 2;
 
 /// Who speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Speaker {
+pub(crate) struct Speaker {
     /// Its number.
     pub node: u16,
     /// Tells its process from those before it.
@@ -37,7 +37,7 @@ pub struct Speaker {
 
 /// What is said.
 #[derive(Clone, Debug)]
-pub enum Item {
+pub(crate) enum Item {
     /// A session begins or ends, or is told again.
     Session(SessionNews),
     /// Everything has been told in this epoch: what was not has ended.
@@ -51,7 +51,7 @@ pub enum Item {
 }
 
 /// Begins a message.
-pub fn begin(speaker: Speaker, out: &mut Vec<u8>) {
+pub(crate) fn begin(speaker: Speaker, out: &mut Vec<u8>) {
     out.push(FORMAT);
     out.extend_from_slice(&speaker.node.to_be_bytes());
     out.extend_from_slice(&speaker.process.to_be_bytes());
@@ -59,7 +59,7 @@ pub fn begin(speaker: Speaker, out: &mut Vec<u8>) {
 }
 
 /// Appends an item.
-pub fn put(item: &Item, out: &mut Vec<u8>) {
+pub(crate) fn put(item: &Item, out: &mut Vec<u8>) {
     match item {
         Item::Session(SessionNews { user, device, since_ms }) => {
             out.push(if since_ms.is_some() { BEGINS } else { ENDS });
@@ -87,7 +87,7 @@ pub fn put(item: &Item, out: &mut Vec<u8>) {
 }
 
 /// Reads a message; `None`: it makes no sense.
-pub fn read(bytes: &[u8]) -> Option<(Speaker, Vec<Item>)> {
+pub(crate) fn read(bytes: &[u8]) -> Option<(Speaker, Vec<Item>)> {
     let mut rest = Rest(bytes);
     if rest.byte()? != FORMAT {
         return None;

@@ -11,7 +11,7 @@ use crate::limits;
 
 /// A key of the configuration.
 #[derive(Debug)]
-pub struct Key {
+pub(crate) struct Key {
     /// Dotted name, as in the file.
     pub name: &'static str,
     /// What holds if nobody says otherwise; empty: nothing.
@@ -24,7 +24,7 @@ pub struct Key {
 
 /// How a key's value is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
+pub(crate) enum Form {
     /// A TOML string.
     Text,
     /// A TOML string that is never printed.
@@ -40,7 +40,7 @@ const fn key(name: &'static str, default: &'static str, form: Form, about: &'sta
 }
 
 /// Every key, in the order in which `--print-config` shows them: plain ones first, then table by table.
-pub const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     key("listen", "127.0.0.1:7400", Form::Text, "where clients connect; port 0: any free one"),
     key("admin", "127.0.0.1:7401", Form::Text, "health and metrics over HTTP; port 0: any free one"),
     key("data_dir", "ringway-data", Form::Text, "journal, embedded store, lock and development secret"),

@@ -4,7 +4,7 @@ use ringway_wire::ids::Conversation;
 
 /// What a message said and to whom, in 64 bits: tells a repeat from another message under the same name. Not
 /// cryptographic: a sender can only fool itself. Stable across versions (the journal and the store outlive them).
-pub fn digest(to: Conversation, body: &[u8]) -> u64 {
+pub(crate) fn digest(to: Conversation, body: &[u8]) -> u64 {
     let (kind, id) = match to {
         Conversation::User(user) => (0u8, user.0),
         Conversation::Group(group) => (1u8, group.0),

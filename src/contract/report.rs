@@ -64,7 +64,7 @@ pub struct Depths {
 }
 
 /// How many budgets there are.
-pub const BUDGETS: usize = 4;
+pub(crate) const BUDGETS: usize = 4;
 
 /// What a budget was given and has taken.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

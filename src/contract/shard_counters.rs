@@ -4,7 +4,7 @@ use crate::contract::internal::InternalErrors;
 use ringway_wire::schema::CloseReason;
 
 /// How many close reasons there are.
-pub const CLOSE_REASONS: usize = CloseReason::ENUM_MAX as usize + 1;
+pub(crate) const CLOSE_REASONS: usize = CloseReason::ENUM_MAX as usize + 1;
 
 /// One shard's counters. Fields named `_total` only grow; the others are as of now.
 #[derive(Clone, Debug, Default)]

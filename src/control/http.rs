@@ -33,7 +33,7 @@ const CONNECTION_LIFE: Duration = Duration::from_secs(30);
 
 /// What the answers are made from.
 #[derive(Clone)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The latest reports.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     /// Where the gateway is in its life.
@@ -63,7 +63,7 @@ impl Facts {
 }
 
 /// Serves until it is aborted.
-pub async fn serve(listener: TcpListener, facts: Facts) {
+pub(crate) async fn serve(listener: TcpListener, facts: Facts) {
     let routes = axum::Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))

@@ -8,7 +8,7 @@ use crate::limits::INTERNAL_ERRORS_SAID_MS;
 
 /// What the log has said of each place, in the order of `Place::ALL`.
 #[derive(Debug)]
-pub struct InternalErrorsLog {
+pub(super) struct InternalErrorsLog {
     said: [Said; Place::ALL.len()],
 }
 
@@ -26,7 +26,7 @@ impl Default for InternalErrorsLog {
 
 impl InternalErrorsLog {
     /// Writes down what is to be said of these.
-    pub fn note(&mut self, now_ms: u64, errors: &InternalErrors) {
+    pub(super) fn note(&mut self, now_ms: u64, errors: &InternalErrors) {
         if errors.total() == 0 {
             return;
         }

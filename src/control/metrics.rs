@@ -15,7 +15,7 @@ use ringway_wire::request::reason_name;
 use ringway_wire::schema::CloseReason;
 
 /// All metrics as text.
-pub fn text(snapshot: &Snapshot, readiness: &Readiness, room: &Room, journal_disk_free: Option<u64>) -> String {
+pub(crate) fn text(snapshot: &Snapshot, readiness: &Readiness, room: &Room, journal_disk_free: Option<u64>) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024) };
     let (ready, degraded) = match readiness {
         Readiness::Ready => (1, 0),

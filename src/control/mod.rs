@@ -4,11 +4,11 @@
 //! bounded channels, and if it is slow they lose nothing but a report. [`snapshot`] is what they said last and what it
 //! comes to, [`http`] the admin server, [`metrics`] the text it serves, [`systemd`] what systemd is told.
 
-pub mod http;
+pub(crate) mod http;
 mod internal_errors;
-pub mod metrics;
-pub mod snapshot;
-pub mod systemd;
+pub(crate) mod metrics;
+pub(crate) mod snapshot;
+pub(crate) mod systemd;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -22,14 +22,14 @@ use crate::contract::chain::Chain;
 use crate::contract::report::Report;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::internal_errors::InternalErrorsLog;
-pub use crate::control::snapshot::{Room, Snapshot, Stage};
+pub(crate) use crate::control::snapshot::{Room, Snapshot, Stage};
 use crate::control::systemd::{Environment, Watchdog};
 
 /// Reports that may wait for control, per kind.
-pub const REPORTS_MAX: usize = 1_024;
+pub(crate) const REPORTS_MAX: usize = 1_024;
 
 /// What control is given.
-pub struct ControlEnds {
+pub(crate) struct ControlEnds {
     /// Already listening.
     pub admin: TcpListener,
     /// The process's time.
@@ -52,10 +52,10 @@ pub struct ControlEnds {
 
 /// Somebody wants the process to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StopSignal;
+pub(crate) struct StopSignal;
 
 /// Runs until the process ends: the last thing a stopping process answers is why it is not ready.
-pub fn run(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+pub(crate) fn run(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(ends))
 }

@@ -15,7 +15,7 @@ const SILENCE_MS: u64 = 5_000;
 
 /// Where the gateway is in its life; set by the main thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Recovering the journal, starting threads.
     Starting,
     /// The database does not answer, and the newest rows are not known without it.
@@ -28,7 +28,7 @@ pub enum Stage {
 
 /// How many connections there is room for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Room {
+pub(crate) struct Room {
     /// So many.
     pub connections_max: u64,
     /// What keeps them down to that: `limits.connections_max`, or what the host has too little of, as the doctor calls
@@ -38,7 +38,7 @@ pub struct Room {
 
 /// Whether clients should be sent here.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// Yes.
     Ready,
     /// Yes: messages are taken and delivered. Something else cannot be had meanwhile, and this says what.
@@ -49,7 +49,7 @@ pub enum Readiness {
 
 /// The latest reports, replaced as a whole.
 #[derive(Clone, Default, Debug)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// By shard, with the monotonic millisecond it came.
     pub shards: Vec<Option<(u64, Arc<ShardReport>)>>,
     /// The ledger's; zeroes before the first.
@@ -66,7 +66,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Puts a report in the place of the one before.
-    pub fn take(&mut self, now_ms: u64, report: Report) {
+    pub(crate) fn take(&mut self, now_ms: u64, report: Report) {
         match report {
             Report::Shard(report) => {
                 let ShardId(at) = report.shard;
@@ -84,7 +84,7 @@ impl Snapshot {
     }
 
     /// What all threads have counted.
-    pub fn internal_errors(&self) -> InternalErrors {
+    pub(crate) fn internal_errors(&self) -> InternalErrors {
         let shards = self.shards.iter().flatten().map(|(_, report)| &report.core.internal);
         let nodes = self.nodes.iter().map(|report| &report.internal);
         let of_others = shards.chain([&self.ledger.internal, &self.store.internal]).chain(nodes);
@@ -93,7 +93,7 @@ impl Snapshot {
 
     /// Whether clients should be sent here. A gateway that takes messages and delivers them is ready, whatever its
     /// database does.
-    pub fn readiness(&self, stage: Stage, now_ms: u64) -> Readiness {
+    pub(crate) fn readiness(&self, stage: Stage, now_ms: u64) -> Readiness {
         let mut reasons = Vec::new();
         match stage {
             Stage::Starting => reasons.push("starting".to_owned()),
@@ -130,7 +130,7 @@ impl Snapshot {
 
     /// Who should have reported and has not: each shard and the ledger does once a second while clients are served.
     /// The store is not asked: a database may be away for hours.
-    pub fn silent(&self, stage: Stage, now_ms: u64) -> Vec<String> {
+    pub(crate) fn silent(&self, stage: Stage, now_ms: u64) -> Vec<String> {
         if stage != Stage::Serving {
             return Vec::new();
         }

@@ -22,7 +22,7 @@ const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why systemd cannot be told.
 #[derive(Debug, thiserror::Error)]
-pub enum SystemdError {
+pub(crate) enum SystemdError {
     /// No address that Linux has.
     #[error("NOTIFY_SOCKET is `{}`: expected a path that begins with / or an abstract name that begins with @", .0.display())]
     Address(OsString),
@@ -36,7 +36,7 @@ pub enum SystemdError {
 
 /// What systemd put into the environment.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// `NOTIFY_SOCKET`.
     pub socket: Option<OsString>,
     /// `WATCHDOG_USEC`.
@@ -47,7 +47,7 @@ pub struct Environment {
 
 impl Environment {
     /// This process's.
-    pub fn of_process() -> Environment {
+    pub(crate) fn of_process() -> Environment {
         Environment {
             socket: std::env::var_os("NOTIFY_SOCKET"),
             watchdog_us: std::env::var_os("WATCHDOG_USEC"),
@@ -58,13 +58,13 @@ impl Environment {
 
 /// What is said once: ready, stopping.
 #[derive(Debug)]
-pub struct Notices {
+pub(crate) struct Notices {
     socket: Option<UnixDatagram>,
 }
 
 impl Notices {
     /// To whom the environment says.
-    pub fn new(environment: &Environment) -> Result<Notices, SystemdError> {
+    pub(crate) fn new(environment: &Environment) -> Result<Notices, SystemdError> {
         let Some(name) = &environment.socket else { return Ok(Notices::none()) };
         let socket = connected(name)?;
         socket.set_write_timeout(Some(NOTICE_TIMEOUT)).map_err(|source| SystemdError::Socket(name.clone(), source))?;
@@ -72,17 +72,17 @@ impl Notices {
     }
 
     /// To nobody.
-    pub fn none() -> Notices {
+    pub(crate) fn none() -> Notices {
         Notices { socket: None }
     }
 
     /// Clients are served.
-    pub fn ready(&self, status: &str) {
+    pub(crate) fn ready(&self, status: &str) {
         self.say(&format!("READY=1\nSTATUS={status}"));
     }
 
     /// Clients are sent away.
-    pub fn stopping(&self, status: &str) {
+    pub(crate) fn stopping(&self, status: &str) {
         self.say(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
@@ -97,7 +97,7 @@ impl Notices {
 
 /// Says that the process lives, twice in the time that systemd waits.
 #[derive(Debug)]
-pub struct Watchdog {
+pub(crate) struct Watchdog {
     socket: UnixDatagram,
     every: Interval,
     withheld: bool,
@@ -105,7 +105,7 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// The one that the environment asks of process `pid`, if it does. Must be called on a tokio runtime.
-    pub fn new(environment: &Environment, pid: u32) -> Result<Option<Watchdog>, SystemdError> {
+    pub(crate) fn new(environment: &Environment, pid: u32) -> Result<Option<Watchdog>, SystemdError> {
         let (Some(name), Some(us)) = (&environment.socket, &environment.watchdog_us) else { return Ok(None) };
         if environment.watchdog_pid.as_ref().is_some_and(|wanted| wanted.as_os_str() != OsStr::new(&pid.to_string())) {
             return Ok(None);
@@ -121,7 +121,7 @@ impl Watchdog {
     }
 
     /// Waits until the next ping is due; for ever if there is no watchdog.
-    pub async fn due(watchdog: &mut Option<Watchdog>) {
+    pub(crate) async fn due(watchdog: &mut Option<Watchdog>) {
         match watchdog {
             Some(watchdog) => drop(watchdog.every.tick().await),
             None => std::future::pending().await,
@@ -129,7 +129,7 @@ impl Watchdog {
     }
 
     /// Pings, unless somebody has fallen silent: then systemd shall find out, and start the gateway again.
-    pub fn ping_unless(&mut self, silent: &[String]) {
+    pub(crate) fn ping_unless(&mut self, silent: &[String]) {
         if !silent.is_empty() {
             if !self.withheld {
                 tracing::error!(reasons = silent.join("; "), "the watchdog's ping is withheld");

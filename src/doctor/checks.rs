@@ -8,20 +8,20 @@ mod cpus;
 mod disk;
 mod io_uring;
 mod memory;
-pub mod mysql;
+pub(crate) mod mysql;
 mod process;
-pub mod redis;
+pub(crate) mod redis;
 mod rules;
 
-pub use memory::{AVAILABLE as MEMORY_AVAILABLE, BYTES_PER_MIB, affordable};
-pub use process::DESCRIPTORS;
+pub(crate) use memory::{AVAILABLE as MEMORY_AVAILABLE, BYTES_PER_MIB, affordable};
+pub(crate) use process::DESCRIPTORS;
 
 use crate::doctor::host::Host;
 use crate::doctor::values::{Kind, Rule, ValuesError};
 use crate::doctor::{Finding, Need, Severity, Verdict};
 
 /// Every check of the machine, in the order in which it is shown.
-pub fn host(host: &Host, need: &Need<'_>) -> Result<Vec<Finding>, ValuesError> {
+pub(crate) fn host(host: &Host, need: &Need<'_>) -> Result<Vec<Finding>, ValuesError> {
     let mut findings = of_the_process(host, need)?;
     findings.extend(rules::findings(host, need));
     findings.extend([cpus::count(host, need), cpus::quota(host), cpus::clock_source(host)]);
@@ -30,7 +30,7 @@ pub fn host(host: &Host, need: &Need<'_>) -> Result<Vec<Finding>, ValuesError> {
 }
 
 /// Those that decide whether this very process can keep its connections: the ones that `serve` runs.
-pub fn of_the_process(host: &Host, need: &Need<'_>) -> Result<Vec<Finding>, ValuesError> {
+pub(crate) fn of_the_process(host: &Host, need: &Need<'_>) -> Result<Vec<Finding>, ValuesError> {
     let mut findings = Vec::new();
     for rule in &need.values.rules {
         let finding = match (rule.kind, rule.key.as_str()) {

@@ -3,10 +3,10 @@
 //! [`live`] is the machine this process runs on; tests have recorded ones, read through the same [`Host::read`]. What
 //! always holds: reading changes nothing on the host, and what could not be read is kept as that, never as a value.
 
-pub mod cgroup;
-pub mod live;
+pub(crate) mod cgroup;
+pub(crate) mod live;
 #[cfg(test)]
-pub mod recorded;
+pub(crate) mod recorded;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +20,7 @@ use crate::doctor::values::{Kind, Values};
 
 /// What reading one thing gave.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Reading {
+pub(crate) enum Reading {
     /// Its text, without blanks around it.
     Value(String),
     /// There is no such thing here.
@@ -31,7 +31,7 @@ pub enum Reading {
 
 impl Reading {
     /// The text, if there is one.
-    pub fn value(&self) -> Option<&str> {
+    pub(crate) fn value(&self) -> Option<&str> {
         match self {
             Reading::Value(text) => Some(text),
             Reading::Absent | Reading::Unreadable(_) => None,
@@ -40,7 +40,7 @@ impl Reading {
 }
 
 /// Where a host is read from.
-pub trait Machine {
+pub(crate) trait Machine {
     /// A sysctl by its dotted name.
     fn sysctl(&self, name: &str) -> Reading;
     /// A file by its path.
@@ -55,7 +55,7 @@ pub trait Machine {
 
 /// A limit of this process; `u64::MAX` is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProcessLimit {
+pub(crate) struct ProcessLimit {
     /// What holds now.
     pub soft: u64,
     /// What the process may raise it to by itself, as `serve` does.
@@ -64,7 +64,7 @@ pub struct ProcessLimit {
 
 /// Memory of the machine, bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// All there is.
     pub total: u64,
     /// What can be had without swapping.
@@ -73,7 +73,7 @@ pub struct Memory {
 
 /// The data directory's file system, as the kernel tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DiskSpace {
+pub(crate) struct DiskSpace {
     /// The directory, or the nearest one above it that exists, without links.
     pub directory: String,
     /// Bytes that this user may still write, or why they are not known.
@@ -82,7 +82,7 @@ pub struct DiskSpace {
 
 /// Everything that was read of a host.
 #[derive(Clone, Debug)]
-pub struct Host {
+pub(crate) struct Host {
     /// `kernel.osrelease`.
     pub release: Reading,
     /// Open files.
@@ -122,7 +122,7 @@ pub struct Host {
 /// Sysctls that checks look at and no rule names.
 const OTHER_SYSCTLS: [&str; 3] = ["fs.file-nr", "kernel.io_uring_disabled", "net.ipv4.ip_local_port_range"];
 /// Where the kernel says what it reads the time from.
-pub const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+pub(crate) const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 const CLOCK_SOURCES: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
 const NICS: &str = "/sys/class/net";
 /// Made by docker and podman in what they start.
@@ -134,7 +134,7 @@ const CAP_IPC_LOCK: u32 = 14;
 
 impl Host {
     /// Reads all that `values` and the checks ask for.
-    pub fn read(machine: &dyn Machine, values: &Values, data_dir: &Path) -> Host {
+    pub(crate) fn read(machine: &dyn Machine, values: &Values, data_dir: &Path) -> Host {
         let status = machine.file("/proc/self/status");
         let limits = machine.file("/proc/self/limits");
         let mounts = machine.file("/proc/self/mountinfo");
@@ -164,23 +164,23 @@ impl Host {
     }
 
     /// The kernel's version, if it tells one.
-    pub fn kernel(&self) -> Option<KernelVersion> {
+    pub(crate) fn kernel(&self) -> Option<KernelVersion> {
         self.release.value().and_then(KernelVersion::parse)
     }
 
     /// A sysctl that was read.
-    pub fn sysctl(&self, name: &str) -> Reading {
+    pub(crate) fn sysctl(&self, name: &str) -> Reading {
         self.sysctls.get(name).cloned().unwrap_or(Reading::Absent)
     }
 
     /// The bytes that this process can still get: the machine's, or what its cgroups leave it.
-    pub fn memory_available(&self) -> Option<u64> {
+    pub(crate) fn memory_available(&self) -> Option<u64> {
         let machine = self.memory.map(|memory| memory.available);
         machine.into_iter().chain(self.cgroups.memory_left()).min()
     }
 
     /// The bytes there are for this process at all.
-    pub fn memory_total(&self) -> Option<u64> {
+    pub(crate) fn memory_total(&self) -> Option<u64> {
         let machine = self.memory.map(|memory| memory.total);
         machine.into_iter().chain(self.cgroups.memory_limit()).min()
     }

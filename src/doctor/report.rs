@@ -15,7 +15,7 @@ const COLUMNS: usize = 80;
 
 /// What the doctor has to say.
 #[derive(Clone, Debug, Serialize)]
-pub struct HostReport {
+pub(crate) struct HostReport {
     /// How many are to be kept.
     pub connections: u64,
     /// Why so many.
@@ -36,7 +36,7 @@ pub struct HostReport {
 /// What the findings come to, the worst last; its number is the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Debug)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Nothing is in the way; there may be hints.
     Good = 0,
     /// So many can be kept, but there are warnings, or something could not be seen.
@@ -47,7 +47,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Of these findings.
-    pub fn of(findings: &[Finding]) -> Outcome {
+    pub(crate) fn of(findings: &[Finding]) -> Outcome {
         let outcome = |finding: &Finding| match (finding.verdict, finding.severity) {
             (Verdict::Good, _) | (_, Severity::Hint) => Outcome::Good,
             (Verdict::Bad, Severity::Fatal) => Outcome::CannotServe,
@@ -58,14 +58,14 @@ impl Outcome {
     }
 
     /// For the shell.
-    pub fn exit_code(self) -> u8 {
+    pub(crate) fn exit_code(self) -> u8 {
         self as u8
     }
 }
 
 impl HostReport {
     /// Of these findings.
-    pub fn new(need: &Need<'_>, because: String, checks: Vec<Finding>) -> HostReport {
+    pub(crate) fn new(need: &Need<'_>, because: String, checks: Vec<Finding>) -> HostReport {
         HostReport {
             connections: need.connections,
             because,
@@ -78,13 +78,13 @@ impl HostReport {
     }
 
     /// As one JSON object.
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         // Strings, numbers and names of ours: it cannot fail.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
     /// As a page for people.
-    pub fn page(&self) -> String {
+    pub(crate) fn page(&self) -> String {
         let mut text = String::new();
         self.conclude(&mut text);
         let mut wrong: Vec<&Finding> = self.checks.iter().filter(|finding| finding.verdict != Verdict::Good).collect();

@@ -50,7 +50,7 @@ impl fmt::Display for Lines<'_> {
 
 /// What `serve` goes on with.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// Connections of the whole gateway.
     pub connections: u64,
     /// If they are fewer than the default: what keeps them down.
@@ -63,7 +63,7 @@ pub struct Kept {
 impl Kept {
     /// Why the default was not kept, if it was not. Nobody has asked for that many: so it says what there is, and what
     /// to ask for more, and demands nothing.
-    pub fn reduction(&self) -> Option<String> {
+    pub(crate) fn reduction(&self) -> Option<String> {
         let Finding { id, current, .. } = self.reduced_by.as_ref()?;
         Some(format!(
             "room for {} connections, as {id} allow here ({current}); `ringway doctor --connections N` says what more \
@@ -74,7 +74,7 @@ impl Kept {
 }
 
 /// How many connections the gateway is going to keep on this machine, whose limits were raised already.
-pub fn connections(config: &Config, shards: usize) -> Result<Kept, UnfitHost> {
+pub(crate) fn connections(config: &Config, shards: usize) -> Result<Kept, UnfitHost> {
     let values = Values::shipped()?;
     let host = Host::read(&ThisMachine, &values, &config.data_dir);
     on(&host, &values, config, shards)

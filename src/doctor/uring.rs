@@ -15,7 +15,7 @@ use crate::limits::{RING_EVENTS, RING_SUBMISSIONS};
 
 /// The operations glommio 0.9 insists on (it ends the process without them), with their numbers in the kernel's
 /// `io_uring.h`.
-pub const OPERATIONS: [(u8, &str); 23] = [
+pub(crate) const OPERATIONS: [(u8, &str); 23] = [
     (0, "NOP"),
     (1, "READV"),
     (2, "WRITEV"),
@@ -43,7 +43,7 @@ pub const OPERATIONS: [(u8, &str); 23] = [
 
 /// One of io_uring's three system calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RingCall {
+pub(crate) enum RingCall {
     /// Makes a ring.
     Setup,
     /// Asks it what it knows, and gives it buffers.
@@ -54,7 +54,7 @@ pub enum RingCall {
 
 impl RingCall {
     /// As manuals and filters call it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             RingCall::Setup => "io_uring_setup",
             RingCall::Register => "io_uring_register",
@@ -65,7 +65,7 @@ impl RingCall {
 
 /// What the kernel answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Uring {
+pub(crate) enum Uring {
     /// A ring was made and entered.
     Works {
         /// Those of [`OPERATIONS`] that the kernel does not know.
@@ -86,7 +86,7 @@ pub enum Uring {
 }
 
 /// Asks the kernel this process runs on.
-pub fn probe() -> Uring {
+pub(crate) fn probe() -> Uring {
     let refused = |call, error: &io::Error| Uring::Refused { call, errno: errno(error) };
     // Of the depth of a shard's: on kernels that count rings as locked memory a small one would prove nothing.
     let ring =

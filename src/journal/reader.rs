@@ -20,7 +20,7 @@ const SPOT_BYTES: usize = 16 * 1024;
 
 /// Reads records.
 #[derive(Debug)]
-pub struct Reader<D: Disk> {
+pub(crate) struct Reader<D: Disk> {
     disk: D,
     /// Starts of the segments when they were last listed, in order.
     starts: Vec<JournalPosition>,
@@ -80,7 +80,7 @@ enum Next {
 
 impl<D: Disk> Reader<D> {
     /// A reader of the journal in `disk`. Nothing is read yet.
-    pub fn new(disk: D) -> Self {
+    pub(crate) fn new(disk: D) -> Self {
         Reader {
             disk,
             starts: Vec::new(),
@@ -96,7 +96,7 @@ impl<D: Disk> Reader<D> {
     /// were visited (at least one record is). Returns where to go on: `to`, or the position of a record.
     ///
     /// `from` is 0, a position returned before, a record's or a batch's; `to` is at most the durable position.
-    pub fn read(
+    pub(crate) fn read(
         &mut self,
         from: JournalPosition,
         to: JournalPosition,
@@ -133,12 +133,12 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Tells the reader that all below `to` is durable, when it is another reader that visits.
-    pub fn settle(&mut self, to: JournalPosition) {
+    pub(crate) fn settle(&mut self, to: JournalPosition) {
         self.settled = self.settled.max(to);
     }
 
     /// The record at a position that a [`Reader::read`] visited, or that a record refers to.
-    pub fn record_at(&mut self, at: JournalPosition) -> Result<Record<'_>, JournalError> {
+    pub(crate) fn record_at(&mut self, at: JournalPosition) -> Result<Record<'_>, JournalError> {
         let segment = self.segment_of(at)?;
         if self.batch.record(&segment.header, at).is_none() && self.spot.record(&segment.header, at).is_none() {
             let settled = self.settled.0.saturating_sub(at.0).min(SPOT_BYTES as u64) as usize;
@@ -161,7 +161,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Closes the segments that lie wholly below a position, so that the disk gets their space back.
-    pub fn forget(&mut self, below: JournalPosition) {
+    pub(crate) fn forget(&mut self, below: JournalPosition) {
         let current = self.starts.partition_point(|start| *start <= below);
         let keep_from = current.checked_sub(1).and_then(|at| self.starts.get(at).copied()).unwrap_or_default();
         self.open.retain(|segment| segment.header.start >= keep_from);

@@ -21,7 +21,7 @@ const _: () = assert!(READ_BYTES > GROUP_MEMBERS_MAX * 20 + BODY_BYTES_MAX + 102
 
 /// What the journal holds.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// Where its first segment starts.
     pub first: JournalPosition,
     /// Where its last batch ends; zero if it has no segments. The next segment starts here.
@@ -45,7 +45,7 @@ pub struct TornTail {
 
 /// Checks every batch and makes the end of the journal durable. A last segment without batches is removed, so
 /// that starts without traffic do not fill the disk.
-pub fn recover<D: Disk>(disk: &D) -> Result<Recovered, JournalError> {
+pub(crate) fn recover<D: Disk>(disk: &D) -> Result<Recovered, JournalError> {
     let mut recovered = Recovered::default();
     let starts = list_segments(disk)?;
     recovered.first = starts.first().copied().unwrap_or_default();
@@ -78,7 +78,7 @@ pub fn recover<D: Disk>(disk: &D) -> Result<Recovered, JournalError> {
 
 /// What [`verify`] counts.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// As a start would find it.
     pub journal: Recovered,
     /// Records of all kinds.
@@ -92,7 +92,7 @@ pub struct Report {
 }
 
 /// Reads the whole journal, every record too, and changes nothing.
-pub fn verify<D: Disk>(disk: &D) -> Result<Report, JournalError> {
+pub(crate) fn verify<D: Disk>(disk: &D) -> Result<Report, JournalError> {
     let mut report = Report::default();
     let starts = list_segments(disk)?;
     report.journal.first = starts.first().copied().unwrap_or_default();

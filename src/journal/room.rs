@@ -12,7 +12,7 @@ use crate::limits::{JOURNAL_FULL_SAID_MS, JOURNAL_ROOM_LOOK_MS};
 
 /// See the module.
 #[derive(Debug)]
-pub struct Room {
+pub(crate) struct Room {
     progress: Arc<Progress>,
     /// Since when nothing could be written.
     none_since_ms: Option<u64>,
@@ -25,12 +25,12 @@ pub struct Room {
 
 impl Room {
     /// There is room.
-    pub fn new(progress: Arc<Progress>) -> Self {
+    pub(crate) fn new(progress: Arc<Progress>) -> Self {
         Room { progress, none_since_ms: None, said_ms: None, is_said: false, looked_ms: 0 }
     }
 
     /// The disk did not take it.
-    pub fn refused(&mut self, now_ms: u64, error: &dyn Error) {
+    pub(crate) fn refused(&mut self, now_ms: u64, error: &dyn Error) {
         if self.ends(now_ms) {
             tracing::error!(
                 error = %Chain(error),
@@ -40,7 +40,7 @@ impl Room {
     }
 
     /// The store is behind by as much as is allowed.
-    pub fn at_limit(&mut self, now_ms: u64) {
+    pub(crate) fn at_limit(&mut self, now_ms: u64) {
         if self.ends(now_ms) {
             tracing::error!(
                 "the journal has as much as it may that the store has not (limits.journal_bytes_max, or the messages \
@@ -50,7 +50,7 @@ impl Room {
     }
 
     /// Something was written, or could be.
-    pub fn is_there(&mut self) {
+    pub(crate) fn is_there(&mut self) {
         if self.none_since_ms.take().is_some() {
             self.progress.journal_takes_messages();
             if std::mem::take(&mut self.is_said) {
@@ -60,13 +60,13 @@ impl Room {
     }
 
     /// There is none.
-    pub fn is_none(&self) -> bool {
+    pub(crate) fn is_none(&self) -> bool {
         self.none_since_ms.is_some()
     }
 
     /// There was none, and it is time to look again, whether or not anybody sends: who is sent elsewhere because of
     /// this would never find out.
-    pub fn is_due(&mut self, now_ms: u64) -> bool {
+    pub(crate) fn is_due(&mut self, now_ms: u64) -> bool {
         let due = self.is_none() && now_ms.saturating_sub(self.looked_ms) >= JOURNAL_ROOM_LOOK_MS;
         if due {
             self.looked_ms = now_ms;

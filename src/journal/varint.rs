@@ -3,14 +3,14 @@
 //! Pure functions. What always holds: no input makes one of them panic or loop; at most ten bytes make a number.
 
 /// Most bytes of one number.
-pub const VARINT_BYTES_MAX: usize = 10;
+pub(crate) const VARINT_BYTES_MAX: usize = 10;
 
 /// The bytes are no whole number: they end within it, or it does not fit 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cut;
 
 /// Appends a number.
-pub fn put(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -19,7 +19,7 @@ pub fn put(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Takes a number off the front.
-pub fn take(input: &mut &[u8]) -> Result<u64, Cut> {
+pub(crate) fn take(input: &mut &[u8]) -> Result<u64, Cut> {
     if let [first, rest @ ..] = *input
         && *first < 0x80
     {
@@ -43,7 +43,7 @@ pub fn take(input: &mut &[u8]) -> Result<u64, Cut> {
 
 /// How many numbers the bytes hold, if they end with a whole one and none is too long. Where all are of one
 /// byte this is as fast as reading memory.
-pub fn count(bytes: &[u8]) -> Result<usize, Cut> {
+pub(crate) fn count(bytes: &[u8]) -> Result<usize, Cut> {
     let ends = bytes.iter().filter(|byte| **byte < 0x80).count();
     if ends == bytes.len() {
         return Ok(ends);
@@ -58,7 +58,7 @@ pub fn count(bytes: &[u8]) -> Result<usize, Cut> {
 }
 
 /// The number at `index`, skipping those before it.
-pub fn nth(bytes: &[u8], index: usize) -> Option<u64> {
+pub(crate) fn nth(bytes: &[u8], index: usize) -> Option<u64> {
     let mut rest = bytes;
     if index > 0 {
         let mut ends = 0;

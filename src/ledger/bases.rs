@@ -16,7 +16,7 @@ use ringway_wire::ids::{GroupId, RosterVersion, Seq};
 
 /// The bases of one segment.
 #[derive(Debug)]
-pub struct Bases {
+pub(crate) struct Bases {
     of_group: HashMap<GroupId, Base, TableKey>,
     /// Used again for each message.
     differences: Vec<u8>,
@@ -33,24 +33,24 @@ struct Base {
 
 impl Bases {
     /// None yet.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Bases { of_group: HashMap::with_hasher(TableKey::new(seed)), differences: Vec::new() }
     }
 
     /// A new segment begins.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.of_group.clear();
     }
 
     /// What was journaled at or above a position was rolled back.
-    pub fn take_back(&mut self, from: JournalPosition) {
+    pub(crate) fn take_back(&mut self, from: JournalPosition) {
         self.of_group.retain(|_, base| base.at < from);
     }
 
     /// The differences that stand for `seqs` (parallel to the roster's members) and the position of the roster
     /// record they count from. Adds that record to the batch when there is none for this version, or when the
     /// differences have by now cost as much in second bytes as a new record does.
-    pub fn differences(
+    pub(crate) fn differences(
         &mut self,
         roster: &Roster,
         seqs: &[Seq],

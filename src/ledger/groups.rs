@@ -22,7 +22,7 @@ use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 /// All groups.
 #[derive(Debug)]
-pub struct Groups {
+pub(crate) struct Groups {
     rosters: HashMap<GroupId, Arc<Roster>, TableKey>,
     /// The groups of the user in each ledger slot, in no order.
     of_user: Vec<Vec<GroupId>>,
@@ -64,7 +64,7 @@ struct Undo {
 
 /// What a change would do.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// Nothing: it is so already.
     Nothing {
         /// The group.
@@ -90,13 +90,13 @@ pub struct OutOfOrder {
 
 impl Groups {
     /// No groups, for so many shards.
-    pub fn new(seed: u64, shards: u16, limits: GroupLimits) -> Self {
+    pub(crate) fn new(seed: u64, shards: u16, limits: GroupLimits) -> Self {
         let rosters = HashMap::with_hasher(TableKey::new(seed));
         Groups { rosters, of_user: Vec::new(), memberships: 0, shards, undo: Vec::new(), limits }
     }
 
     /// A group as the store has it.
-    pub fn load(&mut self, stored: &StoredGroup, sequences: &mut Sequences) {
+    pub(crate) fn load(&mut self, stored: &StoredGroup, sequences: &mut Sequences) {
         let members: Vec<RosterMember> = stored
             .members
             .iter()
@@ -113,20 +113,20 @@ impl Groups {
     }
 
     /// A group as the store has it, in place of what is known.
-    pub fn replace(&mut self, stored: &StoredGroup, sequences: &mut Sequences) {
+    pub(crate) fn replace(&mut self, stored: &StoredGroup, sequences: &mut Sequences) {
         self.remove(stored.group);
         self.load(stored, sequences);
     }
 
     /// The store has no such group.
-    pub fn remove(&mut self, group: GroupId) {
+    pub(crate) fn remove(&mut self, group: GroupId) {
         let Some(roster) = self.rosters.remove(&group) else { return };
         roster.members().iter().for_each(|member| self.leave(member.slot, group));
     }
 
     /// A change that may have been lost, as it has to be made on the roster as it is now; `None`: it is so already, or
     /// cannot be any more.
-    pub fn remade(&self, record: &ChangeRecord) -> Option<ChangeRecord> {
+    pub(crate) fn remade(&self, record: &ChangeRecord) -> Option<ChangeRecord> {
         let Some(roster) = self.rosters.get(&record.group) else {
             return (record.kind == GroupChangeKind::Created).then(|| record.clone());
         };
@@ -151,22 +151,22 @@ impl Groups {
     }
 
     /// The group's current roster.
-    pub fn roster(&self, group: GroupId) -> Option<&Arc<Roster>> {
+    pub(crate) fn roster(&self, group: GroupId) -> Option<&Arc<Roster>> {
         self.rosters.get(&group)
     }
 
     /// Every group's current roster, in no order.
-    pub fn each(&self) -> impl Iterator<Item = &Arc<Roster>> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<Roster>> {
         self.rosters.values()
     }
 
     /// How many groups there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rosters.len()
     }
 
     /// The groups of a user, by group id.
-    pub fn of_user(&self, user: UserId, sequences: &Sequences) -> Vec<GroupEntry> {
+    pub(crate) fn of_user(&self, user: UserId, sequences: &Sequences) -> Vec<GroupEntry> {
         let slot = sequences.slot(user);
         let groups = slot.and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(&[][..], Vec::as_slice);
         let entry = |group: &GroupId| {
@@ -180,7 +180,7 @@ impl Groups {
     }
 
     /// What a change would do, or why the actor may not.
-    pub fn plan(&self, actor: UserId, change: &GroupChange, sequences: &Sequences) -> Result<Plan, ErrorCode> {
+    pub(crate) fn plan(&self, actor: UserId, change: &GroupChange, sequences: &Sequences) -> Result<Plan, ErrorCode> {
         match change {
             GroupChange::Create(users) => {
                 let users = sorted(users.iter().copied().filter(|user| *user != actor));
@@ -221,7 +221,7 @@ impl Groups {
 
     /// Does a change, and remembers how to take it back. Returns the roster after it, empty when the last member
     /// left; `None`: users are at their limit.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         record: &ChangeRecord,
         sequences: &mut Sequences,
@@ -265,12 +265,12 @@ impl Groups {
     }
 
     /// What was changed since the last call is final.
-    pub fn keep(&mut self) {
+    pub(crate) fn keep(&mut self) {
         self.undo.clear();
     }
 
     /// What was changed since the last [`Self::keep`] did not happen.
-    pub fn take_back(&mut self) {
+    pub(crate) fn take_back(&mut self) {
         while let Some(undo) = self.undo.pop() {
             undo.joined.iter().for_each(|slot| self.leave(*slot, undo.group));
             undo.left.iter().for_each(|slot| self.join(*slot, undo.group));

@@ -13,32 +13,32 @@ const PARTS: usize = 64;
 
 /// The map.
 #[derive(Clone, Debug)]
-pub struct PartedMap<K, V> {
+pub(crate) struct PartedMap<K, V> {
     parts: Box<[HashMap<K, V, TableKey>]>,
     choice: TableKey,
 }
 
 impl<K: Hash + Eq, V> PartedMap<K, V> {
     /// An empty map that hashes with this seed.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let part = || HashMap::with_hasher(TableKey::new(seed));
         let parts = std::iter::repeat_with(part).take(PARTS).collect();
         PartedMap { parts, choice: TableKey::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 1) }
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.parts[self.part(key)].get(key)
     }
 
     /// Puts a value; returns the one it replaces.
-    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let part = self.part(&key);
         self.parts[part].insert(key, value)
     }
 
     /// Takes a value out.
-    pub fn remove(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let part = self.part(key);
         self.parts[part].remove(key)
     }

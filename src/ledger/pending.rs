@@ -17,7 +17,7 @@ use ringway_wire::ids::UserId;
 
 /// The waiting. `M` is a moment, by which an engine tells what an answer knows of: all that came before it was asked.
 #[derive(Debug)]
-pub struct Pending<M> {
+pub(crate) struct Pending<M> {
     /// Of each sender, in order; no sender has none.
     senders: HashMap<UserId, VecDeque<Waiting<M>>, TableKey>,
     waiting_count: usize,
@@ -44,7 +44,7 @@ enum Until<M> {
 
 /// The store's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Answered<M> {
+pub(crate) struct Answered<M> {
     /// What it found.
     pub found: LookupFound,
     /// When it was asked.
@@ -53,7 +53,7 @@ pub struct Answered<M> {
 
 /// Where a message stands among those of its sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub(crate) enum Place {
     /// It has come just now: behind all that waits.
     Last,
     /// Its turn has come: whatever waits, waits behind it.
@@ -62,7 +62,7 @@ pub enum Place {
 
 /// Why a message waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wait<M> {
+pub(crate) enum Wait<M> {
     /// The store has to be asked for its name, at this moment.
     Lookup(M),
     /// Others of its sender wait.
@@ -71,7 +71,7 @@ pub enum Wait<M> {
 
 /// How a message was parked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Parked {
+pub(crate) enum Parked {
     /// The store will be asked.
     First,
     /// The store has been asked already, or need not be.
@@ -80,7 +80,7 @@ pub enum Parked {
 
 /// A message whose turn has come.
 #[derive(Debug)]
-pub struct Released<M> {
+pub(crate) struct Released<M> {
     /// It.
     pub submission: MessageSubmission,
     /// What the store answered; `None`: it was not asked.
@@ -89,19 +89,19 @@ pub struct Released<M> {
 
 impl<M: Copy> Pending<M> {
     /// Nobody waits.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let (senders, asked) =
             (HashMap::with_hasher(TableKey::new(seed)), HashMap::with_hasher(TableKey::new(seed ^ 1)));
         Pending { senders, waiting_count: 0, asked, to_ask: Vec::new() }
     }
 
     /// Something of this sender waits.
-    pub fn waits_for(&self, sender: UserId) -> bool {
+    pub(crate) fn waits_for(&self, sender: UserId) -> bool {
         self.senders.contains_key(&sender)
     }
 
     /// Lets a message wait; hands it back when too many do.
-    pub fn park(&mut self, submission: MessageSubmission, wait: Wait<M>) -> Result<Parked, MessageSubmission> {
+    pub(crate) fn park(&mut self, submission: MessageSubmission, wait: Wait<M>) -> Result<Parked, MessageSubmission> {
         let name = Name::of(&submission.incoming);
         let of_sender = self.senders.get(&name.sender).map_or(0, VecDeque::len);
         if self.waiting_count.max(self.asked.len()) >= LOOKUPS_PENDING_MAX || of_sender >= LOOKUPS_PENDING_SENDER_MAX {
@@ -117,7 +117,7 @@ impl<M: Copy> Pending<M> {
     }
 
     /// Puts a message back whose turn had come: the store has to be asked for it after all, or again.
-    pub fn park_first(&mut self, submission: MessageSubmission, now: M) -> Parked {
+    pub(crate) fn park_first(&mut self, submission: MessageSubmission, now: M) -> Parked {
         let name = Name::of(&submission.incoming);
         self.waiting_count += 1;
         self.senders.entry(name.sender).or_default().push_front(Waiting { submission, until: Until::Answer });
@@ -125,7 +125,7 @@ impl<M: Copy> Pending<M> {
     }
 
     /// The store has answered.
-    pub fn answered(&mut self, lookup: &Lookup, found: LookupFound) {
+    pub(crate) fn answered(&mut self, lookup: &Lookup, found: LookupFound) {
         let name = Name { sender: lookup.sender, client_msg_id: lookup.client_msg_id };
         let Some(asked) = self.asked.remove(&name) else { return };
         // Nobody: what waited was refused meanwhile.
@@ -137,7 +137,7 @@ impl<M: Copy> Pending<M> {
     }
 
     /// The sender's next message, if its turn has come.
-    pub fn next(&mut self, sender: UserId) -> Option<Released<M>> {
+    pub(crate) fn next(&mut self, sender: UserId) -> Option<Released<M>> {
         let waiting = self.senders.get_mut(&sender)?;
         let Until::Turn(answered) = waiting.front()?.until else { return None };
         let Waiting { submission, .. } = waiting.pop_front()?;
@@ -149,14 +149,14 @@ impl<M: Copy> Pending<M> {
     }
 
     /// All that waits of this sender, in order: what came before it was refused, and would come behind it.
-    pub fn refuse(&mut self, sender: UserId) -> impl Iterator<Item = MessageSubmission> + use<M> {
+    pub(crate) fn refuse(&mut self, sender: UserId) -> impl Iterator<Item = MessageSubmission> + use<M> {
         let refused = self.senders.remove(&sender).unwrap_or_default();
         self.waiting_count -= refused.len();
         refused.into_iter().map(|waiting| waiting.submission)
     }
 
     /// Moves what is to be asked to `out`.
-    pub fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
+    pub(crate) fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
         out.append(&mut self.to_ask);
     }
 

@@ -16,7 +16,7 @@ use ringway_wire::schema::ErrorCode;
 
 /// Something to hand out.
 #[derive(Debug)]
-pub enum PendingDelivery {
+pub(crate) enum PendingDelivery {
     /// As it is.
     Delivery(Delivery),
     /// A [`Delivery::Position`], with whom it is about.
@@ -43,7 +43,7 @@ pub enum PendingDelivery {
 
 impl PendingDelivery {
     /// Gives it to the shards that must have it.
-    pub fn hand_out(self, shards: u16, out: &mut [Vec<Delivery>]) {
+    pub(crate) fn hand_out(self, shards: u16, out: &mut [Vec<Delivery>]) {
         let mut give = |shard: ShardId, delivery: Delivery| match out.get_mut(usize::from(shard.0)) {
             Some(deliveries) => deliveries.push(delivery),
             None => debug_assert!(false, "{shard:?} does not exist"),
@@ -107,7 +107,7 @@ impl PendingDelivery {
     /// What is said instead, now that the commit has failed and numbers and groups are as they were before it.
     /// `durable` is the highest message id that is durable; `groups_changed`: the commit had changes of groups,
     /// so that what was refused because of them may be wrong.
-    pub fn failed(
+    pub(crate) fn failed(
         self,
         durable: MsgId,
         groups_changed: bool,
@@ -141,7 +141,7 @@ impl PendingDelivery {
     }
 
     /// The message that it hands out, if it does.
-    pub fn message(&self) -> Option<&Arc<Message>> {
+    pub(crate) fn message(&self) -> Option<&Arc<Message>> {
         match self {
             PendingDelivery::Delivery(Delivery::Group { message, .. } | Delivery::Direct { message, .. }) => {
                 Some(message)

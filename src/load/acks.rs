@@ -11,7 +11,7 @@ use ringway_client::incoming::{OwnRow, SendAnswer};
 use ringway_wire::ids::{MsgId, Seq};
 
 /// The sender's messages, by index from 0 since the session began.
-pub struct Acks {
+pub(crate) struct Acks {
     kind: Kind,
     messages: Vec<Sent>,
     acked: u64,
@@ -30,7 +30,7 @@ struct Sent {
 
 /// What an answer was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The first ack of this message.
     First,
     /// Not a message of ours, or one that was acked before.
@@ -39,38 +39,38 @@ pub enum Answer {
 
 impl Acks {
     /// For a sender who has said nothing yet.
-    pub fn new(kind: Kind) -> Acks {
+    pub(crate) fn new(kind: Kind) -> Acks {
         Acks { kind, messages: Vec::new(), acked: 0, refused: 0, out_of_order: 0, repeated: 0 }
     }
 
     /// A message is sent; returns its index.
-    pub fn sent(&mut self, sent_ns: u64, unix_ms: u64) -> u32 {
+    pub(crate) fn sent(&mut self, sent_ns: u64, unix_ms: u64) -> u32 {
         self.messages.push(Sent { sent_ns, unix_ms, msg_id: None });
         (self.messages.len() - 1) as u32
     }
 
     /// The next message's index.
-    pub fn next_index(&self) -> u32 {
+    pub(crate) fn next_index(&self) -> u32 {
         self.messages.len() as u32
     }
 
     /// When message `index` was sent first: by our clock in nanoseconds, and in Unix milliseconds.
-    pub fn sent_at(&self, index: u32) -> Option<(u64, u64)> {
+    pub(crate) fn sent_at(&self, index: u32) -> Option<(u64, u64)> {
         self.messages.get(index as usize).map(|m| (m.sent_ns, m.unix_ms))
     }
 
     /// An ephemeral message was refused: it is given up.
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.refused += 1;
     }
 
     /// Messages sent and not given up.
-    pub fn standing(&self) -> u64 {
+    pub(crate) fn standing(&self) -> u64 {
         self.messages.len() as u64 - self.refused
     }
 
     /// A message was answered; its latency goes into `latency`. Its index is its request's number less one.
-    pub fn answered(&mut self, answer: &SendAnswer, now_ns: u64, latency: &mut Histogram<u64>) -> Answer {
+    pub(crate) fn answered(&mut self, answer: &SendAnswer, now_ns: u64, latency: &mut Histogram<u64>) -> Answer {
         let index = answer.request.0.wrapping_sub(1);
         let Some(sent) = self.messages.get_mut(index as usize).filter(|m| m.msg_id.is_none()) else {
             self.repeated += 1;
@@ -88,32 +88,32 @@ impl Acks {
     }
 
     /// Rows came that were not the sender's next.
-    pub fn count_out_of_order(&mut self, rows: u64) {
+    pub(crate) fn count_out_of_order(&mut self, rows: u64) {
         self.out_of_order += rows;
     }
 
     /// Messages acked.
-    pub fn acked(&self) -> u64 {
+    pub(crate) fn acked(&self) -> u64 {
         self.acked
     }
 
     /// Messages given up.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused
     }
 
     /// Answers whose row was not the sender's next.
-    pub fn out_of_order(&self) -> u64 {
+    pub(crate) fn out_of_order(&self) -> u64 {
         self.out_of_order
     }
 
     /// Answers to what was answered before, or never asked.
-    pub fn repeated(&self) -> u64 {
+    pub(crate) fn repeated(&self) -> u64 {
         self.repeated
     }
 
     /// The number message `index` got, if acked.
-    pub fn msg_id(&self, index: u32) -> Option<MsgId> {
+    pub(crate) fn msg_id(&self, index: u32) -> Option<MsgId> {
         self.messages.get(index as usize).and_then(|m| m.msg_id)
     }
 }

@@ -27,7 +27,7 @@ const SAMPLE_NS: u64 = 50_000_000;
 const STORE_POLL: Duration = Duration::from_millis(1);
 
 /// A gateway, the sessions on it, and what they send each other.
-pub struct Bench {
+pub(crate) struct Bench {
     /// The sessions.
     pub crowd: Crowd,
     /// What they send and receive.
@@ -48,21 +48,27 @@ pub struct Bench {
 
 impl Bench {
     /// `stored`: where rows are counted.
-    pub fn new(crowd: Crowd, room: Room, gateway: Option<Gateway>, stored: Option<Stored>, wait: Duration) -> Bench {
+    pub(crate) fn new(
+        crowd: Crowd,
+        room: Room,
+        gateway: Option<Gateway>,
+        stored: Option<Stored>,
+        wait: Duration,
+    ) -> Bench {
         let clock = crowd.clock();
         let others = Vec::new();
         Bench { crowd, room, gateway, others, stored, wait, patience_ns: PATIENCE_NS, encoder: Encoder::new(), clock }
     }
 
     /// Runs `count` rounds after one that is not counted.
-    pub fn rounds(&mut self, count: usize, pace: Pace) -> Result<Rounds, LoadError> {
+    pub(crate) fn rounds(&mut self, count: usize, pace: Pace) -> Result<Rounds, LoadError> {
         self.series(pace, vec![0; count]).map(|[all, _]| all)
     }
 
     /// Runs `count` pairs of rounds after one that is not counted: in one of each pair all read, in the other `stalled`
     /// of the first stream's recipients do not, until the others have everything. Which of them is first alternates.
     /// Returns the rounds without them, and those with them.
-    pub fn pairs(&mut self, count: usize, pace: Pace, stalled: usize) -> Result<[Rounds; 2], LoadError> {
+    pub(crate) fn pairs(&mut self, count: usize, pace: Pace, stalled: usize) -> Result<[Rounds; 2], LoadError> {
         let order = (0..count).flat_map(|pair| if pair % 2 == 0 { [0, stalled] } else { [stalled, 0] });
         self.series(pace, order.collect())
     }
@@ -95,7 +101,7 @@ impl Bench {
     }
 
     /// Stops the gateway, if it is ours; false: it did not end with 0.
-    pub fn stop(self) -> Result<bool, LoadError> {
+    pub(crate) fn stop(self) -> Result<bool, LoadError> {
         let Bench { crowd, gateway, others, .. } = self;
         drop(crowd);
         let mut all_well = gateway.map_or(Ok(true), Gateway::stop)?;

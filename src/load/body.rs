@@ -5,11 +5,11 @@
 //! from the index; little-endian. What always holds: [`read()`] accepts exactly what [`write()`] made.
 
 /// The shortest body that carries this.
-pub const BODY_BYTES_MIN: usize = 16;
+pub(crate) const BODY_BYTES_MIN: usize = 16;
 
 /// What a body says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// Which run of which bench, so that leftovers of another are not taken for ours.
     pub run: u32,
     /// Which message of its stream, from 0.
@@ -19,7 +19,7 @@ pub struct Mark {
 }
 
 /// Fills `body` (at least [`BODY_BYTES_MIN`] long).
-pub fn write(mark: Mark, body: &mut [u8]) {
+pub(crate) fn write(mark: Mark, body: &mut [u8]) {
     let (head, pattern) = body.split_at_mut(BODY_BYTES_MIN);
     head[..8].copy_from_slice(&mark.sent_ns.to_le_bytes());
     head[8..12].copy_from_slice(&mark.run.to_le_bytes());
@@ -30,7 +30,7 @@ pub fn write(mark: Mark, body: &mut [u8]) {
 }
 
 /// Reads a body back; `None` if it is not one of these, unharmed.
-pub fn read(body: &[u8]) -> Option<Mark> {
+pub(crate) fn read(body: &[u8]) -> Option<Mark> {
     let (sent_ns, rest) = body.split_first_chunk::<8>()?;
     let (run, rest) = rest.split_first_chunk::<4>()?;
     let (index, pattern) = rest.split_first_chunk::<4>()?;

@@ -61,7 +61,7 @@ impl Credentials {
 }
 
 /// Runs until the input ends and all of it is answered.
-pub fn run(args: &ChatArgs) -> Result<Outcome, LoadError> {
+pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, LoadError> {
     let listening = || listen_address(&args.data_dir).map(|address| address.to_string());
     let address = args.connect.clone().or_else(listening).ok_or(LoadError::Options(
         "no gateway is known: give --connect HOST:PORT, or --data-dir with the data directory of one that runs here",

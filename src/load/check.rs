@@ -17,7 +17,7 @@ use ringway_wire::request::PushView;
 
 /// Whether the stream's messages are numbered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Numbered and stored.
     Durable,
     /// Pushed to whoever is online, seq 0.
@@ -26,7 +26,7 @@ pub enum Kind {
 
 /// What all messages of the stream have in common.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// The run their bodies name.
     pub run: u32,
     /// Who sends them.
@@ -41,11 +41,11 @@ pub struct Terms {
 
 /// A recipient's place in a [`Checker`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LaneId(pub u32);
+pub(crate) struct LaneId(pub u32);
 
 /// What was found since the last [`Checker::begin`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Messages that reached a recipient, each counted once per recipient.
     pub delivered: u64,
     /// Deliveries of a message that the recipient had already.
@@ -57,7 +57,7 @@ pub struct Tally {
 }
 
 /// Checks one stream of messages to many recipients.
-pub struct Checker {
+pub(crate) struct Checker {
     terms: Terms,
     /// The messages that not all recipients have yet, in the ledger's order, from position `first`.
     known: VecDeque<Known>,
@@ -95,7 +95,7 @@ struct Lane {
 
 impl Checker {
     /// No recipients yet.
-    pub fn new(terms: Terms) -> Checker {
+    pub(crate) fn new(terms: Terms) -> Checker {
         Checker {
             terms,
             known: VecDeque::new(),
@@ -109,7 +109,7 @@ impl Checker {
     }
 
     /// Adds a recipient whose newest row is `cursor`. Only before the stream's first message.
-    pub fn join(&mut self, cursor: Seq) -> LaneId {
+    pub(crate) fn join(&mut self, cursor: Seq) -> LaneId {
         let lane = LaneId(self.lanes.len() as u32);
         let cursor = if self.terms.kind == Kind::Durable { cursor.0 } else { 0 };
         self.lanes.push(Lane { position: 0, cursor, skipped: Vec::new(), jumps: Vec::new(), stalled: false });
@@ -118,7 +118,7 @@ impl Checker {
     }
 
     /// This recipient stops reading: nobody waits for it, and its latencies do not count.
-    pub fn stall(&mut self, lane: LaneId) {
+    pub(crate) fn stall(&mut self, lane: LaneId) {
         if let Some(lane) = self.lanes.get_mut(lane.0 as usize).filter(|l| !l.stalled) {
             lane.stalled = true;
             self.reading -= 1;
@@ -126,7 +126,7 @@ impl Checker {
     }
 
     /// This recipient reads again and has everything: it is waited for as before.
-    pub fn rejoin(&mut self, lane: LaneId) {
+    pub(crate) fn rejoin(&mut self, lane: LaneId) {
         let seen = self.keys.len() as u64;
         if let Some(lane) = self.lanes.get_mut(lane.0 as usize).filter(|l| l.stalled) {
             lane.stalled = false;
@@ -138,33 +138,33 @@ impl Checker {
     }
 
     /// Starts a new count; what is known of the messages and the recipients stays.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.tally = Tally::default();
         self.lanes.iter_mut().for_each(|lane| lane.jumps.clear());
     }
 
     /// What was found since [`Self::begin`].
-    pub fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         self.tally
     }
 
     /// Recipients that are waited for.
-    pub fn reading(&self) -> u64 {
+    pub(crate) fn reading(&self) -> u64 {
         u64::from(self.reading)
     }
 
     /// Messages that every recipient who reads has, since the stream's start.
-    pub fn complete(&self) -> u64 {
+    pub(crate) fn complete(&self) -> u64 {
         self.first
     }
 
     /// Messages seen by anybody, since the stream's start.
-    pub fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> u64 {
         self.keys.len() as u64
     }
 
     /// The number the gateway gave the sender's message `index`, if anybody has received it.
-    pub fn msg_id_of(&self, index: u32) -> Option<MsgId> {
+    pub(crate) fn msg_id_of(&self, index: u32) -> Option<MsgId> {
         // The ledger's order is all but always the sender's: look there first.
         let near = index as usize;
         let at = if self.indices.get(near) == Some(&index) {
@@ -176,14 +176,14 @@ impl Checker {
     }
 
     /// What a recipient has not received of the messages seen so far.
-    pub fn missing(&self, lane: LaneId) -> u64 {
+    pub(crate) fn missing(&self, lane: LaneId) -> u64 {
         let Some(lane) = self.lanes.get(lane.0 as usize) else { return 0 };
         self.seen() - lane.position.min(self.seen()) + lane.skipped.len() as u64
     }
 
     /// A frame that a recipient received at `now_ns`: its seq, if it is a copy of a message that is known, in its place;
     /// then all is counted. From send to delivery goes into `latency`, in nanoseconds, stalled recipients left out.
-    pub fn take_copy(
+    pub(crate) fn take_copy(
         &mut self,
         lane_id: LaneId,
         frame: &[u8],
@@ -203,12 +203,12 @@ impl Checker {
     }
 
     /// A frame that could not be read.
-    pub fn take_corrupt(&mut self) {
+    pub(crate) fn take_corrupt(&mut self) {
         self.tally.corrupt += 1;
     }
 
     /// Checks any other push, which was read from `frame`.
-    pub fn take_push(
+    pub(crate) fn take_push(
         &mut self,
         lane_id: LaneId,
         frame: &[u8],
@@ -238,7 +238,7 @@ impl Checker {
     }
 
     /// Forgets the copies of messages that everybody has. Once per turn is enough.
-    pub fn trim(&mut self) {
+    pub(crate) fn trim(&mut self) {
         while self.known.front().is_some_and(|k| k.awaited == 0) {
             self.known.pop_front();
             self.first += 1;

@@ -8,29 +8,29 @@ use nix::time::ClockId;
 
 /// Reads the clocks. Cheap to copy; one per thread.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     start_ns: u64,
 }
 
 impl Clock {
     /// A clock whose monotonic time starts now.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Clock { start_ns: monotonic_ns() }
     }
 
     /// A clock whose monotonic time is the host's: a time of one process can be compared with one of another.
-    pub fn of_host() -> Self {
+    pub(crate) fn of_host() -> Self {
         Clock { start_ns: 0 }
     }
 
     /// Nanoseconds since this clock was started.
-    pub fn mono_ns(&self) -> u64 {
+    pub(crate) fn mono_ns(&self) -> u64 {
         monotonic_ns().saturating_sub(self.start_ns)
     }
 
     /// Milliseconds since the Unix epoch.
     #[expect(clippy::disallowed_methods, reason = "the clock is where time is read")]
-    pub fn unix_ms(&self) -> u64 {
+    pub(crate) fn unix_ms(&self) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
     }
 }

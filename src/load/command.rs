@@ -3,7 +3,7 @@
 use ringway_wire::ids::{Conversation, GroupId, UserId};
 
 /// The commands, for people.
-pub const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 a line is a message; commands:
   /to user N | /to group N    where messages go from now on
   /create [USER...]           a new group with these members; messages go there
@@ -15,7 +15,7 @@ a line is a message; commands:
 
 /// A line, understood.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Command<'a> {
+pub(crate) enum Command<'a> {
     Nothing,
     Say(&'a str),
     To(Conversation),
@@ -32,7 +32,7 @@ pub enum Command<'a> {
 
 impl<'a> Command<'a> {
     /// Reads a line; what is wrong with it, if it is none.
-    pub fn parse(line: &'a str) -> Result<Command<'a>, &'static str> {
+    pub(crate) fn parse(line: &'a str) -> Result<Command<'a>, &'static str> {
         let Some(command) = line.strip_prefix('/') else {
             return Ok(if line.is_empty() { Command::Nothing } else { Command::Say(line) });
         };

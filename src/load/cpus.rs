@@ -11,7 +11,7 @@ use super::error::LoadError;
 
 /// The plan.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Cpus {
+pub(crate) struct Cpus {
     /// The gateway's, as its `--cpus` takes them; `None`: all.
     pub gateway: Option<String>,
     /// The load's; empty: not pinned.
@@ -20,7 +20,7 @@ pub struct Cpus {
 
 impl Cpus {
     /// What was asked for; else the first CPU of those allowed for the gateway and the second for the load.
-    pub fn plan(gateway: Option<&str>, load: Option<&str>, allowed: &[usize]) -> Result<Cpus, LoadError> {
+    pub(crate) fn plan(gateway: Option<&str>, load: Option<&str>, allowed: &[usize]) -> Result<Cpus, LoadError> {
         let (first, second) = (allowed.first(), allowed.get(1));
         let apart = first.zip(second);
         let gateway = gateway.map(str::to_owned).or_else(|| apart.map(|(first, _)| first.to_string()));
@@ -34,7 +34,7 @@ impl Cpus {
     }
 
     /// Pins this thread to the load's CPUs. Start the gateway before: a child inherits the pinning.
-    pub fn pin_load(&self) {
+    pub(crate) fn pin_load(&self) {
         let mut set = CpuSet::new();
         let placed = self.load.iter().filter(|cpu| set.set(**cpu).is_ok()).count();
         if placed > 0 {
@@ -45,7 +45,7 @@ impl Cpus {
 
     /// How long to sleep at most while deliveries are due: not at all with a CPU of our own, where waking up
     /// would be measured as the gateway's latency.
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let ours = self
             .gateway
             .as_deref()
@@ -56,7 +56,7 @@ impl Cpus {
 }
 
 /// The CPUs this process may use.
-pub fn allowed() -> Vec<usize> {
+pub(crate) fn allowed() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return Vec::new() };
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }

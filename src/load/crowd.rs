@@ -28,10 +28,10 @@ const LOOKS_PER_TURN_MAX: u64 = 256;
 
 /// A session's place in its crowd.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SessionId(pub u32);
+pub(crate) struct SessionId(pub u32);
 
 /// What came for a session that is logged in.
-pub enum CrowdEvent<'a> {
+pub(crate) enum CrowdEvent<'a> {
     /// One frame.
     Frame(CrowdFrame<'a>),
     /// The connection ended.
@@ -39,7 +39,7 @@ pub enum CrowdEvent<'a> {
 }
 
 /// A frame that was not read yet, and the session it came for.
-pub struct CrowdFrame<'a> {
+pub(crate) struct CrowdFrame<'a> {
     /// Prefix included.
     pub bytes: &'a [u8],
     /// When its read returned, by the clock.
@@ -50,18 +50,18 @@ pub struct CrowdFrame<'a> {
 
 impl<'a> CrowdFrame<'a> {
     /// Reads it; what is out of order is counted, and the session goes on behind it.
-    pub fn read(&mut self, out_of_order: &mut u64) -> Result<Incoming<'a>, SessionError> {
+    pub(crate) fn read(&mut self, out_of_order: &mut u64) -> Result<Incoming<'a>, SessionError> {
         measured::receive(self.session, self.now, self.bytes, out_of_order)
     }
 
     /// It is, but for this seq, a push that was read already.
-    pub fn is_copy(&mut self, seq: Seq) -> Result<(), SessionError> {
+    pub(crate) fn is_copy(&mut self, seq: Seq) -> Result<(), SessionError> {
         measured::receive_copy(self.session, self.now, seq).map(drop)
     }
 }
 
 /// Sessions, by [`SessionId`].
-pub struct Crowd {
+pub(crate) struct Crowd {
     swarm: Swarm,
     addr: SocketAddr,
     minter: TokenMinter,
@@ -108,7 +108,7 @@ enum State {
 
 impl Crowd {
     /// Nobody yet.
-    pub fn new(addr: SocketAddr, secret: Secret, clock: Clock) -> Result<Crowd, LoadError> {
+    pub(crate) fn new(addr: SocketAddr, secret: Secret, clock: Clock) -> Result<Crowd, LoadError> {
         Ok(Crowd {
             swarm: Swarm::new(clock).map_err(LoadError::io("epoll is not available"))?,
             addr,
@@ -125,19 +125,19 @@ impl Crowd {
     }
 
     /// Adds a user's session, not connected yet; its inbox begins behind the user's newest row.
-    pub fn add(&mut self, user: UserId, window: Window) -> SessionId {
+    pub(crate) fn add(&mut self, user: UserId, window: Window) -> SessionId {
         self.add_at(self.addr, user, window)
     }
 
     /// The same with the gateway at this address.
-    pub fn add_at(&mut self, addr: SocketAddr, user: UserId, window: Window) -> SessionId {
+    pub(crate) fn add_at(&mut self, addr: SocketAddr, user: UserId, window: Window) -> SessionId {
         let session = Session::new(None);
         self.members.push(Member { addr, user, window, state: State::Out, session, newest: Seq(0) });
         SessionId((self.members.len() - 1) as u32)
     }
 
     /// Connects and logs in every session that is out, `each` called as they are done.
-    pub fn login_all(&mut self, mut each: impl FnMut()) -> Result<(), LoadError> {
+    pub(crate) fn login_all(&mut self, mut each: impl FnMut()) -> Result<(), LoadError> {
         let out: Vec<SessionId> = (0..self.members.len() as u32).map(SessionId).filter(|s| !self.is_live(*s)).collect();
         let asked = out.len();
         let (mut next, mut live, mut progress_ns) = (0, 0, self.clock.mono_ns());
@@ -168,37 +168,37 @@ impl Crowd {
     }
 
     /// Logs a session in again behind the last row it has, after its connection ended.
-    pub fn log_in_again(&mut self, session: SessionId) -> Result<(), LoadError> {
+    pub(crate) fn log_in_again(&mut self, session: SessionId) -> Result<(), LoadError> {
         self.connect(session)
     }
 
     /// The user's newest row when the session logged in.
-    pub fn newest(&self, session: SessionId) -> Seq {
+    pub(crate) fn newest(&self, session: SessionId) -> Seq {
         self.members.get(session.0 as usize).map_or(Seq(0), |s| s.newest)
     }
 
     /// Whether the session is logged in.
-    pub fn is_live(&self, session: SessionId) -> bool {
+    pub(crate) fn is_live(&self, session: SessionId) -> bool {
         self.members.get(session.0 as usize).is_some_and(|s| s.state == State::Live)
     }
 
     /// How many are logged in.
-    pub fn live_count(&self) -> u64 {
+    pub(crate) fn live_count(&self) -> u64 {
         self.members.iter().filter(|s| s.state == State::Live).count() as u64
     }
 
     /// The clock that stamps what arrives.
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         self.clock
     }
 
     /// Sends frames.
-    pub fn send(&mut self, session: SessionId, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, session: SessionId, bytes: &[u8]) {
         self.swarm.send(LinkId(session.0), bytes);
     }
 
     /// Acknowledges all that came.
-    pub fn ack_all(&mut self) {
+    pub(crate) fn ack_all(&mut self) {
         let now = self.now_at(self.clock.mono_ns());
         for (at, member) in self.members.iter_mut().enumerate() {
             if let Some(seq) = member.session.take_ack(now) {
@@ -208,12 +208,12 @@ impl Crowd {
     }
 
     /// Stops reading from the session's connection.
-    pub fn pause(&mut self, session: SessionId) {
+    pub(crate) fn pause(&mut self, session: SessionId) {
         self.swarm.pause(LinkId(session.0));
     }
 
     /// Reads from it again.
-    pub fn resume(&mut self, session: SessionId, take: &mut impl FnMut(SessionId, CrowdEvent<'_>)) {
+    pub(crate) fn resume(&mut self, session: SessionId, take: &mut impl FnMut(SessionId, CrowdEvent<'_>)) {
         let unix_start_ms = self.unix_start_ms;
         let Crowd { swarm, members, sink, .. } = self;
         swarm.resume(LinkId(session.0), &mut |link, brought, at_ns| {
@@ -222,7 +222,11 @@ impl Crowd {
     }
 
     /// Waits at most `wait` and handles what came; what is for sessions that are logged in goes to `take`.
-    pub fn turn(&mut self, wait: Duration, take: &mut impl FnMut(SessionId, CrowdEvent<'_>)) -> Result<(), LoadError> {
+    pub(crate) fn turn(
+        &mut self,
+        wait: Duration,
+        take: &mut impl FnMut(SessionId, CrowdEvent<'_>),
+    ) -> Result<(), LoadError> {
         self.unix_start_ms = self.clock.unix_ms().saturating_sub(self.clock.mono_ns() / 1_000_000);
         let unix_start_ms = self.unix_start_ms;
         let Crowd { swarm, members, sink, .. } = self;

@@ -16,7 +16,7 @@ use ringway_wire::ids::{Conversation, UserId};
 const FIRST_USER: u64 = 2_000_001;
 
 /// Runs it and prints the report; false: not clean.
-pub fn run(args: &DirectArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
+pub(crate) fn run(args: &DirectArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     let pace = args.pace.pace()?;
     let target = Target::prepare(&args.target, stores)?;
     let mut bench = log_in(args, target, stores)?;

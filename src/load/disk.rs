@@ -31,7 +31,7 @@ struct DiskReport {
 }
 
 /// Runs it and prints the report.
-pub fn run(args: &DiskArgs) -> Result<bool, LoadError> {
+pub(crate) fn run(args: &DiskArgs) -> Result<bool, LoadError> {
     args.check()?;
     let failed = LoadError::io("the disk cannot be measured");
     let sync_us = measure(args).map_err(failed)?;
@@ -63,7 +63,7 @@ fn measure(args: &DiskArgs) -> std::io::Result<Quantiles> {
 }
 
 /// A file as the journal has them: allocated, written once before, and gone with its directory.
-pub struct Segment {
+pub(crate) struct Segment {
     file: File,
     data: Vec<u8>,
     at: u64,
@@ -72,7 +72,7 @@ pub struct Segment {
 
 impl Segment {
     /// With room for so many writes of so many bytes, in `dir` or where a bench's gateway has its data.
-    pub fn make(dir: Option<PathBuf>, writes: u64, bytes: usize) -> std::io::Result<Segment> {
+    pub(crate) fn make(dir: Option<PathBuf>, writes: u64, bytes: usize) -> std::io::Result<Segment> {
         let base = dir.unwrap_or_else(data_base);
         let directory = tempfile::Builder::new().prefix("ringway-disk-").tempdir_in(base)?;
         let file_bytes = writes * bytes as u64;
@@ -87,7 +87,7 @@ impl Segment {
     }
 
     /// The next write, and its `fdatasync`.
-    pub fn write(&mut self) -> std::io::Result<()> {
+    pub(crate) fn write(&mut self) -> std::io::Result<()> {
         self.file.write_all_at(&self.data, self.at)?;
         self.at += self.data.len() as u64;
         self.file.sync_data()

@@ -45,7 +45,7 @@ struct FloorReport {
 }
 
 /// Runs it and prints the report.
-pub fn run(args: &FloorArgs) -> Result<bool, LoadError> {
+pub(crate) fn run(args: &FloorArgs) -> Result<bool, LoadError> {
     if !(args.rate > 0.0 && args.rate <= 1e6) {
         return Err(LoadError::Options("--rate takes messages per second, more than 0 and at most a million"));
     }

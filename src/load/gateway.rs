@@ -27,7 +27,7 @@ const DISK_TEMP: &str = "/var/tmp";
 
 /// How a gateway of our own is to run.
 #[derive(Clone, Debug, Default)]
-pub struct GatewayOptions {
+pub(crate) struct GatewayOptions {
     /// `--shards`, if given.
     pub shards: Option<String>,
     /// `--cpus`: the CPUs it may use; `None`: all.
@@ -43,7 +43,7 @@ pub struct GatewayOptions {
 }
 
 /// A running gateway that this process started.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     data: Option<tempfile::TempDir>,
     data_dir: PathBuf,
@@ -54,7 +54,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts one on a port the kernel chooses and waits until it listens.
-    pub fn start(options: &GatewayOptions) -> Result<Gateway, LoadError> {
+    pub(crate) fn start(options: &GatewayOptions) -> Result<Gateway, LoadError> {
         let mut data = tempfile::Builder::new()
             .prefix("ringway-bench-")
             .tempdir_in(data_base())
@@ -71,42 +71,42 @@ impl Gateway {
     }
 
     /// Where it listens.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
     /// Its process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Its data directory.
-    pub fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
     /// Its store's file.
-    pub fn store_file(&self) -> PathBuf {
+    pub(crate) fn store_file(&self) -> PathBuf {
         self.data_dir.join("store.sqlite")
     }
 
     /// The secret it made for itself.
-    pub fn secret(&self) -> Result<Secret, LoadError> {
+    pub(crate) fn secret(&self) -> Result<Secret, LoadError> {
         read_secret(&self.data_dir)
     }
 
     /// CPU time of all its threads so far, user and system, nanoseconds.
-    pub fn cpu_ns(&self) -> u64 {
+    pub(crate) fn cpu_ns(&self) -> u64 {
         self.cpu.now().map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
     }
 
     /// Its resident memory, bytes; 0 if it is gone.
-    pub fn resident_bytes(&self) -> u64 {
+    pub(crate) fn resident_bytes(&self) -> u64 {
         resident_bytes(self.child.id())
     }
 
     /// Tells it to stop, waits, and says whether it ended with 0.
-    pub fn stop(mut self) -> Result<bool, LoadError> {
+    pub(crate) fn stop(mut self) -> Result<bool, LoadError> {
         let ended = self.end();
         if let Some(data) = self.data.take().filter(|d| d.path().is_dir()) {
             drop(data);
@@ -162,7 +162,7 @@ impl Drop for Gateway {
 }
 
 /// The secret in a gateway's data directory.
-pub fn read_secret(data_dir: &Path) -> Result<Secret, LoadError> {
+pub(crate) fn read_secret(data_dir: &Path) -> Result<Secret, LoadError> {
     let path = data_dir.join("secret");
     let text = fs::read(path).map_err(LoadError::io(
         "the gateway's secret cannot be read: give its data directory with --data-dir, or a secret with --secret-file",
@@ -171,29 +171,29 @@ pub fn read_secret(data_dir: &Path) -> Result<Secret, LoadError> {
 }
 
 /// Where the gateway of a data directory listens, if it runs.
-pub fn listen_address(data_dir: &Path) -> Option<SocketAddr> {
+pub(crate) fn listen_address(data_dir: &Path) -> Option<SocketAddr> {
     written_address(data_dir, "listen")
 }
 
 /// An address that a gateway has written into its data directory: `listen` or `admin`.
-pub fn written_address(data_dir: &Path, name: &str) -> Option<SocketAddr> {
+pub(crate) fn written_address(data_dir: &Path, name: &str) -> Option<SocketAddr> {
     fs::read_to_string(data_dir.join(name)).ok()?.trim().parse().ok()
 }
 
 /// A process's resident memory, bytes; 0 if it cannot be read.
-pub fn resident_bytes(pid: u32) -> u64 {
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let rss = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
     rss.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Where gateways that are started for a bench have their data: on a disk, if there is one.
-pub fn data_base() -> PathBuf {
+pub(crate) fn data_base() -> PathBuf {
     if Path::new(DISK_TEMP).is_dir() { PathBuf::from(DISK_TEMP) } else { std::env::temp_dir() }
 }
 
 /// Lets a moment pass.
-pub fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     crossbeam_channel::never::<()>().recv_timeout(time).ok();
 }
 

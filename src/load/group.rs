@@ -29,7 +29,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Runs it and prints the report; false: not clean.
-pub fn run(args: &GroupArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
+pub(crate) fn run(args: &GroupArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     args.check()?;
     let pace = args.pace.pace()?;
     let target = Target::of_nodes(&args.target, stores, args.nodes, args.redis.as_deref())?;
@@ -54,7 +54,7 @@ pub fn run(args: &GroupArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
 }
 
 /// Stops the gateway, prints the report; false: not clean.
-pub fn finish(bench: Bench, mut report: BenchReport, args: &TargetArgs) -> Result<bool, LoadError> {
+pub(crate) fn finish(bench: Bench, mut report: BenchReport, args: &TargetArgs) -> Result<bool, LoadError> {
     let stopped_well = bench.stop()?;
     if !stopped_well {
         eprintln!("the gateway did not end with 0");

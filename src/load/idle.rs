@@ -42,7 +42,7 @@ struct IdleReport {
 }
 
 /// Runs it and prints the report; false: connections were lost.
-pub fn run(args: &IdleArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
+pub(crate) fn run(args: &IdleArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     let target = Target::prepare(&args.target, stores)?;
     let pid = match (&target.gateway, args.pid) {
         (Some(gateway), _) => gateway.pid(),

@@ -10,7 +10,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// A histogram for latencies in nanoseconds, up to two minutes, three digits.
 #[expect(clippy::expect_used, reason = "the bounds are constants that the library accepts")]
-pub fn latencies() -> Histogram<u64> {
+pub(crate) fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, SLOWEST_NS, SIGNIFICANT_DIGITS).expect("1 < slowest, at most five digits")
 }
 

@@ -11,7 +11,7 @@ use super::table::{Table, count};
 
 /// What the round was made of.
 #[derive(Clone, Serialize, Debug)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     /// `group` or `direct`.
     pub scenario: &'static str,
     /// `burst`, `rate` or `flood`.
@@ -28,7 +28,7 @@ pub struct Scenario {
 
 /// The report as `--json` prints it.
 #[derive(Clone, Serialize, Debug)]
-pub struct BenchReport {
+pub(crate) struct BenchReport {
     #[serde(flatten)]
     pub scenario: Scenario,
     pub rounds: u64,
@@ -61,7 +61,7 @@ pub struct BenchReport {
 
 /// What members who did not read changed.
 #[derive(Clone, Serialize, Debug)]
-pub struct Stall {
+pub(crate) struct Stall {
     pub stalled: u64,
     pub delivery_us_without: Quantiles,
     pub p99_ratio: f64,
@@ -71,7 +71,7 @@ pub struct Stall {
 
 impl BenchReport {
     /// Sums up rounds.
-    pub fn of(scenario: Scenario, all: &Rounds) -> BenchReport {
+    pub(crate) fn of(scenario: Scenario, all: &Rounds) -> BenchReport {
         let rounds = &all.rounds;
         let least = |value: fn(&Round) -> u64| rounds.iter().map(value).min().unwrap_or(0);
         let sum = |value: fn(&Round) -> u64| rounds.iter().map(value).sum::<u64>();
@@ -108,7 +108,7 @@ impl BenchReport {
 
     /// Sums up pairs of rounds, the one without and the other with some who do not read. Their p99s are compared pair by
     /// pair, and the median tells: what else the machine does hits both alike, or only few pairs.
-    pub fn of_pairs(scenario: Scenario, without: &Rounds, with: &Rounds, stalled: u64) -> BenchReport {
+    pub(crate) fn of_pairs(scenario: Scenario, without: &Rounds, with: &Rounds, stalled: u64) -> BenchReport {
         let before = BenchReport::of(scenario.clone(), without);
         if with.rounds.is_empty() {
             return before;
@@ -129,7 +129,7 @@ impl BenchReport {
     }
 
     /// As a table.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut table = Table::default();
         let s = &self.scenario;
         table.line(
@@ -192,7 +192,7 @@ impl BenchReport {
 }
 
 /// The middle of some values; `None` of none.
-pub fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let (low, high) = (values.get(values.len().saturating_sub(1) / 2)?, values.get(values.len() / 2)?);
     Some((low + high) / 2.0)

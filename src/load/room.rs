@@ -21,7 +21,7 @@ use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// All streams of a bench.
-pub struct Room {
+pub(crate) struct Room {
     /// The streams.
     pub streams: Vec<Stream>,
     /// By session.
@@ -45,7 +45,7 @@ pub struct Room {
 }
 
 /// One sender's messages to one conversation.
-pub struct Stream {
+pub(crate) struct Stream {
     /// Checks the deliveries.
     pub checker: Checker,
     /// Checks the acks.
@@ -74,7 +74,7 @@ struct AcksBefore {
 
 /// A message that was refused for now.
 #[derive(Clone, Copy, Debug)]
-pub struct Retry {
+pub(crate) struct Retry {
     /// Which stream.
     pub stream: usize,
     /// Which of its messages.
@@ -92,7 +92,7 @@ enum Role {
 
 impl Room {
     /// An empty room for messages of one kind.
-    pub fn new(kind: Kind) -> Room {
+    pub(crate) fn new(kind: Kind) -> Room {
         Room {
             streams: Vec::new(),
             roles: Vec::new(),
@@ -109,7 +109,7 @@ impl Room {
     }
 
     /// Adds a stream: `recipients` with their newest rows.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         sender: (SessionId, UserId),
         to: Conversation,
@@ -142,12 +142,12 @@ impl Room {
     }
 
     /// Whether messages are numbered.
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Starts a new count.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.delivery.reset();
         self.delivery_across.reset();
         self.ack.reset();
@@ -164,7 +164,14 @@ impl Room {
     }
 
     /// Encodes `stream`'s next message, stamped `sent_ns`, behind what is in `out`.
-    pub fn compose(&mut self, stream: usize, sent_ns: u64, unix_ms: u64, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    pub(crate) fn compose(
+        &mut self,
+        stream: usize,
+        sent_ns: u64,
+        unix_ms: u64,
+        encoder: &mut Encoder,
+        out: &mut Vec<u8>,
+    ) {
         if let Some(open) = self.streams.get_mut(stream) {
             let index = open.acks.sent(sent_ns, unix_ms);
             self.compose_again(stream, index, encoder, out);
@@ -172,7 +179,7 @@ impl Room {
     }
 
     /// Encodes a message as it was encoded first.
-    pub fn compose_again(&mut self, stream: usize, index: u32, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    pub(crate) fn compose_again(&mut self, stream: usize, index: u32, encoder: &mut Encoder, out: &mut Vec<u8>) {
         let (run, ephemeral) = (self.run, self.kind == Kind::Ephemeral);
         let Some(open) = self.streams.get_mut(stream) else { return };
         let Some((sent_ns, unix_ms)) = open.acks.sent_at(index) else { return };
@@ -183,17 +190,17 @@ impl Room {
     }
 
     /// A recipient is on another node than the sender.
-    pub fn mark_across(&mut self, session: SessionId) {
+    pub(crate) fn mark_across(&mut self, session: SessionId) {
         self.across.insert(session);
     }
 
     /// The round is over: every delivery is one.
-    pub fn sum_up(&mut self) {
+    pub(crate) fn sum_up(&mut self) {
         self.delivery.add(&self.delivery_across).ok();
     }
 
     /// What came for a session.
-    pub fn receive(&mut self, session: SessionId, event: CrowdEvent<'_>) {
+    pub(crate) fn receive(&mut self, session: SessionId, event: CrowdEvent<'_>) {
         let mut frame = match event {
             CrowdEvent::Frame(frame) => frame,
             CrowdEvent::Ended => return self.ended.push(session),
@@ -230,12 +237,12 @@ impl Room {
     }
 
     /// Messages acked, messages delivered: it changes as long as something happens.
-    pub fn progress(&self) -> u64 {
+    pub(crate) fn progress(&self) -> u64 {
         self.streams.iter().map(|s| s.acks.acked() + s.checker.tally().delivered).sum()
     }
 
     /// Whether every message sent is acked, and is with every recipient who reads.
-    pub fn is_done(&mut self) -> bool {
+    pub(crate) fn is_done(&mut self) -> bool {
         self.streams.iter_mut().all(|s| s.open() == 0)
     }
 
@@ -294,14 +301,14 @@ impl Room {
 
 impl Stream {
     /// Messages that are not acked yet, or not with every recipient who reads.
-    pub fn open(&mut self) -> u64 {
+    pub(crate) fn open(&mut self) -> u64 {
         self.checker.trim();
         let everywhere = if self.checker.reading() == 0 { self.acks.acked() } else { self.checker.complete() };
         self.acks.standing() - self.acks.acked().min(everywhere)
     }
 
     /// The round's messages as the acks name them, in the ledger's order.
-    pub fn round_msg_ids(&self) -> Vec<MsgId> {
+    pub(crate) fn round_msg_ids(&self) -> Vec<MsgId> {
         let mut ids: Vec<MsgId> =
             (self.round_from..self.acks.next_index()).filter_map(|index| self.acks.msg_id(index)).collect();
         ids.sort_unstable();
@@ -309,32 +316,32 @@ impl Stream {
     }
 
     /// Messages sent in the round.
-    pub fn round_messages(&self) -> u64 {
+    pub(crate) fn round_messages(&self) -> u64 {
         u64::from(self.acks.next_index() - self.round_from)
     }
 
     /// Messages given up in the round.
-    pub fn round_refused(&self) -> u64 {
+    pub(crate) fn round_refused(&self) -> u64 {
         self.acks.refused() - self.before.refused
     }
 
     /// Messages acked in the round.
-    pub fn round_acked(&self) -> u64 {
+    pub(crate) fn round_acked(&self) -> u64 {
         self.acks.acked() - self.before.acked
     }
 
     /// Acks of the round whose row was not the sender's next.
-    pub fn round_acks_out_of_order(&self) -> u64 {
+    pub(crate) fn round_acks_out_of_order(&self) -> u64 {
         self.acks.out_of_order() - self.before.out_of_order
     }
 
     /// Acks of the round for what was acked before, or never sent.
-    pub fn round_acks_repeated(&self) -> u64 {
+    pub(crate) fn round_acks_repeated(&self) -> u64 {
         self.acks.repeated() - self.before.repeated
     }
 
     /// Messages that the sender was told another number for than the recipients.
-    pub fn differing_msg_ids(&self) -> u64 {
+    pub(crate) fn differing_msg_ids(&self) -> u64 {
         let delivered = |index| self.checker.msg_id_of(index);
         let differs = |index: &u32| match (self.acks.msg_id(*index), delivered(*index)) {
             (Some(acked), Some(delivered)) => acked != delivered,

@@ -8,7 +8,7 @@ use super::room::Room;
 
 /// What one round showed.
 #[derive(Clone, Default, Debug)]
-pub struct Round {
+pub(crate) struct Round {
     /// Messages sent.
     pub messages: u64,
     /// Deliveries due.
@@ -40,7 +40,7 @@ pub struct Round {
 }
 
 /// Rounds alike, and the latencies of all of them.
-pub struct Rounds {
+pub(crate) struct Rounds {
     /// One after another.
     pub rounds: Vec<Round>,
     /// From send to delivery, nanoseconds.
@@ -59,7 +59,7 @@ impl Default for Rounds {
 
 impl Rounds {
     /// One more, which the room has just seen.
-    pub fn add(&mut self, mut round: Round, room: &mut Room) {
+    pub(crate) fn add(&mut self, mut round: Round, room: &mut Room) {
         room.sum_up();
         round.delivery_p99_ns = room.delivery.value_at_quantile(0.99);
         self.rounds.push(round);
@@ -72,12 +72,12 @@ impl Rounds {
 
 impl Round {
     /// Deliveries that never came.
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.expected.saturating_sub(self.tally.delivered)
     }
 
     /// Nothing lost, doubled, misplaced, harmed, unacked or unstored.
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         let tally = self.tally;
         self.messages > 0
             && self.lost() == 0

@@ -23,7 +23,7 @@ const COUNTING_DEVICE: DeviceId = DeviceId(0xC0DE);
 
 /// What is stored of one user's expected rows.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Found {
+pub(crate) struct Found {
     /// Rows that are what is due in their place.
     pub rows: u64,
     /// Rows that are not.
@@ -31,7 +31,7 @@ pub struct Found {
 }
 
 /// Where rows are counted.
-pub enum Stored {
+pub(crate) enum Stored {
     /// Where the gateway stores them.
     Rows(Box<dyn StoredRows>),
     /// Over the protocol.
@@ -39,7 +39,7 @@ pub enum Stored {
 }
 
 /// The inboxes of a gateway whose store is not known.
-pub struct Inboxes {
+pub(crate) struct Inboxes {
     addr: SocketAddr,
     secret: Secret,
     clock: Clock,
@@ -47,12 +47,12 @@ pub struct Inboxes {
 
 impl Stored {
     /// Reads over the protocol.
-    pub fn protocol(addr: SocketAddr, secret: Secret, clock: Clock) -> Stored {
+    pub(crate) fn protocol(addr: SocketAddr, secret: Secret, clock: Clock) -> Stored {
         Stored::Protocol(Inboxes { addr, secret, clock })
     }
 
     /// The user's newest row.
-    pub fn newest(&self, user: UserId) -> Result<Seq, LoadError> {
+    pub(crate) fn newest(&self, user: UserId) -> Result<Seq, LoadError> {
         match self {
             Stored::Rows(rows) => Ok(rows.newest(user)?),
             Stored::Protocol(inboxes) => inboxes.log_in(user, None).map(|(_, newest)| newest),
@@ -60,7 +60,7 @@ impl Stored {
     }
 
     /// Whether a message is there. Over the protocol nothing is known before its rows are counted: true.
-    pub fn has_message(&self, msg_id: MsgId) -> Result<bool, LoadError> {
+    pub(crate) fn has_message(&self, msg_id: MsgId) -> Result<bool, LoadError> {
         match self {
             Stored::Rows(rows) => Ok(rows.has_message(msg_id)?),
             Stored::Protocol(_) => Ok(true),
@@ -68,7 +68,7 @@ impl Stored {
     }
 
     /// Counts the user's rows after `after`, which must be `due`, one by one.
-    pub fn count(&self, user: UserId, after: Seq, due: &[MsgId]) -> Result<Found, LoadError> {
+    pub(crate) fn count(&self, user: UserId, after: Seq, due: &[MsgId]) -> Result<Found, LoadError> {
         let mut matching = Matching { due, next: 0, seq: after, found: Found::default() };
         match self {
             Stored::Rows(rows) => rows.rows_after(user, after, &mut |seq, msg_id| matching.row(seq, msg_id))?,

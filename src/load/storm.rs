@@ -9,9 +9,9 @@
 //! - [`messages`]: the messages between them.
 //! - [`report`]: the figures.
 
-pub mod crowd;
-pub mod messages;
-pub mod report;
+pub(crate) mod crowd;
+pub(crate) mod messages;
+pub(crate) mod report;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -71,7 +71,7 @@ struct Mark {
 }
 
 /// Runs it and prints the report; false: something was lost, or somebody did not come back.
-pub fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
+pub(crate) fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     args.check()?;
     let [_, heartbeat_s] = HEARTBEATS_S;
     let target = Target::prepare(&args.target, stores)?;

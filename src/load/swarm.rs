@@ -28,11 +28,11 @@ const SMALL_RECEIVE_BYTES: usize = 4 * 1024;
 
 /// A connection's name, chosen by who opens it, and its place in the swarm: small numbers, none left out.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LinkId(pub u32);
+pub(crate) struct LinkId(pub u32);
 
 /// How much the kernel may keep for a connection that does not read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Window {
+pub(crate) enum Window {
     /// As the kernel likes.
     Usual,
     /// As little as possible, so that a reader who stops is felt by the gateway soon.
@@ -41,7 +41,7 @@ pub enum Window {
 
 /// What a connection brought.
 #[derive(Debug)]
-pub enum Brought<'a> {
+pub(crate) enum Brought<'a> {
     /// One frame, prefix included.
     Frame(&'a [u8]),
     /// The end: the gateway closed it, or (with the error) the socket failed.
@@ -49,7 +49,7 @@ pub enum Brought<'a> {
 }
 
 /// Connections, by [`LinkId`].
-pub struct Swarm {
+pub(crate) struct Swarm {
     poll: Poll,
     events: Events,
     links: Vec<Option<Link>>,
@@ -85,7 +85,7 @@ enum After {
 
 impl Swarm {
     /// No connections yet; times are `clock`'s.
-    pub fn new(clock: Clock) -> io::Result<Swarm> {
+    pub(crate) fn new(clock: Clock) -> io::Result<Swarm> {
         Ok(Swarm {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
@@ -98,12 +98,12 @@ impl Swarm {
     }
 
     /// The clock that stamps what arrives.
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         self.clock
     }
 
     /// Opens a connection under a name of the caller's; one that had the name before is closed.
-    pub fn open(&mut self, link: LinkId, addr: SocketAddr, window: Window) -> io::Result<()> {
+    pub(crate) fn open(&mut self, link: LinkId, addr: SocketAddr, window: Window) -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         if window == Window::Small {
             socket.set_recv_buffer_size(SMALL_RECEIVE_BYTES)?;
@@ -120,7 +120,7 @@ impl Swarm {
     }
 
     /// Takes a socket that does not block, connected or connecting; what is sent before it is connected waits.
-    pub fn adopt(&mut self, link: LinkId, stream: TcpStream) -> io::Result<()> {
+    pub(crate) fn adopt(&mut self, link: LinkId, stream: TcpStream) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), Token(link.0 as usize), interest)?;
         if self.links.len() <= link.0 as usize {
@@ -133,19 +133,19 @@ impl Swarm {
     }
 
     /// Makes room for so many connections at once.
-    pub fn reserve(&mut self, links: usize) {
+    pub(crate) fn reserve(&mut self, links: usize) {
         self.links.reserve_exact(links.saturating_sub(self.links.len()));
     }
 
     /// Closes a connection; nothing more comes from it.
-    pub fn close(&mut self, link: LinkId) {
+    pub(crate) fn close(&mut self, link: LinkId) {
         if let Some(place) = self.links.get_mut(link.0 as usize) {
             *place = None;
         }
     }
 
     /// Closes a connection as if the client's host had gone: no goodbye, and no port left waiting.
-    pub fn reset(&mut self, link: LinkId) {
+    pub(crate) fn reset(&mut self, link: LinkId) {
         if let Some(Some(open)) = self.links.get(link.0 as usize) {
             // Refused: then it is an ordinary close.
             SockRef::from(&open.stream).set_linger(Some(Duration::ZERO)).ok();
@@ -154,17 +154,17 @@ impl Swarm {
     }
 
     /// When the last turn's wait was over, in the clock's nanoseconds.
-    pub fn polled_ns(&self) -> u64 {
+    pub(crate) fn polled_ns(&self) -> u64 {
         self.polled_ns
     }
 
     /// Whether the connection is open, and not paused.
-    pub fn is_reading(&self, link: LinkId) -> bool {
+    pub(crate) fn is_reading(&self, link: LinkId) -> bool {
         self.links.get(link.0 as usize).is_some_and(|open| open.as_ref().is_some_and(|open| open.reading))
     }
 
     /// Sends bytes, or keeps them until the socket takes them. On a closed connection they are lost.
-    pub fn send(&mut self, link: LinkId, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, link: LinkId, bytes: &[u8]) {
         let Some(Some(open)) = self.links.get_mut(link.0 as usize) else { return };
         if let Some(waiting) = open.waiting.as_mut().filter(|w| !w.unsent.is_empty()) {
             waiting.unsent.extend_from_slice(bytes);
@@ -179,14 +179,14 @@ impl Swarm {
     }
 
     /// Stops reading: what comes stays in the kernel, then at the gateway.
-    pub fn pause(&mut self, link: LinkId) {
+    pub(crate) fn pause(&mut self, link: LinkId) {
         if let Some(Some(open)) = self.links.get_mut(link.0 as usize) {
             open.reading = false;
         }
     }
 
     /// Reads again, what has waited first.
-    pub fn resume(&mut self, link: LinkId, take: &mut impl FnMut(LinkId, Brought<'_>, u64)) {
+    pub(crate) fn resume(&mut self, link: LinkId, take: &mut impl FnMut(LinkId, Brought<'_>, u64)) {
         if let Some(Some(open)) = self.links.get_mut(link.0 as usize) {
             open.reading = true;
         }
@@ -195,7 +195,7 @@ impl Swarm {
 
     /// Waits until something happens (at most `wait`; zero: not at all) and handles all of it. `take` gets each
     /// frame with the time at which its read returned, in nanoseconds.
-    pub fn turn(&mut self, wait: Duration, take: &mut impl FnMut(LinkId, Brought<'_>, u64)) -> io::Result<()> {
+    pub(crate) fn turn(&mut self, wait: Duration, take: &mut impl FnMut(LinkId, Brought<'_>, u64)) -> io::Result<()> {
         let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         let polled = self.poll.poll(&mut events, Some(wait));
         self.polled_ns = self.clock.mono_ns();

@@ -6,36 +6,36 @@ use super::latency::Quantiles;
 
 /// Lines of a name and a value.
 #[derive(Default)]
-pub struct Table {
+pub(crate) struct Table {
     text: String,
 }
 
 impl Table {
     /// Adds a line.
-    pub fn line(&mut self, name: &str, value: &str) {
+    pub(crate) fn line(&mut self, name: &str, value: &str) {
         // Writing to a String cannot fail.
         writeln!(self.text, "{name:<26} {value}").ok();
     }
 
     /// The text so far.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// Names the columns of [`Self::quantiles`].
-    pub fn quantiles_head(&mut self) {
+    pub(crate) fn quantiles_head(&mut self) {
         self.line("latency (ms)", "     p50      p90      p99    p99.9      max");
     }
 
     /// Latencies, in milliseconds.
-    pub fn quantiles(&mut self, name: &str, q: &Quantiles) {
+    pub(crate) fn quantiles(&mut self, name: &str, q: &Quantiles) {
         let ms = |us: f64| format!("{:8.3}", us / 1e3);
         self.line(&format!("  {name}"), &[q.p50, q.p90, q.p99, q.p999, q.max].map(ms).join(" "));
     }
 }
 
 /// Thousands apart: 30,000.
-pub fn count(value: u64) -> String {
+pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::contract::Stores;
 
 /// A gateway to measure, and what is needed for it.
-pub struct Target {
+pub(crate) struct Target {
     /// Where it listens.
     pub addr: SocketAddr,
     /// What it verifies tokens with.
@@ -37,12 +37,12 @@ struct Started<'a> {
 
 impl Target {
     /// Starts a gateway, or finds the one that was named; then pins the load.
-    pub fn prepare(args: &TargetArgs, stores: &dyn Stores) -> Result<Target, LoadError> {
+    pub(crate) fn prepare(args: &TargetArgs, stores: &dyn Stores) -> Result<Target, LoadError> {
         Target::start(args, stores, Started { nodes: 1, redis: None })
     }
 
     /// The same for so many gateways that share a Redis, as one cluster.
-    pub fn of_nodes(
+    pub(crate) fn of_nodes(
         args: &TargetArgs,
         stores: &dyn Stores,
         nodes: u16,
@@ -92,12 +92,12 @@ impl Target {
     }
 
     /// Sessions on it.
-    pub fn crowd(&self) -> Result<Crowd, LoadError> {
+    pub(crate) fn crowd(&self) -> Result<Crowd, LoadError> {
         Crowd::new(self.addr, self.secret.clone(), self.clock)
     }
 
     /// Where its rows are counted.
-    pub fn stored(&self, args: &TargetArgs, stores: &dyn Stores) -> Result<Stored, LoadError> {
+    pub(crate) fn stored(&self, args: &TargetArgs, stores: &dyn Stores) -> Result<Stored, LoadError> {
         if args.store.is_none() && self.gateway.is_none() {
             return Ok(Stored::protocol(self.addr, self.secret.clone(), self.clock));
         }

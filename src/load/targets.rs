@@ -162,7 +162,7 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Runs all scenarios and prints the table; false: one was not clean.
-pub fn run() -> Result<bool, LoadError> {
+pub(crate) fn run() -> Result<bool, LoadError> {
     let bar = bar(SCENARIOS.len() as u64, "scenarios");
     let mut clean = true;
     for scenario in SCENARIOS {

@@ -17,11 +17,11 @@ const TOKEN_BYTES_MAX: usize = 224;
 
 /// What makes the tokens: the gateway's secret.
 #[derive(Clone)]
-pub struct Secret(pub Vec<u8>);
+pub(crate) struct Secret(pub Vec<u8>);
 
 impl Secret {
     /// Makes many tokens.
-    pub fn minter(&self) -> TokenMinter {
+    pub(crate) fn minter(&self) -> TokenMinter {
         let signer = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::HS256, &EncodingKey::from_secret(&self.0)).ok();
         let mut header = String::new();
         push_part(&mut header, &Header::new(Algorithm::HS256));
@@ -30,13 +30,13 @@ impl Secret {
     }
 
     /// A token for a user's devices.
-    pub fn token(&self, user: UserId, now_unix_ms: u64) -> String {
+    pub(crate) fn token(&self, user: UserId, now_unix_ms: u64) -> String {
         self.minter().token(user, now_unix_ms)
     }
 }
 
 /// Makes the tokens of a crowd that is large: the key is made ready once.
-pub struct TokenMinter {
+pub(crate) struct TokenMinter {
     /// `None` only for a key of another kind than the one that is made here.
     signer: Option<Box<dyn JwtSigner>>,
     /// With the dot behind it.
@@ -51,7 +51,7 @@ struct TokenClaims {
 
 impl TokenMinter {
     /// A token for a user's devices.
-    pub fn token(&self, user: UserId, now_unix_ms: u64) -> String {
+    pub(crate) fn token(&self, user: UserId, now_unix_ms: u64) -> String {
         let mut token = String::with_capacity(TOKEN_BYTES_MAX);
         token.push_str(&self.header);
         push_part(&mut token, &TokenClaims { sub: user.0.to_string(), exp: now_unix_ms / 1000 + TOKEN_VALID_S });
@@ -63,7 +63,7 @@ impl TokenMinter {
 }
 
 /// Whom a token names, if it can be read; nobody has verified it.
-pub fn subject(token: &str) -> Option<UserId> {
+pub(crate) fn subject(token: &str) -> Option<UserId> {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
     claims.get("sub")?.as_str()?.parse().ok().map(UserId)

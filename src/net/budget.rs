@@ -15,7 +15,7 @@ use crate::contract::report::{BUDGETS, Spent};
 
 /// What a budget is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Budget {
+pub(crate) enum Budget {
     /// New connections, until they have logged in: little, so that half a million who come at once wait for each
     /// other and not those who are in for them.
     Accept,
@@ -31,10 +31,10 @@ const ALL: [Budget; BUDGETS] = [Budget::Accept, Budget::Sessions, Budget::Delive
 
 impl Budget {
     /// Those with a task of their own beside the loop, in the order of the enum.
-    pub const WORK: [Budget; 3] = [Budget::Accept, Budget::Sessions, Budget::Delivery];
+    pub(crate) const WORK: [Budget; 3] = [Budget::Accept, Budget::Sessions, Budget::Delivery];
 
     /// Its name, as a metric's label.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Budget::Accept => "accept",
             Budget::Sessions => "sessions",
@@ -53,7 +53,7 @@ impl Budget {
 }
 
 /// A shard's task queues.
-pub struct Budgets {
+pub(crate) struct Budgets {
     queues: [TaskQueueHandle; BUDGETS],
     spent: [Spent; BUDGETS],
     slice_ns: u64,
@@ -63,7 +63,7 @@ pub struct Budgets {
 
 impl Budgets {
     /// Makes the queues. Call it from the executor's own queue. `slice`: how long one may let the others wait.
-    pub fn new(slice: Duration) -> Budgets {
+    pub(crate) fn new(slice: Duration) -> Budgets {
         let executor = glommio::executor();
         let queues = ALL.map(|budget| match budget {
             Budget::Timers => executor.current_task_queue(),
@@ -74,22 +74,22 @@ impl Budgets {
     }
 
     /// How long a task may go on when others want to.
-    pub fn slice_ns(&self) -> u64 {
+    pub(crate) fn slice_ns(&self) -> u64 {
         self.slice_ns
     }
 
     /// The shard slept for so long, in the executor's own queue.
-    pub fn slept(&mut self, ns: u64) {
+    pub(crate) fn slept(&mut self, ns: u64) {
         self.slept_ns += ns;
     }
 
     /// The queue of a budget.
-    pub fn queue(&self, budget: Budget) -> TaskQueueHandle {
+    pub(crate) fn queue(&self, budget: Budget) -> TaskQueueHandle {
         self.queues[budget as usize]
     }
 
     /// What each has taken so far.
-    pub fn spent(&mut self) -> [Spent; BUDGETS] {
+    pub(crate) fn spent(&mut self) -> [Spent; BUDGETS] {
         for (spent, queue) in self.spent.iter_mut().zip(self.queues) {
             // The executor counts from the last time it was asked. It knows its own queues.
             if let Ok(stats) = glommio::executor().task_queue_stats(queue) {

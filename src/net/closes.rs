@@ -15,12 +15,12 @@ use ringway_wire::request::reason_name;
 use ringway_wire::schema::CloseReason;
 
 /// Whether anybody reads these lines. The level is set once, before shards start.
-pub fn are_logged() -> bool {
+pub(crate) fn are_logged() -> bool {
     enabled!(Level::DEBUG)
 }
 
 /// A connection was closed; `socket` is its own, if it is still there.
-pub fn log(closed: &Closed, shard: ShardId, socket: Option<&OwnedFd>) {
+pub(crate) fn log(closed: &Closed, shard: ShardId, socket: Option<&OwnedFd>) {
     let peer = socket.and_then(peer);
     let (reason, who) = (reason_name(closed.reason), closed.who);
     debug!(
@@ -36,7 +36,7 @@ pub fn log(closed: &Closed, shard: ShardId, socket: Option<&OwnedFd>) {
 }
 
 /// A peer was refused before it was a connection.
-pub fn log_refused(reason: CloseReason, shard: ShardId, socket: &OwnedFd) {
+pub(crate) fn log_refused(reason: CloseReason, shard: ShardId, socket: &OwnedFd) {
     if are_logged() {
         debug!(
             shard = shard.0,

@@ -21,7 +21,7 @@ const READS_PER_TURN_MAX: usize = 4;
 
 /// How a turn ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TurnEnd {
+pub(crate) enum TurnEnd {
     /// The ring or the core will bring about the next.
     Wait,
     /// There is more to read, but others first.
@@ -31,7 +31,7 @@ pub enum TurnEnd {
 }
 
 /// Lets a connection have its turn.
-pub fn turn(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) -> TurnEnd {
+pub(crate) fn turn(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) -> TurnEnd {
     let mut emptied = false;
     for _ in 0..READS_PER_TURN_MAX {
         let Some(connection) = outlets.connections.get(conn) else { return TurnEnd::Wait };

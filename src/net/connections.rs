@@ -18,7 +18,7 @@ const CHUNK_SLOTS: usize = 1_024;
 
 /// One connection, as the shell sees it.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The socket.
     pub socket: OwnedFd,
     generation: u32,
@@ -37,7 +37,7 @@ const QUEUED: u8 = 128;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Read, write.
     Open,
     /// The last frame is out and our side is shut; what the peer still sends is thrown away, until it closes or
@@ -50,7 +50,7 @@ pub enum Phase {
 
 /// Who writes an outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Writer {
+pub(crate) enum Writer {
     /// The deliveries' task, with all the others.
     Flush,
     /// The socket is full: the connection's turn, when it is writable again.
@@ -59,61 +59,61 @@ pub enum Writer {
 
 impl Connection {
     /// An open one.
-    pub fn new(socket: OwnedFd, conn: ConnId, line: Line) -> Self {
+    pub(crate) fn new(socket: OwnedFd, conn: ConnId, line: Line) -> Self {
         let (generation, phase, writer) = (conn.generation, Phase::Open, Writer::Flush);
         Connection { socket, generation, phase, writer, line, flags: 0 }
     }
 
     /// Whether the ring watches the socket for it.
-    pub fn is_watched(&self, watch: Watch) -> bool {
+    pub(crate) fn is_watched(&self, watch: Watch) -> bool {
         self.flags & watch.bit() != 0
     }
 
     /// Whether the ring watches the socket for anything.
-    pub fn is_watched_at_all(&self) -> bool {
+    pub(crate) fn is_watched_at_all(&self) -> bool {
         self.flags & !QUEUED != 0
     }
 
     /// The ring does from now on.
-    pub fn watched(&mut self, watch: Watch) {
+    pub(crate) fn watched(&mut self, watch: Watch) {
         self.flags |= watch.bit();
     }
 
     /// The ring did, and the event has come.
-    pub fn watch_ended(&mut self, watch: Watch) {
+    pub(crate) fn watch_ended(&mut self, watch: Watch) {
         debug_assert!(self.is_watched(watch), "an event that nobody waited for");
         self.flags &= !watch.bit();
     }
 
     /// Takes a place in its run queue; false: it has one.
     #[must_use]
-    pub fn enqueue(&mut self) -> bool {
+    pub(crate) fn enqueue(&mut self) -> bool {
         let queued = self.flags & QUEUED != 0;
         self.flags |= QUEUED;
         !queued
     }
 
     /// Is in no run queue any more.
-    pub fn dequeued(&mut self) {
+    pub(crate) fn dequeued(&mut self) {
         self.flags &= !QUEUED;
     }
 }
 
 /// The connections of a shard, by slot.
 #[derive(Debug, Default)]
-pub struct Connections {
+pub(crate) struct Connections {
     chunks: Vec<Box<[Option<Connection>]>>,
     count: usize,
 }
 
 impl Connections {
     /// There is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Adds one, in a slot that the core has just taken.
-    pub fn insert(&mut self, conn: ConnId, connection: Connection) {
+    pub(crate) fn insert(&mut self, conn: ConnId, connection: Connection) {
         let (chunk, at) = place(conn);
         while self.chunks.len() <= chunk {
             self.chunks.push((0..CHUNK_SLOTS).map(|_| None).collect());
@@ -124,14 +124,14 @@ impl Connections {
     }
 
     /// The connection, if it is still there.
-    pub fn get(&mut self, conn: ConnId) -> Option<&mut Connection> {
+    pub(crate) fn get(&mut self, conn: ConnId) -> Option<&mut Connection> {
         let (chunk, at) = place(conn);
         let connection = self.chunks.get_mut(chunk)?.get_mut(at)?.as_mut()?;
         (connection.generation == conn.generation).then_some(connection)
     }
 
     /// Takes the connection out, if it is still there.
-    pub fn remove(&mut self, conn: ConnId) -> Option<Connection> {
+    pub(crate) fn remove(&mut self, conn: ConnId) -> Option<Connection> {
         self.get(conn)?;
         let (chunk, at) = place(conn);
         let connection = self.chunks[chunk][at].take();

@@ -42,10 +42,10 @@ const REPORT_MS: u64 = 1_000;
 const TURNS_MAX: usize = TURN_ITEMS_MAX / 4;
 
 /// The loop, as its tasks hold it.
-pub type SharedLoop = Rc<RefCell<EventLoop>>;
+pub(crate) type SharedLoop = Rc<RefCell<EventLoop>>;
 
 /// What a shard's thread has.
-pub struct EventLoop {
+pub(crate) struct EventLoop {
     /// The core, and what its effects go to.
     pub shell: Shell,
     /// What other threads send.
@@ -66,14 +66,14 @@ pub struct EventLoop {
 
 /// When something was last done, in monotonic milliseconds.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Times {
+pub(crate) struct Times {
     ticked_ms: u64,
     reported_ms: u64,
 }
 
 /// Where new connections come from.
 #[derive(Debug)]
-pub enum Intake {
+pub(crate) enum Intake {
     /// Peers are let in.
     Open(Listener),
     /// A drain has begun: nobody is let in any more.
@@ -91,7 +91,7 @@ enum Next {
 }
 
 /// Runs a shard until a drain is through.
-pub async fn run(shared: SharedLoop) {
+pub(crate) async fn run(shared: SharedLoop) {
     loop {
         let next = shared.borrow_mut().round();
         match next {
@@ -120,7 +120,7 @@ async fn stop(shared: &SharedLoop, task: Task) {
 }
 
 /// Does a budget's work, until the shard ends.
-pub async fn work(shared: SharedLoop, budget: Budget) {
+pub(crate) async fn work(shared: SharedLoop, budget: Budget) {
     while !shared.borrow().tasks.are_over() {
         let left = shared.borrow_mut().slice(budget);
         match left {

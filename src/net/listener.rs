@@ -69,7 +69,7 @@ pub enum ListenError {
 }
 
 /// Binds one socket per shard to `address`, all to the same port; returns them with the real address.
-pub fn bind(address: SocketAddr, shards: usize) -> Result<(Vec<Socket>, SocketAddr), ListenError> {
+pub(crate) fn bind(address: SocketAddr, shards: usize) -> Result<(Vec<Socket>, SocketAddr), ListenError> {
     let failed = |source: io::Error| named(address, "listen", source);
     // With SO_REUSEPORT a second gateway could share the port unnoticed, so ask once without.
     let mut tries = 0;
@@ -91,7 +91,7 @@ pub fn bind(address: SocketAddr, shards: usize) -> Result<(Vec<Socket>, SocketAd
 }
 
 /// The error for an address that cannot be listened on.
-pub fn named(address: SocketAddr, key: &'static str, source: io::Error) -> ListenError {
+pub(crate) fn named(address: SocketAddr, key: &'static str, source: io::Error) -> ListenError {
     match source.kind() {
         io::ErrorKind::AddrInUse => match taken::by_outgoing(address) {
             Some(peer) => ListenError::Outgoing { address, key, peer },
@@ -119,7 +119,7 @@ fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
 
 /// What a shard accepts from.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
     state: State,
 }
@@ -136,7 +136,7 @@ enum State {
 
 /// What came of accepting.
 #[derive(Debug)]
-pub enum Accepted {
+pub(crate) enum Accepted {
     /// A connection, and whom it comes from.
     Socket(OwnedFd, PeerAddress),
     /// Nobody waits: have the ring watch it.
@@ -149,7 +149,7 @@ pub enum Accepted {
 
 impl Listener {
     /// Starts to listen.
-    pub fn listen(socket: Socket) -> io::Result<Listener> {
+    pub(crate) fn listen(socket: Socket) -> io::Result<Listener> {
         socket.listen(BACKLOG)?;
         // Accepted sockets inherit it.
         socket.set_tcp_nodelay(true)?;
@@ -159,27 +159,27 @@ impl Listener {
     }
 
     /// Somebody may wait.
-    pub fn notify(&mut self) {
+    pub(crate) fn notify(&mut self) {
         self.state = State::Waiting;
     }
 
     /// Whether somebody may wait.
-    pub fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.state == State::Waiting
     }
 
     /// Whether it was put off, and it is time again.
-    pub fn is_due(&self, now: Now) -> bool {
+    pub(crate) fn is_due(&self, now: Now) -> bool {
         matches!(self.state, State::BackOff { until_ms } if until_ms <= now.mono_ms)
     }
 
     /// Nobody waits: has the ring watch it.
-    pub fn watch(&self, ring: &mut SocketRing) {
+    pub(crate) fn watch(&self, ring: &mut SocketRing) {
         ring.watch_listener(self.socket.as_raw_fd());
     }
 
     /// Accepts one that waits.
-    pub fn accept(&mut self, now: Now) -> Accepted {
+    pub(crate) fn accept(&mut self, now: Now) -> Accepted {
         if self.state != State::Waiting {
             return Accepted::NotNow;
         }

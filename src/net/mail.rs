@@ -25,7 +25,7 @@ use crate::topology::mailbox::{Crossing, Handover, Mail, Mailbox, Order};
 const FLUSH_BYTES: usize = OUTBOX_BYTES_MAX / 4;
 
 /// A shard's mailbox, and how far the shard is with what was in it.
-pub struct MailReader {
+pub(crate) struct MailReader {
     mailbox: Mailbox,
     /// What the mailbox wakes: the ring.
     alarm: Waker,
@@ -58,7 +58,7 @@ enum Then {
 
 /// What a turn leaves behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Left {
+pub(crate) enum Left {
     /// There may be more to do.
     More,
     /// Nothing.
@@ -67,13 +67,13 @@ pub enum Left {
 
 impl MailReader {
     /// Nothing has come yet. `alarm`: ends the shard's sleep.
-    pub fn new(mailbox: Mailbox, alarm: Waker) -> Self {
+    pub(crate) fn new(mailbox: Mailbox, alarm: Waker) -> Self {
         let (state, commit, flushing) = (State::Taking, Vec::new().into_iter(), Vec::new());
         MailReader { mailbox, alarm, state, turn: 0, commit, unflushed_bytes: 0, flushing }
     }
 
     /// The alarm has sounded.
-    pub fn notify(&mut self) {
+    pub(crate) fn notify(&mut self) {
         if self.state == State::Empty {
             self.state = State::Taking;
         }
@@ -83,17 +83,21 @@ impl MailReader {
     }
 
     /// Whether there is something to take or to write.
-    pub fn has_work(&self, outlets: &ShardOutlets) -> bool {
+    pub(crate) fn has_work(&self, outlets: &ShardOutlets) -> bool {
         self.state != State::Empty || !outlets.dirty.is_empty()
     }
 
     /// How much waits in the mailbox.
-    pub fn depths(&self) -> Depths {
+    pub(crate) fn depths(&self) -> Depths {
         self.mailbox.depths()
     }
 
     /// Takes some items out of the mailbox, or writes some outboxes. An order to drain is handed to `drain`.
-    pub fn take_turn(&mut self, shell: &mut Shell, drain: impl FnMut(&mut Shard, &mut ShardOutlets, Now)) -> Left {
+    pub(crate) fn take_turn(
+        &mut self,
+        shell: &mut Shell,
+        drain: impl FnMut(&mut Shard, &mut ShardOutlets, Now),
+    ) -> Left {
         match self.state {
             State::Empty => self.state = State::Writing(Then::Empty),
             State::Taking => self.take_some(shell, drain),

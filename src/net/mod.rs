@@ -19,17 +19,17 @@
 //!
 //! [`Shell::with_core`]: shell::Shell::with_core
 
-pub mod budget;
-pub mod closes;
-pub mod connection;
-pub mod connections;
-pub mod event_loop;
-pub mod listener;
-pub mod mail;
-pub mod outlets;
-pub mod ring;
-pub mod run_queue;
-pub mod shard;
-pub mod shell;
+pub(crate) mod budget;
+pub(crate) mod closes;
+pub(crate) mod connection;
+pub(crate) mod connections;
+pub(crate) mod event_loop;
+pub(crate) mod listener;
+pub(crate) mod mail;
+pub(crate) mod outlets;
+pub(crate) mod ring;
+pub(crate) mod run_queue;
+pub(crate) mod shard;
+pub(crate) mod shell;
 mod taken;
-pub mod tasks;
+pub(crate) mod tasks;

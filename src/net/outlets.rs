@@ -3,8 +3,8 @@
 //! Owned by the shell of one shard. What always holds: nothing here waits; each receiver is woken once for a batch; a
 //! connection that is to end stays in the table until the ring watches its socket no more.
 
-pub mod refused;
-pub mod write;
+pub(crate) mod refused;
+pub(crate) mod write;
 
 use std::collections::VecDeque;
 use std::ffi::c_int;
@@ -41,7 +41,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The channels from a shard to the other threads.
 #[derive(Debug)]
-pub struct Channels {
+pub(crate) struct Channels {
     /// To the ledger.
     pub submissions: SubmissionSender,
     /// To each other shard, by its id.
@@ -53,7 +53,7 @@ pub struct Channels {
 }
 
 /// Where a shard's effects go.
-pub struct ShardOutlets {
+pub(crate) struct ShardOutlets {
     /// Whose they are.
     pub shard: ShardId,
     /// Its time.
@@ -93,7 +93,7 @@ struct Unwoken {
 
 impl ShardOutlets {
     /// Those of a shard without connections.
-    pub fn new(shard: ShardId, clock: Clock, channels: Channels, ring: SocketRing) -> Self {
+    pub(crate) fn new(shard: ShardId, clock: Clock, channels: Channels, ring: SocketRing) -> Self {
         ShardOutlets {
             shard,
             clock,
@@ -111,13 +111,13 @@ impl ShardOutlets {
     }
 
     /// Adds the socket of a connection that the core has taken. Most have said something already.
-    pub fn connect(&mut self, conn: ConnId, socket: OwnedFd, line: Line) {
+    pub(crate) fn connect(&mut self, conn: ConnId, socket: OwnedFd, line: Line) {
         self.connections.insert(conn, Connection::new(socket, conn, line));
         self.enqueue(conn);
     }
 
     /// The connection is to have a turn. Nothing for one that has gone.
-    pub fn enqueue(&mut self, conn: ConnId) {
+    pub(crate) fn enqueue(&mut self, conn: ConnId) {
         if let Some(connection) = self.connections.get(conn)
             && connection.enqueue()
         {
@@ -126,7 +126,7 @@ impl ShardOutlets {
     }
 
     /// Has the ring watch a connection's socket.
-    pub fn watch(&mut self, conn: ConnId, watch: Watch) {
+    pub(crate) fn watch(&mut self, conn: ConnId, watch: Watch) {
         if let Some(connection) = self.connections.get(conn)
             && !connection.is_watched(watch)
         {
@@ -137,7 +137,7 @@ impl ShardOutlets {
 
     /// The connection is to end: at its next turn, or when the ring's last event for it has come, which shutting the
     /// socket brings about.
-    pub fn end(&mut self, conn: ConnId) {
+    pub(crate) fn end(&mut self, conn: ConnId) {
         let Some(connection) = self.connections.get(conn) else { return };
         connection.phase = Phase::Cut;
         if connection.is_watched_at_all() {
@@ -149,7 +149,7 @@ impl ShardOutlets {
     }
 
     /// A tick: ends what has lingered long enough.
-    pub fn end_lingering(&mut self, now: Now) {
+    pub(crate) fn end_lingering(&mut self, now: Now) {
         while let Some((until, conn)) = self.lingering.front().copied()
             && until <= now.mono_ms
         {
@@ -160,19 +160,19 @@ impl ShardOutlets {
 
     /// Wakes the ledger if it was asked for somebody who logs in. Those wait for each other, and this is called once for
     /// all who had their turns: to wake another thread costs more than everything else that a login takes of the ledger.
-    pub fn wake_ledger_for_logins(&mut self) {
+    pub(crate) fn wake_ledger_for_logins(&mut self) {
         if std::mem::take(&mut self.unwoken.ledger_for_login) {
             self.channels.submissions.wake();
         }
     }
 
     /// Deliveries go on to their next step: a store that shares this CPU yields to them.
-    pub fn delivery_step(&self) {
+    pub(crate) fn delivery_step(&self) {
         self.channels.store.store_yield().delivery_step();
     }
 
     /// Questions that wait for the store, all shards' together.
-    pub fn store_asks(&self) -> u64 {
+    pub(crate) fn store_asks(&self) -> u64 {
         self.channels.store.len() as u64
     }
 

@@ -37,7 +37,7 @@ const WRITABLE_BIT: u32 = 1 << 31;
 
 /// What a socket is watched for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Watch {
+pub(crate) enum Watch {
     /// There is something to read, or nothing will ever be again.
     Readable,
     /// There is room to write, or never will be again.
@@ -46,7 +46,7 @@ pub enum Watch {
 
 impl Watch {
     /// As one of the bits that the table of connections keeps.
-    pub fn bit(self) -> u8 {
+    pub(crate) fn bit(self) -> u8 {
         match self {
             Watch::Readable => 1,
             Watch::Writable => 2,
@@ -56,7 +56,7 @@ impl Watch {
 
 /// What has happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// Connections wait to be accepted.
     Listener,
     /// Another thread has something for the shard.
@@ -67,7 +67,7 @@ pub enum Event {
 
 /// Ends a shard's wait, from any thread. As a [`Waker`] it is what a mailbox wakes.
 #[derive(Debug)]
-pub struct Alarm {
+pub(crate) struct Alarm {
     eventfd: OwnedFd,
 }
 
@@ -99,7 +99,7 @@ impl Wake for Alarm {
 }
 
 /// The ring.
-pub struct SocketRing {
+pub(crate) struct SocketRing {
     ring: IoUring,
     alarm: Arc<Alarm>,
     /// Watches that the ring had no room for.
@@ -108,7 +108,7 @@ pub struct SocketRing {
 
 impl SocketRing {
     /// A ring that watches nothing but its alarm.
-    pub fn new() -> io::Result<SocketRing> {
+    pub(crate) fn new() -> io::Result<SocketRing> {
         let ring = build()?;
         if !ring.params().is_feature_ext_arg() {
             return Err(io::Error::other("io_uring cannot wait for a limited time: Linux 5.11 or newer is needed"));
@@ -120,7 +120,7 @@ impl SocketRing {
     }
 
     /// What ends [`SocketRing::wait`]: the next event is [`Event::Alarm`] then.
-    pub fn alarm(&self) -> Waker {
+    pub(crate) fn alarm(&self) -> Waker {
         Waker::from(Arc::clone(&self.alarm))
     }
 
@@ -129,7 +129,7 @@ impl SocketRing {
     }
 
     /// Hands all new watches to the kernel and sleeps until there is an event, or for so long.
-    pub fn wait(&mut self, at_most: Duration) {
+    pub(crate) fn wait(&mut self, at_most: Duration) {
         self.fill();
         if !self.waiting.is_empty() {
             self.submit();
@@ -141,12 +141,12 @@ impl SocketRing {
     }
 
     /// Watches the listening socket until connections wait there.
-    pub fn watch_listener(&mut self, socket: RawFd) {
+    pub(crate) fn watch_listener(&mut self, socket: RawFd) {
         self.push(socket, PollFlags::IN, LISTENER);
     }
 
     /// Watches a connection's socket for one event; the caller remembers that it does, and submits.
-    pub fn watch(&mut self, socket: RawFd, conn: ConnId, watch: Watch) {
+    pub(crate) fn watch(&mut self, socket: RawFd, conn: ConnId, watch: Watch) {
         match watch {
             Watch::Readable => self.push(socket, PollFlags::IN, name(conn)),
             Watch::Writable => {
@@ -162,7 +162,7 @@ impl SocketRing {
     }
 
     /// Hands all new watches to the kernel. What it does not take now it is given the next time.
-    pub fn submit(&mut self) {
+    pub(crate) fn submit(&mut self) {
         while self.fill() > 0 {
             // Refused while events overflow: they are taken first.
             if self.ring.submit().is_err() {
@@ -185,7 +185,7 @@ impl SocketRing {
     }
 
     /// The next event.
-    pub fn next_event(&mut self) -> Option<Event> {
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
         loop {
             let Some(done) = self.ring.completion().next() else {
                 if !self.ring.submission().cq_overflow() || self.ring.submit().is_err() {

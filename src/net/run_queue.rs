@@ -8,7 +8,7 @@ use crate::contract::ids::ConnId;
 
 /// Which queue a connection waits in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Line {
+pub(crate) enum Line {
     /// It has not logged in yet.
     Login,
     /// It is one of its user's sessions.
@@ -17,7 +17,7 @@ pub enum Line {
 
 /// The two queues.
 #[derive(Default, Debug)]
-pub struct RunQueues {
+pub(crate) struct RunQueues {
     logins: VecDeque<ConnId>,
     sessions: VecDeque<ConnId>,
 }
@@ -31,17 +31,17 @@ impl RunQueues {
     }
 
     /// Adds one, at the end.
-    pub fn push(&mut self, line: Line, conn: ConnId) {
+    pub(crate) fn push(&mut self, line: Line, conn: ConnId) {
         self.queue(line).push_back(conn);
     }
 
     /// Takes the first.
-    pub fn pop(&mut self, line: Line) -> Option<ConnId> {
+    pub(crate) fn pop(&mut self, line: Line) -> Option<ConnId> {
         self.queue(line).pop_front()
     }
 
     /// Nobody waits.
-    pub fn is_empty(&self, line: Line) -> bool {
+    pub(crate) fn is_empty(&self, line: Line) -> bool {
         match line {
             Line::Login => self.logins.is_empty(),
             Line::Session => self.sessions.is_empty(),

@@ -35,7 +35,7 @@ use crate::topology::mailbox::Mailbox;
 const LOOK_AT_OWN_RINGS: Duration = Duration::from_secs(3_600);
 
 /// Everything a shard's thread is given.
-pub struct ShardEnds {
+pub(crate) struct ShardEnds {
     /// The core's settings.
     pub config: ShardConfig,
     /// Verifies tokens.
@@ -59,7 +59,7 @@ pub struct ShardEnds {
 }
 
 /// Runs a shard on the calling thread until a drain is through.
-pub fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
+pub(crate) fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .ring_depth(EXECUTOR_RING_DEPTH)
         .io_memory(EXECUTOR_IO_MEMORY_BYTES)

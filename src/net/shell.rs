@@ -11,7 +11,7 @@ use crate::net::outlets::ShardOutlets;
 use crate::shard::Shard;
 
 /// The core and its outlets.
-pub struct Shell {
+pub(crate) struct Shell {
     core: Shard,
     /// What its effects go to.
     pub outlets: ShardOutlets,
@@ -19,12 +19,12 @@ pub struct Shell {
 
 impl Shell {
     /// Of a core without connections.
-    pub fn new(core: Shard, outlets: ShardOutlets) -> Self {
+    pub(crate) fn new(core: Shard, outlets: ShardOutlets) -> Self {
         Shell { core, outlets }
     }
 
     /// Tells the core something, and passes on what the core wants passed on.
-    pub fn with_core<R>(&mut self, tell: impl FnOnce(&mut Shard, &mut ShardOutlets, Now) -> R) -> R {
+    pub(crate) fn with_core<R>(&mut self, tell: impl FnOnce(&mut Shard, &mut ShardOutlets, Now) -> R) -> R {
         let now = self.outlets.clock.now();
         let told = tell(&mut self.core, &mut self.outlets, now);
         self.core.route(now, &mut self.outlets);
@@ -32,12 +32,12 @@ impl Shell {
     }
 
     /// The core's plain counters.
-    pub fn counters(&self) -> ShardCounters {
+    pub(crate) fn counters(&self) -> ShardCounters {
         self.core.counters()
     }
 
     /// Lets a connection that was taken from its run queue have its turn. Nothing for one that has gone.
-    pub fn take_turn(&mut self, conn: ConnId) {
+    pub(crate) fn take_turn(&mut self, conn: ConnId) {
         let Some(connection) = self.outlets.connections.get(conn) else { return };
         connection.dequeued();
         match self.with_core(|core, outlets, now| connection::turn(core, outlets, now, conn)) {

@@ -10,7 +10,7 @@ use crate::net::budget::Budget;
 
 /// One of a shard's tasks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Task {
+pub(crate) enum Task {
     /// The loop.
     Loop,
     /// The one that does this budget's work.
@@ -19,7 +19,7 @@ pub enum Task {
 
 /// A shard's tasks: those that have stopped have left what wakes them.
 #[derive(Default, Debug)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     event_loop: Option<Waker>,
     work: [Option<Waker>; Budget::WORK.len()],
     stage: Stage,
@@ -41,30 +41,30 @@ impl Tasks {
     }
 
     /// Lets a task go on; nothing if it has not stopped.
-    pub fn wake(&mut self, task: Task) {
+    pub(crate) fn wake(&mut self, task: Task) {
         if let Some(waker) = self.waker(task).take() {
             waker.wake();
         }
     }
 
     /// All but the loop have stopped.
-    pub fn are_stopped(&self) -> bool {
+    pub(crate) fn are_stopped(&self) -> bool {
         self.work.iter().all(Option::is_some)
     }
 
     /// Lets all of them end.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.stage = Stage::Over;
         Budget::WORK.iter().for_each(|budget| self.wake(Task::Work(*budget)));
     }
 
     /// They are to end.
-    pub fn are_over(&self) -> bool {
+    pub(crate) fn are_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
     /// A task stops, and leaves what wakes it.
-    pub fn stop(&mut self, task: Task, waker: Waker) {
+    pub(crate) fn stop(&mut self, task: Task, waker: Waker) {
         *self.waker(task) = Some(waker);
         if self.are_stopped() && task != Task::Loop {
             self.wake(Task::Loop);

@@ -47,7 +47,7 @@ const LOG_DIRECTORY: &str = "cluster-log";
 const COPY_DIRECTORY: &str = "cluster-copy";
 
 /// What the ledger's, the store's and Redis's threads own.
-pub struct Persistence {
+pub(super) struct Persistence {
     /// For the ledger's thread.
     pub engine: LedgerEngine,
     /// Wakes the ledger's loop when Redis's thread has something for it; never, without a cluster.
@@ -61,7 +61,7 @@ pub struct Persistence {
 }
 
 /// One of the ledger's two engines.
-pub enum LedgerEngine {
+pub(super) enum LedgerEngine {
     /// This machine's own.
     Journal(Box<JournalEngine<Directory>>),
     /// The cluster's.
@@ -69,7 +69,7 @@ pub enum LedgerEngine {
 }
 
 /// The store's core, by database.
-pub enum AnyKeeper {
+pub(super) enum AnyKeeper {
     /// The embedded one.
     Sqlite(Box<Keeper<SqliteStore, Directory>>),
     /// On a server.
@@ -99,7 +99,7 @@ enum Known {
 impl Persistence {
     /// Opens store and journal, and recovers. A database that is away is waited for, unless a stop comes first:
     /// then there is nothing.
-    pub fn open(
+    pub(super) fn open(
         config: &Config,
         clock: &Clock,
         cpus: &CpuPlan,

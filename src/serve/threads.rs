@@ -75,7 +75,7 @@ pub(super) struct Plan<'a> {
 
 impl Plan<'_> {
     /// How many shards there are.
-    pub fn shards(&self) -> u16 {
+    pub(super) fn shards(&self) -> u16 {
         self.cpus.shards.len() as u16
     }
 }

@@ -13,7 +13,7 @@ use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::Seq;
 
 /// Bytes of one chunk: a screenful of pushes, or a seventeenth of the largest body.
-pub const CHUNK_BYTES: usize = 4 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 4 * 1024;
 /// Empty chunks a shard keeps for the next outbox: 16 MiB.
 const CHUNKS_POOLED_MAX: usize = 4_096;
 /// Places in a kept outbox's lists, so that a burst does not make them grow anew each time.

@@ -17,7 +17,7 @@ const GROUPS_MAX: usize = 6;
 
 impl World {
     /// One client does something.
-    pub fn client_step(&mut self, at: usize) -> Checked {
+    pub(crate) fn client_step(&mut self, at: usize) -> Checked {
         if self.clients[at].state != State::Online || self.random.chance(1, 4) {
             self.client_upkeep(at);
             return Ok(());

@@ -14,7 +14,7 @@ use crate::model::{Checked, Model, SeenRow, Send, SendNo, Version, violated};
 
 /// A row as the gateway has it.
 #[derive(Clone, Debug)]
-pub struct StoredRow {
+pub(crate) struct StoredRow {
     pub seq: u64,
     pub msg_id: MsgId,
     pub sender: UserId,
@@ -24,7 +24,7 @@ pub struct StoredRow {
 }
 
 /// Checks all inboxes against what is known, and adds what they say to it.
-pub fn audit(model: &mut Model, inboxes: &BTreeMap<UserId, Vec<StoredRow>>) -> Checked {
+pub(crate) fn audit(model: &mut Model, inboxes: &BTreeMap<UserId, Vec<StoredRow>>) -> Checked {
     for (&user, rows) in inboxes {
         for (row, expected) in rows.iter().zip(1u64..) {
             if row.seq != expected {

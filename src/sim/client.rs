@@ -21,7 +21,7 @@ use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 use crate::model::{ChangeNo, Checked, Model, SeenRow, SendKind, SendNo, Violation, violated};
 
 /// One device of one user.
-pub struct Client {
+pub(crate) struct Client {
     pub user: UserId,
     pub device: DeviceId,
     /// Reads nothing: a slow reader.
@@ -51,7 +51,7 @@ pub struct Client {
 
 /// Where the device is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub(crate) enum State {
     Offline,
     /// The login was sent.
     LoggingIn,
@@ -81,7 +81,7 @@ enum Asked {
 
 impl Client {
     /// A device that was never online.
-    pub fn new(user: UserId, device: DeviceId, token: String) -> Self {
+    pub(crate) fn new(user: UserId, device: DeviceId, token: String) -> Self {
         Client {
             user,
             device,
@@ -104,22 +104,22 @@ impl Client {
     }
 
     /// Nothing waits for an answer.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.asked.is_empty() && self.unanswered.is_empty()
     }
 
     /// Requests without an answer.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.asked.len()
     }
 
     /// What waits for an answer, to be printed.
-    pub fn waiting(&self) -> String {
+    pub(crate) fn waiting(&self) -> String {
         format!("{:?}, to send again {:?}", self.asked, self.unanswered)
     }
 
     /// Whether the rows that came reach the newest at login.
-    pub fn caught_up_to(&self, newest: u64) -> bool {
+    pub(crate) fn caught_up_to(&self, newest: u64) -> bool {
         self.state == State::Online && self.cursor >= newest
     }
 
@@ -130,7 +130,7 @@ impl Client {
     }
 
     /// Logs in from `last_seq`, or from where the gateway thinks this device is.
-    pub fn login(&mut self, model: &Model, now: Now, last_seq: Option<u64>) -> Vec<u8> {
+    pub(crate) fn login(&mut self, model: &Model, now: Now, last_seq: Option<u64>) -> Vec<u8> {
         self.state = State::LoggingIn;
         self.closing = None;
         self.session = Session::new(last_seq.map(Seq));
@@ -141,7 +141,7 @@ impl Client {
     }
 
     /// Sends a message, for the first time or again.
-    pub fn send(&mut self, model: &mut Model, number: SendNo) -> Vec<u8> {
+    pub(crate) fn send(&mut self, model: &mut Model, number: SendNo) -> Vec<u8> {
         model.attempted(number);
         self.unanswered.retain(|n| *n != number);
         let kind = if model.sends[number.0].ephemeral { SendKind::Ephemeral } else { SendKind::Stored };
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Asks for a change of a group, or for a new one.
-    pub fn change(
+    pub(crate) fn change(
         &mut self,
         model: &mut Model,
         group: Option<GroupId>,
@@ -171,25 +171,25 @@ impl Client {
     }
 
     /// Acknowledges all it has.
-    pub fn acknowledge(&mut self) -> Vec<u8> {
+    pub(crate) fn acknowledge(&mut self) -> Vec<u8> {
         self.acknowledged = self.acknowledged.max(self.cursor);
         self.encoder.ack(Seq(self.cursor)).to_vec()
     }
 
     /// Asks for a page of history.
-    pub fn sync(&mut self, after: u64, rows_max: u32) -> Vec<u8> {
+    pub(crate) fn sync(&mut self, after: u64, rows_max: u32) -> Vec<u8> {
         let id = self.ask(Asked::Sync { after });
         self.encoder.sync(id, Seq(after), rows_max).to_vec()
     }
 
     /// Asks who is in a group.
-    pub fn info(&mut self, group: GroupId) -> Vec<u8> {
+    pub(crate) fn info(&mut self, group: GroupId) -> Vec<u8> {
         let id = self.ask(Asked::Info);
         self.encoder.group_info_request(id, group).to_vec()
     }
 
     /// Asks which groups it is in, who is online, or only whether anybody is there.
-    pub fn other(&mut self, which: usize, users: &[UserId]) -> Vec<u8> {
+    pub(crate) fn other(&mut self, which: usize, users: &[UserId]) -> Vec<u8> {
         let id = self.ask(Asked::Other);
         match which {
             0 => self.encoder.group_list_request(id),
@@ -200,7 +200,7 @@ impl Client {
     }
 
     /// The connection is gone.
-    pub fn disconnected(&mut self) {
+    pub(crate) fn disconnected(&mut self) {
         self.state = State::Offline;
         self.deframer = Deframer::default();
         self.seen = Seen::default();
@@ -215,7 +215,7 @@ impl Client {
     }
 
     /// Bytes came from the gateway.
-    pub fn receive(&mut self, model: &mut Model, now: Now, bytes: &[u8]) -> Checked {
+    pub(crate) fn receive(&mut self, model: &mut Model, now: Now, bytes: &[u8]) -> Checked {
         let mut rest = bytes;
         let mut deframer = std::mem::take(&mut self.deframer);
         loop {

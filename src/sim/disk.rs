@@ -16,7 +16,7 @@ use crate::random::Random;
 
 /// What the disk does wrong, beyond losing what was not synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DiskFaults {
+pub(crate) struct DiskFaults {
     /// Nothing can be created or written.
     pub full: bool,
     /// So many writes of 1,000 write a part and then fail.
@@ -31,7 +31,7 @@ pub struct DiskFaults {
 
 /// The disk. Clones are the same disk.
 #[derive(Clone, Debug)]
-pub struct SimDisk {
+pub(crate) struct SimDisk {
     disk: MemoryDisk,
     random: Random,
     faults: Rc<Cell<DiskFaults>>,
@@ -40,46 +40,46 @@ pub struct SimDisk {
 
 /// A file of it. Clones are the same file.
 #[derive(Clone, Debug)]
-pub struct SimFile {
+pub(crate) struct SimFile {
     file: MemoryFile,
     disk: SimDisk,
 }
 
 impl SimDisk {
     /// An empty disk without faults.
-    pub fn new(random: Random) -> Self {
+    pub(crate) fn new(random: Random) -> Self {
         let disk = MemoryDisk::new(random.bits() as u64);
         SimDisk { disk, random, faults: Rc::default(), dead: Rc::default() }
     }
 
     /// The faults in force.
-    pub fn faults(&self) -> DiskFaults {
+    pub(crate) fn faults(&self) -> DiskFaults {
         self.faults.get()
     }
 
     /// From now on, these faults.
-    pub fn set_faults(&self, faults: DiskFaults) {
+    pub(crate) fn set_faults(&self, faults: DiskFaults) {
         self.faults.set(faults);
         self.disk.set_full(faults.full);
     }
 
     /// A power loss could take something.
-    pub fn has_unsynced(&self) -> bool {
+    pub(crate) fn has_unsynced(&self) -> bool {
         self.disk.has_unsynced()
     }
 
     /// The process or the machine died in a write or a sync: whatever it says from now on, nobody hears it.
-    pub fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.dead.get()
     }
 
     /// It dies now.
-    pub fn die(&self) {
+    pub(crate) fn die(&self) {
         self.dead.set(true);
     }
 
     /// The next process finds it working.
-    pub fn revive(&self) {
+    pub(crate) fn revive(&self) {
         self.dead.set(false);
     }
 
@@ -92,7 +92,7 @@ impl SimDisk {
     }
 
     /// The power goes: what was not synced is lost, torn or kept.
-    pub fn lose_power(&self) {
+    pub(crate) fn lose_power(&self) {
         self.disk.crash();
     }
 

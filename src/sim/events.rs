@@ -12,7 +12,7 @@ const EVENTS_KEPT: usize = 80;
 
 /// The events, oldest first.
 #[derive(Clone)]
-pub struct Events(Rc<RefCell<Inner>>);
+pub(crate) struct Events(Rc<RefCell<Inner>>);
 
 struct Inner {
     last: VecDeque<String>,
@@ -22,13 +22,13 @@ struct Inner {
 
 impl Events {
     /// None yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let kept = std::env::var("EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(EVENTS_KEPT);
         Events(Rc::new(RefCell::new(Inner { last: VecDeque::new(), kept, digest: 0xcbf2_9ce4_8422_2325 })))
     }
 
     /// One more.
-    pub fn note(&self, event: String) {
+    pub(crate) fn note(&self, event: String) {
         tracing::warn!("{event}");
         let inner = &mut *self.0.borrow_mut();
         for byte in event.bytes() {
@@ -41,12 +41,12 @@ impl Events {
     }
 
     /// The last ones.
-    pub fn last(&self) -> Vec<String> {
+    pub(crate) fn last(&self) -> Vec<String> {
         self.0.borrow().last.iter().cloned().collect()
     }
 
     /// Of all there were.
-    pub fn digest(&self) -> u64 {
+    pub(crate) fn digest(&self) -> u64 {
         self.0.borrow().digest
     }
 }

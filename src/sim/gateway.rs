@@ -41,20 +41,20 @@ use crate::store::{Database, SimStore};
 
 /// What outlives the process.
 #[derive(Clone)]
-pub struct Durable {
+pub(crate) struct Durable {
     pub disk: SimDisk,
     pub database: Database,
 }
 
 /// What crosses a lane: the core's envelopes, and connections (by their place in the world).
-pub enum Lane {
+pub(crate) enum Lane {
     Core(LaneEnvelope),
     Connection(usize, HandedOver),
 }
 
 /// What waits for one shard.
 #[derive(Default)]
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     commits: VecDeque<Vec<Delivery>>,
     /// What is left of the commit being handed in.
     commit: vec::IntoIter<Delivery>,
@@ -64,7 +64,7 @@ pub struct Mailbox {
 }
 
 /// The process.
-pub struct Gateway {
+pub(crate) struct Gateway {
     pub shards: Vec<Shard>,
     pub mail: Vec<Mailbox>,
     engine: JournalEngine<SimDisk>,
@@ -84,7 +84,7 @@ pub struct Gateway {
 
 /// What a shard wants of its sockets.
 #[derive(Default)]
-pub struct SocketWork {
+pub(crate) struct SocketWork {
     pub dirty: Vec<ConnId>,
     pub cuts: Vec<ConnId>,
     pub handovers: Vec<(ConnId, ShardId, HandedOver)>,
@@ -169,7 +169,7 @@ impl Outlets for Wires<'_> {
 
 impl Gateway {
     /// Starts on what the last process left: real recovery, real start. The error is why it refused.
-    pub fn start(
+    pub(crate) fn start(
         now: Now,
         durable: &Durable,
         plan: &Plan,
@@ -203,7 +203,7 @@ impl Gateway {
     }
 
     /// Adds what this process counted: a run in which something never happened says nothing about it.
-    pub fn tally(&self, reached: &mut BTreeMap<&'static str, u64>) {
+    pub(crate) fn tally(&self, reached: &mut BTreeMap<&'static str, u64>) {
         let ledger = self.engine.counters();
         let mut add = |what, count| *reached.entry(what).or_default() += count;
         add("repeats", ledger.repeats);
@@ -225,7 +225,7 @@ impl Gateway {
     }
 
     /// Nothing is on its way between the threads.
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         let mailbox = |m: &Mailbox| {
             m.commits.is_empty() && m.commit.len() == 0 && m.answers.is_empty() && m.lanes.iter().all(|l| l.is_empty())
         };
@@ -238,7 +238,7 @@ impl Gateway {
     }
 
     /// How much waits, to be printed.
-    pub fn waiting(&self) -> String {
+    pub(crate) fn waiting(&self) -> String {
         let commits: Vec<usize> = self.mail.iter().map(|m| m.commits.len()).collect();
         let answers: Vec<usize> = self.mail.iter().map(|m| m.answers.len()).collect();
         format!(
@@ -252,7 +252,7 @@ impl Gateway {
     }
 
     /// Moves what a shard wants done to where it goes; returns what concerns its sockets.
-    pub fn route(&mut self, now: Now, at: usize) -> SocketWork {
+    pub(crate) fn route(&mut self, now: Now, at: usize) -> SocketWork {
         let mut wires = Wires {
             from: at,
             mail: &mut self.mail,
@@ -266,13 +266,13 @@ impl Gateway {
     }
 
     /// Puts a handed-over connection on its lane.
-    pub fn hand_over(&mut self, from: usize, to: ShardId, connection: usize, handed: HandedOver) {
+    pub(crate) fn hand_over(&mut self, from: usize, to: ShardId, connection: usize, handed: HandedOver) {
         self.mail[usize::from(to.0)].lanes[from].push_back(Lane::Connection(connection, handed));
     }
 
     /// A shard takes one item out of its mailbox, from a source that chance picks. Returns a connection that
     /// arrived.
-    pub fn shard_turn(&mut self, now: Now, at: usize) -> Option<(usize, HandedOver)> {
+    pub(crate) fn shard_turn(&mut self, now: Now, at: usize) -> Option<(usize, HandedOver)> {
         let (mail, shard) = (&mut self.mail[at], &mut self.shards[at]);
         let mut sources: Vec<usize> = Vec::new();
         sources.extend((mail.commit.len() > 0 || !mail.commits.is_empty()).then_some(0));
@@ -296,7 +296,7 @@ impl Gateway {
     }
 
     /// The ledger takes what waits, up to a limit, and commits.
-    pub fn ledger_turn(&mut self, now: Now) -> Checked {
+    pub(crate) fn ledger_turn(&mut self, now: Now) -> Checked {
         while let Some(answer) = self.found.pop_front() {
             self.engine.found(now, answer);
         }
@@ -352,7 +352,7 @@ impl Gateway {
     }
 
     /// The store answers one question, or applies.
-    pub fn store_turn(&mut self, now: Now) {
+    pub(crate) fn store_turn(&mut self, now: Now) {
         match self.random.below(3) {
             0 if !self.asks.is_empty() => {
                 let Some(ask) = self.asks.pop_front() else { return };
@@ -382,7 +382,7 @@ impl Gateway {
     }
 
     /// Every user's whole inbox, as readers of the store see it.
-    pub fn inboxes(&mut self, users: &[UserId]) -> Result<BTreeMap<UserId, Vec<StoredRow>>, Violation> {
+    pub(crate) fn inboxes(&mut self, users: &[UserId]) -> Result<BTreeMap<UserId, Vec<StoredRow>>, Violation> {
         users.iter().map(|user| self.inbox(*user).map(|rows| (*user, rows))).collect()
     }
 
@@ -411,7 +411,7 @@ impl Gateway {
     }
 
     /// Every group that one of `users` is in, with its version and members, as the ledger has them.
-    pub fn rosters(&mut self, now: Now, users: &[UserId]) -> BTreeMap<GroupId, (u32, BTreeSet<UserId>)> {
+    pub(crate) fn rosters(&mut self, now: Now, users: &[UserId]) -> BTreeMap<GroupId, (u32, BTreeSet<UserId>)> {
         let (origin, shards) = (Origin::default(), self.plan.shards);
         let mut groups = BTreeSet::new();
         for delivery in self.ask_ledger(now, users.iter().map(|user| Submission::Groups { origin, user: *user })) {

@@ -12,10 +12,10 @@ use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// Why the run failed: which invariant, and what was seen.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation(pub String);
+pub(crate) struct Violation(pub String);
 
 /// What a check returns.
-pub type Checked = Result<(), Violation>;
+pub(crate) type Checked = Result<(), Violation>;
 
 macro_rules! violated {
     ($($text:tt)*) => { Err($crate::model::Violation(format!($($text)*))) };
@@ -24,15 +24,15 @@ pub(crate) use violated;
 
 /// A message that a client made, by its place in [`Model::sends`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct SendNo(pub usize);
+pub(crate) struct SendNo(pub usize);
 
 /// A change of a group that a client asked for, by its place in [`Model::changes`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct ChangeNo(pub usize);
+pub(crate) struct ChangeNo(pub usize);
 
 /// A message as its sender made it, and what became of it.
 #[derive(Debug)]
-pub struct Send {
+pub(crate) struct Send {
     pub sender: UserId,
     pub to: Conversation,
     pub name: ClientMsgId,
@@ -56,7 +56,7 @@ pub struct Send {
 
 /// A change as it was asked for.
 #[derive(Debug)]
-pub struct Change {
+pub(crate) struct Change {
     pub actor: UserId,
     /// `None`: a new group.
     pub group: Option<GroupId>,
@@ -71,7 +71,7 @@ pub struct Change {
 
 /// What is known of one version of a group.
 #[derive(Default, Debug)]
-pub struct Version {
+pub(crate) struct Version {
     /// All members, where somebody was told all of them.
     pub members: Option<BTreeSet<UserId>>,
     /// What the announcement said: kind, by whom, to whom.
@@ -80,14 +80,14 @@ pub struct Version {
 
 /// One inbox as far as anybody has seen it.
 #[derive(Default, Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     /// seq to message number and message.
     pub rows: BTreeMap<u64, (MsgId, SendNo)>,
 }
 
 /// Everything known.
 #[derive(Default, Debug)]
-pub struct Model {
+pub(crate) struct Model {
     pub sends: Vec<Send>,
     pub changes: Vec<Change>,
     pub inboxes: BTreeMap<UserId, Inbox>,
@@ -100,7 +100,7 @@ pub struct Model {
 
 /// A row as a frame showed it.
 #[derive(Clone, Copy, Debug)]
-pub struct SeenRow<'a> {
+pub(crate) struct SeenRow<'a> {
     pub seq: u64,
     pub msg_id: MsgId,
     pub sender: UserId,
@@ -116,7 +116,7 @@ fn time_of(msg_id: MsgId) -> u64 {
 
 impl Model {
     /// A client made a message; nothing was sent yet.
-    pub fn made(
+    pub(crate) fn made(
         &mut self,
         sender: UserId,
         to: Conversation,
@@ -148,12 +148,12 @@ impl Model {
     }
 
     /// It was put on a wire.
-    pub fn attempted(&mut self, number: SendNo) {
+    pub(crate) fn attempted(&mut self, number: SendNo) {
         self.sends[number.0].attempts += 1;
     }
 
     /// SendOk came.
-    pub fn acked(&mut self, number: SendNo, msg_id: MsgId, seq: u64, sent_at_ms: u64, repeat: bool) -> Checked {
+    pub(crate) fn acked(&mut self, number: SendNo, msg_id: MsgId, seq: u64, sent_at_ms: u64, repeat: bool) -> Checked {
         let send = &self.sends[number.0];
         if send.reuses {
             return violated!("I4: {number:?} reuses the name of another message and was acked as {msg_id:?}");
@@ -176,7 +176,7 @@ impl Model {
     }
 
     /// An error came for it.
-    pub fn refused(&mut self, number: SendNo, code: ErrorCode) -> Checked {
+    pub(crate) fn refused(&mut self, number: SendNo, code: ErrorCode) -> Checked {
         let send = &mut self.sends[number.0];
         send.refusals += 1;
         if code == ErrorCode::ClientMsgIdReused && !send.reuses {
@@ -200,7 +200,7 @@ impl Model {
     }
 
     /// A user was shown a row of the inbox, in whatever frame.
-    pub fn row(&mut self, user: UserId, row: SeenRow<'_>) -> Checked {
+    pub(crate) fn row(&mut self, user: UserId, row: SeenRow<'_>) -> Checked {
         self.time += 1;
         let Some(&number) = self.by_body.get(row.body) else {
             return violated!("{user} was shown a body that nobody sent: {row:?}");
@@ -264,17 +264,17 @@ impl Model {
     }
 
     /// The highest row anybody has seen of this inbox.
-    pub fn newest_row(&self, user: UserId) -> u64 {
+    pub(crate) fn newest_row(&self, user: UserId) -> u64 {
         self.inboxes.get(&user).and_then(|i| i.rows.keys().next_back().copied()).unwrap_or(0)
     }
 
     /// The highest version of the group anybody knows of; 0: none.
-    pub fn newest_version(&self, group: GroupId) -> u32 {
+    pub(crate) fn newest_version(&self, group: GroupId) -> u32 {
         self.groups.get(&group).and_then(|versions| versions.keys().next_back().copied()).unwrap_or(0)
     }
 
     /// Whether anybody last heard that the user is in the group.
-    pub fn was_member(&self, group: GroupId, user: UserId) -> bool {
+    pub(crate) fn was_member(&self, group: GroupId, user: UserId) -> bool {
         let versions = self.groups.get(&group).into_iter().flatten().rev();
         for (_, facts) in versions {
             if let Some(members) = &facts.members {
@@ -296,7 +296,7 @@ impl Model {
     }
 
     /// A client asked for a change.
-    pub fn asked(
+    pub(crate) fn asked(
         &mut self,
         actor: UserId,
         group: Option<GroupId>,
@@ -310,7 +310,7 @@ impl Model {
     }
 
     /// GroupOk came.
-    pub fn changed(&mut self, number: ChangeNo, group: GroupId, version: u32) -> Checked {
+    pub(crate) fn changed(&mut self, number: ChangeNo, group: GroupId, version: u32) -> Checked {
         self.time += 1;
         let change = &mut self.changes[number.0];
         change.answer = Some((group, version));
@@ -326,12 +326,12 @@ impl Model {
     }
 
     /// A change was refused.
-    pub fn change_refused(&mut self, number: ChangeNo) {
+    pub(crate) fn change_refused(&mut self, number: ChangeNo) {
         self.changes[number.0].refused = true;
     }
 
     /// Somebody was told who is in the group at this version.
-    pub fn members(&mut self, group: GroupId, version: u32, members: BTreeSet<UserId>) -> Checked {
+    pub(crate) fn members(&mut self, group: GroupId, version: u32, members: BTreeSet<UserId>) -> Checked {
         self.time += 1;
         let known = self.groups.entry(group).or_default().entry(version).or_default();
         if known.members.as_ref().is_some_and(|before| *before != members) {
@@ -342,7 +342,7 @@ impl Model {
     }
 
     /// GroupChanged came.
-    pub fn announced(
+    pub(crate) fn announced(
         &mut self,
         group: GroupId,
         version: u32,
@@ -367,7 +367,7 @@ impl Model {
 
 /// What a client makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SendKind {
+pub(crate) enum SendKind {
     /// An ordinary message.
     Stored,
     /// For whoever is online.

@@ -22,7 +22,7 @@ const NOBODY: Origin = Origin {
 
 /// What is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Mutation {
+pub(crate) enum Mutation {
     /// Nothing.
     #[default]
     None,
@@ -43,7 +43,7 @@ pub enum Mutation {
 }
 
 /// All of them, with what the report must contain.
-pub const MUTATIONS: [(Mutation, &str); 7] = [
+pub(crate) const MUTATIONS: [(Mutation, &str); 7] = [
     (Mutation::LyingDisk, "I1"),
     (Mutation::ForgetfulStore, "I1"),
     (Mutation::SwappedSeqs, "I"),
@@ -55,7 +55,7 @@ pub const MUTATIONS: [(Mutation, &str); 7] = [
 
 impl Mutation {
     /// A second submission of the same message under another name.
-    pub fn twin(self, submission: &Submission) -> Option<Submission> {
+    pub(crate) fn twin(self, submission: &Submission) -> Option<Submission> {
         let Submission::Message(MessageSubmission { incoming, roster_version, bounces }) = submission else {
             return None;
         };
@@ -69,7 +69,7 @@ impl Mutation {
     }
 
     /// What a client reads in place of what was written: whole frames change places, or one is gone.
-    pub fn reorder(self, bytes: Vec<u8>, random: &Random) -> Vec<u8> {
+    pub(crate) fn reorder(self, bytes: Vec<u8>, random: &Random) -> Vec<u8> {
         if !matches!(self, Mutation::SwappedFrames | Mutation::DroppedFrame) || !random.chance(1, 20) {
             return bytes;
         }
@@ -96,7 +96,7 @@ impl Mutation {
     }
 
     /// What a shard is given in place of what the ledger handed out.
-    pub fn distort(self, delivery: &mut Delivery) {
+    pub(crate) fn distort(self, delivery: &mut Delivery) {
         if self != Mutation::SwappedSeqs {
             return;
         }

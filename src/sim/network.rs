@@ -11,19 +11,19 @@ use crate::random::Random;
 
 /// One direction.
 #[derive(Debug)]
-pub struct Pipe {
+pub(crate) struct Pipe {
     bytes: VecDeque<u8>,
     capacity: usize,
 }
 
 impl Pipe {
     /// An empty one that holds `capacity` bytes.
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Pipe { bytes: VecDeque::new(), capacity }
     }
 
     /// Takes as much as fits, or less, as a socket does; returns how much.
-    pub fn write(&mut self, bytes: &[u8], random: &Random) -> usize {
+    pub(crate) fn write(&mut self, bytes: &[u8], random: &Random) -> usize {
         let room = self.capacity.saturating_sub(self.bytes.len()).min(bytes.len());
         let taken = if random.chance(1, 8) { random.below(room + 1) } else { room };
         self.bytes.extend(&bytes[..taken]);
@@ -31,12 +31,12 @@ impl Pipe {
     }
 
     /// Takes all of it: what a client wants to send waits in the client if not here.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }
 
     /// Some of what is there, in order; at most `max` bytes.
-    pub fn read(&mut self, max: usize, random: &Random) -> Vec<u8> {
+    pub(crate) fn read(&mut self, max: usize, random: &Random) -> Vec<u8> {
         let there = self.bytes.len().min(max);
         let count = match random.below(4) {
             0 if there > 0 => 1 + random.below(there),
@@ -47,24 +47,24 @@ impl Pipe {
     }
 
     /// All that is there.
-    pub fn read_all(&mut self) -> Vec<u8> {
+    pub(crate) fn read_all(&mut self) -> Vec<u8> {
         self.bytes.drain(..).collect()
     }
 
     /// Nothing is on its way.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Only some front of what is on its way arrives.
-    pub fn cut(&mut self, random: &Random) {
+    pub(crate) fn cut(&mut self, random: &Random) {
         self.bytes.truncate(random.below(self.bytes.len() + 1));
     }
 }
 
 /// Where the gateway has a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub(crate) enum Place {
     /// In the backlog of this shard's listening socket.
     Backlog(ShardId),
     /// Accepted or adopted there.
@@ -77,7 +77,7 @@ pub enum Place {
 
 /// A connection between a client and the gateway.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// Whose; an index into the world's clients.
     pub client: usize,
     /// Where the gateway has it.

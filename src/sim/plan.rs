@@ -12,11 +12,11 @@ use crate::mutation::Mutation;
 use crate::random::Random;
 
 /// Signs all tokens.
-pub const SECRET: &[u8] = b"a secret that only the simulator knows";
+pub(crate) const SECRET: &[u8] = b"a secret that only the simulator knows";
 
 /// One run's settings.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub shards: u16,
     pub users: u64,
     pub devices: u64,
@@ -53,7 +53,7 @@ pub struct Plan {
 
 impl Plan {
     /// Each kind of trouble is in some runs and not in others: together they would hide one another.
-    pub fn new(random: &Random, steps: usize, mutation: Mutation) -> Plan {
+    pub(crate) fn new(random: &Random, steps: usize, mutation: Mutation) -> Plan {
         let some = |often: u32, most: u64| if random.chance(often, 10) { random.between(1, most) as u32 } else { 0 };
         let tight = random.chance(1, 3);
         let bound = |least: u64, most: u64| if tight { random.between(least, most) as usize } else { 4096 };
@@ -96,7 +96,7 @@ impl Plan {
     }
 
     /// The settings of the ledger.
-    pub fn ledger_settings(&self, seed: u64) -> Settings {
+    pub(crate) fn ledger_settings(&self, seed: u64) -> Settings {
         Settings {
             segment_bytes: self.segment_bytes,
             window_entries_max: self.window_entries_max,
@@ -106,7 +106,7 @@ impl Plan {
     }
 
     /// The settings of one shard.
-    pub fn shard_config(&self, id: ShardId) -> ShardConfig {
+    pub(crate) fn shard_config(&self, id: ShardId) -> ShardConfig {
         ShardConfig {
             outbox_bytes_max: self.outbox_bytes_max,
             fanout_part_bytes_max: self.fanout_part_bytes_max,

@@ -74,7 +74,7 @@ impl History {
 }
 
 /// Every claim, and whether it was borne out.
-pub fn all() -> Vec<(&'static str, Result<(), String>)> {
+pub(crate) fn all() -> Vec<(&'static str, Result<(), String>)> {
     vec![
         ("an acked message in both inboxes is accepted", accepted(acked(true))),
         ("an acked message that a recipient does not have is reported", refused(acked(false), "I1")),

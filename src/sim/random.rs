@@ -7,36 +7,36 @@ use std::rc::Rc;
 
 /// Chance, shared by all parts of one world.
 #[derive(Clone, Debug)]
-pub struct Random(Rc<RefCell<fastrand::Rng>>);
+pub(crate) struct Random(Rc<RefCell<fastrand::Rng>>);
 
 impl Random {
     /// All that follows is decided by `seed`.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Random(Rc::new(RefCell::new(fastrand::Rng::with_seed(seed))))
     }
 
     /// A number in `0..end`; 0 if `end` is 0.
-    pub fn below(&self, end: usize) -> usize {
+    pub(crate) fn below(&self, end: usize) -> usize {
         if end == 0 { 0 } else { self.0.borrow_mut().usize(0..end) }
     }
 
     /// A number in `from..=to`.
-    pub fn between(&self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&self, from: u64, to: u64) -> u64 {
         self.0.borrow_mut().u64(from..=to)
     }
 
     /// True in `parts` of `whole` cases.
-    pub fn chance(&self, parts: u32, whole: u32) -> bool {
+    pub(crate) fn chance(&self, parts: u32, whole: u32) -> bool {
         self.0.borrow_mut().u32(0..whole) < parts
     }
 
     /// One of `items`; `None` if there are none.
-    pub fn pick<'a, T>(&self, items: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn pick<'a, T>(&self, items: &'a [T]) -> Option<&'a T> {
         items.get(self.below(items.len()))
     }
 
     /// 128 random bits.
-    pub fn bits(&self) -> u128 {
+    pub(crate) fn bits(&self) -> u128 {
         self.0.borrow_mut().u128(..)
     }
 }

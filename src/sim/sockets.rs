@@ -21,7 +21,7 @@ const READ_BYTES: usize = 16 * 1024;
 
 impl World {
     /// The gateway accepts a connection that waits.
-    pub fn accept(&mut self, at: usize) -> Checked {
+    pub(crate) fn accept(&mut self, at: usize) -> Checked {
         let Some(Place::Backlog(shard)) = self.connections.get(&at).map(|c| c.place) else { return Ok(()) };
         let now = self.now;
         let index = usize::from(shard.0);
@@ -39,7 +39,7 @@ impl World {
     }
 
     /// A handed-over connection arrives.
-    pub fn adopt(&mut self, index: usize, at: usize, handed: HandedOver) -> Checked {
+    pub(crate) fn adopt(&mut self, index: usize, at: usize, handed: HandedOver) -> Checked {
         let shard = ShardId(index as u16);
         match self.gateway.shards[index].adopt(self.now, handed) {
             Ok(conn) => self.place(at, shard, conn),
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// The gateway reads what has come, or learns that the client is gone.
-    pub fn read(&mut self, at: usize) -> Checked {
+    pub(crate) fn read(&mut self, at: usize) -> Checked {
         let Some(connection) = self.connections.get_mut(&at) else { return Ok(()) };
         let Place::On(shard, conn) = connection.place else { return Ok(()) };
         let index = usize::from(shard.0);
@@ -77,7 +77,7 @@ impl World {
     }
 
     /// The gateway writes as much of an outbox as the socket takes.
-    pub fn write(&mut self, at: usize) -> Checked {
+    pub(crate) fn write(&mut self, at: usize) -> Checked {
         let Some(connection) = self.connections.get_mut(&at) else { return Ok(()) };
         let Place::On(shard, conn) = connection.place else { return Ok(()) };
         let index = usize::from(shard.0);
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// Takes a shard's effects after an event.
-    pub fn settle(&mut self, index: usize) -> Checked {
+    pub(crate) fn settle(&mut self, index: usize) -> Checked {
         let shard = index as u16;
         loop {
             let work = self.gateway.route(self.now, index);
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// All outboxes, whether something changed or not.
-    pub fn check_outboxes(&mut self) -> Checked {
+    pub(crate) fn check_outboxes(&mut self) -> Checked {
         let conns: Vec<(u16, u32, u32)> = self.by_conn.keys().copied().collect();
         for (shard, slot, generation) in conns {
             self.check_outbox(usize::from(shard), ConnId { slot, generation })?;

@@ -28,7 +28,7 @@ const TRANSACTION_ROWS_MAX: usize = 50_000;
 
 /// The database's files: they stay when the process goes.
 #[derive(Clone)]
-pub struct Database {
+pub(crate) struct Database {
     inner: Rc<RefCell<Inner>>,
 }
 
@@ -71,7 +71,7 @@ enum Change {
 
 impl Database {
     /// An empty one, always there.
-    pub fn new(random: Random) -> Self {
+    pub(crate) fn new(random: Random) -> Self {
         let inner = Inner {
             current: Tables::default(),
             secured: Tables::default(),
@@ -86,27 +86,27 @@ impl Database {
     }
 
     /// It goes away, or comes back.
-    pub fn set_away(&self, away: bool) {
+    pub(crate) fn set_away(&self, away: bool) {
         self.inner.borrow_mut().away = away;
     }
 
     /// Whether it is away.
-    pub fn is_away(&self) -> bool {
+    pub(crate) fn is_away(&self) -> bool {
         self.inner.borrow().away
     }
 
     /// From now on so many of 1,000 calls fail.
-    pub fn set_failing(&self, failing: u32) {
+    pub(crate) fn set_failing(&self, failing: u32) {
         self.inner.borrow_mut().failing = failing;
     }
 
     /// From now on it forgets what it secured.
-    pub fn set_forgetful(&self, forgetful: bool) {
+    pub(crate) fn set_forgetful(&self, forgetful: bool) {
         self.inner.borrow_mut().forgetful = forgetful;
     }
 
     /// The power goes: the secured transactions stay, and some of those after them.
-    pub fn lose_power(&self) {
+    pub(crate) fn lose_power(&self) {
         let mut inner = self.inner.borrow_mut();
         if inner.forgetful {
             inner.secured = Tables::default();
@@ -121,7 +121,7 @@ impl Database {
     }
 
     /// What was applied that contradicts what was applied before.
-    pub fn contradiction(&self) -> Option<String> {
+    pub(crate) fn contradiction(&self) -> Option<String> {
         self.inner.borrow().contradiction.clone()
     }
 }
@@ -182,13 +182,13 @@ impl Tables {
 }
 
 /// The store as the process sees it; a new one after each restart.
-pub struct SimStore {
+pub(crate) struct SimStore {
     database: Database,
 }
 
 impl SimStore {
     /// Opens the database.
-    pub fn new(database: Database) -> Self {
+    pub(crate) fn new(database: Database) -> Self {
         SimStore { database }
     }
 

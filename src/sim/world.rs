@@ -32,7 +32,7 @@ const STARTS_MAX: usize = 20;
 
 /// How a process ends before its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Crash {
+pub(crate) enum Crash {
     /// SIGKILL: what was written stays in the page cache.
     Kill,
     /// The machine goes dark: only what was synced is sure to stay.
@@ -40,7 +40,7 @@ pub enum Crash {
 }
 
 /// Everything.
-pub struct World {
+pub(crate) struct World {
     pub plan: Plan,
     pub random: Random,
     pub now: Now,
@@ -79,7 +79,7 @@ impl Whom {
 
 impl World {
     /// A gateway on an empty disk, and clients that are not connected.
-    pub fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<World, Violation> {
+    pub(crate) fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<World, Violation> {
         let random = Random::new(seed);
         let plan = Plan { table_seed: seed, ..Plan::new(&random, steps, mutation) };
         let durable = Durable { disk: SimDisk::new(random.clone()), database: Database::new(random.clone()) };
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// The whole run.
-    pub fn run(&mut self) -> Checked {
+    pub(crate) fn run(&mut self) -> Checked {
         self.set_faults();
         for _ in 0..self.plan.steps {
             self.step()?;
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// Time goes on, and ticks.
-    pub fn pass_time(&mut self, ms: u64) -> Checked {
+    pub(crate) fn pass_time(&mut self, ms: u64) -> Checked {
         self.now.mono_ms += ms;
         self.now.unix_ms += ms;
         if self.now.mono_ms < self.ticked_at_ms + TICK_MS {
@@ -288,7 +288,7 @@ impl World {
     }
 
     /// The client goes away without a word.
-    pub fn drop_connection(&mut self, client: usize) {
+    pub(crate) fn drop_connection(&mut self, client: usize) {
         let Some((&at, _)) = self.connections.iter().find(|(_, c)| c.client == client && c.is_open) else { return };
         self.note(format!("client {client} drops its connection"));
         if let Some(connection) = self.connections.get_mut(&at) {
@@ -300,7 +300,7 @@ impl World {
     }
 
     /// The client connects to whichever shard accepts.
-    pub fn connect(&mut self, client: usize) {
+    pub(crate) fn connect(&mut self, client: usize) {
         let shard = ShardId(self.random.below(self.gateway.shards.len()) as u16);
         let last_seq = self.random.chance(9, 10).then_some(self.clients[client].cursor);
         let login = self.clients[client].login(&self.model, self.now, last_seq);
@@ -314,7 +314,7 @@ impl World {
     }
 
     /// Bytes from a client into its connection.
-    pub fn transmit(&mut self, client: usize, bytes: &[u8]) {
+    pub(crate) fn transmit(&mut self, client: usize, bytes: &[u8]) {
         self.clients[client].sent_at_ms = self.now.mono_ms;
         if let Some(connection) = self.connections.values_mut().find(|c| c.client == client && c.is_open) {
             connection.up.push(bytes);
@@ -333,7 +333,7 @@ impl World {
     }
 
     /// The process ends now, and the next one starts.
-    pub fn crash(&mut self, crash: Crash) -> Checked {
+    pub(crate) fn crash(&mut self, crash: Crash) -> Checked {
         self.crashes += 1;
         self.note(format!("{crash:?} at {} ms", self.now.mono_ms));
         // What had left the process may still arrive, and counts as seen.
@@ -379,7 +379,7 @@ impl World {
     }
 
     /// All inboxes and groups as they are now, against all that is known.
-    pub fn audit(&mut self) -> Checked {
+    pub(crate) fn audit(&mut self) -> Checked {
         let faults = self.durable.disk.faults();
         let away = self.durable.database.is_away();
         self.clear_faults();
@@ -458,7 +458,7 @@ impl World {
     }
 
     /// What a client does even when nothing else happens: connect, send again, show that it is there.
-    pub fn client_upkeep(&mut self, at: usize) {
+    pub(crate) fn client_upkeep(&mut self, at: usize) {
         let client = &mut self.clients[at];
         match client.state {
             State::Offline if self.now.mono_ms >= client.connect_at_ms => self.connect(at),

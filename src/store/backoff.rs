@@ -5,31 +5,31 @@ use crate::limits::{STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
 
 /// Counts refusals in a row.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     refusals: u32,
     rng: fastrand::Rng,
 }
 
 impl Backoff {
     /// Nothing was refused yet.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Backoff { refusals: 0, rng: fastrand::Rng::with_seed(seed) }
     }
 
     /// It was refused; returns how long to wait, in milliseconds.
-    pub fn refused(&mut self) -> u64 {
+    pub(crate) fn refused(&mut self) -> u64 {
         let wait = (STORE_RETRY_FIRST_MS << self.refusals.min(16)).min(STORE_RETRY_MAX_MS);
         self.refusals += 1;
         wait - self.rng.u64(..=wait / 2)
     }
 
     /// It was not refused; returns how often it was before.
-    pub fn accepted(&mut self) -> u32 {
+    pub(crate) fn accepted(&mut self) -> u32 {
         std::mem::take(&mut self.refusals)
     }
 
     /// How often in a row it was refused.
-    pub fn refusals(&self) -> u32 {
+    pub(crate) fn refusals(&self) -> u32 {
         self.refusals
     }
 }

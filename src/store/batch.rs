@@ -12,13 +12,13 @@ use ringway_wire::schema::{GroupChangeKind, Role};
 
 /// A transaction while records are added to it, in journal order.
 #[derive(Debug, Default)]
-pub struct Gathering {
+pub(crate) struct Gathering {
     transaction: Transaction,
 }
 
 impl Gathering {
     /// Adds a group message with a row for each member of its roster.
-    pub fn group(&mut self, record: &GroupRecord<'_>, roster: &RosterRecord) -> Result<(), RecordError> {
+    pub(crate) fn group(&mut self, record: &GroupRecord<'_>, roster: &RosterRecord) -> Result<(), RecordError> {
         let mut sender_seq = Seq(0);
         for (user, seq) in record.rows(roster)? {
             if user == record.sender {
@@ -40,7 +40,7 @@ impl Gathering {
     }
 
     /// Adds a one-to-one message with its two rows, or one if it is to oneself.
-    pub fn direct(&mut self, record: &DirectRecord<'_>) {
+    pub(crate) fn direct(&mut self, record: &DirectRecord<'_>) {
         let msg_id = record.msg_id;
         self.transaction.rows.push(InboxRow { user: record.sender, seq: record.sender_seq, msg_id });
         if record.to != record.sender {
@@ -59,7 +59,7 @@ impl Gathering {
     }
 
     /// Adds a change of a group.
-    pub fn change(&mut self, record: &ChangeRecord) {
+    pub(crate) fn change(&mut self, record: &ChangeRecord) {
         let members = record.users.iter().map(|user| (*user, Role::Member));
         let (mut put, mut delete) = (Vec::new(), Vec::new());
         match record.kind {
@@ -80,7 +80,7 @@ impl Gathering {
     }
 
     /// The transaction, which ends at `applied`.
-    pub fn finish(mut self, applied: AppliedPosition) -> Transaction {
+    pub(crate) fn finish(mut self, applied: AppliedPosition) -> Transaction {
         self.transaction.rows.sort_unstable();
         self.transaction.applied = applied;
         self.transaction

@@ -26,7 +26,7 @@ const BODIES: usize = 64;
 const NAMED_MAX: usize = 20;
 
 /// A database whose rows can be compared.
-pub trait Inspect: Store {
+pub(crate) trait Inspect: Store {
     /// A user's rows from `from` to `to`, both included, in order.
     async fn rows(&mut self, user: UserId, from: Seq, to: Seq) -> Result<Vec<(Seq, MsgId)>, StoreError>;
     /// The messages with these numbers that are there, in any order.
@@ -35,7 +35,7 @@ pub trait Inspect: Store {
 
 /// Why nothing could be compared.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
+pub(crate) enum CheckError {
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -49,7 +49,7 @@ pub enum CheckError {
 
 /// What was compared, and what differs.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// Where the journal begins, and where it ends.
     pub journal: (JournalPosition, JournalPosition),
     /// Up to where the store says it has it.
@@ -74,7 +74,7 @@ pub struct Findings {
 
 impl Findings {
     /// Nothing differs.
-    pub fn are_none(&self) -> bool {
+    pub(crate) fn are_none(&self) -> bool {
         self.differences_count == 0
     }
 
@@ -87,7 +87,7 @@ impl Findings {
 }
 
 /// Compares the journal in `disk` with the store.
-pub async fn check<S: Inspect, D: Disk>(store: &mut S, disk: &D) -> Result<Findings, CheckError> {
+pub(crate) async fn check<S: Inspect, D: Disk>(store: &mut S, disk: &D) -> Result<Findings, CheckError> {
     // Before the journal is read: what a running gateway applies meanwhile is in both.
     let applied = store.position().await?.applied;
     let journal = verify(disk)?.journal;

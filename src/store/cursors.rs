@@ -12,13 +12,13 @@ use ringway_wire::ids::{DeviceId, Seq, UserId};
 
 /// The newest cursor of each device that has one waiting.
 #[derive(Debug, Default)]
-pub struct Cursors {
+pub(crate) struct Cursors {
     waiting: HashMap<(UserId, DeviceId), Seq, TableKey>,
 }
 
 impl Cursors {
     /// Takes cursors in; returns how many found no room.
-    pub fn merge(&mut self, rows: &[CursorRow]) -> u64 {
+    pub(crate) fn merge(&mut self, rows: &[CursorRow]) -> u64 {
         let mut dropped = 0;
         for row in rows {
             let key = (row.user, row.device);
@@ -34,19 +34,19 @@ impl Cursors {
     }
 
     /// The device's, if it has one waiting.
-    pub fn find(&self, user: UserId, device: DeviceId) -> Option<Seq> {
+    pub(crate) fn find(&self, user: UserId, device: DeviceId) -> Option<Seq> {
         self.waiting.get(&(user, device)).copied()
     }
 
     /// Some that wait, to be saved.
-    pub fn some(&self, count_max: usize) -> Vec<CursorRow> {
+    pub(crate) fn some(&self, count_max: usize) -> Vec<CursorRow> {
         let row =
             |((user, device), seq): (&(UserId, DeviceId), &Seq)| CursorRow { user: *user, device: *device, seq: *seq };
         self.waiting.iter().take(count_max).map(row).collect()
     }
 
     /// These were saved.
-    pub fn saved(&mut self, rows: &[CursorRow]) {
+    pub(crate) fn saved(&mut self, rows: &[CursorRow]) {
         for row in rows {
             if self.waiting.get(&(row.user, row.device)) == Some(&row.seq) {
                 self.waiting.remove(&(row.user, row.device));
@@ -55,12 +55,12 @@ impl Cursors {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 
     /// None waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 }

@@ -13,7 +13,7 @@ use crate::contract::position::AppliedPosition;
 
 /// What a transaction has, for the counters.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Load {
+pub(crate) struct Load {
     /// Everything below is in it or in one before.
     pub applied: AppliedPosition,
     /// Its inbox rows.
@@ -36,10 +36,10 @@ impl Load {
 }
 
 /// How a transaction ended.
-pub type Ended = (Load, Result<Written, StoreError>);
+pub(crate) type Ended = (Load, Result<Written, StoreError>);
 
 /// See the module.
-pub struct InFlight<S: Store> {
+pub(crate) struct InFlight<S: Store> {
     writing: Option<(Load, S::Writing)>,
     ended: Option<Ended>,
     next: Option<(Load, S::Encoded)>,
@@ -53,28 +53,28 @@ impl<S: Store> Default for InFlight<S> {
 
 impl<S: Store> InFlight<S> {
     /// A transaction is on its way, or its end was not looked at yet.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.writing.is_some() || self.ended.is_some()
     }
 
     /// The next one is ready.
-    pub fn has_next(&self) -> bool {
+    pub(crate) fn has_next(&self) -> bool {
         self.next.is_some()
     }
 
     /// What is on its way.
-    pub fn load(&self) -> Option<Load> {
+    pub(crate) fn load(&self) -> Option<Load> {
         self.writing.as_ref().map(|(load, _)| *load).or(self.ended.as_ref().map(|(load, _)| *load))
     }
 
     /// Makes the next one ready.
-    pub fn prepare(&mut self, store: &S, transaction: Transaction) {
+    pub(crate) fn prepare(&mut self, store: &S, transaction: Transaction) {
         debug_assert!(self.next.is_none(), "one is ready already");
         self.next = Some((Load::of(&transaction), store.encode(transaction)));
     }
 
     /// Sends the one that is ready on its way.
-    pub fn start(&mut self, store: &mut S) {
+    pub(crate) fn start(&mut self, store: &mut S) {
         debug_assert!(!self.is_busy(), "one at a time");
         if let Some((load, encoded)) = self.next.take() {
             self.writing = Some((load, store.apply(encoded)));
@@ -82,7 +82,7 @@ impl<S: Store> InFlight<S> {
     }
 
     /// How the one on its way has ended, if it has.
-    pub fn take_ended(&mut self) -> Option<Ended> {
+    pub(crate) fn take_ended(&mut self) -> Option<Ended> {
         // Nobody is to be woken here: whoever waits does so in `ended`.
         let mut nobody = Context::from_waker(std::task::Waker::noop());
         if self.poll(&mut nobody).is_pending() {
@@ -96,7 +96,7 @@ impl<S: Store> InFlight<S> {
     }
 
     /// Waits until the one on its way has ended; for ever, if there is none.
-    pub async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         poll_fn(|cx| self.poll(cx)).await;
     }
 

@@ -7,18 +7,18 @@
 //!
 //! It runs on the store's tokio runtime and must be dropped there. One connection writes, others read.
 
-pub mod connection;
+pub(crate) mod connection;
 mod expiry;
-pub mod fault;
-pub mod insert;
+pub(crate) mod fault;
+pub(crate) mod insert;
 mod inspect;
-pub mod integrity;
-pub mod look;
+pub(crate) mod integrity;
+pub(crate) mod look;
 mod pages;
-pub mod schema;
+pub(crate) mod schema;
 mod snapshot;
 mod taken;
-pub mod writer;
+pub(crate) mod writer;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -49,7 +49,7 @@ const CLUSTER: u16 = 1024;
 
 /// Who else writes into the database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Sharing {
+pub(crate) enum Sharing {
     /// Nobody.
     Alone,
     /// The other nodes of a cluster, one at a time: whoever finds the position moved looks again.
@@ -81,7 +81,7 @@ const READING_PAGES: &str = "reading pages of inboxes";
 
 /// How a database is used.
 #[derive(Clone, Copy, Debug)]
-pub struct Use {
+pub(crate) struct Use {
     /// Rows of one insert.
     pub batch_rows: usize,
     /// Connections: one writes, the others read. While old messages are deleted there is one more.
@@ -92,7 +92,7 @@ pub struct Use {
 
 /// A store in a database.
 #[derive(Debug)]
-pub struct MySqlStore {
+pub(crate) struct MySqlStore {
     writer: Writer,
     readers: Readers,
     expirer: Expirer,
@@ -103,7 +103,7 @@ pub struct MySqlStore {
 
 impl MySqlStore {
     /// Connects, brings the tables up to date, and takes the node's lock.
-    pub async fn open(url: &Opts, how: Use) -> Result<Self, StoreError> {
+    pub(crate) async fn open(url: &Opts, how: Use) -> Result<Self, StoreError> {
         let Use { batch_rows, pool_size, sharing } = how;
         let opts = options(url);
         let begin = async {
@@ -307,7 +307,7 @@ impl Store for MySqlStore {
 
 /// A transaction on its way.
 #[derive(Debug)]
-pub struct Writing(Ending);
+pub(crate) struct Writing(Ending);
 
 impl Future for Writing {
     type Output = Result<Written, StoreError>;

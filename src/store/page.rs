@@ -12,7 +12,7 @@ use ringway_wire::ids::Seq;
 
 /// A page while it is filled.
 #[derive(Debug)]
-pub struct Assembly {
+pub(crate) struct Assembly {
     page: Page,
     /// The seq that follows without a hole.
     next: Seq,
@@ -23,29 +23,29 @@ pub struct Assembly {
 
 impl Assembly {
     /// An empty page of rows after `after`: at most `rows_max`, and no more once the bodies reach `bytes_max`.
-    pub fn new(after: Seq, rows_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new(after: Seq, rows_max: usize, bytes_max: usize) -> Self {
         Assembly { page: Page::default(), next: after.next(), rows_max, bytes_max, bytes: 0 }
     }
 
     /// Goes on with a page that already has rows, under the same limits.
-    pub fn resume(page: Page, after: Seq, rows_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn resume(page: Page, after: Seq, rows_max: usize, bytes_max: usize) -> Self {
         let next = page.rows.last().map(|(seq, _)| *seq).max(page.gap_to).unwrap_or(after).next();
         let bytes = page.rows.iter().map(|(_, message)| message.push.body().len()).sum();
         Assembly { page, next, rows_max, bytes_max, bytes }
     }
 
     /// Nothing more fits.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.page.rows.len() >= self.rows_max || self.bytes >= self.bytes_max
     }
 
     /// The row may be pushed: there is room, and no hole before it (but before a page's first row).
-    pub fn wants(&self, seq: Seq) -> bool {
+    pub(crate) fn wants(&self, seq: Seq) -> bool {
         !self.is_full() && (seq == self.next || (self.page.rows.is_empty() && seq > self.next))
     }
 
     /// Adds a row that [`Self::wants`] said yes to.
-    pub fn push(&mut self, seq: Seq, message: Arc<Message>) {
+    pub(crate) fn push(&mut self, seq: Seq, message: Arc<Message>) {
         debug_assert!(self.wants(seq), "a row that leaves a hole, or one too many");
         if seq > self.next {
             self.page.gap_to = Some(Seq(seq.0 - 1));
@@ -56,7 +56,7 @@ impl Assembly {
     }
 
     /// Counts a row whose message is no longer kept as missing. Says whether the page may go on behind it.
-    pub fn skip(&mut self, seq: Seq) -> bool {
+    pub(crate) fn skip(&mut self, seq: Seq) -> bool {
         let first = self.page.rows.is_empty();
         if first {
             self.page.gap_to = Some(seq);
@@ -66,12 +66,12 @@ impl Assembly {
     }
 
     /// The last row so far, or what the page starts after.
-    pub fn last(&self) -> Seq {
+    pub(crate) fn last(&self) -> Seq {
         Seq(self.next.0 - 1)
     }
 
     /// The page.
-    pub fn finish(self) -> Page {
+    pub(crate) fn finish(self) -> Page {
         self.page
     }
 }

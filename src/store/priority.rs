@@ -25,7 +25,7 @@ const NICENESS: libc::c_int = 10;
 
 /// What the thread claims.
 #[derive(Debug)]
-pub struct Priority {
+pub(crate) struct Priority {
     claim: Claim,
     /// Both claims are to be had.
     may_change: bool,
@@ -39,7 +39,7 @@ enum Claim {
 
 impl Priority {
     /// Of the calling thread.
-    pub fn of_thread(store_yield: &StoreYield) -> Self {
+    pub(crate) fn of_thread(store_yield: &StoreYield) -> Self {
         match store_yield {
             StoreYield::OwnCpu => Self::own_cpu(),
             StoreYield::SharedCpu(until) => {
@@ -50,7 +50,7 @@ impl Priority {
     }
 
     /// Of a thread with a CPU of its own: as anybody else, always.
-    pub fn own_cpu() -> Self {
+    pub(crate) fn own_cpu() -> Self {
         Priority { claim: Claim::Share, may_change: false }
     }
 
@@ -68,14 +68,14 @@ impl Priority {
 
     /// Called in every round of the loop: `waited_for` if it has answered somebody in it, and how many journal bytes
     /// are not applied. One system call when the claim changes, none otherwise.
-    pub fn follow(&mut self, waited_for: bool, unapplied_bytes: u64) {
+    pub(crate) fn follow(&mut self, waited_for: bool, unapplied_bytes: u64) {
         let behind_bytes = if self.claim == Claim::Share { CALM_BYTES } else { URGENT_BYTES };
         let claim = if waited_for || unapplied_bytes > behind_bytes { Claim::Share } else { Claim::Leftovers };
         self.set(claim);
     }
 
     /// Nothing else matters any more.
-    pub fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self) {
         self.set(Claim::Share);
     }
 

@@ -28,7 +28,7 @@ pub trait Expire: Store {
 }
 
 /// A step on its way.
-pub type Expiring = Pin<Box<dyn Future<Output = Result<Done, StoreError>> + Send>>;
+pub(crate) type Expiring = Pin<Box<dyn Future<Output = Result<Done, StoreError>> + Send>>;
 
 /// What a pass consists of, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,7 +102,7 @@ pub struct MessagesExpired {
 }
 
 /// Where retention is.
-pub struct Retention {
+pub(crate) struct Retention {
     /// How long messages are kept; `None`: for ever.
     keep_ms: Option<u64>,
     /// The next step; `None`: a pass is to begin.
@@ -114,18 +114,18 @@ pub struct Retention {
 
 impl Retention {
     /// Keeps messages so many days; 0: for ever.
-    pub fn new(days: u32) -> Self {
+    pub(crate) fn new(days: u32) -> Self {
         let keep_ms = (days > 0).then(|| u64::from(days) * DAY_MS);
         Retention { keep_ms, next: None, running: None, due_ms: 0, failing: false }
     }
 
     /// When the next step is to be taken, or looked at, on the monotonic clock; `None`: never.
-    pub fn due_ms(&self) -> Option<u64> {
+    pub(crate) fn due_ms(&self) -> Option<u64> {
         self.keep_ms.map(|_| self.due_ms)
     }
 
     /// Looks at the step on its way, and takes the next, if one is due.
-    pub fn step<S: Expire>(&mut self, store: &mut S, now: Now, counters: &mut StoreCounters) {
+    pub(crate) fn step<S: Expire>(&mut self, store: &mut S, now: Now, counters: &mut StoreCounters) {
         let Some(keep_ms) = self.keep_ms.filter(|_| now.mono_ms >= self.due_ms) else { return };
         self.due_ms = now.mono_ms + RETENTION_STEP_EVERY_MS;
         let Some(mut running) = self.running.take() else {

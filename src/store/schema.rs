@@ -11,7 +11,7 @@
 use rusqlite::Connection;
 
 /// The version of the last of `STEPS`, kept in the file's `user_version`; 0 is an empty file.
-pub const VERSION: i64 = STEPS.len() as i64;
+pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
 /// What each version adds to the one before.
 const STEPS: [&str; 3] = [TABLES, RETENTION, NAMES];
@@ -95,7 +95,7 @@ CREATE TABLE names_taken (
 
 /// Why the tables could not be made ready.
 #[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
+pub(crate) enum SchemaError {
     /// The file was written by a newer version of the gateway.
     #[error(
         "the file has schema version {found}, this gateway knows versions up to {VERSION}: use a newer gateway, or another data directory"
@@ -121,7 +121,7 @@ pub enum SchemaError {
 }
 
 /// Makes the tables in an empty file, brings an older one up to date, and refuses a file this version does not know.
-pub fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
+pub(crate) fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
     let found = version(connection)?;
     if found > VERSION {
         return Err(SchemaError::Newer { found });
@@ -146,7 +146,7 @@ pub fn prepare(connection: &mut Connection) -> Result<(), SchemaError> {
 }
 
 /// Refuses a file of another version than this one's.
-pub fn expect(connection: &Connection) -> Result<(), SchemaError> {
+pub(crate) fn expect(connection: &Connection) -> Result<(), SchemaError> {
     match version(connection)? {
         VERSION => Ok(()),
         found if found > VERSION => Err(SchemaError::Newer { found }),

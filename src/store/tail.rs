@@ -34,7 +34,7 @@ use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 const INGEST_BYTES: usize = 1 << 20;
 
 /// The unapplied tail of the journal in `D`.
-pub struct Tail<D: Disk> {
+pub(crate) struct Tail<D: Disk> {
     /// Follows the ledger.
     ahead: Reader<D>,
     /// Follows the store.
@@ -49,7 +49,7 @@ pub struct Tail<D: Disk> {
 
 /// In what the store's position counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Counts {
+pub(crate) enum Counts {
     /// Bytes of this journal.
     Bytes,
     /// Entries of the stream that the journal is a copy of; marks in it say where each ends.
@@ -58,7 +58,7 @@ pub enum Counts {
 
 impl<D: Disk> Tail<D> {
     /// The tail behind an applied position; nothing is ingested yet.
-    pub fn new(disk: D, applied: JournalPosition) -> Self {
+    pub(crate) fn new(disk: D, applied: JournalPosition) -> Self {
         Tail {
             ahead: Reader::new(disk.clone()),
             behind: Reader::new(disk.clone()),
@@ -71,37 +71,37 @@ impl<D: Disk> Tail<D> {
     }
 
     /// The tail of a copy of a cluster's stream, from where its first segment begins.
-    pub fn of_stream(disk: D, first: JournalPosition) -> Self {
+    pub(crate) fn of_stream(disk: D, first: JournalPosition) -> Self {
         Tail { counts: Counts::Entries, ..Tail::new(disk, first) }
     }
 
     /// Of a stream: the oldest entry that is here.
-    pub fn first_entry(&self) -> Option<u64> {
+    pub(crate) fn first_entry(&self) -> Option<u64> {
         self.index.marks.front().map(|(entry, _)| *entry)
     }
 
     /// Everything below is in the store, and no longer here.
-    pub fn applied(&self) -> JournalPosition {
+    pub(crate) fn applied(&self) -> JournalPosition {
         self.applied
     }
 
     /// Everything below that is not in the store is here.
-    pub fn ingested(&self) -> JournalPosition {
+    pub(crate) fn ingested(&self) -> JournalPosition {
         self.ingested
     }
 
     /// Inbox rows that are here.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.index.rows
     }
 
     /// How much memory it takes, in messages of about 100 bytes: a member of a roster counts as one.
-    pub fn weight(&self) -> u64 {
+    pub(crate) fn weight(&self) -> u64 {
         (self.index.entries.len() + self.index.memberships_in_use()) as u64
     }
 
     /// Indexes the records up to `to`, which is at most the durable position.
-    pub fn ingest(&mut self, to: JournalPosition) -> Result<(), JournalError> {
+    pub(crate) fn ingest(&mut self, to: JournalPosition) -> Result<(), JournalError> {
         self.spot.settle(to);
         while self.ingested < to {
             let mut failed = None;
@@ -125,7 +125,7 @@ impl<D: Disk> Tail<D> {
     /// The next transaction: records from `from` on (the applied position, or where a transaction before it ends), cut
     /// between two of them before there are more than `rows_max` rows or `bytes_max` bytes (one record alone may have
     /// more). `None`: there are none. Asked again before [`Self::advance`], it may have more.
-    pub fn transaction(
+    pub(crate) fn transaction(
         &mut self,
         from: JournalPosition,
         rows_max: usize,
@@ -190,7 +190,7 @@ impl<D: Disk> Tail<D> {
     }
 
     /// The store has everything below `applied` (that of a transaction, or the store's own): it is dropped here.
-    pub fn advance(&mut self, applied: AppliedPosition) {
+    pub(crate) fn advance(&mut self, applied: AppliedPosition) {
         let to = match self.counts {
             Counts::Bytes => applied.in_journal(),
             Counts::Entries => {
@@ -211,7 +211,7 @@ impl<D: Disk> Tail<D> {
     }
 
     /// Whether all of the user's rows after `after` are here, so that the database need not be read.
-    pub fn covers(&mut self, user: UserId, after: Seq) -> Result<bool, JournalError> {
+    pub(crate) fn covers(&mut self, user: UserId, after: Seq) -> Result<bool, JournalError> {
         let Some((source, number)) =
             self.index.sources(user).into_iter().filter_map(|s| Some((s, s.number(0)?))).min_by_key(|(_, n)| *n)
         else {
@@ -222,7 +222,12 @@ impl<D: Disk> Tail<D> {
     }
 
     /// Adds the user's rows that follow what the page has, while it wants them.
-    pub fn fill(&mut self, user: UserId, assembly: &mut Assembly, messages: &mut Messages) -> Result<(), JournalError> {
+    pub(crate) fn fill(
+        &mut self,
+        user: UserId,
+        assembly: &mut Assembly,
+        messages: &mut Messages,
+    ) -> Result<(), JournalError> {
         let after = assembly.last();
         let (index, spot) = (&self.index, &mut self.spot);
         let sources = index.sources(user);
@@ -245,7 +250,7 @@ impl<D: Disk> Tail<D> {
     }
 
     /// The message that was sent under this name, if it is here.
-    pub fn find(&mut self, lookup: &Lookup) -> Result<Option<StoredMessage>, JournalError> {
+    pub(crate) fn find(&mut self, lookup: &Lookup) -> Result<Option<StoredMessage>, JournalError> {
         let Some(entry) = self.index.named(lookup) else { return Ok(None) };
         let at = entry.at;
         let stored = |msg_id: MsgId, seq, to: Conversation, body: &[u8]| StoredMessage {

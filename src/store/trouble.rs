@@ -13,7 +13,7 @@ use crate::limits::STORE_TROUBLE_SAID_MS;
 
 /// Whether trying again is enough.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// It passes, by itself or when an operator has mended the database.
     Passing,
     /// Journal and database contradict each other: somebody has to decide which is right.
@@ -22,7 +22,7 @@ pub enum Severity {
 
 /// What becomes of messages meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum JournalRoom {
+pub(crate) enum JournalRoom {
     /// The journal keeps them.
     Keeps,
     /// The journal is full, perhaps with the same disk: they are refused.
@@ -40,14 +40,14 @@ impl JournalRoom {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     /// When each cause was last named, since the trouble began; in the order of `Cause::ALL`.
     said_ms: [Option<u64>; Cause::COUNT],
 }
 
 impl Trouble {
     /// A write was refused.
-    pub fn begins_or_lasts(
+    pub(crate) fn begins_or_lasts(
         &mut self,
         now_ms: u64,
         journal: JournalRoom,
@@ -81,7 +81,7 @@ impl Trouble {
     }
 
     /// A write went through after so many that did not.
-    pub fn ends(&mut self, failures: u32, counters: &mut StoreCounters) {
+    pub(crate) fn ends(&mut self, failures: u32, counters: &mut StoreCounters) {
         if failures > 0 {
             tracing::info!(failures, "the journal is being applied to the store again");
         }

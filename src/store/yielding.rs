@@ -87,7 +87,7 @@ impl YieldUntil {
 
 /// Whether a thread that has begun to yield does so now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Yielding {
+pub(crate) enum Yielding {
     /// Deliveries come first.
     On,
     /// It takes its share of the CPU.
@@ -107,12 +107,12 @@ thread_local! {
 }
 
 /// From now on the calling thread yields to these deliveries.
-pub fn begin(until: Arc<YieldUntil>) {
+pub(crate) fn begin(until: Arc<YieldUntil>) {
     YIELDER.set(Some(Yielder { until, yielding: Yielding::On, slice_until_us: 0 }));
 }
 
 /// Turns the calling thread's yielding on or off. Nothing on a thread that has not begun to yield.
-pub fn set(yielding: Yielding) {
+pub(crate) fn set(yielding: Yielding) {
     YIELDER.with_borrow_mut(|yielder| {
         if let Some(yielder) = yielder {
             yielder.yielding = yielding;
@@ -122,7 +122,7 @@ pub fn set(yielding: Yielding) {
 
 /// Called before each small step of work that may wait: sleeps while deliveries are in hand. Nothing on a thread that has
 /// not begun to yield.
-pub fn yield_to_deliveries() {
+pub(crate) fn yield_to_deliveries() {
     YIELDER.with_borrow_mut(|yielder| {
         if let Some(yielder) = yielder
             && yielder.yielding == Yielding::On

@@ -13,21 +13,21 @@ use crate::redis::{Ledger, Redis, Split, SplitAlone};
 use crate::services::Database;
 
 /// Starts a node of a cluster.
-pub fn node(dir: &Path, ledger: &impl Ledger, database: &Database, id: u16) -> Gateway {
+pub(crate) fn node(dir: &Path, ledger: &impl Ledger, database: &Database, id: u16) -> Gateway {
     let settings = settings(ledger, database, id);
     let mut arguments = vec!["--shards", "1"];
     settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     Gateway::start(dir, &arguments)
 }
 
-pub fn settings(ledger: &impl Ledger, database: &Database, id: u16) -> Vec<String> {
+pub(crate) fn settings(ledger: &impl Ledger, database: &Database, id: u16) -> Vec<String> {
     let mut settings = ledger.settings();
     settings.extend([format!("store.url={}", database.url()), format!("cluster.node_id={id}")]);
     settings
 }
 
 /// Sends until it is taken, and returns the row's number.
-pub fn send(client: &mut Connection, to: Conversation, body: &str) -> u64 {
+pub(crate) fn send(client: &mut Connection, to: Conversation, body: &str) -> u64 {
     let id = client.new_client_msg_id();
     for _ in 0..PATIENCE.as_millis() / 50 {
         let request = client.send(to, id, body.as_bytes()).unwrap();
@@ -40,7 +40,7 @@ pub fn send(client: &mut Connection, to: Conversation, body: &str) -> u64 {
     panic!("{body:?} is not taken");
 }
 
-pub fn create(client: &mut Connection, users: &[UserId]) -> GroupId {
+pub(crate) fn create(client: &mut Connection, users: &[UserId]) -> GroupId {
     for _ in 0..PATIENCE.as_millis() / 50 {
         match client.group_create(users, PATIENCE) {
             Ok((group, _)) => return group,
@@ -117,10 +117,10 @@ fn is_delivered_in_order(ledger: &impl Ledger) {
 }
 
 /// In the ledger's first bucket: whose store writes.
-pub const WRITER: &str = "{ringway:0}:3:writer";
+pub(crate) const WRITER: &str = "{ringway:0}:3:writer";
 
 /// From here on nobody's store writes, until [`WRITER`] is deleted in `first`, the master of the first bucket.
-pub fn keep_stores_from_writing(first: &Redis, nodes: &[&Gateway]) {
+pub(crate) fn keep_stores_from_writing(first: &Redis, nodes: &[&Gateway]) {
     assert!(first.command(&["SET", WRITER, "nobody"]).unwrap().starts_with("+OK"));
     for _ in 0..PATIENCE.as_millis() / 5 {
         let gave_up = |line: &str| line.contains("changed hands") && line.contains("false");
@@ -133,7 +133,7 @@ pub fn keep_stores_from_writing(first: &Redis, nodes: &[&Gateway]) {
 }
 
 /// Polls until the database has so many inbox rows.
-pub fn wait_for_rows(database: &Database, rows: u64) {
+pub(crate) fn wait_for_rows(database: &Database, rows: u64) {
     for _ in 0..PATIENCE.as_millis() / 50 {
         if database.count("inbox") >= rows {
             return;
@@ -144,7 +144,7 @@ pub fn wait_for_rows(database: &Database, rows: u64) {
 }
 
 /// All rows up to the one with this body, numbers strictly rising; what a Gap names was never given out.
-pub fn rows_until(client: &mut Connection, body: &str) -> Vec<Row> {
+pub(crate) fn rows_until(client: &mut Connection, body: &str) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     loop {
         match client.next(PATIENCE).unwrap().expect("a row in time") {
@@ -162,7 +162,7 @@ pub fn rows_until(client: &mut Connection, body: &str) -> Vec<Row> {
 }
 
 /// What is received once the repeats are filtered by their message.
-pub fn told(rows: &[Row]) -> BTreeSet<(MsgId, String)> {
+pub(crate) fn told(rows: &[Row]) -> BTreeSet<(MsgId, String)> {
     rows.iter().map(|row| (row.msg_id, String::from_utf8(row.body.clone()).unwrap())).collect()
 }
 

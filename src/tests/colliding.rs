@@ -1,13 +1,13 @@
 //! Ids that meet in one place of a table that spreads them with SplitMix64's finalizer, which anybody can invert.
 
 /// So many, all different, whose hashes differ in their highest 17 bits alone.
-pub fn colliding_ids(count: u64) -> Vec<u64> {
+pub(crate) fn colliding_ids(count: u64) -> Vec<u64> {
     assert!(count < 1 << 17);
     (1..=count).map(|number| inverted(number << 47)).collect()
 }
 
 /// The number that is spread to `hash`.
-pub fn inverted(hash: u64) -> u64 {
+pub(crate) fn inverted(hash: u64) -> u64 {
     let z = hash ^ (hash >> 31) ^ (hash >> 62);
     let z = z.wrapping_mul(0x3196_42B2_D24D_8EC3);
     let z = z ^ (z >> 27) ^ (z >> 54);

@@ -20,7 +20,7 @@ use thiserror::Error;
 const READ_BYTES: usize = 64 * 1024;
 
 /// A socket and the session on it.
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     session: Session,
     deframer: Deframer,
@@ -33,7 +33,7 @@ pub struct Connection {
 
 /// Why a call has no result.
 #[derive(Debug, Error)]
-pub enum ConnectionError {
+pub(crate) enum ConnectionError {
     #[error("the connection failed: {0}")]
     Io(#[from] std::io::Error),
     #[error("the gateway closed the connection")]
@@ -54,12 +54,12 @@ pub enum ConnectionError {
 
 impl Connection {
     /// Opens the connection; nothing is said yet.
-    pub fn connect(addr: SocketAddr, timeout: Duration) -> Result<Connection, ConnectionError> {
+    pub(crate) fn connect(addr: SocketAddr, timeout: Duration) -> Result<Connection, ConnectionError> {
         Ok(Connection::over(TcpStream::connect_timeout(&addr, timeout)?)?)
     }
 
     /// Speaks over a stream that is already connected.
-    pub fn over(stream: TcpStream) -> std::io::Result<Connection> {
+    pub(crate) fn over(stream: TcpStream) -> std::io::Result<Connection> {
         stream.set_nodelay(true)?;
         let mut connection = Connection {
             stream,
@@ -75,7 +75,7 @@ impl Connection {
     }
 
     /// Logs in and waits for the answer. `last_seq`: the newest row this device has; `None`: the gateway knows.
-    pub fn login(
+    pub(crate) fn login(
         &mut self,
         token: &str,
         device: DeviceId,
@@ -91,7 +91,7 @@ impl Connection {
     }
 
     /// Asks to log in; `Event::LoggedIn` or `Event::Closing` answers.
-    pub fn ask_to_log_in(
+    pub(crate) fn ask_to_log_in(
         &mut self,
         token: &str,
         device: DeviceId,
@@ -105,27 +105,27 @@ impl Connection {
     }
 
     /// What `LoginOk` said, once logged in.
-    pub fn session(&self) -> Option<LoginInfo> {
+    pub(crate) fn session(&self) -> Option<LoginInfo> {
         self.info
     }
 
     /// The newest row that came, all before it included.
-    pub fn cursor(&self) -> Seq {
+    pub(crate) fn cursor(&self) -> Seq {
         self.session.cursor()
     }
 
     /// A new name for a message, in the server's time.
-    pub fn new_client_msg_id(&self) -> ClientMsgId {
+    pub(crate) fn new_client_msg_id(&self) -> ClientMsgId {
         self.session.new_client_msg_id(self.now(), fastrand::u128(..))
     }
 
     /// The server's clock as far as it is known, Unix milliseconds.
-    pub fn server_now_ms(&self) -> u64 {
+    pub(crate) fn server_now_ms(&self) -> u64 {
         self.session.server_ms(self.now())
     }
 
     /// Sends a message; `Event::Sent` or `Event::Refused` with the returned request answers it.
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         to: Conversation,
         client_msg_id: ClientMsgId,
@@ -135,7 +135,7 @@ impl Connection {
     }
 
     /// The same to whoever is online.
-    pub fn send_ephemeral(
+    pub(crate) fn send_ephemeral(
         &mut self,
         to: Conversation,
         client_msg_id: ClientMsgId,
@@ -145,27 +145,27 @@ impl Connection {
     }
 
     /// Says that everything up to `seq` is here, whether that is so or not.
-    pub fn ack(&mut self, seq: Seq) -> Result<(), ConnectionError> {
+    pub(crate) fn ack(&mut self, seq: Seq) -> Result<(), ConnectionError> {
         Ok(self.stream.write_all(self.encoder.ack(seq))?)
     }
 
     /// Keeps the session alive; `Event::Pong` answers.
-    pub fn ping(&mut self) -> Result<RequestId, ConnectionError> {
+    pub(crate) fn ping(&mut self) -> Result<RequestId, ConnectionError> {
         self.ask(|encoder, id| encoder.ping(id))
     }
 
     /// Ends the session; the gateway answers with `Closing`.
-    pub fn logout(&mut self) -> Result<(), ConnectionError> {
+    pub(crate) fn logout(&mut self) -> Result<(), ConnectionError> {
         self.ask(|encoder, id| encoder.logout(id)).map(drop)
     }
 
     /// Sends bytes as they are: for tests of what the gateway does with nonsense.
-    pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
         Ok(self.stream.write_all(bytes)?)
     }
 
     /// One page of the inbox after `after`.
-    pub fn sync(&mut self, after: Seq, rows_max: u32, timeout: Duration) -> Result<Event, ConnectionError> {
+    pub(crate) fn sync(&mut self, after: Seq, rows_max: u32, timeout: Duration) -> Result<Event, ConnectionError> {
         let request = self.ask(|encoder, id| encoder.sync(id, after, rows_max))?;
         match self.answer(request, timeout)? {
             page @ Event::Page { .. } => Ok(page),
@@ -174,19 +174,28 @@ impl Connection {
     }
 
     /// Makes a group of `members` and ourselves.
-    pub fn group_create(&mut self, members: &[UserId], timeout: Duration) -> Result<(GroupId, u32), ConnectionError> {
+    pub(crate) fn group_create(
+        &mut self,
+        members: &[UserId],
+        timeout: Duration,
+    ) -> Result<(GroupId, u32), ConnectionError> {
         let request = self.ask(|encoder, id| encoder.group_create(id, members))?;
         self.group_ok(request, timeout)
     }
 
     /// Adds members; returns the group's version.
-    pub fn group_add(&mut self, group: GroupId, members: &[UserId], timeout: Duration) -> Result<u32, ConnectionError> {
+    pub(crate) fn group_add(
+        &mut self,
+        group: GroupId,
+        members: &[UserId],
+        timeout: Duration,
+    ) -> Result<u32, ConnectionError> {
         let request = self.ask(|encoder, id| encoder.group_add(id, group, members))?;
         self.group_ok(request, timeout).map(|(_, version)| version)
     }
 
     /// Removes members; returns the group's version.
-    pub fn group_remove(
+    pub(crate) fn group_remove(
         &mut self,
         group: GroupId,
         members: &[UserId],
@@ -197,13 +206,13 @@ impl Connection {
     }
 
     /// Leaves a group; returns its version.
-    pub fn group_leave(&mut self, group: GroupId, timeout: Duration) -> Result<u32, ConnectionError> {
+    pub(crate) fn group_leave(&mut self, group: GroupId, timeout: Duration) -> Result<u32, ConnectionError> {
         let request = self.ask(|encoder, id| encoder.group_leave(id, group))?;
         self.group_ok(request, timeout).map(|(_, version)| version)
     }
 
     /// A group's members.
-    pub fn group_info(&mut self, group: GroupId, timeout: Duration) -> Result<Event, ConnectionError> {
+    pub(crate) fn group_info(&mut self, group: GroupId, timeout: Duration) -> Result<Event, ConnectionError> {
         let request = self.ask(|encoder, id| encoder.group_info_request(id, group))?;
         match self.answer(request, timeout)? {
             info @ Event::GroupInfo { .. } => Ok(info),
@@ -212,7 +221,7 @@ impl Connection {
     }
 
     /// Which of `users` are online.
-    pub fn presence(&mut self, users: &[UserId], timeout: Duration) -> Result<Vec<UserId>, ConnectionError> {
+    pub(crate) fn presence(&mut self, users: &[UserId], timeout: Duration) -> Result<Vec<UserId>, ConnectionError> {
         let request = self.ask(|encoder, id| encoder.presence_request(id, users))?;
         match self.answer(request, timeout)? {
             Event::Presence { online, .. } => Ok(online),
@@ -221,7 +230,7 @@ impl Connection {
     }
 
     /// What comes next; `None` when nothing came in time.
-    pub fn next(&mut self, timeout: Duration) -> Result<Option<Event>, ConnectionError> {
+    pub(crate) fn next(&mut self, timeout: Duration) -> Result<Option<Event>, ConnectionError> {
         let end_ns = self.end_ns(timeout);
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -234,7 +243,7 @@ impl Connection {
     }
 
     /// Waits for what answers `request`; everything else stays for [`Self::next`], in order.
-    pub fn answer(&mut self, request: RequestId, timeout: Duration) -> Result<Event, ConnectionError> {
+    pub(crate) fn answer(&mut self, request: RequestId, timeout: Duration) -> Result<Event, ConnectionError> {
         self.wait(timeout, |event| event.request() == Some(request))
     }
 

@@ -82,7 +82,7 @@ impl Part {
 }
 
 /// From now on this thread's descriptors are its own: as many as a process may have.
-pub fn take_own_descriptors() {
+pub(crate) fn take_own_descriptors() {
     unshare(CloneFlags::CLONE_FILES).unwrap();
     // SAFETY: this thread's table is a copy; what it held belongs to other threads, whose own descriptors stay open.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
@@ -103,7 +103,7 @@ fn ask_in(addr: SocketAddr, source: u8, user: u64) -> Connection {
 }
 
 /// Without it the kernel looks for a port that is free for whatever peer, and with thousands taken looks long.
-pub fn choose_port_at_connect(socket: &Socket) {
+pub(crate) fn choose_port_at_connect(socket: &Socket) {
     let on: libc::c_int = 1;
     let length = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the descriptor is open, and the option's value is one int that lives through the call.
@@ -144,7 +144,7 @@ fn send_and_get(from: &mut Connection, to: &mut Connection, to_user: u64, body: 
 }
 
 /// The sum over shards of a metric, the labels given.
-pub fn metric(gateway: &Gateway, name: &str, labels: &str) -> u64 {
+pub(crate) fn metric(gateway: &Gateway, name: &str, labels: &str) -> u64 {
     let page = gateway.admin_page("/metrics");
     let lines = page.lines().filter(|line| line.starts_with(name) && line.contains(labels));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
@@ -228,7 +228,7 @@ fn a_gateway_whose_limit_is_lowered_below_what_it_needs_still_tells_those_it_ref
 }
 
 /// As many descriptors as the kernel lets this process have.
-pub fn raise_own_limit() {
+pub(crate) fn raise_own_limit() {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
 }

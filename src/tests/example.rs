@@ -7,6 +7,7 @@ use ringway_client::{Conversation, DeviceId, Event, Seq, UserId, blocking, tokio
 
 use crate::gateway::{Gateway, PATIENCE, token};
 
+#[allow(unreachable_pub, reason = "a program of its own elsewhere")]
 #[path = "../client/examples/hello.rs"]
 mod hello;
 

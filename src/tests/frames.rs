@@ -13,29 +13,29 @@ use ringway_wire::request::Reply;
 use crate::gateway::PATIENCE;
 
 /// The socket, and what came and was not looked at.
-pub struct Frames {
+pub(crate) struct Frames {
     pub stream: TcpStream,
     deframer: Deframer,
     unread: Vec<u8>,
 }
 
 impl Frames {
-    pub fn connect(addr: SocketAddr) -> Frames {
+    pub(crate) fn connect(addr: SocketAddr) -> Frames {
         Frames::over(TcpStream::connect_timeout(&addr, PATIENCE).unwrap())
     }
 
-    pub fn over(stream: TcpStream) -> Frames {
+    pub(crate) fn over(stream: TcpStream) -> Frames {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Frames { stream, deframer: Deframer::default(), unread: Vec::new() }
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     /// Reads so many bytes at most, and looks at nothing yet.
-    pub fn read_some(&mut self, bytes_max: usize) {
+    pub(crate) fn read_some(&mut self, bytes_max: usize) {
         let mut buffer = vec![0; bytes_max];
         let bytes = self.stream.read(&mut buffer).unwrap();
         assert!(bytes > 0, "the gateway has closed the connection");
@@ -43,7 +43,7 @@ impl Frames {
     }
 
     /// Waits for the next frame and shows it: the request id that it answers, and what it says.
-    pub fn next<T>(&mut self, look: impl FnOnce(u32, Reply<'_>) -> T) -> T {
+    pub(crate) fn next<T>(&mut self, look: impl FnOnce(u32, Reply<'_>) -> T) -> T {
         loop {
             let mut input = self.unread.as_slice();
             let before = input.len();

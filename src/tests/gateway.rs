@@ -15,24 +15,24 @@ use ringway_wire::ids::{DeviceId, Seq, UserId};
 use crate::connection::{Connection, ConnectionError};
 
 /// The secret that every test gateway is given.
-pub const SECRET: &str = "an end-to-end test's secret, 32 bytes or more";
+pub(crate) const SECRET: &str = "an end-to-end test's secret, 32 bytes or more";
 /// How long anything that must happen may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running gateway.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     data_dir: PathBuf,
 }
 
 impl Gateway {
     /// The command line of a gateway on ports of its own choice, its log in `<data_dir>/gateway.log`.
-    pub fn command(data_dir: &Path, arguments: &[&str]) -> Command {
+    pub(crate) fn command(data_dir: &Path, arguments: &[&str]) -> Command {
         Gateway::command_on("127.0.0.1:0", data_dir, arguments)
     }
 
     /// The same, to listen on an address that the test has chosen.
-    pub fn command_on(listen: &str, data_dir: &Path, arguments: &[&str]) -> Command {
+    pub(crate) fn command_on(listen: &str, data_dir: &Path, arguments: &[&str]) -> Command {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log_path(data_dir)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
         command
@@ -47,7 +47,7 @@ impl Gateway {
     }
 
     /// The same command line, run by another program that takes it as its last arguments.
-    pub fn command_under(program: &str, options: &[&str], data_dir: &Path, arguments: &[&str]) -> Command {
+    pub(crate) fn command_under(program: &str, options: &[&str], data_dir: &Path, arguments: &[&str]) -> Command {
         let plain = Gateway::command(data_dir, arguments);
         let log = std::fs::OpenOptions::new().append(true).open(log_path(data_dir)).unwrap();
         let mut command = Command::new(program);
@@ -63,12 +63,12 @@ impl Gateway {
     }
 
     /// Starts a gateway and waits until it listens.
-    pub fn start(data_dir: &Path, arguments: &[&str]) -> Gateway {
+    pub(crate) fn start(data_dir: &Path, arguments: &[&str]) -> Gateway {
         Gateway::spawn(data_dir, &mut Gateway::command(data_dir, arguments))
     }
 
     /// Starts what `command` says and waits until it listens.
-    pub fn spawn(data_dir: &Path, command: &mut Command) -> Gateway {
+    pub(crate) fn spawn(data_dir: &Path, command: &mut Command) -> Gateway {
         for name in ["listen", "admin"] {
             match std::fs::remove_file(data_dir.join(name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
@@ -86,7 +86,7 @@ impl Gateway {
     }
 
     /// Polls until `done`, at most [`PATIENCE`].
-    pub fn wait_until(&mut self, what: &str, mut done: impl FnMut(&mut Gateway) -> bool) {
+    pub(crate) fn wait_until(&mut self, what: &str, mut done: impl FnMut(&mut Gateway) -> bool) {
         let polls = PATIENCE.as_millis() / 5;
         for _ in 0..polls {
             if done(self) {
@@ -98,28 +98,28 @@ impl Gateway {
     }
 
     /// Where clients connect.
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         address(&self.data_dir, "listen").unwrap()
     }
 
     /// The processes that the process started: the gateway itself, where it runs under another program.
-    pub fn children(&self) -> Vec<u32> {
+    pub(crate) fn children(&self) -> Vec<u32> {
         let listed = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).unwrap_or_default();
         listed.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
     }
 
     /// The process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What it logged so far, over all starts on this directory.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(log_path(&self.data_dir)).unwrap_or_default()
     }
 
     /// It has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
 
@@ -135,20 +135,20 @@ impl Gateway {
     }
 
     /// SIGKILL, now.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.assert_no_internal_errors();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.assert_no_internal_errors();
         signal(self.pid(), Signal::SIGTERM).unwrap();
     }
 
     /// Waits for the process to end by itself.
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         self.wait_until("the gateway has ended", |gateway| {
             status = gateway.child.try_wait().unwrap();
@@ -158,20 +158,20 @@ impl Gateway {
     }
 
     /// The memory that the process itself holds, in bytes: without the pages of files it has mapped.
-    pub fn memory_bytes(&self) -> u64 {
+    pub(crate) fn memory_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// A client that has logged in.
-    pub fn client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Connection {
+    pub(crate) fn client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Connection {
         log_in(self.addr(), user, device, last_seq).unwrap()
     }
 
     /// A client that has logged in, after something that the gateway needs was away: as long as it is told when to
     /// come back it does, as clients do.
-    pub fn returning_client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Connection {
+    pub(crate) fn returning_client(&self, user: u64, device: u64, last_seq: Option<Seq>) -> Connection {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match log_in(self.addr(), user, device, last_seq) {
@@ -187,7 +187,7 @@ impl Gateway {
     }
 
     /// The body of an admin page, with its status line first.
-    pub fn admin_page(&self, path: &str) -> String {
+    pub(crate) fn admin_page(&self, path: &str) -> String {
         self.try_admin_page(path, PATIENCE).unwrap()
     }
 
@@ -221,30 +221,35 @@ impl Drop for Gateway {
 }
 
 /// Sends a signal to a process that a test started.
-pub fn signal(pid: u32, signal: Signal) -> std::io::Result<()> {
+pub(crate) fn signal(pid: u32, signal: Signal) -> std::io::Result<()> {
     Ok(kill(Pid::from_raw(pid.try_into().unwrap()), signal)?)
 }
 
 /// Connects and logs in.
-pub fn log_in(addr: SocketAddr, user: u64, device: u64, last_seq: Option<Seq>) -> Result<Connection, ConnectionError> {
+pub(crate) fn log_in(
+    addr: SocketAddr,
+    user: u64,
+    device: u64,
+    last_seq: Option<Seq>,
+) -> Result<Connection, ConnectionError> {
     let mut client = Connection::connect(addr, PATIENCE)?;
     client.login(&token(user, device), DeviceId(device), last_seq, PATIENCE)?;
     Ok(client)
 }
 
 /// A token that is good for an hour.
-pub fn token(user: u64, device: u64) -> String {
+pub(crate) fn token(user: u64, device: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     mint_hs256(SECRET.as_bytes(), UserId(user), Some(DeviceId(device)), now + 3_600)
 }
 
 /// The address in `<data_dir>/<name>`, if it has been written.
-pub fn address(data_dir: &Path, name: &str) -> Option<SocketAddr> {
+pub(crate) fn address(data_dir: &Path, name: &str) -> Option<SocketAddr> {
     std::fs::read_to_string(data_dir.join(name)).ok()?.trim().parse().ok()
 }
 
 /// Lets time pass: between kills, and between two looks at something that will happen.
-pub fn pause(time: Duration) {
+pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 

@@ -15,13 +15,13 @@ use crate::gateway::{Gateway, PATIENCE, pause};
 use crate::traffic::{Orders, User};
 
 /// Users who talk.
-pub const USERS: u64 = 12;
+pub(crate) const USERS: u64 = 12;
 
 /// Who is in which group.
-pub type Groups = BTreeMap<GroupId, BTreeSet<UserId>>;
+pub(crate) type Groups = BTreeMap<GroupId, BTreeSet<UserId>>;
 
 /// Groups of some of the users.
-pub fn make_groups(gateway: &Gateway) -> Groups {
+pub(crate) fn make_groups(gateway: &Gateway) -> Groups {
     let mut groups = Groups::new();
     for members in [2..=USERS, 1..=USERS / 2, 4..=9] {
         let members: BTreeSet<UserId> = members.map(UserId).collect();
@@ -39,7 +39,7 @@ pub fn make_groups(gateway: &Gateway) -> Groups {
 }
 
 /// A thread for each user; they connect to the gateways in these directories, in turn.
-pub fn start_users(dirs: &[&Path], groups: &Groups, orders: &Arc<Orders>, seed: u64) -> Vec<JoinHandle<User>> {
+pub(crate) fn start_users(dirs: &[&Path], groups: &Groups, orders: &Arc<Orders>, seed: u64) -> Vec<JoinHandle<User>> {
     let everybody: Vec<UserId> = (1..=USERS).map(UserId).collect();
     everybody
         .iter()
@@ -53,7 +53,7 @@ pub fn start_users(dirs: &[&Path], groups: &Groups, orders: &Arc<Orders>, seed: 
 }
 
 /// Reads every inbox from its first row and compares it with what was sent, acked and received.
-pub fn check(gateway: &Gateway, users: &[User], groups: &Groups) {
+pub(crate) fn check(gateway: &Gateway, users: &[User], groups: &Groups) {
     let mut acked: BTreeMap<MsgId, (UserId, Conversation, Vec<u8>)> = BTreeMap::new();
     for user in users {
         for sent in &user.sent {

@@ -84,13 +84,13 @@ impl Bed {
 }
 
 /// A metric without labels.
-pub fn metric(gateway: &Gateway, name: &str) -> Option<u64> {
+pub(crate) fn metric(gateway: &Gateway, name: &str) -> Option<u64> {
     let page = gateway.admin_page("/metrics");
     page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// The database has every acked message and every row, once, and nothing else.
-pub fn check_database(database: &Database, users: &[User]) {
+pub(crate) fn check_database(database: &Database, users: &[User]) {
     let mut messages: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     for (msg_id, body) in database.rows::<(u64, Vec<u8>)>("SELECT msg_id, body FROM messages") {
         messages.insert(msg_id, body);
@@ -170,7 +170,7 @@ fn a_database_that_stands_still_delays_nobody_and_goes_on_where_it_was() {
 }
 
 /// Sends so many at once; returns the numbers of those that were acked, and how many were refused as `STORAGE_FULL`.
-pub fn send_some(sender: &mut Connection, count: usize, body: &[u8]) -> (Vec<MsgId>, usize) {
+pub(crate) fn send_some(sender: &mut Connection, count: usize, body: &[u8]) -> (Vec<MsgId>, usize) {
     let requests: Vec<RequestId> = (0..count)
         .map(|_| sender.send(Conversation::User(UserId(2)), sender.new_client_msg_id(), body).unwrap())
         .collect();
@@ -189,7 +189,7 @@ pub fn send_some(sender: &mut Connection, count: usize, body: &[u8]) -> (Vec<Msg
 }
 
 /// The next rows, in order.
-pub fn hear(receiver: &mut Connection, expected: &[MsgId]) {
+pub(crate) fn hear(receiver: &mut Connection, expected: &[MsgId]) {
     for msg_id in expected {
         match receiver.next(PATIENCE).unwrap() {
             Some(Event::Row(row)) => assert_eq!(row.msg_id, *msg_id),
@@ -198,7 +198,7 @@ pub fn hear(receiver: &mut Connection, expected: &[MsgId]) {
     }
 }
 
-pub fn is_there(client: &mut Connection) {
+pub(crate) fn is_there(client: &mut Connection) {
     let request = client.ping().unwrap();
     assert!(matches!(client.answer(request, PATIENCE).unwrap(), Event::Pong { .. }));
 }
@@ -261,7 +261,7 @@ fn a_journal_that_is_full_because_the_database_is_away_refuses_disconnects_nobod
 }
 
 /// A server that is started by root runs as somebody else, who must get to its directory.
-pub fn open_to_others(dir: &Path) {
+pub(crate) fn open_to_others(dir: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -21,7 +21,7 @@ const ENDED: u8 = 2;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The way.
-pub struct Proxy {
+pub(crate) struct Proxy {
     addr: SocketAddr,
     state: Arc<AtomicU8>,
     accepts: Option<JoinHandle<()>>,
@@ -29,7 +29,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// A way to this server on this machine, not cut.
-    pub fn to(port: u16) -> Proxy {
+    pub(crate) fn to(port: u16) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -42,7 +42,7 @@ impl Proxy {
     }
 
     /// The same to the server that a URL names; returns the URL of the way as well.
-    pub fn to_url(url: &str) -> (Proxy, String) {
+    pub(crate) fn to_url(url: &str) -> (Proxy, String) {
         let (before, path) = url.rsplit_once('/').expect("a URL with a path");
         let (before, port) = before.rsplit_once(':').expect("a URL with a port");
         let proxy = Proxy::to(port.parse().unwrap());
@@ -51,15 +51,15 @@ impl Proxy {
     }
 
     /// Where it begins, on this machine.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.addr.port()
     }
 
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.state.store(CUT, Ordering::SeqCst);
     }
 
-    pub fn mend(&self) {
+    pub(crate) fn mend(&self) {
         self.state.store(OPEN, Ordering::SeqCst);
     }
 }

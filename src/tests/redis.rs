@@ -14,16 +14,16 @@ use crate::gateway::{PATIENCE, pause, signal};
 use crate::services::{script, script_path};
 
 /// Masters of a cluster. Of the ledger's first three buckets each has one, as their slots lie.
-pub const MASTERS: usize = 3;
+pub(crate) const MASTERS: usize = 3;
 
 /// A running Redis Cluster without replicas, every master of which keeps what it acknowledges.
-pub struct RedisCluster {
+pub(crate) struct RedisCluster {
     pub masters: Vec<Redis>,
 }
 
 impl RedisCluster {
     /// Starts one, and waits until its masters know each other.
-    pub fn start() -> RedisCluster {
+    pub(crate) fn start() -> RedisCluster {
         let masters: Vec<Redis> = (0..MASTERS).map(|_| Redis::start_as(Kind::OfCluster)).collect();
         let ports: Vec<String> = masters.iter().map(|master| master.port.to_string()).collect();
         let arguments: Vec<&str> =
@@ -33,14 +33,14 @@ impl RedisCluster {
     }
 
     /// For `cluster.redis_url`.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let [first, others @ ..] = self.masters.as_slice() else { panic!("it has masters") };
         let others: Vec<String> = others.iter().map(|other| format!("node=127.0.0.1:{}", other.port)).collect();
         format!("redis-cluster://127.0.0.1:{}?{}", first.port, others.join("&"))
     }
 
     /// The master that a bucket of the ledger lies on.
-    pub fn master_of(&self, bucket: usize) -> usize {
+    pub(crate) fn master_of(&self, bucket: usize) -> usize {
         let key = format!("{{ringway:{bucket}}}:3:state");
         let has = |master: &Redis| !master.command(&["EXISTS", &key]).unwrap().starts_with("-MOVED");
         self.masters.iter().position(has).expect("a master has the bucket")
@@ -49,7 +49,7 @@ impl RedisCluster {
 
 impl RedisCluster {
     /// Moves the slot of a bucket with its keys to another master, as an operator would.
-    pub fn move_bucket(&self, bucket: usize, to: usize) {
+    pub(crate) fn move_bucket(&self, bucket: usize, to: usize) {
         let key = format!("{{ringway:{bucket}}}:3:state");
         let (source, target) = (&self.masters[self.master_of(bucket)], &self.masters[to]);
         let id = |master: &Redis| word(&master.command(&["CLUSTER", "MYID"]).unwrap());
@@ -81,7 +81,7 @@ fn word(answer: &str) -> String {
 }
 
 /// What a cluster's ledger lies in.
-pub trait Ledger {
+pub(crate) trait Ledger {
     /// What gateways are told of it: keys and values.
     fn settings(&self) -> Vec<String>;
 
@@ -107,13 +107,13 @@ impl Ledger for Redis {
 }
 
 /// One of so many buckets, in a Redis Cluster.
-pub struct Split {
+pub(crate) struct Split {
     pub cluster: RedisCluster,
     pub buckets: usize,
 }
 
 impl Split {
-    pub fn start(buckets: usize) -> Split {
+    pub(crate) fn start(buckets: usize) -> Split {
         Split { cluster: RedisCluster::start(), buckets }
     }
 }
@@ -133,7 +133,7 @@ impl Ledger for Split {
 }
 
 /// One of so many buckets, in one Redis.
-pub struct SplitAlone {
+pub(crate) struct SplitAlone {
     pub redis: Redis,
     pub buckets: usize,
 }
@@ -160,7 +160,7 @@ enum Kind {
 }
 
 /// A running Redis that keeps what it acknowledges.
-pub struct Redis {
+pub(crate) struct Redis {
     child: Child,
     kind: Kind,
     port: u16,
@@ -169,7 +169,7 @@ pub struct Redis {
 
 impl Redis {
     /// Starts one on a free port and waits until it answers.
-    pub fn start() -> Redis {
+    pub(crate) fn start() -> Redis {
         Redis::start_as(Kind::Alone)
     }
 
@@ -182,36 +182,36 @@ impl Redis {
     }
 
     /// Where it listens, on this machine.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// For `cluster.redis_url`.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// SIGKILL; it stays away until [`Self::start_again`].
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// After a kill: the same data on the same port.
-    pub fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.child = spawn(self.kind, self.port, self.dir.path());
         self.wait();
     }
 
     /// A copy of its data as they are now.
-    pub fn copy(&self) -> tempfile::TempDir {
+    pub(crate) fn copy(&self) -> tempfile::TempDir {
         let copy = tempfile::tempdir().unwrap();
         copy_files(self.dir.path(), copy.path());
         copy
     }
 
     /// After a kill: puts the data of a copy in place of its own.
-    pub fn put_back(&self, copy: &tempfile::TempDir) {
+    pub(crate) fn put_back(&self, copy: &tempfile::TempDir) {
         for entry in std::fs::read_dir(self.dir.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
@@ -222,17 +222,17 @@ impl Redis {
     }
 
     /// SIGSTOP or SIGCONT.
-    pub fn signal(&self, which: Signal) {
+    pub(crate) fn signal(&self, which: Signal) {
         signal(self.child.id(), which).unwrap();
     }
 
     /// Empties it.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         assert!(self.command(&["FLUSHALL"]).unwrap().starts_with("+OK"));
     }
 
     /// One command; returns the first line of what it answers, or what is wrong.
-    pub fn command(&self, words: &[&str]) -> std::io::Result<String> {
+    pub(crate) fn command(&self, words: &[&str]) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut request = format!("*{}\r\n", words.len());

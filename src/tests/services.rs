@@ -35,7 +35,7 @@ fn shared_url() -> &'static str {
 }
 
 /// Runs `scripts/services.sh`; returns what it printed.
-pub fn script(arguments: &[&str]) -> String {
+pub(crate) fn script(arguments: &[&str]) -> String {
     let output = Command::new(script_path()).args(arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "scripts/services.sh {}: {errors}", arguments.join(" "));
@@ -43,24 +43,24 @@ pub fn script(arguments: &[&str]) -> String {
 }
 
 /// `scripts/services.sh`.
-pub fn script_path() -> PathBuf {
+pub(crate) fn script_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/services.sh")
 }
 
 /// A test's own database on the shared server, or on another.
-pub struct Database {
+pub(crate) struct Database {
     server: String,
     name: String,
 }
 
 impl Database {
     /// An empty one on the shared server.
-    pub fn create() -> Database {
+    pub(crate) fn create() -> Database {
         Database::create_on(shared_url())
     }
 
     /// An empty one on a server, by the URL of any database there.
-    pub fn create_on(server: &str) -> Database {
+    pub(crate) fn create_on(server: &str) -> Database {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("ringway_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let server = server.rsplit_once('/').expect("a URL with a database").0.to_owned() + "/";
@@ -70,38 +70,38 @@ impl Database {
     }
 
     /// One whose directory the server has found in its own when it started.
-    pub fn found_on(server: &str, name: &str) -> Database {
+    pub(crate) fn found_on(server: &str, name: &str) -> Database {
         let server = server.rsplit_once('/').expect("a URL with a database").0.to_owned() + "/";
         Database { server, name: name.to_owned() }
     }
 
     /// Its URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}{}", self.server, self.name)
     }
 
     /// The same for the driver.
-    pub fn opts(&self) -> Opts {
+    pub(crate) fn opts(&self) -> Opts {
         Opts::from_url(&self.url()).unwrap()
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Runs a statement.
-    pub fn sql(&self, statement: &str) {
+    pub(crate) fn sql(&self, statement: &str) {
         on(&self.url(), statement).unwrap();
     }
 
     /// Rows of a query.
-    pub fn rows<T: FromRow + Send + 'static>(&self, query: &str) -> Vec<T> {
+    pub(crate) fn rows<T: FromRow + Send + 'static>(&self, query: &str) -> Vec<T> {
         rows_on(&self.url(), query).unwrap()
     }
 
     /// Rows of a table.
-    pub fn count(&self, table: &str) -> u64 {
+    pub(crate) fn count(&self, table: &str) -> u64 {
         self.rows(&format!("SELECT COUNT(*) FROM {table}"))[0]
     }
 }
@@ -114,7 +114,7 @@ impl Drop for Database {
 }
 
 /// A MariaDB of a test's own, which may be stopped, killed and started again.
-pub struct MariaDb {
+pub(crate) struct MariaDb {
     dir: PathBuf,
     port: u16,
     options: Vec<String>,
@@ -123,14 +123,14 @@ pub struct MariaDb {
 
 impl MariaDb {
     /// Starts one whose data is in `dir`, which is made.
-    pub fn start(dir: &Path, options: &[&str]) -> MariaDb {
+    pub(crate) fn start(dir: &Path, options: &[&str]) -> MariaDb {
         let mut server = MariaDb::stopped(dir, options);
         server.resume();
         server
     }
 
     /// The same, by a program that has [`script_path`] as its last argument and takes more.
-    pub fn start_under(dir: &Path, options: &[&str], command: &mut Command) -> MariaDb {
+    pub(crate) fn start_under(dir: &Path, options: &[&str], command: &mut Command) -> MariaDb {
         let mut server = MariaDb::stopped(dir, options);
         server.launch(command);
         server
@@ -143,22 +143,22 @@ impl MariaDb {
     }
 
     /// The process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
 
     /// The URL of a database that every server has.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("mysql://ringway:ringway@127.0.0.1:{}/mysql", self.port)
     }
 
     /// Starts it again, on the same data, and waits until it answers.
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         self.launch(&mut Command::new(script_path()));
     }
 
     /// The same, by a program that has the script's path as its last argument and takes more.
-    pub fn launch(&mut self, command: &mut Command) {
+    pub(crate) fn launch(&mut self, command: &mut Command) {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).unwrap();
         command.arg("mariadb").arg(&self.dir).arg(self.port.to_string()).args(&self.options);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -175,7 +175,7 @@ impl MariaDb {
     }
 
     /// SIGTERM, and waits until it has ended.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.signal(Signal::SIGTERM);
         let mut child = self.child.take().unwrap();
         for _ in 0..PATIENCE.as_millis() / 20 {
@@ -189,19 +189,19 @@ impl MariaDb {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         nix::sys::signal::kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
     }
 
     /// What it said so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
@@ -220,7 +220,7 @@ impl Drop for MariaDb {
 }
 
 /// Runs a statement on a server.
-pub fn on(url: &str, statement: &str) -> Result<(), mysql_async::Error> {
+pub(crate) fn on(url: &str, statement: &str) -> Result<(), mysql_async::Error> {
     rows_on::<mysql_async::Row>(url, statement).map(drop)
 }
 

@@ -15,7 +15,7 @@ use crate::gateway::{Gateway, SECRET, pause, signal};
 const SOAK_PATIENCE: Duration = Duration::from_secs(240);
 
 /// A soak that has ended.
-pub struct Soaked {
+pub(crate) struct Soaked {
     /// Its exit code.
     pub code: i32,
     stderr: String,
@@ -24,7 +24,7 @@ pub struct Soaked {
 }
 
 /// A soak that runs.
-pub struct Soak {
+pub(crate) struct Soak {
     child: Child,
     stderr: std::thread::JoinHandle<String>,
     steady: std::sync::mpsc::Receiver<()>,
@@ -68,7 +68,7 @@ impl Soak {
     }
 
     /// Soaks the gateway in `dir` with these options, to the end.
-    pub fn run(dir: &Path, line: &str) -> Soaked {
+    pub(crate) fn run(dir: &Path, line: &str) -> Soaked {
         Soak::start(dir, soak_command(dir, line)).end()
     }
 
@@ -107,7 +107,7 @@ impl Soak {
 
 impl Soaked {
     /// A number in the report.
-    pub fn number(&self, path: &str) -> u64 {
+    pub(crate) fn number(&self, path: &str) -> u64 {
         self.report.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path}:\n{self}"))
     }
 

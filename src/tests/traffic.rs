@@ -22,7 +22,7 @@ const IN_FLIGHT_MAX: usize = 16;
 
 /// What the test tells its users.
 #[derive(Default)]
-pub struct Orders {
+pub(crate) struct Orders {
     /// No new messages; those not acked are still sent again.
     pub quiet: AtomicBool,
     /// No user has to say anything any more: end when all is acked and read.
@@ -37,7 +37,7 @@ pub struct Orders {
 
 /// A message a user wants delivered.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub(crate) struct Sent {
     pub to: Conversation,
     pub client_msg_id: ClientMsgId,
     pub body: Vec<u8>,
@@ -46,7 +46,7 @@ pub struct Sent {
 }
 
 /// One user on one device.
-pub struct User {
+pub(crate) struct User {
     pub id: UserId,
     data_dir: PathBuf,
     groups: Vec<GroupId>,
@@ -70,7 +70,7 @@ pub struct User {
 }
 
 impl User {
-    pub fn new(
+    pub(crate) fn new(
         id: UserId,
         data_dir: &Path,
         groups: Vec<GroupId>,
@@ -97,7 +97,7 @@ impl User {
     }
 
     /// Talks until the orders are to end and all is acked, across as many connections as it takes.
-    pub fn run(mut self) -> User {
+    pub(crate) fn run(mut self) -> User {
         loop {
             match self.connection() {
                 Ok(()) => return self,

@@ -27,7 +27,7 @@ use crate::topology::submissions::SubmissionInbox;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The ledger's ends, on its thread.
-pub struct LedgerLoop<E: Engine> {
+pub(crate) struct LedgerLoop<E: Engine> {
     /// What orders and makes durable.
     pub engine: E,
     /// Its time.
@@ -62,7 +62,7 @@ enum Asked {
 
 impl<E: Engine> LedgerLoop<E> {
     /// Runs until all shards have ended; returns the engine, everything it was given committed.
-    pub fn run(mut self) -> Result<E, LedgerError> {
+    pub(crate) fn run(mut self) -> Result<E, LedgerError> {
         let mut out: Vec<Vec<Delivery>> = self.shards.iter().map(|_| Vec::new()).collect();
         let mut lookups = Vec::new();
         let mut waits_for_room = 0;

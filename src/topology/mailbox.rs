@@ -32,7 +32,7 @@ const LANE_ENVELOPES_MIN: usize = 1_024;
 
 /// What crosses a lane.
 #[derive(Debug)]
-pub enum Crossing {
+pub(crate) enum Crossing {
     /// Between the cores.
     Envelope(LaneEnvelope),
     /// A connection moves to its user's shard. Refused: it is closed, and the client connects again.
@@ -41,7 +41,7 @@ pub enum Crossing {
 
 /// A connection on its way.
 #[derive(Debug)]
-pub struct Handover {
+pub(crate) struct Handover {
     /// The socket.
     pub descriptor: OwnedFd,
     /// Its session.
@@ -50,14 +50,14 @@ pub struct Handover {
 
 /// What control tells a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Order {
+pub(crate) enum Order {
     /// Stop accepting, tell the clients, end when the last connection is gone.
     Drain,
 }
 
 /// The receiving side, on its shard.
 #[derive(Debug)]
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     deliveries: Receiver<Vec<Delivery>>,
     lanes: Vec<Receiver<Crossing>>,
     answers: Receiver<StoreAnswer>,
@@ -116,7 +116,7 @@ impl<T> Slot<T> {
 
 /// The sending ends of one shard's mailbox.
 #[derive(Debug)]
-pub struct Slots {
+pub(crate) struct Slots {
     /// For the ledger: one `Vec` per commit.
     pub deliveries: Slot<Vec<Delivery>>,
     /// For each other shard, by its id; the shard's own is `None`.
@@ -130,7 +130,7 @@ pub struct Slots {
 }
 
 /// Makes the mailbox of shard `id` of `shards`.
-pub fn mailbox(id: ShardId, shards: u16) -> (Mailbox, Slots) {
+pub(crate) fn mailbox(id: ShardId, shards: u16) -> (Mailbox, Slots) {
     let waker = Arc::new(AtomicWaker::new());
     let (deliveries, receive_deliveries) = slot(limits::COMMITS_IN_FLIGHT_MAX, &waker);
     let (answers, receive_answers) = slot(limits::STORE_ANSWERS_MAX, &waker);
@@ -170,7 +170,7 @@ fn slot<T>(capacity: usize, waker: &Arc<AtomicWaker>) -> (Slot<T>, Receiver<T>) 
 
 /// One thing out of the mailbox.
 #[derive(Debug)]
-pub enum Mail {
+pub(crate) enum Mail {
     /// From the ledger: one commit.
     Deliveries(Vec<Delivery>),
     /// From another shard.
@@ -185,7 +185,7 @@ pub enum Mail {
 
 impl Mailbox {
     /// The next thing, round robin over the kinds: `turn` is the caller's counter.
-    pub fn next(&self, turn: &mut usize) -> Option<Mail> {
+    pub(crate) fn next(&self, turn: &mut usize) -> Option<Mail> {
         let kinds = 4 + self.lanes.len();
         for _ in 0..kinds {
             let kind = *turn % kinds;
@@ -205,7 +205,7 @@ impl Mailbox {
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.deliveries.is_empty()
             && self.answers.is_empty()
             && self.orders.is_empty()
@@ -214,12 +214,12 @@ impl Mailbox {
     }
 
     /// Asks to be woken by the next batch. Look once more afterwards: what came just before wakes nobody.
-    pub fn register(&self, waker: &Waker) {
+    pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
     }
 
     /// How many wait, by kind, for metrics.
-    pub fn depths(&self) -> Depths {
+    pub(crate) fn depths(&self) -> Depths {
         Depths {
             commits: self.deliveries.len() as u64,
             lanes: self.lanes.iter().map(|lane| lane.len() as u64).sum(),

@@ -15,7 +15,7 @@ use crate::topology::mailbox::Slot;
 
 /// The sending end, one per shard and one for the ledger.
 #[derive(Clone, Debug)]
-pub struct StoreSender {
+pub(crate) struct StoreSender {
     asks: Sender<StoreAsk>,
     lookups: Sender<Lookup>,
     wake: Arc<Notify>,
@@ -25,39 +25,39 @@ pub struct StoreSender {
 
 impl StoreSender {
     /// A shard's question; a full inbox hands it back.
-    pub fn ask(&self, ask: StoreAsk) -> Result<(), StoreAsk> {
+    pub(crate) fn ask(&self, ask: StoreAsk) -> Result<(), StoreAsk> {
         self.asks.try_send(ask).map_err(TrySendError::into_inner)
     }
 
     /// The ledger's question; a full inbox hands it back.
-    pub fn look_up(&self, lookup: Lookup) -> Result<(), Lookup> {
+    pub(crate) fn look_up(&self, lookup: Lookup) -> Result<(), Lookup> {
         self.lookups.try_send(lookup).map_err(TrySendError::into_inner)
     }
 
     /// Wakes the store: it has been asked something.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.wake.notify_one();
     }
 
     /// Tells the store that the journal has grown: it wakes if it had nothing to do, and looks a little later.
-    pub fn grew(&self) {
+    pub(crate) fn grew(&self) {
         self.grew.notify_one();
     }
 
     /// Where to say that deliveries are in hand, so that the store yields on a CPU that it shares.
-    pub fn store_yield(&self) -> &StoreYield {
+    pub(crate) fn store_yield(&self) -> &StoreYield {
         &self.yields
     }
 
     /// How many questions wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.asks.len()
     }
 }
 
 /// The receiving end, and where answers go.
 #[derive(Debug)]
-pub struct StoreInbox {
+pub(crate) struct StoreInbox {
     /// From the shards.
     pub asks: Receiver<StoreAsk>,
     /// From the ledger.
@@ -76,7 +76,10 @@ pub struct StoreInbox {
 
 /// Makes the store's inbox, a sending end, and the ledger's end for answers. `yields`: whether the store yields to
 /// deliveries.
-pub fn inbox(answers: Vec<Slot<StoreAnswer>>, yields: StoreYield) -> (StoreInbox, StoreSender, Receiver<LookupAnswer>) {
+pub(crate) fn inbox(
+    answers: Vec<Slot<StoreAnswer>>,
+    yields: StoreYield,
+) -> (StoreInbox, StoreSender, Receiver<LookupAnswer>) {
     let (asks, receive_asks) = bounded(limits::STORE_ASKS_MAX);
     let (lookups, receive_lookups) = bounded(limits::LOOKUPS_PENDING_MAX);
     let (found, receive_found) = bounded(limits::LOOKUPS_PENDING_MAX);

@@ -35,7 +35,7 @@ use crate::topology::store::StoreInbox;
 const REPORT_MS: u64 = 1_000;
 
 /// The loop, on the store's thread.
-pub struct StoreLoop<S: Store, D: Disk> {
+pub(crate) struct StoreLoop<S: Store, D: Disk> {
     /// What applies and answers.
     pub keeper: Keeper<S, D>,
     /// What connects it to the others.
@@ -47,7 +47,7 @@ pub struct StoreLoop<S: Store, D: Disk> {
 }
 
 /// What connects the store to the others, whatever its database.
-pub struct StoreEnds {
+pub(crate) struct StoreEnds {
     /// Its time.
     pub clock: Clock,
     /// What it receives from, and where answers go.
@@ -62,7 +62,7 @@ pub struct StoreEnds {
 
 /// How the loop ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stopped {
+pub(crate) enum Stopped {
     /// All that is durable is in the database.
     Settled,
     /// The database did not take it in time: it stays in the journal, and the next start goes on there.
@@ -103,12 +103,12 @@ struct Round {
 
 impl<S: Expire, D: Disk> StoreLoop<S, D> {
     /// A loop that has not begun.
-    pub fn new(keeper: Keeper<S, D>, ends: StoreEnds, priority: Priority) -> Self {
+    pub(crate) fn new(keeper: Keeper<S, D>, ends: StoreEnds, priority: Priority) -> Self {
         StoreLoop { keeper, ends, priority, writing_since_us: None }
     }
 
     /// Runs until all shards and the ledger have ended.
-    pub async fn run(mut self) -> Stopped {
+    pub(crate) async fn run(mut self) -> Stopped {
         let mut round = Round::default();
         let mut retry_at_ms = None;
         loop {

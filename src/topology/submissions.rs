@@ -14,19 +14,19 @@ use crate::limits;
 /// The sending end, one per shard. The fields go in this order: who has seen the end of the wake-ups finds the end
 /// of the submissions too.
 #[derive(Clone, Debug)]
-pub struct SubmissionSender {
+pub(crate) struct SubmissionSender {
     submissions: Sender<Submission>,
     wake: Sender<()>,
 }
 
 impl SubmissionSender {
     /// A shard's submission; a full inbox hands it back.
-    pub fn submit(&self, submission: Submission) -> Result<(), Submission> {
+    pub(crate) fn submit(&self, submission: Submission) -> Result<(), Submission> {
         self.submissions.try_send(submission).map_err(TrySendError::into_inner)
     }
 
     /// Wakes the ledger: something was submitted.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // A wake-up that is on its way is as good.
         self.wake.try_send(()).ok();
     }
@@ -34,7 +34,7 @@ impl SubmissionSender {
 
 /// The receiving end.
 #[derive(Debug)]
-pub struct SubmissionInbox {
+pub(crate) struct SubmissionInbox {
     submissions: Receiver<Submission>,
     /// For the ledger's sleep.
     pub wake: Receiver<()>,
@@ -42,34 +42,34 @@ pub struct SubmissionInbox {
 
 impl SubmissionInbox {
     /// The next submission, if one waits.
-    pub fn next(&self) -> Result<Submission, TryRecvError> {
+    pub(crate) fn next(&self) -> Result<Submission, TryRecvError> {
         self.submissions.try_recv()
     }
 
     /// Forgets a wake-up: what it was for is about to be taken.
-    pub fn awake(&self) {
+    pub(crate) fn awake(&self) {
         self.wake.try_recv().ok();
     }
 
     /// Sleeps until something was submitted, all sending ends are gone, or the time is over.
-    pub fn sleep(&self, time: Duration) {
+    pub(crate) fn sleep(&self, time: Duration) {
         // It makes no difference which.
         self.wake.recv_timeout(time).ok();
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.submissions.len()
     }
 
     /// None waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.submissions.is_empty()
     }
 }
 
 /// Makes the ledger's inbox and a sending end.
-pub fn inbox() -> (SubmissionInbox, SubmissionSender) {
+pub(crate) fn inbox() -> (SubmissionInbox, SubmissionSender) {
     let (submissions, receive_submissions) = bounded(limits::SUBMISSIONS_MAX);
     let (wake, receive_wake) = bounded(1);
     (SubmissionInbox { submissions: receive_submissions, wake: receive_wake }, SubmissionSender { submissions, wake })

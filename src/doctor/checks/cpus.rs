@@ -10,7 +10,7 @@ const SLOW_CLOCKS: [&str; 5] = ["hpet", "acpi_pm", "pit", "jiffies", "refined-ji
 const FAST_CLOCKS: [&str; 4] = ["tsc", "kvm-clock", "hyperv_clocksource_tsc_page", "arch_sys_counter"];
 
 /// CPUs against the profile's.
-pub fn count(host: &Host, need: &Need<'_>) -> Finding {
+pub(super) fn count(host: &Host, need: &Need<'_>) -> Finding {
     let subject = Subject {
         id: "cpus",
         // Somebody who names a profile says that the host is one of its kind.
@@ -27,7 +27,7 @@ pub fn count(host: &Host, need: &Need<'_>) -> Finding {
 }
 
 /// A quota of CPU time below the CPUs there are.
-pub fn quota(host: &Host) -> Finding {
+pub(super) fn quota(host: &Host) -> Finding {
     let subject = Subject {
         id: "cpu_quota",
         severity: Severity::Warning,
@@ -46,7 +46,7 @@ pub fn quota(host: &Host) -> Finding {
 }
 
 /// What reads the time.
-pub fn clock_source(host: &Host) -> Finding {
+pub(super) fn clock_source(host: &Host) -> Finding {
     let subject = Subject {
         id: "clock_source",
         severity: Severity::Warning,

@@ -15,7 +15,7 @@ const LAYERED: [&str; 3] = ["overlay", "aufs", "overlayfs"];
 const REMOTE: [&str; 7] = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs"];
 
 /// Room for the journal.
-pub fn free(host: &Host, need: &Need<'_>) -> Finding {
+pub(super) fn free(host: &Host, need: &Need<'_>) -> Finding {
     let wanted = need.journal_bytes_max + WINDOW_SEGMENTS_MAX as u64 * SEGMENT_BYTES;
     let required = |bytes: u64| format!("at least {} MiB", bytes.div_ceil(BYTES_PER_MIB));
     let why = "the journal may grow to limits.journal_bytes_max before senders are refused";
@@ -41,7 +41,7 @@ pub fn free(host: &Host, need: &Need<'_>) -> Finding {
 }
 
 /// What kind of file system it is.
-pub fn file_system(host: &Host) -> Finding {
+pub(super) fn file_system(host: &Host) -> Finding {
     let subject = |why| Subject { id: "file_system", severity: Severity::Warning, why };
     let required = "on a disk of this machine".to_owned();
     let lasting = "what is acked must outlive the process and the machine's power";

@@ -10,7 +10,7 @@ use crate::doctor::{Finding, Severity};
 const DISABLED: &str = "kernel.io_uring_disabled";
 const WHY: &str = "every shard is an io_uring loop";
 /// The first version that counts rings as the cgroup's memory and no longer as locked memory.
-pub const RINGS_NOT_LOCKED: KernelVersion = KernelVersion { major: 5, minor: 12 };
+pub(super) const RINGS_NOT_LOCKED: KernelVersion = KernelVersion { major: 5, minor: 12 };
 /// What a filter of system calls refuses, as every engine's default does, a profile that has the three calls allows.
 const ALLOW_IN_CONTAINER: &str =
     "start the container with --security-opt seccomp=tuning/seccomp.json (docker and podman), or run outside of it";
@@ -19,7 +19,7 @@ const ALLOW_IN_SERVICE: &str = "add SystemCallFilter=io_uring_setup io_uring_ent
                                 (systemd); in a container: start it with --security-opt seccomp=tuning/seccomp.json";
 
 /// The kernel's version.
-pub fn release(host: &Host, rule: &Rule) -> Finding {
+pub(super) fn release(host: &Host, rule: &Rule) -> Finding {
     let subject = Subject::of("kernel", rule);
     let Compare::Release(wanted) = &rule.compare else {
         return subject.unseen("no version to compare with".to_owned(), "a version".to_owned(), String::new());
@@ -33,7 +33,7 @@ pub fn release(host: &Host, rule: &Rule) -> Finding {
 }
 
 /// Whether a shard could have its rings.
-pub fn ring(host: &Host) -> Finding {
+pub(super) fn ring(host: &Host) -> Finding {
     let subject = Subject { id: "io_uring", severity: Severity::Fatal, why: WHY };
     let required = format!("a ring that can be entered, and {} operations", OPERATIONS.len());
     match &host.uring {

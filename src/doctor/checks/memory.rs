@@ -6,22 +6,22 @@ use crate::doctor::values::{Amount, Compare, Rule};
 use crate::doctor::{Finding, Need};
 
 /// The check of what is left.
-pub const AVAILABLE: &str = "memory.available";
+pub(crate) const AVAILABLE: &str = "memory.available";
 /// Memory is shown in these.
-pub const BYTES_PER_MIB: u64 = 1 << 20;
+pub(crate) const BYTES_PER_MIB: u64 = 1 << 20;
 
 /// How many connections `have` is enough for: none if it is not even enough for the base.
-pub fn affordable(have: u64, amount: Amount) -> u64 {
+pub(crate) fn affordable(have: u64, amount: Amount) -> u64 {
     have.saturating_sub(amount.base).checked_div(amount.per_connection).unwrap_or(u64::MAX)
 }
 
 /// What the machine, or the cgroup, has at all.
-pub fn total(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
+pub(super) fn total(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
     enough(Subject::of("memory.total", rule), host.memory_total(), host, need, rule)
 }
 
 /// What is left of it.
-pub fn available(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
+pub(super) fn available(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
     enough(Subject::of(AVAILABLE, rule), host.memory_available(), host, need, rule)
 }
 

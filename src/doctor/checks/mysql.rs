@@ -19,7 +19,7 @@ const MYSQL: (u32, u32) = (8, 0);
 const MARIADB: (u32, u32) = (10, 11);
 
 /// Every check of it, in the order in which it is shown.
-pub fn findings(looked: &Result<Look, StoreError>, url: &Opts) -> Vec<Finding> {
+pub(crate) fn findings(looked: &Result<Look, StoreError>, url: &Opts) -> Vec<Finding> {
     let address = format!("{}:{}", url.ip_or_hostname(), url.tcp_port());
     match looked {
         Ok(look) => vec![version(look, &address), writes(look, &address), durable(look)],

@@ -8,7 +8,7 @@ use crate::doctor::{Finding, Need, Severity};
 use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH, RING_EVENTS, RING_SUBMISSIONS};
 
 /// The check of open files.
-pub const DESCRIPTORS: &str = "descriptors";
+pub(crate) const DESCRIPTORS: &str = "descriptors";
 /// glommio 0.9 makes no executor below this limit.
 const EXECUTOR_MEMLOCK_BYTES: u64 = 512 * 1024;
 /// An executor's rings: one that wakes, one that polls, one for what is urgent.
@@ -19,7 +19,7 @@ const SOCKET_RING_BYTES: u64 = ring_bytes(RING_SUBMISSIONS as u64, RING_EVENTS a
 const PORTS: &str = "net.ipv4.ip_local_port_range";
 
 /// Open files: `serve` raises the soft limit itself, so that the hard one counts.
-pub fn descriptors(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
+pub(super) fn descriptors(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
     let subject = Subject::of(DESCRIPTORS, rule);
     let required = match &rule.compare {
         Compare::Min(amount) | Compare::Max(amount) => amount.for_connections(need.connections),
@@ -33,7 +33,7 @@ pub fn descriptors(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
 }
 
 /// Locked memory: below what the executors insist on nothing runs, below the rule's value buffers are not registered.
-pub fn memlock(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
+pub(super) fn memlock(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
     let wanted = match &rule.compare {
         Compare::Min(amount) | Compare::Max(amount) => amount.for_connections(need.connections),
         Compare::OneOf(_) | Compare::Release(_) => EXECUTOR_MEMLOCK_BYTES,
@@ -87,7 +87,7 @@ fn shown(limit: ProcessLimit) -> String {
 }
 
 /// Clients behind one address, such as load on this host: each takes a port of it.
-pub fn client_ports(host: &Host, need: &Need<'_>) -> Finding {
+pub(super) fn client_ports(host: &Host, need: &Need<'_>) -> Finding {
     let subject = Subject {
         id: "client_ports",
         severity: Severity::Hint,

@@ -19,7 +19,11 @@ const ENTRY_BYTES: u64 = 1024;
 const ROUND_TRIP_US_MAX: u64 = 2_000;
 
 /// What there is to say of all masters of the ledger that `looked` found, or did not.
-pub fn findings_of_all(looked: &Result<Vec<Looked>, String>, url: &str, stream_entries_max: u64) -> Vec<Finding> {
+pub(crate) fn findings_of_all(
+    looked: &Result<Vec<Looked>, String>,
+    url: &str,
+    stream_entries_max: u64,
+) -> Vec<Finding> {
     let kind = if url.contains("-cluster://") { RedisKind::OfCluster } else { RedisKind::Alone };
     let all = match looked {
         Ok(all) => all,
@@ -34,7 +38,7 @@ pub fn findings_of_all(looked: &Result<Vec<Looked>, String>, url: &str, stream_e
 }
 
 /// Every check of it, in the order in which it is shown.
-pub fn findings(looked: &Result<Look, String>, need: &RedisNeed<'_>) -> Vec<Finding> {
+pub(crate) fn findings(looked: &Result<Look, String>, need: &RedisNeed<'_>) -> Vec<Finding> {
     let look = match looked {
         Ok(look) => look,
         Err(error) => {
@@ -53,7 +57,7 @@ pub fn findings(looked: &Result<Look, String>, need: &RedisNeed<'_>) -> Vec<Find
 }
 
 /// Settings with which Redis loses what it has acknowledged.
-pub fn losses(look: &Look, need: &RedisNeed<'_>) -> Vec<Finding> {
+pub(crate) fn losses(look: &Look, need: &RedisNeed<'_>) -> Vec<Finding> {
     let acked = "a message is acked when Redis has it, and what it has not on its disk is lost with its power";
     vec![
         setting(look, need, Severity::Warning, "appendonly", "yes", acked),
@@ -64,7 +68,7 @@ pub fn losses(look: &Look, need: &RedisNeed<'_>) -> Vec<Finding> {
 
 /// The same as lines for the log of a node that starts, only what is not as it should be; also that the ledger cannot lie
 /// in it at all.
-pub fn losses_said(look: &Look, need: &RedisNeed<'_>) -> Vec<String> {
+pub(crate) fn losses_said(look: &Look, need: &RedisNeed<'_>) -> Vec<String> {
     let unfit = Some(version(look, need)).filter(Finding::is_fatal);
     let findings: Vec<Finding> = unfit.into_iter().chain(losses(look, need)).collect();
     findings.iter().filter(|finding| finding.verdict != Verdict::Good).map(ToString::to_string).collect()

@@ -11,7 +11,7 @@ use crate::doctor::{Finding, Need};
 const SWITCH: &str = "kernel.io_uring_disabled";
 
 /// One finding for each key, in the file's order.
-pub fn findings(host: &Host, need: &Need<'_>) -> Vec<Finding> {
+pub(super) fn findings(host: &Host, need: &Need<'_>) -> Vec<Finding> {
     let mut keys: Vec<Vec<&Rule>> = Vec::new();
     for rule in &need.values.rules {
         if matches!(rule.kind, Kind::Kernel | Kind::Memory | Kind::Rlimit) {

@@ -7,7 +7,7 @@ use crate::doctor::host::{Machine, Mount, Reading, mounts};
 
 /// Limits that were found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Cgroups {
+pub(crate) struct Cgroups {
     /// Of memory.
     pub memory: Vec<MemoryLimit>,
     /// Of CPU time, in thousandths of a CPU: the least.
@@ -16,7 +16,7 @@ pub struct Cgroups {
 
 /// A cgroup's limit of memory, bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MemoryLimit {
+pub(crate) struct MemoryLimit {
     /// The file that says it.
     pub file: String,
     /// What it says.
@@ -43,12 +43,12 @@ const V2: Files =
 
 impl Cgroups {
     /// Reads those of this process.
-    pub fn read(machine: &dyn Machine, mountinfo: &str) -> Cgroups {
+    pub(crate) fn read(machine: &dyn Machine, mountinfo: &str) -> Cgroups {
         Cgroups::read_of(machine, mountinfo, "/proc/self/cgroup")
     }
 
     /// Reads those of the process whose `cgroup` file this is.
-    pub fn read_of(machine: &dyn Machine, mountinfo: &str, cgroup_file: &str) -> Cgroups {
+    pub(crate) fn read_of(machine: &dyn Machine, mountinfo: &str, cgroup_file: &str) -> Cgroups {
         let mut found = Cgroups::default();
         let own = machine.file(cgroup_file);
         for line in own.value().unwrap_or_default().lines() {
@@ -81,12 +81,12 @@ impl Cgroups {
     }
 
     /// The least that any of them leaves, if there is a limit.
-    pub fn memory_left(&self) -> Option<u64> {
+    pub(crate) fn memory_left(&self) -> Option<u64> {
         self.memory.iter().map(|memory| memory.limit.saturating_sub(memory.used)).min()
     }
 
     /// The least limit, if there is one.
-    pub fn memory_limit(&self) -> Option<u64> {
+    pub(crate) fn memory_limit(&self) -> Option<u64> {
         self.memory.iter().map(|memory| memory.limit).min()
     }
 

@@ -9,7 +9,7 @@ use crate::doctor::host::{DiskSpace, Machine, Reading};
 use crate::doctor::uring::{self, Uring};
 
 /// This one.
-pub struct ThisMachine;
+pub(crate) struct ThisMachine;
 
 impl Machine for ThisMachine {
     fn sysctl(&self, name: &str) -> Reading {
@@ -47,7 +47,7 @@ impl Machine for ThisMachine {
 }
 
 /// What a file holds.
-pub fn read(path: &Path) -> Reading {
+pub(crate) fn read(path: &Path) -> Reading {
     match std::fs::read(path) {
         Ok(bytes) => Reading::Value(String::from_utf8_lossy(&bytes).trim().to_owned()),
         Err(error) => failed(&error),
@@ -55,7 +55,7 @@ pub fn read(path: &Path) -> Reading {
 }
 
 /// The names in a directory, sorted.
-pub fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();

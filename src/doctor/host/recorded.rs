@@ -53,13 +53,13 @@ enum CallFacts {
 }
 
 /// A recorded host: its own files and facts, then those of the records it is like.
-pub struct Record {
+pub(crate) struct Record {
     layers: Vec<(PathBuf, Facts)>,
 }
 
 impl Record {
     /// The one of this name.
-    pub fn open(name: &str) -> Record {
+    pub(crate) fn open(name: &str) -> Record {
         let mut layers: Vec<(PathBuf, Facts)> = Vec::new();
         let mut next = Some(name.to_owned());
         while let Some(name) = next {

@@ -19,7 +19,7 @@ use ringway_wire::ids::Seq;
 
 /// The copy.
 #[derive(Debug)]
-pub struct StreamCopy<D: Disk> {
+pub(crate) struct StreamCopy<D: Disk> {
     journal: Journal<D>,
     progress: Arc<Progress>,
     bases: Bases,
@@ -31,7 +31,7 @@ pub struct StreamCopy<D: Disk> {
 
 impl<D: Disk> StreamCopy<D> {
     /// An empty one: what a former process left in `disk` goes.
-    pub fn begin(disk: D, segment_bytes: u64, progress: Arc<Progress>, seed: u64) -> Result<Self, JournalError> {
+    pub(crate) fn begin(disk: D, segment_bytes: u64, progress: Arc<Progress>, seed: u64) -> Result<Self, JournalError> {
         for start in list_segments(&disk)? {
             let file = segment_name(start);
             let what = "removing a segment of a former copy";
@@ -43,14 +43,19 @@ impl<D: Disk> StreamCopy<D> {
     }
 
     /// Adds what is neither a group message nor a roster.
-    pub fn push(&mut self, record: &Record<'_>) -> Result<(), JournalError> {
+    pub(crate) fn push(&mut self, record: &Record<'_>) -> Result<(), JournalError> {
         self.batch_at()?;
         self.batch.push(record);
         Ok(())
     }
 
     /// Adds a group message, `seqs` parallel to the roster's members.
-    pub fn push_group(&mut self, record: GroupRecord<'_>, roster: &Roster, seqs: &[Seq]) -> Result<(), JournalError> {
+    pub(crate) fn push_group(
+        &mut self,
+        record: GroupRecord<'_>,
+        roster: &Roster,
+        seqs: &[Seq],
+    ) -> Result<(), JournalError> {
         let at = self.batch_at()?;
         let (roster_at, differences) = self.bases.differences(roster, seqs, &mut self.batch, at);
         self.batch.push(&Record::Group(GroupRecord { roster_at, differences, ..record }));
@@ -58,19 +63,19 @@ impl<D: Disk> StreamCopy<D> {
     }
 
     /// The batch is long: end it with [`Self::flush`].
-    pub fn is_long(&self) -> bool {
+    pub(crate) fn is_long(&self) -> bool {
         self.batch.len() >= COMMIT_BYTES_MAX
     }
 
     /// Ends an entry with a mark: another node's store may stop writing, and this one's begin, behind any entry.
-    pub fn end_entry(&mut self, count: u64) {
+    pub(crate) fn end_entry(&mut self, count: u64) {
         if !self.batch.is_empty() {
             self.batch.push(&Record::Mark(count));
         }
     }
 
     /// Shows what was added to the store's thread.
-    pub fn flush(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn flush(&mut self) -> Result<(), JournalError> {
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -85,12 +90,12 @@ impl<D: Disk> StreamCopy<D> {
     }
 
     /// A roster's version may come again as another roster.
-    pub fn forget_rosters(&mut self) {
+    pub(crate) fn forget_rosters(&mut self) {
         self.bases.clear();
     }
 
     /// Bytes written.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 

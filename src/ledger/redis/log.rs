@@ -20,7 +20,7 @@ use ringway_wire::ids::MsgId;
 
 /// What was submitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Submitted {
+pub(crate) enum Submitted {
     /// A message.
     Message,
     /// A change of a group.
@@ -29,7 +29,7 @@ pub enum Submitted {
 
 /// The log.
 #[derive(Debug)]
-pub struct Log<D: Disk> {
+pub(crate) struct Log<D: Disk> {
     disk: D,
     journal: Journal<D>,
     batch: Batch,
@@ -48,7 +48,7 @@ pub struct Log<D: Disk> {
 
 impl<D: Disk> Log<D> {
     /// Recovers what a former process left, and goes on behind it.
-    pub fn open(disk: D, segment_bytes: u64, seed: u64) -> Result<(Self, Option<TornTail>), JournalError> {
+    pub(crate) fn open(disk: D, segment_bytes: u64, seed: u64) -> Result<(Self, Option<TornTail>), JournalError> {
         let recovered = recover(&disk)?;
         let mut starts = list_segments(&disk)?;
         starts.retain(|start| *start < recovered.end);
@@ -76,12 +76,12 @@ impl<D: Disk> Log<D> {
 
     /// How many submissions are neither stored nor refused.
     #[cfg(test)]
-    pub fn open_count(&self) -> usize {
+    pub(crate) fn open_count(&self) -> usize {
         self.open.len()
     }
 
     /// Every submission that is neither stored nor refused, as it was submitted, in order.
-    pub fn each_open(&self, visit: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError> {
+    pub(crate) fn each_open(&self, visit: &mut dyn FnMut(Record<'_>)) -> Result<(), JournalError> {
         let mut places: Vec<JournalPosition> = self.open.values().copied().collect();
         places.sort_unstable();
         let mut reader = Reader::new(self.disk.clone());
@@ -93,7 +93,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Sees to it that one more submission can be staged. An error: the disk has no room.
-    pub fn make_room(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn make_room(&mut self) -> Result<(), JournalError> {
         if self.at.is_none() {
             let before = self.journal.segment();
             self.at = Some(self.journal.prepare()?);
@@ -105,19 +105,19 @@ impl<D: Disk> Log<D> {
     }
 
     /// Stages a submission; [`Self::make_room`] said yes.
-    pub fn stage(&mut self, msg_id: MsgId, record: &Record<'_>) {
+    pub(crate) fn stage(&mut self, msg_id: MsgId, record: &Record<'_>) {
         let at = self.at.unwrap_or_default();
         let at = JournalPosition(at.0 + self.batch.push(record));
         self.staged.push((msg_id, at));
     }
 
     /// Bytes that are staged.
-    pub fn staged_bytes(&self) -> usize {
+    pub(crate) fn staged_bytes(&self) -> usize {
         self.batch.len()
     }
 
     /// Writes and syncs what is staged. `false`: it could not be written, and no trace of it is left.
-    pub fn commit(&mut self) -> Result<bool, LedgerError> {
+    pub(crate) fn commit(&mut self) -> Result<bool, LedgerError> {
         if self.batch.is_empty() {
             return Ok(true);
         }
@@ -142,7 +142,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// It is the stream's entry of this number.
-    pub fn read(&mut self, msg_id: MsgId, entry: u64, what: Submitted) {
+    pub(crate) fn read(&mut self, msg_id: MsgId, entry: u64, what: Submitted) {
         if self.open.contains_key(&msg_id) {
             self.read.push_back((entry, msg_id, what));
         }
@@ -150,7 +150,7 @@ impl<D: Disk> Log<D> {
 
     /// It was refused, or is another's: it must not be submitted again. On disk with [`Self::commit`], which comes before
     /// anybody is told.
-    pub fn withdraw(&mut self, msg_id: MsgId) {
+    pub(crate) fn withdraw(&mut self, msg_id: MsgId) {
         if self.close(msg_id) && self.make_room().is_ok() {
             self.batch.push(&Record::Withdrawn(msg_id));
             self.withdraws = true;
@@ -158,19 +158,19 @@ impl<D: Disk> Log<D> {
     }
 
     /// Something was withdrawn, and the disk does not know.
-    pub fn withdraws(&self) -> bool {
+    pub(crate) fn withdraws(&self) -> bool {
         self.withdraws
     }
 
     /// It is in the database.
-    pub fn close(&mut self, msg_id: MsgId) -> bool {
+    pub(crate) fn close(&mut self, msg_id: MsgId) -> bool {
         let Some(at) = self.open.remove(&msg_id) else { return false };
         count(&mut self.segments, at, -1);
         true
     }
 
     /// The database has all entries up to this one.
-    pub fn stored(&mut self, entry: u64) {
+    pub(crate) fn stored(&mut self, entry: u64) {
         while let Some((read, msg_id, what)) = self.read.front().copied()
             && read <= entry
         {
@@ -197,17 +197,17 @@ impl<D: Disk> Log<D> {
     }
 
     /// The stream is lost: what was in it has to be found again.
-    pub fn forget_entries(&mut self) {
+    pub(crate) fn forget_entries(&mut self) {
         self.read.clear();
     }
 
     /// Bytes that its disk still takes; zero if that cannot be told.
-    pub fn free_bytes(&self) -> u64 {
+    pub(crate) fn free_bytes(&self) -> u64 {
         self.journal.free_bytes()
     }
 
     /// Microseconds spent in syncs.
-    pub fn sync_us(&self) -> u64 {
+    pub(crate) fn sync_us(&self) -> u64 {
         self.journal.sync_us()
     }
 }

@@ -24,23 +24,23 @@
 //! ```
 
 mod calls;
-pub mod clock;
-pub mod copy;
+pub(crate) mod clock;
+pub(crate) mod copy;
 pub mod entry;
-pub mod follow;
+pub(crate) mod follow;
 mod in_flight;
 pub mod link;
-pub mod log;
+pub(crate) mod log;
 mod no_room;
 mod questions;
 mod recent;
-pub mod reload;
+pub(crate) mod reload;
 mod searches;
-pub mod seed;
-pub mod senders;
+pub(crate) mod seed;
+pub(crate) mod senders;
 pub mod start;
 mod taking;
-pub mod windows;
+pub(crate) mod windows;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -23,12 +23,12 @@ const ENTRY_BITS: u32 = 40;
 const GROUPS_PER_STEP: usize = 1_000;
 
 /// The generation that an entry, or a position of the database, belongs to.
-pub fn generation_of(entry: u64) -> u64 {
+pub(crate) fn generation_of(entry: u64) -> u64 {
     entry >> ENTRY_BITS
 }
 
 /// Where a generation's entries begin: its first is the next one.
-pub fn base_of(generation: u64) -> u64 {
+pub(crate) fn base_of(generation: u64) -> u64 {
     generation << ENTRY_BITS
 }
 
@@ -38,7 +38,7 @@ pub fn base_of(generation: u64) -> u64 {
 /// It is above all that was given out before, stored or not, whatever the node knows that makes the generation. The
 /// database's highest seq never falls, so each floor is at least a jump above the one before; and in the generation
 /// before nobody was given more than a jump above both its floor and what of it is stored.
-pub fn floor_of(generation: u64, highest: Seq) -> Seq {
+pub(crate) fn floor_of(generation: u64, highest: Seq) -> Seq {
     let jumps = if highest == Seq(0) { generation.saturating_sub(1) } else { generation };
     Seq(highest.0 + jumps * SEQ_JUMP)
 }

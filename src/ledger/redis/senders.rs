@@ -10,7 +10,7 @@ use ringway_wire::ids::Seq;
 
 /// Sender's rows by entry.
 #[derive(Debug, Default)]
-pub struct SenderRows {
+pub(crate) struct SenderRows {
     /// The number of the entry behind the last one.
     next: u64,
     seqs: VecDeque<Seq>,
@@ -18,7 +18,7 @@ pub struct SenderRows {
 
 impl SenderRows {
     /// The entry was followed; of what is no message the row is zero.
-    pub fn push(&mut self, count: u64, seq: Seq) {
+    pub(crate) fn push(&mut self, count: u64, seq: Seq) {
         if count != self.next {
             self.seqs.clear();
         }
@@ -30,13 +30,13 @@ impl SenderRows {
     }
 
     /// Another stream begins.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.seqs.clear();
         self.next = 0;
     }
 
     /// The sender's row in this entry, if it is still known.
-    pub fn find(&self, count: u64) -> Option<Seq> {
+    pub(crate) fn find(&self, count: u64) -> Option<Seq> {
         let behind = self.next.checked_sub(count)?;
         let at = self.seqs.len().checked_sub(usize::try_from(behind).ok()?)?;
         self.seqs.get(at).copied()

@@ -12,7 +12,7 @@ use ringway_wire::ids::{MsgId, Seq, UserId};
 
 /// What was numbered so far in the window, and windows that are to be compared.
 #[derive(Debug, Default)]
-pub struct Windows {
+pub(crate) struct Windows {
     /// Of the window that is being followed; `None`: not from its first entry.
     digest: Option<u64>,
     /// Window and digest.
@@ -21,19 +21,19 @@ pub struct Windows {
 
 /// The rows of one entry, in any order.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct EntryRows(u64);
+pub(crate) struct EntryRows(u64);
 
 impl EntryRows {
     /// Adds a row (or of a change of a group: a user and what it is there).
     #[inline]
-    pub fn add(&mut self, user: UserId, seq: Seq) {
+    pub(crate) fn add(&mut self, user: UserId, seq: Seq) {
         self.0 = self.0.wrapping_add(mixed(user.0 ^ mixed(seq.0)));
     }
 }
 
 impl Windows {
     /// The next entry was followed.
-    pub fn take(&mut self, count: u64, msg_id: MsgId, rows: EntryRows) {
+    pub(crate) fn take(&mut self, count: u64, msg_id: MsgId, rows: EntryRows) {
         let (window, place) = ((count - 1) / WINDOW_ENTRIES, (count - 1) % WINDOW_ENTRIES);
         if place == 0 {
             self.digest = Some(window);
@@ -49,17 +49,17 @@ impl Windows {
     }
 
     /// Entries are left out, or another stream begins.
-    pub fn interrupted(&mut self) {
+    pub(crate) fn interrupted(&mut self) {
         *self = Windows::default();
     }
 
     /// The next window that is to be compared.
-    pub fn front(&self) -> Option<(u64, u64)> {
+    pub(crate) fn front(&self) -> Option<(u64, u64)> {
         self.done.front().copied()
     }
 
     /// It is being compared.
-    pub fn pop_front(&mut self) {
+    pub(crate) fn pop_front(&mut self) {
         self.done.pop_front();
     }
 }

@@ -8,7 +8,7 @@ use ringway_wire::ids::UserId;
 
 /// Who is who in one process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     first_user: u64,
     connections: u64,
     processes: u64,
@@ -38,7 +38,7 @@ pub struct Counts {
 
 impl Assignment {
     /// The plan as process `process` sees it.
-    pub fn new(counts: Counts, process: u32) -> Assignment {
+    pub(crate) fn new(counts: Counts, process: u32) -> Assignment {
         let connections = u64::from(counts.connections.max(1));
         let stride = stride(connections);
         Assignment {
@@ -54,44 +54,44 @@ impl Assignment {
     }
 
     /// Clients of this process.
-    pub fn share(&self) -> u32 {
+    pub(crate) fn share(&self) -> u32 {
         (self.connections.saturating_sub(self.process)).div_ceil(self.processes) as u32
     }
 
     /// The user that this process's client `local` logs in.
-    pub fn user(&self, local: u32) -> UserId {
+    pub(crate) fn user(&self, local: u32) -> UserId {
         UserId(self.first_user + self.number(local))
     }
 
     /// The client that logs `user` in, if it is of this process.
-    pub fn local(&self, user: UserId) -> Option<u32> {
+    pub(crate) fn local(&self, user: UserId) -> Option<u32> {
         let number = user.0.checked_sub(self.first_user).filter(|number| *number < self.connections)?;
         (number % self.processes == self.process).then_some((number / self.processes) as u32)
     }
 
     /// Members of each group.
-    pub fn members(&self) -> u32 {
+    pub(crate) fn members(&self) -> u32 {
         self.members as u32
     }
 
     /// Member `place` of a group; the first is its owner, who sends.
-    pub fn member(&self, group: u32, place: u32) -> UserId {
+    pub(crate) fn member(&self, group: u32, place: u32) -> UserId {
         let membership = u64::from(group) * self.members + u64::from(place);
         UserId(self.first_user + (membership % self.connections) * self.stride % self.connections)
     }
 
     /// The groups whose owner is a client of this process.
-    pub fn own_groups(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn own_groups(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.groups as u32).filter(|group| self.local(self.member(*group, 0)).is_some())
     }
 
     /// In how many groups a client is at most.
-    pub fn layers(&self) -> u32 {
+    pub(crate) fn layers(&self) -> u32 {
         (self.groups * self.members).div_ceil(self.connections) as u32
     }
 
     /// Which of its memberships, below [`Self::layers`], a client has in a group; `None`: it is no member.
-    pub fn layer(&self, local: u32, group: u32) -> Option<u32> {
+    pub(crate) fn layer(&self, local: u32, group: u32) -> Option<u32> {
         let first = self.first_membership(local);
         let start = u64::from(group) * self.members;
         let layer = start.saturating_sub(first).div_ceil(self.connections);
@@ -101,19 +101,19 @@ impl Assignment {
     }
 
     /// The group a client is in by its membership `layer`.
-    pub fn group(&self, local: u32, layer: u32) -> Option<u32> {
+    pub(crate) fn group(&self, local: u32, layer: u32) -> Option<u32> {
         let membership = self.first_membership(local) + u64::from(layer) * self.connections;
         (membership < self.groups * self.members).then(|| (membership / self.members) as u32)
     }
 
     /// To whom of the same process a client sends its direct messages; `None`: it is alone.
-    pub fn recipient(&self, local: u32) -> Option<u32> {
+    pub(crate) fn recipient(&self, local: u32) -> Option<u32> {
         let share = self.share();
         (share > 1).then(|| (local + share / 2) % share)
     }
 
     /// From whom it receives them.
-    pub fn sender(&self, local: u32) -> Option<u32> {
+    pub(crate) fn sender(&self, local: u32) -> Option<u32> {
         let share = self.share();
         (share > 1).then(|| (local + share - share / 2) % share)
     }

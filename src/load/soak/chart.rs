@@ -14,7 +14,7 @@ const RIGHT: f64 = 12.0;
 
 /// How large a picture is, in the units in which its letters have eleven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Size {
+pub(crate) enum Size {
     /// For a screen.
     Wide,
     /// For a telephone held upright: as wide as that, so that letters keep their size.
@@ -42,7 +42,7 @@ impl Size {
     }
 
     /// As the style sheet calls it.
-    pub fn class(self) -> &'static str {
+    pub(crate) fn class(self) -> &'static str {
         match self {
             Size::Wide => "wide",
             Size::Narrow => "narrow",
@@ -52,7 +52,7 @@ impl Size {
 
 /// How values are laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scale {
+pub(crate) enum Scale {
     /// From zero.
     Linear,
     /// In powers of ten: for values that differ a hundredfold.
@@ -61,7 +61,7 @@ pub enum Scale {
 
 /// A chart.
 #[derive(Clone, Debug)]
-pub struct Chart {
+pub(crate) struct Chart {
     /// What it shows, with the unit.
     pub title: &'static str,
     /// How values are laid out.
@@ -72,7 +72,7 @@ pub struct Chart {
 
 /// One line: seconds and values; a hole where a value is missing.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub(crate) struct Line {
     /// What it is.
     pub name: &'static str,
     /// By time.
@@ -90,7 +90,7 @@ struct Axes {
 
 impl Chart {
     /// The chart; `None`: there is nothing to show.
-    pub fn svg(&self, spans: &[Span], size: Size) -> Option<String> {
+    pub(crate) fn svg(&self, spans: &[Span], size: Size) -> Option<String> {
         let values = || self.lines.iter().flat_map(|line| &line.points).filter_map(|(_, value)| *value);
         let positive = |scale| move |value: &f64| scale == Scale::Linear || *value > 0.0;
         let high = values().filter(positive(self.scale)).fold(f64::NEG_INFINITY, f64::max);
@@ -129,7 +129,7 @@ impl Chart {
     }
 
     /// What its lines are, as HTML, which breaks where there is no room; nothing if there is but one.
-    pub fn keys(&self) -> String {
+    pub(crate) fn keys(&self) -> String {
         if self.lines.len() < 2 {
             return String::new();
         }
@@ -227,7 +227,7 @@ impl Axes {
 }
 
 /// Text as HTML may hold it.
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

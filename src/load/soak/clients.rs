@@ -25,7 +25,7 @@ use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{DeviceId, Seq};
 use ringway_wire::request::{Login, Reply};
 
-pub use keep_alive::since_ping;
+pub(crate) use keep_alive::since_ping;
 
 /// Logins of this process that may be unanswered at once.
 const DIALING_MAX: u32 = 512;
@@ -64,7 +64,7 @@ enum Phase {
 
 /// How many are where.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Census {
+pub(crate) struct Census {
     pub live: u32,
     pub seen: u32,
     pub dialing: u32,
@@ -72,7 +72,7 @@ pub struct Census {
 }
 
 /// All clients of this process.
-pub struct Clients {
+pub(crate) struct Clients {
     /// Who they are.
     pub assignment: Assignment,
     /// How connections ended.
@@ -111,7 +111,7 @@ pub struct Clients {
 
 impl Clients {
     /// Everybody is out. With `heartbeat_ms` clients ask for this heartbeat, and say something that often.
-    pub fn new(
+    pub(crate) fn new(
         assignment: Assignment,
         dialer: Dialer,
         secret: Secret,
@@ -149,12 +149,12 @@ impl Clients {
     }
 
     /// How many are where.
-    pub fn census(&self) -> Census {
+    pub(crate) fn census(&self) -> Census {
         self.census
     }
 
     /// Milliseconds since the process began.
-    pub fn now_ms(&self) -> u32 {
+    pub(crate) fn now_ms(&self) -> u32 {
         (self.clock.mono_ns().saturating_sub(self.start_ns) / 1_000_000) as u32
     }
 
@@ -169,46 +169,46 @@ impl Clients {
     }
 
     /// The gateway's clock as a client knows it, Unix milliseconds.
-    pub fn server_ms(&self, local: u32) -> u64 {
+    pub(crate) fn server_ms(&self, local: u32) -> u64 {
         let now = self.now();
         self.clients.get(local as usize).map_or(now.unix_ms, |client| client.session.server_ms(now))
     }
 
     /// The heartbeat that was agreed on with the gateway, milliseconds; 0: with nobody yet.
-    pub fn heartbeat_wanted_ms(&self) -> u32 {
+    pub(crate) fn heartbeat_wanted_ms(&self) -> u32 {
         self.heartbeat_wanted_ms
     }
 
     /// From now on every client says something this often, at moments spread evenly.
-    pub fn keep_alive_every(&mut self, heartbeat_ms: u32) {
+    pub(crate) fn keep_alive_every(&mut self, heartbeat_ms: u32) {
         let per_s = f64::from(self.assignment.share()) * 1e3 / f64::from(heartbeat_ms.max(1));
         self.pings.start(per_s, self.clock.mono_ns());
     }
 
     /// Whether a client is logged in.
-    pub fn is_live(&self, local: u32) -> bool {
+    pub(crate) fn is_live(&self, local: u32) -> bool {
         self.clients.get(local as usize).is_some_and(|c| c.phase == Phase::Live)
     }
 
     /// Whether a client is logged in, if it ever was.
-    pub fn state(&self, local: u32) -> Option<bool> {
+    pub(crate) fn state(&self, local: u32) -> Option<bool> {
         self.clients.get(local as usize).filter(|c| c.seen).map(|c| c.phase == Phase::Live)
     }
 
     /// Whether a message of this time was sent when the client was logged in already.
-    pub fn was_live_at(&self, local: u32, sent_ns: u64, at_ns: u64) -> bool {
+    pub(crate) fn was_live_at(&self, local: u32, sent_ns: u64, at_ns: u64) -> bool {
         let since_ms = self.clients.get(local as usize).and_then(|c| c.session.live_since_ms(self.now_at(at_ns)));
         since_ms.is_some_and(|since_ms| sent_ns >= self.start_ns + (since_ms + 1) * 1_000_000)
     }
 
     /// Everybody who is out comes in, so many a second; so do those who come back, from now on.
-    pub fn come(&mut self, per_s: f64) {
+    pub(crate) fn come(&mut self, per_s: f64) {
         self.dials.start(per_s, self.clock.mono_ns());
         self.first = 0;
     }
 
     /// Everybody leaves without a word, in the turns that follow, and stays out.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.returns.clear();
         self.census.away = 0;
         self.first = self.assignment.share();
@@ -229,7 +229,7 @@ impl Clients {
     }
 
     /// Whoever is away comes back at once, spread over two seconds.
-    pub fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self) {
         let now_ms = self.now_ms();
         let returns =
             self.returns.drain().map(|Reverse((_, local))| Reverse((now_ms + fastrand::u32(..HURRY_MS), local)));
@@ -237,7 +237,7 @@ impl Clients {
     }
 
     /// One client breaks off and comes back in a while; false: it was not logged in.
-    pub fn break_off(&mut self, local: u32, after_ms: u32, swarm: &mut Swarm) -> bool {
+    pub(crate) fn break_off(&mut self, local: u32, after_ms: u32, swarm: &mut Swarm) -> bool {
         if !self.is_live(local) {
             return false;
         }
@@ -249,7 +249,7 @@ impl Clients {
     }
 
     /// Dials, pings and acknowledges what is due.
-    pub fn turn(&mut self, swarm: &mut Swarm, totals: &mut Totals) {
+    pub(crate) fn turn(&mut self, swarm: &mut Swarm, totals: &mut Totals) {
         let now_ms = self.now_ms();
         self.unix_start_ms = self.clock.unix_ms().saturating_sub(u64::from(now_ms));
         for local in std::mem::take(&mut self.broken) {
@@ -263,7 +263,7 @@ impl Clients {
     }
 
     /// Reads a frame that came for a client: what the session says of it, and what has no place in it is counted.
-    pub fn receive<'a>(
+    pub(crate) fn receive<'a>(
         &mut self,
         local: u32,
         frame: &'a [u8],
@@ -343,7 +343,7 @@ impl Clients {
     }
 
     /// The connection ended.
-    pub fn ended(&mut self, local: u32, errno: Option<Errno>, totals: &mut Totals) {
+    pub(crate) fn ended(&mut self, local: u32, errno: Option<Errno>, totals: &mut Totals) {
         let phase = self.clients.get(local as usize).map(|client| client.phase);
         if !matches!(phase, Some(Phase::Live | Phase::Dialing)) {
             // It was said before why.

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 const SOURCES_TRIED: usize = 2;
 
 /// Where to, and where from.
-pub struct Dialer {
+pub(crate) struct Dialer {
     target: SocketAddr,
     sources: Vec<IpAddr>,
     next: usize,
@@ -22,12 +22,12 @@ pub struct Dialer {
 
 impl Dialer {
     /// `sources` in turn; with none, the kernel chooses.
-    pub fn new(target: SocketAddr, sources: Vec<IpAddr>) -> Dialer {
+    pub(crate) fn new(target: SocketAddr, sources: Vec<IpAddr>) -> Dialer {
         Dialer { target, sources, next: 0 }
     }
 
     /// A connection that is being made. `refused` is called with what the kernel refused, also when another source helped.
-    pub fn dial(&mut self, mut refused: impl FnMut(Errno)) -> Option<TcpStream> {
+    pub(crate) fn dial(&mut self, mut refused: impl FnMut(Errno)) -> Option<TcpStream> {
         for _ in 0..SOURCES_TRIED.min(self.sources.len()).max(1) {
             let source = self.sources.get(self.next % self.sources.len().max(1)).copied();
             self.next = self.next.wrapping_add(1);

@@ -16,7 +16,7 @@ const SECONDS_MAX: u64 = 3_600;
 
 /// One second.
 #[derive(Clone, Default, Serialize, Debug)]
-pub struct Second {
+pub(crate) struct Second {
     pub at_s: f64,
     pub phase: Phase,
     pub live: u64,
@@ -36,7 +36,7 @@ pub struct Second {
 /// What the soak was doing.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Debug)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub(crate) enum Phase {
     #[default]
     Start,
     Ramp,
@@ -51,7 +51,7 @@ pub enum Phase {
 
 impl Phase {
     /// As people read it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Phase::Start => "start",
             Phase::Ramp => "ramp",
@@ -68,7 +68,7 @@ impl Phase {
 
 /// One phase.
 #[derive(Clone, Copy, Serialize, Debug)]
-pub struct Span {
+pub(crate) struct Span {
     pub phase: Phase,
     pub from_s: f64,
     pub to_s: f64,
@@ -76,7 +76,7 @@ pub struct Span {
 
 /// Latencies of one interval.
 #[derive(Clone, Serialize, Debug)]
-pub struct Interval {
+pub(crate) struct Interval {
     pub from_s: f64,
     pub to_s: f64,
     pub phase: Phase,
@@ -101,7 +101,7 @@ struct Latencies {
 }
 
 /// All of it.
-pub struct Figures {
+pub(crate) struct Figures {
     /// Second by second.
     pub seconds: Vec<Second>,
     /// Interval by interval.
@@ -140,7 +140,7 @@ struct Deliveries {
 
 impl Figures {
     /// Of `processes`, from `start_ns` on, for about `length_s`.
-    pub fn new(processes: usize, start_ns: u64, length_s: u64) -> Figures {
+    pub(crate) fn new(processes: usize, start_ns: u64, length_s: u64) -> Figures {
         let interval_s = if length_s >= 600 { 60 } else { 10 };
         Figures {
             seconds: Vec::new(),
@@ -164,7 +164,7 @@ impl Figures {
     }
 
     /// Takes a process's beat.
-    pub fn beat(&mut self, process: usize, mut beat: Beat) {
+    pub(crate) fn beat(&mut self, process: usize, mut beat: Beat) {
         beat.delivery.add_to(&mut self.now.delivery);
         beat.ack.add_to(&mut self.now.ack);
         beat.pong.add_to(&mut self.now.pong);
@@ -191,7 +191,7 @@ impl Figures {
     }
 
     /// Time has passed: closes a second or an interval when it is over.
-    pub fn pass(&mut self, now_ns: u64) {
+    pub(crate) fn pass(&mut self, now_ns: u64) {
         if now_ns >= self.second_ns + self.second_every_ns {
             self.second_ns = now_ns;
             let second = self.second(now_ns);
@@ -203,41 +203,41 @@ impl Figures {
     }
 
     /// Another phase begins: its latencies are its own.
-    pub fn enter(&mut self, phase: Phase, now_ns: u64) {
+    pub(crate) fn enter(&mut self, phase: Phase, now_ns: u64) {
         self.close_interval(now_ns);
         self.phase = phase;
         self.deliveries.fill(Deliveries { straddles: true, ..Deliveries::default() });
     }
 
     /// What the phase is about has ended, and the next phase has not begun: rates would be of neither.
-    pub fn phase_ends(&mut self) {
+    pub(crate) fn phase_ends(&mut self) {
         self.deliveries.fill(Deliveries { suspended: true, ..Deliveries::default() });
     }
 
     /// What the soak is doing.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         self.phase
     }
 
     /// Seconds since the start.
-    pub fn at_s(&self, now_ns: u64) -> f64 {
+    pub(crate) fn at_s(&self, now_ns: u64) -> f64 {
         now_ns.saturating_sub(self.start_ns) as f64 / 1e9
     }
 
     /// The processes' latest beats.
-    pub fn beats(&self) -> &[Beat] {
+    pub(crate) fn beats(&self) -> &[Beat] {
         &self.beats
     }
 
     /// What every process counted, together.
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         self.beats.iter().for_each(|beat| totals.add(&beat.totals));
         totals
     }
 
     /// What is missing in all processes together; `None`: some have not said yet.
-    pub fn missing(&self) -> Option<Missing> {
+    pub(crate) fn missing(&self) -> Option<Missing> {
         let mut missing = Missing::default();
         for beat in &self.beats {
             missing.add(beat.missing.as_ref()?);
@@ -246,29 +246,29 @@ impl Figures {
     }
 
     /// Names and counts of all processes.
-    pub fn names(&self, which: impl Fn(&Beat) -> &Names) -> Names {
+    pub(crate) fn names(&self, which: impl Fn(&Beat) -> &Names) -> Names {
         let mut names = Names::new();
         self.beats.iter().for_each(|beat| add_names(&mut names, which(beat)));
         names
     }
 
     /// A sum over the processes.
-    pub fn sum(&self, which: impl Fn(&Beat) -> u32) -> u64 {
+    pub(crate) fn sum(&self, which: impl Fn(&Beat) -> u32) -> u64 {
         self.beats.iter().map(|beat| u64::from(which(beat))).sum()
     }
 
     /// How each process did in the steady phase.
-    pub fn steady_efforts(&self) -> &[Effort] {
+    pub(crate) fn steady_efforts(&self) -> &[Effort] {
         &self.steady
     }
 
     /// Latencies of the whole steady phase: delivery, ack, pong.
-    pub fn steady_latencies(&self) -> [Latency; 3] {
+    pub(crate) fn steady_latencies(&self) -> [Latency; 3] {
         self.all_steady.quantiles()
     }
 
     /// The latency of the running interval.
-    pub fn delivery_now(&self) -> Latency {
+    pub(crate) fn delivery_now(&self) -> Latency {
         Latency::of(&self.now.delivery)
     }
 

@@ -19,7 +19,7 @@ const PORTS_USED_OF: (u32, u32) = (1, 2);
 
 /// How the load is spread over this host.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Spread {
+pub(crate) struct Spread {
     /// Processes.
     pub processes: u32,
     /// Source addresses; none: the kernel chooses.
@@ -30,7 +30,7 @@ pub struct Spread {
 
 /// What a host has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Host {
+pub(crate) struct Host {
     /// Descriptors that a process may have.
     pub descriptors: u64,
     /// Ports of one address.
@@ -39,14 +39,14 @@ pub struct Host {
 
 impl Host {
     /// This one; raises the limit of descriptors as far as it may be.
-    pub fn here(wanted: u64) -> Host {
+    pub(crate) fn here(wanted: u64) -> Host {
         Host { descriptors: raise_descriptors(wanted), ports: ports() }
     }
 }
 
 impl Spread {
     /// Decides how many processes and addresses there are, and whether that is enough.
-    pub fn plan(args: &SoakArgs, targets: &[SocketAddr], host: Host) -> Spread {
+    pub(crate) fn plan(args: &SoakArgs, targets: &[SocketAddr], host: Host) -> Spread {
         let connections = args.connections;
         // Each process has one gateway, and each gateway as many processes as the others.
         let gateways = (targets.len() as u32).max(1);

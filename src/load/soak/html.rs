@@ -37,7 +37,7 @@ i.l0{background:var(--c0)}i.l1{background:var(--c1)}i.l2{background:var(--c2)}\
 .facts td+td{border-bottom:1px solid var(--rule);padding-bottom:.25rem;margin-bottom:.25rem}}";
 
 /// Writes `report.json` and `report.html` into a directory, which is made.
-pub fn write(report: &SoakReport, dir: &Path) -> Result<(), LoadError> {
+pub(crate) fn write(report: &SoakReport, dir: &Path) -> Result<(), LoadError> {
     fs::create_dir_all(dir).map_err(LoadError::io("the report's directory cannot be made"))?;
     let json = serde_json::to_vec_pretty(report)?;
     fs::write(dir.join("report.json"), json).map_err(LoadError::io("report.json cannot be written"))?;
@@ -45,7 +45,7 @@ pub fn write(report: &SoakReport, dir: &Path) -> Result<(), LoadError> {
 }
 
 /// The page.
-pub fn page(report: &SoakReport) -> String {
+pub(crate) fn page(report: &SoakReport) -> String {
     let mut page = Page { html: String::new() };
     let (outcome, setup) = (report.verdict.outcome, &report.setup);
     let name = outcome.name();

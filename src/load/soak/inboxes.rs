@@ -16,7 +16,7 @@ use ringway_wire::ids::{Conversation, GroupId};
 use ringway_wire::request::PushView;
 
 /// The inboxes of a process's clients.
-pub struct Inboxes {
+pub(crate) struct Inboxes {
     assignment: Assignment,
     run: u32,
     body_bytes: usize,
@@ -31,7 +31,7 @@ pub struct Inboxes {
 
 /// One client's messages from one sender.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Of a group, by its number in the plan.
     Group(u32),
     /// Those that its one sender sends it directly.
@@ -40,7 +40,7 @@ pub enum Stream {
 
 /// What a push was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Judged {
+pub(crate) enum Judged {
     /// A message that was due, sent at this time.
     Due(u64),
     /// A message of the client's own: its other copy was the ack.
@@ -51,7 +51,7 @@ pub enum Judged {
 
 impl Inboxes {
     /// Nobody has anything yet.
-    pub fn new(assignment: Assignment, run: u32, body_bytes: usize) -> Inboxes {
+    pub(crate) fn new(assignment: Assignment, run: u32, body_bytes: usize) -> Inboxes {
         let share = assignment.share() as usize;
         Inboxes {
             assignment,
@@ -65,12 +65,12 @@ impl Inboxes {
     }
 
     /// Learns a group's id.
-    pub fn know(&mut self, group: u32, id: GroupId) {
+    pub(crate) fn know(&mut self, group: u32, id: GroupId) {
         self.groups.insert(id, group);
     }
 
     /// Judges a push to a client by what it carries; its seq is judged where the cursor is.
-    pub fn push(&mut self, local: u32, push: &PushView<'_>, totals: &mut Totals) -> Judged {
+    pub(crate) fn push(&mut self, local: u32, push: &PushView<'_>, totals: &mut Totals) -> Judged {
         let Some(mark) = body::read(push.body).filter(|m| m.run == self.run && push.body.len() == self.body_bytes)
         else {
             totals.corrupt += 1;
@@ -97,7 +97,7 @@ impl Inboxes {
     }
 
     /// The client's own message to a group arrived, as its ack.
-    pub fn own_row(&mut self, local: u32, group: u32, index: u32, totals: &mut Totals) {
+    pub(crate) fn own_row(&mut self, local: u32, group: u32, index: u32, totals: &mut Totals) {
         if let Some(place) = self.place(local, Stream::Group(group)) {
             self.arrive(place, index, totals);
         }
@@ -105,7 +105,7 @@ impl Inboxes {
 
     /// What is missing of what was acked: `acked` by group, `direct` by sending client. `state` says of a client
     /// whether it is logged in, or `None` if it never was.
-    pub fn compare(
+    pub(crate) fn compare(
         &self,
         acked: &HashMap<u32, u32, RandomState>,
         direct: impl Fn(u32) -> u32,

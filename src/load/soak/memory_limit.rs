@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use super::orders::Names;
 
 /// How the report calls a process that the kernel killed at a limit.
-pub const KILLED: &str = "killed at its memory limit";
+pub(crate) const KILLED: &str = "killed at its memory limit";
 /// How it calls a limit at which the kernel took pages back.
-pub const REACHED: &str = "memory limit reached";
+pub(crate) const REACHED: &str = "memory limit reached";
 
 /// The limits of processes.
 #[derive(Clone, Default, Debug)]

@@ -112,7 +112,7 @@ pub struct Effort {
 }
 
 /// A turn that starts so much later than it should makes latencies look longer than they are.
-pub const LATE_NS: u64 = 100_000_000;
+pub(crate) const LATE_NS: u64 = 100_000_000;
 
 /// What is missing of what was acked.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
@@ -126,7 +126,7 @@ pub struct Missing {
 }
 
 /// Names and how often.
-pub type Names = BTreeMap<String, u64>;
+pub(crate) type Names = BTreeMap<String, u64>;
 
 /// What a process says.
 #[derive(Clone, Default, Serialize, Deserialize, Debug)]
@@ -256,14 +256,14 @@ impl Missing {
 }
 
 /// Adds names to names.
-pub fn add_names(to: &mut Names, from: &Names) {
+pub(crate) fn add_names(to: &mut Names, from: &Names) {
     for (name, count) in from {
         *to.entry(name.clone()).or_default() += count;
     }
 }
 
 /// One more of a name.
-pub fn count_name(names: &mut Names, name: &str) {
+pub(crate) fn count_name(names: &mut Names, name: &str) {
     match names.get_mut(name) {
         Some(count) => *count += 1,
         None => {

@@ -4,7 +4,7 @@
 
 /// A pace that is kept from a start on.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     per_s: f64,
     start_ns: u64,
     done: u64,
@@ -12,23 +12,23 @@ pub struct Pace {
 
 impl Pace {
     /// From now on so many a second; 0: none.
-    pub fn start(&mut self, per_s: f64, now_ns: u64) {
+    pub(crate) fn start(&mut self, per_s: f64, now_ns: u64) {
         *self = Pace { per_s, start_ns: now_ns, done: 0 };
     }
 
     /// How many a second.
-    pub fn per_s(&self) -> f64 {
+    pub(crate) fn per_s(&self) -> f64 {
         self.per_s
     }
 
     /// How many are due now.
-    pub fn due(&self, now_ns: u64) -> u64 {
+    pub(crate) fn due(&self, now_ns: u64) -> u64 {
         let total = now_ns.saturating_sub(self.start_ns) as f64 / 1e9 * self.per_s;
         (total as u64).saturating_sub(self.done)
     }
 
     /// When the next one is, or was, due.
-    pub fn next_ns(&self) -> u64 {
+    pub(crate) fn next_ns(&self) -> u64 {
         if self.per_s <= 0.0 {
             return u64::MAX;
         }
@@ -36,12 +36,12 @@ impl Pace {
     }
 
     /// One is done.
-    pub fn done(&mut self) {
+    pub(crate) fn done(&mut self) {
         self.done += 1;
     }
 
     /// Nothing of what is due is done; returns how many that is.
-    pub fn skip_to(&mut self, now_ns: u64) -> u64 {
+    pub(crate) fn skip_to(&mut self, now_ns: u64) -> u64 {
         let skipped = self.due(now_ns);
         self.done += skipped;
         skipped

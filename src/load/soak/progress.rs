@@ -15,7 +15,7 @@ const LINE_EVERY_NS: u64 = 5_000_000_000;
 const TICK: Duration = Duration::from_millis(200);
 
 /// Shows how it is going.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     line_ns: u64,
     phase: Phase,
@@ -23,7 +23,7 @@ pub struct Progress {
 
 impl Progress {
     /// On standard error.
-    pub fn start() -> Progress {
+    pub(crate) fn start() -> Progress {
         let bar = std::io::stderr().is_terminal().then(ProgressBar::new_spinner);
         if let Some(bar) = &bar {
             bar.enable_steady_tick(TICK);
@@ -32,7 +32,7 @@ impl Progress {
     }
 
     /// Now it is like this.
-    pub fn show(&mut self, figures: &Figures, connections: u32, now_ns: u64) {
+    pub(crate) fn show(&mut self, figures: &Figures, connections: u32, now_ns: u64) {
         if let Some(bar) = &self.bar {
             return bar.set_message(line(figures, connections, now_ns));
         }
@@ -44,7 +44,7 @@ impl Progress {
     }
 
     /// No more.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -15,7 +15,7 @@ use crate::table::{Table, count};
 
 /// Everything.
 #[derive(Serialize, Debug)]
-pub struct SoakReport {
+pub(crate) struct SoakReport {
     pub version: &'static str,
     pub started_unix_ms: u64,
     pub exit_code: u8,
@@ -37,7 +37,7 @@ pub struct SoakReport {
 
 /// What was asked for.
 #[derive(Serialize, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub targets: Vec<SocketAddr>,
     pub connections: u32,
     pub processes: u32,
@@ -63,7 +63,7 @@ pub struct Setup {
 
 /// How everybody came.
 #[derive(Clone, Copy, Default, Serialize, Debug)]
-pub struct Ramp {
+pub(crate) struct Ramp {
     pub logged_in: u64,
     pub seconds: f64,
     pub logins_per_s: f64,
@@ -71,7 +71,7 @@ pub struct Ramp {
 
 /// SteadyLatencies of the steady phase, microseconds.
 #[derive(Clone, Copy, Default, Serialize, Debug)]
-pub struct SteadyLatencies {
+pub(crate) struct SteadyLatencies {
     pub delivery: Latency,
     pub ack: Latency,
     pub pong: Latency,
@@ -79,7 +79,7 @@ pub struct SteadyLatencies {
 
 /// Something that was refused, by name.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// Who counted it: `gateway`, `load` or `kernel`.
     pub side: &'static str,
     /// Connections, requests, or what the kernel was asked for.
@@ -90,7 +90,7 @@ pub struct Refused {
 
 /// How a process of the load generator did in the steady phase.
 #[derive(Clone, Copy, Serialize, Debug)]
-pub struct LoadProcess {
+pub(crate) struct LoadProcess {
     pub clients: u32,
     pub busy_share: f64,
     pub late_share: f64,
@@ -114,7 +114,7 @@ impl MemoryRise {
 
 impl Setup {
     /// The options, as they would be typed.
-    pub fn options(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn options(&self) -> Vec<(&'static str, String)> {
         let mut options = vec![
             ("--connections", self.connections.to_string()),
             ("--ramp", format!("{}/s", self.ramp_per_s)),
@@ -145,7 +145,7 @@ impl Setup {
 
 impl SoakReport {
     /// When it began, and how long it took.
-    pub fn when(&self) -> String {
+    pub(crate) fn when(&self) -> String {
         let began = UNIX_EPOCH + Duration::from_millis(self.started_unix_ms);
         let began = humantime::format_rfc3339_seconds(began).to_string().replace('T', " ").replace('Z', " UTC");
         let took = Duration::from_secs(self.phases.last().map_or(0.0, |span| span.to_s) as u64);
@@ -153,7 +153,7 @@ impl SoakReport {
     }
 
     /// As a table.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut table = Table::default();
         for (name, value) in self.lines() {
             table.line(&name, &value);
@@ -174,7 +174,7 @@ impl SoakReport {
     }
 
     /// What was done and what came of it: names and values.
-    pub fn lines(&self) -> Vec<(String, String)> {
+    pub(crate) fn lines(&self) -> Vec<(String, String)> {
         let (setup, totals, ramp) = (&self.setup, &self.totals, &self.ramp);
         let mut lines = Vec::new();
         let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));

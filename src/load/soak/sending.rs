@@ -36,7 +36,7 @@ const GRAIN_NS: u64 = 2_000_000;
 const DIRECT: u32 = 0x3fff_ffff;
 
 /// What the clients have to say.
-pub struct Sending {
+pub(crate) struct Sending {
     /// What requests were refused with.
     pub refusals: Names,
     /// From send to ack, nanoseconds.
@@ -106,7 +106,7 @@ enum Making {
 
 /// What an ack was for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Acked {
+pub(crate) enum Acked {
     /// A message of a group, with its index.
     Group(u32, u32),
     /// A direct message.
@@ -117,7 +117,7 @@ pub enum Acked {
 
 impl Sending {
     /// Nothing to say yet.
-    pub fn new(assignment: Assignment, run: u32, body_bytes: usize, clock: Clock) -> Sending {
+    pub(crate) fn new(assignment: Assignment, run: u32, body_bytes: usize, clock: Clock) -> Sending {
         let owner = |group| assignment.local(assignment.member(group, 0)).unwrap_or(0);
         let own =
             assignment.own_groups().map(|group| Own { group, owner: owner(group), id: None, acked: 0, open: false });
@@ -143,45 +143,45 @@ impl Sending {
     }
 
     /// Owners begin to make their groups.
-    pub fn make_groups(&mut self) {
+    pub(crate) fn make_groups(&mut self) {
         self.making = Making::From(0);
     }
 
     /// The groups that were made, when all answers are here.
-    pub fn made(&self) -> Option<Vec<(u32, u64)>> {
+    pub(crate) fn made(&self) -> Option<Vec<(u32, u64)>> {
         let made = || self.own.iter().filter_map(|own| Some((own.group, own.id?.0))).collect();
         (self.making == Making::Done).then(made)
     }
 
     /// From now on so many messages a second; 0: none.
-    pub fn start(&mut self, group_per_s: f64, direct_per_s: f64) {
+    pub(crate) fn start(&mut self, group_per_s: f64, direct_per_s: f64) {
         let now_ns = self.clock.mono_ns();
         self.group_pace.start(group_per_s, now_ns);
         self.direct_pace.start(direct_per_s, now_ns);
     }
 
     /// Requests that are not answered.
-    pub fn open(&self) -> u32 {
+    pub(crate) fn open(&self) -> u32 {
         (self.open.len() - self.free.len()) as u32
     }
 
     /// Messages acked, by group.
-    pub fn acked(&self) -> Vec<(u32, u32)> {
+    pub(crate) fn acked(&self) -> Vec<(u32, u32)> {
         self.own.iter().map(|own| (own.group, own.acked)).collect()
     }
 
     /// Direct messages of a client that were acked.
-    pub fn direct_acked(&self, local: u32) -> u32 {
+    pub(crate) fn direct_acked(&self, local: u32) -> u32 {
         self.direct.get(local as usize).map_or(0, |direct| direct.acked)
     }
 
     /// When the next message is due.
-    pub fn next_ns(&self) -> u64 {
+    pub(crate) fn next_ns(&self) -> u64 {
         self.group_pace.next_ns().min(self.direct_pace.next_ns())
     }
 
     /// Sends what is due, and again what was refused.
-    pub fn turn(&mut self, clients: &Clients, swarm: &mut Swarm, totals: &mut Totals) {
+    pub(crate) fn turn(&mut self, clients: &Clients, swarm: &mut Swarm, totals: &mut Totals) {
         let now_ns = self.clock.mono_ns();
         self.retry_due(clients, swarm);
         self.make_more(clients, swarm);
@@ -204,7 +204,7 @@ impl Sending {
     }
 
     /// A client is logged in again: what it has open goes out once more.
-    pub fn back(&mut self, client: u32, now_ms: u32) {
+    pub(crate) fn back(&mut self, client: u32, now_ms: u32) {
         let open = self.open.iter().enumerate().filter(|(_, open)| open.is_some_and(|open| open.client == client));
         let slots: Vec<u32> = open.map(|(slot, _)| slot as u32).collect();
         self.retries.retain(|(_, slot)| !slots.contains(slot));
@@ -212,7 +212,14 @@ impl Sending {
     }
 
     /// `SendOk`.
-    pub fn acked_by(&mut self, client: u32, request: u32, repeat: bool, at_ns: u64, totals: &mut Totals) -> Acked {
+    pub(crate) fn acked_by(
+        &mut self,
+        client: u32,
+        request: u32,
+        repeat: bool,
+        at_ns: u64,
+        totals: &mut Totals,
+    ) -> Acked {
         let Some(open) = self.close(client, request) else { return Acked::Unknown };
         totals.repeats += u64::from(repeat);
         if !repeat {
@@ -237,7 +244,7 @@ impl Sending {
     }
 
     /// `GroupOk`: the group's id.
-    pub fn made_by(&mut self, client: u32, request: u32, id: GroupId) {
+    pub(crate) fn made_by(&mut self, client: u32, request: u32, id: GroupId) {
         if let Some(Open { what: What::Make(at), .. }) = self.close(client, request)
             && let Some(own) = self.own.get_mut(at as usize)
         {
@@ -246,7 +253,7 @@ impl Sending {
     }
 
     /// `Error`: said again when the gateway wants it, or given up.
-    pub fn refused(&mut self, client: u32, refusal: &Refusal<'_>, now_ms: u32) {
+    pub(crate) fn refused(&mut self, client: u32, refusal: &Refusal<'_>, now_ms: u32) {
         count_name(&mut self.refusals, refusal.code.variant_name().unwrap_or("Unknown"));
         let (slot, retry_after_ms) = (refusal.request.0.wrapping_sub(1), refusal.retry_after_ms);
         let Some(Some(open)) = self.open.get_mut(slot as usize) else { return };
@@ -392,6 +399,6 @@ fn stamp(pace: &Pace, now_ns: u64) -> u64 {
 }
 
 /// The acked messages of all processes, for a look-up.
-pub fn by_group(acked: Vec<(u32, u32)>) -> HashMap<u32, u32, RandomState> {
+pub(crate) fn by_group(acked: Vec<(u32, u32)>) -> HashMap<u32, u32, RandomState> {
     acked.into_iter().collect()
 }

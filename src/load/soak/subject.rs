@@ -21,7 +21,7 @@ use ringway_wire::ids::{DeviceId, Seq, UserId};
 const USERS_PER_RUN_BITS: u32 = 24;
 
 /// What is soaked.
-pub struct Subject {
+pub(crate) struct Subject {
     /// One, or those of a cluster.
     pub gateways: Vec<Watched>,
     /// What tokens are made with.
@@ -34,7 +34,7 @@ pub struct Subject {
 
 impl Subject {
     /// Finds it by what was given, and by data directories.
-    pub fn find(args: &SoakArgs) -> Result<Subject, LoadError> {
+    pub(crate) fn find(args: &SoakArgs) -> Result<Subject, LoadError> {
         let gateways =
             args.data_dir.iter().map(|dir| gateway(args, dir)).collect::<Result<Vec<Watched>, LoadError>>()?;
         let secret = match (&args.secret_file, args.data_dir.first()) {
@@ -50,38 +50,38 @@ impl Subject {
     }
 
     /// Where they listen.
-    pub fn targets(&self) -> Vec<SocketAddr> {
+    pub(crate) fn targets(&self) -> Vec<SocketAddr> {
         self.gateways.iter().map(|gateway| gateway.target).collect()
     }
 
     /// Their processes; none, unless all are known.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         self.gateways.iter().map(|gateway| gateway.pid).collect::<Option<Vec<u32>>>().unwrap_or_default()
     }
 
     /// The metrics of all of them can be read.
-    pub fn has_metrics(&self) -> bool {
+    pub(crate) fn has_metrics(&self) -> bool {
         self.gateways.iter().all(|gateway| gateway.admin.is_some())
     }
 
     /// The memory of all of them; `None`: not known.
-    pub fn resident_bytes(&self) -> Option<u64> {
+    pub(crate) fn resident_bytes(&self) -> Option<u64> {
         let bytes = self.pids().into_iter().map(resident_bytes);
         bytes.map(|bytes| (bytes > 0).then_some(bytes)).sum::<Option<u64>>().filter(|bytes| *bytes > 0)
     }
 
     /// The descriptors of all of them; `None`: not known.
-    pub fn descriptors(&self) -> Option<u64> {
+    pub(crate) fn descriptors(&self) -> Option<u64> {
         self.pids().into_iter().map(watch::descriptors).sum::<Option<u64>>().filter(|count| *count > 0)
     }
 
     /// The first of this run's users.
-    pub fn first_user(&self) -> u64 {
+    pub(crate) fn first_user(&self) -> u64 {
         (u64::from(self.run) << USERS_PER_RUN_BITS) + 1
     }
 
     /// Logs in a user who takes no part, at each gateway.
-    pub fn try_login(&self, args: &SoakArgs) -> Result<(), LoadError> {
+    pub(crate) fn try_login(&self, args: &SoakArgs) -> Result<(), LoadError> {
         let nobody = UserId(self.first_user() + u64::from(args.connections));
         let token = self.secret.token(nobody, self.started_unix_ms);
         self.gateways.iter().try_for_each(|gateway| {

@@ -26,7 +26,7 @@ const SOURCES: u8 = 4;
 
 /// How the load itself did.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Effort {
+pub(crate) struct Effort {
     /// Time in which something was done, nanoseconds.
     pub busy_ns: u64,
     /// The longest time in which nothing could be read, nanoseconds.
@@ -34,7 +34,7 @@ pub struct Effort {
 }
 
 /// The clients.
-pub struct Crowd {
+pub(crate) struct Crowd {
     /// Who is logged in, who comes back when.
     pub clients: Clients,
     /// What they say.
@@ -52,7 +52,7 @@ pub struct Crowd {
 
 impl Crowd {
     /// Nobody is connected; logins ask for this heartbeat.
-    pub fn new(target: &Target, args: &StormArgs, heartbeat_ms: u32) -> Result<Crowd, LoadError> {
+    pub(crate) fn new(target: &Target, args: &StormArgs, heartbeat_ms: u32) -> Result<Crowd, LoadError> {
         let clock = target.clock;
         let run = fastrand::u32(..);
         let first_user = (u64::from(run) << USERS_PER_RUN_BITS) + 1;
@@ -76,7 +76,7 @@ impl Crowd {
     }
 
     /// All connections end at once; each client comes back at a time of its own within `jitter`.
-    pub fn drop_everybody(&mut self, jitter: Duration) {
+    pub(crate) fn drop_everybody(&mut self, jitter: Duration) {
         let most_ms = (jitter.as_millis() as u32).max(1);
         for client in 0..self.connections {
             self.clients.break_off(client, fastrand::u32(..most_ms), &mut self.swarm);
@@ -87,7 +87,7 @@ impl Crowd {
     }
 
     /// Does what is due, waits until something happens (at most `wait`), and reads all of it.
-    pub fn turn(&mut self, wait: Duration) -> Result<(), LoadError> {
+    pub(crate) fn turn(&mut self, wait: Duration) -> Result<(), LoadError> {
         let Crowd { clients, messages, totals, swarm, .. } = self;
         clients.turn(swarm, totals);
         messages.turn(clients, swarm);

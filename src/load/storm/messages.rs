@@ -23,7 +23,7 @@ use ringway_wire::schema::ErrorCode;
 const SENDS_PER_TURN_MAX: u64 = 64;
 
 /// What was said.
-pub struct Messages {
+pub(crate) struct Messages {
     /// What messages were refused with.
     pub refusals: Names,
     /// Deliveries that were not what was sent, or not to whom.
@@ -58,7 +58,7 @@ struct Sent {
 
 impl Messages {
     /// Nobody is logged in, nothing is said.
-    pub fn new(assignment: Assignment, run: u32, body_bytes: usize, clock: Clock) -> Messages {
+    pub(crate) fn new(assignment: Assignment, run: u32, body_bytes: usize, clock: Clock) -> Messages {
         Messages {
             refusals: Names::new(),
             corrupt: 0,
@@ -79,12 +79,12 @@ impl Messages {
     }
 
     /// From now on so many messages a second; 0: none.
-    pub fn start(&mut self, per_s: f64) {
+    pub(crate) fn start(&mut self, per_s: f64) {
         self.pace.start(per_s, self.clock.mono_ns());
     }
 
     /// A client has logged in.
-    pub fn is_live(&mut self, client: u32) {
+    pub(crate) fn is_live(&mut self, client: u32) {
         if let Some(place) = self.place.get_mut(client as usize).filter(|place| place.is_none()) {
             *place = Some(self.live.len() as u32);
             self.live.push(client);
@@ -92,7 +92,7 @@ impl Messages {
     }
 
     /// A client's connection is going, or gone.
-    pub fn is_gone(&mut self, client: u32) {
+    pub(crate) fn is_gone(&mut self, client: u32) {
         let Some(at) = self.place.get_mut(client as usize).and_then(Option::take) else { return };
         self.live.swap_remove(at as usize);
         if let Some(moved) = self.live.get(at as usize)
@@ -103,38 +103,38 @@ impl Messages {
     }
 
     /// All connections were dropped.
-    pub fn nobody_is_live(&mut self) {
+    pub(crate) fn nobody_is_live(&mut self) {
         self.live.clear();
         self.place.fill(None);
     }
 
     /// Messages that are on their way, or not acked.
-    pub fn open(&self) -> u64 {
+    pub(crate) fn open(&self) -> u64 {
         self.open
     }
 
     /// Messages that were acked and have not arrived.
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.sent.iter().filter(|sent| sent.acked && !sent.arrived).count() as u64
     }
 
     /// Messages that were not answered at all, or only with an error.
-    pub fn unacked(&self) -> u64 {
+    pub(crate) fn unacked(&self) -> u64 {
         self.sent.iter().filter(|sent| !sent.acked).count() as u64
     }
 
     /// Messages sent.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent.len() as u64
     }
 
     /// From send to delivery and to ack, nanoseconds, since this was last asked.
-    pub fn take_latencies(&mut self) -> (Histogram<u64>, Histogram<u64>) {
+    pub(crate) fn take_latencies(&mut self) -> (Histogram<u64>, Histogram<u64>) {
         (std::mem::replace(&mut self.delivery, latencies()), std::mem::replace(&mut self.ack, latencies()))
     }
 
     /// Sends what is due.
-    pub fn turn(&mut self, clients: &Clients, swarm: &mut Swarm) {
+    pub(crate) fn turn(&mut self, clients: &Clients, swarm: &mut Swarm) {
         let now_ns = self.clock.mono_ns();
         for _ in 0..self.pace.due(now_ns).min(SENDS_PER_TURN_MAX) {
             if self.live.len() < 2 {
@@ -162,7 +162,7 @@ impl Messages {
     }
 
     /// A push came to a client.
-    pub fn arrived(&mut self, client: u32, push: &PushView<'_>, at_ns: u64) {
+    pub(crate) fn arrived(&mut self, client: u32, push: &PushView<'_>, at_ns: u64) {
         let from = self.assignment.local(push.sender);
         if from == Some(client) {
             // The row of its own message, that it was shown as a `SendOk` out of its place.
@@ -182,7 +182,7 @@ impl Messages {
     }
 
     /// `SendOk`.
-    pub fn acked(&mut self, client: u32, request: u32, at_ns: u64) {
+    pub(crate) fn acked(&mut self, client: u32, request: u32, at_ns: u64) {
         match self.sent.get_mut(request.wrapping_sub(1) as usize).filter(|sent| sent.from == client) {
             None => self.corrupt += 1,
             Some(sent) if sent.acked => self.duplicated += 1,
@@ -195,7 +195,7 @@ impl Messages {
     }
 
     /// An error: the message is given up.
-    pub fn refused(&mut self, client: u32, request: u32, code: ErrorCode) {
+    pub(crate) fn refused(&mut self, client: u32, request: u32, code: ErrorCode) {
         count_name(&mut self.refusals, code.variant_name().unwrap_or("Unknown"));
         if self.sent.get(request.wrapping_sub(1) as usize).is_some_and(|sent| sent.from == client && !sent.acked) {
             self.open -= 2;

@@ -17,7 +17,7 @@ use crate::table::Table;
 
 /// The report as `--json` prints it.
 #[derive(Serialize, Debug)]
-pub struct StormReport {
+pub(crate) struct StormReport {
     pub scenario: &'static str,
     pub connections: u32,
     pub shards: Option<u64>,
@@ -42,7 +42,7 @@ pub struct StormReport {
 
 /// Everybody's first login.
 #[derive(Serialize, Debug)]
-pub struct Login {
+pub(crate) struct Login {
     pub seconds: f64,
     pub per_s: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ pub struct Login {
 
 /// Nothing but heartbeats, so often.
 #[derive(Serialize, Debug)]
-pub struct Idle {
+pub(crate) struct Idle {
     pub heartbeat_s: u32,
     pub seconds: f64,
     pub heartbeats: u64,
@@ -65,7 +65,7 @@ pub struct Idle {
 
 /// Messages while nothing else, or while everybody came back.
 #[derive(Serialize, Debug)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     pub seconds: f64,
     pub delivered: u64,
     pub delivery_us: Quantiles,
@@ -77,7 +77,7 @@ pub struct Traffic {
 
 /// How everybody came back.
 #[derive(Serialize, Debug)]
-pub struct Return {
+pub(crate) struct Return {
     pub drop_ms: f64,
     pub jitter_s: f64,
     pub back_s: f64,
@@ -86,18 +86,18 @@ pub struct Return {
 
 /// How busy the load was, and how late at most.
 #[derive(Clone, Copy, Serialize, Debug)]
-pub struct LoadFigures {
+pub(crate) struct LoadFigures {
     pub busy_percent: f64,
     pub lag_ms_max: f64,
 }
 
 /// What each budget took of the shards' time in a phase, by name.
 #[derive(Clone, PartialEq, Default, Serialize, Debug)]
-pub struct Budgets(pub BTreeMap<String, Taken>);
+pub(crate) struct Budgets(pub BTreeMap<String, Taken>);
 
 /// What one took.
 #[derive(Clone, Copy, PartialEq, Default, Serialize, Debug)]
-pub struct Taken {
+pub(crate) struct Taken {
     pub shares: f64,
     pub busy_ms: f64,
     pub turns: f64,
@@ -105,7 +105,7 @@ pub struct Taken {
 
 impl Budgets {
     /// What was taken between two looks at the metrics.
-    pub fn between(then: &Metrics, now: &Metrics) -> Budgets {
+    pub(crate) fn between(then: &Metrics, now: &Metrics) -> Budgets {
         let start = "ringway_budget_shares{budget=\"";
         let names = now.0.keys().filter_map(|name| name.strip_prefix(start)?.strip_suffix("\"}"));
         let taken = |name: &str| {
@@ -241,7 +241,7 @@ impl StormReport {
     }
 
     /// As a table.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut table = Table::default();
         let shards = self.shards.map_or_else(|| "an unknown number of".to_owned(), |shards| shards.to_string());
         table.line("storm", &format!("{} connections, {shards} shard(s)", self.connections));

@@ -26,7 +26,7 @@ const FIRST_BYTES: usize = 4;
 
 /// Sockets of refused peers.
 #[derive(Debug)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// The oldest first.
     kept: VecDeque<Kept>,
     /// How many descriptors the process might have when that was looked at last.

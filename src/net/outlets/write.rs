@@ -19,13 +19,13 @@ use crate::shard::{AfterWrite, Shard};
 /// Slices of an outbox written with one system call: 64 chunks, or 32 bodies and what lies between.
 const WRITE_SLICES_MAX: usize = 64;
 /// How long a closed connection's peer may take to close its side.
-pub const LINGER_MS: u64 = 1_000;
+pub(crate) const LINGER_MS: u64 = 1_000;
 /// Neither waits nor has the process signalled.
-pub const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+pub(crate) const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// How far a write went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Wrote {
+pub(crate) enum Wrote {
     /// Nothing waits any more.
     All,
     /// The socket takes no more now.
@@ -35,11 +35,11 @@ pub enum Wrote {
 }
 
 /// Closed connections whose peers may still close first, by the time that ends.
-pub type Lingering = VecDeque<(u64, ConnId)>;
+pub(crate) type Lingering = VecDeque<(u64, ConnId)>;
 
 /// Writes at once what a connection that was just read has been answered. If that waited for the deliveries' task, a
 /// heartbeat of everybody at once would be an outbox each.
-pub fn write_replies(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) {
+pub(crate) fn write_replies(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) {
     let dirty = &mut core.effects().dirty;
     if dirty.last() == Some(&conn) {
         dirty.pop();
@@ -48,7 +48,7 @@ pub fn write_replies(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, con
 }
 
 /// Writes a dirty outbox, unless that is left to the connection's turn, as what the socket does not take is.
-pub fn write(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) {
+pub(crate) fn write(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) {
     match outlets.connections.get(conn) {
         Some(connection) if connection.phase == Phase::Open && connection.writer == Writer::Flush => {}
         _ => return,
@@ -65,7 +65,7 @@ pub fn write(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnI
 }
 
 /// Writes a connection's outbox as far as its socket takes it.
-pub fn write_socket(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) -> Wrote {
+pub(crate) fn write_socket(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) -> Wrote {
     let Some(connection) = outlets.connections.get(conn) else { return Wrote::Broken };
     loop {
         let Some(outbox) = core.outbox(conn) else { return Wrote::All };

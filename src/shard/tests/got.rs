@@ -7,7 +7,7 @@ use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 
 /// What a client received, owned.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Got {
+pub(crate) enum Got {
     LoginOk { last: u64, from: u64 },
     Pong(u32),
     SendOk { request: u32, seq: u64, repeat: bool },
@@ -24,7 +24,7 @@ pub enum Got {
 }
 
 /// A frame of the gateway.
-pub fn owned(frame: &[u8]) -> Got {
+pub(super) fn owned(frame: &[u8]) -> Got {
     let (request, reply) = read_server(frame).expect("the gateway sends valid frames");
     let push = |row: &PushView<'_>| Got::Push { seq: row.seq.0, sender: row.sender.0, body: row.body.to_vec() };
     let ids = |users: Vec<UserId>| users.into_iter().map(|user| user.0).collect();

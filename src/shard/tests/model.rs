@@ -14,7 +14,7 @@ use ringway_wire::request::GroupEntry;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 /// Numbers rows and remembers everything.
-pub struct Ledger {
+pub(crate) struct Ledger {
     pub shards: u16,
     pub inboxes: BTreeMap<UserId, Vec<(Seq, Arc<Message>)>>,
     pub rosters: BTreeMap<GroupId, Arc<Roster>>,
@@ -28,14 +28,14 @@ pub struct Ledger {
     pub bounced: usize,
 }
 
-pub fn message(id: u64, sender: UserId, to: Conversation, body: &[u8]) -> Arc<Message> {
+pub(super) fn message(id: u64, sender: UserId, to: Conversation, body: &[u8]) -> Arc<Message> {
     let msg_id = MsgId(id);
     let push = PushFrame::encode(msg_id, sender, to, 1_000, body);
     Arc::new(Message { msg_id, sender, to, client_msg_id: ClientMsgId::default(), sent_at_ms: 1_000, push })
 }
 
 impl Ledger {
-    pub fn new(shards: u16) -> Self {
+    pub(crate) fn new(shards: u16) -> Self {
         Ledger {
             shards,
             inboxes: BTreeMap::new(),
@@ -54,7 +54,7 @@ impl Ledger {
         self.next_id
     }
 
-    pub fn newest(&self, user: UserId) -> Seq {
+    pub(crate) fn newest(&self, user: UserId) -> Seq {
         self.inboxes.get(&user).and_then(|rows| rows.last()).map_or(Seq(0), |row| row.0)
     }
 
@@ -65,7 +65,7 @@ impl Ledger {
     }
 
     /// Makes a group, or its next version, without telling any shard.
-    pub fn set_members(&mut self, group: GroupId, members: &[u64]) -> Arc<Roster> {
+    pub(crate) fn set_members(&mut self, group: GroupId, members: &[u64]) -> Arc<Roster> {
         let version = self.rosters.get(&group).map_or(1, |roster| roster.version.0 + 1);
         let members = members
             .iter()
@@ -82,7 +82,7 @@ impl Ledger {
     }
 
     /// A durable group message, by whomever.
-    pub fn group_message(
+    pub(crate) fn group_message(
         &mut self,
         roster: &Arc<Roster>,
         sender: UserId,
@@ -100,7 +100,7 @@ impl Ledger {
             .collect()
     }
 
-    pub fn direct_message(
+    pub(crate) fn direct_message(
         &mut self,
         sender: UserId,
         to: UserId,
@@ -150,7 +150,7 @@ impl Ledger {
         out
     }
 
-    pub fn submit(&mut self, submission: Submission) -> Vec<(ShardId, Delivery)> {
+    pub(crate) fn submit(&mut self, submission: Submission) -> Vec<(ShardId, Delivery)> {
         match submission {
             Submission::Message(submission) => self.message(submission),
             Submission::Change(change) => self.change(change.origin, change.actor, change.change),
@@ -224,7 +224,7 @@ impl Ledger {
     }
 
     /// The store sees all that is durable.
-    pub fn ask(&mut self, ask: StoreAsk) -> Option<StoreAnswer> {
+    pub(crate) fn ask(&mut self, ask: StoreAsk) -> Option<StoreAnswer> {
         match ask {
             StoreAsk::Page { session, purpose, user, after, rows_max } => {
                 let kept_after = self.kept_after.get(&user).copied().unwrap_or_default();

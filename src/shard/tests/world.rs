@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use super::got::Got;
+pub(crate) use super::got::Got;
 use super::got::owned;
 use super::model::Ledger;
 use crate::auth::{Authenticator, mint_hs256};
@@ -23,14 +23,14 @@ use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::schema::CloseReason;
 
-pub const SECRET: &[u8] = b"a secret that is long enough for tests";
-pub const START: Now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };
+pub(crate) const SECRET: &[u8] = b"a secret that is long enough for tests";
+pub(crate) const START: Now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };
 
 /// A client, by number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Client(pub usize);
+pub(crate) struct Client(pub usize);
 
-pub struct ClientState {
+pub(crate) struct ClientState {
     pub at: Option<(ShardId, ConnId)>,
     deframer: Deframer,
     /// All bytes that came.
@@ -46,7 +46,7 @@ pub struct ClientState {
 
 /// Whether the shards' outlets take anything.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Room {
+pub(crate) enum Room {
     #[default]
     Enough,
     Full,
@@ -130,7 +130,7 @@ impl Outlets for Wires {
     fn wake(&mut self) {}
 }
 
-pub struct World {
+pub(crate) struct World {
     pub shards: Vec<Shard>,
     pub now: Now,
     pub ledger: Ledger,
@@ -166,11 +166,11 @@ impl Drop for World {
 }
 
 impl World {
-    pub fn new(shards: u16) -> Self {
+    pub(crate) fn new(shards: u16) -> Self {
         Self::with(shards, |_| {})
     }
 
-    pub fn with(shards: u16, adjust: impl Fn(&mut ShardConfig)) -> Self {
+    pub(crate) fn with(shards: u16, adjust: impl Fn(&mut ShardConfig)) -> Self {
         let make = |id| {
             let mut config = ShardConfig::new(ShardId(id), shards);
             adjust(&mut config);
@@ -199,20 +199,20 @@ impl World {
     }
 
     /// A user who lives on `shard`; `n` tells several apart.
-    pub fn user_on(&self, shard: u16, n: usize) -> u64 {
+    pub(crate) fn user_on(&self, shard: u16, n: usize) -> u64 {
         (1..).filter(|id| ShardId::of_user(UserId(*id), self.shards.len() as u16) == ShardId(shard)).nth(n).unwrap()
     }
 
     /// A group that lives on `shard`.
-    pub fn group_on(&self, shard: u16) -> GroupId {
+    pub(crate) fn group_on(&self, shard: u16) -> GroupId {
         (1_000..).map(GroupId).find(|id| ShardId::of_group(*id, self.shards.len() as u16) == ShardId(shard)).unwrap()
     }
 
-    pub fn connect(&mut self, shard: u16) -> Client {
+    pub(crate) fn connect(&mut self, shard: u16) -> Client {
         self.connect_from(shard, PeerAddress::default())
     }
 
-    pub fn connect_from(&mut self, shard: u16, from: PeerAddress) -> Client {
+    pub(crate) fn connect_from(&mut self, shard: u16, from: PeerAddress) -> Client {
         let conn = self.shards[usize::from(shard)].accept(self.now, from).expect("accepted");
         let client = Client(self.clients.len());
         self.clients.push(ClientState {
@@ -229,7 +229,7 @@ impl World {
     }
 
     /// What a client writes reaches the shard that has its connection, when that reads.
-    pub fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, client: Client, bytes: &[u8]) {
         self.clients[client.0].sending.extend(bytes);
         self.read_from(client);
     }
@@ -246,41 +246,41 @@ impl World {
         }
     }
 
-    pub fn frame(&mut self, client: Client, encode: impl for<'e> FnOnce(&'e mut Encoder) -> &'e [u8]) {
+    pub(crate) fn frame(&mut self, client: Client, encode: impl for<'e> FnOnce(&'e mut Encoder) -> &'e [u8]) {
         let bytes = encode(&mut self.encoder).to_vec();
         self.send_bytes(client, &bytes);
     }
 
-    pub fn token(&self, user: u64, device: Option<u64>) -> String {
+    pub(crate) fn token(&self, user: u64, device: Option<u64>) -> String {
         mint_hs256(SECRET, UserId(user), device.map(DeviceId), self.now.unix_ms / 1000 + 3_600)
     }
 
     /// Connects to the user's own shard and logs in.
-    pub fn login(&mut self, user: u64, device: u64, last_seq: Option<u64>) -> Client {
+    pub(crate) fn login(&mut self, user: u64, device: u64, last_seq: Option<u64>) -> Client {
         let client = self.connect(ShardId::of_user(UserId(user), self.shards.len() as u16).0);
         self.login_frame(client, user, device, last_seq);
         self.settle();
         client
     }
 
-    pub fn login_frame(&mut self, client: Client, user: u64, device: u64, last_seq: Option<u64>) {
+    pub(crate) fn login_frame(&mut self, client: Client, user: u64, device: u64, last_seq: Option<u64>) {
         let token = self.token(user, None);
         self.frame(client, |encoder| encoder.login(1, &token, DeviceId(device), last_seq.map(Seq)));
     }
 
     /// A name that no message had.
-    pub fn name(&mut self) -> ClientMsgId {
+    pub(crate) fn name(&mut self) -> ClientMsgId {
         self.next_name += 1;
         ClientMsgId::from_parts(self.now.unix_ms, u128::from(self.next_name))
     }
 
-    pub fn send_to(&mut self, client: Client, request: u32, to: Conversation, body: &[u8]) {
+    pub(crate) fn send_to(&mut self, client: Client, request: u32, to: Conversation, body: &[u8]) {
         let name = self.name();
         self.frame(client, |encoder| encoder.send(request, to, name, body, false));
     }
 
     /// Runs until nothing is left to do.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         while self.step() {}
     }
 
@@ -337,7 +337,7 @@ impl World {
         true
     }
 
-    pub fn deliver(&mut self, deliveries: Vec<(ShardId, Delivery)>) {
+    pub(crate) fn deliver(&mut self, deliveries: Vec<(ShardId, Delivery)>) {
         for (shard, delivery) in deliveries {
             self.shards[usize::from(shard.0)].deliver(self.now, delivery);
         }
@@ -361,7 +361,7 @@ impl World {
     }
 
     /// Writes as much of a connection's outbox as its client takes.
-    pub fn write(&mut self, shard: ShardId, conn: ConnId) {
+    pub(crate) fn write(&mut self, shard: ShardId, conn: ConnId) {
         let Some(client) = self.by_conn.get(&(shard.0, conn.slot, conn.generation)).copied() else { return };
         loop {
             let core = &mut self.shards[usize::from(shard.0)];
@@ -389,7 +389,7 @@ impl World {
     }
 
     /// The client closes its socket.
-    pub fn hang_up(&mut self, client: Client) {
+    pub(crate) fn hang_up(&mut self, client: Client) {
         if let Some((shard, conn)) = self.clients[client.0].at {
             self.gone(shard, conn);
         }
@@ -397,7 +397,7 @@ impl World {
     }
 
     /// The client reads again.
-    pub fn unstall(&mut self, client: Client) {
+    pub(crate) fn unstall(&mut self, client: Client) {
         self.clients[client.0].stalled = false;
         if let Some((shard, conn)) = self.clients[client.0].at {
             self.write(shard, conn);
@@ -406,7 +406,7 @@ impl World {
     }
 
     /// Time passes, with a tick every 20 ms.
-    pub fn pass(&mut self, ms: u64) {
+    pub(crate) fn pass(&mut self, ms: u64) {
         let until = self.now.mono_ms + ms;
         while self.now.mono_ms < until {
             let step = 20.min(until - self.now.mono_ms);
@@ -419,7 +419,7 @@ impl World {
     }
 
     /// What the client received since the last call.
-    pub fn got(&mut self, client: Client) -> Vec<Got> {
+    pub(crate) fn got(&mut self, client: Client) -> Vec<Got> {
         let state = &mut self.clients[client.0];
         let mut input = &state.raw[state.read_at..];
         let mut all = Vec::new();
@@ -431,7 +431,7 @@ impl World {
     }
 
     /// The seqs of the pushes received since the last call.
-    pub fn seqs(&mut self, client: Client) -> Vec<u64> {
+    pub(crate) fn seqs(&mut self, client: Client) -> Vec<u64> {
         let seq = |got: Got| match got {
             Got::Push { seq, .. } => Some(seq),
             _ => None,
@@ -439,21 +439,21 @@ impl World {
         self.got(client).into_iter().filter_map(seq).collect()
     }
 
-    pub fn is_open(&self, client: Client) -> bool {
+    pub(crate) fn is_open(&self, client: Client) -> bool {
         self.clients[client.0].at.is_some()
     }
 
-    pub fn conn(&self, client: Client) -> (ShardId, ConnId) {
+    pub(crate) fn conn(&self, client: Client) -> (ShardId, ConnId) {
         self.clients[client.0].at.expect("connected")
     }
 
     /// Bytes waiting for a client.
-    pub fn waiting(&mut self, client: Client) -> usize {
+    pub(crate) fn waiting(&mut self, client: Client) -> usize {
         let (shard, conn) = self.conn(client);
         self.shards[usize::from(shard.0)].outbox(conn).map_or(0, |outbox| outbox.len())
     }
 
-    pub fn refuse_next_submission(&mut self, shard: u16) {
+    pub(crate) fn refuse_next_submission(&mut self, shard: u16) {
         let submission = self.held_submissions.pop_front().expect("a submission");
         self.shards[usize::from(shard)].refused_submission(self.now, submission);
     }

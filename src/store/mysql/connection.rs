@@ -19,7 +19,7 @@ use crate::limits::{
 
 /// How long an answer is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Patience {
+pub(crate) enum Patience {
     /// A client waits for the answer.
     Read,
     /// Nobody waits but the journal.
@@ -37,7 +37,7 @@ impl Patience {
 
 /// A connection with the session's settings made.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     conn: Conn,
     statement_bytes_max: usize,
     durable_at_commit: bool,
@@ -47,13 +47,13 @@ pub struct Connection {
 
 impl Connection {
     /// Connects and makes the settings.
-    pub async fn open(opts: &Opts) -> Result<Self, Fault> {
+    pub(crate) async fn open(opts: &Opts) -> Result<Self, Fault> {
         let time = Duration::from_millis(MYSQL_CONNECT_TIMEOUT_MS);
         timeout(time, connect(opts)).await.map_err(|_| Fault::Silent(time))?
     }
 
     /// Sends a statement that gives no rows.
-    pub async fn run(&mut self, statement: impl Into<Vec<u8>>, patience: Patience) -> Result<(), Fault> {
+    pub(crate) async fn run(&mut self, statement: impl Into<Vec<u8>>, patience: Patience) -> Result<(), Fault> {
         let time = patience.time();
         timeout(time, self.conn.query_drop(statement.into()))
             .await
@@ -62,7 +62,7 @@ impl Connection {
     }
 
     /// The first row, if there is one.
-    pub async fn first<T: FromRow + Send + 'static>(
+    pub(crate) async fn first<T: FromRow + Send + 'static>(
         &mut self,
         statement: impl Into<Vec<u8>>,
         patience: Patience,
@@ -73,7 +73,7 @@ impl Connection {
     }
 
     /// All rows.
-    pub async fn rows<T: FromRow + Send + 'static>(
+    pub(crate) async fn rows<T: FromRow + Send + 'static>(
         &mut self,
         statement: impl Into<Vec<u8>>,
         patience: Patience,
@@ -85,7 +85,7 @@ impl Connection {
     }
 
     /// Hands each row to `visit` as it comes; only the time between two rows is bounded.
-    pub async fn visit<T: FromRow + Send + 'static>(
+    pub(crate) async fn visit<T: FromRow + Send + 'static>(
         &mut self,
         statement: &str,
         visit: &mut dyn FnMut(T),
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// Takes a named lock of the server, unless another connection has it; asked for once.
-    pub async fn take_name(&mut self, name: &str) -> Result<(), Fault> {
+    pub(crate) async fn take_name(&mut self, name: &str) -> Result<(), Fault> {
         if !self.named {
             self.first::<Option<u8>>(format!("SELECT GET_LOCK({name}, 0)"), Patience::Read).await?;
             self.named = true;
@@ -111,7 +111,7 @@ impl Connection {
     /// From now on the server ends the connection, and what was begun on it, if it hears nothing for
     /// [`MYSQL_WRITER_SILENCE_S`] inside a transaction. Returns whether it can: MySQL cannot tell that from silence
     /// between two transactions.
-    pub async fn limit_silence_in_transactions(&mut self) -> Result<bool, Fault> {
+    pub(crate) async fn limit_silence_in_transactions(&mut self) -> Result<bool, Fault> {
         const UNKNOWN_VARIABLE: u16 = 1193;
         let set = format!("SET SESSION idle_transaction_timeout = {MYSQL_WRITER_SILENCE_S}");
         match self.run(set, Patience::Read).await {
@@ -122,22 +122,22 @@ impl Connection {
     }
 
     /// The same, in and between transactions.
-    pub async fn limit_silence(&mut self) -> Result<(), Fault> {
+    pub(crate) async fn limit_silence(&mut self) -> Result<(), Fault> {
         self.run(format!("SET SESSION wait_timeout = {MYSQL_WRITER_SILENCE_S}"), Patience::Read).await
     }
 
     /// The driver's connection, for what is done before anything is served.
-    pub fn driver(&mut self) -> &mut Conn {
+    pub(crate) fn driver(&mut self) -> &mut Conn {
         &mut self.conn
     }
 
     /// Longest statement the server takes from us.
-    pub fn statement_bytes_max(&self) -> usize {
+    pub(crate) fn statement_bytes_max(&self) -> usize {
         self.statement_bytes_max
     }
 
     /// What statements may be, with so many rows.
-    pub fn bounds(&self, rows_max: usize) -> Result<Bounds, Fault> {
+    pub(crate) fn bounds(&self, rows_max: usize) -> Result<Bounds, Fault> {
         match self.statement_bytes_max < STATEMENT_BYTES_MIN {
             true => Err(Fault::PacketLimit { found: self.statement_bytes_max, needed: STATEMENT_BYTES_MIN }),
             false => Ok(Bounds { rows_max, bytes_max: self.statement_bytes_max }),
@@ -145,7 +145,7 @@ impl Connection {
     }
 
     /// Whether a commit survives a power loss, as far as the server's settings say.
-    pub fn is_durable_at_commit(&self) -> bool {
+    pub(crate) fn is_durable_at_commit(&self) -> bool {
         self.durable_at_commit
     }
 }
@@ -172,7 +172,7 @@ async fn connect(opts: &Opts) -> Result<Connection, Fault> {
 }
 
 /// What a connection is made with.
-pub fn options(url: &Opts) -> Opts {
+pub(crate) fn options(url: &Opts) -> Opts {
     OptsBuilder::from_opts(url.clone())
         // The address that was configured, and not the socket that the server names.
         .prefer_socket(false)
@@ -186,7 +186,7 @@ pub fn options(url: &Opts) -> Opts {
 
 /// The connections that read.
 #[derive(Debug)]
-pub struct Readers {
+pub(crate) struct Readers {
     opts: Opts,
     idle: Vec<Connection>,
     /// No more are kept, or read at once.
@@ -195,17 +195,17 @@ pub struct Readers {
 
 impl Readers {
     /// None is made yet.
-    pub fn new(opts: Opts, connections_max: usize) -> Self {
+    pub(crate) fn new(opts: Opts, connections_max: usize) -> Self {
         Readers { opts, idle: Vec::new(), connections_max: connections_max.max(1) }
     }
 
     /// What they are made with.
-    pub fn opts(&self) -> &Opts {
+    pub(crate) fn opts(&self) -> &Opts {
         &self.opts
     }
 
     /// One that is idle, or a new one.
-    pub async fn take(&mut self) -> Result<Connection, Fault> {
+    pub(crate) async fn take(&mut self) -> Result<Connection, Fault> {
         match self.idle.pop() {
             Some(connection) => Ok(connection),
             None => Connection::open(&self.opts).await,
@@ -213,7 +213,7 @@ impl Readers {
     }
 
     /// As many as are wanted and may be; at least one, and fewer if the server gives no more.
-    pub async fn take_some(&mut self, wanted: usize) -> Result<Vec<Connection>, Fault> {
+    pub(crate) async fn take_some(&mut self, wanted: usize) -> Result<Vec<Connection>, Fault> {
         let wanted = wanted.clamp(1, self.connections_max);
         let mut taken = self.idle.split_off(self.idle.len().saturating_sub(wanted));
         while taken.len() < wanted {
@@ -230,13 +230,13 @@ impl Readers {
     }
 
     /// A new one, in place of one that was found dead; the idle ones have most likely gone with it.
-    pub async fn take_fresh(&mut self) -> Result<Connection, Fault> {
+    pub(crate) async fn take_fresh(&mut self) -> Result<Connection, Fault> {
         self.idle.clear();
         Connection::open(&self.opts).await
     }
 
     /// It is idle again.
-    pub fn give_back(&mut self, connection: Connection) {
+    pub(crate) fn give_back(&mut self, connection: Connection) {
         if self.idle.len() < self.connections_max {
             self.idle.push(connection);
         }

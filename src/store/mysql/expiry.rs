@@ -28,7 +28,7 @@ struct Ends {
 
 /// What deletes: steps in tasks of their own on the store's runtime, one after another.
 #[derive(Debug)]
-pub struct Expirer {
+pub(super) struct Expirer {
     opts: Opts,
     /// During a pass: the connection that holds the lock of it.
     connection: Option<Connection>,
@@ -38,7 +38,7 @@ pub struct Expirer {
 
 impl Expirer {
     /// Nothing is connected yet.
-    pub fn new(opts: Opts) -> Self {
+    pub(super) fn new(opts: Opts) -> Self {
         Expirer { opts, connection: None, task: None }
     }
 

@@ -12,7 +12,7 @@ use crate::store::StoreError;
 
 /// Why a statement or a connection failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The driver or the server.
     #[error(transparent)]
     Driver(#[from] Error),
@@ -123,7 +123,7 @@ enum Passing {
 
 impl Fault {
     /// As the store's thread knows it.
-    pub fn into_store(self, what: &'static str) -> StoreError {
+    pub(crate) fn into_store(self, what: &'static str) -> StoreError {
         let (cause, passing) = self.judge();
         let source = Box::new(self);
         match passing {
@@ -133,7 +133,7 @@ impl Fault {
     }
 
     /// Whether the connection may be used again. One that has lost its database, or its rights, never gets them back.
-    pub fn spares_connection(&self) -> bool {
+    pub(crate) fn spares_connection(&self) -> bool {
         const FOR_GOOD: [Cause; 3] = [Cause::Connection, Cause::NoDatabase, Cause::Denied];
         match self {
             Fault::Driver(Error::Server(error)) => !FOR_GOOD.contains(&cause_of(error)),
@@ -144,22 +144,22 @@ impl Fault {
     }
 
     /// The connection was found dead, which says nothing about the server: it may have been restarted meanwhile.
-    pub fn is_lost_connection(&self) -> bool {
+    pub(crate) fn is_lost_connection(&self) -> bool {
         self.judge().0 == Cause::Connection
     }
 
     /// Somebody else holds a lock, for longer than is waited.
-    pub fn is_lock_timeout(&self) -> bool {
+    pub(crate) fn is_lock_timeout(&self) -> bool {
         matches!(self, Fault::Driver(Error::Server(error)) if error.code == 1205)
     }
 
     /// There is no such connection.
-    pub fn is_unknown_thread(&self) -> bool {
+    pub(crate) fn is_unknown_thread(&self) -> bool {
         matches!(self, Fault::Driver(Error::Server(error)) if error.code == 1094)
     }
 
     /// A row is there already.
-    pub fn is_duplicate(&self) -> bool {
+    pub(crate) fn is_duplicate(&self) -> bool {
         matches!(self, Fault::Driver(Error::Server(error)) if matches!(error.code, 1062 | 1586))
     }
 

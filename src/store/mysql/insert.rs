@@ -15,13 +15,13 @@ use ringway_wire::limits::BODY_BYTES_MAX;
 use ringway_wire::schema::ConversationKind;
 
 /// What one message needs at most: its body in hexadecimal, and numbers.
-pub const STATEMENT_BYTES_MIN: usize = 2 * BODY_BYTES_MAX + 1024;
+pub(crate) const STATEMENT_BYTES_MIN: usize = 2 * BODY_BYTES_MAX + 1024;
 /// Longest value list of numbers only.
 const NUMBERS_BYTES_MAX: usize = 128;
 
 /// How long statements may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// Rows of one statement.
     pub rows_max: usize,
     /// Bytes of one statement; at least `STATEMENT_BYTES_MIN`.
@@ -30,7 +30,7 @@ pub struct Bounds {
 
 /// A transaction, encoded.
 #[derive(Debug, Default)]
-pub struct Encoded {
+pub(crate) struct Encoded {
     /// No statement is longer.
     pub bytes_max: usize,
     /// Messages.
@@ -47,7 +47,7 @@ pub struct Encoded {
 
 /// A statement that inserts messages.
 #[derive(Debug)]
-pub struct MessagesInsert {
+pub(crate) struct MessagesInsert {
     /// It.
     pub text: Vec<u8>,
     /// The names in it, in order.
@@ -56,7 +56,7 @@ pub struct MessagesInsert {
 
 /// A message's name in the text of a statement.
 #[derive(Clone, Copy, Debug)]
-pub struct NameWritten {
+pub(crate) struct NameWritten {
     /// The message.
     pub msg_id: MsgId,
     /// Who sent it.
@@ -69,7 +69,7 @@ pub struct NameWritten {
 
 impl MessagesInsert {
     /// Puts a substitute in the place of a name.
-    pub fn rename(&mut self, name: &NameWritten, substitute: ClientMsgId) {
+    pub(crate) fn rename(&mut self, name: &NameWritten, substitute: ClientMsgId) {
         let mut digits = Vec::new();
         put_hex(&mut digits, &substitute.0);
         if let Some(written) = self.text.get_mut(name.at..name.at + digits.len()) {
@@ -80,7 +80,7 @@ impl MessagesInsert {
 
 /// One change of a group.
 #[derive(Debug)]
-pub struct EncodedGroup {
+pub(crate) struct EncodedGroup {
     /// Which.
     pub group: GroupId,
     /// The version after it.
@@ -90,7 +90,7 @@ pub struct EncodedGroup {
 }
 
 /// Encodes a transaction.
-pub fn encode(transaction: &Transaction, bounds: Bounds) -> Encoded {
+pub(crate) fn encode(transaction: &Transaction, bounds: Bounds) -> Encoded {
     let groups = transaction.groups.iter().map(|write| EncodedGroup {
         group: write.group,
         version: write.version,
@@ -107,7 +107,7 @@ pub fn encode(transaction: &Transaction, bounds: Bounds) -> Encoded {
 }
 
 /// Encodes cursors; one that is lower than what is kept changes nothing.
-pub fn cursors(rows: &[CursorRow], bounds: Bounds) -> Vec<Vec<u8>> {
+pub(crate) fn cursors(rows: &[CursorRow], bounds: Bounds) -> Vec<Vec<u8>> {
     let mut list = ValueLists::new(
         "INSERT INTO cursors (user_id, device_id, seq) VALUES ",
         " ON DUPLICATE KEY UPDATE seq = GREATEST(seq, VALUES(seq))",
@@ -276,7 +276,7 @@ impl ValueLists {
 }
 
 /// Appends bytes in hexadecimal.
-pub fn put_hex(text: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_hex(text: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     text.reserve(2 * bytes.len());
     for byte in bytes {

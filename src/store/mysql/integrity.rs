@@ -19,7 +19,7 @@ const NAMED_MAX: usize = 20;
 
 /// What to do about rows that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repair {
+pub(crate) enum Repair {
     /// Nothing: they are named.
     Nothing,
     /// Inbox rows whose message is not there are deleted, so that the pages around them can be read again; whoever
@@ -29,7 +29,7 @@ pub enum Repair {
 
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Integrity {
+pub(crate) struct Integrity {
     /// The stream's entries up to this one are in it.
     pub applied: u64,
     /// Inbox rows that were looked at.
@@ -58,7 +58,7 @@ impl Integrity {
 
 impl MySqlStore {
     /// Looks at everything.
-    pub async fn integrity(&mut self, repair: Repair) -> Result<Integrity, StoreError> {
+    pub(crate) async fn integrity(&mut self, repair: Repair) -> Result<Integrity, StoreError> {
         let look = async {
             let mut connection = self.readers.take().await?;
             let at = snapshot::position(&mut connection, self.writer.sharing()).await?;

@@ -9,7 +9,7 @@ use crate::store::StoreError;
 
 /// What one server says.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Look {
+pub(crate) struct Look {
     /// `VERSION()`.
     pub version: String,
     /// `@@version_comment`.
@@ -21,7 +21,7 @@ pub struct Look {
 }
 
 /// Connects, looks, and hangs up.
-pub async fn look(url: &Opts) -> Result<Look, StoreError> {
+pub(crate) async fn look(url: &Opts) -> Result<Look, StoreError> {
     const ASK: &str = "SELECT VERSION(), @@version_comment, @@innodb_flush_log_at_trx_commit, @@global.read_only";
     let looking = async {
         let mut connection = Connection::open(&options(url)).await?;

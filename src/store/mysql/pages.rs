@@ -27,7 +27,11 @@ use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 const PAGE_BODIES: usize = 64;
 
 /// Reads all pages; parallel to `wanted`.
-pub async fn read(readers: &mut Readers, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, Fault>> {
+pub(super) async fn read(
+    readers: &mut Readers,
+    wanted: &[PageWanted],
+    messages: &mut Messages,
+) -> Vec<Result<Page, Fault>> {
     let mut pages: Vec<Option<Result<Page, Fault>>> = wanted.iter().map(|_| None).collect();
     match readers.take_some(wanted.len()).await {
         Ok(connections) => {
@@ -164,7 +168,7 @@ impl Reading<'_> {
 }
 
 /// From where on messages are kept.
-pub async fn read_kept_from(connection: &mut Connection) -> Result<MsgId, Fault> {
+pub(super) async fn read_kept_from(connection: &mut Connection) -> Result<MsgId, Fault> {
     let statement = "SELECT kept_from FROM retention WHERE id = 1";
     Ok(MsgId(connection.first::<u64>(statement, Patience::Read).await?.unwrap_or(0)))
 }

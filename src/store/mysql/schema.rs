@@ -16,7 +16,7 @@ use mysql_async::prelude::Queryable;
 use super::fault::Fault;
 
 /// The version of the last of `STEPS`; an empty database has version 0.
-pub const VERSION: u32 = STEPS.len() as u32;
+pub(crate) const VERSION: u32 = STEPS.len() as u32;
 
 /// How long another gateway's steps are waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -93,7 +93,7 @@ const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS ringway_schema (
 const NAMES: &str = "'messages', 'inbox', 'chat_groups', 'group_members', 'cursors', 'ledger_position', 'retention'";
 
 /// Brings the database's tables to [`VERSION`].
-pub async fn prepare(conn: &mut Conn) -> Result<(), Fault> {
+pub(crate) async fn prepare(conn: &mut Conn) -> Result<(), Fault> {
     if version(conn).await? == Some(VERSION) {
         return Ok(());
     }
@@ -109,7 +109,7 @@ pub async fn prepare(conn: &mut Conn) -> Result<(), Fault> {
 }
 
 /// Refuses a database of another version than this one's.
-pub async fn expect(conn: &mut Conn) -> Result<(), Fault> {
+pub(crate) async fn expect(conn: &mut Conn) -> Result<(), Fault> {
     match version(conn).await? {
         Some(VERSION) => Ok(()),
         found => Err(Fault::OlderSchema { found: found.unwrap_or(0), known: VERSION }),

@@ -13,7 +13,7 @@ use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
 
 /// Reads it in one transaction. After an error the connection is not to be used again.
-pub async fn read(
+pub(super) async fn read(
     connection: &mut Connection,
     sharing: Sharing,
     visit: &mut dyn FnMut(Stored),
@@ -29,7 +29,7 @@ pub async fn read(
 }
 
 /// The position up to which batches were applied, and the highest message id stored.
-pub async fn position(connection: &mut Connection, sharing: Sharing) -> Result<StorePosition, Fault> {
+pub(super) async fn position(connection: &mut Connection, sharing: Sharing) -> Result<StorePosition, Fault> {
     let node = sharing.node();
     let ask = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node}");
     let found = connection.first::<(u64, u64)>(ask, Patience::Read).await?;
@@ -38,14 +38,14 @@ pub async fn position(connection: &mut Connection, sharing: Sharing) -> Result<S
 }
 
 /// Every user's newest row. The server jumps from user to user by itself (a loose index scan).
-pub async fn newest_rows(connection: &mut Connection, visit: &mut dyn FnMut(NewestRow)) -> Result<(), Fault> {
+pub(super) async fn newest_rows(connection: &mut Connection, visit: &mut dyn FnMut(NewestRow)) -> Result<(), Fault> {
     let statement = "SELECT user_id, MAX(seq) FROM inbox GROUP BY user_id";
     let mut row = |(user, seq)| visit(NewestRow { user: UserId(user), seq: Seq(seq) });
     connection.visit::<(u64, u64)>(statement, &mut row).await
 }
 
 /// Every group with its members.
-pub async fn groups(connection: &mut Connection, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), Fault> {
+pub(super) async fn groups(connection: &mut Connection, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), Fault> {
     let statement = "SELECT g.group_id, g.version, m.user_id, m.role \
          FROM chat_groups g JOIN group_members m ON m.group_id = g.group_id ORDER BY g.group_id";
     let mut reading: Option<StoredGroup> = None;

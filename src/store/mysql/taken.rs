@@ -12,7 +12,7 @@ use crate::store::names::{NameTaken, substitute};
 use ringway_wire::ids::{ClientMsgId, MsgId, UserId};
 
 /// Inserts messages; those whose names are taken under a substitute, and they are added to `names_taken`.
-pub async fn insert_messages(
+pub(super) async fn insert_messages(
     connection: &mut Connection,
     insert: &MessagesInsert,
     names_taken: &mut Vec<NameTaken>,

@@ -24,7 +24,7 @@ const WRITER: &str = "CONCAT('ringway.writer.', LEFT(SHA2(DATABASE(), 256), 40))
 
 /// What writes.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     opts: Opts,
     sharing: Sharing,
     state: State,
@@ -42,16 +42,16 @@ struct State {
 }
 
 /// The end of a transaction on its way.
-pub type Ending = oneshot::Receiver<Result<Written, StoreError>>;
+pub(crate) type Ending = oneshot::Receiver<Result<Written, StoreError>>;
 
 impl Writer {
     /// Nothing is connected yet.
-    pub fn new(opts: Opts, sharing: Sharing) -> Self {
+    pub(crate) fn new(opts: Opts, sharing: Sharing) -> Self {
         Writer { opts, sharing, state: State { connection: None, at: StorePosition::default() }, task: None }
     }
 
     /// Begins a transaction; one before it has ended, or is waited for first.
-    pub fn begin(&mut self, encoded: Encoded) -> Ending {
+    pub(crate) fn begin(&mut self, encoded: Encoded) -> Ending {
         let (tell, ending) = oneshot::channel();
         let before = self.task.take();
         let at = self.state.at;
@@ -72,7 +72,7 @@ impl Writer {
     }
 
     /// The position, asked on the writing connection once it is idle.
-    pub async fn position(&mut self) -> Result<StorePosition, Fault> {
+    pub(crate) async fn position(&mut self) -> Result<StorePosition, Fault> {
         self.reclaim().await;
         let mut asked = self.state.read_position(&self.opts, self.sharing).await;
         if asked.as_ref().is_err_and(Fault::is_lost_connection) {
@@ -83,7 +83,7 @@ impl Writer {
     }
 
     /// Everything below is known to be committed.
-    pub async fn committed(&mut self) -> AppliedPosition {
+    pub(crate) async fn committed(&mut self) -> AppliedPosition {
         if self.task.as_ref().is_some_and(JoinHandle::is_finished) {
             self.reclaim().await;
         }
@@ -91,17 +91,17 @@ impl Writer {
     }
 
     /// Who else writes.
-    pub fn sharing(&self) -> Sharing {
+    pub(crate) fn sharing(&self) -> Sharing {
         self.sharing
     }
 
     /// The writing connection, if it is idle and alive.
-    pub fn connection(&self) -> Option<&Connection> {
+    pub(crate) fn connection(&self) -> Option<&Connection> {
         self.state.connection.as_ref()
     }
 
     /// Gives an idle writing connection up: the next one may be told other settings.
-    pub fn forget_connection(&mut self) {
+    pub(crate) fn forget_connection(&mut self) {
         self.state.connection = None;
     }
 

@@ -16,7 +16,7 @@ use rusqlite::ffi::{
 use crate::store::yielding::yield_to_deliveries;
 
 /// What to open a database with.
-pub const FILES: &CStr = c"ringway";
+pub(super) const FILES: &CStr = c"ringway";
 
 type Write = unsafe extern "C" fn(*mut sqlite3_file, *const c_void, c_int, sqlite3_int64) -> c_int;
 
@@ -38,7 +38,7 @@ unsafe impl Sync for Usual {}
 static USUAL: OnceLock<Option<Usual>> = OnceLock::new();
 
 /// Makes [`FILES`] known to SQLite, once in a process. `false`: this SQLite has no files of its own to begin with.
-pub fn register() -> bool {
+pub(super) fn register() -> bool {
     USUAL.get_or_init(begin).is_some()
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::{Said, run, script};
 
 /// A copy of a host, gone with the test.
-pub struct Host {
+pub(super) struct Host {
     dir: tempfile::TempDir,
 }
 
@@ -40,7 +40,7 @@ const SYSCTLS: &[(&str, &str)] = &[
 
 impl Host {
     /// So many CPUs, GiB, and queues of its NIC, on which the default route goes out.
-    pub fn new(cpus: usize, gib: u64, queues: usize) -> Host {
+    pub(super) fn new(cpus: usize, gib: u64, queues: usize) -> Host {
         let host = Host { dir: tempfile::tempdir().unwrap() };
         for (name, value) in SYSCTLS {
             host.write(&format!("proc/sys/{name}"), &format!("{value}\n"));
@@ -85,33 +85,33 @@ impl Host {
     }
 
     /// A path in the copy.
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
     }
 
-    pub fn write(&self, path: &str, content: &str) {
+    pub(super) fn write(&self, path: &str, content: &str) {
         let path = self.path(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
 
-    pub fn remove(&self, path: &str) {
+    pub(super) fn remove(&self, path: &str) {
         std::fs::remove_file(self.path(path)).unwrap();
     }
 
     /// A file's content, without the last line's end.
-    pub fn read(&self, path: &str) -> String {
+    pub(super) fn read(&self, path: &str) -> String {
         let content = std::fs::read_to_string(self.path(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         content.trim_end_matches('\n').to_owned()
     }
 
     /// A kernel setting, blanks for tabs.
-    pub fn sysctl(&self, name: &str) -> String {
+    pub(super) fn sysctl(&self, name: &str) -> String {
         self.read(&format!("proc/sys/{}", name.replace('.', "/"))).replace('\t', " ")
     }
 
     /// Every file, directory and link with what is in it.
-    pub fn everything(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(super) fn everything(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
         let mut dirs = vec![self.dir.path().to_owned()];
         while let Some(dir) = dirs.pop() {
@@ -133,14 +133,14 @@ impl Host {
     }
 
     /// The script on this copy.
-    pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(script(name));
         command.arg("--root").arg(self.dir.path()).args(arguments);
         command
     }
 
     /// What it said.
-    pub fn run(&self, name: &str, arguments: &[&str]) -> Said {
+    pub(super) fn run(&self, name: &str, arguments: &[&str]) -> Said {
         run(&mut self.command(name, arguments))
     }
 }

@@ -74,6 +74,6 @@ fn ping_stamp(now_ns: u64) -> u32 {
 }
 
 /// How long ago a pong's ping was sent, nanoseconds.
-pub fn since_ping(stamp: u32, now_ns: u64) -> u64 {
+pub(crate) fn since_ping(stamp: u32, now_ns: u64) -> u64 {
     u64::from(((now_ns / 1_000) as u32).wrapping_sub(stamp)) * 1_000
 }
