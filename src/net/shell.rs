@@ -24,11 +24,11 @@ impl Shell {
     }
 
     /// Tells the core something, and passes on what the core wants passed on.
-    pub(crate) fn with_core<R>(&mut self, tell: impl FnOnce(&mut Shard, &mut ShardOutlets, Now) -> R) -> R {
+    pub(crate) fn with_core<R>(&mut self, call: impl FnOnce(&mut Shard, &mut ShardOutlets, Now) -> R) -> R {
         let now = self.outlets.clock.now();
-        let told = tell(&mut self.core, &mut self.outlets, now);
+        let result = call(&mut self.core, &mut self.outlets, now);
         self.core.route(now, &mut self.outlets);
-        told
+        result
     }
 
     /// The core's plain counters.

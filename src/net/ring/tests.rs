@@ -83,16 +83,16 @@ fn more_events_than_the_ring_has_room_for_are_all_told() {
         ring.watch(ours.as_raw_fd(), ConnId { slot, generation: 1 }, Watch::Writable);
     }
     ring.submit();
-    let mut heard = vec![false; count as usize];
+    let mut seen = vec![false; count as usize];
     let mut rounds = 0;
-    while heard.contains(&false) {
+    while seen.contains(&false) {
         while let Some(event) = ring.next_event() {
             let Event::Socket(conn, Watch::Writable) = event else { panic!("{event:?}") };
-            assert!(!std::mem::replace(&mut heard[conn.slot as usize], true), "{conn:?} came twice");
+            assert!(!std::mem::replace(&mut seen[conn.slot as usize], true), "{conn:?} came twice");
         }
         ring.submit();
         rounds += 1;
-        assert!(rounds < 100, "{} of {count} did not come", heard.iter().filter(|heard| !**heard).count());
+        assert!(rounds < 100, "{} of {count} did not come", seen.iter().filter(|seen| !**seen).count());
     }
 }
 

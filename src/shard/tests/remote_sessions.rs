@@ -27,7 +27,7 @@ fn news(user: u64, device: u64, since_ms: Option<u64>) -> SessionNews {
 }
 
 /// Another node says something of this user.
-fn hear(world: &mut World, node: u16, stamp: u32, news: SessionNews) {
+fn apply_news(world: &mut World, node: u16, stamp: u32, news: SessionNews) {
     let home = ShardId::of_user(news.user, world.shards.len() as u16);
     let envelope = FromNodes::Sessions { node, stamp, news: vec![news] };
     world.shards[usize::from(home.0)].from_nodes(world.now, envelope);
@@ -46,17 +46,17 @@ fn online(world: &mut World, client: Client, users: &[u64]) -> Vec<u64> {
 }
 
 /// What the shards tell other nodes in the next tick.
-fn told(world: &mut World) -> Vec<SessionNotice> {
-    world.told.clear();
+fn session_notices(world: &mut World) -> Vec<SessionNotice> {
+    world.to_nodes.clear();
     world.pass(20);
-    let mut tellings = Vec::new();
-    for told in std::mem::take(&mut world.told) {
-        match told {
-            ToNodes::Sessions(batch) => tellings.extend(batch),
+    let mut notices = Vec::new();
+    for envelope in std::mem::take(&mut world.to_nodes) {
+        match envelope {
+            ToNodes::Sessions(batch) => notices.extend(batch),
             other => panic!("expected sessions, got {other:?}"),
         }
     }
-    tellings
+    notices
 }
 
 #[test]
@@ -66,17 +66,17 @@ fn presence_tells_of_sessions_on_other_nodes_until_they_end_or_their_node_is_for
     let users: Vec<u64> = (2..40).collect();
     assert!(online(&mut world, asker, &users).is_empty());
     for user in &users {
-        hear(&mut world, 2, 7, news(*user, 1, Some(5)));
-        hear(&mut world, 3, 8, news(*user, 2, Some(6)));
+        apply_news(&mut world, 2, 7, news(*user, 1, Some(5)));
+        apply_news(&mut world, 3, 8, news(*user, 2, Some(6)));
     }
     assert_eq!(online(&mut world, asker, &users), users);
     // One session of two ends.
-    hear(&mut world, 2, 7, news(2, 1, None));
+    apply_news(&mut world, 2, 7, news(2, 1, None));
     assert_eq!(online(&mut world, asker, &[2]), [2]);
-    hear(&mut world, 3, 8, news(2, 2, None));
+    apply_news(&mut world, 3, 8, news(2, 2, None));
     assert!(online(&mut world, asker, &[2]).is_empty());
     // One node is gone, then the other; one user was told again under a later stamp.
-    hear(&mut world, 3, 9, news(3, 2, Some(6)));
+    apply_news(&mut world, 3, 9, news(3, 2, Some(6)));
     for (gone, below, left) in [(2, 8, &users[1..]), (3, 9, &users[1..2])] {
         for shard in &mut world.shards {
             shard.from_nodes(world.now, FromNodes::Forget { node: gone, below });
@@ -93,11 +93,11 @@ fn a_later_login_of_the_device_on_another_node_replaces_the_session_and_an_earli
     let mut world = node(1, 8, DevicePolicy::ReplaceOldest);
     let client = world.login(1, 5, Some(0));
     let began = world.now.unix_ms;
-    hear(&mut world, 2, 1, news(1, 5, Some(began - 1)));
-    hear(&mut world, 2, 1, news(1, 6, Some(began + 9)));
+    apply_news(&mut world, 2, 1, news(1, 5, Some(began - 1)));
+    apply_news(&mut world, 2, 1, news(1, 6, Some(began + 9)));
     assert!(world.is_open(client), "an earlier login, and one of another device");
     world.got(client);
-    hear(&mut world, 3, 2, news(1, 5, Some(began + 1)));
+    apply_news(&mut world, 3, 2, news(1, 5, Some(began + 1)));
     assert_eq!(closing(&world.got(client)), Some(CloseReason::Replaced));
 }
 
@@ -105,11 +105,11 @@ fn a_later_login_of_the_device_on_another_node_replaces_the_session_and_an_earli
 fn a_login_is_later_than_all_that_its_node_knows_of_whatever_the_clocks_say() {
     let mut world = node(1, 8, DevicePolicy::ReplaceOldest);
     let ahead = world.now.unix_ms + 60_000;
-    hear(&mut world, 2, 1, news(1, 5, Some(ahead)));
+    apply_news(&mut world, 2, 1, news(1, 5, Some(ahead)));
     let client = world.login(1, 5, Some(0));
-    assert_eq!(told(&mut world), [SessionNotice::Changed(news(1, 5, Some(ahead + 1)))]);
+    assert_eq!(session_notices(&mut world), [SessionNotice::Changed(news(1, 5, Some(ahead + 1)))]);
     // It is told again before it has heard of the login.
-    hear(&mut world, 2, 1, news(1, 5, Some(ahead)));
+    apply_news(&mut world, 2, 1, news(1, 5, Some(ahead)));
     assert!(world.is_open(client));
 }
 
@@ -118,9 +118,9 @@ fn of_two_logins_at_the_same_moment_the_node_with_the_higher_number_keeps_its() 
     let mut world = node(1, 8, DevicePolicy::ReplaceOldest);
     let client = world.login(1, 5, Some(0));
     let began = world.now.unix_ms;
-    hear(&mut world, 0, 1, news(1, 5, Some(began)));
+    apply_news(&mut world, 0, 1, news(1, 5, Some(began)));
     assert!(world.is_open(client));
-    hear(&mut world, 2, 1, news(1, 5, Some(began)));
+    apply_news(&mut world, 2, 1, news(1, 5, Some(began)));
     assert_eq!(closing(&world.got(client)), Some(CloseReason::Replaced));
 }
 
@@ -131,16 +131,16 @@ fn the_oldest_device_goes_on_whichever_node_it_is() {
     let oldest = world.login(1, 5, Some(0));
     world.pass(20);
     let second = world.login(1, 6, Some(0));
-    hear(&mut world, 2, 1, news(1, 7, Some(began + 1_000)));
+    apply_news(&mut world, 2, 1, news(1, 7, Some(began + 1_000)));
     assert_eq!(closing(&world.got(oldest)), Some(CloseReason::DeviceLimit));
     assert!(world.is_open(second));
     // The oldest is there: a login here closes nobody here, the other node closes its own.
-    hear(&mut world, 2, 1, news(1, 7, None));
-    hear(&mut world, 2, 1, news(1, 4, Some(began - 1_000)));
+    apply_news(&mut world, 2, 1, news(1, 7, None));
+    apply_news(&mut world, 2, 1, news(1, 4, Some(began - 1_000)));
     assert!(world.is_open(second), "two devices, as allowed");
     let third = world.login(1, 8, Some(0));
     assert!(world.is_open(second) && world.is_open(third));
-    hear(&mut world, 2, 1, news(1, 4, None));
+    apply_news(&mut world, 2, 1, news(1, 4, None));
     assert!(world.is_open(second) && world.is_open(third));
 }
 
@@ -148,18 +148,18 @@ fn the_oldest_device_goes_on_whichever_node_it_is() {
 fn a_new_device_is_refused_where_the_policy_says_so_if_the_others_are_on_other_nodes() {
     let mut world = node(1, 2, DevicePolicy::RefuseNew);
     let began = world.now.unix_ms;
-    hear(&mut world, 2, 1, news(1, 1, Some(began - 5)));
-    hear(&mut world, 3, 2, news(1, 2, Some(began - 4)));
+    apply_news(&mut world, 2, 1, news(1, 1, Some(began - 5)));
+    apply_news(&mut world, 3, 2, news(1, 2, Some(began - 4)));
     let refused = world.login(1, 3, Some(0));
     assert_eq!(closing(&world.got(refused)), Some(CloseReason::DeviceLimit));
     // One of the two devices moves here.
     let moved = world.login(1, 2, Some(0));
     assert!(world.is_open(moved));
     // Two nodes let one in at the same time: the later of them is closed on its node.
-    hear(&mut world, 2, 1, news(1, 1, None));
-    hear(&mut world, 3, 2, news(1, 2, None));
+    apply_news(&mut world, 2, 1, news(1, 1, None));
+    apply_news(&mut world, 3, 2, news(1, 2, None));
     let second = world.login(1, 4, Some(0));
-    hear(&mut world, 2, 1, news(1, 9, Some(began - 1)));
+    apply_news(&mut world, 2, 1, news(1, 9, Some(began - 1)));
     assert_eq!(closing(&world.got(second)), Some(CloseReason::DeviceLimit));
     assert!(world.is_open(moved));
 }
@@ -171,14 +171,14 @@ fn nodes_are_told_what_happens_in_its_order_and_everything_when_they_ask() {
     let first = world.login(1, 5, Some(0));
     let again = world.login(1, 5, Some(0));
     let logged_in = SessionNotice::Changed(news(1, 5, Some(began)));
-    assert_eq!(told(&mut world), [logged_in, SessionNotice::Changed(news(1, 5, None)), logged_in]);
+    assert_eq!(session_notices(&mut world), [logged_in, SessionNotice::Changed(news(1, 5, None)), logged_in]);
     assert!(!world.is_open(first));
     let other = world.login(2, 6, Some(0));
     world.shards[0].from_nodes(world.now, FromNodes::NotifyAll(4));
     world.hang_up(again);
     let later = began + 20;
     assert_eq!(
-        told(&mut world),
+        session_notices(&mut world),
         [
             SessionNotice::Changed(news(2, 6, Some(later))),
             SessionNotice::Changed(news(1, 5, None)),
@@ -187,7 +187,7 @@ fn nodes_are_told_what_happens_in_its_order_and_everything_when_they_ask() {
         ]
     );
     assert!(world.is_open(other));
-    assert_eq!(told(&mut world), [], "once");
+    assert_eq!(session_notices(&mut world), [], "once");
 }
 
 #[test]
@@ -195,12 +195,12 @@ fn what_is_refused_is_told_later_and_when_too_much_happens_everything_is_told_ag
     let mut world = node(1, 8, DevicePolicy::ReplaceOldest);
     let client = world.login(1, 5, Some(0));
     world.login(2, 5, Some(0));
-    let first = told(&mut world);
+    let first = session_notices(&mut world);
     assert_eq!(first.len(), 2);
     world.hang_up(client);
     world.shards[0].refused_to_nodes(ToNodes::Sessions(first.clone()));
     let all: Vec<SessionNotice> = first.into_iter().chain([SessionNotice::Changed(news(1, 5, None))]).collect();
-    assert_eq!(told(&mut world), all);
+    assert_eq!(session_notices(&mut world), all);
 
     // Nobody takes anything, and a device logs in again and again: two pieces of news each time.
     let logins = SESSION_NEWS_MAX / 2 + 1;
@@ -208,19 +208,19 @@ fn what_is_refused_is_told_later_and_when_too_much_happens_everything_is_told_ag
         let client = world.login(3, 5, Some(0));
         world.hang_up(client);
     }
-    world.told.clear();
+    world.to_nodes.clear();
     world.pass(20);
-    assert!(matches!(world.told[..], [ToNodes::Incomplete]), "{} envelopes", world.told.len());
+    assert!(matches!(world.to_nodes[..], [ToNodes::Incomplete]), "{} envelopes", world.to_nodes.len());
     world.shards[0].refused_to_nodes(ToNodes::Incomplete);
-    world.told.clear();
+    world.to_nodes.clear();
     world.pass(20);
-    assert!(matches!(world.told[..], [ToNodes::Incomplete]));
+    assert!(matches!(world.to_nodes[..], [ToNodes::Incomplete]));
     world.shards[0].from_nodes(world.now, FromNodes::NotifyAll(1));
-    let tellings = told(&mut world);
-    assert!(tellings.len() <= SESSION_NEWS_PER_TICK_MAX);
+    let notices = session_notices(&mut world);
+    assert!(notices.len() <= SESSION_NEWS_PER_TICK_MAX);
     let again: Vec<&SessionNotice> =
-        tellings.iter().filter(|telling| matches!(telling, SessionNotice::Repeated(_))).collect();
-    assert_eq!(again.len(), 1, "only the second user is left: {tellings:?}");
+        notices.iter().filter(|notice| matches!(notice, SessionNotice::Repeated(_))).collect();
+    assert_eq!(again.len(), 1, "only the second user is left: {notices:?}");
 }
 
 fn ephemeral(to: Conversation) -> Arc<Message> {
@@ -237,25 +237,25 @@ fn an_ephemeral_message_goes_to_the_nodes_where_its_recipient_is_and_comes_from_
     let to = Conversation::User(UserId(recipient));
     let name = world.name();
     world.pass(20);
-    world.told.clear();
+    world.to_nodes.clear();
     world.frame(client, |encoder| encoder.send(5, to, name, b"typing", true));
     world.settle();
-    assert!(world.told.is_empty(), "the recipient is nowhere else");
-    hear(&mut world, 4, 1, news(recipient, 1, Some(5)));
-    hear(&mut world, 3, 2, news(recipient, 2, Some(5)));
-    hear(&mut world, 4, 1, news(recipient, 3, Some(5)));
+    assert!(world.to_nodes.is_empty(), "the recipient is nowhere else");
+    apply_news(&mut world, 4, 1, news(recipient, 1, Some(5)));
+    apply_news(&mut world, 3, 2, news(recipient, 2, Some(5)));
+    apply_news(&mut world, 4, 1, news(recipient, 3, Some(5)));
     world.frame(client, |encoder| encoder.send(6, to, name, b"typing", true));
     world.settle();
-    let [ToNodes::Ephemeral { reach, message }] = &world.told[..] else { panic!("{:?}", world.told) };
+    let [ToNodes::Ephemeral { reach, message }] = &world.to_nodes[..] else { panic!("{:?}", world.to_nodes) };
     assert_eq!((reach, message.to), (&Reach::Nodes(vec![3, 4]), to));
     // What comes from another node stays here.
-    world.told.clear();
+    world.to_nodes.clear();
     let there = world.login(recipient, 9, Some(0));
     world.got(there);
     world.shards[1].from_nodes(world.now, FromNodes::Ephemeral(ephemeral(to)));
     world.settle();
     assert_eq!(world.got(there), [Got::Push { seq: 0, sender: 900, body: b"typing".to_vec() }]);
-    assert!(!world.told.iter().any(|told| matches!(told, ToNodes::Ephemeral { .. })));
+    assert!(!world.to_nodes.iter().any(|envelope| matches!(envelope, ToNodes::Ephemeral { .. })));
 }
 
 #[test]

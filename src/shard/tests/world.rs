@@ -150,8 +150,8 @@ pub(crate) struct World {
     next_name: u64,
     /// All closes, if the shards list them.
     pub closed: Vec<Closed>,
-    /// What other nodes were told.
-    pub told: Vec<ToNodes>,
+    /// What was sent to other nodes.
+    pub to_nodes: Vec<ToNodes>,
     /// The thread's count when the world was made.
     internal_errors_before: u64,
 }
@@ -194,7 +194,7 @@ impl World {
             held_answers: VecDeque::new(),
             next_name: 0,
             closed: Vec::new(),
-            told: Vec::new(),
+            to_nodes: Vec::new(),
         }
     }
 
@@ -298,7 +298,7 @@ impl World {
 
     fn pass_on(&mut self, shard: ShardId, wires: Wires) {
         self.closed.extend(wires.closed);
-        self.told.extend(wires.to_nodes);
+        self.to_nodes.extend(wires.to_nodes);
         self.held_submissions.extend(wires.submissions);
         self.held_asks.extend(wires.asks.into_iter().map(|ask| (shard, ask)));
         for (to, envelope) in wires.lanes {
