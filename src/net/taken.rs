@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The kernel's lists of sockets.
 const LISTS: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
-/// The number of a state in them: somebody listens.
+/// The number of a state in them: the connection stands.
+const ESTABLISHED: &str = "01";
+/// Somebody listens.
 const LISTENS: &str = "0A";
 
 /// The other end of the connection that has this address, if nobody listens there.
@@ -20,7 +22,8 @@ pub(super) fn by_outgoing(address: SocketAddr) -> Option<SocketAddr> {
 }
 
 fn outgoing(text: &str, address: SocketAddr) -> Option<SocketAddr> {
-    let mut peer = None;
+    // One that stands says more than what is left of one that has ended.
+    let (mut standing, mut ended) = (None, None);
     for line in text.lines() {
         let mut columns = line.split_whitespace().skip(1);
         let (Some(local), Some(remote), Some(state)) = (columns.next(), columns.next(), columns.next()) else {
@@ -30,12 +33,13 @@ fn outgoing(text: &str, address: SocketAddr) -> Option<SocketAddr> {
         if !overlap(local, address) {
             continue;
         }
-        if state == LISTENS {
-            return None;
+        match state {
+            LISTENS => return None,
+            ESTABLISHED => standing = standing.or(Some(remote)),
+            _ => ended = ended.or(Some(remote)),
         }
-        peer = peer.or(Some(remote));
     }
-    peer
+    standing.or(ended)
 }
 
 /// Whether one address cannot be bound because of the other.

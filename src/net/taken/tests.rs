@@ -2,6 +2,8 @@
 
 use std::net::{TcpListener, TcpStream};
 
+use socket2::{Domain, Socket, Type};
+
 use super::*;
 use crate::net::listener::{ListenError, bind};
 
@@ -24,14 +26,21 @@ fn a_connection_has_a_port_only_where_nobody_listens() {
     check(&format!("{connection}{listener}"), "127.0.0.1:7400", None);
     check("", "127.0.0.1:7400", None);
     check("   1: 0100007F 0200007F:01BB 01\n   2: 01007F:1CE8 x 01\n", "127.0.0.1:7400", None);
+    let ended = "   2: 0100007F:1CE8 0300007F:01BB 06 00000000:00000000 03:00000A00 00000000     0        0 0\n";
+    check(&format!("{ended}{connection}"), "127.0.0.1:7400", Some("127.0.0.2:443"));
+    check(ended, "127.0.0.1:7400", Some("127.0.0.3:443"));
     let mapped = "   1: 0000000000000000FFFF00000100007F:1CE8 0000000000000000FFFF00000200007F:01BB 01 0 0\n";
     check(mapped, "127.0.0.1:7400", Some("127.0.0.2:443"));
 }
 
 #[test]
 fn a_port_that_an_outgoing_connection_has_is_not_said_to_be_listened_on() {
-    let far = TcpListener::bind("127.0.0.1:0").unwrap();
-    let near = TcpStream::connect(far.local_addr().unwrap()).unwrap();
+    // Addresses that no other test has connections from: a port may have several, to several peers.
+    let far = TcpListener::bind("127.83.19.7:0").unwrap();
+    let near = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    near.bind(&SocketAddr::from(([127, 83, 19, 8], 0)).into()).unwrap();
+    near.connect(&far.local_addr().unwrap().into()).unwrap();
+    let near = TcpStream::from(near);
     let error = bind(near.local_addr().unwrap(), 1).unwrap_err();
     let said = error.to_string();
     assert!(matches!(error, ListenError::Outgoing { .. }), "{said}");
