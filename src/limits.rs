@@ -154,6 +154,13 @@ pub const TAIL_MESSAGES_MAX: usize = 4 << 20;
 /// Members of rosters that the tail keeps though no unapplied message refers to them (about 90 bytes each, 3 MiB in
 /// all): the group's next message will, and need not look for it in the journal.
 pub const TAIL_IDLE_MEMBERSHIPS_MAX: usize = 1 << 15;
+/// The ledger's time is at most so far ahead of the host's, whatever messages are dated: a clock that was wrong for a
+/// while has dated some ahead, and names are those of the time as it is now.
+pub const LEDGER_AHEAD_MAX_MS: u64 = 60_000;
+/// A reading of the host's clock that is further ahead than this of the time that has passed is doubted ...
+pub const CLOCK_JUMP_MS: u64 = 10_000;
+/// ... until it has lasted for so long.
+pub const CLOCK_JUMP_LASTS_MS: u64 = 5_000;
 /// How long the de-duplication window reaches back.
 pub const WINDOW_MS: u64 = 10 * 60 * 1000;
 /// Entries of the window (about 80 bytes each); above it the horizon moves up.
@@ -218,6 +225,9 @@ pub const WARN_EVERY_MS: u64 = 60_000;
 /// After so long a sender is told to ask again, though what it sent is still on its way: with the ledger's pause, within
 /// five seconds.
 pub const SENDS_ANSWERED_MS: u64 = 4_000;
+/// The longest wait until the store is asked again for what is searched for, after it could not answer: nothing is numbered
+/// before a new ledger's searches are over, and a database that is away answers at once.
+pub const SEARCH_RETRY_MAX_MS: u64 = 1_000;
 /// The jump of every number when Redis has lost its data: as many as can have been given out and not stored, because
 /// an entry has at most one row of each user.
 pub const SEQ_JUMP: u64 = 1 << 20;
@@ -328,6 +338,12 @@ pub const RETENTION_ROWS: usize = 500;
 pub const RETENTION_STEP_EVERY_MS: u64 = 20;
 /// Between two passes over all inboxes.
 pub const RETENTION_PASS_EVERY_MS: u64 = 60 * 60 * 1000;
+/// A clock that is so far ahead of the newest stored message may be wrong: nothing was sent for a day, or ...
+pub const RETENTION_CLOCK_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
+/// ... and then nothing is deleted before it has been steady for so long.
+pub const RETENTION_CLOCK_STEADY_MS: u64 = 60 * 60 * 1000;
+/// So far the clock may be from the time that has passed and count as steady.
+pub const RETENTION_CLOCK_STEP_MS: u64 = 60_000;
 /// After a failure.
 pub const RETENTION_AGAIN_MS: u64 = 60 * 1000;
 /// How long a new connection to MySQL may take, its settings included.

@@ -1,8 +1,9 @@
 //! Which messages were seen before.
 //!
-//! Owned by the ledger's thread. What always holds: of every message whose time is at or above the window's
-//! horizon the window knows the name; of an older one it may, and where it does not, the answer is that the store
-//! must be asked. No guess is ever made.
+//! Owned by the ledger's thread. What always holds: of every message whose name may have been given at or above the
+//! window's horizon the window knows the name; of an older one it may, and where it does not, the answer is that the store
+//! must be asked. No guess is ever made. What was let go is judged by the times in the names, which clients give: messages
+//! that a clock has dated an hour ahead by mistake do not make the names of that hour unknown.
 
 use std::collections::VecDeque;
 
@@ -62,18 +63,22 @@ pub struct Window {
     order: VecDeque<Name>,
     /// The highest that was let go.
     let_go: MsgId,
+    /// Names given before this may be of messages that were let go, or never known.
+    floor_ms: u64,
+    /// The floor, or what is older than `WINDOW_MS`.
     horizon_ms: u64,
     entries_max: usize,
 }
 
 impl Window {
-    /// An empty window: what is at or above the horizon (ledger time, Unix milliseconds) never happened.
-    pub fn new(seed: u64, horizon_ms: u64) -> Self {
+    /// An empty window: what is at or above the floor (ledger time, Unix milliseconds) never happened.
+    pub fn new(seed: u64, floor_ms: u64) -> Self {
         Window {
             entries: PartedMap::new(seed),
             order: VecDeque::new(),
             let_go: MsgId(0),
-            horizon_ms,
+            floor_ms,
+            horizon_ms: floor_ms,
             entries_max: WINDOW_ENTRIES_MAX,
         }
     }
@@ -136,9 +141,14 @@ impl Window {
         }
     }
 
-    /// Lets go what is older than `WINDOW_MS`; `time_ms` is the ledger's time.
+    /// It is this time by the ledger. When that goes back, so does the horizon, to what was let go.
+    pub fn pass(&mut self, time_ms: u64) {
+        self.horizon_ms = self.floor_ms.max(time_ms.saturating_sub(WINDOW_MS));
+    }
+
+    /// Lets go what is older than `WINDOW_MS` by now, the ledger's time.
     pub fn advance(&mut self, time_ms: u64) {
-        self.horizon_ms = self.horizon_ms.max(time_ms.saturating_sub(WINDOW_MS));
+        self.pass(time_ms);
         for _ in 0..EVICTIONS_MAX {
             let oldest = self.order.front().and_then(|name| self.entries.get(name));
             if oldest.is_none_or(|known| known.msg_id.sent_at_ms() >= self.horizon_ms) {
@@ -149,11 +159,19 @@ impl Window {
     }
 
     fn evict(&mut self) {
-        if let Some(known) = self.order.pop_front().and_then(|name| self.entries.remove(&name)) {
-            self.horizon_ms = self.horizon_ms.max(known.msg_id.sent_at_ms() + 1);
+        let Some(name) = self.order.pop_front() else { return };
+        if let Some(known) = self.entries.remove(&name) {
+            self.floor_ms = self.floor_ms.max(floor_behind(&name));
+            self.horizon_ms = self.horizon_ms.max(self.floor_ms);
             self.let_go = self.let_go.max(known.msg_id);
         }
     }
+}
+
+/// A floor at which this name, and all given before it, may have been used.
+pub(crate) fn floor_behind(name: &Name) -> u64 {
+    let named_ms = name.client_msg_id.unix_ms().unwrap_or_default();
+    (named_ms + 1).saturating_sub(CLIENT_MSG_ID_AHEAD_MS)
 }
 
 /// The time in a name, if a message may have it now; `time_ms` is the ledger's time.

@@ -28,6 +28,7 @@ use crate::journal::segment::Journal;
 use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Seen, Window, named_ms};
 use crate::ledger::groups::{GroupLimits, Groups, Plan};
+use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::pending::{Answered, Parked, Pending, Place, Released, Wait};
 use crate::ledger::pending_delivery::PendingDelivery;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
@@ -84,6 +85,7 @@ impl Settings {
 #[derive(Debug)]
 pub struct JournalEngine<D: Disk> {
     pub(super) settings: Settings,
+    pub(super) clock: LedgerClock,
     pub(super) journal: Journal<D>,
     pub(super) progress: Arc<Progress>,
     pub(super) ids: MsgIdSource,
@@ -144,6 +146,7 @@ enum Refusal {
 
 impl<D: Disk> Engine for JournalEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
+        let now = self.clock.read(now);
         match submission {
             Submission::Message(submission) => self.send(now, submission, Place::Last),
             Submission::Change(change) => {
@@ -173,6 +176,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn found(&mut self, now: Now, answer: LookupAnswer) {
+        let now = self.clock.read(now);
         self.pending.answered(&answer.lookup, answer.found);
         self.releasing.push_back(answer.lookup.sender);
         self.release(now);
@@ -189,6 +193,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
+        let now = self.clock.read(now);
         self.release(now);
         let written = self.write(now)?;
         let mut staged = std::mem::take(&mut self.commit.deliveries);
@@ -294,8 +299,14 @@ impl<D: Disk> JournalEngine<D> {
         if incoming.body().len() > BODY_BYTES_MAX {
             return self.refuse(incoming.origin, Refusal::Code(ErrorCode::BodyTooLarge));
         }
-        let named_ms = match named_ms(&incoming.client_msg_id, self.ids.time_ms(now.unix_ms)) {
+        let time_ms = self.ids.time_ms(now.unix_ms);
+        self.window.pass(time_ms);
+        let named_ms = match named_ms(&incoming.client_msg_id, time_ms) {
             Ok(named_ms) => named_ms,
+            // The name may be of the time that is not believed yet.
+            Err(ErrorCode::ClientMsgIdAhead) if self.clock.is_in_doubt() => {
+                return self.refuse(incoming.origin, Refusal::RetryLater);
+            }
             Err(code) => return self.refuse(incoming.origin, Refusal::Code(code)),
         };
         match (self.window.seen(&Name::of(incoming), named_ms), place) {

@@ -7,6 +7,7 @@ pub(crate) mod bases;
 pub mod dedup;
 pub(crate) mod groups;
 pub mod journal_engine;
+pub(crate) mod ledger_clock;
 pub(crate) mod parts;
 pub(crate) mod pending;
 pub(crate) mod pending_delivery;

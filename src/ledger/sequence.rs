@@ -5,7 +5,7 @@
 
 use crate::contract::ids::LedgerSlot;
 use crate::ledger::parts::PartedMap;
-use crate::limits::LEDGER_USERS_MAX;
+use crate::limits::{LEDGER_AHEAD_MAX_MS, LEDGER_USERS_MAX};
 use ringway_wire::ids::{MSG_ID_EPOCH_MS, MsgId, Seq, UserId};
 
 const TIME_SHIFT: u32 = MsgId::TIME_SHIFT;
@@ -36,15 +36,16 @@ impl MsgIdSource {
         self.last = self.last.max(msg_id);
     }
 
-    /// The ledger's time: the clock's, but never before the last message's.
+    /// The ledger's time: the clock's, or the last message's if that is later, but not by more than
+    /// `LEDGER_AHEAD_MAX_MS`.
     pub fn time_ms(&self, unix_ms: u64) -> u64 {
-        unix_ms.max(self.last.sent_at_ms())
+        unix_ms.max(self.last.sent_at_ms().min(unix_ms.saturating_add(LEDGER_AHEAD_MAX_MS)))
     }
 
     /// The next id. When a millisecond's 4,096 are used up it borrows from the next.
     pub fn next(&mut self, unix_ms: u64) -> MsgId {
         let id = |time: u64, counter: u64| (time << TIME_SHIFT) | (self.node << NODE_SHIFT) | counter;
-        let time = self.time_ms(unix_ms) - MSG_ID_EPOCH_MS;
+        let time = unix_ms.min(MsgId::TIME_MAX_MS).max(self.last.sent_at_ms()) - MSG_ID_EPOCH_MS;
         let first = id(time, 0);
         let next = if first > self.last.0 {
             first

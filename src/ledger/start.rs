@@ -23,9 +23,10 @@ use crate::journal::recovery::{Recovered, TornTail, recover};
 use crate::journal::room::Room;
 use crate::journal::segment::{Journal, SEGMENT_HEADER_BYTES, list_segments, segment_name};
 use crate::ledger::bases::Bases;
-use crate::ledger::dedup::{Known, Name, Window};
+use crate::ledger::dedup::{Known, Name, Window, floor_behind};
 use crate::ledger::groups::{Groups, OutOfOrder};
 use crate::ledger::journal_engine::{Commit, JournalEngine, Settings};
+use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::limits::{LEDGER_USERS_MAX, WINDOW_MS};
@@ -124,12 +125,13 @@ impl Start {
             return Err(StartError::Behind { applied: store.applied.0, first: recovered.first.0 });
         }
         let (begin, dropped) = beginning(&disk, &recovered, store.applied.in_journal())?;
+        let mut clock = LedgerClock::default();
+        let now = clock.read(now);
         let mut replay = Replay::new(&settings, store, sequences, groups, now);
         if dropped == 0 && recovered.segments > 0 {
             replay.run(disk.clone(), &recovered)?;
         }
-        let mut window = replay.window(&settings, &recovered, dropped, now);
-        window.advance(replay.ids.time_ms(now.unix_ms));
+        let window = replay.window(&settings, &recovered, dropped, now);
         let journal = Journal::with_segments_of(settings.segment_bytes, disk, begin, settings.seed)?;
         progress.advance_durable(journal.tail());
         progress.advance_applied(store.applied);
@@ -147,6 +149,7 @@ impl Start {
         let room = Room::new(Arc::clone(&progress));
         let engine = JournalEngine {
             settings,
+            clock,
             journal,
             progress,
             ids: replay.ids,
@@ -197,6 +200,8 @@ struct Replay {
     known: Vec<(Name, Known)>,
     /// No window will reach back beyond this.
     known_from_ms: u64,
+    /// Where the window's floor is for what lies before that.
+    floor_ms: u64,
     segments: Vec<(JournalPosition, u64)>,
     rosters: HashMap<JournalPosition, ReplayedRoster>,
     messages: u64,
@@ -224,6 +229,7 @@ impl Replay {
             groups,
             known: Vec::new(),
             known_from_ms: now.unix_ms.saturating_sub(WINDOW_MS),
+            floor_ms: 0,
             segments: Vec::new(),
             rosters: HashMap::new(),
             messages: 0,
@@ -325,6 +331,8 @@ impl Replay {
     fn know(&mut self, name: Name, known: Known) {
         if known.msg_id.sent_at_ms() >= self.known_from_ms {
             self.known.push((name, known));
+        } else {
+            self.floor_ms = self.floor_ms.max(floor_behind(&name));
         }
     }
 
@@ -343,13 +351,12 @@ impl Replay {
             (false, Some(first_ms)) => first_ms + 1,
             (false, None) => self.store_ms.map_or(0, |store_ms| store_ms + 1),
         };
-        let horizon_ms = known_from.max(self.ids.time_ms(now.unix_ms).saturating_sub(WINDOW_MS));
-        let mut window = Window::new(settings.seed ^ 4, horizon_ms).with_entries_max(settings.window_entries_max);
+        let mut window = Window::new(settings.seed ^ 4, known_from.max(self.floor_ms));
+        window = window.with_entries_max(settings.window_entries_max);
         for (name, known) in self.known.drain(..) {
-            if known.msg_id.sent_at_ms() >= horizon_ms {
-                window.insert(name, known);
-            }
+            window.insert(name, known);
         }
+        window.advance(self.ids.time_ms(now.unix_ms));
         window
     }
 }

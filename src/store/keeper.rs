@@ -18,7 +18,7 @@ use super::in_flight::{InFlight, Load};
 use super::messages::Messages;
 use super::names::Written;
 use super::retention::{Expire, Retention};
-use super::trouble::{JournalRoom, Severity, Trouble};
+use super::trouble::{JournalRoom, Said, Severity, Trouble};
 use super::{Store, StoreError, Transaction};
 use crate::clock::Now;
 use crate::contract::cause::Cause;
@@ -37,6 +37,7 @@ use crate::store::tail::Tail;
 use devices::CursorAsked;
 use pages::PageAsked;
 use position::{Follows, Known};
+use ringway_wire::ids::MsgId;
 
 /// Cursors are saved so often: what a device may receive again after a crash of the machine.
 const CURSORS_SAVE_MS: u64 = 1_000;
@@ -88,11 +89,17 @@ pub struct Keeper<S: Store, D: Disk> {
     /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
     /// back (a lost connection may take seconds to be noticed, each time).
     reads_away: bool,
+    /// Reads that failed are said in the log once a minute, however many ask.
+    reads_said: Said,
+    /// When the last turn began, monotonic.
+    turned_ms: u64,
     /// Writes that failed in a row, and when the next may be tried.
     backoff: Backoff,
     retry_at_ms: u64,
     trouble: Trouble,
     retention: Retention,
+    /// The newest message of when the database's position was read last.
+    newest: MsgId,
     secured: JournalPosition,
     secured_ms: u64,
     secure_failed: bool,
@@ -131,10 +138,13 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             answerer: None,
             snapshot_ask: None,
             reads_away: false,
+            reads_said: Said::default(),
+            turned_ms: 0,
             backoff: Backoff::new(seed),
             retry_at_ms: 0,
             trouble: Trouble::default(),
             retention: Retention::new(0),
+            newest: MsgId(0),
             secured: JournalPosition(0),
             secured_ms: 0,
             secure_failed: false,
@@ -172,6 +182,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// Ingests the journal and applies at most one transaction. To be called when there is something new, at the
     /// time it asked for, when a transaction has ended, and at least once a second.
     pub async fn turn(&mut self, now: Now) -> Turn {
+        self.turned_ms = now.mono_ms;
         if self.in_flight.is_busy() {
             return self.follow_up(now);
         }
@@ -437,7 +448,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             }
             // It concerns what was read; the rest may be well.
             Fault::Store(StoreError::Broken { .. }) | Fault::Journal(_) => {
-                tracing::error!(error = %Chain(fault), "a read failed");
+                if self.reads_said.is_due(self.turned_ms, fault.kind().0) {
+                    tracing::error!(error = %Chain(fault), "a read failed");
+                }
             }
         }
     }
@@ -454,7 +467,7 @@ impl<S: Expire, D: Disk> Keeper<S, D> {
     /// Deletes a little of what is old, if that is due.
     pub fn retain(&mut self, now: Now) {
         if self.position != Known::Never && self.backoff.refusals() == 0 {
-            self.retention.step(&mut self.store, now, &mut self.counters);
+            self.retention.step(&mut self.store, now, self.newest, &mut self.counters);
         }
     }
 

@@ -6,7 +6,8 @@
 //! says from where on it is complete, so that a repeat of what was deleted is refused and never stored again; and a
 //! step is so small that inserts and readers do not notice. A pass that was interrupted begins anew, and finds what it
 //! had deleted gone. What comes into the database late, with an old number, may lose its message before its row: such a
-//! row counts as deleted.
+//! row counts as deleted. A clock that is put ahead deletes nothing: how old a message is follows from the time that has
+//! passed since the clock was right.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -15,7 +16,10 @@ use super::{Store, StoreError};
 use crate::clock::Now;
 use crate::contract::chain::Chain;
 use crate::contract::store_counters::StoreCounters;
-use crate::limits::{RETENTION_AGAIN_MS, RETENTION_PASS_EVERY_MS, RETENTION_STEP_EVERY_MS};
+use crate::limits::{
+    RETENTION_AGAIN_MS, RETENTION_CLOCK_AHEAD_MS, RETENTION_CLOCK_STEADY_MS, RETENTION_CLOCK_STEP_MS,
+    RETENTION_PASS_EVERY_MS, RETENTION_STEP_EVERY_MS,
+};
 use ringway_wire::ids::{MsgId, UserId};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -101,10 +105,51 @@ pub struct MessagesExpired {
     pub through: Option<MsgId>,
 }
 
+/// How late it is at least, whatever the host's clock says.
+#[derive(Clone, Copy, Debug, Default)]
+struct SteadyClock {
+    /// The last reading that was as far from the one before as time had passed, or less.
+    steady: Option<Now>,
+    /// What it says counts from then on, monotonic milliseconds.
+    counts_ms: u64,
+    /// That it was put ahead was said.
+    is_said: bool,
+}
+
+impl SteadyClock {
+    /// Unix milliseconds; `None`: that is not known yet. `newest`: a message that is stored.
+    fn read(&mut self, now: Now, newest: MsgId) -> Option<u64> {
+        let may_be_wrong = now.unix_ms > newest.sent_at_ms() + RETENTION_CLOCK_AHEAD_MS;
+        let begins_ms = if may_be_wrong { now.mono_ms + RETENTION_CLOCK_STEADY_MS } else { now.mono_ms };
+        let Some(before) = self.steady else {
+            (self.steady, self.counts_ms) = (Some(now), begins_ms);
+            return (!may_be_wrong).then_some(now.unix_ms);
+        };
+        let expected_ms = before.unix_ms + now.mono_ms.saturating_sub(before.mono_ms);
+        if now.unix_ms > expected_ms + RETENTION_CLOCK_STEP_MS {
+            if !self.is_said {
+                let ahead_ms = now.unix_ms - expected_ms;
+                tracing::warn!(
+                    ahead_ms,
+                    "the host's clock was put ahead: until the next start messages are deleted as if it had not been"
+                );
+            }
+            self.is_said = true;
+            return (now.mono_ms >= self.counts_ms).then_some(expected_ms);
+        }
+        if now.unix_ms + RETENTION_CLOCK_STEP_MS < expected_ms {
+            self.counts_ms = begins_ms;
+        }
+        (self.steady, self.is_said) = (Some(now), false);
+        (now.mono_ms >= self.counts_ms).then_some(now.unix_ms)
+    }
+}
+
 /// Where retention is.
 pub(crate) struct Retention {
     /// How long messages are kept; `None`: for ever.
     keep_ms: Option<u64>,
+    clock: SteadyClock,
     /// The next step; `None`: a pass is to begin.
     next: Option<Step>,
     running: Option<Expiring>,
@@ -116,7 +161,7 @@ impl Retention {
     /// Keeps messages so many days; 0: for ever.
     pub(crate) fn new(days: u32) -> Self {
         let keep_ms = (days > 0).then(|| u64::from(days) * DAY_MS);
-        Retention { keep_ms, next: None, running: None, due_ms: 0, failing: false }
+        Retention { keep_ms, clock: SteadyClock::default(), next: None, running: None, due_ms: 0, failing: false }
     }
 
     /// When the next step is to be taken, or looked at, on the monotonic clock; `None`: never.
@@ -124,12 +169,16 @@ impl Retention {
         self.keep_ms.map(|_| self.due_ms)
     }
 
-    /// Looks at the step on its way, and takes the next, if one is due.
-    pub(crate) fn step<S: Expire>(&mut self, store: &mut S, now: Now, counters: &mut StoreCounters) {
+    /// Looks at the step on its way, and takes the next, if one is due. `newest`: a message that is stored.
+    pub(crate) fn step<S: Expire>(&mut self, store: &mut S, now: Now, newest: MsgId, counters: &mut StoreCounters) {
         let Some(keep_ms) = self.keep_ms.filter(|_| now.mono_ms >= self.due_ms) else { return };
+        let Some(time_ms) = self.clock.read(now, newest) else {
+            self.due_ms = now.mono_ms + RETENTION_AGAIN_MS;
+            return;
+        };
         self.due_ms = now.mono_ms + RETENTION_STEP_EVERY_MS;
         let Some(mut running) = self.running.take() else {
-            let cutoff = MsgId::first_at(now.unix_ms.saturating_sub(keep_ms));
+            let cutoff = MsgId::first_at(time_ms.saturating_sub(keep_ms));
             self.running = Some(store.expire(self.next.unwrap_or(Step::Begin { cutoff })));
             return;
         };

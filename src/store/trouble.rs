@@ -38,11 +38,27 @@ impl JournalRoom {
     }
 }
 
+/// When each cause was last named in the log, monotonic milliseconds; in the order of `Cause::ALL`.
+#[derive(Debug, Default)]
+pub(crate) struct Said([Option<u64>; Cause::COUNT]);
+
+impl Said {
+    /// It is to be named now: it was not for `STORE_TROUBLE_SAID_MS`.
+    pub(crate) fn is_due(&mut self, now_ms: u64, cause: Cause) -> bool {
+        let Some(said_ms) = self.0.get_mut(cause as usize).or_count(Place::Store) else { return false };
+        let is_due = said_ms.is_none_or(|said_ms| now_ms.saturating_sub(said_ms) >= STORE_TROUBLE_SAID_MS);
+        if is_due {
+            *said_ms = Some(now_ms);
+        }
+        is_due
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
-    /// When each cause was last named, since the trouble began; in the order of `Cause::ALL`.
-    said_ms: [Option<u64>; Cause::COUNT],
+    /// Since the trouble began.
+    said: Said,
 }
 
 impl Trouble {
@@ -59,11 +75,9 @@ impl Trouble {
         counters.unavailable = 1;
         counters.broken = u64::from(severity == Severity::Contradiction);
         counters.refuse(cause);
-        let Some(said_ms) = self.said_ms.get_mut(cause as usize).or_count(Place::Store) else { return };
-        if said_ms.is_some_and(|said_ms| now_ms.saturating_sub(said_ms) < STORE_TROUBLE_SAID_MS) {
+        if !self.said.is_due(now_ms, cause) {
             return;
         }
-        *said_ms = Some(now_ms);
         let (cause, error, meanwhile) = (cause.name(), Chain(error), journal.consequence());
         match severity {
             Severity::Passing => tracing::error!(
@@ -85,7 +99,21 @@ impl Trouble {
         if failures > 0 {
             tracing::info!(failures, "the journal is being applied to the store again");
         }
-        self.said_ms = Default::default();
+        self.said = Said::default();
         (counters.unavailable, counters.broken) = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_is_named_once_a_minute_each_cause_by_itself() {
+        let mut said = Said::default();
+        let named = |at_ms: &u64| said.is_due(*at_ms, Cause::Journal);
+        let times: Vec<u64> = (0..3 * STORE_TROUBLE_SAID_MS).step_by(100).filter(named).collect();
+        assert_eq!(times, [0, STORE_TROUBLE_SAID_MS, 2 * STORE_TROUBLE_SAID_MS]);
+        assert!(said.is_due(1, Cause::Connection));
     }
 }

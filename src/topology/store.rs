@@ -68,9 +68,9 @@ pub(crate) struct StoreInbox {
     pub grew: Arc<Notify>,
     /// What shards and ledger say of deliveries in hand.
     pub yields: StoreYield,
-    /// To each shard, by its id. A full one means the answer is dropped and the shard asks again.
+    /// To each shard, by its id. A full one means that the answer waits for room.
     pub answers: Vec<Slot<StoreAnswer>>,
-    /// To the ledger; it has room for every look-up that may be open.
+    /// To the ledger. A full one means that the answer waits for room.
     pub found: Sender<LookupAnswer>,
 }
 

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crossbeam_channel::TrySendError;
 use tokio::sync::mpsc;
 use tokio::time;
 
@@ -80,13 +81,22 @@ enum Asked {
     Closed,
 }
 
+/// What became of answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Handed {
+    All,
+    /// There was no room for the others.
+    Some,
+}
+
 /// What a loop keeps from one round to the next.
 #[derive(Debug, Default)]
 struct Round {
     pages: Vec<PageAsked>,
     cursors: Vec<CursorAsked>,
     lookups: Vec<Lookup>,
-    found: Vec<LookupAnswer>,
+    /// What the ledger was found and has no room for yet, oldest first.
+    found: VecDeque<LookupAnswer>,
     /// Answers that a shard's mailbox had no room for, oldest first.
     unsent: VecDeque<(ShardId, StoreAnswer)>,
     /// Shards to wake, by id.
@@ -99,6 +109,13 @@ struct Round {
     /// When the rows that linger are to be written.
     write_at_ms: Option<u64>,
     reported_ms: u64,
+}
+
+impl Round {
+    /// No answer waits for room.
+    fn is_handed_over(&self) -> bool {
+        self.unsent.is_empty() && self.found.is_empty()
+    }
 }
 
 impl<S: Expire, D: Disk> StoreLoop<S, D> {
@@ -149,7 +166,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 .map_or(sleep_ms, |due_ms| sleep_ms.min(due_ms.saturating_sub(now_ms).max(1)));
             if sleep_ms > 0 && asked == Asked::All {
                 self.keeper.write_back();
-                match unapplied_bytes == 0 && !self.keeper.is_writing() && round.unsent.is_empty() {
+                match unapplied_bytes == 0 && !self.keeper.is_writing() && round.is_handed_over() {
                     true => self.sleep_idle(sleep_ms).await,
                     false => self.sleep(sleep_ms.min(STORE_LOOK_MS)).await,
                 }
@@ -262,20 +279,45 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 slot.wake();
             }
         }
+        match self.look_up(round).await {
+            Asked::Some if asked == Asked::All => Asked::Some,
+            _ => asked,
+        }
+    }
+
+    /// Answers look-ups of the ledger, up to a limit. What it has no room for is kept until it has, and nothing more is
+    /// looked up meanwhile: what waits for an answer would wait for ever, and all that its sender sends behind it.
+    async fn look_up(&mut self, round: &mut Round) -> Asked {
+        if self.hand_over_found(round) == Handed::Some {
+            return Asked::All;
+        }
         round.lookups.extend(self.ends.inbox.lookups.try_iter().take(STORE_ANSWERED_MAX));
-        if !round.lookups.is_empty() {
-            round.answered_any = true;
-            self.keeper.lookups(&round.lookups, &mut round.found).await;
-            round.lookups.clear();
-            for answer in round.found.drain(..) {
-                // There is room for every look-up that may be open; without the ledger nobody waits for it.
-                self.ends.inbox.found.try_send(answer).ok();
-            }
-            if asked == Asked::All && !self.ends.inbox.lookups.is_empty() {
-                asked = Asked::Some;
+        if round.lookups.is_empty() {
+            return Asked::All;
+        }
+        round.answered_any = true;
+        let mut found = Vec::with_capacity(round.lookups.len());
+        self.keeper.lookups(&round.lookups, &mut found).await;
+        round.lookups.clear();
+        round.found.extend(found);
+        match self.hand_over_found(round) == Handed::All && !self.ends.inbox.lookups.is_empty() {
+            true => Asked::Some,
+            false => Asked::All,
+        }
+    }
+
+    fn hand_over_found(&self, round: &mut Round) -> Handed {
+        while let Some(answer) = round.found.pop_front() {
+            match self.ends.inbox.found.try_send(answer) {
+                // Without the ledger nobody waits for it.
+                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+                Err(TrySendError::Full(answer)) => {
+                    round.found.push_front(answer);
+                    return Handed::Some;
+                }
             }
         }
-        asked
+        Handed::All
     }
 
     /// Cursors are read together, and pages are: a database elsewhere is asked once for all of those, and reads several

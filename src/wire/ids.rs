@@ -56,10 +56,12 @@ pub const MSG_ID_EPOCH_MS: u64 = 1_704_067_200_000;
 impl MsgId {
     /// Where the time begins: behind 10 bits of node and 12 of counter.
     pub const TIME_SHIFT: u32 = 22;
+    /// The last time that a number can hold, Unix milliseconds: in 2093.
+    pub const TIME_MAX_MS: u64 = MSG_ID_EPOCH_MS + (1 << 41) - 1;
 
     /// The lowest number that a message of this time (Unix milliseconds) can have.
     pub fn first_at(unix_ms: u64) -> Self {
-        MsgId(unix_ms.saturating_sub(MSG_ID_EPOCH_MS) << Self::TIME_SHIFT)
+        MsgId(unix_ms.min(Self::TIME_MAX_MS).saturating_sub(MSG_ID_EPOCH_MS) << Self::TIME_SHIFT)
     }
 
     /// When it was numbered, Unix milliseconds.

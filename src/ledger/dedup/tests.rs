@@ -38,8 +38,9 @@ fn a_name_that_may_be_of_a_message_before_the_horizon_is_to_be_looked_up() {
 fn at_its_limit_the_oldest_go_and_the_horizon_moves_behind_them() {
     let (window, known) = window_of(10, 4);
     assert_eq!(window.len(), 4);
-    assert_eq!(window.horizon_ms(), known[5].msg_id.sent_at_ms() + 1);
+    assert_eq!(window.horizon_ms(), TIME + 1 - CLIENT_MSG_ID_AHEAD_MS);
     assert_eq!(window.seen(&name(5), TIME), Seen::Perhaps);
+    assert_eq!(window.seen(&name(11), TIME + 1), Seen::Never);
     assert_eq!(window.seen(&name(6), TIME), Seen::Before(known[6]));
 }
 
@@ -52,8 +53,24 @@ fn as_time_passes_the_old_go_a_part_at_a_time() {
     assert_eq!(window.len(), 1_000 - EVICTIONS_MAX);
     (0..10).for_each(|_| window.advance(later));
     assert_eq!(window.len(), 1, "the one at the horizon stays");
-    window.advance(TIME);
-    assert_eq!(window.horizon_ms(), later - WINDOW_MS, "the horizon does not go back with the clock");
+    // The clock was wrong: what was let go has names of its own time.
+    window.advance(TIME + 1_000);
+    assert_eq!(window.horizon_ms(), TIME + 1 - CLIENT_MSG_ID_AHEAD_MS);
+}
+
+#[test]
+fn names_of_now_are_known_though_messages_are_dated_an_hour_ahead_and_the_oldest_have_gone() {
+    let mut window = Window::new(1, 0).with_entries_max(4);
+    let mut ids = MsgIdSource::new(0, MsgId(0));
+    ids.next(TIME + 3_600_000);
+    let named = |at: u64| Name { sender: UserId(1), client_msg_id: ClientMsgId::from_parts(TIME + at, 1) };
+    for at in (0..20).map(|second| second * 1_000) {
+        window.insert(named(at), Known { msg_id: ids.next(TIME + at), seq: Seq(at), digest: at });
+        window.advance(ids.time_ms(TIME + at));
+    }
+    assert_eq!(window.seen(&named(15_000), TIME + 15_000), Seen::Perhaps);
+    assert!(matches!(window.seen(&named(16_000), TIME + 16_000), Seen::Before(_)));
+    assert_eq!(window.seen(&named(20_000), TIME + 20_000), Seen::Never);
 }
 
 #[test]

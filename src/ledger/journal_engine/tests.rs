@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod clocks;
 mod failed;
 mod waiting;
 
@@ -42,6 +43,10 @@ impl Ledger {
         let start = Start::new(settings, StorePosition::default());
         let (engine, _) = start.finish(disk.clone(), progress.clone(), now).unwrap();
         Ledger { disk, progress, engine, now, names: 0 }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now = Now { mono_ms: self.now.mono_ms + ms, unix_ms: self.now.unix_ms + ms };
     }
 
     fn name(&mut self) -> ClientMsgId {
@@ -245,7 +250,7 @@ fn names_that_are_no_uuidv7_or_too_far_ahead_are_refused() {
 #[test]
 fn an_old_name_is_looked_up_once_however_often_it_is_sent() {
     let mut ledger = Ledger::new();
-    ledger.now.unix_ms += WINDOW_MS + 10_000;
+    ledger.pass(WINDOW_MS + 10_000);
     ledger.commit();
     let old = ClientMsgId::from_parts(TIME, 5);
     for request in 1..=3 {
@@ -264,7 +269,7 @@ fn an_old_name_is_looked_up_once_however_often_it_is_sent() {
 #[test]
 fn what_the_store_found_is_a_repeat_and_what_it_cannot_say_is_retried() {
     let mut ledger = Ledger::new();
-    ledger.now.unix_ms += WINDOW_MS + 10_000;
+    ledger.pass(WINDOW_MS + 10_000);
     ledger.commit();
     let old = ClientMsgId::from_parts(TIME, 5);
     let lookup = Lookup { sender: UserId(1), client_msg_id: old, generation: 0 };
@@ -451,7 +456,7 @@ fn segments_behind_the_store_go_when_the_window_no_longer_needs_them() {
     ledger.progress.advance_secured(ledger.engine.tail());
     ledger.commit();
     assert_eq!(ledger.engine.segments.len(), 3, "kept for the window");
-    ledger.now.unix_ms += WINDOW_MS + 1_000;
+    ledger.pass(WINDOW_MS + 1_000);
     ledger.commit();
     assert_eq!(ledger.engine.segments.len(), 1);
     assert_eq!(ledger.engine.journal.first(), ledger.engine.journal.segment());

@@ -6,7 +6,7 @@
 use super::entry::{Call, Claimed, Entry, Left, change_call, direct_call, group_call};
 use super::in_flight::{Flight, Subject};
 use super::link::{Reply, What};
-use super::searches::Searched;
+use super::searches::{Again, Searched};
 use super::taking::Refusal;
 use super::{NOBODY, RedisEngine};
 use crate::clock::Now;
@@ -34,12 +34,15 @@ pub(super) enum Patience {
 }
 
 impl<D: Disk> RedisEngine<D> {
-    /// The store's answer, if it is about what is to be made again.
-    pub(super) fn found_again(&mut self, name: &Name, found: LookupFound) {
+    /// The store's answer, if it is about what is to be made again. `again`: when it is asked for again, if it is none.
+    pub(super) fn found_again(&mut self, name: &Name, found: LookupFound, again: Again) {
         let Searched { flights, known_s } = self.in_flight.searches.take_answered(name);
+        if !flights.is_empty() && found != LookupFound::Unavailable {
+            self.in_flight.searches.is_answered();
+        }
         for msg_id in flights {
             match found {
-                LookupFound::Unavailable => self.in_flight.searches.put_back(msg_id, *name),
+                LookupFound::Unavailable => self.in_flight.searches.put_back(msg_id, *name, again),
                 // It was acked: rather sent twice under its number, which recipients know, than lost.
                 LookupFound::Nothing => {
                     if let Some(flight) = self.in_flight.flights.get_mut(&msg_id) {

@@ -54,6 +54,7 @@ use self::log::Log;
 use self::no_room::NoRoom;
 use self::questions::{Question, Questions};
 use self::recent::RecentEntries;
+use self::searches::Again;
 use self::senders::SenderRows;
 use self::taking::Refusal;
 use self::windows::Windows;
@@ -69,6 +70,7 @@ use crate::contract::submission::Submission;
 use crate::journal::disk::Disk;
 use crate::ledger::dedup::Name;
 use crate::ledger::groups::Groups;
+use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::pending::{Pending, Place};
 use crate::ledger::pending_delivery::PendingDelivery;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
@@ -98,6 +100,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct RedisEngine<D: Disk> {
     settings: Settings,
+    clock: LedgerClock,
     progress: Arc<Progress>,
     link: LedgerEnds,
     log: Log<D>,
@@ -168,6 +171,7 @@ enum Session {
 
 impl<D: Disk> Engine for RedisEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
+        let now = self.clock.read(now);
         match submission {
             Submission::Message(submission) => self.send(now, submission, Place::Last),
             Submission::Change(change) => self.change(now, change),
@@ -178,11 +182,15 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn found(&mut self, now: Now, answer: LookupAnswer) {
+        let now = self.clock.read(now);
         let Lookup { sender, client_msg_id, generation } = answer.lookup;
         let name = Name { sender, client_msg_id };
         // The database may have got it since, from a generation that is over: whoever still wants to know asks again.
-        let found = if generation == self.generation_number() { answer.found } else { LookupFound::Unavailable };
-        self.found_again(&name, found);
+        let (found, again) = match generation == self.generation_number() {
+            true => (answer.found, Again::Unavailable(now.mono_ms)),
+            false => (LookupFound::Unavailable, Again::OutOfDate),
+        };
+        self.found_again(&name, found, again);
         self.pending.answered(&answer.lookup, found);
         self.releasing.push_back(sender);
         self.release(now);
@@ -195,12 +203,14 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
+        let (host, now) = (now, self.clock.read(now));
+        self.in_flight.searches.pass(now.mono_ms);
         self.release(now);
         self.write_log(now)?;
         while self.deliveries.len() < COMMIT_MESSAGES_MAX
             && let Some(news) = self.link.news()
         {
-            self.apply(now, news)?;
+            self.apply(host, news)?;
         }
         self.copy.flush().map_err(LedgerError::Copy)?;
         let applied = self.progress.applied().0;

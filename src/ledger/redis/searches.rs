@@ -1,14 +1,16 @@
 //! What is searched for in the store before Redis is called with it.
 //!
 //! Owned by the engine. What always holds: a submission is either to be asked for or being asked for, and once; the store
-//! is asked for so many names at once, the oldest first; and of each sender it is known at once whether anything of it is
-//! searched for, as all that it sends meanwhile waits behind that.
+//! is asked for so many names at once, the oldest first; one that could not answer is left alone for a while, twice as long
+//! each time; and of each sender it is known at once whether anything of it is searched for, as all that it sends meanwhile
+//! waits behind that.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::contract::keyed::TableKey;
 use crate::contract::store::Lookup;
 use crate::ledger::dedup::Name;
+use crate::limits::{SEARCH_RETRY_MAX_MS, STORE_RETRY_FIRST_MS};
 use ringway_wire::ids::{MsgId, UserId};
 
 /// Names that are asked for at once.
@@ -34,6 +36,46 @@ pub(super) struct Searches {
     is_all: bool,
     /// The store must be here before it is asked: until then its tail has entries of a stream that is lost.
     from: u64,
+    pause: Pause,
+}
+
+/// How long the store is left alone after it could not answer, monotonic milliseconds.
+#[derive(Debug, Default)]
+struct Pause {
+    /// Nothing is asked for before this.
+    until_ms: u64,
+    /// The last time as the engine knows it.
+    now_ms: u64,
+    /// The last pause; zero: the store has answered since.
+    last_ms: u64,
+}
+
+impl Pause {
+    fn is_on(&self) -> bool {
+        self.now_ms < self.until_ms
+    }
+
+    /// The store could not answer. What it was asked before the pause began makes that no longer.
+    fn begin(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+        if !self.is_on() {
+            self.last_ms = (self.last_ms * 2).clamp(STORE_RETRY_FIRST_MS, SEARCH_RETRY_MAX_MS);
+            self.until_ms = self.now_ms + self.last_ms;
+        }
+    }
+
+    fn end(&mut self) {
+        (self.until_ms, self.last_ms) = (0, 0);
+    }
+}
+
+/// Why something is asked for again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Again {
+    /// The store could not answer, at this monotonic time in milliseconds: not at once.
+    Unavailable(u64),
+    /// The answer was out of date: at once.
+    OutOfDate,
 }
 
 impl Searches {
@@ -74,9 +116,22 @@ impl Searches {
         flights.for_each(|(msg_id, name)| self.put(msg_id, name));
     }
 
-    /// The store could not answer: it is asked again.
-    pub(super) fn put_back(&mut self, msg_id: MsgId, name: Name) {
+    /// It is to be asked for again.
+    pub(super) fn put_back(&mut self, msg_id: MsgId, name: Name, again: Again) {
+        if let Again::Unavailable(now_ms) = again {
+            self.pause.begin(now_ms);
+        }
         self.put(msg_id, Some(name));
+    }
+
+    /// The store can answer.
+    pub(super) fn is_answered(&mut self) {
+        self.pause.end();
+    }
+
+    /// Time passes, monotonic milliseconds.
+    pub(super) fn pass(&mut self, now_ms: u64) {
+        self.pause.now_ms = now_ms;
     }
 
     fn put(&mut self, msg_id: MsgId, name: Option<Name>) {
@@ -125,7 +180,7 @@ impl Searches {
     /// `known_s`. Returns the changes among what is searched for: they have no name, and are told by their version.
     pub(super) fn take_lookups(&mut self, applied: u64, known_s: u64, out: &mut Vec<Lookup>) -> Vec<MsgId> {
         let mut unnamed = Vec::new();
-        if applied < self.from {
+        if applied < self.from || self.pause.is_on() {
             return unnamed;
         }
         while self.asked.len() < ASKED_AT_ONCE

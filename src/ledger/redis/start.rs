@@ -26,6 +26,7 @@ use crate::contract::store::NewestRow;
 use crate::contract::store::{StorePosition, Stored};
 use crate::journal::disk::Disk;
 use crate::ledger::groups::{GroupLimits, Groups};
+use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::start::StartError;
@@ -85,6 +86,7 @@ impl RedisStart {
         progress.advance_applied(at.applied);
         Ok(RedisEngine {
             settings,
+            clock: LedgerClock::default(),
             progress,
             link,
             log,

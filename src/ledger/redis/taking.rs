@@ -107,6 +107,10 @@ impl<D: Disk> RedisEngine<D> {
         }
         let named = match named_ms(&name.client_msg_id, self.ids.time_ms(now.unix_ms)) {
             Ok(named) => named,
+            // The name may be of the time that is not believed yet.
+            Err(ErrorCode::ClientMsgIdAhead) if self.clock.is_in_doubt() => {
+                return self.refuse(origin, Refusal::RetryLater);
+            }
             Err(code) => return self.refuse(origin, Refusal::Code(code)),
         };
         match self.in_flight.named(&name) {

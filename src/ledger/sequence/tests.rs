@@ -48,6 +48,17 @@ fn ids_do_not_start_below_the_last_one_known() {
 }
 
 #[test]
+fn the_ledgers_time_is_not_further_ahead_of_the_hosts_than_the_limit_whatever_messages_are_dated() {
+    let mut ids = MsgIdSource::new(0, MsgId(0));
+    let last = ids.next(TIME + 3_600_000);
+    assert_eq!(ids.time_ms(TIME), TIME + LEDGER_AHEAD_MAX_MS);
+    // Ids rise all the same, also when their time is over.
+    assert!(ids.next(TIME) > last);
+    let (one, two) = (ids.next(u64::MAX), ids.next(TIME));
+    assert!(one > last && two > one);
+}
+
+#[test]
 fn a_row_taken_back_is_given_again_and_a_higher_one_known_is_not() {
     let mut sequences = Sequences::new(1);
     let slot = sequences.assign(UserId(5)).unwrap();

@@ -359,7 +359,10 @@ fn live_through(seed: u64) {
                     world.progress.advance_secured(world.store.position.applied.in_journal());
                 }
                 2 => world.now.unix_ms = world.now.unix_ms.saturating_sub(world.rng.u64(..50)),
-                3 => world.now.unix_ms += world.rng.u64(..WINDOW_MS),
+                3 => {
+                    let ms = world.rng.u64(..WINDOW_MS);
+                    world.now = Now { mono_ms: world.now.mono_ms + ms, unix_ms: world.now.unix_ms + ms };
+                }
                 4 => world.disk.fail_syncs(1),
                 _ => world.now.unix_ms += 1,
             }

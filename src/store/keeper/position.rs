@@ -109,6 +109,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         let at = self.store.position().await?;
         let known = self.position;
+        self.newest = self.newest.max(at.msg_id_max);
         self.reads_away = false;
         if self.follows == Follows::Stream {
             if at.applied < self.progress.applied() {

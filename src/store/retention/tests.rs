@@ -174,7 +174,7 @@ fn passes_follow_one_another_by_the_hour_and_their_steps_by_the_millisecond<B: B
         now.mono_ms = retention.due_ms().unwrap();
         let before = counters;
         bed.run(async {
-            retention.step(&mut store, now, &mut counters);
+            retention.step(&mut store, now, id(1_300), &mut counters);
             // Lets what was begun go on.
             tokio::time::sleep(Duration::from_millis(1)).await;
         });
@@ -185,9 +185,54 @@ fn passes_follow_one_another_by_the_hour_and_their_steps_by_the_millisecond<B: B
     assert!(retention.due_ms().unwrap() >= now.mono_ms + RETENTION_PASS_EVERY_MS);
     // Not due: nothing happens.
     now.mono_ms += STORE_RETRY_MAX_MS;
-    retention.step(&mut store, now, &mut counters);
+    retention.step(&mut store, now, id(1_300), &mut counters);
     assert!(retention.running.is_none());
     assert_eq!(Retention::new(0).due_ms(), None);
+}
+
+/// What a clock that reads this, day by day, says of the time, in days; `None`: nothing is to be deleted by it.
+fn days(newest_day: u64, readings: &[(u64, u64)]) -> Vec<Option<u64>> {
+    let time = |day: u64| id(1_300).sent_at_ms() + day * DAY_MS;
+    let newest = MsgId::first_at(time(newest_day));
+    let mut clock = SteadyClock::default();
+    let read = |(passed, day): &(u64, u64)| {
+        let now = Now { mono_ms: passed * DAY_MS, unix_ms: time(*day) };
+        clock.read(now, newest).map(|unix_ms| (unix_ms - time(0)) / DAY_MS)
+    };
+    readings.iter().map(read).collect()
+}
+
+#[test]
+fn a_clock_that_is_put_ahead_makes_no_message_older() {
+    let (is, never) = (Some, None);
+    assert_eq!(days(0, &[(0, 0), (1, 1), (2, 2)]), [is(0), is(1), is(2)]);
+    // For a moment, and for as long as the gateway runs.
+    assert_eq!(days(0, &[(0, 0), (1, 400), (2, 2), (3, 3)]), [is(0), is(1), is(2), is(3)]);
+    assert_eq!(days(0, &[(0, 0), (1, 400), (2, 401), (3, 402)]), [is(0), is(1), is(2), is(3)]);
+    // It was wrong at the start already, which cannot be told from a gateway that nobody has used: only what lasts counts.
+    assert_eq!(days(0, &[(0, 400), (0, 400), (1, 401)]), [never, never, is(401)]);
+    assert_eq!(days(0, &[(0, 400), (0, 0), (1, 1)]), [never, is(0), is(1)]);
+    assert_eq!(days(300, &[(0, 300), (1, 301)]), [is(300), is(301)]);
+}
+
+#[test]
+fn a_clock_that_is_put_ahead_deletes_nothing() {
+    let bed = Sqlite::new();
+    let mut store = bed.open();
+    bed.run(apply(&mut store, transaction(1..=1_300))).unwrap();
+    let (mut retention, mut counters) = (Retention::new(1), StoreCounters::default());
+    let mut now = Now { mono_ms: 0, unix_ms: id(1_300).sent_at_ms() };
+    let mut rows_expired = |hours: u64, ahead_ms: u64| {
+        for _ in 0..hours * 60 {
+            now = Now { mono_ms: now.mono_ms + 60_000, unix_ms: now.unix_ms + 60_000 };
+            let read = Now { unix_ms: now.unix_ms + ahead_ms, ..now };
+            bed.run(async { retention.step(&mut store, read, id(1_300), &mut counters) });
+        }
+        counters.rows_expired
+    };
+    assert_eq!(rows_expired(20, 0), 0);
+    assert_eq!(rows_expired(3, 400 * DAY_MS), 0);
+    assert!(rows_expired(4, 400 * DAY_MS) > 0, "when a day has passed");
 }
 
 #[test]

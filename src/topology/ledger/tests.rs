@@ -1,20 +1,32 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::sync::Arc;
 use std::thread;
 
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::clock::Now;
-use crate::contract::ids::{Origin, ShardId};
+use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
+use crate::contract::message::Incoming;
+use crate::contract::position::AppliedPosition;
+use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
-use crate::contract::submission::Submission;
-use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX};
+use crate::contract::snapshot::snapshots;
+use crate::contract::store::StorePosition;
+use crate::contract::submission::{MessageSubmission, Submission};
+use crate::journal::disk::Directory;
+use crate::ledger::redis::link::{Age, Extent, Found, Generation, News, RedisEnds, Reply, What, link};
+use crate::ledger::redis::seed::base_of;
+use crate::ledger::redis::start::RedisStart;
+use crate::ledger::redis::{RedisEngine, Settings};
+use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX, STORE_RETRY_FIRST_MS};
 use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::store::{self, StoreInbox};
 use crate::topology::submissions::{self, SubmissionSender};
-use ringway_wire::ids::{ClientMsgId, GroupId, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 
 const TIME: Duration = Duration::from_secs(20);
 
@@ -72,22 +84,26 @@ impl Engine for Echo {
     }
 }
 
-struct Bench {
+struct Bench<E: Engine> {
     submissions: SubmissionSender,
     mailbox: Mailbox,
     inbox: StoreInbox,
     reports: mpsc::Receiver<Report>,
-    ledger: LedgerLoop<Echo>,
+    ledger: LedgerLoop<E>,
 }
 
-fn bench(per_commit: usize) -> Bench {
+fn bench(per_commit: usize) -> Bench<Echo> {
+    bench_of(Echo { per_commit, ..Echo::default() }, crossbeam_channel::never())
+}
+
+fn bench_of<E: Engine>(engine: E, nudges: Receiver<()>) -> Bench<E> {
     let (mailbox, slots) = mailbox(ShardId(0), 1);
     let (inbox, door, found) = store::inbox(vec![slots.answers.clone()], StoreYield::OwnCpu);
     let (submission_inbox, submissions) = submissions::inbox();
     let (report, reports) = mpsc::channel(100);
     let ledger = LedgerLoop {
-        nudges: crossbeam_channel::never(),
-        engine: Echo { per_commit, ..Echo::default() },
+        nudges,
+        engine,
         clock: Clock::start(),
         submissions: submission_inbox,
         found,
@@ -179,5 +195,105 @@ fn look_ups_that_the_store_has_no_room_for_are_refused_at_once() {
     assert_eq!(answers(&mailbox, 3), [7_777; 3]);
     assert_eq!(inbox.lookups.len(), LOOKUPS_PENDING_MAX);
     drop(submissions);
+    thread.join().unwrap();
+}
+
+/// An engine of a cluster that has a session with a Redis that a test plays, in an empty ledger.
+fn of_cluster(dir: &TempDir, clock: Clock) -> (RedisEngine<Directory>, RedisEnds, Receiver<()>) {
+    let (ledger, redis, nudges) = link();
+    let (asker, _) = snapshots(redis.nudge());
+    let settings = Settings { shards: 1, node: 1, segment_bytes: 0, buckets: 1, seed: 1 };
+    let [log, copy] = ["log", "stream"].map(|name| Directory::open(&dir.path().join(name)).unwrap());
+    let at = StorePosition { applied: AppliedPosition(base_of(1)), msg_id_max: MsgId(0) };
+    let start = RedisStart::new(settings);
+    let engine = start.finish((log, copy), Arc::new(Progress::default()), (ledger, asker), at).unwrap();
+    let found = Found {
+        there: Generation { number: 1, nonce: 1 },
+        count: base_of(1),
+        floor: Seq(0),
+        since_ms: 0,
+        now_ms: clock.now().unix_ms,
+        age: Age::Settled,
+        is_confirmed: true,
+        extent: Extent::Whole,
+    };
+    redis.notify(News::Status { session: 1, found: Some(found), highest: 1 }).unwrap();
+    (engine, redis, nudges)
+}
+
+fn message(name: ClientMsgId, request_id: u32) -> Submission {
+    let session = SessionRef { shard: ShardId(0), conn: ConnId::default() };
+    let (origin, to) = (Origin { session, request_id }, Conversation::User(UserId(2)));
+    let incoming = Incoming::new(origin, UserId(1), to, name, b"body");
+    Submission::Message(MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 })
+}
+
+/// Sends a message when the engine numbers, and plays a Redis that may have forgotten its name. Returns that.
+fn send_forgotten(redis: &mut RedisEnds, submissions: &SubmissionSender, clock: Clock) -> ClientMsgId {
+    let name = ClientMsgId::from_parts(clock.now().unix_ms, 1);
+    loop {
+        match redis.orders.blocking_recv().unwrap().what {
+            What::Follow { .. } => {
+                submissions.submit(message(name, 1)).unwrap();
+                submissions.wake();
+            }
+            What::Submit { calls, .. } => {
+                let replies = vec![Reply::Forgotten; calls.len()];
+                redis.notify(News::Replies { replies, count: base_of(1) }).unwrap();
+                return name;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_store_that_cannot_answer_is_not_asked_again_and_again() {
+    let (dir, clock) = (TempDir::new().unwrap(), Clock::start());
+    let (engine, mut redis, nudges) = of_cluster(&dir, clock);
+    let Bench { submissions, ledger, inbox, mailbox: _mailbox, .. } = bench_of(engine, nudges);
+    let thread = thread::spawn(move || ledger.run().unwrap());
+    send_forgotten(&mut redis, &submissions, clock);
+    let began_ms = clock.now().mono_ms;
+    let mut asked: u64 = 0;
+    while clock.now().mono_ms - began_ms < 2_000 {
+        let lookup = inbox.lookups.recv_timeout(TIME).unwrap();
+        asked += 1;
+        inbox.found.send(LookupAnswer { lookup, found: LookupFound::Unavailable }).unwrap();
+    }
+    let at_most = (clock.now().mono_ms - began_ms) / STORE_RETRY_FIRST_MS + 1;
+    assert!(asked <= at_most, "asked {asked} times, {at_most} would be often");
+    drop(submissions);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_store_that_takes_no_look_ups_does_not_keep_the_ledger_from_taking_submissions() {
+    let (dir, clock) = (TempDir::new().unwrap(), Clock::start());
+    let (engine, mut redis, nudges) = of_cluster(&dir, clock);
+    let Bench { submissions, ledger, inbox, mailbox, .. } = bench_of(engine, nudges);
+    let lookup = Lookup { sender: UserId(1), client_msg_id: ClientMsgId([0; 16]), generation: 0 };
+    (0..LOOKUPS_PENDING_MAX).for_each(|_| ledger.store.look_up(lookup).unwrap());
+    let thread = thread::spawn(move || ledger.run().unwrap());
+    let name = send_forgotten(&mut redis, &submissions, clock);
+    // What is sent behind it is answered, though the store takes nothing.
+    submissions.submit(message(name, 2)).unwrap();
+    submissions.wake();
+    let (mut turn, mut is_answered) = (0, false);
+    while !is_answered {
+        match mailbox.next(&mut turn) {
+            Some(Mail::Deliveries(deliveries)) => {
+                let is_second = |delivery: &Delivery| match delivery {
+                    Delivery::Refused { origin, .. } => origin.request_id == 2,
+                    other => panic!("{other:?}"),
+                };
+                is_answered = deliveries.iter().any(is_second);
+            }
+            Some(other) => panic!("{other:?}"),
+            None => assert!(clock.now().mono_ms < TIME.as_millis() as u64, "it is not answered"),
+        }
+        thread::yield_now();
+    }
+    drop((submissions, inbox));
     thread.join().unwrap();
 }

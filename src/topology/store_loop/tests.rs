@@ -16,7 +16,7 @@ use crate::journal::batch::Batch;
 use crate::journal::disk::Directory;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
-use crate::limits::{BATCH_ROWS, STORE_ANSWERS_MAX};
+use crate::limits::{BATCH_ROWS, LOOKUPS_PENDING_MAX, STORE_ANSWERS_MAX};
 use crate::store::sqlite::{PageWrites, SqliteStore};
 use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
@@ -208,5 +208,30 @@ fn ask_again(ask: &StoreAsk) -> StoreAsk {
     match ask {
         StoreAsk::Cursor { origin, user, device } => StoreAsk::Cursor { origin: *origin, user: *user, device: *device },
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_answer_is_not_lost_when_the_ledger_has_too_many_to_read() {
+    let mut running = start();
+    // More than the ledger has room for: it stands still while the store answers what was asked before.
+    let lookups_count = LOOKUPS_PENDING_MAX as u64 + 300;
+    for n in 1..=lookups_count {
+        let lookup = Lookup { sender: UserId(1), client_msg_id: name(n), generation: 0 };
+        while running.door.look_up(lookup).is_err() {
+            running.door.wake();
+            thread::yield_now();
+        }
+    }
+    running.door.wake();
+    while running.found.len() < LOOKUPS_PENDING_MAX {
+        thread::yield_now();
+    }
+    // Each of these is answered in another round of the store's: what it can look up, it has looked up.
+    (0..10).for_each(|_| assert_eq!(running.page(0), Vec::<u64>::new()));
+    let mut found = std::collections::BTreeSet::new();
+    while found.len() < lookups_count as usize {
+        let answer = running.found.recv_timeout(Duration::from_secs(60)).expect("every look-up is answered");
+        assert!(found.insert(answer.lookup.client_msg_id.0));
     }
 }

@@ -10,7 +10,7 @@ use crate::contract::store::{Lookup, LookupAnswer, LookupFound, StoredMessage};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::journal::record::{DirectRecord, Record};
 use crate::ledger::Engine;
-use crate::ledger::redis::entry::Call;
+use crate::ledger::redis::entry::{Call, Entry};
 use crate::ledger::redis::link::{Arrival, News, Reply, What};
 use crate::ledger::redis::seed::base_of;
 use crate::limits::{CLOCK_SKEW_MAX_MS, SENDS_ANSWERED_MS};
@@ -167,6 +167,49 @@ fn what_was_lost_is_submitted_again_when_the_store_has_answered_and_redis_need_n
     assert_eq!(since, [(NOW.unix_ms / 1_000).to_string().into_bytes()]);
 }
 
+/// A node that searches for what it has sent, and the look-ups for it.
+fn searching(names: &[ClientMsgId]) -> (Stream, Node, Vec<Lookup>) {
+    let (stream, mut node) = node();
+    names.iter().for_each(|name| send(&mut node, *name));
+    node.commit().unwrap();
+    assert_eq!(submitted(&mut node).len(), names.len());
+    let replies = vec![Reply::Forgotten; names.len()];
+    node.hear(News::Replies { replies, count: stream.found.count }).unwrap();
+    let lookups = lookups(&mut node);
+    assert_eq!(lookups.len(), names.len());
+    (stream, node, lookups)
+}
+
+#[test]
+fn a_store_that_cannot_answer_is_left_alone_for_a_while_twice_as_long_each_time() {
+    let name = named(0, 1);
+    let (_, mut node, mut asked) = searching(&[name]);
+    let mut ms = 0;
+    for pause_ms in [50, 100, 200, 400, 800, 1_000, 1_000] {
+        node.now = later(ms);
+        node.engine.found(node.now, LookupAnswer { lookup: asked[0], found: LookupFound::Unavailable });
+        node.commit().unwrap();
+        assert_eq!(lookups(&mut node), [], "at once");
+        node.now = later(ms + pause_ms - 1);
+        node.commit().unwrap();
+        assert_eq!(lookups(&mut node), [], "a moment before {pause_ms} ms are over");
+        ms += pause_ms;
+        node.now = later(ms);
+        node.commit().unwrap();
+        asked = lookups(&mut node);
+        assert_eq!(asked.len(), 1, "after {pause_ms} ms");
+    }
+    found(&mut node, asked[0], LookupFound::Nothing);
+    assert_eq!(submitted(&mut node), [key(name)]);
+}
+
+#[test]
+fn an_answer_of_a_generation_that_is_over_is_asked_for_again_at_once() {
+    let (_, mut node, asked) = searching(&[named(0, 1)]);
+    found(&mut node, Lookup { generation: 7, ..asked[0] }, LookupFound::Nothing);
+    assert_eq!(lookups(&mut node), asked);
+}
+
 /// Since when nobody has used the names that are submitted, seconds.
 fn since_of(what: What) -> Vec<Vec<u8>> {
     let What::Submit { calls, .. } = what else { return Vec::new() };
@@ -230,6 +273,30 @@ fn a_node_whose_clock_is_more_than_a_minute_from_redis_numbers_nothing_and_says_
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!(submitted(&mut node).len(), 1);
+}
+
+#[test]
+fn one_reading_of_a_clock_that_is_an_hour_ahead_dates_nothing_of_a_cluster() {
+    let (mut stream, mut node) = node();
+    for ms in (0..10_000).step_by(100) {
+        let right = later(ms);
+        node.now = right;
+        // One in ten.
+        node.now.unix_ms += if ms % 1_000 == 500 { 3_600_000 } else { 0 };
+        let name = ClientMsgId::from_parts(right.unix_ms, u128::from(ms + 1) << 16);
+        let incoming = Incoming::new(origin(), UserId(1), TO, name, b"body");
+        let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+        node.engine.submit(node.now, Submission::Message(submission));
+        node.commit().unwrap();
+        let [What::Submit { calls, .. }] = &node.wants[..] else { panic!("{ms}: {:?}", node.wants) };
+        let entry = calls[0].values.last().unwrap();
+        let Entry { record, .. } = Entry::decode(entry).unwrap();
+        let sent_at_ms = record.msg_id().unwrap().sent_at_ms();
+        assert!(sent_at_ms.abs_diff(right.unix_ms) <= 1_000, "{ms}: {sent_at_ms}");
+        node.wants.clear();
+        arrives(&mut node, &mut stream, name);
+        node.wants.clear();
+    }
 }
 
 #[test]
