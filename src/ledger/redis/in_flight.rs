@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use super::NOBODY;
 use super::link::Reply;
 use super::searches::Searches;
-use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
@@ -142,16 +141,6 @@ impl InFlight {
     pub(super) fn search(&mut self, msg_id: MsgId) {
         if let Some(flight) = self.flights.get(&msg_id) {
             self.searches.add(msg_id, flight.name);
-        }
-    }
-
-    /// The digest of what is on its way under this name.
-    pub(super) fn named(&self, name: &Name) -> Option<u64> {
-        match &self.flights.get(self.names.get(name)?)?.subject {
-            Subject::Message(MessageSubmission { incoming, .. }) | Subject::Old(incoming) => {
-                Some(digest(incoming.to, incoming.body()))
-            }
-            Subject::Change { .. } | Subject::OldChange(_) => None,
         }
     }
 

@@ -90,7 +90,7 @@ impl<D: Disk> RedisEngine<D> {
                 self.repeat(&submission.incoming, msg_id, seq, digest);
             }
             // Another asking of the same name was taken a moment ago: this one has to ask again.
-            _ if self.in_flight.named(&Name::of(&submission.incoming)).is_some() => {
+            _ if self.in_flight.of_name(&Name::of(&submission.incoming)).is_some() => {
                 self.refuse(origin, Refusal::RetryLater);
             }
             _ => self.take(now, submission, Looked::Everywhere { known_s }),
@@ -100,7 +100,7 @@ impl<D: Disk> RedisEngine<D> {
     /// Takes a message for Redis, or finds that it has to wait: until the store has said whether it was sent long ago, or
     /// for what its sender sent before.
     pub(super) fn send(&mut self, now: Now, submission: MessageSubmission, place: Place) {
-        let Incoming { origin, sender, to, .. } = submission.incoming;
+        let Incoming { origin, sender, .. } = submission.incoming;
         let (name, body) = (Name::of(&submission.incoming), submission.incoming.body());
         if body.len() > BODY_BYTES_MAX {
             return self.refuse(origin, Refusal::Code(ErrorCode::BodyTooLarge));
@@ -113,16 +113,10 @@ impl<D: Disk> RedisEngine<D> {
             }
             Err(code) => return self.refuse(origin, Refusal::Code(code)),
         };
-        match self.in_flight.named(&name) {
-            Some(before) if before != digest(to, body) => {
-                return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
-            }
-            // It is on its way, and its first asking is answered when Redis has it. This one has to ask again.
-            Some(_) => return self.refuse(origin, Refusal::RetryLater),
-            None if !self.numbers() || self.in_flight.searches_for(sender) => {
-                return self.refuse(origin, Refusal::RetryLater);
-            }
-            None => {}
+        // Of two of the same name the one counts that is in the stream, or the store. While the first is on its way nobody
+        // knows which: this one has to ask again.
+        if self.in_flight.of_name(&name).is_some() || !self.numbers() || self.in_flight.searches_for(sender) {
+            return self.refuse(origin, Refusal::RetryLater);
         }
         // Redis knows what was named in its time; and what is in the database was named before its newest message.
         let claimed_ms = self.since_ms.min(self.stored_ms + 1).max(now.unix_ms.saturating_sub(WINDOW_MS));

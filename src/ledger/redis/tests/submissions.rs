@@ -109,6 +109,20 @@ fn what_was_sent_through_another_node_meanwhile_is_not_submitted_again() {
 }
 
 #[test]
+fn a_repeat_beside_a_reuse_of_its_name_is_not_refused_for_good() {
+    let (mut stream, mut node) = node();
+    let name = named(0, 1);
+    arrives(&mut node, &mut stream, name);
+    // Something else under the name goes first: it will be refused, but that is not known yet.
+    let reuse = Incoming::new(origin(), UserId(1), TO, name, b"something else");
+    let submission = MessageSubmission { incoming: reuse, roster_version: RosterVersion(0), bounces: 0 };
+    node.engine.submit(NOW, Submission::Message(submission));
+    send(&mut node, name);
+    node.commit().unwrap();
+    assert_eq!(node.refused, [ErrorCode::RetryLater]);
+}
+
+#[test]
 fn a_name_that_redis_may_have_forgotten_is_looked_for_before_it_is_submitted_again() {
     for (answer, repeats, again) in [(stored(77), 1, 0), (LookupFound::Nothing, 0, 1)] {
         let (stream, mut node) = node();
