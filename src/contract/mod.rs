@@ -19,7 +19,7 @@ pub mod message;
 pub mod nodes;
 pub mod position;
 pub mod progress;
-pub(crate) mod report;
+pub mod report;
 pub(crate) mod shard_counters;
 pub mod snapshot;
 pub mod store;

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringway_wire::ids::{Conversation, GroupId, MsgId, UserId};
 use ringway_wire::schema::GroupChangeKind;
 
-use crate::model::{Checked, Model, SeenRow, Send, SendNo, Version, violated};
+use crate::model::{Checked, Ledger, Model, SeenRow, Send, SendNo, Version, Violation, generation_of, violated};
 
 /// A row as the gateway has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct StoredRow {
     pub seq: u64,
     pub msg_id: MsgId,
@@ -25,17 +25,26 @@ pub(crate) struct StoredRow {
 
 /// Checks all inboxes against what is known, and adds what they say to it.
 pub(crate) fn audit(model: &mut Model, inboxes: &BTreeMap<UserId, Vec<StoredRow>>) -> Checked {
+    // Where the first row of a generation lies, which is the same for everybody.
+    let mut begins: BTreeMap<u64, u64> = BTreeMap::new();
     for (&user, rows) in inboxes {
-        for (row, expected) in rows.iter().zip(1u64..) {
+        let mut expected = 1;
+        for row in rows {
             if row.seq != expected {
-                return violated!("I3: the inbox of {user} has row {} where {expected} should be", row.seq);
+                model.gap(user, expected, row.seq - 1)?;
+                let first = *begins.entry(generation_of(row.seq)).or_insert(row.seq);
+                if first != row.seq {
+                    return violated!("I2: a generation begins with row {first} and, for {user}, with row {}", row.seq);
+                }
             }
+            expected = row.seq + 1;
             let StoredRow { seq, msg_id, sender, to, sent_at_ms, .. } = *row;
             model.row(user, SeenRow { seq, msg_id, sender, to, sent_at_ms, body: &row.body })?;
         }
-        let seen = model.newest_row(user);
-        if seen > rows.len() as u64 {
-            return violated!("I1: {user} was shown row {seen}, and the inbox ends at {}", rows.len());
+        let (seen, last) = (model.newest_row(user), rows.last().map_or(0, |row| row.seq));
+        // Of a lost generation somebody may have been shown more than is kept.
+        if seen > last && (model.ledger != Ledger::ForgetfulRedis || generation_of(seen) > generation_of(last)) {
+            return violated!("I1: {user} was shown row {seen}, and the inbox ends at {last}");
         }
     }
     let recipients = recipients(model);
@@ -43,9 +52,15 @@ pub(crate) fn audit(model: &mut Model, inboxes: &BTreeMap<UserId, Vec<StoredRow>
         check_direct(&model.sends[number.0], number, users)?;
     }
     check_acked(model, &recipients)?;
+    inboxes.iter().try_for_each(|(user, rows)| check_sender(model, *user, rows))?;
+    let order = order(model, inboxes)?;
+    if model.ledger == Ledger::ForgetfulRedis {
+        // Changes may be lost, and made again otherwise.
+        return Ok(());
+    }
     let groups: Vec<GroupId> = model.groups.keys().copied().collect();
     for group in groups {
-        check_group(model, group, &recipients)?;
+        check_group(model, group, &recipients, &order)?;
     }
     Ok(())
 }
@@ -87,8 +102,64 @@ fn check_acked(model: &Model, recipients: &Recipients) -> Checked {
     Ok(())
 }
 
-/// Assigns each message of the group, in the order of their numbers, the lowest version that fits.
-fn check_group(model: &Model, group: GroupId, recipients: &Recipients) -> Checked {
+/// What one session sent to one conversation, each once and none refused, is stored in the order of sending.
+fn check_sender(model: &Model, user: UserId, rows: &[StoredRow]) -> Checked {
+    let mut last: BTreeMap<_, SendNo> = BTreeMap::new();
+    for number in rows.iter().filter_map(|row| model.by_body(&row.body)) {
+        let send = &model.sends[number.0];
+        // A change of a group sends messages to it back to the shard, and others may be quicker meanwhile.
+        let is_direct = matches!(send.to, Conversation::User(_));
+        if send.sender != user || send.attempts != 1 || send.was_refused || !is_direct {
+            continue;
+        }
+        if let Some(before) = last.insert((send.session, send.to), number)
+            && before > number
+        {
+            return violated!("I3: order: {user} sent {number:?} before {before:?}, and it is stored behind that");
+        }
+    }
+    Ok(())
+}
+
+/// One order of all messages that every inbox agrees with: each one's place in it.
+fn order(model: &Model, inboxes: &BTreeMap<UserId, Vec<StoredRow>>) -> Result<BTreeMap<SendNo, usize>, Violation> {
+    let mut after: BTreeMap<SendNo, BTreeSet<SendNo>> = BTreeMap::new();
+    let mut before: BTreeMap<SendNo, usize> = BTreeMap::new();
+    for rows in inboxes.values() {
+        let numbers: Vec<SendNo> = rows.iter().filter_map(|row| model.by_body(&row.body)).collect();
+        before.extend(
+            numbers.iter().filter(|number| !before.contains_key(number)).map(|number| (*number, 0)).collect::<Vec<_>>(),
+        );
+        for pair in numbers.windows(2) {
+            if after.entry(pair[0]).or_default().insert(pair[1]) {
+                *before.entry(pair[1]).or_default() += 1;
+            }
+        }
+    }
+    // Of several that may be next the one that was numbered first.
+    let number_of = |number: SendNo| (model.sends[number.0].msg_id, number);
+    let mut next: BTreeSet<(Option<MsgId>, SendNo)> =
+        before.iter().filter(|(_, count)| **count == 0).map(|(number, _)| number_of(*number)).collect();
+    let mut order = BTreeMap::new();
+    while let Some((_, number)) = next.pop_first() {
+        order.insert(number, order.len());
+        for later in after.remove(&number).unwrap_or_default() {
+            let left = before.entry(later).or_default();
+            *left -= 1;
+            if *left == 0 {
+                next.insert(number_of(later));
+            }
+        }
+    }
+    if order.len() < before.len() {
+        let stuck: Vec<&SendNo> = before.keys().filter(|number| !order.contains_key(number)).take(6).collect();
+        return violated!("order: inboxes have these in different orders: {stuck:?}");
+    }
+    Ok(order)
+}
+
+/// Assigns each message of the group, in the ledger's order, the lowest version that fits.
+fn check_group(model: &Model, group: GroupId, recipients: &Recipients, order: &BTreeMap<SendNo, usize>) -> Checked {
     let versions = rosters(model, group)?;
     let mut messages: Vec<(MsgId, SendNo)> = model
         .sends
@@ -97,7 +168,7 @@ fn check_group(model: &Model, group: GroupId, recipients: &Recipients) -> Checke
         .filter(|(_, s)| s.to == Conversation::Group(group) && !s.ephemeral)
         .filter_map(|(at, s)| s.msg_id.map(|msg_id| (msg_id, SendNo(at))))
         .collect();
-    messages.sort();
+    messages.sort_by_key(|(msg_id, number)| (order.get(number), *msg_id));
     let mut version = 1u32;
     for (msg_id, number) in messages {
         let send = &model.sends[number.0];

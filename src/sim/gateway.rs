@@ -12,24 +12,20 @@ use futures_lite::future::block_on;
 use ringway::auth::Authenticator;
 use ringway::clock::Now;
 use ringway::contract::delivery::Delivery;
-use ringway::contract::ids::{ConnId, Origin, SessionRef, ShardId};
+use ringway::contract::ids::{Origin, SessionRef, ShardId};
 use ringway::contract::lane::{HandedOver, LaneEnvelope};
-use ringway::contract::message::Incoming;
-use ringway::contract::nodes::ToNodes;
 use ringway::contract::progress::Progress;
 use ringway::contract::store::{Lookup, LookupAnswer, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
-use ringway::contract::submission::{MessageSubmission, Submission};
+use ringway::contract::submission::Submission;
 use ringway::ledger::Engine;
-use ringway::ledger::journal_engine::JournalEngine;
 use ringway::ledger::start::{Start, StartError};
 use ringway::shard::Shard;
-use ringway::shard::effects::Closed;
-use ringway::shard::route::Outlets;
 use ringway::store::keeper::{Keeper, Turn};
 use ringway::store::{Store, StoreError};
 use ringway_wire::ids::{GroupId, Seq, UserId};
 use ringway_wire::schema::CloseReason;
 
+use crate::brief::{brief_delivery, brief_submission, shows};
 use crate::check::StoredRow;
 use crate::disk::SimDisk;
 use crate::events::Events;
@@ -37,7 +33,8 @@ use crate::model::{Checked, Violation, violated};
 use crate::mutation::Mutation;
 use crate::plan::{Plan, SECRET};
 use crate::random::Random;
-use crate::store::{Database, SimStore};
+use crate::store::{Database, Sharing, SimStore};
+use crate::wires::{SocketWork, Wires};
 
 /// What outlives the process.
 #[derive(Clone)]
@@ -60,14 +57,23 @@ pub(crate) struct Mailbox {
     commit: vec::IntoIter<Delivery>,
     answers: VecDeque<StoreAnswer>,
     /// One for each shard that sends.
-    lanes: Vec<VecDeque<Lane>>,
+    pub lanes: Vec<VecDeque<Lane>>,
+}
+
+/// When what was handed in is on the gateway's own disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Syncs {
+    /// Before anything of it is handed out.
+    BeforeShowing,
+    /// Before Redis hears of it.
+    BeforeCalling,
 }
 
 /// The process.
 pub(crate) struct Gateway {
     pub shards: Vec<Shard>,
     pub mail: Vec<Mailbox>,
-    engine: JournalEngine<SimDisk>,
+    engine: Box<dyn Engine>,
     keeper: Keeper<SimStore, SimDisk>,
     submissions: VecDeque<Submission>,
     asks: VecDeque<StoreAsk>,
@@ -76,95 +82,17 @@ pub(crate) struct Gateway {
     retry_at_ms: u64,
     /// The store had nothing to apply when it last looked.
     store_is_idle: bool,
-    durable: Durable,
+    /// What its ledger writes to.
+    disk: SimDisk,
+    /// Nothing may be handed out before that disk has it; in a cluster Redis has it.
+    syncs: Syncs,
+    /// Why the process has ended by itself.
+    pub ended: Option<String>,
+    /// Answers to questions of the audit, while it asks.
+    audited: Option<Vec<Delivery>>,
     plan: Plan,
     random: Random,
     events: Events,
-}
-
-/// What a shard wants of its sockets.
-#[derive(Default)]
-pub(crate) struct SocketWork {
-    pub dirty: Vec<ConnId>,
-    pub cuts: Vec<ConnId>,
-    pub handovers: Vec<(ConnId, ShardId, HandedOver)>,
-    /// Connections whose shard has no room for them, with what their peers are told.
-    pub refused: Vec<(ConnId, Vec<u8>)>,
-}
-
-/// What one shard's effects go to: bounded as the plan says.
-struct Wires<'a> {
-    from: usize,
-    mail: &'a mut [Mailbox],
-    submissions: &'a mut VecDeque<Submission>,
-    asks: &'a mut VecDeque<StoreAsk>,
-    plan: &'a Plan,
-    work: SocketWork,
-}
-
-fn put<T>(queue: &mut VecDeque<T>, max: usize, what: T) -> Result<(), T> {
-    if queue.len() >= max {
-        return Err(what);
-    }
-    queue.push_back(what);
-    Ok(())
-}
-
-impl Outlets for Wires<'_> {
-    type Peer = ConnId;
-
-    fn submit(&mut self, submission: Submission) -> Result<(), Submission> {
-        put(self.submissions, self.plan.submissions_max, submission)
-    }
-
-    fn cross(&mut self, to: ShardId, envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {
-        let lane = &mut self.mail[usize::from(to.0)].lanes[self.from];
-        put(lane, self.plan.lane_max, Lane::Core(envelope)).map_err(|refused| match refused {
-            Lane::Core(envelope) => envelope,
-            Lane::Connection(..) => unreachable!("it was an envelope"),
-        })
-    }
-
-    fn ask(&mut self, ask: StoreAsk) -> Result<(), StoreAsk> {
-        put(self.asks, self.plan.asks_max, ask)
-    }
-
-    /// There is no cluster here.
-    fn notify_nodes(&mut self, envelope: ToNodes) -> Result<(), ToNodes> {
-        Err(envelope)
-    }
-
-    fn hand_over(&mut self, conn: ConnId, to: ShardId, session: HandedOver) -> Result<(), (ConnId, HandedOver)> {
-        if self.mail[usize::from(to.0)].lanes[self.from].len() >= self.plan.lane_max {
-            return Err((conn, session));
-        }
-        self.work.handovers.push((conn, to, session));
-        Ok(())
-    }
-
-    fn refuse(&mut self, _: Now, conn: ConnId, _: CloseReason, last: &[u8]) {
-        self.work.refused.push((conn, last.to_vec()));
-    }
-
-    /// What a socket has taken is as good as read.
-    fn unacknowledged(&mut self, _: ConnId) -> Option<u64> {
-        None
-    }
-
-    fn closed(&mut self, _: &Closed) {}
-
-    /// The world looks at every connection anyway.
-    fn resume(&mut self, _: ConnId) {}
-
-    fn cut(&mut self, conn: ConnId) {
-        self.work.cuts.push(conn);
-    }
-
-    fn write(&mut self, dirty: &mut Vec<ConnId>) {
-        self.work.dirty.append(dirty);
-    }
-
-    fn wake(&mut self) {}
 }
 
 impl Gateway {
@@ -176,15 +104,27 @@ impl Gateway {
         random: &Random,
         events: &Events,
     ) -> Result<Gateway, String> {
-        let mut store = SimStore::new(durable.database.clone());
+        let mut store = SimStore::new(durable.database.clone(), Sharing::Alone);
         let progress = Arc::new(Progress::default());
         let begun = block_on(ask_store(&mut store, plan, random)).map_err(|error| error.to_string())?;
         let (engine, _) =
             begun.finish(durable.disk.clone(), progress.clone(), now).map_err(|error: StartError| error.to_string())?;
         let keeper = Keeper::new(store, durable.disk.clone(), progress, random.bits() as u64);
+        let disk = durable.disk.clone();
+        Ok(Gateway::new(Box::new(engine), keeper, (disk, Syncs::BeforeShowing), plan, (random, events)))
+    }
+
+    /// A process whose ledger and store are ready.
+    pub(crate) fn new(
+        engine: Box<dyn Engine>,
+        keeper: Keeper<SimStore, SimDisk>,
+        (disk, syncs): (SimDisk, Syncs),
+        plan: &Plan,
+        (random, events): (&Random, &Events),
+    ) -> Gateway {
         let shard = |id| Shard::new(plan.shard_config(ShardId(id)), Authenticator::hs256(SECRET));
         let mailbox = |_| Mailbox { lanes: (0..plan.shards).map(|_| VecDeque::new()).collect(), ..Mailbox::default() };
-        Ok(Gateway {
+        Gateway {
             shards: (0..plan.shards).map(shard).collect(),
             mail: (0..plan.shards).map(mailbox).collect(),
             engine,
@@ -195,11 +135,14 @@ impl Gateway {
             found: VecDeque::new(),
             retry_at_ms: 0,
             store_is_idle: false,
-            durable: durable.clone(),
+            disk,
+            syncs,
+            ended: None,
+            audited: None,
             plan: plan.clone(),
             random: random.clone(),
             events: events.clone(),
-        })
+        }
     }
 
     /// Adds what this process counted: a run in which something never happened says nothing about it.
@@ -222,6 +165,11 @@ impl Gateway {
             add("shed lanes", shard.shed.lanes);
             add("shed asks", shard.shed.store_asks);
         }
+    }
+
+    /// What the ledger says of itself.
+    pub(crate) fn numbers(&self) -> bool {
+        self.engine.counters().stands_still.is_none()
     }
 
     /// Nothing is on its way between the threads.
@@ -317,17 +265,28 @@ impl Gateway {
         }
         let mut out: Vec<Vec<Delivery>> = self.mail.iter().map(|_| Vec::new()).collect();
         let committed = self.engine.commit(now, &mut out);
-        if committed.is_err() || self.durable.disk.is_dead() {
-            self.events.note(format!("the ledger dies in a commit: {committed:?}"));
+        if let Err(error) = committed {
+            self.events.note(format!("the ledger ends in a commit: {error}"));
             // The process stops here: nobody hears of this commit.
-            self.durable.disk.die();
+            self.ended = Some(error.to_string());
+            self.disk.die();
+            return Ok(());
+        }
+        if self.disk.is_dead() {
             return Ok(());
         }
         if self.plan.mutation != Mutation::LyingDisk
+            && self.syncs == Syncs::BeforeShowing
             && out.iter().flatten().any(shows)
-            && self.durable.disk.has_unsynced()
+            && self.disk.has_unsynced()
         {
             return violated!("I1: the ledger hands out, and the journal is not synced");
+        }
+        if let Some(audited) = &mut self.audited {
+            for deliveries in &mut out {
+                let of_audit = |d: &Delivery| matches!(d, Delivery::Groups { .. } | Delivery::Roster { .. });
+                audited.extend(deliveries.extract_if(.., |delivery| of_audit(delivery)));
+            }
         }
         for (mail, mut deliveries) in self.mail.iter_mut().zip(out) {
             for delivery in &mut deliveries {
@@ -411,34 +370,84 @@ impl Gateway {
     }
 
     /// Every group that one of `users` is in, with its version and members, as the ledger has them.
-    pub(crate) fn rosters(&mut self, now: Now, users: &[UserId]) -> BTreeMap<GroupId, (u32, BTreeSet<UserId>)> {
-        let (origin, shards) = (Origin::default(), self.plan.shards);
-        let mut groups = BTreeSet::new();
-        for delivery in self.ask_ledger(now, users.iter().map(|user| Submission::Groups { origin, user: *user })) {
-            if let Delivery::Groups { groups: entries, .. } = delivery {
-                groups.extend(entries.iter().map(|entry| entry.group));
-            }
-        }
-        let ask = groups.into_iter().map(|group| Submission::Roster { shard: ShardId::of_group(group, shards), group });
-        let answers = self.ask_ledger(now, ask);
-        let rosters = answers.into_iter().filter_map(|delivery| match delivery {
-            Delivery::Roster { group, roster: Some(roster) } => {
-                let members = roster.members().iter().map(|member| member.user).collect();
-                Some((group, (roster.version.0, members)))
-            }
-            _ => None,
-        });
-        rosters.collect()
+    pub(crate) fn rosters(&mut self, now: Now, users: &[UserId]) -> Rosters {
+        self.ask_groups(now, users);
+        let groups = self.commit_questions(now);
+        self.ask_rosters(now, &groups);
+        rosters_of(self.commit_questions(now))
     }
 
-    fn ask_ledger(&mut self, now: Now, asks: impl Iterator<Item = Submission>) -> Vec<Delivery> {
-        let mut out: Vec<Vec<Delivery>> = self.mail.iter().map(|_| Vec::new()).collect();
-        asks.for_each(|ask| self.engine.submit(now, ask));
-        if self.engine.commit(now, &mut out).is_err() {
-            return Vec::new();
-        }
-        out.into_iter().flatten().collect()
+    /// In a cluster answers come when Redis has: from now on those to [`Self::ask_groups`] and [`Self::ask_rosters`] are
+    /// kept for the audit.
+    pub(crate) fn begin_audit(&mut self) {
+        self.audited = Some(Vec::new());
     }
+
+    /// The answers that have come.
+    pub(crate) fn audited(&self) -> &[Delivery] {
+        self.audited.as_deref().unwrap_or_default()
+    }
+
+    /// The rosters among them; shards get what they ask again.
+    pub(crate) fn end_audit(&mut self) -> Rosters {
+        rosters_of(self.audited.take().unwrap_or_default())
+    }
+
+    fn commit_questions(&mut self, now: Now) -> Vec<Delivery> {
+        let mut out: Vec<Vec<Delivery>> = self.mail.iter().map(|_| Vec::new()).collect();
+        match self.engine.commit(now, &mut out) {
+            Ok(()) => out.into_iter().flatten().collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Asks the ledger in which groups they are.
+    pub(crate) fn ask_groups(&mut self, now: Now, users: &[UserId]) {
+        let origin = Origin::default();
+        users.iter().for_each(|user| self.engine.submit(now, Submission::Groups { origin, user: *user }));
+    }
+
+    /// Asks who is in the groups that it has told of; returns how many those are.
+    fn ask_rosters(&mut self, now: Now, answers: &[Delivery]) -> usize {
+        let groups = groups_of(answers);
+        for group in &groups {
+            let shard = ShardId::of_group(*group, self.plan.shards);
+            self.engine.submit(now, Submission::Roster { shard, group: *group });
+        }
+        groups.len()
+    }
+
+    /// The same of those that it has told the audit of.
+    pub(crate) fn ask_audited_rosters(&mut self, now: Now) -> usize {
+        let answers = self.audited.take().unwrap_or_default();
+        let asked = self.ask_rosters(now, &answers);
+        self.audited = Some(answers);
+        asked
+    }
+}
+
+fn groups_of(answers: &[Delivery]) -> BTreeSet<GroupId> {
+    let mut groups = BTreeSet::new();
+    for delivery in answers {
+        if let Delivery::Groups { groups: entries, .. } = delivery {
+            groups.extend(entries.iter().map(|entry| entry.group));
+        }
+    }
+    groups
+}
+
+/// Groups with their versions and members.
+pub(crate) type Rosters = BTreeMap<GroupId, (u32, BTreeSet<UserId>)>;
+
+fn rosters_of(answers: Vec<Delivery>) -> Rosters {
+    let rosters = answers.into_iter().filter_map(|delivery| match delivery {
+        Delivery::Roster { group, roster: Some(roster) } => {
+            let members = roster.members().iter().map(|member| member.user).collect();
+            Some((group, (roster.version.0, members)))
+        }
+        _ => None,
+    });
+    rosters.collect()
 }
 
 /// What the ledger needs to know of the store before it reads the journal.
@@ -448,33 +457,4 @@ async fn ask_store(store: &mut SimStore, plan: &Plan, random: &Random) -> Result
     store.newest_rows(&mut |row| start.newest_row(row)).await?;
     store.groups(&mut |group| start.group(&group)).await?;
     Ok(start)
-}
-
-/// Whether somebody learns of something new from it. (A repeat was durable before; behind it the remains of a
-/// failed write may wait to be overwritten.)
-fn shows(delivery: &Delivery) -> bool {
-    matches!(delivery, Delivery::Group { .. } | Delivery::Direct { .. } | Delivery::Changed { .. })
-}
-
-fn brief_submission(submission: &Submission) -> String {
-    match submission {
-        Submission::Message(MessageSubmission { incoming, roster_version, .. }) => {
-            let Incoming { client_msg_id, sender, to, .. } = incoming;
-            format!("{client_msg_id:?} of {sender} to {to:?} version {roster_version}")
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-fn brief_delivery(delivery: &Delivery) -> String {
-    match delivery {
-        Delivery::Direct { message, sender_seq, recipient_seq, .. } => {
-            format!("{:?} as {:?}: {sender_seq:?} {recipient_seq:?}", message.client_msg_id, message.msg_id)
-        }
-        Delivery::Group { message, roster, seqs, .. } => {
-            let rows: Vec<_> = roster.members().iter().map(|m| m.user.0).zip(seqs.iter().map(|seq| seq.0)).collect();
-            format!("{:?} as {:?}, version {}: {rows:?}", message.client_msg_id, message.msg_id, roster.version)
-        }
-        other => format!("{other:?}"),
-    }
 }

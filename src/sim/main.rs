@@ -1,8 +1,9 @@
 //! The simulator: the gateway's core under a seeded world that crashes, delays, fills and starves it, judged
 //! by a model that shares no code with it.
 //!
-//! `SEED=7 cargo test --test sim` replays one seed and prints its last events; `RUNS=1000` runs so many seeds
-//! from `SEED` (or 1) on; `STEPS` is how long each run is, `EVENTS` how many events a replay prints, and `TRACE`
+//! There are two kinds of runs: one gateway by itself, and several as a cluster over models of Redis and a database.
+//! `SEED=7 cargo test --test sim` replays one seed of both and prints its last events; `RUNS=1000` runs so many seeds
+//! from `SEED` (or 1) on; `KIND=alone` or `KIND=cluster` runs that kind only; `STEPS` is how long each run is, `EVENTS` how many events a replay prints, and `TRACE`
 //! shows what the gateway logs. Without any, a few seeds are run, each mutation is
 //! tried until it is reported, and one seed is run twice to show that a seed decides everything. What always
 //! holds: the exit code is 0 only if no run was violated and every mutation was.
@@ -10,8 +11,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod acts;
+mod alone;
+mod brief;
 mod check;
 mod client;
+mod cluster;
 mod disk;
 mod events;
 mod gateway;
@@ -23,6 +27,7 @@ mod proofs;
 mod random;
 mod sockets;
 mod store;
+mod wires;
 mod world;
 
 use std::cell::Cell;
@@ -30,12 +35,17 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use alone::Alone;
+use cluster::Cluster;
+use model::{Checked, Violation};
 use mutation::{MUTATIONS, Mutation};
 use ringway::contract::internal::InternalErrors;
 use world::World;
 
 /// Seeds that a plain `cargo test` runs.
 const RUNS: u64 = 60;
+/// Seeds of clusters that it runs.
+const CLUSTER_RUNS: u64 = 12;
 /// Steps of one run.
 const STEPS: usize = 3_000;
 /// Seeds in which a mutation must have been reported.
@@ -70,53 +80,96 @@ fn main() -> ExitCode {
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let steps = number("STEPS").unwrap_or(STEPS as u64) as usize;
-    match (number("SEED"), number("RUNS")) {
-        (Some(seed), None) => replay(seed, steps),
-        (seed, Some(runs)) => run_seeds(seed.unwrap_or(1), runs, steps),
-        (None, None) => {
-            let proofs = prove();
-            let seeds = run_seeds(1, RUNS, steps);
-            let mutations = run_mutations(steps);
-            let repeats = run_twice(1, steps);
-            if [proofs, seeds, mutations, repeats].iter().all(|code| *code == ExitCode::SUCCESS) {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
+    let kind = std::env::var("KIND").ok();
+    let subjects = [Subject::Alone(Mutation::None), Subject::Cluster(cluster::mutation::Mutation::None)];
+    let subjects: Vec<Subject> =
+        subjects.into_iter().filter(|subject| kind.as_deref().is_none_or(|kind| kind == subject.kind())).collect();
+    let outcomes: Vec<ExitCode> = match (number("SEED"), number("RUNS")) {
+        (Some(seed), None) => subjects.iter().map(|subject| replay(*subject, seed, steps)).collect(),
+        (seed, Some(runs)) => {
+            subjects.iter().map(|subject| run_seeds(*subject, seed.unwrap_or(1), runs, steps)).collect()
+        }
+        (None, None) => subjects.iter().flat_map(|subject| everything(*subject, steps)).collect(),
+    };
+    if outcomes.iter().all(|code| *code == ExitCode::SUCCESS) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a plain `cargo test` runs.
+fn everything(subject: Subject, steps: usize) -> [ExitCode; 4] {
+    let (runs, mutations): (u64, Vec<(Subject, &str)>) = match subject {
+        Subject::Alone(_) => {
+            (RUNS, MUTATIONS.iter().map(|(mutation, what)| (Subject::Alone(*mutation), *what)).collect())
+        }
+        Subject::Cluster(_) => {
+            let mutations = cluster::mutation::MUTATIONS.iter();
+            (CLUSTER_RUNS, mutations.map(|(mutation, what)| (Subject::Cluster(*mutation), *what)).collect())
+        }
+    };
+    [prove(), run_seeds(subject, 1, runs, steps), run_mutations(&mutations, steps), run_twice(subject, 1, steps)]
+}
+
+/// What is run: one gateway by itself or a cluster, as it is or with something broken.
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    Alone(Mutation),
+    Cluster(cluster::mutation::Mutation),
+}
+
+impl Subject {
+    /// How `KIND` names it.
+    fn kind(self) -> &'static str {
+        match self {
+            Subject::Alone(_) => "alone",
+            Subject::Cluster(_) => "cluster",
+        }
+    }
+
+    fn run(self, seed: u64, steps: usize) -> Outcome {
+        match self {
+            Subject::Alone(mutation) => match Alone::new(seed, steps, mutation) {
+                Ok(mut alone) => {
+                    let violation = judged(|| alone.run());
+                    Outcome::of(alone.world, alone.crashes, violation)
+                }
+                Err(violation) => Outcome::of_no_start(violation),
+            },
+            Subject::Cluster(mutation) => match Cluster::new(seed, steps, mutation) {
+                Ok(mut cluster) => {
+                    let violation = judged(|| cluster.run());
+                    Outcome::of(cluster.world, cluster.crashes, violation)
+                }
+                Err(violation) => Outcome::of_no_start(violation),
+            },
         }
     }
 }
 
-fn run(seed: u64, steps: usize, mutation: Mutation) -> Outcome {
-    let mut world = match World::new(seed, steps, mutation) {
-        Ok(world) => world,
-        Err(violation) => {
-            let violation = Some(violation.0);
-            return Outcome {
-                violation,
-                events: Vec::new(),
-                digest: 0,
-                crashes: 0,
-                rows: 0,
-                sends: 0,
-                reached: BTreeMap::new(),
-            };
+impl Outcome {
+    fn of(world: World, crashes: usize, violation: Option<String>) -> Outcome {
+        Outcome {
+            violation,
+            events: world.events.last(),
+            digest: world.events.digest(),
+            crashes,
+            rows: world.model.inboxes.values().map(|inbox| inbox.rows.len() as u64).sum(),
+            sends: world.model.sends.len(),
+            reached: world.reached,
         }
-    };
+    }
+
+    fn of_no_start(violation: Violation) -> Outcome {
+        let (violation, reached) = (Some(violation.0), BTreeMap::new());
+        Outcome { violation, events: Vec::new(), digest: 0, crashes: 0, rows: 0, sends: 0, reached }
+    }
+}
+
+/// What became of a run.
+fn judged(run: impl FnOnce() -> Checked) -> Option<String> {
     let before = InternalErrors::of_this_thread().total();
-    let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
+    match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => internal_error_since(before),
         Ok(Err(violation)) => Some(violation.0),
         Err(_) => Some(format!("a panic: {}", PANIC.take())),
-    };
-    Outcome {
-        violation,
-        events: world.events.last(),
-        digest: world.events.digest(),
-        crashes: world.crashes,
-        rows: world.users.iter().map(|user| world.model.newest_row(*user)).sum(),
-        sends: world.model.sends.len(),
-        reached: world.reached,
     }
 }
 
@@ -128,8 +181,8 @@ fn internal_error_since(before: u64) -> Option<String> {
 }
 
 /// One seed, with its last events if it fails.
-fn replay(seed: u64, steps: usize) -> ExitCode {
-    let outcome = run(seed, steps, Mutation::None);
+fn replay(subject: Subject, seed: u64, steps: usize) -> ExitCode {
+    let outcome = subject.run(seed, steps);
     println!(
         "seed {seed}: {} messages made, {} rows, {} crashes, digest {:016x}",
         outcome.sends, outcome.rows, outcome.crashes, outcome.digest
@@ -144,11 +197,11 @@ fn replay(seed: u64, steps: usize) -> ExitCode {
 }
 
 /// Many seeds; each that fails is named, with the command that replays it.
-fn run_seeds(first: u64, runs: u64, steps: usize) -> ExitCode {
+fn run_seeds(subject: Subject, first: u64, runs: u64, steps: usize) -> ExitCode {
     let mut reached = BTreeMap::new();
     let (mut failed, mut crashes, mut rows, mut sends) = (0, 0, 0, 0);
     for seed in first..first + runs {
-        let outcome = run(seed, steps, Mutation::None);
+        let outcome = subject.run(seed, steps);
         crashes += outcome.crashes;
         rows += outcome.rows;
         sends += outcome.sends;
@@ -158,11 +211,12 @@ fn run_seeds(first: u64, runs: u64, steps: usize) -> ExitCode {
         if let Some(violation) = outcome.violation {
             failed += 1;
             println!("seed {seed}: {violation}");
-            println!("    replay: SEED={seed} STEPS={steps} cargo test --test sim");
+            println!("    replay: KIND={} SEED={seed} STEPS={steps} cargo test --test sim", subject.kind());
         }
     }
-    println!("sim: {runs} seeds, {sends} messages made, {rows} rows, {crashes} crashes: {failed} failed");
-    println!("sim: reached {reached:?}");
+    let kind = subject.kind();
+    println!("sim: {kind}: {runs} seeds, {sends} messages made, {rows} rows, {crashes} crashes: {failed} failed");
+    println!("sim: {kind}: reached {reached:?}");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -174,12 +228,12 @@ fn prove() -> ExitCode {
 }
 
 /// Each fault that no gateway may have must be reported within a few seeds, for what it is.
-fn run_mutations(steps: usize) -> ExitCode {
+fn run_mutations(mutations: &[(Subject, &str)], steps: usize) -> ExitCode {
     let mut unnoticed = 0;
-    for (mutation, expected) in MUTATIONS {
+    for (mutation, expected) in mutations {
         let reported = (1..=MUTATION_SEEDS).find_map(|seed| {
-            let violation = run(seed, steps, mutation).violation?;
-            violation.contains(expected).then_some((seed, violation))
+            let violation = mutation.run(seed, steps).violation?;
+            violation.contains(*expected).then_some((seed, violation))
         });
         match reported {
             Some((seed, violation)) => {
@@ -196,8 +250,8 @@ fn run_mutations(steps: usize) -> ExitCode {
 }
 
 /// A seed that does not decide everything cannot be replayed.
-fn run_twice(seed: u64, steps: usize) -> ExitCode {
-    let (first, second) = (run(seed, steps, Mutation::None).digest, run(seed, steps, Mutation::None).digest);
+fn run_twice(subject: Subject, seed: u64, steps: usize) -> ExitCode {
+    let (first, second) = (subject.run(seed, steps).digest, subject.run(seed, steps).digest);
     if first == second {
         return ExitCode::SUCCESS;
     }

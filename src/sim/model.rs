@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// Why the run failed: which invariant, and what was seen.
@@ -40,8 +40,12 @@ pub(crate) struct Send {
     pub ephemeral: bool,
     /// It bears the name of an acked message: it must be refused.
     pub reuses: bool,
+    /// In which session of which device it was first sent.
+    pub session: (DeviceId, u64),
     /// How often it was put on a wire.
     pub attempts: u32,
+    /// It was refused at least once, perhaps only for a while.
+    pub was_refused: bool,
     /// How often it was refused.
     pub refusals: u32,
     /// Its number, once anybody has seen it.
@@ -85,9 +89,31 @@ pub(crate) struct Inbox {
     pub rows: BTreeMap<u64, (MsgId, SendNo)>,
 }
 
+/// What orders and numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Ledger {
+    /// One gateway's journal: messages are numbered in the order in which they are stored.
+    #[default]
+    Journal,
+    /// Redis: each node numbers messages by its own clock, and the stream orders them.
+    Redis,
+    /// Redis, which may lose what it has: rows are given other numbers, a generation above the ones before, and changes
+    /// of groups may be lost.
+    ForgetfulRedis,
+}
+
+/// Rows of two generations lie at least so far apart.
+const GENERATION_ROWS: u64 = 1 << 20;
+
+/// The generation of a row, as far as the numbers tell.
+pub(crate) fn generation_of(seq: u64) -> u64 {
+    seq / GENERATION_ROWS
+}
+
 /// Everything known.
 #[derive(Default, Debug)]
 pub(crate) struct Model {
+    pub ledger: Ledger,
     pub sends: Vec<Send>,
     pub changes: Vec<Change>,
     pub inboxes: BTreeMap<UserId, Inbox>,
@@ -137,7 +163,9 @@ impl Model {
             body,
             ephemeral: kind == SendKind::Ephemeral,
             reuses: kind == SendKind::Reuse,
+            session: Default::default(),
             attempts: 0,
+            was_refused: false,
             refusals: 0,
             msg_id: None,
             acked: None,
@@ -147,9 +175,13 @@ impl Model {
         number
     }
 
-    /// It was put on a wire.
-    pub(crate) fn attempted(&mut self, number: SendNo) {
-        self.sends[number.0].attempts += 1;
+    /// It was put on a wire, in this session of this device.
+    pub(crate) fn attempted(&mut self, number: SendNo, session: (DeviceId, u64)) {
+        let send = &mut self.sends[number.0];
+        if send.attempts == 0 {
+            send.session = session;
+        }
+        send.attempts += 1;
     }
 
     /// SendOk came.
@@ -167,7 +199,8 @@ impl Model {
         if repeat && send.attempts < 2 {
             return violated!("I4: {number:?} was sent once and is called a repeat");
         }
-        if send.acked.is_some_and(|first| first != seq) {
+        let forgets = self.ledger == Ledger::ForgetfulRedis;
+        if send.acked.is_some_and(|first| first != seq && !(forgets && generation_of(first) != generation_of(seq))) {
             return violated!("I4: {number:?} was acked with row {:?} and now with {seq}", send.acked);
         }
         let (sender, to, body) = (send.sender, send.to, send.body.clone());
@@ -178,7 +211,9 @@ impl Model {
     /// An error came for it.
     pub(crate) fn refused(&mut self, number: SendNo, code: ErrorCode) -> Checked {
         let send = &mut self.sends[number.0];
-        send.refusals += 1;
+        send.was_refused = true;
+        // Whoever waits too long for Redis is told to ask again, and what was sent may be stored all the same.
+        send.refusals += u32::from(self.ledger == Ledger::Journal || code != ErrorCode::RetryLater);
         if code == ErrorCode::ClientMsgIdReused && !send.reuses {
             return violated!("I4: {number:?} was refused as a reuse and is none");
         }
@@ -256,11 +291,34 @@ impl Model {
         }
         let before = rows.range(..seq).next_back();
         let after = rows.range(seq..).next();
-        if before.is_some_and(|(_, row)| row.0 >= msg_id) || after.is_some_and(|(_, row)| row.0 <= msg_id) {
+        let by_number = self.ledger == Ledger::Journal;
+        if by_number
+            && (before.is_some_and(|(_, row)| row.0 >= msg_id) || after.is_some_and(|(_, row)| row.0 <= msg_id))
+        {
             return violated!("order: row {seq} of {user} is {msg_id:?}, between {before:?} and {after:?}");
         }
         rows.insert(seq, (msg_id, number));
         Ok(())
+    }
+
+    /// A user was told that these rows are no longer to be had. Nothing is deleted here; but a new generation's rows lie
+    /// far above those of the one before, and a cluster's first one may be made more than once before it has any.
+    pub(crate) fn gap(&self, user: UserId, from: u64, to: u64) -> Checked {
+        let jumps = generation_of(from) < generation_of(to + 1);
+        match self.ledger {
+            Ledger::Redis if jumps && self.knows_nothing_of(user, from, to) => Ok(()),
+            Ledger::ForgetfulRedis if jumps => Ok(()),
+            _ => violated!("I3: {user} is told that rows {from} to {to} are gone; nothing is deleted here"),
+        }
+    }
+
+    fn knows_nothing_of(&self, user: UserId, from: u64, to: u64) -> bool {
+        self.inboxes.get(&user).is_none_or(|inbox| inbox.rows.range(from..=to).next().is_none())
+    }
+
+    /// Which message has this body.
+    pub(crate) fn by_body(&self, body: &[u8]) -> Option<SendNo> {
+        self.by_body.get(body).copied()
     }
 
     /// The highest row anybody has seen of this inbox.
@@ -334,7 +392,7 @@ impl Model {
     pub(crate) fn members(&mut self, group: GroupId, version: u32, members: BTreeSet<UserId>) -> Checked {
         self.time += 1;
         let known = self.groups.entry(group).or_default().entry(version).or_default();
-        if known.members.as_ref().is_some_and(|before| *before != members) {
+        if self.ledger != Ledger::ForgetfulRedis && known.members.as_ref().is_some_and(|before| *before != members) {
             return violated!("version {version} of {group} is {:?} and {members:?}", known.members);
         }
         known.members = Some(members);
@@ -357,7 +415,7 @@ impl Model {
         }
         let known = self.groups.entry(group).or_default().entry(version).or_default();
         let said = (kind, actor, users);
-        if known.announced.as_ref().is_some_and(|before| *before != said) {
+        if self.ledger != Ledger::ForgetfulRedis && known.announced.as_ref().is_some_and(|before| *before != said) {
             return violated!("version {version} of {group} is announced as {:?} and as {said:?}", known.announced);
         }
         known.announced = Some(said);

@@ -80,6 +80,8 @@ pub(crate) enum Place {
 pub(crate) struct Connection {
     /// Whose; an index into the world's clients.
     pub client: usize,
+    /// To which gateway; an index into the world's.
+    pub node: usize,
     /// Where the gateway has it.
     pub place: Place,
     /// The client still has it.

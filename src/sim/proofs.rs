@@ -34,7 +34,7 @@ impl History {
         let at = self.model.sends.len();
         let name = ClientMsgId::from_parts(1, at as u128);
         let number = self.model.made(sender, to, name, format!("body {at}").into_bytes(), SendKind::Stored);
-        self.model.attempted(number);
+        self.model.attempted(number, Default::default());
         number
     }
 
@@ -87,6 +87,7 @@ pub(crate) fn all() -> Vec<(&'static str, Result<(), String>)> {
         ("a repeat refused for want of membership is reported", refused(acked_and_refused(), "I4")),
         ("a refused message that is stored is reported", refused(refused_and_stored(), "refused")),
         ("rows against the order of the messages are reported", refused(out_of_order(), "order")),
+        ("what a session sent first and is stored last is reported", refused(overtaken(), "I3")),
     ]
 }
 
@@ -172,10 +173,19 @@ fn acked_and_refused() -> Option<String> {
     let mut history = History::default();
     let number = history.made(A, Conversation::Group(GROUP));
     history.acked(number, 1 << 22, 1);
-    history.model.attempted(number);
+    history.model.attempted(number, Default::default());
     let checked = history.model.refused(number, ErrorCode::NotAMember);
     history.check(checked);
     history.has(A, 1, 1 << 22, number);
+    history.end()
+}
+
+fn overtaken() -> Option<String> {
+    let mut history = History::default();
+    let first = history.made(A, Conversation::User(A));
+    let second = history.made(A, Conversation::User(A));
+    history.has(A, 1, 1 << 22, second);
+    history.has(A, 2, 2 << 22, first);
     history.end()
 }
 

@@ -120,6 +120,11 @@ impl Database {
         inner.current = tables;
     }
 
+    /// Up to where it has everything.
+    pub(crate) fn applied(&self) -> u64 {
+        self.inner.borrow().current.position.applied.0
+    }
+
     /// What was applied that contradicts what was applied before.
     pub(crate) fn contradiction(&self) -> Option<String> {
         self.inner.borrow().contradiction.clone()
@@ -178,18 +183,43 @@ impl Tables {
             members.remove(user);
         }
         members.extend(write.put.iter().map(|(user, role)| (*user, role.0)));
+        if members.is_empty() {
+            self.groups.remove(&write.group);
+        }
     }
+}
+
+/// Who else writes into the database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sharing {
+    /// Nobody.
+    Alone,
+    /// Other nodes: what is written is written on top of the position that this one knows, or not at all.
+    Cluster,
 }
 
 /// The store as the process sees it; a new one after each restart.
 pub(crate) struct SimStore {
     database: Database,
+    sharing: Sharing,
+    /// Where the database was when it was last asked, or written to.
+    at: AppliedPosition,
 }
 
 impl SimStore {
     /// Opens the database.
-    pub(crate) fn new(database: Database) -> Self {
-        SimStore { database }
+    pub(crate) fn new(database: Database, sharing: Sharing) -> Self {
+        SimStore { database, sharing, at: AppliedPosition(0) }
+    }
+
+    /// Another node has written, or writes.
+    fn overtaken(&self) -> Option<StoreError> {
+        let found = self.database.inner.borrow().current.position.applied;
+        (self.sharing == Sharing::Cluster && found != self.at).then(|| StoreError::Unavailable {
+            what: "applying",
+            cause: Cause::Lock,
+            source: "another node has written".into(),
+        })
     }
 
     fn reach(&self, what: &'static str) -> Result<(), StoreError> {
@@ -231,13 +261,25 @@ impl Store for SimStore {
 
     fn apply(&mut self, transaction: Transaction) -> Self::Writing {
         let Transaction { messages, rows, groups, applied, msg_id_max } = transaction;
+        if self.sharing == Sharing::Cluster && applied <= self.at {
+            return std::future::ready(Ok(Written::default()));
+        }
+        if let Some(overtaken) = self.overtaken() {
+            return std::future::ready(Err(overtaken));
+        }
         let change = Change::Applied { messages, rows, groups, applied, msg_id_max };
-        std::future::ready(self.commit(change, "applying").map(|()| Written::default()))
+        let committed = self.commit(change, "applying");
+        if committed.is_ok() {
+            self.at = self.at.max(applied);
+        }
+        std::future::ready(committed.map(|()| Written::default()))
     }
 
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
         self.reach("reading the position")?;
-        Ok(self.database.inner.borrow().current.position)
+        let position = self.database.inner.borrow().current.position;
+        self.at = position.applied;
+        Ok(position)
     }
 
     async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError> {
@@ -261,7 +303,11 @@ impl Store for SimStore {
     }
 
     async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError> {
-        snapshot_alone(self, visit).await
+        // Read on another connection than is written on.
+        let at = self.at;
+        let read = snapshot_alone(self, visit).await;
+        self.at = at;
+        read
     }
 
     fn write_back(&mut self) {}
@@ -291,13 +337,17 @@ impl Store for SimStore {
         let tables = &self.database.inner.borrow().current;
         let mut page = Page::default();
         let mut bytes = 0;
-        for (((_, seq), msg_id), next) in
-            tables.inbox.range((user, after.next())..=(user, Seq(u64::MAX))).zip(after.0 + 1..)
-        {
+        let mut next = after.next();
+        for ((_, seq), msg_id) in tables.inbox.range((user, next)..=(user, Seq(u64::MAX))) {
             let Some(stored) = tables.messages.get(msg_id) else { break };
-            if page.rows.len() >= rows_max || bytes >= bytes_max || seq.0 != next {
+            let is_first = page.rows.is_empty();
+            if page.rows.len() >= rows_max || bytes >= bytes_max || (*seq != next && !is_first) {
                 break;
             }
+            if *seq != next {
+                page.gap_to = Some(Seq(seq.0 - 1));
+            }
+            next = seq.next();
             bytes += stored.body.len();
             let message = messages.keep(*msg_id, stored.sender, stored.to, stored.client_msg_id, &stored.body);
             page.rows.push((*seq, message));

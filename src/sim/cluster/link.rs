@@ -1,0 +1,317 @@
+//! A node's link with Redis: one session after another, what each does next, and what the ledger is told of it.
+//!
+//! Stands in for the thread that talks to Redis. What always holds: news are told in the order in which they came, a full
+//! channel is waited for, and `Disconnected` is told before anything of the next session.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ringway::contract::progress::Progress;
+use ringway::contract::report::StandsStill;
+use ringway::ledger::redis::link::{News, Order, RedisEnds, Reply};
+use ringway::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS};
+
+use super::answers::{Beat, arrivals, beat_of, checksums_differ, generation_number, status_of};
+use super::mutation::Mutation;
+use super::redis::{Redis, Script};
+use super::session::{Ask, Ended, Inline, Said, Session, Stage, Turn, text};
+use crate::random::Random;
+
+/// As long as the production thread waits before it tries again.
+const RETRY_FIRST_MS: u64 = 50;
+const RETRY_MAX_MS: u64 = 1_000;
+const TAKEN_LOOK_MS: u64 = 500;
+const TAKEN_PATIENCE_MS: u64 = LEASE_MS + 2_000;
+/// How long one read waits for an entry.
+const READ_BLOCK_MS: u64 = 1_000;
+
+enum State {
+    Waiting {
+        until_ms: u64,
+    },
+    Begun(Box<Session>),
+    /// It has told the ledger that the node's id is another's.
+    Over,
+}
+
+/// What is fixed of a node's link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub node: u16,
+    pub token: u64,
+    pub entries_max: u64,
+    /// Entries that stay in the stream though nobody needs them.
+    pub kept: u64,
+    pub mutation: Mutation,
+}
+
+/// A node's end of the link to its ledger, and its sessions.
+pub(super) struct Link {
+    ends: RedisEnds,
+    progress: Arc<Progress>,
+    settings: Settings,
+    random: Random,
+    number: u64,
+    state: State,
+    wait_ms: u64,
+    taken_for_ms: u64,
+    is_short: bool,
+    untold: VecDeque<News>,
+}
+
+impl Link {
+    /// Nothing is connected yet.
+    pub(super) fn new(ends: RedisEnds, progress: Arc<Progress>, settings: Settings, random: Random) -> Link {
+        Link {
+            ends,
+            progress,
+            settings,
+            random,
+            number: 0,
+            state: State::Waiting { until_ms: 0 },
+            wait_ms: RETRY_FIRST_MS,
+            taken_for_ms: 0,
+            is_short: false,
+            untold: VecDeque::new(),
+        }
+    }
+
+    /// The session, if there is one.
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.state {
+            State::Begun(session) => Some(session),
+            State::Waiting { .. } | State::Over => None,
+        }
+    }
+
+    /// The thread takes a few steps. `redis`: what a connection would reach now.
+    pub(super) fn turn(&mut self, now_ms: u64, redis: Option<&Redis>) {
+        for _ in 0..1 + self.random.below(6) {
+            while let Some(news) = self.untold.pop_front() {
+                if let Err(news) = self.ends.notify(news) {
+                    return self.untold.push_front(news);
+                }
+            }
+            match &mut self.state {
+                State::Over => return,
+                State::Waiting { until_ms } if now_ms < *until_ms => return,
+                State::Waiting { .. } => self.begin(now_ms, redis),
+                State::Begun(_) => {
+                    if let Err(ended) = self.serve(now_ms) {
+                        self.end(now_ms, ended);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, now_ms: u64, redis: Option<&Redis>) {
+        self.number += 1;
+        let Some(redis) = redis else { return self.end(now_ms, Ended::Lost) };
+        let session = Session::new(self.number, redis.run.clone(), now_ms);
+        self.state = State::Begun(Box::new(session));
+    }
+
+    fn end(&mut self, now_ms: u64, ended: Ended) {
+        let was_serving = self.session().is_some_and(|session| session.stage == Stage::Serving);
+        self.untold.extend(was_serving.then_some(News::Disconnected));
+        self.is_short = ended == Ended::NoMemory;
+        let why = match ended {
+            Ended::Lost => Some(StandsStill::Disconnected),
+            Ended::NoMemory => Some(StandsStill::NoMemory),
+            Ended::Taken => Some(StandsStill::Taken),
+            Ended::OtherGeneration => None,
+        };
+        self.untold.extend(why.map(News::Away));
+        if ended != Ended::Taken {
+            let wait_ms = self.wait_ms - self.random.below(self.wait_ms as usize / 2 + 1) as u64;
+            self.state = State::Waiting { until_ms: now_ms + wait_ms };
+            self.wait_ms = (self.wait_ms * 2).min(RETRY_MAX_MS);
+            return;
+        }
+        self.progress.let_store_write(false);
+        self.state = State::Waiting { until_ms: now_ms + TAKEN_LOOK_MS };
+        if self.taken_for_ms >= TAKEN_PATIENCE_MS {
+            self.untold.push_back(News::Taken);
+            self.state = State::Over;
+        }
+        self.taken_for_ms += TAKEN_LOOK_MS;
+    }
+
+    /// One step of a session.
+    fn serve(&mut self, now_ms: u64) -> Result<(), Ended> {
+        let State::Begun(session) = &mut self.state else { return Ok(()) };
+        if session.broken || session.is_late(now_ms) {
+            return Err(Ended::Lost);
+        }
+        session.take_answers();
+        match session.stage {
+            Stage::Claiming => return self.claim(now_ms),
+            Stage::Looking => return self.look(),
+            Stage::Serving => {}
+        }
+        if session.inline.is_some() {
+            return self.go_on();
+        }
+        session.ask_what_is_due(now_ms);
+        // Whatever is there first is taken first.
+        for what in 0..4 {
+            let what = (what + self.random.below(4)) % 4;
+            let done = match what {
+                0 => self.answer(now_ms)?,
+                1 => self.read(now_ms)?,
+                2 => self.beat(now_ms),
+                _ => self.take_order(now_ms)?,
+            };
+            if done {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, now_ms: u64) -> Result<(), Ended> {
+        let State::Begun(session) = &mut self.state else { return Ok(()) };
+        let Some(Inline::Asked(ask)) = session.inline else {
+            self.beat(now_ms);
+            return Ok(());
+        };
+        let Some(said) = session.take(ask) else { return Ok(()) };
+        self.beaten(said)?;
+        let State::Begun(session) = &mut self.state else { return Ok(()) };
+        session.stage = Stage::Looking;
+        let ask = session.ask(now_ms, session.status(None));
+        session.inline = Some(Inline::Asked(ask));
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), Ended> {
+        let State::Begun(session) = &mut self.state else { return Ok(()) };
+        let Some(Inline::Asked(ask)) = session.inline else { return Ok(()) };
+        let Some(said) = session.take(ask) else { return Ok(()) };
+        session.inline = None;
+        session.stage = Stage::Serving;
+        let status = status_of(session.number, said)?;
+        (self.wait_ms, self.taken_for_ms) = (RETRY_FIRST_MS, 0);
+        let status = self.settings.mutation.bend_news(status);
+        self.untold.push_back(status);
+        Ok(())
+    }
+
+    /// Sends a heartbeat, if it is time.
+    fn beat(&mut self, now_ms: u64) -> bool {
+        let Settings { node, token, kept, .. } = self.settings;
+        let kept = if self.is_short { 0 } else { kept };
+        let cuts = if self.is_short { "=" } else { "~" };
+        let stored = self.progress.applied().0;
+        let State::Begun(session) = &mut self.state else { return false };
+        if now_ms < session.beat_at_ms {
+            return false;
+        }
+        session.beat_at_ms += HEARTBEAT_MS;
+        let read = session.following.as_ref().map_or(stored, |(_, after)| *after);
+        let token = format!("{token:016x}");
+        let values =
+            [text(node), text(token), text(LEASE_MS), text(read), text(stored), text(kept), text(1), text(cuts)];
+        let ask = session.ask(now_ms, Ask::Eval(Script::Heartbeat, values.to_vec()));
+        session.inline = Some(Inline::Asked(ask));
+        true
+    }
+
+    /// What a heartbeat comes to.
+    fn beaten(&mut self, said: Said) -> Result<(), Ended> {
+        let State::Begun(session) = &mut self.state else { return Ok(()) };
+        session.inline = None;
+        let Beat { writes, there, redis_ms, count, has_memory } = beat_of(said)?;
+        self.progress.let_store_write(writes);
+        if session.following.as_ref().is_some_and(|(generation, _)| generation.text() != there) {
+            return Err(Ended::OtherGeneration);
+        }
+        let stored = self.progress.applied().0;
+        if !has_memory {
+            self.is_short = true;
+            self.untold.push_back(News::NoRoom(StandsStill::NoMemory));
+        } else if generation_number(count) == generation_number(stored)
+            && count.saturating_sub(stored) >= self.settings.entries_max
+        {
+            self.untold.push_back(News::NoRoom(StandsStill::Full));
+        }
+        let clock = News::Clock { generation: there, count, redis_ms };
+        self.untold.push_back(self.settings.mutation.bend_news(clock));
+        Ok(())
+    }
+
+    /// Goes on with what the session waits for.
+    fn go_on(&mut self) -> Result<(), Ended> {
+        let State::Begun(session) = &mut self.state else { return Ok(()) };
+        let ask = match &session.inline {
+            Some(Inline::Asked(ask) | Inline::Known { ask, .. }) => *ask,
+            None => return Ok(()),
+        };
+        let Some(said) = session.take(ask) else { return Ok(()) };
+        let Some(Inline::Known { generation, after, known, .. }) = session.inline.take() else {
+            return self.beaten(said);
+        };
+        let others = checksums_differ(&said, &known) && self.settings.mutation != Mutation::KnowsNoOtherEntries;
+        session.follow(others, generation, after);
+        Ok(())
+    }
+
+    /// Tells the first order's answer.
+    fn answer(&mut self, now_ms: u64) -> Result<bool, Ended> {
+        let State::Begun(session) = &mut self.state else { return Ok(false) };
+        session.answer_turns(now_ms);
+        match session.under_way.pop_front() {
+            Some(Turn::Answered(answer)) => {
+                let news = answer?;
+                self.is_short |= matches!(&news, News::Replies { replies, .. } if replies.contains(&Reply::NoMemory));
+                self.untold.push_back(self.settings.mutation.bend_news(news));
+                Ok(true)
+            }
+            Some(Turn::Ends(at_ms, ended)) if now_ms >= at_ms => Err(ended),
+            other => {
+                other.into_iter().for_each(|turn| session.under_way.push_front(turn));
+                Ok(false)
+            }
+        }
+    }
+
+    /// Tells entries that were read, or reads on.
+    fn read(&mut self, now_ms: u64) -> Result<bool, Ended> {
+        let State::Begun(session) = &mut self.state else { return Ok(false) };
+        if let Some((number, said)) = session.reads.down.pop_front() {
+            if session.reading == Some(number) {
+                session.reading = None;
+                let entries = arrivals(said)?;
+                if let (Some(last), Some((_, after))) = (entries.last(), &mut session.following) {
+                    *after = last.count;
+                    self.untold.push_back(self.settings.mutation.bend_news(News::Entries(entries)));
+                }
+            }
+            return Ok(true);
+        }
+        let (None, Some((generation, after))) = (session.reading, &session.following) else { return Ok(false) };
+        let (generation, after) = (generation.clone(), *after);
+        session.asked += 1;
+        session.reading = Some(session.asked);
+        let ask = Ask::Read { generation, after, until_ms: now_ms + READ_BLOCK_MS };
+        session.reads.up.push_back((session.asked, now_ms, ask));
+        Ok(true)
+    }
+
+    fn take_order(&mut self, now_ms: u64) -> Result<bool, Ended> {
+        let State::Begun(session) = &mut self.state else { return Ok(false) };
+        if session.under_way.len() >= CALLS_IN_FLIGHT_MAX {
+            return Ok(false);
+        }
+        match self.ends.orders.try_recv() {
+            Ok(Order { session: number, what }) if number == session.number => {
+                session.carry_out(now_ms, what, self.settings.entries_max);
+            }
+            // The ledger makes it again.
+            Ok(_) => {}
+            Err(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+}

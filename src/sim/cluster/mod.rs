@@ -1,0 +1,314 @@
+//! Several gateways as one cluster: production shards, ledgers and stores over models of Redis, of its connections and of
+//! the database, in an order that the seed decides.
+//!
+//! What always holds: after the run all is well for a while, and then nothing is stuck: every message is settled, every
+//! node numbers, the database has the whole stream, and every client has its inbox; all nodes have the same, and it is
+//! what the model knows.
+
+pub(crate) mod answers;
+mod link;
+pub(crate) mod mutation;
+mod node;
+mod plan;
+pub(crate) mod redis;
+mod session;
+mod trouble;
+
+use std::collections::VecDeque;
+
+use self::mutation::Mutation;
+use self::node::{Node, Process};
+use self::plan::ClusterPlan;
+use self::redis::Redis;
+use self::session::{Ask, execute};
+use self::trouble::Loss;
+use crate::check::audit;
+use crate::client::State;
+use crate::disk::SimDisk;
+use crate::model::{Checked, Ledger, Violation, violated};
+use crate::random::Random;
+use crate::store::Database;
+use crate::world::{Runs, Whom, World};
+
+/// How long a client waits for the answer to its login, and to anything else, while there is trouble.
+const LOGIN_PATIENCE_MS: u64 = 10_000;
+const ANSWER_PATIENCE_MS: u64 = 30_000;
+/// Rounds of a world without trouble, 10 ms each, before something is stuck.
+const SETTLES_ROUNDS: usize = 20_000;
+
+/// The run.
+pub(crate) struct Cluster {
+    pub world: World,
+    plan: ClusterPlan,
+    mutation: Mutation,
+    nodes: Vec<Node>,
+    redis: Redis,
+    database: Database,
+    /// What was sent on connections that are gone, and is not executed yet.
+    late: Vec<VecDeque<Ask>>,
+    /// Until then Redis executes nothing, the world's milliseconds.
+    stalled_until_ms: u64,
+    pub crashes: usize,
+}
+
+impl Cluster {
+    /// Nodes on empty disks, an empty Redis, an empty database.
+    pub(crate) fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<Cluster, Violation> {
+        let random = Random::new(seed);
+        let gateways = ClusterPlan::of_gateways(&random, seed, steps);
+        let plan = ClusterPlan::new(&random);
+        let mut world = World::new(gateways, random.clone());
+        world.model.ledger = Ledger::Redis;
+        let mut redis = Redis::new("run 1");
+        if let Mutation::Redis(bent) = mutation {
+            redis.bent = bent;
+        }
+        let database = Database::new(random.clone());
+        let mut nodes = Vec::new();
+        for id in 1..=plan.nodes as u16 {
+            let (log, copy) = (SimDisk::new(random.clone()), SimDisk::new(random.clone()));
+            let started = Process::start(&world, &plan, (id, mutation), (&log, &copy), &database);
+            let Process { gateway, link, progress } = started.map_err(Violation)?;
+            world.add(gateway);
+            nodes.push(Node { id, log, copy, progress, link, goes_on_at_ms: 0 });
+        }
+        let late = Vec::new();
+        Ok(Cluster { world, plan, mutation, nodes, redis, database, late, stalled_until_ms: 0, crashes: 0 })
+    }
+
+    /// The whole run.
+    pub(crate) fn run(&mut self) -> Checked {
+        for _ in 0..self.world.plan.steps {
+            self.step()?;
+        }
+        self.settle_and_audit()?;
+        for gateway in &self.world.gateways {
+            gateway.tally(&mut self.world.reached);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Checked {
+        let random = self.world.random.clone();
+        self.world.pass_time(if random.chance(1, 100) { random.between(10, 800) } else { random.between(0, 6) })?;
+        self.trouble()?;
+        match random.below(100) {
+            0..30 => self.world.network_step()?,
+            30..84 => self.node_step(random.below(self.nodes.len()))?,
+            84..90 => {
+                self.redis_step();
+                self.execute(random.below(self.nodes.len()));
+            }
+            _ => {
+                let at = random.below(self.world.clients.len());
+                self.impatience(at);
+                self.world.client_step(at)?;
+            }
+        }
+        self.check_database()
+    }
+
+    /// A node's threads each have their turn, or some of them.
+    fn node_step(&mut self, at: usize) -> Checked {
+        if self.world.runs(at) != Runs::On {
+            return Ok(());
+        }
+        let random = self.world.random.clone();
+        if random.chance(1, 2) {
+            let shards = self.world.gateways[at].shards.len();
+            self.world.shard_step(at, random.below(shards))?;
+        }
+        if random.chance(1, 2) {
+            self.ledger_turn(at)?;
+        }
+        if random.chance(1, 3) {
+            let now = self.world.now_at(at);
+            self.world.gateways[at].store_turn(now);
+        }
+        if random.chance(1, 2) {
+            let now_ms = self.world.now_at(at).mono_ms;
+            self.nodes[at].link.turn(now_ms, Some(&self.redis));
+        }
+        if random.chance(1, 2) {
+            self.execute(at);
+        }
+        Ok(())
+    }
+
+    fn ledger_turn(&mut self, at: usize) -> Checked {
+        let now = self.world.now_at(at);
+        self.world.gateways[at].ledger_turn(now)?;
+        match self.world.gateways[at].ended.take() {
+            // The stream was cut behind it.
+            Some(error) if error.contains("stood still for too long") => {
+                self.count("fell behind the stream");
+                self.end_process(at, Loss::Nothing)
+            }
+            Some(error) => violated!("node {} ends: {error}", self.nodes[at].id),
+            None => Ok(()),
+        }
+    }
+
+    /// Redis executes something of a node's session, and lets it read.
+    fn execute(&mut self, at: usize) {
+        if self.world.now.mono_ms < self.stalled_until_ms {
+            return;
+        }
+        let (redis_ms, node_ms) = (self.redis_ms(), self.world.now_at(at).mono_ms);
+        let random = self.world.random.clone();
+        let Some(session) = self.nodes[at].link.session() else { return };
+        for _ in 0..1 + random.below(3) {
+            session.execute_call(&mut self.redis, redis_ms);
+        }
+        session.execute_read(&mut self.redis, node_ms, &random);
+    }
+
+    /// Redis executes something that was left behind by a session.
+    fn redis_step(&mut self) {
+        let redis_ms = self.redis_ms();
+        let at = self.world.random.below(self.late.len().max(1));
+        let Some(late) = self.late.get_mut(at) else { return };
+        match late.pop_front() {
+            Some(ask) => {
+                execute(&ask, &mut self.redis, redis_ms);
+                self.count("executed late");
+            }
+            None => drop(self.late.swap_remove(at)),
+        }
+    }
+
+    fn redis_ms(&self) -> u64 {
+        self.world.now.unix_ms
+    }
+
+    /// Who waits too long goes elsewhere.
+    fn impatience(&mut self, at: usize) {
+        let client = &self.world.clients[at];
+        let waits_ms = self.world.now.mono_ms.saturating_sub(client.sent_at_ms);
+        let gives_up = match client.state {
+            State::LoggingIn => waits_ms > LOGIN_PATIENCE_MS,
+            State::Online => client.in_flight() > 0 && waits_ms > ANSWER_PATIENCE_MS,
+            State::Offline => false,
+        };
+        if gives_up {
+            self.world.drop_connection(at);
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.world.reached.entry(what).or_default() += 1;
+    }
+
+    fn check_database(&self) -> Checked {
+        self.database.contradiction().map_or(Ok(()), |text| Err(Violation(text)))
+    }
+
+    /// No more trouble.
+    fn settle_and_audit(&mut self) -> Checked {
+        self.end_trouble();
+        self.run_until("the cluster does not settle", |cluster| cluster.is_settled())?;
+        self.audit()
+    }
+
+    fn run_until(&mut self, what: &str, is_so: impl Fn(&Cluster) -> bool) -> Checked {
+        for _ in 0..SETTLES_ROUNDS {
+            if is_so(self) {
+                return Ok(());
+            }
+            self.round()?;
+        }
+        violated!("liveness: {what}:\n{}", self.unsettled())
+    }
+
+    /// 10 ms in which everybody has a turn.
+    fn round(&mut self) -> Checked {
+        self.world.pass_time(10)?;
+        for at in self.world.connections.keys().copied().collect::<Vec<_>>() {
+            for which in 0..3 {
+                self.world.connection_step(at, which)?;
+            }
+        }
+        self.go_on();
+        for at in 0..self.nodes.len() {
+            if self.world.runs(at) != Runs::On {
+                continue;
+            }
+            for shard in 0..self.world.gateways[at].shards.len() {
+                self.world.shard_step(at, shard)?;
+            }
+            let now = self.world.now_at(at);
+            self.ledger_turn(at)?;
+            self.world.gateways[at].store_turn(now);
+            self.nodes[at].link.turn(now.mono_ms, Some(&self.redis));
+            self.execute(at);
+        }
+        self.redis_step();
+        for at in 0..self.world.clients.len() {
+            self.world.client_upkeep(at);
+        }
+        self.check_database()
+    }
+
+    fn is_settled(&self) -> bool {
+        let count = self.redis.count();
+        self.world.clients_have_all(Whom::Everybody)
+            && (0..self.nodes.len()).all(|at| self.world.runs(at) == Runs::On)
+            && self.world.gateways.iter().all(|gateway| gateway.is_quiet() && gateway.numbers())
+            && count == Some(self.database.applied())
+            && self.nodes.iter().all(|node| Some(node.progress.applied().0) == count)
+    }
+
+    fn unsettled(&self) -> String {
+        let mut text = format!("Redis: {:?}, the database: {}\n", self.redis.count(), self.database.applied());
+        for (node, gateway) in std::iter::zip(&self.nodes, &self.world.gateways) {
+            let (applied, numbers) = (node.progress.applied().0, gateway.numbers());
+            text += &format!("node {}: applied {applied}, numbers {numbers}, {}\n", node.id, gateway.waiting());
+        }
+        text + &self.world.who_lacks(Whom::Everybody)
+    }
+
+    /// What every node has, against what all others have, and against all that is known.
+    fn audit(&mut self) -> Checked {
+        let users = self.world.users.clone();
+        let mut first = None;
+        for at in 0..self.nodes.len() {
+            let inboxes = self.world.gateways[at].inboxes(&users)?;
+            let rosters = self.rosters(at)?;
+            let Some((its_inboxes, its_rosters)) = &first else {
+                first = Some((inboxes, rosters));
+                continue;
+            };
+            if *its_inboxes != inboxes {
+                return violated!("nodes 1 and {} have different inboxes", at + 1);
+            }
+            if *its_rosters != rosters {
+                return violated!("nodes 1 and {} have different rosters: {its_rosters:?} and {rosters:?}", at + 1);
+            }
+        }
+        let Some((inboxes, rosters)) = first else { return Ok(()) };
+        for (group, (version, members)) in rosters {
+            let known = self.world.model.newest_version(group);
+            if version < known && self.world.model.ledger != Ledger::ForgetfulRedis {
+                return violated!("I1: version {known} of {group} was announced, and the ledger has {version}");
+            }
+            self.world.model.members(group, version, members)?;
+        }
+        audit(&mut self.world.model, &inboxes)?;
+        self.world.note(format!("audited {} rows", inboxes.values().map(Vec::len).sum::<usize>()));
+        Ok(())
+    }
+
+    /// A node's rosters, which it tells when it has read as far as Redis is.
+    fn rosters(&mut self, at: usize) -> Result<crate::gateway::Rosters, Violation> {
+        let users = self.world.users.clone();
+        let now = self.world.now_at(at);
+        self.world.gateways[at].begin_audit();
+        self.world.gateways[at].ask_groups(now, &users);
+        self.run_until("a question has no answer", |cluster| {
+            cluster.world.gateways[at].audited().len() == cluster.world.users.len()
+        })?;
+        let answers = self.world.users.len() + self.world.gateways[at].ask_audited_rosters(now);
+        self.run_until("a question has no answer", |cluster| cluster.world.gateways[at].audited().len() == answers)?;
+        Ok(self.world.gateways[at].end_audit())
+    }
+}

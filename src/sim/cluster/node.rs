@@ -1,0 +1,85 @@
+//! A node: a gateway's process on disks of its own, and its link with Redis.
+//!
+//! What always holds: a process starts through the real start, on what the disks and the database have.
+
+use std::sync::Arc;
+
+use futures_lite::future::block_on;
+use ringway::contract::progress::Progress;
+use ringway::contract::snapshot::snapshots;
+use ringway::ledger::redis;
+use ringway::ledger::redis::link::link;
+use ringway::ledger::redis::start::RedisStart;
+use ringway::store::Store;
+use ringway::store::keeper::Keeper;
+
+use super::link::{Link, Settings};
+use super::mutation::Mutation;
+use super::plan::ClusterPlan;
+use crate::disk::SimDisk;
+use crate::gateway::{Gateway, Syncs};
+use crate::store::{Database, Sharing, SimStore};
+use crate::world::World;
+
+/// What stays of a node while its process goes.
+pub(super) struct Node {
+    pub id: u16,
+    pub log: SimDisk,
+    pub copy: SimDisk,
+    pub progress: Arc<Progress>,
+    pub link: Link,
+    /// When its process starts again, or is no longer paused, the world's milliseconds.
+    pub goes_on_at_ms: u64,
+}
+
+/// What its process is made of.
+pub(super) struct Process {
+    pub gateway: Gateway,
+    pub link: Link,
+    pub progress: Arc<Progress>,
+}
+
+impl Process {
+    /// Starts; the error is why it cannot.
+    pub(super) fn start(
+        world: &World,
+        plan: &ClusterPlan,
+        (id, mutation): (u16, Mutation),
+        (log, copy): (&SimDisk, &SimDisk),
+        database: &Database,
+    ) -> Result<Process, String> {
+        let (random, seed) = (&world.random, world.random.bits() as u64);
+        let mut store = SimStore::new(database.clone(), Sharing::Cluster);
+        let settings = redis::Settings {
+            shards: world.plan.shards,
+            node: id,
+            segment_bytes: world.plan.segment_bytes,
+            buckets: 1,
+            seed,
+        };
+        let mut start = RedisStart::new(settings);
+        let read = block_on(async {
+            store.position().await?;
+            store.snapshot(&mut |stored| start.visit(stored)).await
+        });
+        let at = read.map_err(|error| error.to_string())?;
+        let progress = Arc::new(Progress::default());
+        let (ledger, ends, _) = link();
+        let (asker, answerer) = snapshots(ends.nudge());
+        let disks = (log.clone(), copy.clone());
+        let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at);
+        let engine = engine.map_err(|error| error.to_string())?;
+        let keeper = Keeper::of_cluster(store, copy.clone(), Arc::clone(&progress), answerer, seed);
+        let gateway = Gateway::new(
+            Box::new(engine),
+            keeper,
+            (log.clone(), Syncs::BeforeCalling),
+            &world.plan,
+            (random, &world.events),
+        );
+        let token = random.bits() as u64;
+        let settings = Settings { node: id, token, entries_max: plan.entries_max, kept: plan.kept, mutation };
+        let link = Link::new(ends, Arc::clone(&progress), settings, random.clone());
+        Ok(Process { gateway, link, progress })
+    }
+}

@@ -1,0 +1,130 @@
+//! What goes wrong in a cluster, each as often as the plan says.
+//!
+//! What always holds: a process that ends keeps what its disks keep, and starts again; what has stood still goes on.
+
+use super::Cluster;
+use super::node::Process;
+use crate::model::Checked;
+use crate::world::Runs;
+
+/// What a process loses with its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Loss {
+    /// What was written stays in the page cache.
+    Nothing,
+    /// The machine goes dark: only what was synced is sure to stay.
+    Unsynced,
+}
+
+/// Longest that a process is gone, stands still, or Redis does: longer than leases last.
+const GONE_MS: u64 = 12_000;
+/// How long a start that was refused waits.
+const START_AGAIN_MS: u64 = 300;
+
+impl Cluster {
+    pub(super) fn trouble(&mut self) -> Checked {
+        let random = self.world.random.clone();
+        let happens = |of_10_000: u32| random.chance(of_10_000, 10_000);
+        let at = random.below(self.nodes.len());
+        self.go_on();
+        if happens(self.plan.breaks) {
+            self.break_session(at);
+        }
+        if happens(self.world.plan.disconnects) {
+            self.world.drop_connection(random.below(self.world.clients.len()));
+        }
+        if happens(self.plan.kills) && self.world.runs(at) != Runs::Down {
+            self.end_process(at, if random.chance(1, 2) { Loss::Nothing } else { Loss::Unsynced })?;
+        }
+        if happens(self.plan.pauses) && self.world.runs(at) == Runs::On {
+            self.pause(at);
+        }
+        if happens(self.plan.stalls) {
+            self.stalled_until_ms = self.world.now.mono_ms + random.between(10, GONE_MS / 2);
+            self.world.note("Redis stalls".to_owned());
+            self.count("Redis stalled");
+        }
+        Ok(())
+    }
+
+    /// A node's connections are gone; what it had sent may be executed, at once, later, or not.
+    pub(super) fn break_session(&mut self, at: usize) {
+        let random = self.world.random.clone();
+        let Some(session) = self.nodes[at].link.session() else { return };
+        session.broken = true;
+        let mut unexecuted = session.take_unexecuted();
+        unexecuted.truncate(random.below(unexecuted.len() + 1));
+        if random.chance(self.plan.executed_later, 10) {
+            self.late.push(unexecuted.into());
+        }
+        self.world.note(format!("the session of node {} breaks", self.nodes[at].id));
+        self.count("sessions broken");
+    }
+
+    /// A process ends now, and starts again later.
+    pub(super) fn end_process(&mut self, at: usize, loss: Loss) -> Checked {
+        self.break_session(at);
+        self.world.note(format!("node {} ends, and loses {loss:?}", self.nodes[at].id));
+        self.crashes += 1;
+        self.world.drop_connections_of(at)?;
+        self.world.gateways[at].tally(&mut self.world.reached);
+        let node = &mut self.nodes[at];
+        if loss == Loss::Unsynced {
+            node.log.lose_power();
+            node.copy.lose_power();
+        }
+        node.goes_on_at_ms = self.world.now.mono_ms + self.world.random.between(0, GONE_MS);
+        self.world.set_runs(at, Runs::Down);
+        Ok(())
+    }
+
+    /// A process stands still, and with its machine perhaps its clock.
+    fn pause(&mut self, at: usize) {
+        let for_ms = self.world.random.between(50, GONE_MS);
+        self.world.note(format!("node {} stands still for {for_ms} ms", self.nodes[at].id));
+        self.count("paused");
+        self.nodes[at].goes_on_at_ms = self.world.now.mono_ms + for_ms;
+        self.world.set_runs(at, Runs::Paused);
+    }
+
+    /// What is to go on by now does.
+    pub(super) fn go_on(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.world.now.mono_ms < self.nodes[at].goes_on_at_ms {
+                continue;
+            }
+            match self.world.runs(at) {
+                Runs::On => {}
+                Runs::Paused => self.world.set_runs(at, Runs::On),
+                Runs::Down => self.start(at),
+            }
+        }
+    }
+
+    fn start(&mut self, at: usize) {
+        let node = &self.nodes[at];
+        node.log.revive();
+        let disks = (&node.log, &node.copy);
+        match Process::start(&self.world, &self.plan, (node.id, self.mutation), disks, &self.database) {
+            Ok(Process { gateway, link, progress }) => {
+                self.world.note(format!("node {} starts", node.id));
+                self.world.gateways[at] = gateway;
+                (self.nodes[at].link, self.nodes[at].progress) = (link, progress);
+                self.world.set_runs(at, Runs::On);
+            }
+            Err(error) => {
+                self.world.note(format!("node {} cannot start: {error}", node.id));
+                self.nodes[at].goes_on_at_ms = self.world.now.mono_ms + START_AGAIN_MS;
+            }
+        }
+    }
+
+    /// From now on all is well.
+    pub(super) fn end_trouble(&mut self) {
+        self.stalled_until_ms = 0;
+        for node in &mut self.nodes {
+            node.goes_on_at_ms = 0;
+        }
+        self.go_on();
+    }
+}
