@@ -18,7 +18,7 @@ fish := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 STRIP ?= strip
 
 .PHONY: install uninstall tune
-.PHONY: help demo cluster-demo run test check sim bench doctor soak soak-cluster soak-vm profile schema services setup build
+.PHONY: help demo cluster-demo run test check sim bench doctor soak soak-cluster soak-vm chaos profile schema services setup build
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -61,6 +61,9 @@ soak-cluster: build ## several gateways as one cluster, soaked together: SOAK="-
 
 soak-vm: build ## half a million connections in a virtual machine of its own: make soak-vm CONNECTIONS=1000000
 	@scripts/soak-vm.sh
+
+chaos: setup ## a cluster's processes killed, stopped, cut off and emptied, every message checked: CHAOS="--for 1h --seed 7"
+	@scripts/chaos.sh $(CHAOS)
 
 profile: ## a flame graph of the gateway under load: target/profile/flame.svg (BENCH="group --flood 5")
 	scripts/profile.sh $(BENCH)

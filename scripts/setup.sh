@@ -3,8 +3,8 @@
 #
 # On Debian and Ubuntu the missing packages are installed, as root or with sudo; elsewhere, and for what no
 # package gives, it says what to do and stops. `make demo` and `make test` run it first. With the argument `tests`
-# it also looks after what only the tests need, with `soak-vm` after what boots a virtual machine, with `profile` after
-# what records where CPU time goes.
+# it also looks after what only the tests need, with `soak-vm` after what boots a virtual machine, with `chaos` after
+# what makes networks and cuts them, with `profile` after what records where CPU time goes.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -40,6 +40,14 @@ if [ "${1:-}" = tests ]; then
     command -v ethtool >/dev/null 2>&1 || missing="$missing ethtool"
     command -v nft >/dev/null 2>&1 || missing="$missing nftables"
     command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+fi
+
+if [ "${1:-}" = chaos ]; then
+    PATH=$PATH:/usr/sbin:/sbin
+    command -v ip >/dev/null 2>&1 && command -v tc >/dev/null 2>&1 || missing="$missing iproute2"
+    command -v nft >/dev/null 2>&1 || missing="$missing nftables"
+    command -v unshare >/dev/null 2>&1 || missing="$missing util-linux"
+    command -v mount >/dev/null 2>&1 || missing="$missing mount"
 fi
 
 if [ "${1:-}" = soak-vm ]; then

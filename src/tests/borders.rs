@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["ringway_wire"],
     &["ringway_client"],
-    &["ringway_load"],
+    &["ringway_load", "ringway_chaos"],
     &["clock", "limits"],
     &["contract"],
     &["auth"],
@@ -79,7 +79,7 @@ fn module_of(path: &Path) -> Vec<String> {
         parts.pop();
     }
     if let Some(first) = parts.first_mut()
-        && ["wire", "client", "load"].contains(&first.as_str())
+        && ["wire", "client", "load", "chaos"].contains(&first.as_str())
     {
         *first = format!("ringway_{first}");
     }
