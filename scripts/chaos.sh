@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A cluster of real processes under faults that chance chooses: three gateways, MariaDB and Redis, each in a network
-# namespace of its own, and a checker of all that their clients saw.
+# A cluster of real processes under faults that chance chooses: three gateways, MariaDB with a replica, and Redis, each in
+# a network namespace of its own, and a checker of all that their clients saw.
 #
 #   scripts/chaos.sh                                  90 seconds, another seed each time
 #   scripts/chaos.sh --for 1h --seed 7                what chance decides follows from the seed
+#   scripts/chaos.sh --redis sentinel                 or alone, or cluster; otherwise as the seed says
 #
 #   RINGWAY=...      another gateway binary, with ringway-chaos beside it [target/release/ringway, which is built]
 #

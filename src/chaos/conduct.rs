@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -17,7 +17,8 @@ use crate::clients::lines_of;
 use crate::error::Failure;
 use crate::faults::Fault;
 use crate::history::{self, Line, Recorder};
-use crate::lab::{Lab, NODES, Plan, gateway_address, make_tokens};
+use crate::lab::{Lab, NODES, gateway_address, make_tokens};
+use crate::plan::{Plan, RedisKind};
 use crate::process::End;
 use crate::{clock, database, report};
 
@@ -49,6 +50,9 @@ pub(crate) struct RunArgs {
     /// Where the history and the logs go
     #[arg(long, default_value = "target/chaos")]
     pub(crate) report: PathBuf,
+    /// How Redis is run; as chance says, if it is not said
+    #[arg(long)]
+    pub(crate) redis: Option<RedisKind>,
     /// A directory for the servers' data, which goes afterwards
     #[arg(long)]
     pub(crate) data: PathBuf,
@@ -73,15 +77,18 @@ struct Run<'a> {
 /// Carries a run out; whether all was well.
 pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
-    println!("chaos: for {}, seed {seed}: three gateways, MariaDB, Redis", args.time);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let kinds = RedisKind::value_variants();
+    let chosen = kinds.get(random.usize(..kinds.len())).copied().unwrap_or(RedisKind::Alone);
+    let redis = args.redis.unwrap_or(chosen);
+    println!("chaos: for {}, seed {seed}: three gateways, MariaDB with a replica, Redis: {redis:?}", args.time);
     if args.users < 4 {
         return Err(Failure::Usage("--users: at least 4, so that there are groups".to_owned()));
     }
     fs::create_dir_all(&args.report).map_err(|error| Failure::io(&args.report, error))?;
-    let plan = Plan { ringway: args.ringway.clone(), dir: args.data.clone(), report: args.report.clone() };
+    let plan = Plan { ringway: args.ringway.clone(), dir: args.data.clone(), report: args.report.clone(), redis };
     let (driven, talked) = (args.report.join("faults.jsonl"), args.report.join("history.jsonl"));
     let recorder = Recorder::create(&driven)?;
-    let mut random = fastrand::Rng::with_seed(seed);
     let lab = Lab::start(&plan).await?;
     let mut clients = Clients::start(args, &plan, &talked, random.u64(..))?;
     clients.hear(&["talking"]).await?;
@@ -150,23 +157,39 @@ impl Run<'_> {
         for fault in faults {
             self.look_after_gateways()?;
             let time = fault.time(&mut self.random);
-            let detail = fault.begin(&mut self.lab)?;
+            let detail = fault.begin(&mut self.lab).await?;
             self.say(&format!("{}{}{detail}, for {time:.1?}", fault.name(), if detail.is_empty() { "" } else { ": " }));
-            let (at_us, name, harm) = (clock::us(), fault.name(), fault.harm());
+            let (at_us, name, harm) = (clock::us(), fault.name(), fault.harm(self.lab.redis.kind));
             self.recorder.record(&Line::Fault { at_us, name, detail, harm })?;
             open.push((Instant::now() + time, *fault));
-            sleep(Duration::from_millis(self.random.u64(..1_500))).await;
+            let pause = Duration::from_millis(self.random.u64(..1_500));
+            self.pass(Instant::now() + pause).await?;
         }
         open.sort_by_key(|(end, _)| *end);
         for (end, fault) in open {
-            tokio::time::sleep_until(end).await;
+            self.pass(end).await?;
             fault.end(&mut self.lab).await?;
         }
         Ok(())
     }
 
+    /// Lets time pass, in which Sentinel may promote.
+    async fn pass(&mut self, end: Instant) -> Result<(), Failure> {
+        loop {
+            if let Some(words) = self.lab.redis.follow(&self.lab.network)? {
+                self.say(&words);
+            }
+            let now = Instant::now();
+            if now >= end {
+                return Ok(());
+            }
+            sleep((end - now).min(Duration::from_millis(200))).await;
+        }
+    }
+
     async fn quiet(&mut self, ms_max: u64) -> Result<(), Failure> {
-        sleep(Duration::from_millis(self.random.u64(500..ms_max))).await;
+        let pause = Duration::from_millis(self.random.u64(500..ms_max));
+        self.pass(Instant::now() + pause).await?;
         self.look_after_gateways()
     }
 
@@ -175,6 +198,7 @@ impl Run<'_> {
         let since = Instant::now();
         let mut not_ready = Vec::new();
         while since.elapsed() < READY_PATIENCE {
+            self.pass(Instant::now()).await?;
             self.look_after_gateways()?;
             let words = |at| self.lab.not_ready(at).map(|words| format!("gateway {}: {words}", at + 1));
             not_ready = (0..NODES).filter_map(words).collect::<Vec<String>>();

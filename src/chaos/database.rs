@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::error::Failure;
 use crate::history::{Line, Recorder, Row, To};
-use crate::lab::database_url;
+use crate::mariadb::MariaDb;
 
 /// How long the store may take to have written everything.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(180);
@@ -21,7 +21,7 @@ type Stored = (u64, u64, u64, Option<u64>, Option<u8>, Option<u64>, Option<Vec<u
 
 /// Waits until the database has as many rows as the inboxes, or no more come, and notes all of them.
 pub(crate) async fn read(recorder: &Recorder, rows_wanted: u64) -> Result<(), Failure> {
-    let mut conn = Conn::from_url(database_url("ringway")).await?;
+    let mut conn = Conn::from_url(MariaDb::url("ringway")).await?;
     for _ in 0..DRAIN_PATIENCE.as_millis() / 200 {
         let rows: Option<u64> = conn.query_first("SELECT COUNT(*) FROM inbox").await?;
         if rows.unwrap_or_default() >= rows_wanted {

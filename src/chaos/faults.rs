@@ -10,8 +10,10 @@ use nix::sys::signal::Signal;
 use crate::command::run;
 use crate::error::Failure;
 use crate::history::Harm;
-use crate::lab::{Lab, NODES, gateway_host, redis_command};
+use crate::lab::{Lab, NODES, gateway_host};
 use crate::network::{CLIENTS, Direction, Host};
+use crate::plan::RedisKind;
+use crate::process::Process;
 
 /// Whom a gateway is cut off from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,24 +38,26 @@ pub(crate) enum Fault {
     GatewaySlow(usize),
     /// A gateway's disk is full.
     GatewayDiskFull(usize),
-    /// Redis is killed, and started again.
-    RedisKilled,
-    /// Redis stands still, for longer than leases.
-    RedisStopped,
+    /// A Redis is killed, and started again.
+    RedisKilled(usize),
+    /// A Redis stands still, for longer than leases.
+    RedisStopped(usize),
     /// `FLUSHALL`.
-    RedisEmptied,
+    RedisEmptied(usize),
     /// `SCRIPT FLUSH`.
-    RedisScriptsFlushed,
+    RedisScriptsFlushed(usize),
     /// `CONFIG SET maxmemory`, to less than it has.
-    RedisFull,
+    RedisFull(usize),
     /// MariaDB is killed, and started again.
     MariaDbKilled,
     /// MariaDB stands still.
     MariaDbStopped,
+    /// MariaDB dies, and a replica that lacks the last seconds takes its place.
+    MariaDbFailedOver,
 }
 
 /// How many kinds there are.
-const KINDS: usize = 12;
+const KINDS: usize = 13;
 
 impl Fault {
     /// One of each kind, in an order and with particulars that chance gives.
@@ -78,13 +82,14 @@ impl Fault {
             ),
             3 => Fault::GatewaySlow(at),
             4 => Fault::GatewayDiskFull(at),
-            5 => Fault::RedisKilled,
-            6 => Fault::RedisStopped,
-            7 => Fault::RedisEmptied,
-            8 => Fault::RedisScriptsFlushed,
-            9 => Fault::RedisFull,
+            5 => Fault::RedisKilled(at),
+            6 => Fault::RedisStopped(at),
+            7 => Fault::RedisEmptied(at),
+            8 => Fault::RedisScriptsFlushed(at),
+            9 => Fault::RedisFull(at),
             10 => Fault::MariaDbKilled,
-            _ => Fault::MariaDbStopped,
+            11 => Fault::MariaDbStopped,
+            _ => Fault::MariaDbFailedOver,
         }
     }
 
@@ -104,22 +109,25 @@ impl Fault {
             }
             Fault::GatewaySlow(_) => "a gateway's line slow".to_owned(),
             Fault::GatewayDiskFull(_) => "a gateway's disk full".to_owned(),
-            Fault::RedisKilled => "Redis killed".to_owned(),
-            Fault::RedisStopped => "Redis stopped".to_owned(),
-            Fault::RedisEmptied => "Redis emptied".to_owned(),
-            Fault::RedisScriptsFlushed => "Redis's scripts flushed".to_owned(),
-            Fault::RedisFull => "Redis without memory".to_owned(),
+            Fault::RedisKilled(_) => "a Redis killed".to_owned(),
+            Fault::RedisStopped(_) => "a Redis stopped".to_owned(),
+            Fault::RedisEmptied(_) => "a Redis emptied".to_owned(),
+            Fault::RedisScriptsFlushed(_) => "a Redis's scripts flushed".to_owned(),
+            Fault::RedisFull(_) => "a Redis without memory".to_owned(),
             Fault::MariaDbKilled => "MariaDB killed".to_owned(),
             Fault::MariaDbStopped => "MariaDB stopped".to_owned(),
+            Fault::MariaDbFailedOver => "MariaDB failed over to a replica without the tail".to_owned(),
         }
     }
 
     /// The worst that it may do to the ledger, by the cluster's page.
-    pub(crate) fn harm(self) -> Harm {
+    pub(crate) fn harm(self, kind: RedisKind) -> Harm {
         match self {
-            Fault::RedisEmptied => Harm::RedisLost,
+            Fault::RedisEmptied(_) => Harm::RedisLost,
+            // A replica that lacks the tail may be promoted.
+            Fault::RedisKilled(_) | Fault::RedisStopped(_) if kind == RedisKind::Sentinel => Harm::RedisLost,
             // Nobody who was there before it was started may be there to confirm what it has.
-            Fault::RedisKilled => Harm::MadeAnew,
+            Fault::RedisKilled(_) => Harm::MadeAnew,
             _ => Harm::None,
         }
     }
@@ -145,51 +153,40 @@ impl Fault {
     }
 
     fn is_of_redis(self) -> bool {
-        !matches!(self, Fault::MariaDbKilled | Fault::MariaDbStopped)
+        !matches!(self, Fault::MariaDbKilled | Fault::MariaDbStopped | Fault::MariaDbFailedOver)
     }
 
     /// How long it lasts.
     pub(crate) fn time(self, random: &mut fastrand::Rng) -> Duration {
         let (from_ms, to_ms) = match self {
-            Fault::GatewayKilled(_) | Fault::RedisKilled | Fault::MariaDbKilled => (100, 4_000),
+            Fault::GatewayKilled(_) | Fault::RedisKilled(_) | Fault::MariaDbKilled => (100, 4_000),
             // Leases are five seconds.
-            Fault::GatewayStopped(_) | Fault::RedisStopped | Fault::MariaDbStopped => (1_000, 9_000),
+            Fault::GatewayStopped(_) | Fault::RedisStopped(_) | Fault::MariaDbStopped => (1_000, 9_000),
             Fault::GatewayCut(..) => (2_000, 12_000),
             Fault::GatewaySlow(_) => (2_000, 8_000),
-            Fault::GatewayDiskFull(_) | Fault::RedisFull => (1_000, 6_000),
-            Fault::RedisEmptied | Fault::RedisScriptsFlushed => (0, 500),
+            Fault::GatewayDiskFull(_) | Fault::RedisFull(_) => (1_000, 6_000),
+            Fault::MariaDbFailedOver => (500, 5_000),
+            Fault::RedisEmptied(_) | Fault::RedisScriptsFlushed(_) => (0, 500),
         };
         Duration::from_millis(random.u64(from_ms..to_ms))
     }
 
     /// Does it; says what else is to be known of it.
-    pub(crate) fn begin(self, lab: &mut Lab) -> Result<String, Failure> {
-        let redis = lab.redis.host;
+    pub(crate) async fn begin(self, lab: &mut Lab) -> Result<String, Failure> {
         match self {
-            Fault::GatewayKilled(at) => with_gateway(lab, at, |gateway| gateway.kill()),
-            Fault::GatewayStopped(at) => with_gateway(lab, at, |gateway| gateway.signal(Signal::SIGSTOP)),
-            Fault::GatewayCut(at, peer, direction) => {
-                let mut others = Vec::new();
-                if matches!(peer, Peer::Redis | Peer::Servers) {
-                    others.extend(lab.redis_hosts());
-                }
-                if matches!(peer, Peer::MariaDb | Peer::Servers) {
-                    others.extend(lab.mariadb_hosts());
-                }
-                if peer == Peer::Clients {
-                    others.push(Host(CLIENTS));
-                }
-                lab.network.cut(gateway_host(at), &others, direction)?;
-            }
+            Fault::GatewayKilled(at) => with(lab.gateways.get_mut(at), Process::kill),
+            Fault::GatewayStopped(at) => with(lab.gateways.get_mut(at), |gateway| gateway.signal(Signal::SIGSTOP)),
+            Fault::GatewayCut(at, peer, direction) => lab.network.cut(gateway_host(at), &peer.hosts(lab), direction)?,
             Fault::GatewaySlow(at) => return lab.network.slow_down(gateway_host(at)).map(|how| gateway_is(at, how)),
             Fault::GatewayDiskFull(at) => fill(lab, at),
-            Fault::RedisKilled => lab.redis.kill(),
-            Fault::RedisStopped => lab.redis.signal(Signal::SIGSTOP),
-            Fault::RedisEmptied => drop(redis_command(redis, &["FLUSHALL"])?),
-            Fault::RedisScriptsFlushed => drop(redis_command(redis, &["SCRIPT", "FLUSH"])?),
-            Fault::RedisFull => drop(redis_command(redis, &["CONFIG", "SET", "maxmemory", "1mb"])?),
-            Fault::MariaDbKilled => lab.mariadb.kill(),
-            Fault::MariaDbStopped => lab.mariadb.signal(Signal::SIGSTOP),
+            Fault::RedisKilled(at) => with(lab.redis.server(at), Process::kill),
+            Fault::RedisStopped(at) => with(lab.redis.server(at), |redis| redis.signal(Signal::SIGSTOP)),
+            Fault::RedisEmptied(at) => lab.redis.command(at, &["FLUSHALL"])?,
+            Fault::RedisScriptsFlushed(at) => lab.redis.command(at, &["SCRIPT", "FLUSH"])?,
+            Fault::RedisFull(at) => lab.redis.command(at, &["CONFIG", "SET", "maxmemory", "1mb"])?,
+            Fault::MariaDbKilled => with(lab.mariadb.primary(), Process::kill),
+            Fault::MariaDbStopped => with(lab.mariadb.primary(), |mariadb| mariadb.signal(Signal::SIGSTOP)),
+            Fault::MariaDbFailedOver => return lab.mariadb.hold_replica_back().await,
         }
         Ok(self.gateway().map(|at| gateway_is(at, "")).unwrap_or_default())
     }
@@ -202,24 +199,31 @@ impl Fault {
                     gateway.start()?;
                 }
             }
-            Fault::GatewayStopped(at) => with_gateway(lab, at, |gateway| gateway.signal(Signal::SIGCONT)),
+            Fault::GatewayStopped(at) => with(lab.gateways.get_mut(at), |gateway| gateway.signal(Signal::SIGCONT)),
             Fault::GatewayCut(at, ..) => lab.network.mend(gateway_host(at))?,
             Fault::GatewaySlow(at) => lab.network.speed_up(gateway_host(at))?,
             Fault::GatewayDiskFull(at) => drop(std::fs::remove_file(filler(lab, at))),
-            Fault::RedisKilled => {
-                lab.redis.start()?;
-                lab.wait_for_redis().await?;
-            }
-            Fault::RedisStopped => lab.redis.signal(Signal::SIGCONT),
-            Fault::RedisFull => drop(redis_command(lab.redis.host, &["CONFIG", "SET", "maxmemory", "0"])?),
-            Fault::MariaDbKilled => {
-                lab.mariadb.start()?;
-                lab.wait_for_mariadb().await?;
-            }
-            Fault::MariaDbStopped => lab.mariadb.signal(Signal::SIGCONT),
-            Fault::RedisEmptied | Fault::RedisScriptsFlushed => {}
+            Fault::RedisKilled(at) => lab.redis.start_server(at).await?,
+            Fault::RedisStopped(at) => with(lab.redis.server(at), |redis| redis.signal(Signal::SIGCONT)),
+            Fault::RedisFull(_) => lab.redis.command_all(&["CONFIG", "SET", "maxmemory", "0"]),
+            Fault::MariaDbKilled => lab.mariadb.start_primary().await?,
+            Fault::MariaDbStopped => with(lab.mariadb.primary(), |mariadb| mariadb.signal(Signal::SIGCONT)),
+            Fault::MariaDbFailedOver => lab.mariadb.fail_over(&lab.network).await?,
+            Fault::RedisEmptied(_) | Fault::RedisScriptsFlushed(_) => {}
         }
         Ok(())
+    }
+}
+
+impl Peer {
+    fn hosts(self, lab: &Lab) -> Vec<Host> {
+        let (redis, mariadb) = (lab.redis.hosts(), lab.mariadb.hosts());
+        match self {
+            Peer::Redis => redis,
+            Peer::MariaDb => mariadb,
+            Peer::Servers => [redis, mariadb].concat(),
+            Peer::Clients => vec![Host(CLIENTS)],
+        }
     }
 }
 
@@ -227,9 +231,9 @@ fn gateway_is(at: usize, how: &str) -> String {
     format!("gateway {}{}{how}", at + 1, if how.is_empty() { "" } else { ", " })
 }
 
-fn with_gateway(lab: &mut Lab, at: usize, act: impl FnOnce(&mut crate::process::Process)) {
-    if let Some(gateway) = lab.gateways.get_mut(at) {
-        act(gateway);
+fn with(process: Option<&mut Process>, act: impl FnOnce(&mut Process)) {
+    if let Some(process) = process {
+        act(process);
     }
 }
 

@@ -1,7 +1,6 @@
-//! The cluster that is disturbed: three gateways, MariaDB and Redis, each in a namespace of its own.
+//! The cluster that is disturbed: three gateways, MariaDB and Redis, each process in a namespace of its own.
 //!
-//! Owned by the driver. What always holds: gateways reach MariaDB at an address that moves with the server that
-//! has its place.
+//! Owned by the driver. What always holds: all of it runs and is ready when [`Lab::start`] has returned.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,43 +12,26 @@ use tokio::time::sleep;
 
 use crate::command::run;
 use crate::error::Failure;
+use crate::mariadb::MariaDb;
 use crate::network::{Host, Network};
-use crate::process::Process;
+use crate::plan::{ASK_PATIENCE, Plan, START_PATIENCE};
+use crate::process::{Process, did_not_start, words};
+use crate::redis::Redis;
 
 /// Gateways.
 pub(crate) const NODES: usize = 3;
-/// How long a server may take to answer on a busy machine.
-const START_PATIENCE: Duration = Duration::from_secs(90);
-/// How long a question to a server may take.
-const ASK_PATIENCE: Duration = Duration::from_secs(5);
 /// Where clients connect, and where operators look.
 const CLIENT_PORT: u16 = 7400;
 const ADMIN_PORT: u16 = 7401;
-const MARIADB_PORT: u16 = 3306;
-pub(crate) const REDIS_PORT: u16 = 6379;
-/// The address that gateways know of MariaDB.
-const MARIADB: Host = Host(20);
-const MARIADB_HOST: Host = Host(21);
-const REDIS_HOST: Host = Host(31);
 /// What the gateways verify tokens with.
 const SECRET: &str = "a secret of the chaos run, 32 bytes or more";
-
-/// What a lab is made of.
-pub(crate) struct Plan {
-    /// The gateway's binary.
-    pub(crate) ringway: PathBuf,
-    /// Where everything lies that goes afterwards.
-    pub(crate) dir: PathBuf,
-    /// Where the logs go.
-    pub(crate) report: PathBuf,
-}
 
 /// The cluster.
 pub(crate) struct Lab {
     pub(crate) network: Network,
     pub(crate) gateways: Vec<Process>,
-    pub(crate) mariadb: Process,
-    pub(crate) redis: Process,
+    pub(crate) mariadb: MariaDb,
+    pub(crate) redis: Redis,
     /// Where their data are.
     pub(crate) dir: PathBuf,
 }
@@ -64,32 +46,22 @@ pub(crate) fn gateway_address(at: usize) -> String {
     format!("{}:{CLIENT_PORT}", gateway_host(at).address())
 }
 
-/// The database, for the driver too.
-pub(crate) fn database_url(name: &str) -> String {
-    format!("mysql://ringway:ringway@{}:{MARIADB_PORT}/{name}", MARIADB.address())
-}
-
 impl Lab {
     /// Starts all of it, and waits until it is ready.
     pub(crate) async fn start(plan: &Plan) -> Result<Lab, Failure> {
         let mut network = Network::create()?;
-        let gateways = (0..NODES).map(gateway_host);
-        for host in gateways.chain([MARIADB_HOST, REDIS_HOST]) {
-            network.add(host)?;
+        for at in 0..NODES {
+            network.add(gateway_host(at))?;
         }
-        network.move_address(MARIADB, MARIADB_HOST)?;
         let mut lab = Lab {
             network,
             gateways: (0..NODES).map(|at| gateway(plan, at)).collect(),
-            mariadb: mariadb(plan),
-            redis: redis(plan),
+            mariadb: MariaDb::new(plan),
+            redis: Redis::new(plan, plan.redis),
             dir: plan.dir.clone(),
         };
-        lab.mariadb.start()?;
-        lab.redis.start()?;
-        lab.wait_for_mariadb().await?;
-        sql("mysql", "CREATE DATABASE IF NOT EXISTS ringway").await?;
-        lab.wait_for_redis().await?;
+        lab.mariadb.start(&mut lab.network).await?;
+        lab.redis.start(&mut lab.network).await?;
         for gateway in &mut lab.gateways {
             gateway.start()?;
         }
@@ -112,36 +84,6 @@ impl Lab {
         Ok(())
     }
 
-    /// Where MariaDB is, by all addresses.
-    pub(crate) fn mariadb_hosts(&self) -> Vec<Host> {
-        vec![MARIADB, MARIADB_HOST]
-    }
-
-    /// Where Redis is.
-    pub(crate) fn redis_hosts(&self) -> Vec<Host> {
-        vec![REDIS_HOST]
-    }
-
-    pub(crate) async fn wait_for_mariadb(&self) -> Result<(), Failure> {
-        for _ in 0..START_PATIENCE.as_millis() / 100 {
-            if sql("mysql", "SELECT 1").await.is_ok() {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        Err(did_not_start(&self.mariadb))
-    }
-
-    pub(crate) async fn wait_for_redis(&self) -> Result<(), Failure> {
-        for _ in 0..START_PATIENCE.as_millis() / 100 {
-            if redis_command(self.redis.host, &["PING"]).is_ok_and(|answer| answer.contains("PONG")) {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        Err(did_not_start(&self.redis))
-    }
-
     /// A gateway's `/readyz`: its words, if it is not ready.
     pub(crate) fn not_ready(&self, at: usize) -> Option<String> {
         match page(at, "/readyz") {
@@ -152,42 +94,21 @@ impl Lab {
     }
 }
 
-fn did_not_start(process: &Process) -> Failure {
-    let patience_s = START_PATIENCE.as_secs();
-    Failure::Start { name: process.name.clone(), patience_s, log: process.log_end() }
-}
-
-fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
-    words.map(str::to_owned).to_vec()
-}
-
 fn gateway(plan: &Plan, at: usize) -> Process {
     let (name, host) = (format!("gateway-{}", at + 1), gateway_host(at));
     let (address, data) = (host.address(), plan.dir.join(&name));
     let binary = plan.ringway.display().to_string();
     let (listen, admin) = (format!("{address}:{CLIENT_PORT}"), format!("{address}:{ADMIN_PORT}"));
     let data = data.display().to_string();
+    let (redis_url, buckets) = Redis::settings(plan.redis);
     let line = [&binary, "serve", "--listen", &listen, "--admin", &admin, "--data-dir", &data, "--shards", "1"];
     Process::new(&name, host, plan.report.join(format!("{name}.log")), words(line))
         .with("RINGWAY_AUTH_HS256_SECRET", SECRET)
-        .with("RINGWAY_STORE_URL", database_url("ringway"))
-        .with("RINGWAY_CLUSTER_REDIS_URL", format!("redis://{}:{REDIS_PORT}", REDIS_HOST.address()))
+        .with("RINGWAY_STORE_URL", MariaDb::url("ringway"))
+        .with("RINGWAY_CLUSTER_REDIS_URL", redis_url)
+        .with("RINGWAY_CLUSTER_BUCKETS", buckets.to_string())
         .with("RINGWAY_CLUSTER_NODE_ID", (at + 1).to_string())
         .with("RINGWAY_LIMITS_CONNECTIONS_MAX", "2000")
-}
-
-fn mariadb(plan: &Plan) -> Process {
-    let dir = plan.dir.join("mariadb");
-    let (port, socket) = (MARIADB_PORT.to_string(), format!("--socket={}/s", dir.display()));
-    let dir = dir.display().to_string();
-    let line = ["scripts/services.sh", "mariadb", &dir, &port, "--bind-address=0.0.0.0", &socket];
-    Process::new("mariadb", MARIADB_HOST, plan.report.join("mariadb.log"), words(line))
-}
-
-fn redis(plan: &Plan) -> Process {
-    let (dir, port) = (plan.dir.join("redis").display().to_string(), REDIS_PORT.to_string());
-    let line = ["scripts/services.sh", "redis", &dir, &port, "--bind", "0.0.0.0", "--protected-mode", "no"];
-    Process::new("redis", REDIS_HOST, plan.report.join("redis.log"), words(line))
 }
 
 /// Tokens of so many users, a line each, in a file.
@@ -202,27 +123,6 @@ pub(crate) fn make_tokens(plan: &Plan, users: u64, path: &Path) -> Result<(), Fa
         tokens.push('\n');
     }
     fs::write(path, tokens).map_err(|error| Failure::io(path, error))
-}
-
-/// One command to a Redis.
-pub(crate) fn redis_command(host: Host, words: &[&str]) -> Result<String, Failure> {
-    let (address, port) = (host.address(), REDIS_PORT.to_string());
-    let patience = ASK_PATIENCE.as_secs().to_string();
-    run(&[&["timeout", &patience, "redis-cli", "-h", &address, "-p", &port], words].concat())
-}
-
-/// One statement to the database.
-pub(crate) async fn sql(database: &str, statement: &str) -> Result<(), Failure> {
-    use mysql_async::prelude::Queryable;
-    let asked = async {
-        let mut conn = mysql_async::Conn::from_url(database_url(database)).await?;
-        conn.query_drop(statement).await?;
-        conn.disconnect().await
-    };
-    match tokio::time::timeout(ASK_PATIENCE, asked).await {
-        Ok(done) => Ok(done?),
-        Err(_elapsed) => Err(Failure::Database(std::io::Error::from(std::io::ErrorKind::TimedOut).into())),
-    }
 }
 
 /// A page of a gateway's admin server, status line first.

@@ -4,7 +4,8 @@
 //! protocol, its admin pages and the tables of its database. What always holds: a run that cannot be carried out
 //! ends with exit code 2, one whose verdict is not "well" with 1.
 //!
-//! - [`conduct`]: the run. [`lab`], [`network`], [`process`]: the cluster, each process in a namespace of its own.
+//! - [`conduct`]: the run. [`plan`], [`lab`], [`mariadb`], [`redis`], [`network`], [`process`]: the cluster, each
+//!   process in a namespace of its own.
 //!   [`faults`]: what is done to it.
 //! - [`clients`]: the process of the clients, over the client's core.
 //! - [`history`]: a line for everything that happened. [`database`]: what was stored.
@@ -20,8 +21,11 @@ mod error;
 mod faults;
 mod history;
 mod lab;
+mod mariadb;
 mod network;
+mod plan;
 mod process;
+mod redis;
 mod report;
 
 use std::path::PathBuf;

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use crate::error::Failure;
 use crate::network::Host;
+use crate::plan::START_PATIENCE;
 
 /// How a process that nobody killed has ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,4 +104,15 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A server that was waited for in vain.
+pub(crate) fn did_not_start(process: &Process) -> Failure {
+    let patience_s = START_PATIENCE.as_secs();
+    Failure::Start { name: process.name.clone(), patience_s, log: process.log_end() }
+}
+
+/// A command line.
+pub(crate) fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
 }
