@@ -37,7 +37,17 @@ unshare "${own[@]}" true 2>/dev/null || die "this user may not make namespaces (
 
 data=$(mktemp -d /var/tmp/ringway-chaos.XXXXXX)
 chmod 755 "$data"
-trap 'rm -rf "$data"' EXIT
+run=''
+# shellcheck disable=SC2317 # the trap calls it
+undo() {
+    # Whatever runs there is the child of one that goes with it.
+    [ -z "$run" ] || kill -KILL "$run" 2>/dev/null || true
+    rm -rf "$data"
+}
+trap undo EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
 # No RINGWAY_ variable of an operator's gateway changes these.
 for name in $(compgen -e RINGWAY_); do
     case $name in RINGWAY_TEST_*) ;; *) unset "$name" ;; esac
@@ -49,5 +59,8 @@ inside='
     for node in 1 2 3; do mkdir "$0/gateway-$node" && mount -t tmpfs -o size=320m chaos "$0/gateway-$node"; done
     exec "$@"'
 code=0
-unshare "${own[@]}" bash -euc "$inside" "$data" "$chaos" run --ringway "$ringway" --data "$data" "$@" || code=$?
+unshare "${own[@]}" bash -euc "$inside" "$data" "$chaos" run --ringway "$ringway" --data "$data" "$@" &
+run=$!
+wait "$run" || code=$?
+run=''
 exit "$code"

@@ -123,6 +123,11 @@ impl Run<'_> {
     /// Rounds of faults with quiet spells between, until the time is over.
     async fn disturb(&mut self, time: Duration) -> Result<(), Failure> {
         self.quiet(2_000).await?;
+        self.deck = Fault::deck(&mut self.random);
+        // Drawn from the other end, when all others have been.
+        for fault in Fault::of_long_runs(time, &mut self.random) {
+            self.deck.insert(0, fault);
+        }
         while self.began.elapsed() < time {
             let mut faults = vec![self.draw()];
             if self.random.u8(..TWO_AT_A_TIME) == 0 {

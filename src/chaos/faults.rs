@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     GatewayStopped(usize),
     /// A gateway is cut off.
     GatewayCut(usize, Peer, Direction),
+    /// A gateway is cut off from Redis for longer than Redis keeps names: only in a long run.
+    GatewayCutBeyondNames(usize),
     /// What a gateway sends comes late.
     GatewaySlow(usize),
     /// A gateway's disk is full.
@@ -56,7 +58,9 @@ pub(crate) enum Fault {
     MariaDbFailedOver,
 }
 
-/// How many kinds there are.
+/// Redis keeps names for 15 minutes; from a run of so long on one gateway is cut off for longer.
+const LONG_RUN: Duration = Duration::from_secs(40 * 60);
+/// How many kinds there are that every run has.
 const KINDS: usize = 13;
 
 impl Fault {
@@ -65,6 +69,14 @@ impl Fault {
         let mut kinds: Vec<usize> = (0..KINDS).collect();
         random.shuffle(&mut kinds);
         kinds.into_iter().map(|kind| Fault::of_kind(kind, random)).collect()
+    }
+
+    /// What a run of `time` has once, beside those.
+    pub(crate) fn of_long_runs(time: Duration, random: &mut fastrand::Rng) -> Vec<Fault> {
+        match time >= LONG_RUN {
+            true => vec![Fault::GatewayCutBeyondNames(random.usize(..NODES))],
+            false => Vec::new(),
+        }
     }
 
     fn of_kind(kind: usize, random: &mut fastrand::Rng) -> Fault {
@@ -107,6 +119,7 @@ impl Fault {
                 };
                 format!("a gateway cut off from {peer}, {direction}")
             }
+            Fault::GatewayCutBeyondNames(_) => "a gateway cut off from Redis for longer than names".to_owned(),
             Fault::GatewaySlow(_) => "a gateway's line slow".to_owned(),
             Fault::GatewayDiskFull(_) => "a gateway's disk full".to_owned(),
             Fault::RedisKilled(_) => "a Redis killed".to_owned(),
@@ -146,6 +159,7 @@ impl Fault {
             Fault::GatewayKilled(at)
             | Fault::GatewayStopped(at)
             | Fault::GatewayCut(at, ..)
+            | Fault::GatewayCutBeyondNames(at)
             | Fault::GatewaySlow(at)
             | Fault::GatewayDiskFull(at) => Some(at),
             _ => None,
@@ -163,6 +177,7 @@ impl Fault {
             // Leases are five seconds.
             Fault::GatewayStopped(_) | Fault::RedisStopped(_) | Fault::MariaDbStopped => (1_000, 9_000),
             Fault::GatewayCut(..) => (2_000, 12_000),
+            Fault::GatewayCutBeyondNames(_) => (920_000, 990_000),
             Fault::GatewaySlow(_) => (2_000, 8_000),
             Fault::GatewayDiskFull(_) | Fault::RedisFull(_) => (1_000, 6_000),
             Fault::MariaDbFailedOver => (500, 5_000),
@@ -177,6 +192,9 @@ impl Fault {
             Fault::GatewayKilled(at) => with(lab.gateways.get_mut(at), Process::kill),
             Fault::GatewayStopped(at) => with(lab.gateways.get_mut(at), |gateway| gateway.signal(Signal::SIGSTOP)),
             Fault::GatewayCut(at, peer, direction) => lab.network.cut(gateway_host(at), &peer.hosts(lab), direction)?,
+            Fault::GatewayCutBeyondNames(at) => {
+                lab.network.cut(gateway_host(at), &Peer::Redis.hosts(lab), Direction::Both)?;
+            }
             Fault::GatewaySlow(at) => return lab.network.slow_down(gateway_host(at)).map(|how| gateway_is(at, how)),
             Fault::GatewayDiskFull(at) => fill(lab, at),
             Fault::RedisKilled(at) => with(lab.redis.server(at), Process::kill),
@@ -200,7 +218,7 @@ impl Fault {
                 }
             }
             Fault::GatewayStopped(at) => with(lab.gateways.get_mut(at), |gateway| gateway.signal(Signal::SIGCONT)),
-            Fault::GatewayCut(at, ..) => lab.network.mend(gateway_host(at))?,
+            Fault::GatewayCut(at, ..) | Fault::GatewayCutBeyondNames(at) => lab.network.mend(gateway_host(at))?,
             Fault::GatewaySlow(at) => lab.network.speed_up(gateway_host(at))?,
             Fault::GatewayDiskFull(at) => drop(std::fs::remove_file(filler(lab, at))),
             Fault::RedisKilled(at) => lab.redis.start_server(at).await?,

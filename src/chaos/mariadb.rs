@@ -28,16 +28,27 @@ const CATCH_UP_S: u64 = 20;
 /// The servers.
 pub(crate) struct MariaDb {
     servers: Vec<Process>,
-    dirs: Vec<PathBuf>,
+    plan: Plan,
     primary: usize,
+    /// The next number of a server: one that begins again must not take its own former rows for what it has.
+    next_id: u32,
+    replica: Replica,
+}
+
+/// What is known of the replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Replica {
+    Follows,
+    /// It had all there was, and has been held back since.
+    HeldBack,
 }
 
 impl MariaDb {
     /// Not started yet.
     pub(crate) fn new(plan: &Plan) -> MariaDb {
-        let dirs: Vec<PathBuf> = (0..SERVERS).map(|at| plan.dir.join(format!("mariadb-{}", at + 1))).collect();
-        let servers = (0..SERVERS).map(|at| server(plan, at)).collect();
-        MariaDb { servers, dirs, primary: 0 }
+        let servers: Vec<Process> = (0..SERVERS).map(|at| server(plan, at, at as u32 + 1)).collect();
+        let next_id = SERVERS as u32 + 1;
+        MariaDb { servers, plan: plan.clone(), primary: 0, next_id, replica: Replica::Follows }
     }
 
     /// Where the servers are, by all addresses.
@@ -72,31 +83,37 @@ impl MariaDb {
     }
 
     /// From now on the replica lacks what the primary gets; says what is to be known of it.
-    pub(crate) async fn hold_replica_back(&self) -> Result<String, Failure> {
+    pub(crate) async fn hold_replica_back(&mut self) -> Result<String, Failure> {
         let position: Option<String> = ask(host(self.primary), "SELECT @@gtid_binlog_pos").await?;
         let position = position.unwrap_or_default();
         let replica = host(self.replica());
         let wait = format!("SELECT MASTER_GTID_WAIT('{position}', {CATCH_UP_S})");
-        let caught_up = ask::<i64>(replica, &wait).await?;
+        if ask::<i64>(replica, &wait).await? != Some(0) {
+            return Ok("left out, since the replica does not catch up".to_owned());
+        }
         execute(replica, "STOP SLAVE").await?;
-        Ok(match caught_up {
-            Some(0) => "from now on the replica lacks the tail".to_owned(),
-            _ => "the replica has not caught up with the primary".to_owned(),
-        })
+        self.replica = Replica::HeldBack;
+        Ok("from now on the replica lacks the tail".to_owned())
     }
 
     /// The primary dies, the replica takes its place, and the address.
     pub(crate) async fn fail_over(&mut self, network: &Network) -> Result<(), Failure> {
+        if self.replica == Replica::Follows {
+            return Ok(());
+        }
+        self.replica = Replica::Follows;
         let old = self.primary;
-        if let Some(server) = self.servers.get_mut(old) {
-            server.kill();
+        let again = server(&self.plan, old, self.next_id);
+        self.next_id += 1;
+        if let Some(place) = self.servers.get_mut(old) {
+            // Whose process is killed.
+            *place = again;
         }
         self.primary = self.replica();
         execute(host(self.primary), "RESET SLAVE ALL").await?;
         network.move_address(ADDRESS, host(self.primary))?;
-        if let Some(dir) = self.dirs.get(old) {
-            fs::remove_dir_all(dir).map_err(|error| Failure::io(dir, error))?;
-        }
+        let dir = data_dir(&self.plan, old);
+        fs::remove_dir_all(&dir).map_err(|error| Failure::io(&dir, error))?;
         self.start_replica().await
     }
 
@@ -137,10 +154,14 @@ fn url(host: Host, name: &str) -> String {
     format!("mysql://ringway:ringway@{}:{PORT}/{name}", host.address())
 }
 
-fn server(plan: &Plan, at: usize) -> Process {
+fn data_dir(plan: &Plan, at: usize) -> PathBuf {
+    plan.dir.join(format!("mariadb-{}", at + 1))
+}
+
+fn server(plan: &Plan, at: usize, id: u32) -> Process {
     let name = format!("mariadb-{}", at + 1);
-    let (dir, port) = (plan.dir.join(&name).display().to_string(), PORT.to_string());
-    let (socket, id) = (format!("--socket={dir}/s"), format!("--server-id={}", at + 1));
+    let (dir, port) = (data_dir(plan, at).display().to_string(), PORT.to_string());
+    let (socket, id) = (format!("--socket={dir}/s"), format!("--server-id={id}"));
     let line = ["scripts/services.sh", "mariadb", &dir, &port, "--bind-address=0.0.0.0", &socket, &id];
     let replication = ["--log-bin=log", "--binlog-format=ROW", "--log-slave-updates", "--sync-binlog=1"];
     let words = [words(line), words(replication)].concat();

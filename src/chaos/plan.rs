@@ -13,6 +13,7 @@ pub(crate) const ASK_PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) const REDIS_MASTERS: usize = 3;
 
 /// What a lab is made of.
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// The gateway's binary.
     pub(crate) ringway: PathBuf,

@@ -59,6 +59,8 @@ impl From<CoreError> for Ended {
 pub(crate) struct Socket {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// What the gateway's last frame said.
+    closing: Option<String>,
 }
 
 /// A device as it logs in.
@@ -73,7 +75,7 @@ impl Socket {
         let stream = connected.map_err(|_| Ended::Lost("not connected in time".to_owned()))??;
         stream.set_nodelay(true)?;
         core.connected(clock::now(), token);
-        Ok(Socket { stream, buffer: vec![0; READ_BYTES] })
+        Ok(Socket { stream, buffer: vec![0; READ_BYTES], closing: None })
     }
 
     /// Writes, waits for the socket until `until_ms` at the latest, reads once, and hands out what that gave.
@@ -97,10 +99,13 @@ impl Socket {
         let Ok(ready) = timeout(wait, self.stream.ready(interest)).await else { return Ok(()) };
         ready?;
         match self.stream.try_read(&mut self.buffer) {
-            Ok(0) => return Err(Ended::Lost("closed".to_owned())),
+            Ok(0) => return Err(Ended::Lost(self.closing.take().unwrap_or_else(|| "closed".to_owned()))),
             Ok(bytes) => {
                 let mut input = self.buffer.get(..bytes).unwrap_or_default();
                 while let Some(incoming) = core.receive(clock::now(), &mut input)? {
+                    if let Incoming::Closing(closing) = &incoming {
+                        self.closing = Some(format!("{:?}", closing.reason));
+                    }
                     take(incoming)?;
                 }
             }
