@@ -1,8 +1,10 @@
 //! Pages of inboxes, from the database and from the unapplied tail.
 //!
 //! What always holds: nothing is applied while pages are read, so there is no hole between what the database has and
-//! what the tail has; and what is in the tail alone needs no database.
+//! what the tail has; what is in the tail alone needs no database; and in a cluster no row is said to be no longer kept
+//! before the database was asked whether it went back.
 
+use super::position::{Follows, Known};
 use super::{Fault, Keeper};
 use crate::contract::ids::{SessionRef, ShardId};
 use crate::contract::store::{Page, PagePurpose, StoreAnswer};
@@ -44,9 +46,13 @@ impl<S: Store, D: Disk> Keeper<S, D> {
                 std::iter::once(Err(fault)).chain(others).take(asked.len()).collect()
             }
         };
-        for (asked, stored) in std::iter::zip(asked, read) {
+        let whole =
+            std::iter::zip(asked, read).map(|(asked, stored)| stored.and_then(|stored| self.with_tail(asked, stored)));
+        let mut whole: Vec<Result<Page, Fault>> = whole.collect();
+        self.doubt_gaps(&mut whole).await;
+        for (asked, page) in std::iter::zip(asked, whole) {
             let PageAsked { session, purpose, after, .. } = *asked;
-            let answer = match stored.and_then(|stored| self.with_tail(asked, stored)) {
+            let answer = match page {
                 Ok(page) => {
                     self.counters.pages += 1;
                     self.counters.page_rows += page.rows.len() as u64;
@@ -58,6 +64,23 @@ impl<S: Store, D: Disk> Keeper<S, D> {
                 }
             };
             answers.push((session.shard, answer));
+        }
+    }
+
+    /// In a cluster: what a database lacks because it went back a moment ago is applied to it again, and is not to be called
+    /// gone. So a page with a gap counts only if the database is where it was thought to be; else it is asked for again.
+    async fn doubt_gaps(&mut self, pages: &mut [Result<Page, Fault>]) {
+        let has_gap = |page: &Result<Page, Fault>| page.as_ref().is_ok_and(|page| page.gap_to.is_some());
+        if self.follows == Follows::Alone || !pages.iter().any(has_gap) {
+            return;
+        }
+        let put_back = self.counters.put_back;
+        let is_sure = !self.in_flight.is_busy() && {
+            self.position = Known::Doubtful;
+            self.settle().await.is_ok() && self.counters.put_back == put_back
+        };
+        if !is_sure {
+            pages.iter_mut().filter(|page| has_gap(page)).for_each(|page| *page = Err(Fault::Away));
         }
     }
 

@@ -10,14 +10,17 @@ use futures_lite::future::block_on;
 use tempfile::TempDir;
 
 use super::*;
+use crate::contract::ids::SessionRef;
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::snapshots;
+use crate::contract::store::{PagePurpose, StoreAnswer};
 use crate::journal::batch::Batch;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
 use crate::limits::BATCH_ROWS;
 use crate::store::keeper::Turn;
+use crate::store::keeper::pages::PageAsked;
 use crate::store::sqlite::{PageWrites, SqliteStore};
 use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
@@ -90,6 +93,18 @@ impl Node {
         database.execute_batch(&statements).unwrap();
     }
 
+    /// Rows of the user's inbox after one, and up to where some are no longer kept; nothing, if it cannot be read now.
+    fn page_after(&mut self, after: u64) -> Option<(Vec<Seq>, Option<Seq>)> {
+        let (session, user) = (SessionRef::default(), UserId(1));
+        let asked = PageAsked { session, purpose: PagePurpose::CatchUp, user, after: Seq(after), rows_max: 100 };
+        let mut answers = Vec::new();
+        block_on(self.keeper.pages(&[asked], &mut answers));
+        match answers.pop().unwrap().1 {
+            StoreAnswer::Page { page, .. } => Some((page.rows.iter().map(|(seq, _)| *seq).collect(), page.gap_to)),
+            _ => None,
+        }
+    }
+
     fn rows(&self) -> Vec<i64> {
         let database = rusqlite::Connection::open(&self.path).unwrap();
         let mut statement = database.prepare("SELECT seq FROM inbox ORDER BY seq").unwrap();
@@ -111,6 +126,20 @@ fn rows_that_a_database_has_lost_when_it_went_back_are_written_again() {
     assert_eq!(node.rows(), (1..=12).collect::<Vec<_>>());
     let counters = node.keeper.counters();
     assert_eq!((counters.put_back, counters.entries_lost), (1, 0));
+}
+
+#[test]
+fn rows_that_a_database_lost_a_moment_ago_are_not_said_to_be_gone() {
+    let mut node = Node::behind(0);
+    node.follow(10);
+    node.store();
+    node.put_back(6);
+    node.follow(2);
+    // Before the store has looked: the database ends with row 6, and the tail begins with row 11.
+    assert_eq!(node.page_after(6), None, "it cannot be read now");
+    assert_eq!(node.page_after(6), Some(((7..=12).map(Seq).collect(), None)));
+    node.store();
+    assert_eq!(node.page_after(6), Some(((7..=12).map(Seq).collect(), None)));
 }
 
 #[test]
