@@ -123,6 +123,9 @@ impl Session {
                 },
                 arrivals = self.stream.next(orders) => {
                     let arrivals: Vec<Arrival> = arrivals?;
+                    if arrivals.is_empty() && let Some(to) = self.stream.cut_to() {
+                        notify(&cluster.ledger.ends, News::Cut(to)).await;
+                    }
                     if !arrivals.is_empty() {
                         notify(&cluster.ledger.ends, News::Entries(arrivals)).await;
                         self.notify_held(cluster).await;
@@ -279,6 +282,9 @@ impl Session {
             generation_of(count) == generation_of(stored) && count.saturating_sub(stored) >= self.entries_max
         }) {
             notify(&ledger.ends, News::NoRoom(StandsStill::Full)).await;
+        }
+        if let Some(count) = count.filter(|_| !generation.is_empty()) {
+            self.stream.has(count);
         }
         if let (Some(redis_ms), Some(count)) = (redis_ms, count) {
             notify(&ledger.ends, News::Clock { generation: there, count, redis_ms }).await;

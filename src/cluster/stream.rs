@@ -91,7 +91,7 @@ impl Stream {
         let key = |bucket: usize, what: &str| format!("{}{}:{what}", buckets.root(bucket), generation.text());
         if let [client] = reads {
             let reader = Reader::new(client, key(FIRST, "stream"));
-            return Ok(Stream::One(One { generation, after, reader }));
+            return Ok(Stream::One(One { generation, after, reader, there: after, there_before: after }));
         }
         let place = buckets.place_of(&generation, after).await?;
         // Where the order was cut off, what follows is numbered behind that, and the ledger sees it.
@@ -126,6 +126,22 @@ impl Stream {
         }
     }
 
+    /// Redis has had this entry.
+    pub(super) fn has(&mut self, entry: u64) {
+        if let Stream::One(one) = self {
+            one.there = entry;
+        }
+    }
+
+    /// Up to where entries that were not handed out are no longer there, when [`Self::next`] has just found none.
+    pub(super) fn cut_to(&self) -> Option<u64> {
+        match self {
+            Stream::One(one) => Some(one.there_before).filter(|entry| *entry > one.after),
+            // Its order tells, when the next entry comes.
+            Stream::Nothing | Stream::Split(_) => None,
+        }
+    }
+
     /// The streams of several buckets.
     pub(super) fn merge(&self) -> Option<&Merge> {
         match self {
@@ -149,10 +165,16 @@ pub(super) struct One {
     generation: Generation,
     after: u64,
     reader: Reader,
+    /// The last entry that Redis is known to have had: now, and when the read that is under way began.
+    there: u64,
+    there_before: u64,
 }
 
 impl One {
     async fn next(&mut self) -> Result<Vec<Arrival>, Ended> {
+        if self.reader.reading.is_none() {
+            self.there_before = self.there;
+        }
         self.reader.read(&self.generation, self.after);
         let arrivals = poll_fn(|cx| self.reader.poll(cx)).await?;
         if let Some(last) = arrivals.last() {

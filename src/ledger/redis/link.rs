@@ -164,6 +164,8 @@ pub enum News {
     Begun,
     /// Entries, in order.
     Entries(Vec<Arrival>),
+    /// Entries behind those that were read are no longer in the stream, up to this one.
+    Cut(u64),
     /// To a `Submit`, in the order of orders.
     Replies {
         /// One per submission.

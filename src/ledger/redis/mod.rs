@@ -355,6 +355,10 @@ impl<D: Disk> RedisEngine<D> {
                 self.follow(entries)?;
                 self.redis_clock.read(self.seen);
             }
+            News::Cut(to) if to > self.seen => {
+                return Err(LedgerError::Behind { seen: self.seen, next: to + 1 });
+            }
+            News::Cut(_) => {}
             News::Replies { replies, count } => {
                 for (reply, why) in [(Reply::Full, StandsStill::Full), (Reply::NoMemory, StandsStill::NoMemory)] {
                     if replies.contains(&reply) {
@@ -389,6 +393,7 @@ impl<D: Disk> RedisEngine<D> {
             News::Disconnected => {
                 self.session = Session::Disconnected;
                 self.in_flight.lost();
+                self.questions.lost();
             }
             News::Buckets { theirs, ours } => return Err(LedgerError::Buckets { theirs, ours }),
             News::Taken => return Err(LedgerError::Lease(self.settings.node)),

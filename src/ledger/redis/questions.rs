@@ -19,6 +19,14 @@ pub(super) struct Questions {
     pub(super) asked: VecDeque<(Option<u64>, Vec<Question>)>,
 }
 
+impl Questions {
+    /// The session is over: nobody will say any more how far the stream was.
+    pub(super) fn lost(&mut self) {
+        let asked = std::mem::take(&mut self.asked).into_iter().flat_map(|(_, questions)| questions);
+        self.new = asked.chain(std::mem::take(&mut self.new)).collect();
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Question {
     Position { origin: Origin, user: UserId },
@@ -34,8 +42,8 @@ impl<D: Disk> RedisEngine<D> {
             return;
         }
         if !matches!(self.session, Session::Following(_)) {
-            let asked = std::mem::take(&mut self.questions.asked).into_iter().flat_map(|(_, questions)| questions);
-            let all: Vec<Question> = asked.chain(std::mem::take(&mut self.questions.new)).collect();
+            self.questions.lost();
+            let all = std::mem::take(&mut self.questions.new);
             return all.into_iter().for_each(|question| self.answer(question));
         }
         if !self.questions.new.is_empty() && self.order(What::Count) {

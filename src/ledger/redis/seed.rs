@@ -56,6 +56,8 @@ impl<D: Disk> RedisEngine<D> {
         let lost = match &found {
             None | Some(Found { extent: Extent::Part, .. }) => true,
             Some(Found { there, .. }) if there.number < known => true,
+            // Another node has begun the next one: it knows of this one what is not there any more.
+            Some(Found { there, .. }) if there.number < highest => true,
             Some(Found { there, count, .. }) => {
                 let same = self.generation.as_ref().filter(|ours| ours.number == there.number);
                 let gone_back = generation_of(self.seen) == there.number && *count < self.seen;

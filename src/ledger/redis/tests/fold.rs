@@ -276,6 +276,29 @@ fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
 }
 
 #[test]
+fn a_node_behind_which_the_stream_was_cut_ends_though_nothing_new_comes() {
+    let stream = stream(100);
+    let mut node = Node::start(1, 1, &Database::default());
+    node.progress.advance_applied(AppliedPosition(base_of(1)));
+    node.hear(stream.status()).unwrap();
+    node.answer(&Database { at: base_of(1), ..Database::default() }).unwrap();
+    // What it has read anyway makes no difference.
+    node.hear(News::Cut(base_of(1))).unwrap();
+    let ended = node.hear(News::Cut(stream.found.count));
+    assert!(matches!(ended, Err(LedgerError::Behind { next, .. }) if next == stream.found.count + 1), "{ended:?}");
+}
+
+#[test]
+fn a_stream_that_another_node_makes_anew_is_not_gone_on_with_by_one_that_has_read_less_of_it() {
+    // A replica that lacks the end of it: the other node has read that, and waits for the database to be moved.
+    let stream = stream(100);
+    let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
+    node.hear(News::Status { session: 1, found: Some(stream.found.clone()), highest: 2 }).unwrap();
+    assert!(!node.wants.iter().any(|what| matches!(what, What::Follow { .. })), "{:?}", node.wants);
+    assert!(node.wants.iter().any(|what| matches!(what, What::Begin { .. })), "its turn, if that node is gone");
+}
+
+#[test]
 fn a_stream_that_is_shorter_than_what_the_database_has_of_it_is_not_followed() {
     let (next, mut one, _, mut database) = after_a_loss();
     database.at = base_of(2) + 4;

@@ -109,6 +109,18 @@ fn what_was_sent_through_another_node_meanwhile_is_not_submitted_again() {
 }
 
 #[test]
+fn a_question_of_a_session_that_is_lost_is_asked_again_in_the_next_though_both_are_heard_of_at_once() {
+    let (stream, mut node) = node();
+    let counts = |node: &mut Node| node.wants.drain(..).filter(|what| matches!(what, What::Count)).count();
+    node.engine.submit(NOW, Submission::Position { origin: origin(), user: UserId(1) });
+    node.commit().unwrap();
+    assert_eq!(counts(&mut node), 1);
+    node.redis.notify(News::Disconnected).unwrap();
+    node.hear(stream.status()).unwrap();
+    assert_eq!(counts(&mut node), 1);
+}
+
+#[test]
 fn a_repeat_beside_a_reuse_of_its_name_is_not_refused_for_good() {
     let (mut stream, mut node) = node();
     let name = named(0, 1);
