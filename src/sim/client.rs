@@ -18,7 +18,7 @@ use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
 use ringway_wire::request::{PushView, Reply};
 use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 
-use crate::model::{ChangeNo, Checked, Ledger, Model, SeenRow, SendKind, SendNo, Violation, violated};
+use crate::model::{ChangeNo, Checked, Ledger, Model, SeenRow, SendKind, SendNo, Violation, passes, violated};
 
 /// One device of one user.
 pub(crate) struct Client {
@@ -279,7 +279,7 @@ impl Client {
     fn refused(&mut self, model: &mut Model, request: RequestId, code: ErrorCode) -> Checked {
         match self.asked.remove(&request) {
             Some(Asked::Send(number, kind)) => {
-                if matches!(code, ErrorCode::RetryLater | ErrorCode::StorageFull) && kind == SendKind::Stored {
+                if (passes(code) || code == ErrorCode::StorageFull) && kind == SendKind::Stored {
                     self.unanswered.push(number);
                 }
                 model.refused(number, code)

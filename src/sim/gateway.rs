@@ -172,6 +172,11 @@ impl Gateway {
         self.engine.counters().stands_still.is_none()
     }
 
+    /// Why it does not number, to be printed.
+    pub(crate) fn stands_still(&self) -> String {
+        format!("{:?}", self.engine.counters().stands_still)
+    }
+
     /// Nothing is on its way between the threads.
     pub(crate) fn is_quiet(&self) -> bool {
         let mailbox = |m: &Mailbox| {
@@ -383,9 +388,16 @@ impl Gateway {
         self.audited = Some(Vec::new());
     }
 
-    /// The answers that have come.
-    pub(crate) fn audited(&self) -> &[Delivery] {
-        self.audited.as_deref().unwrap_or_default()
+    /// How many have told of their groups, and of how many of those the members are not told yet.
+    pub(crate) fn audited_groups(&self) -> (usize, usize) {
+        let answers = self.audited.as_deref().unwrap_or_default();
+        let mut groups = groups_of(answers);
+        for answer in answers {
+            if let Delivery::Roster { group, .. } = answer {
+                groups.remove(group);
+            }
+        }
+        (answers.iter().filter(|answer| matches!(answer, Delivery::Groups { .. })).count(), groups.len())
     }
 
     /// The rosters among them; shards get what they ask again.
@@ -407,22 +419,19 @@ impl Gateway {
         users.iter().for_each(|user| self.engine.submit(now, Submission::Groups { origin, user: *user }));
     }
 
-    /// Asks who is in the groups that it has told of; returns how many those are.
-    fn ask_rosters(&mut self, now: Now, answers: &[Delivery]) -> usize {
-        let groups = groups_of(answers);
-        for group in &groups {
-            let shard = ShardId::of_group(*group, self.plan.shards);
-            self.engine.submit(now, Submission::Roster { shard, group: *group });
+    /// Asks who is in the groups that it has told of.
+    fn ask_rosters(&mut self, now: Now, answers: &[Delivery]) {
+        for group in groups_of(answers) {
+            let shard = ShardId::of_group(group, self.plan.shards);
+            self.engine.submit(now, Submission::Roster { shard, group });
         }
-        groups.len()
     }
 
     /// The same of those that it has told the audit of.
-    pub(crate) fn ask_audited_rosters(&mut self, now: Now) -> usize {
+    pub(crate) fn ask_audited_rosters(&mut self, now: Now) {
         let answers = self.audited.take().unwrap_or_default();
-        let asked = self.ask_rosters(now, &answers);
+        self.ask_rosters(now, &answers);
         self.audited = Some(answers);
-        asked
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Send {
     pub refusals: u32,
     /// Its number, once anybody has seen it.
     pub msg_id: Option<MsgId>,
+    /// The same in each generation, as far as a Redis that forgets may have let it be made twice.
+    msg_ids: BTreeMap<u64, MsgId>,
     /// The sender's row, once acked.
     pub acked: Option<u64>,
     /// The newest version of the group that anybody knew when this was first sent: it is ordered after.
@@ -100,6 +102,12 @@ pub(crate) enum Ledger {
     /// Redis, which may lose what it has: rows are given other numbers, a generation above the ones before, and changes
     /// of groups may be lost.
     ForgetfulRedis,
+}
+
+/// Says nothing of what became of the message: it is to be sent again. (A node whose clock is behind takes a name for one
+/// of the future.)
+pub(crate) fn passes(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::RetryLater | ErrorCode::ClientMsgIdAhead)
 }
 
 /// Rows of two generations lie at least so far apart.
@@ -168,6 +176,7 @@ impl Model {
             was_refused: false,
             refusals: 0,
             msg_id: None,
+            msg_ids: BTreeMap::new(),
             acked: None,
             version_known,
             seen_at: None,
@@ -193,10 +202,11 @@ impl Model {
         if send.ephemeral {
             return if seq == 0 { Ok(()) } else { violated!("ephemeral {number:?} was acked with seq {seq}") };
         }
-        if send.acked.is_some() && !repeat {
+        if send.acked.is_some() && !repeat && self.ledger != Ledger::ForgetfulRedis {
             return violated!("I4: {number:?} was acked before, and now as new");
         }
-        if repeat && send.attempts < 2 {
+        // What another node has read and stored, this one finds there after Redis has lost it.
+        if repeat && send.attempts < 2 && self.ledger != Ledger::ForgetfulRedis {
             return violated!("I4: {number:?} was sent once and is called a repeat");
         }
         let forgets = self.ledger == Ledger::ForgetfulRedis;
@@ -213,13 +223,13 @@ impl Model {
         let send = &mut self.sends[number.0];
         send.was_refused = true;
         // Whoever waits too long for Redis is told to ask again, and what was sent may be stored all the same.
-        send.refusals += u32::from(self.ledger == Ledger::Journal || code != ErrorCode::RetryLater);
+        send.refusals += u32::from(self.ledger == Ledger::Journal || !passes(code));
         if code == ErrorCode::ClientMsgIdReused && !send.reuses {
             return violated!("I4: {number:?} was refused as a reuse and is none");
         }
         // Only for a while: who has left the group since is answered all the same.
-        let may_come = [ErrorCode::RetryLater, ErrorCode::StorageFull];
-        if send.acked.is_some() && !may_come.contains(&code) {
+        let may_come = passes(code) || code == ErrorCode::StorageFull;
+        if send.acked.is_some() && !may_come {
             return violated!("I4: {number:?} was acked, and a repeat refused with {code:?}");
         }
         self.nothing_refused_is_visible(number)
@@ -266,8 +276,12 @@ impl Model {
             // Repeats of it are not recognised: each time it is sent it has another number.
             return Ok(());
         }
-        if send.msg_id.is_some_and(|first| first != row.msg_id) {
-            return violated!("I4: {number:?} is {:?} and {:?}", send.msg_id, row.msg_id);
+        let first = match self.ledger {
+            Ledger::ForgetfulRedis => send.msg_ids.entry(generation_of(row.seq)).or_insert(row.msg_id),
+            _ => send.msg_id.get_or_insert(row.msg_id),
+        };
+        if *first != row.msg_id {
+            return violated!("I4: {number:?} is {first:?} and {:?}", row.msg_id);
         }
         send.msg_id = Some(row.msg_id);
         send.seen_at.get_or_insert(self.time);

@@ -26,6 +26,9 @@ use crate::random::Random;
 /// As much as SQLite takes.
 const TRANSACTION_ROWS_MAX: usize = 50_000;
 
+/// Most that a cluster's database goes back.
+const TRANSACTIONS_LOST_MAX: usize = 30;
+
 /// The database's files: they stay when the process goes.
 #[derive(Clone)]
 pub(crate) struct Database {
@@ -118,6 +121,18 @@ impl Database {
             tables.change(change);
         }
         inner.current = tables;
+    }
+
+    /// A replica takes over that lacks some of the newest transactions, or a backup is put back: returns how many are lost.
+    pub(crate) fn go_back(&self) -> usize {
+        let mut inner = self.inner.borrow_mut();
+        let before = inner.unsecured.len();
+        let kept = inner.random.below(before + 1);
+        inner.unsecured.truncate(kept);
+        let mut tables = inner.secured.clone();
+        inner.unsecured.iter().for_each(|change| drop(tables.change(change)));
+        inner.current = tables;
+        before - kept
     }
 
     /// Up to where it has everything.
@@ -319,10 +334,18 @@ impl Store for SimStore {
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         self.reach("securing")?;
         let inner = &mut *self.database.inner.borrow_mut();
-        for change in inner.unsecured.drain(..) {
+        let kept = match self.sharing {
+            Sharing::Alone => 0,
+            Sharing::Cluster => TRANSACTIONS_LOST_MAX,
+        };
+        let secured = inner.unsecured.len().saturating_sub(kept);
+        for change in inner.unsecured.drain(..secured) {
             inner.secured.change(&change);
         }
-        Ok(inner.secured.position.applied)
+        Ok(match self.sharing {
+            Sharing::Alone => inner.secured.position.applied,
+            Sharing::Cluster => inner.current.position.applied,
+        })
     }
 
     async fn page(

@@ -52,8 +52,7 @@ impl Whom {
 /// A gateway in the world.
 struct Host {
     runs: Runs,
-    /// How far its clocks are from the world's, milliseconds.
-    mono_ms: i64,
+    /// How far its wall clock is from the world's, milliseconds.
     unix_ms: i64,
 }
 
@@ -111,16 +110,22 @@ impl World {
     /// One gateway more.
     pub(crate) fn add(&mut self, gateway: Gateway) {
         self.gateways.push(gateway);
-        self.hosts.push(Host { runs: Runs::On, mono_ms: 0, unix_ms: 0 });
+        self.hosts.push(Host { runs: Runs::On, unix_ms: 0 });
     }
 
     /// What a gateway's clocks say.
     pub(crate) fn now_at(&self, node: usize) -> Now {
-        let Host { mono_ms, unix_ms, .. } = self.hosts[node];
-        Now {
-            mono_ms: self.now.mono_ms.saturating_add_signed(mono_ms),
-            unix_ms: self.now.unix_ms.saturating_add_signed(unix_ms),
-        }
+        Now { unix_ms: self.now.unix_ms.saturating_add_signed(self.hosts[node].unix_ms), ..self.now }
+    }
+
+    /// A gateway's wall clock is put forward, or back.
+    pub(crate) fn shift_clock(&mut self, node: usize, ms: i64) {
+        self.hosts[node].unix_ms += ms;
+    }
+
+    /// All wall clocks are right again.
+    pub(crate) fn set_clocks_right(&mut self) {
+        self.hosts.iter_mut().for_each(|host| host.unix_ms = 0);
     }
 
     /// Whether a gateway goes on.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use ringway::contract::progress::Progress;
 use ringway::contract::report::StandsStill;
-use ringway::ledger::redis::link::{News, Order, RedisEnds, Reply};
+use ringway::ledger::redis::link::{News, Order, RedisEnds, Reply, What};
 use ringway::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS};
 
 use super::answers::{Beat, arrivals, beat_of, checksums_differ, generation_number, status_of};
 use super::mutation::Mutation;
 use super::redis::{Redis, Script};
 use super::session::{Ask, Ended, Inline, Said, Session, Stage, Turn, text};
+use crate::events::Events;
 use crate::random::Random;
 
 /// As long as the production thread waits before it tries again.
@@ -51,6 +52,7 @@ pub(super) struct Link {
     progress: Arc<Progress>,
     settings: Settings,
     random: Random,
+    events: Events,
     number: u64,
     state: State,
     wait_ms: u64,
@@ -61,12 +63,18 @@ pub(super) struct Link {
 
 impl Link {
     /// Nothing is connected yet.
-    pub(super) fn new(ends: RedisEnds, progress: Arc<Progress>, settings: Settings, random: Random) -> Link {
+    pub(super) fn new(
+        ends: RedisEnds,
+        progress: Arc<Progress>,
+        settings: Settings,
+        (random, events): (Random, Events),
+    ) -> Link {
         Link {
             ends,
             progress,
             settings,
             random,
+            events,
             number: 0,
             state: State::Waiting { until_ms: 0 },
             wait_ms: RETRY_FIRST_MS,
@@ -88,6 +96,9 @@ impl Link {
     pub(super) fn turn(&mut self, now_ms: u64, redis: Option<&Redis>) {
         for _ in 0..1 + self.random.below(6) {
             while let Some(news) = self.untold.pop_front() {
+                if matches!(news, News::Status { .. } | News::Begun | News::OtherEntries) {
+                    self.events.note(format!("node {} is told {news:?}", self.settings.node));
+                }
                 if let Err(news) = self.ends.notify(news) {
                     return self.untold.push_front(news);
                 }
@@ -227,6 +238,7 @@ impl Link {
         if session.following.as_ref().is_some_and(|(generation, _)| generation.text() != there) {
             return Err(Ended::OtherGeneration);
         }
+        session.there = if session.following.is_some() { count } else { 0 };
         let stored = self.progress.applied().0;
         if !has_memory {
             self.is_short = true;
@@ -283,6 +295,11 @@ impl Link {
             if session.reading == Some(number) {
                 session.reading = None;
                 let entries = arrivals(said)?;
+                if let (true, Some((_, after))) = (entries.is_empty(), &session.following)
+                    && session.there_before > *after
+                {
+                    self.untold.push_back(News::Cut(session.there_before));
+                }
                 if let (Some(last), Some((_, after))) = (entries.last(), &mut session.following) {
                     *after = last.count;
                     self.untold.push_back(self.settings.mutation.bend_news(News::Entries(entries)));
@@ -294,6 +311,7 @@ impl Link {
         let (generation, after) = (generation.clone(), *after);
         session.asked += 1;
         session.reading = Some(session.asked);
+        session.there_before = session.there;
         let ask = Ask::Read { generation, after, until_ms: now_ms + READ_BLOCK_MS };
         session.reads.up.push_back((session.asked, now_ms, ask));
         Ok(true)
@@ -306,6 +324,9 @@ impl Link {
         }
         match self.ends.orders.try_recv() {
             Ok(Order { session: number, what }) if number == session.number => {
+                if !matches!(what, What::Submit { .. } | What::Count) {
+                    self.events.note(format!("node {} orders {what:?}", self.settings.node));
+                }
                 session.carry_out(now_ms, what, self.settings.entries_max);
             }
             // The ledger makes it again.

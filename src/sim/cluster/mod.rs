@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use self::mutation::Mutation;
 use self::node::{Node, Process};
 use self::plan::ClusterPlan;
-use self::redis::Redis;
+use self::redis::{Data, Redis};
 use self::session::{Ask, execute};
 use self::trouble::Loss;
 use crate::check::audit;
@@ -43,6 +43,9 @@ pub(crate) struct Cluster {
     mutation: Mutation,
     nodes: Vec<Node>,
     redis: Redis,
+    /// What it had some time ago.
+    dump: Data,
+    starts_of_redis: u64,
     database: Database,
     /// What was sent on connections that are gone, and is not executed yet.
     late: Vec<VecDeque<Ask>>,
@@ -58,7 +61,7 @@ impl Cluster {
         let gateways = ClusterPlan::of_gateways(&random, seed, steps);
         let plan = ClusterPlan::new(&random);
         let mut world = World::new(gateways, random.clone());
-        world.model.ledger = Ledger::Redis;
+        world.model.ledger = if plan.losses > 0 { Ledger::ForgetfulRedis } else { Ledger::Redis };
         let mut redis = Redis::new("run 1");
         if let Mutation::Redis(bent) = mutation {
             redis.bent = bent;
@@ -73,7 +76,20 @@ impl Cluster {
             nodes.push(Node { id, log, copy, progress, link, goes_on_at_ms: 0 });
         }
         let late = Vec::new();
-        Ok(Cluster { world, plan, mutation, nodes, redis, database, late, stalled_until_ms: 0, crashes: 0 })
+        let (dump, starts_of_redis) = (Data::default(), 1);
+        Ok(Cluster {
+            world,
+            plan,
+            mutation,
+            nodes,
+            redis,
+            dump,
+            starts_of_redis,
+            database,
+            late,
+            stalled_until_ms: 0,
+            crashes: 0,
+        })
     }
 
     /// The whole run.
@@ -261,8 +277,8 @@ impl Cluster {
     fn unsettled(&self) -> String {
         let mut text = format!("Redis: {:?}, the database: {}\n", self.redis.count(), self.database.applied());
         for (node, gateway) in std::iter::zip(&self.nodes, &self.world.gateways) {
-            let (applied, numbers) = (node.progress.applied().0, gateway.numbers());
-            text += &format!("node {}: applied {applied}, numbers {numbers}, {}\n", node.id, gateway.waiting());
+            let (applied, why) = (node.progress.applied().0, gateway.stands_still());
+            text += &format!("node {}: applied {applied}, stands still {why}, {}\n", node.id, gateway.waiting());
         }
         text + &self.world.who_lacks(Whom::Everybody)
     }
@@ -304,11 +320,10 @@ impl Cluster {
         let now = self.world.now_at(at);
         self.world.gateways[at].begin_audit();
         self.world.gateways[at].ask_groups(now, &users);
-        self.run_until("a question has no answer", |cluster| {
-            cluster.world.gateways[at].audited().len() == cluster.world.users.len()
-        })?;
-        let answers = self.world.users.len() + self.world.gateways[at].ask_audited_rosters(now);
-        self.run_until("a question has no answer", |cluster| cluster.world.gateways[at].audited().len() == answers)?;
+        let of_groups = |cluster: &Cluster| cluster.world.gateways[at].audited_groups().0;
+        self.run_until("a question has no answer", |cluster| of_groups(cluster) == cluster.world.users.len())?;
+        self.world.gateways[at].ask_audited_rosters(now);
+        self.run_until("a question has no answer", |cluster| cluster.world.gateways[at].audited_groups().1 == 0)?;
         Ok(self.world.gateways[at].end_audit())
     }
 }

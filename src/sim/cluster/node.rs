@@ -79,7 +79,7 @@ impl Process {
         );
         let token = random.bits() as u64;
         let settings = Settings { node: id, token, entries_max: plan.entries_max, kept: plan.kept, mutation };
-        let link = Link::new(ends, Arc::clone(&progress), settings, random.clone());
+        let link = Link::new(ends, Arc::clone(&progress), settings, (random.clone(), world.events.clone()));
         Ok(Process { gateway, link, progress })
     }
 }

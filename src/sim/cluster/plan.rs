@@ -18,6 +18,19 @@ pub(crate) struct ClusterPlan {
     pub kills: u32,
     pub pauses: u32,
     pub stalls: u32,
+    pub restarts: u32,
+    /// Redis loses some of what it has, or all.
+    pub losses: u32,
+    pub memory_short: u32,
+    pub database_away: u32,
+    /// The database loses its newest transactions.
+    pub database_back: u32,
+    /// A node's clock is put forward or back.
+    pub clocks: u32,
+    /// Nothing happens for a long time.
+    pub skips: u32,
+    /// Of 1,000 calls of the database.
+    pub database_failing: u32,
     /// Of 10 sessions that break so many leave commands behind that are executed later.
     pub executed_later: u32,
 }
@@ -25,14 +38,26 @@ pub(crate) struct ClusterPlan {
 impl ClusterPlan {
     pub(crate) fn new(random: &Random) -> ClusterPlan {
         let some = |often: u32, most: u64| if random.chance(often, 10) { random.between(1, most) as u32 } else { 0 };
+        let losses = some(3, 10);
+        let database_back = if losses == 0 { some(2, 15) } else { 0 };
+        // What only a process that is gone has is not there while others go on without it.
+        let may_be_gone = losses + database_back == 0;
         ClusterPlan {
             nodes: random.between(1, 4) as usize,
-            entries_max: 1 << 20,
-            kept: random.between(100, 400),
+            entries_max: if random.chance(1, 4) { random.between(10, 100) } else { 1 << 20 },
+            kept: if database_back > 0 { 1 << 20 } else { random.between(100, 400) },
             breaks: some(7, 60),
-            kills: some(5, 20),
-            pauses: some(4, 15),
+            kills: if may_be_gone { some(5, 20) } else { 0 },
+            pauses: if may_be_gone { some(4, 15) } else { 0 },
             stalls: some(3, 10),
+            restarts: some(3, 10),
+            losses,
+            memory_short: some(2, 15),
+            database_away: some(4, 20),
+            database_back,
+            clocks: some(3, 20),
+            skips: some(3, 6),
+            database_failing: some(3, 100),
             executed_later: some(7, 9),
         }
     }

@@ -97,6 +97,9 @@ pub(super) struct Session {
     run: String,
     pub(super) following: Option<(Generation, u64)>,
     pub(super) reading: Option<u64>,
+    /// The last entry that Redis is known to have had: now, and when the read that is under way began.
+    pub(super) there: u64,
+    pub(super) there_before: u64,
     pub(super) under_way: VecDeque<Turn>,
     pub(super) inline: Option<Inline>,
     arrived: VecDeque<(u64, Said)>,
@@ -123,6 +126,8 @@ impl Session {
             run,
             following: None,
             reading: None,
+            there: 0,
+            there_before: 0,
             under_way: VecDeque::new(),
             inline: None,
             arrived: VecDeque::new(),

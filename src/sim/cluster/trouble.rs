@@ -4,6 +4,7 @@
 
 use super::Cluster;
 use super::node::Process;
+use super::redis::Data;
 use crate::model::Checked;
 use crate::world::Runs;
 
@@ -39,12 +40,94 @@ impl Cluster {
         if happens(self.plan.pauses) && self.world.runs(at) == Runs::On {
             self.pause(at);
         }
+        self.trouble_of_redis();
+        self.trouble_of_database();
+        if happens(self.plan.clocks) {
+            self.shift_clock(at);
+        }
+        if happens(self.plan.skips) {
+            let ms = random.between(30_000, 3_600_000);
+            self.world.note(format!("nothing happens for {ms} ms"));
+            self.world.pass_time(ms)?;
+        }
         if happens(self.plan.stalls) {
             self.stalled_until_ms = self.world.now.mono_ms + random.between(10, GONE_MS / 2);
             self.world.note("Redis stalls".to_owned());
             self.count("Redis stalled");
         }
         Ok(())
+    }
+
+    fn trouble_of_redis(&mut self) {
+        let random = self.world.random.clone();
+        let happens = |of_10_000: u32| random.chance(of_10_000, 10_000);
+        if self.plan.losses > 0 && random.chance(1, 300) {
+            self.dump = self.redis.data.clone();
+        }
+        if happens(self.plan.restarts) {
+            self.restart_redis("with all it had");
+        }
+        if happens(self.plan.losses) {
+            match random.below(3) {
+                0 => {
+                    self.world.note("FLUSHALL".to_owned());
+                    self.redis.data = Data::default();
+                }
+                1 => {
+                    self.redis.data = self.dump.clone();
+                    self.restart_redis("from an old dump");
+                }
+                // A replica is another process, which has been there all the time.
+                _ => {
+                    self.redis.data = self.dump.clone();
+                    self.restart_redis("as a replica that lacks something");
+                }
+            }
+            self.count("Redis lost something");
+        }
+        if happens(self.plan.memory_short) {
+            let has_little = self.redis.entries_max < usize::MAX;
+            self.redis.entries_max = if has_little { usize::MAX } else { random.below(60) };
+            self.world.note(format!("Redis has room for {} entries", self.redis.entries_max));
+            self.count("memory short");
+        }
+    }
+
+    /// Redis is another process from now on; whoever was connected is not.
+    fn restart_redis(&mut self, what: &str) {
+        self.world.note(format!("Redis is started {what}, at {} ms", self.world.now.mono_ms));
+        self.count("Redis restarted");
+        for at in 0..self.nodes.len() {
+            self.break_session(at);
+        }
+        self.late.clear();
+        self.starts_of_redis += 1;
+        self.redis.run = format!("run {}", self.starts_of_redis);
+    }
+
+    fn trouble_of_database(&mut self) {
+        let random = self.world.random.clone();
+        let happens = |of_10_000: u32| random.chance(of_10_000, 10_000);
+        self.database.set_failing(self.plan.database_failing);
+        if happens(self.plan.database_away) {
+            self.database.set_away(!self.database.is_away());
+            self.world.note(format!("the database is away: {}", self.database.is_away()));
+            self.count("database away");
+        }
+        if happens(self.plan.database_back) {
+            let lost = self.database.go_back();
+            self.world.note(format!("the database loses {lost} transactions"));
+            self.count("database put back");
+        }
+    }
+
+    /// A little, or so far that the node must not number.
+    fn shift_clock(&mut self, at: usize) {
+        let ms = if self.world.random.chance(1, 2) { 3_000 } else { 400_000 };
+        let ms = self.world.random.between(0, 2 * ms).cast_signed() - ms.cast_signed();
+        self.world.note(format!("the clock of node {} is put {ms} ms from what it was", self.nodes[at].id));
+        self.count("clock shifted");
+        self.world.shift_clock(at, ms);
     }
 
     /// A node's connections are gone; what it had sent may be executed, at once, later, or not.
@@ -122,6 +205,10 @@ impl Cluster {
     /// From now on all is well.
     pub(super) fn end_trouble(&mut self) {
         self.stalled_until_ms = 0;
+        self.redis.entries_max = usize::MAX;
+        self.database.set_away(false);
+        self.database.set_failing(0);
+        self.world.set_clocks_right();
         for node in &mut self.nodes {
             node.goes_on_at_ms = 0;
         }
