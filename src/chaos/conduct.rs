@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -28,6 +29,11 @@ const READY_PATIENCE: Duration = Duration::from_secs(120);
 const CLIENTS_PATIENCE: Duration = Duration::from_secs(400);
 /// Two faults at a time, of so many rounds one.
 const TWO_AT_A_TIME: u8 = 2;
+
+/// What a gateway that ends behind the stream says of it.
+const STOOD_STILL: &str = "stood still for too long";
+/// How a gateway's log names what is its own fault.
+const OWN_ERRORS: [&str; 2] = ["internal error:", "panicked at"];
 
 /// What a run is told.
 #[derive(Args, Debug)]
@@ -107,7 +113,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
     // The groups and messages first, then what the database has of them.
     history::read(&talked, |line| evidence.take(line, &mut findings))?;
     database::read(&recorder, evidence.inbox_rows() as u64).await?;
-    run.look_after_gateways()?;
+    run.stop_gateways().await?;
     recorder.flush()?;
     history::read(&driven, |line| evidence.take(line, &mut findings))?;
     judge(&evidence, &mut findings);
@@ -216,17 +222,44 @@ impl Run<'_> {
         self.wrong(format!("not ready {when} after {} s: {}", READY_PATIENCE.as_secs(), not_ready.join("; ")))
     }
 
-    /// One that has ended by itself is started again, as its operator would; one that has crashed is a finding.
+    /// One that has ended by itself, as the cluster's page says it may, is started again, as its operator would; one that
+    /// has ended otherwise is a finding.
     fn look_after_gateways(&mut self) -> Result<(), Failure> {
         for at in 0..self.lab.gateways.len() {
             let Some(gateway) = self.lab.gateways.get_mut(at) else { continue };
             let Some(end) = gateway.ended() else { continue };
             let (name, log) = (gateway.name.clone(), gateway.log_end());
             gateway.start()?;
-            let last = log.lines().last().unwrap_or_default().to_owned();
             match end {
-                End::Code(code) => self.say(&format!("{name} ended with {code}, and is started again: {last}")),
+                End::Code(_) if log.lines().last().is_some_and(|last| last.contains(STOOD_STILL)) => {
+                    self.say(&format!("{name} stood still too long for the stream, and is started again"));
+                }
+                End::Code(code) => self.wrong(format!("{name} ended with {code}: {log}"))?,
                 End::Crash(signal) => self.wrong(format!("{name} was ended by signal {signal}: {log}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A stop is clean, and nobody has found an error of its own.
+    async fn stop_gateways(&mut self) -> Result<(), Failure> {
+        self.look_after_gateways()?;
+        self.lab.gateways.iter().for_each(|gateway| gateway.signal(Signal::SIGTERM));
+        for at in 0..self.lab.gateways.len() {
+            let since = Instant::now();
+            let Some(gateway) = self.lab.gateways.get_mut(at) else { continue };
+            let end = loop {
+                match gateway.ended() {
+                    None if since.elapsed() < READY_PATIENCE => sleep(Duration::from_millis(50)).await,
+                    end => break end,
+                }
+            };
+            let (name, log) = (gateway.name.clone(), gateway.log());
+            if end != Some(End::Code(0)) {
+                self.wrong(format!("{name} was told to stop, and what came of it is {end:?}"))?;
+            }
+            for line in log.lines().filter(|line| OWN_ERRORS.iter().any(|words| line.contains(words))) {
+                self.wrong(format!("{name}: {line}"))?;
             }
         }
         Ok(())
