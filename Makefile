@@ -42,8 +42,8 @@ check: ## format, borders between modules, lints as errors, documentation as err
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 
-# SEED, RUNS and STEPS, given to make, reach the simulator as environment.
-sim: ## the simulator: make sim SEED=7 replays one seed, make sim RUNS=1000 tries so many
+# SEED, RUNS, STEPS and KIND (alone or cluster), given to make, reach the simulator as environment.
+sim: ## the simulator, of one gateway and of clusters: make sim SEED=7 replays one seed, make sim RUNS=1000 tries so many
 	cargo test --locked --release --test sim
 
 bench: setup build ## the microbenchmarks, then every scenario with its target beside what was measured

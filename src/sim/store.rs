@@ -29,6 +29,15 @@ const TRANSACTION_ROWS_MAX: usize = 50_000;
 /// Most that a cluster's database goes back.
 const TRANSACTIONS_LOST_MAX: usize = 30;
 
+/// What no database may do: the simulator must notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Untrue {
+    /// It went back, and says that it has what it had.
+    HidesThatItWentBack,
+    /// A transaction now and then is committed without its rows.
+    LosesRows,
+}
+
 /// The database's files: they stay when the process goes.
 #[derive(Clone)]
 pub(crate) struct Database {
@@ -47,6 +56,9 @@ struct Inner {
     failing: u32,
     /// A power loss takes secured transactions too. No database may do this: the simulator must notice.
     forgetful: bool,
+    untrue: Option<Untrue>,
+    /// The highest position that it ever had.
+    highest: StorePosition,
     contradiction: Option<String>,
 }
 
@@ -83,6 +95,8 @@ impl Database {
             away: false,
             failing: 0,
             forgetful: false,
+            untrue: None,
+            highest: StorePosition::default(),
             contradiction: None,
         };
         Database { inner: Rc::new(RefCell::new(inner)) }
@@ -106,6 +120,11 @@ impl Database {
     /// From now on it forgets what it secured.
     pub(crate) fn set_forgetful(&self, forgetful: bool) {
         self.inner.borrow_mut().forgetful = forgetful;
+    }
+
+    /// From now on it does this.
+    pub(crate) fn set_untrue(&self, untrue: Untrue) {
+        self.inner.borrow_mut().untrue = Some(untrue);
     }
 
     /// The power goes: the secured transactions stay, and some of those after them.
@@ -229,7 +248,11 @@ impl SimStore {
 
     /// Another node has written, or writes.
     fn overtaken(&self) -> Option<StoreError> {
-        let found = self.database.inner.borrow().current.position.applied;
+        let inner = self.database.inner.borrow();
+        let found = match inner.untrue {
+            Some(Untrue::HidesThatItWentBack) => inner.highest.applied,
+            _ => inner.current.position.applied,
+        };
         (self.sharing == Sharing::Cluster && found != self.at).then(|| StoreError::Unavailable {
             what: "applying",
             cause: Cause::Lock,
@@ -249,13 +272,22 @@ impl SimStore {
         Ok(())
     }
 
-    fn commit(&mut self, change: Change, what: &'static str) -> Result<(), StoreError> {
+    fn commit(&mut self, mut change: Change, what: &'static str) -> Result<(), StoreError> {
         let reached = self.reach(what);
         let mut inner = self.database.inner.borrow_mut();
         // One failure in four happens after the commit: it is applied, and nobody was told.
         if reached.is_ok() || inner.random.chance(1, 4) {
+            if inner.untrue == Some(Untrue::LosesRows)
+                && inner.random.chance(1, 20)
+                && let Change::Applied { rows, .. } = &mut change
+            {
+                rows.clear();
+            }
             let contradiction = inner.current.change(&change);
             inner.contradiction = inner.contradiction.take().or(contradiction);
+            if inner.current.position.applied > inner.highest.applied {
+                inner.highest = inner.current.position;
+            }
             inner.unsecured.push(change);
         }
         reached
@@ -292,7 +324,11 @@ impl Store for SimStore {
 
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
         self.reach("reading the position")?;
-        let position = self.database.inner.borrow().current.position;
+        let inner = self.database.inner.borrow();
+        let position = match inner.untrue {
+            Some(Untrue::HidesThatItWentBack) => inner.highest,
+            _ => inner.current.position,
+        };
         self.at = position.applied;
         Ok(position)
     }

@@ -116,6 +116,10 @@ impl Link {
         }
     }
 
+    fn tell(&mut self, news: News) {
+        self.untold.extend(self.settings.mutation.bend_news(news));
+    }
+
     fn begin(&mut self, now_ms: u64, redis: Option<&Redis>) {
         self.number += 1;
         let Some(redis) = redis else { return self.end(now_ms, Ended::Lost) };
@@ -125,7 +129,7 @@ impl Link {
 
     fn end(&mut self, now_ms: u64, ended: Ended) {
         let was_serving = self.session().is_some_and(|session| session.stage == Stage::Serving);
-        self.untold.extend(was_serving.then_some(News::Disconnected));
+        was_serving.then_some(News::Disconnected).into_iter().for_each(|news| self.tell(news));
         self.is_short = ended == Ended::NoMemory;
         let why = match ended {
             Ended::Lost => Some(StandsStill::Disconnected),
@@ -204,8 +208,7 @@ impl Link {
         session.stage = Stage::Serving;
         let status = status_of(session.number, said)?;
         (self.wait_ms, self.taken_for_ms) = (RETRY_FIRST_MS, 0);
-        let status = self.settings.mutation.bend_news(status);
-        self.untold.push_back(status);
+        self.tell(status);
         Ok(())
     }
 
@@ -249,7 +252,7 @@ impl Link {
             self.untold.push_back(News::NoRoom(StandsStill::Full));
         }
         let clock = News::Clock { generation: there, count, redis_ms };
-        self.untold.push_back(self.settings.mutation.bend_news(clock));
+        self.tell(clock);
         Ok(())
     }
 
@@ -264,7 +267,7 @@ impl Link {
         let Some(Inline::Known { generation, after, known, .. }) = session.inline.take() else {
             return self.beaten(said);
         };
-        let others = checksums_differ(&said, &known) && self.settings.mutation != Mutation::KnowsNoOtherEntries;
+        let others = checksums_differ(&said, &known);
         session.follow(others, generation, after);
         Ok(())
     }
@@ -277,7 +280,7 @@ impl Link {
             Some(Turn::Answered(answer)) => {
                 let news = answer?;
                 self.is_short |= matches!(&news, News::Replies { replies, .. } if replies.contains(&Reply::NoMemory));
-                self.untold.push_back(self.settings.mutation.bend_news(news));
+                self.tell(news);
                 Ok(true)
             }
             Some(Turn::Ends(at_ms, ended)) if now_ms >= at_ms => Err(ended),
@@ -302,7 +305,7 @@ impl Link {
                 }
                 if let (Some(last), Some((_, after))) = (entries.last(), &mut session.following) {
                     *after = last.count;
-                    self.untold.push_back(self.settings.mutation.bend_news(News::Entries(entries)));
+                    self.tell(News::Entries(entries));
                 }
             }
             return Ok(true);
@@ -324,6 +327,7 @@ impl Link {
         }
         match self.ends.orders.try_recv() {
             Ok(Order { session: number, what }) if number == session.number => {
+                let what = self.settings.mutation.bend_order(what);
                 if !matches!(what, What::Submit { .. } | What::Count) {
                     self.events.note(format!("node {} orders {what:?}", self.settings.node));
                 }

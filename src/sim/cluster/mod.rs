@@ -67,6 +67,9 @@ impl Cluster {
             redis.bent = bent;
         }
         let database = Database::new(random.clone());
+        if let Mutation::Database(untrue) = mutation {
+            database.set_untrue(untrue);
+        }
         let mut nodes = Vec::new();
         for id in 1..=plan.nodes as u16 {
             let (log, copy) = (SimDisk::new(random.clone()), SimDisk::new(random.clone()));

@@ -40,18 +40,12 @@ pub(crate) enum Bent {
     /// Nothing.
     #[default]
     No,
-    /// A name that it may have forgotten is vouched for all the same.
-    VouchesForForgotten,
     /// Names are not claimed.
     ClaimsNothing,
     /// A group's version is not looked at.
     IgnoresVersions,
     /// What no node has read, and no database, is cut off.
     CutsUnread,
-    /// The generation of a call is not looked at.
-    IgnoresGenerations,
-    /// Whatever was there is confirmed by nobody and counts as such.
-    ConfirmsByItself,
 }
 
 /// Names and what is known of them.
@@ -175,7 +169,7 @@ impl Redis {
         let [generation, unstored_max, claim_s, slack_s, calls @ ..] = arguments else { return text("GEN") };
         let is_out_of_memory = self.is_out_of_memory();
         let Data { state, generations, .. } = &mut self.data;
-        if state.generation.as_bytes() != generation.as_slice() && self.bent != Bent::IgnoresGenerations {
+        if state.generation.as_bytes() != generation.as_slice() {
             return text("GEN");
         }
         if is_out_of_memory {
@@ -190,7 +184,7 @@ impl Redis {
             let (is_message, is_direct) = (kind == b"G" || kind == b"D", kind == b"D");
             let version = number(version);
             let claimed = keys.claims.get(slice).and_then(|(_, names)| names.get(name)).filter(|_| is_message);
-            let is_old = number(since) as i64 <= vouched_s && self.bent != Bent::VouchesForForgotten;
+            let is_old = number(since) as i64 <= vouched_s;
             replies.push(if let Some(claimed) = claimed {
                 text([b"R", claimed.as_slice()].concat())
             } else if is_message && (has_old || is_old) {
@@ -293,7 +287,7 @@ impl Redis {
             _ => state.count,
         };
         let confirms = !generation.is_empty() && generation == state.generation && number(read) <= entries;
-        if confirms || self.bent == Bent::ConfirmsByItself {
+        if confirms {
             if is_out_of_memory && !is_new {
                 return Value::NoMemory;
             }
