@@ -36,6 +36,8 @@ pub(crate) enum Untrue {
     HidesThatItWentBack,
     /// A transaction now and then is committed without its rows.
     LosesRows,
+    /// It has no message under any name that it is asked for.
+    FindsNothing,
 }
 
 /// The database's files: they stay when the process goes.
@@ -421,13 +423,14 @@ impl Store for SimStore {
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
         self.reach("looking up")?;
         let tables = &self.database.inner.borrow().current;
+        let finds = self.database.inner.borrow().untrue != Some(Untrue::FindsNothing);
         let found = |lookup: &Lookup| {
             let msg_id = *tables.names.get(&(lookup.sender, lookup.client_msg_id))?;
             let StoredBody { sender_seq: seq, digest, .. } = *tables.messages.get(&msg_id)?;
             let sent_at_ms = MSG_ID_EPOCH_MS + (msg_id.0 >> 22);
             Some(StoredMessage { msg_id, seq, sent_at_ms, digest })
         };
-        Ok(lookups.iter().map(found).collect())
+        Ok(lookups.iter().map(|lookup| found(lookup).filter(|_| finds)).collect())
     }
 
     async fn kept_from(&mut self) -> Result<MsgId, StoreError> {

@@ -36,6 +36,9 @@ const ANSWER_PATIENCE_MS: u64 = 30_000;
 /// Rounds of a world without trouble, 10 ms each, before something is stuck.
 const SETTLES_ROUNDS: usize = 20_000;
 
+/// Rounds in which nothing more happens, before it is believed that nothing will.
+const SETTLED_ROUNDS: usize = 100;
+
 /// The run.
 pub(crate) struct Cluster {
     pub world: World,
@@ -76,7 +79,7 @@ impl Cluster {
             let started = Process::start(&world, &plan, (id, mutation), (&log, &copy), &database);
             let Process { gateway, link, progress } = started.map_err(Violation)?;
             world.add(gateway);
-            nodes.push(Node { id, log, copy, progress, link, goes_on_at_ms: 0 });
+            nodes.push(Node { id, log, copy, progress, link, cut_until_ms: 0, goes_on_at_ms: 0 });
         }
         let late = Vec::new();
         let (dump, starts_of_redis) = (Data::default(), 1);
@@ -145,13 +148,18 @@ impl Cluster {
             self.world.gateways[at].store_turn(now);
         }
         if random.chance(1, 2) {
-            let now_ms = self.world.now_at(at).mono_ms;
-            self.nodes[at].link.turn(now_ms, Some(&self.redis));
+            self.link_turn(at);
         }
         if random.chance(1, 2) {
             self.execute(at);
         }
         Ok(())
+    }
+
+    fn link_turn(&mut self, at: usize) {
+        let now_ms = self.world.now_at(at).mono_ms;
+        let is_cut = self.world.now.mono_ms < self.nodes[at].cut_until_ms;
+        self.nodes[at].link.turn(now_ms, Some(&self.redis).filter(|_| !is_cut));
     }
 
     fn ledger_turn(&mut self, at: usize) -> Checked {
@@ -225,6 +233,11 @@ impl Cluster {
     /// No more trouble.
     fn settle_and_audit(&mut self) -> Checked {
         self.end_trouble();
+        // What a node submits again comes a little after it has begun to number.
+        for _ in 0..SETTLED_ROUNDS {
+            self.run_until("the cluster does not settle", |cluster| cluster.is_settled())?;
+            self.round()?;
+        }
         self.run_until("the cluster does not settle", |cluster| cluster.is_settled())?;
         self.audit()
     }
@@ -258,7 +271,7 @@ impl Cluster {
             let now = self.world.now_at(at);
             self.ledger_turn(at)?;
             self.world.gateways[at].store_turn(now);
-            self.nodes[at].link.turn(now.mono_ms, Some(&self.redis));
+            self.link_turn(at);
             self.execute(at);
         }
         self.redis_step();

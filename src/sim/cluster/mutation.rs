@@ -34,18 +34,19 @@ pub(crate) enum Mutation {
 }
 
 /// All of them, with what the report must contain, and a seed that reports it, which is tried first.
-pub(crate) const MUTATIONS: [(Mutation, &str, u64); 11] = [
+pub(crate) const MUTATIONS: [(Mutation, &str, u64); 12] = [
+    (Mutation::HidesLostSessions, "liveness", 1),
     (Mutation::Redis(Bent::ClaimsNothing), "I4", 1),
-    (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 1),
-    (Mutation::Redis(Bent::CutsUnread), "liveness", 6),
+    (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 5),
+    (Mutation::Redis(Bent::CutsUnread), "liveness", 11),
     (Mutation::Database(Untrue::HidesThatItWentBack), "I3", 4),
-    (Mutation::Database(Untrue::LosesRows), "I3", 1),
-    (Mutation::SwapsEntries, "cannot be understood", 1),
-    (Mutation::SwapsCalls, "order", 14),
+    (Mutation::Database(Untrue::LosesRows), "I3", 3),
+    (Mutation::Database(Untrue::FindsNothing), "I4", 1),
+    (Mutation::SwapsEntries, "cannot be understood", 14),
+    (Mutation::SwapsCalls, "order", 10),
     (Mutation::SeedsLow, "numbers rows above", 7),
     (Mutation::TakesRepeatsForAppended, "liveness", 1),
-    (Mutation::SwapsReplies, "I4", 1),
-    (Mutation::HidesLostSessions, "I4", 4),
+    (Mutation::SwapsReplies, "I4", 6),
 ];
 
 impl Mutation {

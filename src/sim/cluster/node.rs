@@ -28,6 +28,8 @@ pub(super) struct Node {
     pub copy: SimDisk,
     pub progress: Arc<Progress>,
     pub link: Link,
+    /// Until then it does not reach Redis, the world's milliseconds.
+    pub cut_until_ms: u64,
     /// When its process starts again, or is no longer paused, the world's milliseconds.
     pub goes_on_at_ms: u64,
 }

@@ -18,6 +18,8 @@ pub(crate) struct ClusterPlan {
     pub kills: u32,
     pub pauses: u32,
     pub stalls: u32,
+    /// A node does not reach Redis for a while.
+    pub cuts: u32,
     pub restarts: u32,
     /// Redis loses some of what it has, or all.
     pub losses: u32,
@@ -40,8 +42,8 @@ impl ClusterPlan {
         let some = |often: u32, most: u64| if random.chance(often, 10) { random.between(1, most) as u32 } else { 0 };
         let losses = some(3, 10);
         let database_back = if losses == 0 { some(2, 15) } else { 0 };
-        // What only a process that is gone has is not there while others go on without it.
-        let may_be_gone = losses + database_back == 0;
+        // What a database has lost may be in the copy of one process alone, which goes with it.
+        let may_be_gone = database_back == 0;
         ClusterPlan {
             nodes: random.between(1, 4) as usize,
             entries_max: if random.chance(1, 4) { random.between(10, 100) } else { 1 << 20 },
@@ -50,6 +52,7 @@ impl ClusterPlan {
             kills: if may_be_gone { some(5, 20) } else { 0 },
             pauses: if may_be_gone { some(4, 15) } else { 0 },
             stalls: some(3, 10),
+            cuts: some(4, 15),
             restarts: some(3, 10),
             losses,
             memory_short: some(2, 15),

@@ -40,6 +40,13 @@ impl Cluster {
         if happens(self.plan.pauses) && self.world.runs(at) == Runs::On {
             self.pause(at);
         }
+        if happens(self.plan.cuts) {
+            let for_ms = random.between(1_000, if random.chance(1, 3) { 2_000_000 } else { 20_000 });
+            self.world.note(format!("node {} is cut off from Redis for {for_ms} ms", self.nodes[at].id));
+            self.count("cut off");
+            self.nodes[at].cut_until_ms = self.world.now.mono_ms + for_ms;
+            self.break_session(at);
+        }
         self.trouble_of_redis();
         self.trouble_of_database();
         if happens(self.plan.clocks) {
@@ -210,7 +217,7 @@ impl Cluster {
         self.database.set_failing(0);
         self.world.set_clocks_right();
         for node in &mut self.nodes {
-            node.goes_on_at_ms = 0;
+            (node.goes_on_at_ms, node.cut_until_ms) = (0, 0);
         }
         self.go_on();
     }
