@@ -9,7 +9,7 @@ use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::{Encoder, PushFrame, read_client, read_server};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
-use ringway_wire::request::Request;
+use ringway_wire::request::{Durability, Request, Taken};
 use ringway_wire::websocket::{Messages, WsEvent};
 
 const BODIES: [usize; 3] = [100, 1024, 16 * 1024];
@@ -23,7 +23,7 @@ fn main() {
 fn send_frame(body: usize) -> Vec<u8> {
     let to = Conversation::Group(GroupId(1 << 50));
     let id = ClientMsgId::from_parts(1_767_225_600_000, 7);
-    Encoder::new().send(9, to, id, &vec![b'x'; body], false).to_vec()
+    Encoder::new().send(9, to, id, &vec![b'x'; body], Durability::Durable).to_vec()
 }
 
 fn push_frame(body: &[u8]) -> PushFrame {
@@ -98,7 +98,7 @@ fn copy_and_patch_a_push_for_300_recipients(bencher: Bencher<'_, '_>, body: usiz
 #[divan::bench]
 fn encode_a_send_ok(bencher: Bencher<'_, '_>) {
     let mut encoder = Encoder::new();
-    bencher.bench_local(|| encoder.send_ok(9, MsgId(1 << 58), Seq(black_box(77)), 1_767_225_600_000, false).len());
+    bencher.bench_local(|| encoder.send_ok(9, MsgId(1 << 58), Seq(black_box(77)), 1_767_225_600_000, Taken::Now).len());
 }
 
 #[divan::bench]

@@ -9,7 +9,7 @@ use thiserror::Error;
 use ringway_wire::deframer::{DeframeError, Deframer};
 use ringway_wire::frame::Encoder;
 use ringway_wire::limits::{BODY_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
-use ringway_wire::request::Login;
+use ringway_wire::request::{Durability, Login};
 
 use crate::incoming::{Incoming, RequestId};
 use crate::reconnect::NextStep;
@@ -154,7 +154,7 @@ impl ClientCore {
         let request = self.session.next_request();
         if self.session.is_live() {
             self.unanswered.keep(request, client_msg_id, to, body)?;
-            self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, false));
+            self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, Durability::Durable));
             self.session.sent(now);
         } else {
             self.unanswered.keep_for_later(request, client_msg_id, to, body)?;
@@ -173,7 +173,7 @@ impl ClientCore {
         check_body(body)?;
         let (client_msg_id, request) = (self.session.new_client_msg_id(now, random), self.session.next_request());
         if self.session.is_live() {
-            self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, true));
+            self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, Durability::Ephemeral));
             self.session.sent(now);
         }
         Ok(request)
@@ -257,7 +257,8 @@ impl ClientCore {
                 now.mono_ms,
                 || ClientMsgId::from_parts(server_ms, random()),
                 |again| {
-                    let frame = encoder.send(again.request.0, again.to, again.client_msg_id, again.body, false);
+                    let frame =
+                        encoder.send(again.request.0, again.to, again.client_msg_id, again.body, Durability::Durable);
                     output.extend_from_slice(frame);
                 },
             );

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::{Encoder, PushFrame, read_client};
 use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
-use ringway_wire::request::Request;
+use ringway_wire::request::{Request, Taken};
 
 use crate::{ClientMsgId, CloseReason, Conversation, ErrorCode, MsgId, Now, Seq, UserId};
 
@@ -30,7 +30,7 @@ pub(crate) fn push(seq: u64) -> Vec<u8> {
 }
 
 pub(crate) fn send_ok(request: u32, seq: u64) -> Vec<u8> {
-    Encoder::new().send_ok(request, MsgId(900 + seq), Seq(seq), 5, false).to_vec()
+    Encoder::new().send_ok(request, MsgId(900 + seq), Seq(seq), 5, Taken::Now).to_vec()
 }
 
 pub(crate) fn gap(from: u64, to: u64) -> Vec<u8> {

@@ -13,7 +13,7 @@ use ringway_wire::request::Reply;
 use crate::incoming::{ClosingInfo, Incoming, LoginInfo, OwnRow, Refusal, RequestId, SendAnswer};
 use crate::reconnect::{self, NextStep, STABLE_MS};
 use crate::tick::Tick;
-use crate::{ClientMsgId, CloseReason, ErrorCode, MsgId, Now, Seq};
+use crate::{ClientMsgId, CloseReason, ErrorCode, Now, Seq};
 
 /// A login that is not answered for so long is given up.
 pub const LOGIN_PATIENCE_MS: u32 = 30_000;
@@ -362,7 +362,8 @@ impl Session {
                 RowPlace::Ephemeral => Incoming::Ephemeral(push),
             }),
             Reply::SendOk { msg_id, seq, sent_at_ms, repeat } => {
-                Ok(Incoming::Sent(self.answered(request, msg_id, seq, sent_at_ms, repeat)))
+                let row = self.own_row(seq);
+                Ok(Incoming::Sent(SendAnswer { request, msg_id, seq, sent_at_ms, repeat, row }))
             }
             Reply::Gap { from, to } => self.gap(from, to),
             Reply::Error { code, message, retry_after_ms, server_time_ms } => {
@@ -451,12 +452,13 @@ impl Session {
         }
     }
 
-    fn answered(&mut self, request: RequestId, msg_id: MsgId, seq: Seq, sent_at_ms: u64, repeat: bool) -> SendAnswer {
-        let row = if seq == self.next_row() { OwnRow::Next } else { OwnRow::Elsewhere };
-        if row == OwnRow::Next {
-            self.cursor = seq;
+    /// The sender's own row of a message that was taken: the inbox's next one, or one that has come or will come in a page.
+    fn own_row(&mut self, seq: Seq) -> OwnRow {
+        if seq != self.next_row() {
+            return OwnRow::Elsewhere;
         }
-        SendAnswer { request, msg_id, seq, sent_at_ms, repeat, row }
+        self.cursor = seq;
+        OwnRow::Next
     }
 
     fn gap<'a>(&mut self, from: Seq, to: Seq) -> Result<Incoming<'a>, SessionError> {

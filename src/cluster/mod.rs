@@ -144,7 +144,7 @@ pub async fn run(mut cluster: ClusterEnds) {
         match ended {
             Ended::Done => return,
             Ended::Taken | Ended::OtherBuckets(_) => {
-                cluster.ledger.progress.let_store_write(false);
+                cluster.ledger.progress.set_writes_store(false);
                 if taken_for_ms == 0 {
                     warn_of_lease(&cluster.ledger, &ended);
                 }

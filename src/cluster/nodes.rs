@@ -52,6 +52,15 @@ struct Walk {
     reach: Reach,
 }
 
+/// What is known of a node that holds no lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leaseless {
+    /// All who are there have had the time to renew theirs: it is gone.
+    Gone,
+    /// The session with Redis is younger than a lease.
+    Perhaps,
+}
+
 /// The state.
 #[derive(Debug)]
 pub(crate) struct Nodes {
@@ -112,8 +121,8 @@ impl Nodes {
         self.go_on();
     }
 
-    /// These hold leases. `is_settled`: for longer than a lease, so that whoever does not hold one is gone.
-    pub(crate) fn alive(&mut self, alive: &BTreeSet<u16>, is_settled: bool) {
+    /// These hold leases.
+    pub(crate) fn alive(&mut self, alive: &BTreeSet<u16>, others: Leaseless) {
         for node in alive {
             if *node != self.us.node && !self.known.contains_key(node) {
                 let stamp = self.next_stamp();
@@ -121,7 +130,7 @@ impl Nodes {
             }
         }
         let gone: Vec<u16> = self.known.keys().filter(|node| !alive.contains(node)).copied().collect();
-        for node in gone.into_iter().filter(|_| is_settled) {
+        for node in gone.into_iter().filter(|_| others == Leaseless::Gone) {
             tracing::warn!(node, nodes = self.known.len(), "a node is gone: its lease has ended");
             self.lapsed.insert(node);
             self.part(node);

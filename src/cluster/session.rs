@@ -20,6 +20,7 @@ use super::calls::{Answer, BucketReplies, Calls, submit, submit_split};
 use super::connection::{Ended, UnderWay, connect};
 use super::known::has_other_entries;
 use super::masters::Masters;
+use super::nodes::Leaseless;
 use super::stream::{Orders, Stream};
 use super::subscription::Subscription;
 use super::{ClusterEnds, notify};
@@ -258,13 +259,17 @@ impl Session {
         let writes = reply.next().and_then(|flag| flag.as_i64()) == Some(1);
         if writes != ledger.progress.writes_store() {
             tracing::info!(writes, "the right to write the cluster's store has changed hands");
-            ledger.progress.let_store_write(writes);
+            ledger.progress.set_writes_store(writes);
         }
         let mut text = || reply.next().and_then(|text| text.into_string()).unwrap_or_default();
         let (there, stored_of_each, cut_of_each) = (text(), text(), text());
         let (redis_ms, count, has_memory) = (text().parse().ok(), text().parse().ok(), text() == "1");
         let alive: BTreeSet<u16> = reply.filter_map(|node| node.into_string()?.parse().ok()).collect();
-        nodes.alive(&alive, self.began.elapsed() >= Duration::from_millis(LEASE_MS));
+        let others = match self.began.elapsed() >= Duration::from_millis(LEASE_MS) {
+            true => Leaseless::Gone,
+            false => Leaseless::Perhaps,
+        };
+        nodes.alive(&alive, others);
         if !generation.is_empty() && there != generation {
             return Err(Ended::OtherGeneration);
         }

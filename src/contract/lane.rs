@@ -8,7 +8,8 @@ use ringway_wire::ids::{DeviceId, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::contract::ids::Origin;
-use crate::contract::message::{Durability, Incoming, Message, Roster};
+use crate::contract::message::{Incoming, Message, Roster};
+use ringway_wire::request::Durability;
 
 /// What one shard's core asks another over a lane. (Connections cross the same lanes, but the shell sends
 /// them: they hold a descriptor.)

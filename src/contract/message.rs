@@ -49,15 +49,6 @@ impl Incoming {
     }
 }
 
-/// What becomes of a message that is taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Durability {
-    /// The ledger numbers it, and it is stored.
-    Durable,
-    /// Whoever is online gets it now, and nobody later.
-    Ephemeral,
-}
-
 /// A message as recipients see it, with its frame encoded once for all of them.
 #[derive(Debug)]
 pub struct Message {

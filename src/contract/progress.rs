@@ -57,7 +57,7 @@ impl Progress {
     }
 
     /// In a cluster: whether this node's store is to write from now on.
-    pub fn let_store_write(&self, writes: bool) {
+    pub fn set_writes_store(&self, writes: bool) {
         self.writes_store.store(writes, Ordering::Relaxed);
     }
 

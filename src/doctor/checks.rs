@@ -60,10 +60,17 @@ impl<'a> Subject<'a> {
         Subject { id, severity: rule.severity, why: &rule.why }
     }
 
-    /// It could be seen: it is good, or `fix` helps.
-    fn seen(self, current: String, required: String, good: bool, fix: impl FnOnce() -> String) -> Finding {
-        let verdict = if good { Verdict::Good } else { Verdict::Bad };
-        self.finding(current, required, verdict, (!good).then(fix))
+    /// It could be seen, and is as required or `fix` helps.
+    fn seen(self, current: String, required: String, is_good: bool, fix: impl FnOnce() -> String) -> Finding {
+        if is_good { self.good(current, required) } else { self.bad(current, required, fix) }
+    }
+
+    fn good(self, current: String, required: String) -> Finding {
+        self.finding(current, required, Verdict::Good, None)
+    }
+
+    fn bad(self, current: String, required: String, fix: impl FnOnce() -> String) -> Finding {
+        self.finding(current, required, Verdict::Bad, Some(fix()))
     }
 
     /// It could not be seen: why not, and where it can be.

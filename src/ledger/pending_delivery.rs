@@ -105,15 +105,16 @@ impl PendingDelivery {
     }
 
     /// What is said instead, now that the commit has failed and numbers and groups are as they were before it.
-    /// `durable` is the highest message id that is durable; `groups_changed`: the commit had changes of groups,
-    /// so that what was refused because of them may be wrong.
+    /// `durable` is the highest message id that is durable. Where the commit had `changes` of groups, what was
+    /// refused because of them may be wrong.
     pub(crate) fn failed(
         self,
         durable: MsgId,
-        groups_changed: bool,
+        changes: usize,
         sequences: &Sequences,
         groups: &Groups,
     ) -> PendingDelivery {
+        let groups_changed = changes > 0;
         let delivery = match self {
             PendingDelivery::Position { origin, user, .. } => {
                 return PendingDelivery::Position { origin, user, newest: sequences.newest(user), given: Seq(0) };

@@ -6,13 +6,13 @@
 
 use hdrhistogram::Histogram;
 
-use super::check::Kind;
 use ringway_client::incoming::{OwnRow, SendAnswer};
 use ringway_wire::ids::{MsgId, Seq};
+use ringway_wire::request::Durability;
 
 /// The sender's messages, by index from 0 since the session began.
 pub(crate) struct Acks {
-    kind: Kind,
+    kind: Durability,
     messages: Vec<Sent>,
     acked: u64,
     refused: u64,
@@ -39,7 +39,7 @@ pub(crate) enum Answer {
 
 impl Acks {
     /// For a sender who has said nothing yet.
-    pub(crate) fn new(kind: Kind) -> Acks {
+    pub(crate) fn new(kind: Durability) -> Acks {
         Acks { kind, messages: Vec::new(), acked: 0, refused: 0, out_of_order: 0, repeated: 0 }
     }
 
@@ -80,8 +80,8 @@ impl Acks {
         self.acked += 1;
         latency.saturating_record(now_ns.saturating_sub(sent.sent_ns));
         let is_in_order = match self.kind {
-            Kind::Durable => answer.row == OwnRow::Next,
-            Kind::Ephemeral => answer.seq == Seq(0),
+            Durability::Durable => answer.row == OwnRow::Next,
+            Durability::Ephemeral => answer.seq == Seq(0),
         };
         self.out_of_order += u64::from(!is_in_order);
         Answer::First

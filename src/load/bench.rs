@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::bars::{bar, spinner};
-use super::check::{Kind, LaneId};
+use super::check::LaneId;
 use super::crowd::{Crowd, SessionId};
 use super::error::LoadError;
 use super::gateway::Gateway;
@@ -18,6 +18,7 @@ use super::stored::Stored;
 use crate::clock::Clock;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::MsgId;
+use ringway_wire::request::Durability;
 
 /// Without any progress for so long, what is missing is lost.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -25,6 +26,14 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 const SAMPLE_NS: u64 = 50_000_000;
 /// How often the store is asked for the last message.
 const STORE_POLL: Duration = Duration::from_millis(1);
+
+/// Whether a round looks at the gateway's memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    /// Every `SAMPLE_NS`: somebody reads nothing.
+    Sampled,
+    Unseen,
+}
 
 /// A gateway, the sessions on it, and what they send each other.
 pub(crate) struct Bench {
@@ -116,7 +125,8 @@ impl Bench {
         let stalled = self.stall(stalled);
         let (before, resident) = (self.cpu_ns(), self.resident_bytes());
         let start_ns = self.clock.mono_ns();
-        let resident_max = self.deliver(pace, start_ns, !stalled.is_empty())?;
+        let resident_max =
+            self.deliver(pace, start_ns, if stalled.is_empty() { Memory::Unseen } else { Memory::Sampled })?;
         let end_ns = self.clock.mono_ns();
         let cpu_ns = before.zip(self.cpu_ns()).map(|(before, after)| after - before);
         let resident_max = resident_max.max(self.resident_bytes().unwrap_or(0));
@@ -129,7 +139,7 @@ impl Bench {
             ..Round::default()
         };
         self.count(&mut round, stalled.len() as u64);
-        if self.room.kind() == Kind::Durable && self.stored.is_some() {
+        if self.room.kind() == Durability::Durable && self.stored.is_some() {
             self.count_stored(&mut round, start_ns, end_ns)?;
             round.cpu_stored_ns = before.zip(self.cpu_ns()).map(|(before, after)| after - before);
         }
@@ -137,8 +147,8 @@ impl Bench {
         Ok(round)
     }
 
-    /// Sends and receives until all is delivered; returns the gateway's largest memory seen.
-    fn deliver(&mut self, pace: Pace, start_ns: u64, watch: bool) -> Result<u64, LoadError> {
+    /// Sends and receives until all is delivered; returns the gateway's largest memory sampled, bytes.
+    fn deliver(&mut self, pace: Pace, start_ns: u64, memory: Memory) -> Result<u64, LoadError> {
         let streams = self.room.streams.len() as u64;
         let mut sent = 0;
         let (mut progress, mut progress_ns, mut sampled_ns, mut resident_max) = (0, start_ns, start_ns, 0);
@@ -147,7 +157,7 @@ impl Bench {
             let all_sent = self.send_due(pace, streams, start_ns, &mut sent, &mut out);
             self.turn(self.wait)?;
             let now_ns = self.clock.mono_ns();
-            if watch && now_ns - sampled_ns > SAMPLE_NS {
+            if memory == Memory::Sampled && now_ns - sampled_ns > SAMPLE_NS {
                 resident_max = resident_max.max(self.resident_bytes().unwrap_or(0));
                 sampled_ns = now_ns;
             }
@@ -280,7 +290,7 @@ impl Bench {
             crowd.resume(*session, &mut |session, event| room.receive(session, event));
         }
         let (mut missing, mut progress_ns) = (u64::MAX, start_ns);
-        while self.room.kind() == Kind::Durable {
+        while self.room.kind() == Durability::Durable {
             self.turn(self.wait)?;
             let now_ns = self.clock.mono_ns();
             let Some(stream) = self.room.streams.first() else { break };
@@ -303,7 +313,7 @@ impl Bench {
             let messages = stream.round_messages() - stream.round_refused();
             let tally = stream.checker.tally();
             // Who reads nothing has no claim to ephemeral messages.
-            let absent = if at == 0 && self.room.kind() == Kind::Ephemeral { stalled } else { 0 };
+            let absent = if at == 0 && self.room.kind() == Durability::Ephemeral { stalled } else { 0 };
             round.messages += messages;
             round.expected += messages * (stream.recipients.len() as u64 - absent);
             round.tally.delivered += tally.delivered;
@@ -311,7 +321,7 @@ impl Bench {
             round.tally.out_of_order += tally.out_of_order + stream.round_acks_out_of_order();
             round.tally.corrupt += tally.corrupt;
             round.acked += stream.round_acked();
-            if self.room.kind() == Kind::Durable {
+            if self.room.kind() == Durability::Durable {
                 round.tally.corrupt += stream.differing_msg_ids();
                 round.rows_expected += messages * stream.inboxes.len() as u64;
             }

@@ -13,16 +13,7 @@ use hdrhistogram::Histogram;
 
 use super::body::{self, Mark};
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
-use ringway_wire::request::PushView;
-
-/// Whether the stream's messages are numbered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    /// Numbered and stored.
-    Durable,
-    /// Pushed to whoever is online, seq 0.
-    Ephemeral,
-}
+use ringway_wire::request::{Durability, PushView};
 
 /// What all messages of the stream have in common.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +25,7 @@ pub(crate) struct Terms {
     /// Where they are addressed.
     pub to: Conversation,
     /// Whether they are numbered.
-    pub kind: Kind,
+    pub kind: Durability,
     /// The length of every body.
     pub body_bytes: usize,
 }
@@ -111,7 +102,7 @@ impl Checker {
     /// Adds a recipient whose newest row is `cursor`. Only before the stream's first message.
     pub(crate) fn join(&mut self, cursor: Seq) -> LaneId {
         let lane = LaneId(self.lanes.len() as u32);
-        let cursor = if self.terms.kind == Kind::Durable { cursor.0 } else { 0 };
+        let cursor = if self.terms.kind == Durability::Durable { cursor.0 } else { 0 };
         self.lanes.push(Lane { position: 0, cursor, skipped: Vec::new(), jumps: Vec::new(), stalled: false });
         self.reading += 1;
         lane
@@ -130,7 +121,7 @@ impl Checker {
         let seen = self.keys.len() as u64;
         if let Some(lane) = self.lanes.get_mut(lane.0 as usize).filter(|l| l.stalled) {
             lane.stalled = false;
-            if self.terms.kind == Kind::Ephemeral {
+            if self.terms.kind == Durability::Ephemeral {
                 lane.position = seen;
             }
             self.reading += 1;
@@ -220,7 +211,7 @@ impl Checker {
             self.tally.corrupt += 1;
             return;
         };
-        let key = if self.terms.kind == Kind::Durable { push.msg_id.0 } else { u64::from(mark.index) };
+        let key = if self.terms.kind == Durability::Durable { push.msg_id.0 } else { u64::from(mark.index) };
         let position = match self.keys.binary_search(&key) {
             Ok(at) if self.indices.get(at) == Some(&mark.index) => at as u64,
             Ok(_) => {
@@ -277,8 +268,11 @@ impl Checker {
         let known = Known::new(frame, mark.sent_ns, self.reading);
         self.known.insert((position - self.first) as usize, known);
         for lane in self.lanes.iter_mut().filter(|lane| lane.position > position) {
-            let may_miss = lane.stalled && self.terms.kind == Kind::Ephemeral;
-            if lane.pass_over_late(position, may_miss) == Jump::Explained {
+            let due = match lane.stalled && self.terms.kind == Durability::Ephemeral {
+                true => Due::Perhaps,
+                false => Due::Surely,
+            };
+            if lane.pass_over_late(position, due) == Jump::Explained {
                 self.tally.out_of_order -= 1;
             }
         }
@@ -297,22 +291,22 @@ impl Checker {
             self.tally.out_of_order += 1;
         } else {
             let due = match self.terms.kind {
-                Kind::Durable => lane.cursor + 1 + (position - lane.position),
-                Kind::Ephemeral => 0,
+                Durability::Durable => lane.cursor + 1 + (position - lane.position),
+                Durability::Ephemeral => 0,
             };
             // A stalled reader misses ephemeral messages by right.
-            if !(lane.stalled && self.terms.kind == Kind::Ephemeral) {
+            if !(lane.stalled && self.terms.kind == Durability::Ephemeral) {
                 lane.skipped.extend(lane.position..position);
             }
             self.tally.out_of_order += u64::from(seq != due);
-            if seq > due && self.terms.kind == Kind::Durable {
+            if seq > due && self.terms.kind == Durability::Durable {
                 lane.jumps.push((position, seq - due));
             }
             lane.position = position + 1;
             lane.cursor = lane.cursor.max(seq);
         }
         if lane.stalled {
-            self.tally.delivered += u64::from(self.terms.kind == Kind::Durable);
+            self.tally.delivered += u64::from(self.terms.kind == Durability::Durable);
             return Arrival::Uncounted;
         }
         self.tally.delivered += 1;
@@ -332,6 +326,14 @@ enum Arrival {
     Uncounted,
 }
 
+/// Whether a lane is to receive a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Surely,
+    /// A stalled reader misses ephemeral messages by right.
+    Perhaps,
+}
+
 /// Whether all that a jump in a lane's numbers left out has been seen with others.
 #[derive(PartialEq, Eq)]
 enum Jump {
@@ -341,11 +343,11 @@ enum Jump {
 
 impl Lane {
     /// A message turned up at `position`, behind where this lane stands, and everything from there on moved by one.
-    fn pass_over_late(&mut self, position: u64, may_miss: bool) -> Jump {
+    fn pass_over_late(&mut self, position: u64, due: Due) -> Jump {
         self.position += 1;
         self.skipped.iter_mut().filter(|at| **at >= position).for_each(|at| *at += 1);
         self.jumps.iter_mut().filter(|(at, _)| *at >= position).for_each(|(at, _)| *at += 1);
-        if !may_miss {
+        if due == Due::Surely {
             let among = self.skipped.partition_point(|at| *at < position);
             self.skipped.insert(among, position);
         }
@@ -363,10 +365,10 @@ impl Lane {
         Jump::Explained
     }
 
-    fn due(&self, kind: Kind) -> u64 {
+    fn due(&self, kind: Durability) -> u64 {
         match kind {
-            Kind::Durable => self.cursor + 1,
-            Kind::Ephemeral => 0,
+            Durability::Durable => self.cursor + 1,
+            Durability::Ephemeral => 0,
         }
     }
 }

@@ -3,7 +3,6 @@
 use super::args::DirectArgs;
 use super::bars::bar;
 use super::bench::Bench;
-use super::check::Kind;
 use super::contract::Stores;
 use super::error::LoadError;
 use super::group::finish;
@@ -12,6 +11,7 @@ use super::room::Room;
 use super::swarm::Window;
 use super::target::Target;
 use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::request::Durability;
 
 const FIRST_USER: u64 = 2_000_001;
 
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &DirectArgs, stores: &dyn Stores) -> Result<bool, LoadEr
 
 /// Pair `n` is users `2n` and `2n + 1` after the first.
 fn log_in(args: &DirectArgs, target: Target, stores: &dyn Stores) -> Result<Bench, LoadError> {
-    let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
+    let kind = if args.pace.ephemeral { Durability::Ephemeral } else { Durability::Durable };
     let mut crowd = target.crowd()?;
     let users: Vec<_> = (0..args.pairs * 2).map(|at| UserId(FIRST_USER + at)).collect();
     let sessions: Vec<_> = users.iter().map(|user| (*user, crowd.add(*user, Window::Usual))).collect();
@@ -49,7 +49,7 @@ fn log_in(args: &DirectArgs, target: Target, stores: &dyn Stores) -> Result<Benc
         let recipients = [(*recipient, received)];
         room.add((*sender, *from), Conversation::User(*to), &recipients, inboxes, args.pace.body);
     }
-    let stored = if kind == Kind::Durable { Some(target.stored(&args.target, stores)?) } else { None };
+    let stored = if kind == Durability::Durable { Some(target.stored(&args.target, stores)?) } else { None };
     let patience = target.cpus.patience();
     Ok(Bench::new(crowd, room, target.gateway, stored, patience))
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::args::{GroupArgs, TargetArgs};
 use super::bars::bar;
 use super::bench::Bench;
-use super::check::Kind;
 use super::contract::Stores;
 use super::error::LoadError;
 use super::gateway::{Gateway, pause};
@@ -19,6 +18,7 @@ use crate::clock::Clock;
 use ringway_client::ClientError;
 use ringway_client::blocking::Client;
 use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::ErrorCode;
 
 /// The benches' users start here, so that they differ from an operator's own first ones.
@@ -115,7 +115,7 @@ fn settle(stored: &Stored, newest: Seq, clock: Clock) -> Result<(), LoadError> {
 
 /// Logs in the sender and those online, and gives everybody a role.
 fn log_in(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores) -> Result<Bench, LoadError> {
-    let kind = if args.pace.ephemeral { Kind::Ephemeral } else { Kind::Durable };
+    let kind = if args.pace.ephemeral { Durability::Ephemeral } else { Durability::Durable };
     let mut crowd = target.crowd()?;
     let sender = crowd.add(UserId(FIRST_USER), Window::Usual);
     let mut recipients = Vec::with_capacity(args.online);
@@ -137,7 +137,7 @@ fn log_in(args: &GroupArgs, target: Target, group: GroupId, stores: &dyn Stores)
     let bar = bar(args.online as u64 + 1, "logging in");
     crowd.login_all(|| bar.inc(1))?;
     bar.finish_and_clear();
-    let stored = if kind == Kind::Durable { Some(target.stored(&args.target, stores)?) } else { None };
+    let stored = if kind == Durability::Durable { Some(target.stored(&args.target, stores)?) } else { None };
     if let Some(stored) = &stored {
         settle(stored, crowd.newest(sender), target.clock)?;
     }

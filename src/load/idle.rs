@@ -78,7 +78,10 @@ pub(crate) fn run(args: &IdleArgs, stores: &dyn Stores) -> Result<bool, LoadErro
         still_connected,
         clean: still_connected == args.connections && stopped_well,
     };
-    print(&report, args.target.json)?;
+    match args.target.json {
+        true => println!("{}", serde_json::to_string(&report)?),
+        false => print(&report),
+    }
     Ok(report.clean)
 }
 
@@ -97,11 +100,7 @@ fn settled(crowd: &mut Crowd, pid: u32) -> Result<u64, LoadError> {
     Ok(bytes)
 }
 
-fn print(report: &IdleReport, json: bool) -> Result<(), LoadError> {
-    if json {
-        println!("{}", serde_json::to_string(report)?);
-        return Ok(());
-    }
+fn print(report: &IdleReport) {
     let mut table = Table::default();
     table.line("connections", &format!("{} logged in, {} still", report.connections, report.still_connected));
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
@@ -111,5 +110,4 @@ fn print(report: &IdleReport, json: bool) -> Result<(), LoadError> {
     let kib = report.bytes_per_connection / 1024.0;
     table.line("per connection", &format!("{:.0} bytes ({kib:.2} KiB)", report.bytes_per_connection));
     print!("{}", table.text());
-    Ok(())
 }

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 
 use super::acks::Acks;
 use super::body::{self, Mark};
-use super::check::{Checker, Kind, LaneId, Terms};
+use super::check::{Checker, LaneId, Terms};
 use super::crowd::{CrowdEvent, CrowdFrame, SessionId};
 use super::error::LoadError;
 use super::latency::latencies;
@@ -18,6 +18,7 @@ use ringway_client::incoming::{ClosingInfo, Refusal};
 use ringway_client::{Incoming, SessionError};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// All streams of a bench.
@@ -40,7 +41,7 @@ pub(crate) struct Room {
     pub ended: Vec<SessionId>,
     /// What stops the bench.
     pub failure: Option<LoadError>,
-    kind: Kind,
+    kind: Durability,
     run: u32,
 }
 
@@ -92,7 +93,7 @@ enum Role {
 
 impl Room {
     /// An empty room for messages of one kind.
-    pub(crate) fn new(kind: Kind) -> Room {
+    pub(crate) fn new(kind: Durability) -> Room {
         Room {
             streams: Vec::new(),
             roles: Vec::new(),
@@ -142,7 +143,7 @@ impl Room {
     }
 
     /// Whether messages are numbered.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Durability {
         self.kind
     }
 
@@ -180,13 +181,13 @@ impl Room {
 
     /// Encodes a message as it was encoded first.
     pub(crate) fn compose_again(&mut self, stream: usize, index: u32, encoder: &mut Encoder, out: &mut Vec<u8>) {
-        let (run, ephemeral) = (self.run, self.kind == Kind::Ephemeral);
+        let (run, durability) = (self.run, self.kind);
         let Some(open) = self.streams.get_mut(stream) else { return };
         let Some((sent_ns, unix_ms)) = open.acks.sent_at(index) else { return };
         body::write(Mark { run, index, sent_ns }, &mut open.body);
         let name = u128::from(run) << 64 | (stream as u128) << 32 | u128::from(index);
         let client_msg_id = ClientMsgId::from_parts(unix_ms, name);
-        out.extend_from_slice(encoder.send(index + 1, open.to, client_msg_id, &open.body, ephemeral));
+        out.extend_from_slice(encoder.send(index + 1, open.to, client_msg_id, &open.body, durability));
     }
 
     /// A recipient is on another node than the sender.
@@ -269,11 +270,11 @@ impl Room {
             Ok(Incoming::Row(_)) => {}
             Ok(Incoming::Repeated(_)) => open.acks.count_out_of_order(1),
             Ok(Incoming::Refused(refusal)) => match (refusal.code, self.kind) {
-                (ErrorCode::RetryLater | ErrorCode::StorageFull, Kind::Durable) => {
+                (ErrorCode::RetryLater | ErrorCode::StorageFull, Durability::Durable) => {
                     let due_ns = at_ns + u64::from(refusal.retry_after_ms.max(1)) * 1_000_000;
                     self.retries.push(Retry { stream, index: refusal.request.0.wrapping_sub(1), due_ns });
                 }
-                (ErrorCode::RetryLater, Kind::Ephemeral) => open.acks.give_up(),
+                (ErrorCode::RetryLater, Durability::Ephemeral) => open.acks.give_up(),
                 _ => self.aside(session, &Incoming::Refused(refusal)),
             },
             Ok(other) => self.aside(session, &other),

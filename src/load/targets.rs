@@ -169,7 +169,7 @@ pub(crate) fn run() -> Result<bool, LoadError> {
         let report = measure(scenario)?;
         let is_clean = report.pointer("/clean") == Some(&Value::Bool(true));
         clean &= is_clean;
-        bar.suspend(|| print(scenario, &report, is_clean));
+        bar.suspend(|| print(scenario, &report, if is_clean { "clean" } else { "NOT CLEAN" }));
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -185,8 +185,7 @@ fn measure(scenario: &Scenario) -> Result<Value, LoadError> {
     Ok(serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
 }
 
-fn print(scenario: &Scenario, report: &Value, is_clean: bool) {
-    let verdict = if is_clean { "clean" } else { "NOT CLEAN" };
+fn print(scenario: &Scenario, report: &Value, verdict: &str) {
     println!("{} ({verdict}): ringway bench {}", scenario.name, scenario.command.join(" "));
     for figure in scenario.figures {
         let Some(value) = report.pointer(figure.pointer).and_then(Value::as_f64) else {

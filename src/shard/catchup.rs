@@ -17,6 +17,7 @@ use crate::contract::store::{Page, PagePurpose, StoreAsk};
 use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, STORE_UNREADABLE_MS, SYNCS_WAITING_MAX};
 use ringway_wire::ids::Seq;
 use ringway_wire::limits::{BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX};
+use ringway_wire::request::PageEnd;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// Bytes a full page takes in an outbox.
@@ -203,7 +204,7 @@ impl Shard {
             return;
         }
         let through = page.rows.last().map(|(seq, _)| *seq).max(page.gap_to).unwrap_or(after);
-        let end = through >= session.newest;
+        let end = if through >= session.newest { PageEnd::Newest } else { PageEnd::More };
         self.reply(now, slot, |encoder| {
             let rows = page.rows.iter().map(|(seq, message)| message.view(*seq));
             encoder.sync_page(origin.request_id, rows, page.gap_to, through, end)

@@ -18,6 +18,7 @@ use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::{Message, Roster};
 use crate::limits::OUTBOX_BYTES_MAX;
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::request::Taken;
 
 /// Bytes to one recipient after which a run ends: a quarter of an outbox, so that writing can begin.
 const RUN_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 4;
@@ -34,15 +35,6 @@ pub struct Delivered {
     pub recipient_bytes: usize,
     /// Whether outboxes are to be written before the next step.
     pub write: Write,
-}
-
-/// Whether a message was stored with this request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Taken {
-    /// It was.
-    Now,
-    /// It was stored before: the request repeats it.
-    Before,
 }
 
 /// When the outboxes of a step are to be written.
@@ -336,9 +328,7 @@ impl Shard {
         }
         self.counts.sends_total += u64::from(seq != Seq(0));
         self.fell_behind(fallen);
-        self.reply(now, slot, |encoder| {
-            encoder.send_ok(origin.request_id, msg_id, seq, sent_at_ms, taken == Taken::Before)
-        });
+        self.reply(now, slot, |encoder| encoder.send_ok(origin.request_id, msg_id, seq, sent_at_ms, taken));
         self.catch_up_done(slot);
     }
 

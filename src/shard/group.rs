@@ -18,12 +18,13 @@ use crate::contract::ids::{Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
-use crate::contract::message::{Durability, Incoming, Message, Roster};
+use crate::contract::message::{Incoming, Message, Roster};
 use crate::contract::nodes::Reach;
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// What waits for its group's roster.

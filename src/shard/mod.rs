@@ -58,7 +58,7 @@ use self::cursors::Cursors;
 use self::directory::Directory;
 use self::drain::Drain;
 use self::effects::Effects;
-use self::fanout::{GroupRun, Taken};
+use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
 use self::heartbeats::Heartbeats;
 use self::large_replies::LargeReplies;
@@ -83,6 +83,7 @@ use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
 use crate::limits::{AUDIENCE_MEMBERSHIPS_MAX, LANE_ANSWERS_WAITING_MAX, RETRY_AFTER_MS, SHARD_ROSTERS_MAX};
 use ringway_wire::frame::Encoder;
+use ringway_wire::request::Taken;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// One shard: its connections, its users' sessions, its groups. One thread owns it.

@@ -4,7 +4,6 @@
 //! no room even in the reserve ends the connection, because its client does not read what it asked for.
 
 use super::Shard;
-use super::fanout::Taken;
 use super::requests::text;
 use super::session::Flags;
 use crate::clock::Now;
@@ -13,6 +12,7 @@ use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::LaneAnswer;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::Seq;
+use ringway_wire::request::Taken;
 use ringway_wire::schema::ErrorCode;
 
 impl Shard {

@@ -9,13 +9,13 @@ use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
-use crate::contract::message::{Durability, Incoming};
+use crate::contract::message::Incoming;
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::limits::RETRY_AFTER_MS;
 use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
-use ringway_wire::request::{Request, Users};
+use ringway_wire::request::{Durability, PageEnd, Request, Users};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// Words for a refusal.
@@ -163,7 +163,9 @@ impl Shard {
             return self.refuse(now, slot, request_id, ErrorCode::SeqAhead, 0);
         }
         if after == newest {
-            return self.reply(now, slot, |encoder| encoder.sync_page(request_id, [].into_iter(), None, after, true));
+            return self.reply(now, slot, |encoder| {
+                encoder.sync_page(request_id, [].into_iter(), None, after, PageEnd::Newest)
+            });
         }
         let rows_max = if rows_max == 0 { PAGE_ROWS_MAX } else { PAGE_ROWS_MAX.min(rows_max as usize) };
         self.ask_large(now, slot, request_id, LargeAsk::Sync { after, rows_max: rows_max as u16 });

@@ -15,7 +15,7 @@ use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
-use ringway_wire::request::{PushView, Reply};
+use ringway_wire::request::{Durability, PushView, Reply};
 use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 
 use crate::model::{ChangeNo, Checked, Ledger, Model, SeenRow, SendKind, SendNo, Violation, passes, violated};
@@ -151,7 +151,8 @@ impl Client {
         let kind = if model.sends[number.0].ephemeral { SendKind::Ephemeral } else { SendKind::Stored };
         let id = self.ask(Asked::Send(number, kind));
         let send = &model.sends[number.0];
-        self.encoder.send(id, send.to, send.name, &send.body, send.ephemeral).to_vec()
+        let durability = if send.ephemeral { Durability::Ephemeral } else { Durability::Durable };
+        self.encoder.send(id, send.to, send.name, &send.body, durability).to_vec()
     }
 
     /// Asks for a change of a group, or for a new one.

@@ -37,6 +37,16 @@ enum Claim {
     Share,
 }
 
+/// Whether somebody waits for what the store reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Readers {
+    /// It has answered somebody in this round.
+    Waited,
+    /// Nobody.
+    #[default]
+    None,
+}
+
 impl Priority {
     /// Of the calling thread.
     pub(crate) fn of_thread(store_yield: &StoreYield) -> Self {
@@ -66,11 +76,12 @@ impl Priority {
         priority
     }
 
-    /// Called in every round of the loop: `waited_for` if it has answered somebody in it, and how many journal bytes
-    /// are not applied. One system call when the claim changes, none otherwise.
-    pub(crate) fn follow(&mut self, waited_for: bool, unapplied_bytes: u64) {
+    /// Called in every round of the loop: whether it has answered somebody in it, and how many journal bytes are not
+    /// applied. One system call when the claim changes, none otherwise.
+    pub(crate) fn follow(&mut self, readers: Readers, unapplied_bytes: u64) {
         let behind_bytes = if self.claim == Claim::Share { CALM_BYTES } else { URGENT_BYTES };
-        let claim = if waited_for || unapplied_bytes > behind_bytes { Claim::Share } else { Claim::Leftovers };
+        let claim =
+            if readers == Readers::Waited || unapplied_bytes > behind_bytes { Claim::Share } else { Claim::Leftovers };
         self.set(claim);
     }
 

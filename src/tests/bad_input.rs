@@ -13,6 +13,7 @@ use ringway_wire::schema::{CloseReason, ErrorCode};
 
 use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{Gateway, PATIENCE, SECRET, pause, token};
+use ringway_wire::request::Durability;
 
 /// Sends `bytes` on a fresh connection and expects to be closed for `reason`; somebody else does not notice.
 fn closed_for(gateway: &Gateway, bytes: &[u8], reason: CloseReason) {
@@ -76,7 +77,9 @@ fn bytes_that_are_no_frame_close_the_connection_with_a_reason() {
 
     closed_for(&gateway, &unknown_request(), CloseReason::UnknownRequest);
 
-    let send = Encoder::new().send(1, Conversation::User(UserId(2)), ClientMsgId([0; 16]), b"hello", false).to_vec();
+    let send = Encoder::new()
+        .send(1, Conversation::User(UserId(2)), ClientMsgId([0; 16]), b"hello", Durability::Durable)
+        .to_vec();
     closed_for(&gateway, &send, CloseReason::NotLoggedIn);
 
     // Half a frame and then nothing, the socket closed: no answer is due, and nobody minds.
@@ -185,7 +188,7 @@ fn a_misaligned_frame_is_refused_whatever_it_asks() {
     let mut encoder = Encoder::new();
     let name = ClientMsgId::from_parts(1_800_000_000_000, 1);
     for frame in [
-        encoder.send(9, Conversation::User(UserId(2)), name, b"hello", false).to_vec(),
+        encoder.send(9, Conversation::User(UserId(2)), name, b"hello", Durability::Durable).to_vec(),
         encoder.ack(Seq(1)).to_vec(),
         encoder.presence_request(9, &[UserId(2)]).to_vec(),
     ] {
@@ -206,8 +209,9 @@ fn a_kind_of_conversation_that_is_not_known_is_an_error_for_its_request_alone() 
     let mut encoder = Encoder::new();
     let mut client = gateway.client(1, 1, None);
     let name = client.new_client_msg_id();
-    let mut frame = encoder.send(1_000_009, Conversation::User(UserId(2)), name, b"hello", false).to_vec();
-    let other = encoder.send(1_000_009, Conversation::Group(GroupId(2)), name, b"hello", false);
+    let mut frame =
+        encoder.send(1_000_009, Conversation::User(UserId(2)), name, b"hello", Durability::Durable).to_vec();
+    let other = encoder.send(1_000_009, Conversation::Group(GroupId(2)), name, b"hello", Durability::Durable);
     let kind = (0..frame.len()).find(|at| frame[*at] != other[*at]).expect("one byte says the kind");
     frame[kind] = 9;
     client.send_raw(&frame).unwrap();

@@ -8,7 +8,7 @@ use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::{Encoder, PushFrame, read_client};
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
-use ringway_wire::request::Request;
+use ringway_wire::request::{Request, Taken};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 use crate::gateway::{Gateway, PATIENCE, token};
@@ -91,7 +91,7 @@ fn play(mut stream: TcpStream) -> usize {
                     let answer = match sends {
                         1 => encoder.error(id, ErrorCode::StorageFull, "the disk is full", 20, 0),
                         2 => encoder.error(id, ErrorCode::RetryLater, "a queue is full", 20, 0),
-                        _ => encoder.send_ok(id, MsgId(2), Seq(2), 5, false),
+                        _ => encoder.send_ok(id, MsgId(2), Seq(2), 5, Taken::Now),
                     };
                     stream.write_all(answer).unwrap();
                 }

@@ -8,6 +8,7 @@ use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, UserId};
 
 use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE};
+use ringway_wire::request::Durability;
 
 /// Reads until the gateway says goodbye; the name of the reason, as the wire has it.
 fn told(client: &mut Connection) -> String {
@@ -27,7 +28,9 @@ fn a_close_has_the_same_name_for_the_client_in_the_log_and_in_the_metrics() {
     let mut gateway = Gateway::start(dir.path(), &logging);
 
     let mut stranger = Connection::connect(gateway.addr(), PATIENCE).unwrap();
-    let send = Encoder::new().send(1, Conversation::User(UserId(2)), ClientMsgId([0; 16]), b"hello", false).to_vec();
+    let send = Encoder::new()
+        .send(1, Conversation::User(UserId(2)), ClientMsgId([0; 16]), b"hello", Durability::Durable)
+        .to_vec();
     stranger.send_raw(&send).unwrap();
     let mut forger = Connection::connect(gateway.addr(), PATIENCE).unwrap();
     forger.send_raw(Encoder::new().login(1, "no token", DeviceId(1), None)).unwrap();

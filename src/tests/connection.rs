@@ -14,6 +14,7 @@ use ringway_wire::deframer::{DeframeError, Deframer};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
+use ringway_wire::request::Durability;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 use thiserror::Error;
 
@@ -131,7 +132,7 @@ impl Connection {
         client_msg_id: ClientMsgId,
         body: &[u8],
     ) -> Result<RequestId, ConnectionError> {
-        self.ask(|encoder, id| encoder.send(id, to, client_msg_id, body, false))
+        self.ask(|encoder, id| encoder.send(id, to, client_msg_id, body, Durability::Durable))
     }
 
     /// The same to whoever is online.
@@ -141,7 +142,7 @@ impl Connection {
         client_msg_id: ClientMsgId,
         body: &[u8],
     ) -> Result<RequestId, ConnectionError> {
-        self.ask(|encoder, id| encoder.send(id, to, client_msg_id, body, true))
+        self.ask(|encoder, id| encoder.send(id, to, client_msg_id, body, Durability::Ephemeral))
     }
 
     /// Says that everything up to `seq` is here, whether that is so or not.

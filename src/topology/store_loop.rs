@@ -27,7 +27,7 @@ use crate::store::Store;
 use crate::store::keeper::devices::CursorAsked;
 use crate::store::keeper::pages::PageAsked;
 use crate::store::keeper::{Backlog, Keeper, Turn};
-use crate::store::priority::Priority;
+use crate::store::priority::{Priority, Readers};
 use crate::store::retention::Expire;
 use crate::store::yielding::{self, Yielding};
 use crate::topology::store::StoreInbox;
@@ -101,8 +101,8 @@ struct Round {
     unsent: VecDeque<(ShardId, StoreAnswer)>,
     /// Shards to wake, by id.
     answered: Vec<bool>,
-    /// Somebody waited for an answer.
-    answered_any: bool,
+    /// Whether somebody waited for an answer.
+    readers: Readers,
     /// What lingered at the last look, and when it last grew.
     lingering: Backlog,
     grew_at_ms: u64,
@@ -136,7 +136,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
             let now_ms = self.ends.clock.now().mono_ms;
             self.report(now_ms, &mut round);
             let unapplied_bytes = self.keeper.backlog().map_or(0, |backlog| backlog.bytes);
-            self.priority.follow(round.answered_any, unapplied_bytes);
+            self.priority.follow(round.readers, unapplied_bytes);
             let due_ms = match self.keeper.is_writing() {
                 true => 0,
                 false => self.due_in(now_ms, retry_at_ms, &mut round),
@@ -233,7 +233,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
     async fn answer(&mut self, round: &mut Round) -> Asked {
         round.answered.clear();
         round.answered.resize(self.ends.inbox.answers.len(), false);
-        round.answered_any = false;
+        round.readers = Readers::None;
         for (shard, answer) in std::mem::take(&mut round.unsent) {
             self.hand_over(shard, answer, round);
         }
@@ -260,7 +260,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 }
                 Ok(ask) => {
                     if let Some((shard, answer)) = self.keeper.ask(ask).await {
-                        round.answered_any = true;
+                        round.readers = Readers::Waited;
                         self.hand_over(shard, answer, round);
                     }
                 }
@@ -295,7 +295,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         if round.lookups.is_empty() {
             return Asked::All;
         }
-        round.answered_any = true;
+        round.readers = Readers::Waited;
         let mut found = Vec::with_capacity(round.lookups.len());
         self.keeper.lookups(&round.lookups, &mut found).await;
         round.lookups.clear();
@@ -326,7 +326,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
         if round.pages.is_empty() && round.cursors.is_empty() {
             return;
         }
-        round.answered_any = true;
+        round.readers = Readers::Waited;
         let mut answers = Vec::with_capacity(round.cursors.len() + round.pages.len());
         self.keeper.cursors(&round.cursors, &mut answers).await;
         round.cursors.clear();

@@ -10,6 +10,7 @@ use super::generated::ringway::wire as fb;
 use super::push::wire_conversation;
 use super::request::{GroupEntry, Login, PushView};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use crate::request::{Durability, PageEnd, Taken};
 
 type Builder = FlatBufferBuilder<'static>;
 type Union = WIPOffset<UnionWIPOffset>;
@@ -69,20 +70,21 @@ impl Encoder {
     }
 
     /// The message is durable.
-    pub fn send_ok(&mut self, request_id: u32, msg_id: MsgId, seq: Seq, sent_at_ms: u64, repeat: bool) -> &[u8] {
-        let args = fb::SendOkArgs { msg_id: msg_id.0, seq: seq.0, sent_at_ms, repeated: repeat };
+    pub fn send_ok(&mut self, request_id: u32, msg_id: MsgId, seq: Seq, sent_at_ms: u64, taken: Taken) -> &[u8] {
+        let repeated = taken == Taken::Before;
+        let args = fb::SendOkArgs { msg_id: msg_id.0, seq: seq.0, sent_at_ms, repeated };
         self.server(request_id, fb::Reply::SendOk, |b| fb::SendOk::create(b, &args).as_union_value())
     }
 
     /// A page that a Sync asked for: at most `PAGE_ROWS_MAX` rows in seq order, up to and including `through`.
-    /// Rows up to `gap_to` are no longer kept; `end` says that `through` is the newest.
+    /// Rows up to `gap_to` are no longer kept.
     pub fn sync_page<'a>(
         &mut self,
         request_id: u32,
         rows: impl ExactSizeIterator<Item = PushView<'a>>,
         gap_to: Option<Seq>,
         through: Seq,
-        end: bool,
+        end: PageEnd,
     ) -> &[u8] {
         self.server(request_id, fb::Reply::SyncPage, |b| {
             let mut pushes = Vec::with_capacity(rows.len());
@@ -100,8 +102,8 @@ impl Encoder {
             }
             let rows = Some(b.create_vector(&pushes));
             let gap_to = gap_to.unwrap_or_default().0;
-            fb::SyncPage::create(b, &fb::SyncPageArgs { rows, through_seq: through.0, at_end: end, gap_to })
-                .as_union_value()
+            let at_end = end == PageEnd::Newest;
+            fb::SyncPage::create(b, &fb::SyncPageArgs { rows, through_seq: through.0, at_end, gap_to }).as_union_value()
         })
     }
 
@@ -254,7 +256,7 @@ impl Encoder {
         to: Conversation,
         client_msg_id: ClientMsgId,
         body: &[u8],
-        ephemeral: bool,
+        durability: Durability,
     ) -> &[u8] {
         let (high, low) = client_msg_id.halves();
         self.client(request_id, fb::Request::Send, |b| {
@@ -262,7 +264,7 @@ impl Encoder {
                 to: Some(&wire_conversation(to)),
                 client_msg_id: Some(&fb::ClientMsgId::new(high, low)),
                 body: Some(b.create_vector(body)),
-                ephemeral,
+                ephemeral: durability == Durability::Ephemeral,
             };
             fb::Send::create(b, &args).as_union_value()
         })

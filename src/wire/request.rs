@@ -6,6 +6,33 @@
 use super::generated::ringway::wire as fb;
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 
+/// What becomes of a message that is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// The ledger numbers it, and it is stored.
+    Durable,
+    /// Whoever is online gets it now, and nobody later.
+    Ephemeral,
+}
+
+/// Whether a message was taken with this request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// It was.
+    Now,
+    /// It was taken before: the request repeats it.
+    Before,
+}
+
+/// Whether the inbox goes on behind a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageEnd {
+    /// There are newer rows.
+    More,
+    /// The page ends with the newest row.
+    Newest,
+}
+
 /// A list of user ids inside a frame, as long as the frame allows (`CLIENT_FRAME_BYTES_MAX / 8`). More than a group
 /// may have is answered (`TooManyMembers`), not closed: the asker of each list checks its length.
 #[derive(Clone, Copy, Debug)]

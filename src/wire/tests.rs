@@ -9,6 +9,7 @@ use super::generated::ringway::wire as fb;
 use super::request::{GroupEntry, Login, PushView, Reply, Request, Users};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::limits;
+use crate::request::{Durability, PageEnd, Taken};
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 /// User 1001, device 7, until 2033, signed with `0123456789abcdef0123456789abcdef`.
@@ -34,7 +35,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("Login", e.login_as(1, &login()).to_vec()),
         ("Ping", e.ping(2).to_vec()),
-        ("Send", e.send(3, group, client_msg_id(), b"Hello, group!", false).to_vec()),
+        ("Send", e.send(3, group, client_msg_id(), b"Hello, group!", Durability::Durable).to_vec()),
         ("Ack", e.ack(Seq(42)).to_vec()),
         ("Sync", e.sync(4, Seq(40), 50).to_vec()),
         ("GroupCreate", e.group_create(5, &users).to_vec()),
@@ -47,9 +48,9 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("Logout", e.logout(12).to_vec()),
         ("LoginOk", e.login_ok(1, 77, UserId(1001), TIME_MS, 120_000, Seq(42), Seq(41)).to_vec()),
         ("Pong", e.pong(2, TIME_MS).to_vec()),
-        ("SendOk", e.send_ok(3, MSG, Seq(43), TIME_MS, false).to_vec()),
+        ("SendOk", e.send_ok(3, MSG, Seq(43), TIME_MS, Taken::Now).to_vec()),
         ("Push", pushed(Seq(42))),
-        ("SyncPage", e.sync_page(4, page().into_iter(), None, Seq(42), true).to_vec()),
+        ("SyncPage", e.sync_page(4, page().into_iter(), None, Seq(42), PageEnd::Newest).to_vec()),
         ("Gap", e.gap(Seq(1), Seq(40)).to_vec()),
         ("GroupOk", e.group_ok(5, GROUP, RosterVersion(1)).to_vec()),
         ("GroupInfoReply", e.group_info(9, GROUP, RosterVersion(1), members().into_iter()).to_vec()),

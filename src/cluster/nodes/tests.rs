@@ -156,7 +156,7 @@ fn what_a_node_has_missed_is_told_again_and_what_has_ended_meanwhile_ends() {
     b.nodes.missed(2);
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.online(), [(1, 100), (1, 101)], "until it asks, the old counts");
-    b.nodes.alive(&alive(&[1, 2]), true);
+    b.nodes.alive(&alive(&[1, 2]), Leaseless::Gone);
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.online(), [(1, 101), (1, 102)]);
     assert_eq!(b.nodes.report().missed, 2);
@@ -167,16 +167,16 @@ fn a_node_whose_lease_ends_is_forgotten_and_if_it_only_stood_still_heard_again()
     let (mut a, mut b) = (Node::new(1, 10), Node::new(2, 20));
     a.log_in(100, 5);
     settle(&mut [&mut a, &mut b]);
-    b.nodes.alive(&alive(&[2]), false);
+    b.nodes.alive(&alive(&[2]), Leaseless::Perhaps);
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.online(), [(1, 100)], "just after Redis was away nobody can have renewed a lease");
-    b.nodes.alive(&alive(&[2]), true);
+    b.nodes.alive(&alive(&[2]), Leaseless::Gone);
     b.log_in(200, 6);
     while b.nodes.next_publish().is_some() {}
     while b.take_mail() {}
     assert_eq!((b.online(), b.nodes.report().nodes), (vec![], 1));
     // It goes on, and does not know that it was gone, nor what was said meanwhile.
-    b.nodes.alive(&alive(&[1, 2]), true);
+    b.nodes.alive(&alive(&[1, 2]), Leaseless::Gone);
     settle(&mut [&mut a, &mut b]);
     assert_eq!((b.online(), b.nodes.report().nodes), (vec![(1, 100)], 2));
     assert_eq!(a.online(), [(2, 200)]);
@@ -236,7 +236,7 @@ fn what_a_shard_has_no_room_for_is_asked_for_again_and_a_dead_nodes_end_is_not_l
     let mut c = Node::new(3, 30);
     c.log_in(300, 5);
     settle(&mut [&mut a, &mut b, &mut c]);
-    b.nodes.alive(&alive(&[1, 2, 3]), true);
+    b.nodes.alive(&alive(&[1, 2, 3]), Leaseless::Gone);
     settle(&mut [&mut a, &mut b, &mut c]);
     let expected: Vec<(u16, u64)> = a.sessions.keys().map(|user| (1, *user)).chain([(3, 300)]).collect();
     assert_eq!(b.online(), expected);
@@ -244,10 +244,10 @@ fn what_a_shard_has_no_room_for_is_asked_for_again_and_a_dead_nodes_end_is_not_l
     for _ in 0..crate::limits::FROM_NODES_MAX {
         b.nodes.shards[0].put(FromNodes::NotifyAll(0)).unwrap();
     }
-    b.nodes.alive(&alive(&[1, 2]), true);
+    b.nodes.alive(&alive(&[1, 2]), Leaseless::Gone);
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.online(), expected, "the shard has not heard of it");
-    b.nodes.alive(&alive(&[1, 2]), true);
+    b.nodes.alive(&alive(&[1, 2]), Leaseless::Gone);
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.online(), expected[..expected.len() - 1]);
 }

@@ -35,7 +35,7 @@ pub(super) fn free(host: &Host, need: &Need<'_>) -> Finding {
     };
     match free < START_BYTES {
         true => Subject { severity: Severity::Fatal, why: "a start preallocates a segment of the journal", ..subject }
-            .seen(current, required(START_BYTES), false, fix),
+            .bad(current, required(START_BYTES), fix),
         false => subject.seen(current, required(wanted), free >= wanted, fix),
     }
 }

@@ -37,18 +37,18 @@ pub(super) fn ring(host: &Host) -> Finding {
     let subject = Subject { id: "io_uring", severity: Severity::Fatal, why: WHY };
     let required = format!("a ring that can be entered, and {} operations", OPERATIONS.len());
     match &host.uring {
-        Uring::Works { missing } if missing.is_empty() => subject.seen("works".to_owned(), required, true, String::new),
+        Uring::Works { missing } if missing.is_empty() => subject.good("works".to_owned(), required),
         Uring::Works { missing } => {
             let current = format!("the kernel does not know {}", missing.join(", "));
-            subject.seen(current, required, false, newer_kernel)
+            subject.bad(current, required, newer_kernel)
         }
         Uring::Mute { errno } => {
             let current = format!("the kernel does not say what it knows ({})", name(*errno));
-            subject.seen(current, required, false, newer_kernel)
+            subject.bad(current, required, newer_kernel)
         }
         Uring::Refused { call, errno } => {
             let current = format!("{} is refused with {}", call.name(), name(*errno));
-            subject.seen(current, required, false, || refusal_fix(host, *call, *errno))
+            subject.bad(current, required, || refusal_fix(host, *call, *errno))
         }
     }
 }

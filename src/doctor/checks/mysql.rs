@@ -27,7 +27,7 @@ pub(crate) fn findings(looked: &Result<Look, StoreError>, url: &Opts) -> Vec<Fin
             let subject = Subject { id: "mysql", severity: Severity::Fatal, why: "the store's database lies in it" };
             let required = format!("answers within {MYSQL_CONNECT_TIMEOUT_MS} ms");
             let current = format!("{address}: {}", Chain(error));
-            vec![subject.seen(current, required, false, || "look at store.url, and at the server's log".to_owned())]
+            vec![subject.bad(current, required, || "look at store.url, and at the server's log".to_owned())]
         }
     }
 }

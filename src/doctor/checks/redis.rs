@@ -47,7 +47,7 @@ pub(crate) fn findings(looked: &Result<Look, String>, need: &RedisNeed<'_>) -> V
             let fix =
                 || format!("redis-cli -u {} ping; then look at cluster.redis_url, and at Redis's log", need.address());
             let required = format!("answers within {REDIS_TIMEOUT_MS} ms");
-            return vec![subject.seen(format!("{}: {error}", need.address()), required, false, fix)];
+            return vec![subject.bad(format!("{}: {error}", need.address()), required, fix)];
         }
     };
     let mut findings = vec![version(look, need), role(look, need), slots(look, need)];
@@ -102,7 +102,7 @@ fn eviction(look: &Look, need: &RedisNeed<'_>) -> Finding {
         Some("0") => {
             let subject = Subject { id: "redis.maxmemory-policy", severity: Severity::Fatal, why };
             let policy = look.settings.get(name).cloned().unwrap_or_default();
-            subject.seen(format!("{policy}, and no maxmemory"), "noeviction".to_owned(), true, String::new)
+            subject.good(format!("{policy}, and no maxmemory"), "noeviction".to_owned())
         }
         _ => setting(look, need, Severity::Fatal, name, "noeviction", why),
     }
@@ -121,7 +121,7 @@ fn version(look: &Look, need: &RedisNeed<'_>) -> Finding {
         let why = "the ledger's scripts find their keys by themselves, which it refuses, and what it acknowledges is in \
                    no log that is synced";
         let subject = Subject { why, ..subject };
-        return subject.seen(current, required, false, || {
+        return subject.bad(current, required, || {
             format!(
                 "run Redis 7 or Valkey in its place, and name that in cluster.redis_url instead of {}",
                 need.address()
@@ -170,7 +170,7 @@ fn slots(look: &Look, need: &RedisNeed<'_>) -> Finding {
                 format!("cluster.redis_url = \"{}\"", need.address().replace("redis://", "redis-cluster://"))
             })
         }
-        Some(_) => subject.seen("one by itself".to_owned(), required, true, String::new),
+        Some(_) => subject.good("one by itself".to_owned(), required),
         None => {
             let fix = format!("redis-cli -u {} info cluster", need.address());
             subject.unseen("Redis does not tell".to_owned(), required, fix)

@@ -39,7 +39,7 @@ fn sysctl(host: &Host, need: &Need<'_>, first: &Rule, rules: &[&Rule]) -> Findin
     let connections = need.connections;
     let required = rules.iter().map(|rule| wanted(rule, connections)).collect::<Vec<_>>().join(", ");
     let subject = Subject::of(key, first);
-    let does_not_count = |current: &str| subject.seen(current.to_owned(), required.clone(), true, String::new);
+    let does_not_count = |current: &str| subject.good(current.to_owned(), required.clone());
     match host.sysctl(key) {
         Reading::Value(_) if first.kind == Kind::Nic && !host.packets_spread => {
             does_not_count("no NIC's packets are spread over CPUs")
@@ -100,14 +100,14 @@ fn sysfs(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
             (Some(text), Some(true)) => current = text,
             (Some(text), Some(false)) => {
                 let fix = || format!("echo {} | tee {key}", target(rule, need.connections));
-                return subject.seen(text, required, false, fix);
+                return subject.bad(text, required, fix);
             }
             (Some(text), None) => return subject.unseen(text, required, look()),
             (None, _) => return subject.unseen("not readable".to_owned(), required, look()),
         }
     }
     // Without the file there is nothing to set: no frequency scaling, no huge pages.
-    subject.seen(current, required, true, String::new)
+    subject.good(current, required)
 }
 
 /// The word in brackets of a file that offers its choices; else all of it.

@@ -72,7 +72,7 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     pub(super) fn instead(&mut self, item: PendingDelivery) -> PendingDelivery {
-        let answer = item.failed(self.commit.before, self.commit.changes > 0, &self.sequences, &self.groups);
+        let answer = item.failed(self.commit.before, self.commit.changes, &self.sequences, &self.groups);
         let full = matches!(answer, PendingDelivery::Delivery(Delivery::Refused { code: ErrorCode::StorageFull, .. }));
         self.counters.storage_full += u64::from(full);
         answer

@@ -5,9 +5,10 @@ use crate::latency::latencies;
 use ringway_client::{Incoming, Now, Session};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::UserId;
+use ringway_wire::request::{Durability, Taken};
 
 /// Two messages after row 10, answered with these (index, seq).
-fn check(kind: Kind, answers: &[(u32, u64)], acked: u64, out_of_order: u64, repeated: u64) {
+fn check(kind: Durability, answers: &[(u32, u64)], acked: u64, out_of_order: u64, repeated: u64) {
     let mut acks = Acks::new(kind);
     let mut session = Session::new(Some(Seq(10)));
     session.connecting(Now::default());
@@ -16,7 +17,7 @@ fn check(kind: Kind, answers: &[(u32, u64)], acked: u64, out_of_order: u64, repe
     acks.sent(2_000, 5);
     for (index, seq) in answers {
         let mut encoder = Encoder::new();
-        let frame = encoder.send_ok(index + 1, MsgId(100 + u64::from(*index)), Seq(*seq), 1, false);
+        let frame = encoder.send_ok(index + 1, MsgId(100 + u64::from(*index)), Seq(*seq), 1, Taken::Now);
         let Incoming::Sent(answer) = session.receive(Now::default(), frame).unwrap() else { panic!("no SendOk") };
         acks.answered(&answer, 9_000, &mut latencies());
     }
@@ -25,27 +26,27 @@ fn check(kind: Kind, answers: &[(u32, u64)], acked: u64, out_of_order: u64, repe
 
 #[test]
 fn each_message_is_acked_once_under_the_senders_next_row() {
-    check(Kind::Durable, &[(0, 11), (1, 12)], 2, 0, 0);
-    check(Kind::Durable, &[(0, 11)], 1, 0, 0);
-    check(Kind::Ephemeral, &[(0, 0), (1, 0)], 2, 0, 0);
+    check(Durability::Durable, &[(0, 11), (1, 12)], 2, 0, 0);
+    check(Durability::Durable, &[(0, 11)], 1, 0, 0);
+    check(Durability::Ephemeral, &[(0, 0), (1, 0)], 2, 0, 0);
 }
 
 #[test]
 fn an_ack_that_comes_twice_or_for_nothing_is_not_counted() {
-    check(Kind::Durable, &[(0, 11), (0, 12), (1, 13)], 2, 0, 1);
-    check(Kind::Durable, &[(0, 11), (2, 12)], 1, 0, 1);
+    check(Durability::Durable, &[(0, 11), (0, 12), (1, 13)], 2, 0, 1);
+    check(Durability::Durable, &[(0, 11), (2, 12)], 1, 0, 1);
 }
 
 #[test]
 fn a_row_that_does_not_follow_is_out_of_order() {
-    check(Kind::Durable, &[(0, 12), (1, 11)], 2, 1, 0);
-    check(Kind::Durable, &[(0, 10)], 1, 1, 0);
-    check(Kind::Ephemeral, &[(0, 11)], 1, 1, 0);
+    check(Durability::Durable, &[(0, 12), (1, 11)], 2, 1, 0);
+    check(Durability::Durable, &[(0, 10)], 1, 1, 0);
+    check(Durability::Ephemeral, &[(0, 11)], 1, 1, 0);
 }
 
 #[test]
 fn what_was_given_up_is_not_waited_for() {
-    let mut acks = Acks::new(Kind::Ephemeral);
+    let mut acks = Acks::new(Durability::Ephemeral);
     acks.sent(1, 1);
     acks.sent(2, 1);
     acks.give_up();

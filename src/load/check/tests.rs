@@ -4,7 +4,7 @@ use super::*;
 use crate::latency::latencies;
 use ringway_wire::frame::{PushFrame, read_server};
 use ringway_wire::ids::GroupId;
-use ringway_wire::request::Reply;
+use ringway_wire::request::{Durability, Reply};
 
 const SENDER: UserId = UserId(1);
 const TO: Conversation = Conversation::Group(GroupId(9));
@@ -12,7 +12,7 @@ const RUN: u32 = 77;
 const RECIPIENTS: u32 = 3;
 const CURSOR: u64 = 40;
 
-fn checker(kind: Kind) -> Checker {
+fn checker(kind: Durability) -> Checker {
     let mut checker = Checker::new(Terms { run: RUN, sender: SENDER, to: TO, kind, body_bytes: 100 });
     for _ in 0..RECIPIENTS {
         checker.join(Seq(CURSOR));
@@ -53,7 +53,7 @@ fn deliver(checker: &mut Checker, lane: u32, order: &[u32]) {
 /// What is found must not depend on who is read first.
 fn check(of_the_second: &[u32], expected: Tally) {
     for order in [[0, 1, 2], [1, 0, 2], [0, 2, 1]] {
-        let mut checker = checker(Kind::Durable);
+        let mut checker = checker(Durability::Durable);
         for lane in order {
             deliver(&mut checker, lane, if lane == 1 { of_the_second } else { &[0, 1, 2, 3] });
         }
@@ -67,7 +67,7 @@ fn check(of_the_second: &[u32], expected: Tally) {
 #[test]
 fn a_stream_that_arrives_whole_is_clean_and_complete() {
     check(&[0, 1, 2, 3], Tally { delivered: 4, ..Tally::default() });
-    let mut checker = checker(Kind::Durable);
+    let mut checker = checker(Durability::Durable);
     for lane in 0..RECIPIENTS {
         deliver(&mut checker, lane, &[0, 1, 2]);
     }
@@ -79,7 +79,7 @@ fn a_stream_that_arrives_whole_is_clean_and_complete() {
 fn a_lost_message_is_missing_wherever_it_stood() {
     for lost in [[1, 2, 3], [0, 2, 3], [0, 1, 2]] {
         check(&lost, Tally { delivered: 3, ..Tally::default() });
-        let mut checker = checker(Kind::Durable);
+        let mut checker = checker(Durability::Durable);
         deliver(&mut checker, 0, &[0, 1, 2, 3]);
         deliver(&mut checker, 1, &lost);
         assert_eq!(checker.missing(LaneId(1)), 1, "{lost:?}");
@@ -104,7 +104,7 @@ fn a_message_twice_instead_of_another_is_a_duplicate_and_a_loss() {
 
 #[test]
 fn the_right_messages_in_the_wrong_order_of_another_recipient_are_noticed_too() {
-    let mut checker = checker(Kind::Durable);
+    let mut checker = checker(Durability::Durable);
     deliver(&mut checker, 0, &[1, 0, 2]);
     deliver(&mut checker, 1, &[0, 1, 2]);
     assert!(checker.tally().out_of_order > 0);
@@ -112,7 +112,7 @@ fn the_right_messages_in_the_wrong_order_of_another_recipient_are_noticed_too() 
 
 #[test]
 fn a_message_that_the_first_to_be_read_lost_is_found_even_after_its_neighbours_are_forgotten() {
-    let mut checker = checker(Kind::Durable);
+    let mut checker = checker(Durability::Durable);
     checker.stall(LaneId(2));
     for lane in [0, 1] {
         deliver(&mut checker, lane, &[0, 2, 3]);
@@ -126,7 +126,7 @@ fn a_message_that_the_first_to_be_read_lost_is_found_even_after_its_neighbours_a
 #[test]
 fn a_seq_that_does_not_follow_is_out_of_order() {
     for seq in [CURSOR, CURSOR + 1, CURSOR + 3, 0] {
-        let mut checker = checker(Kind::Durable);
+        let mut checker = checker(Durability::Durable);
         deliver(&mut checker, 0, &[0, 1]);
         deliver(&mut checker, 1, &[0]);
         take(&mut checker, LaneId(1), &frame(1, seq), 2_000, &mut latencies());
@@ -139,7 +139,7 @@ fn a_message_of_which_one_byte_differs_is_corrupt() {
     let whole = frame(0, CURSOR + 1);
     let mut harmed = 0;
     for at in 0..whole.len() {
-        let mut checker = checker(Kind::Durable);
+        let mut checker = checker(Durability::Durable);
         deliver(&mut checker, 0, &[0]);
         let mut bytes = whole.clone();
         bytes[at] ^= 0x20;
@@ -155,7 +155,7 @@ fn a_message_of_which_one_byte_differs_is_corrupt() {
 
 #[test]
 fn a_foreign_message_is_corrupt() {
-    let mut checker = checker(Kind::Durable);
+    let mut checker = checker(Durability::Durable);
     let mut body = [0; 100];
     body::write(Mark { run: RUN + 1, index: 0, sent_ns: 1_000 }, &mut body);
     for (sender, to) in [(SENDER, TO), (UserId(5), TO), (SENDER, Conversation::User(UserId(9)))] {
@@ -168,7 +168,7 @@ fn a_foreign_message_is_corrupt() {
 
 #[test]
 fn ephemeral_messages_have_no_number_and_an_order_all_the_same() {
-    let mut checker = checker(Kind::Ephemeral);
+    let mut checker = checker(Durability::Ephemeral);
     for (lane, order) in [(0, [0, 1, 2]), (1, [0, 2, 1])] {
         for index in order {
             take(&mut checker, LaneId(lane), &frame(index, 0), 2_000, &mut latencies());
@@ -181,7 +181,7 @@ fn ephemeral_messages_have_no_number_and_an_order_all_the_same() {
 
 #[test]
 fn a_stalled_reader_is_not_waited_for_and_then_checked_like_the_others() {
-    let mut checker = checker(Kind::Durable);
+    let mut checker = checker(Durability::Durable);
     checker.stall(LaneId(1));
     deliver(&mut checker, 0, &[0, 1, 2]);
     deliver(&mut checker, 2, &[0, 1, 2]);
@@ -200,7 +200,7 @@ fn a_stalled_reader_is_not_waited_for_and_then_checked_like_the_others() {
 
 #[test]
 fn latency_is_from_the_send_stamped_in_the_body() {
-    let mut checker = checker(Kind::Durable);
+    let mut checker = checker(Durability::Durable);
     let mut latency = latencies();
     for lane in 0..RECIPIENTS {
         take(&mut checker, LaneId(lane), &frame(0, CURSOR + 1), 6_000, &mut latency);

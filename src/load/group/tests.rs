@@ -20,7 +20,7 @@ use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::{Encoder, PushFrame, read_client};
 use ringway_wire::ids::{MsgId, RosterVersion};
 use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
-use ringway_wire::request::{Login, PushView, Request};
+use ringway_wire::request::{Login, PageEnd, PushView, Request, Taken};
 
 /// What the gateway does wrong, with message 15: the warm-up has ten, the measured round the next ten.
 #[derive(Clone, Copy, PartialEq)]
@@ -144,7 +144,7 @@ impl Fake {
                 let rows = inbox.iter().enumerate().skip(after.0 as usize);
                 let rows = rows.map(|(at, message)| message.view(Seq(at as u64 + 1))).collect::<Vec<_>>();
                 let through = Seq(inbox.len() as u64);
-                self.encoder.sync_page(request_id, rows.into_iter(), None, through, true).to_vec()
+                self.encoder.sync_page(request_id, rows.into_iter(), None, through, PageEnd::Newest).to_vec()
             }
             Request::Logout => return drop(self.links.remove(&id)),
             _ => return,
@@ -185,7 +185,7 @@ impl Fake {
         }
         if fault != Fault::AcksNever {
             let id_acked = if fault == Fault::AcksAnother { MsgId(1) } else { message.msg_id };
-            let bytes = self.encoder.send_ok(request_id, id_acked, ack_seq, 1, false).to_vec();
+            let bytes = self.encoder.send_ok(request_id, id_acked, ack_seq, 1, Taken::Now).to_vec();
             self.reply(id, &bytes);
         }
     }

@@ -304,7 +304,7 @@ impl Load {
     /// On the sending session this is the message's row, if it has the next number.
     fn send_ok(&mut self, client: u32, sent: &SendAnswer, at_ns: u64) {
         let Load { inboxes, sending, totals, .. } = self;
-        let acked = sending.acked_by(client, sent.request.0, sent.repeat, at_ns, totals);
+        let acked = sending.acked_by(client, sent, at_ns, totals);
         if acked == Acked::Unknown {
             totals.corrupt += 1;
         }

@@ -17,9 +17,10 @@ use crate::body::{self, Mark};
 use crate::clock::Clock;
 use crate::latency::latencies;
 use crate::swarm::{LinkId, Swarm};
-use ringway_client::incoming::Refusal;
+use ringway_client::incoming::{Refusal, SendAnswer};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
+use ringway_wire::request::Durability;
 
 /// Messages and groups of this process that may be unanswered at once.
 const OPEN_MAX: usize = 16_384;
@@ -212,17 +213,10 @@ impl Sending {
     }
 
     /// `SendOk`.
-    pub(crate) fn acked_by(
-        &mut self,
-        client: u32,
-        request: u32,
-        repeat: bool,
-        at_ns: u64,
-        totals: &mut Totals,
-    ) -> Acked {
-        let Some(open) = self.close(client, request) else { return Acked::Unknown };
-        totals.repeats += u64::from(repeat);
-        if !repeat {
+    pub(crate) fn acked_by(&mut self, client: u32, sent: &SendAnswer, at_ns: u64, totals: &mut Totals) -> Acked {
+        let Some(open) = self.close(client, sent.request.0) else { return Acked::Unknown };
+        totals.repeats += u64::from(sent.repeat);
+        if !sent.repeat {
             self.ack.saturating_record(at_ns.saturating_sub(open.sent_ns));
         }
         match open.what {
@@ -308,7 +302,7 @@ impl Sending {
         body::write(Mark { run: self.run, index: open.index, sent_ns: open.sent_ns }, &mut self.body);
         let name = u128::from(group) << 32 | u128::from(open.index);
         let id = ClientMsgId::from_parts(open.unix_ms, name);
-        swarm.send(LinkId(open.client), self.encoder.send(slot + 1, to, id, &self.body, false));
+        swarm.send(LinkId(open.client), self.encoder.send(slot + 1, to, id, &self.body, Durability::Durable));
     }
 
     fn retry_due(&mut self, clients: &Clients, swarm: &mut Swarm) {

@@ -16,7 +16,7 @@ use crate::soak::pace::Pace;
 use crate::swarm::{LinkId, Swarm};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation};
-use ringway_wire::request::PushView;
+use ringway_wire::request::{Durability, PushView};
 use ringway_wire::schema::ErrorCode;
 
 /// Messages sent in one turn.
@@ -156,7 +156,7 @@ impl Messages {
         body::write(Mark { run: self.run, index, sent_ns }, &mut self.body);
         let name = ClientMsgId::from_parts(clients.server_ms(from), u128::from(self.run) << 32 | u128::from(index));
         let conversation = Conversation::User(self.assignment.user(to));
-        swarm.send(LinkId(from), self.encoder.send(index + 1, conversation, name, &self.body, false));
+        swarm.send(LinkId(from), self.encoder.send(index + 1, conversation, name, &self.body, Durability::Durable));
         self.sent.push(Sent { from, to, sent_ns, arrived: false, acked: false });
         self.open += 2;
     }

@@ -5,6 +5,7 @@ use super::world::{Got, World};
 use crate::contract::lane::Transport;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::CloseReason;
 
 fn check(bytes: &[u8], expected: CloseReason) {
@@ -175,7 +176,8 @@ fn no_bytes_whatever_make_the_core_panic() {
     for _ in 0..2_000 {
         let mut world = World::new(1);
         let client = if random.bool() { world.login(5, 1, Some(0)) } else { world.connect(0) };
-        let mut bytes = Encoder::new().send(1, Conversation::User(UserId(5)), world.name(), b"body", false).to_vec();
+        let mut bytes =
+            Encoder::new().send(1, Conversation::User(UserId(5)), world.name(), b"body", Durability::Durable).to_vec();
         for _ in 0..random.usize(1..6) {
             let at = random.usize(0..bytes.len());
             bytes[at] = random.u8(..);

@@ -5,6 +5,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::submission::Submission;
 use crate::limits::ROSTER_WAITERS_MAX;
 use ringway_wire::ids::{Conversation, GroupId, UserId};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// A group on shard 0 of two with users 1 to 20, the first ten online.
@@ -77,22 +78,28 @@ fn a_repeat_by_one_who_has_left_gets_the_first_answer_and_a_new_message_is_refus
     let (group, clients) = group_of_20(&mut world);
     let (leaver, other) = (clients[1], clients[2]);
     let name = world.name();
-    let send = |world: &mut World, group, request, name, body: &[u8], ephemeral| {
-        world.frame(leaver, |encoder| encoder.send(request, Conversation::Group(group), name, body, ephemeral));
+    let send = |world: &mut World, group, request, name, body: &[u8], durability| {
+        world.frame(leaver, |encoder| encoder.send(request, Conversation::Group(group), name, body, durability));
         world.settle();
         world.got(leaver).pop().expect("an answer")
     };
     let first = Got::SendOk { request: 1, seq: 1, repeat: false };
-    assert_eq!(send(&mut world, group, 1, name, b"while a member", false), first);
+    assert_eq!(send(&mut world, group, 1, name, b"while a member", Durability::Durable), first);
     world.frame(leaver, |encoder| encoder.group_leave(2, group));
     world.settle();
     world.got(leaver);
 
     let fresh = world.name();
     let again = Got::SendOk { request: 3, seq: 1, repeat: true };
-    assert_eq!(send(&mut world, group, 3, name, b"while a member", false), again);
-    assert_eq!(send(&mut world, group, 4, fresh, b"after that", false), Got::Error(4, ErrorCode::NotAMember));
-    assert_eq!(send(&mut world, group, 5, fresh, b"passing", true), Got::Error(5, ErrorCode::NotAMember));
+    assert_eq!(send(&mut world, group, 3, name, b"while a member", Durability::Durable), again);
+    assert_eq!(
+        send(&mut world, group, 4, fresh, b"after that", Durability::Durable),
+        Got::Error(4, ErrorCode::NotAMember)
+    );
+    assert_eq!(
+        send(&mut world, group, 5, fresh, b"passing", Durability::Ephemeral),
+        Got::Error(5, ErrorCode::NotAMember)
+    );
     assert_eq!(world.seqs(other), [1], "nothing of it reaches the members");
 
     // The same where the last member has left, and the group is no more.
@@ -100,15 +107,21 @@ fn a_repeat_by_one_who_has_left_gets_the_first_answer_and_a_new_message_is_refus
     world.ledger.set_members(gone, &[2]);
     let name = world.name();
     let first = Got::SendOk { request: 6, seq: 2, repeat: false };
-    assert_eq!(send(&mut world, gone, 6, name, b"to myself", false), first);
+    assert_eq!(send(&mut world, gone, 6, name, b"to myself", Durability::Durable), first);
     world.frame(leaver, |encoder| encoder.group_leave(7, gone));
     world.settle();
     assert!(!world.ledger.rosters.contains_key(&gone));
     world.got(leaver);
     let again = Got::SendOk { request: 8, seq: 2, repeat: true };
-    assert_eq!(send(&mut world, gone, 8, name, b"to myself", false), again);
-    assert_eq!(send(&mut world, gone, 9, fresh, b"after that", false), Got::Error(9, ErrorCode::UnknownGroup));
-    assert_eq!(send(&mut world, gone, 10, fresh, b"passing", true), Got::Error(10, ErrorCode::UnknownGroup));
+    assert_eq!(send(&mut world, gone, 8, name, b"to myself", Durability::Durable), again);
+    assert_eq!(
+        send(&mut world, gone, 9, fresh, b"after that", Durability::Durable),
+        Got::Error(9, ErrorCode::UnknownGroup)
+    );
+    assert_eq!(
+        send(&mut world, gone, 10, fresh, b"passing", Durability::Ephemeral),
+        Got::Error(10, ErrorCode::UnknownGroup)
+    );
 }
 
 #[test]
@@ -211,7 +224,9 @@ fn ephemeral_messages_go_to_whoever_is_online_unnumbered_and_past_the_ledger() {
     for client in [clients[1], clients[2]] {
         world.hold_ledger = true;
         let name = world.name();
-        world.frame(client, |encoder| encoder.send(2, Conversation::Group(group), name, b"typing", true));
+        world.frame(client, |encoder| {
+            encoder.send(2, Conversation::Group(group), name, b"typing", Durability::Ephemeral)
+        });
         world.settle();
         taken += world.held_submissions.len();
         assert_eq!(world.got(client).last(), Some(&Got::SendOk { request: 2, seq: 0, repeat: false }));
@@ -235,7 +250,8 @@ fn an_ephemeral_message_to_a_user_reaches_all_its_devices() {
     let to = world.user_on(1, 0);
     let devices = [world.login(to, 1, Some(0)), world.login(to, 2, Some(0))];
     let name = world.name();
-    world.frame(sender, |encoder| encoder.send(2, Conversation::User(UserId(to)), name, b"here", true));
+    world
+        .frame(sender, |encoder| encoder.send(2, Conversation::User(UserId(to)), name, b"here", Durability::Ephemeral));
     world.settle();
     for device in devices {
         assert_eq!(world.seqs(device), [0]);

@@ -9,6 +9,7 @@ use crate::contract::ids::{Origin, ShardId};
 use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::limits::STORE_UNREADABLE_MS;
 use ringway_wire::ids::{Conversation, Seq, UserId};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::CloseReason;
 
 const TO_5: Conversation = Conversation::User(UserId(5));
@@ -266,12 +267,12 @@ fn a_send_ok_that_is_the_next_row_is_not_sent_again_by_catching_up() {
     let mut world = World::new(1);
     let name = world.name();
     let sender = world.login(1, 1, Some(0));
-    world.frame(sender, |encoder| encoder.send(3, TO_5, name, b"hello", false));
+    world.frame(sender, |encoder| encoder.send(3, TO_5, name, b"hello", Durability::Durable));
     world.hang_up(sender);
     // It comes back without having seen the answer, and asks again: seq 1 is its next row.
     world.hold_answers = true;
     let again = world.login(1, 1, Some(0));
-    world.frame(again, |encoder| encoder.send(4, TO_5, name, b"hello", false));
+    world.frame(again, |encoder| encoder.send(4, TO_5, name, b"hello", Durability::Durable));
     world.settle();
     assert_eq!(world.got(again)[1..], [Got::SendOk { request: 4, seq: 1, repeat: true }]);
     world.hold_answers = false;

@@ -10,6 +10,7 @@ use crate::shard::NotAdopted;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
+use ringway_wire::request::Durability;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 #[test]
@@ -233,7 +234,13 @@ fn an_idle_session_owns_no_memory_besides_its_records() {
 fn incomplete_frames_may_hold_only_so_much_memory_altogether() {
     let mut world = World::with(1, |config| config.intake_shard_bytes_max = 100_000);
     let send = Encoder::new()
-        .send(1, Conversation::User(UserId(5)), ringway_wire::ids::ClientMsgId::default(), &[0; 16_000], true)
+        .send(
+            1,
+            Conversation::User(UserId(5)),
+            ringway_wire::ids::ClientMsgId::default(),
+            &[0; 16_000],
+            Durability::Ephemeral,
+        )
         .to_vec();
     let clients: Vec<_> = (1..=10).map(|user| world.login(user, 1, Some(0))).collect();
     for client in &clients {

@@ -3,6 +3,7 @@
 
 use super::world::{Client, Got, World};
 use ringway_wire::ids::{Conversation, GroupId, UserId};
+use ringway_wire::request::Durability;
 
 /// What a client of a user believes it has, over all its connections.
 struct Reader {
@@ -52,8 +53,8 @@ fn act(world: &mut World, random: &mut fastrand::Rng, reader: &mut Reader, group
             };
             let body = vec![b'b'; random.usize(1..6_000)];
             let name = world.name();
-            let ephemeral = random.u32(0..6) == 0;
-            world.frame(client, |encoder| encoder.send(step, to, name, &body, ephemeral));
+            let durability = if random.u32(0..6) == 0 { Durability::Ephemeral } else { Durability::Durable };
+            world.frame(client, |encoder| encoder.send(step, to, name, &body, durability));
         }
         (8, Some(client)) => {
             world.hang_up(client);

@@ -11,6 +11,7 @@ use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNod
 use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
 use ringway_wire::push::PushFrame;
+use ringway_wire::request::Durability;
 use ringway_wire::schema::CloseReason;
 
 /// Shards of node 1.
@@ -238,13 +239,13 @@ fn an_ephemeral_message_goes_to_the_nodes_where_its_recipient_is_and_comes_from_
     let name = world.name();
     world.pass(20);
     world.to_nodes.clear();
-    world.frame(client, |encoder| encoder.send(5, to, name, b"typing", true));
+    world.frame(client, |encoder| encoder.send(5, to, name, b"typing", Durability::Ephemeral));
     world.settle();
     assert!(world.to_nodes.is_empty(), "the recipient is nowhere else");
     apply_news(&mut world, 4, 1, news(recipient, 1, Some(5)));
     apply_news(&mut world, 3, 2, news(recipient, 2, Some(5)));
     apply_news(&mut world, 4, 1, news(recipient, 3, Some(5)));
-    world.frame(client, |encoder| encoder.send(6, to, name, b"typing", true));
+    world.frame(client, |encoder| encoder.send(6, to, name, b"typing", Durability::Ephemeral));
     world.settle();
     let [ToNodes::Ephemeral { reach, message }] = &world.to_nodes[..] else { panic!("{:?}", world.to_nodes) };
     assert_eq!((reach, message.to), (&Reach::Nodes(vec![3, 4]), to));

@@ -5,6 +5,7 @@ use crate::contract::ids::ShardId;
 use crate::contract::lane::LaneEnvelope;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::ErrorCode;
 
 #[test]
@@ -126,9 +127,13 @@ fn what_is_out_of_range_is_answered_and_the_connection_stays() {
         assert_eq!(world.got(client), [Got::Error(3, code)]);
         assert!(world.is_open(client));
     };
-    check(ErrorCode::BodyTooLarge, &mut |e| e.send(3, to, name, &[0; BODY_BYTES_MAX + 1], false).to_vec());
-    check(ErrorCode::BadRequest, &mut |e| e.send(3, to, name, b"", false).to_vec());
-    check(ErrorCode::ClientMsgIdInvalid, &mut |e| e.send(3, to, ClientMsgId([1; 16]), b"x", false).to_vec());
+    check(ErrorCode::BodyTooLarge, &mut |e| {
+        e.send(3, to, name, &[0; BODY_BYTES_MAX + 1], Durability::Durable).to_vec()
+    });
+    check(ErrorCode::BadRequest, &mut |e| e.send(3, to, name, b"", Durability::Durable).to_vec());
+    check(ErrorCode::ClientMsgIdInvalid, &mut |e| {
+        e.send(3, to, ClientMsgId([1; 16]), b"x", Durability::Durable).to_vec()
+    });
     check(ErrorCode::AlreadyLoggedIn, &mut |e| e.login(3, "token", DeviceId(1), None).to_vec());
     let many: Vec<UserId> = (0..=GROUP_MEMBERS_MAX as u64).map(UserId).collect();
     check(ErrorCode::TooManyMembers, &mut |e| e.group_create(3, &many).to_vec());

@@ -21,6 +21,7 @@ use crate::shard::{AfterWrite, Shard};
 use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::CloseReason;
 
 pub(crate) const SECRET: &[u8] = b"a secret that is long enough for tests";
@@ -276,7 +277,7 @@ impl World {
 
     pub(crate) fn send_to(&mut self, client: Client, request: u32, to: Conversation, body: &[u8]) {
         let name = self.name();
-        self.frame(client, |encoder| encoder.send(request, to, name, body, false));
+        self.frame(client, |encoder| encoder.send(request, to, name, body, Durability::Durable));
     }
 
     /// Runs until nothing is left to do.

@@ -144,7 +144,7 @@ impl Link {
             self.wait_ms = (self.wait_ms * 2).min(RETRY_MAX_MS);
             return;
         }
-        self.progress.let_store_write(false);
+        self.progress.set_writes_store(false);
         self.state = State::Waiting { until_ms: now_ms + TAKEN_LOOK_MS };
         if self.taken_for_ms >= TAKEN_PATIENCE_MS {
             self.untold.push_back(News::Taken);
@@ -237,7 +237,7 @@ impl Link {
         let State::Begun(session) = &mut self.state else { return Ok(()) };
         session.inline = None;
         let Beat { writes, there, redis_ms, count, has_memory } = beat_of(said)?;
-        self.progress.let_store_write(writes);
+        self.progress.set_writes_store(writes);
         if session.following.as_ref().is_some_and(|(generation, _)| generation.text() != there) {
             return Err(Ended::OtherGeneration);
         }

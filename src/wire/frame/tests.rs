@@ -5,6 +5,7 @@ use flatbuffers::FlatBufferBuilder;
 use super::*;
 use crate::ids::RosterVersion;
 use crate::limits::BODY_BYTES_MAX;
+use crate::request::Durability;
 
 /// Builds a client frame by hand, for what the encoder would not make.
 fn client_frame(
@@ -32,7 +33,7 @@ fn empty(builder: &mut FlatBufferBuilder<'static>) -> Option<flatbuffers::WIPOff
 
 fn send(body: &[u8]) -> Vec<u8> {
     let mut encoder = Encoder::new();
-    encoder.send(5, Conversation::Group(GroupId(6)), ClientMsgId([7; 16]), body, true).to_vec()
+    encoder.send(5, Conversation::Group(GroupId(6)), ClientMsgId([7; 16]), body, Durability::Ephemeral).to_vec()
 }
 
 #[test]

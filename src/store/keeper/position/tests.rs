@@ -45,7 +45,7 @@ impl Node {
         let disk = MemoryDisk::new(1);
         let copy = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
         let progress = Arc::new(Progress::default());
-        progress.let_store_write(true);
+        progress.set_writes_store(true);
         let (_, answerer) = snapshots(bounded(1).0);
         let keeper = Keeper::of_cluster(store, disk, Arc::clone(&progress), answerer, 1);
         Node { _dir: dir, path, copy, progress, keeper, entries: entry, now_ms: 0 }
