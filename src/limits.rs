@@ -110,6 +110,9 @@ pub const RETRY_EVERY_MS: u64 = 100;
 /// A session whose rows the store cannot read is closed with `StoreUnavailable` after so long: a database that is back
 /// is noticed sooner.
 pub const STORE_UNREADABLE_MS: u64 = STORE_RETRY_MAX_MS;
+/// So is one whose page the store has not answered at all for so long: longer than the store takes for all the pages that
+/// it may have been asked for, and than a database that says nothing takes to count as away.
+pub const STORE_SILENT_MS: u64 = 10_000;
 /// How often cursors are sent to the store.
 pub const CURSORS_SAVED_EVERY_MS: u64 = 1_000;
 /// How long a peer has to take its last frame.
@@ -225,6 +228,11 @@ pub const WARN_EVERY_MS: u64 = 60_000;
 /// After so long a sender is told to ask again, though what it sent is still on its way: with the ledger's pause, within
 /// five seconds.
 pub const SENDS_ANSWERED_MS: u64 = 4_000;
+/// Creations of groups whose creators were told to ask again, and that may be made all the same (their members, 8 bytes
+/// each); above it the oldest may be made twice.
+pub const LATE_CREATIONS_MAX: usize = 256;
+/// How long they are remembered when Redis has settled them: a client asks again sooner.
+pub const LATE_CREATIONS_KEPT_MS: u64 = 60_000;
 /// The longest wait until the store is asked again for what is searched for, after it could not answer: nothing is numbered
 /// before a new ledger's searches are over, and a database that is away answers at once.
 pub const SEARCH_RETRY_MAX_MS: u64 = 1_000;
@@ -397,6 +405,7 @@ const _: () = {
     );
     assert!(JOURNAL_BATCH_BYTES_MAX as u64 * 2 <= SEGMENT_BYTES, "a batch must fit a segment");
     assert!(MYSQL_LOCK_TIMEOUT_S * 1000 < MYSQL_WRITE_TIMEOUT_MS, "the server says that a lock was not given");
+    assert!(STORE_SILENT_MS > 2 * MYSQL_READ_TIMEOUT_MS, "a database that says nothing is found away before");
     assert!(STREAM_READ_MAX <= MERGE_ENTRIES_MAX, "what waits for nothing is always read on");
     assert!(STREAM_UNSTORED_MIN >= BUCKETS_MAX as u64, "every bucket takes something");
     assert!(SEQ_JUMP >= STREAM_UNSTORED_MAX, "what a lost stream had given out lies below the jump");

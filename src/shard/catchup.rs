@@ -3,8 +3,8 @@
 //! Part of the shard's core. What always holds: a session has at most one catch-up page on its way, and asks for
 //! one only while its outbox has room for it; the shard has at most `PAGES_IN_FLIGHT_MAX`, and those who wait
 //! take turns; rows go out in order, from the one after the cursor; a session is live again when its cursor is
-//! the newest row, and not before; one whose rows the store cannot read is told so after `STORE_UNREADABLE_MS`, since
-//! it would get nothing, not even what is new.
+//! the newest row, and not before; one whose rows the store cannot read is told so after `STORE_UNREADABLE_MS`, and one
+//! whose page is not answered after `STORE_SILENT_MS`, since it would get nothing, not even what is new.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +14,7 @@ use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, SessionRef};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::store::{Page, PagePurpose, StoreAsk};
-use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, STORE_UNREADABLE_MS, SYNCS_WAITING_MAX};
+use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, STORE_SILENT_MS, STORE_UNREADABLE_MS, SYNCS_WAITING_MAX};
 use ringway_wire::ids::Seq;
 use ringway_wire::limits::{BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX};
 use ringway_wire::request::PageEnd;
@@ -30,18 +30,35 @@ pub(super) struct Pages {
     waiting: VecDeque<Want>,
     /// Of these, Syncs.
     syncs_waiting: usize,
-    /// Asked of the store and not answered.
-    in_flight: usize,
+    /// Asked of the store and not answered, oldest first, whether or not somebody still waits for it.
+    asked: VecDeque<PageAsked>,
+    /// When the last tick was, monotonic milliseconds.
+    ticked_ms: u64,
     /// Asked without success, or no room in the shard: again later.
     later: Vec<ConnId>,
     /// Since when the store has been unable to read what a session needs, by slot, monotonic milliseconds.
     unreadable: BTreeMap<u32, u64>,
 }
 
+/// A page on its way.
+#[derive(Clone, Copy, Debug)]
+struct PageAsked {
+    conn: ConnId,
+    purpose: PagePurpose,
+    /// Monotonic milliseconds.
+    since_ms: u64,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Want {
-    CatchUp(ConnId),
-    Sync { conn: ConnId, request_id: u32, after: Seq, rows_max: u16 },
+    /// Since this monotonic time in milliseconds.
+    CatchUp(ConnId, u64),
+    Sync {
+        conn: ConnId,
+        request_id: u32,
+        after: Seq,
+        rows_max: u16,
+    },
 }
 
 impl Shard {
@@ -54,7 +71,7 @@ impl Shard {
             return;
         }
         session.flags.set(Flags::PAGE_QUEUED);
-        self.pages.waiting.push_back(Want::CatchUp(session.conn(slot)));
+        self.pages.waiting.push_back(Want::CatchUp(session.conn(slot), self.pages.ticked_ms));
         self.ask_pages();
     }
 
@@ -68,7 +85,9 @@ impl Shard {
     }
 
     /// Later has come.
-    pub(super) fn retry_pages(&mut self) {
+    pub(super) fn retry_pages(&mut self, now: Now) {
+        self.pages.ticked_ms = now.mono_ms;
+        self.close_unanswered(now);
         for conn in std::mem::take(&mut self.pages.later) {
             let Some(slot) = self.slot_of(conn) else { continue };
             if let Some(session) = self.sessions.at_mut(slot) {
@@ -93,23 +112,59 @@ impl Shard {
 
     /// Asks the store for the next ones in turn.
     fn ask_pages(&mut self) {
-        while self.pages.in_flight < PAGES_IN_FLIGHT_MAX {
+        while self.pages.asked.len() < PAGES_IN_FLIGHT_MAX {
             let Some(want) = self.pages.waiting.pop_front() else { return };
             let ask = match want {
-                Want::CatchUp(conn) => self.catch_up_ask(conn),
+                Want::CatchUp(conn, _) => self.catch_up_ask(conn),
                 Want::Sync { conn, request_id, after, rows_max } => {
                     self.pages.syncs_waiting -= 1;
                     self.page_ask(conn, PagePurpose::Sync(request_id), Some(after), rows_max)
                 }
             };
-            if let Some(ask) = ask {
-                self.pages.in_flight += 1;
+            if let Some((asked, ask)) = ask {
+                self.pages.asked.push_back(asked);
                 self.effects.asks.push_back(ask);
             }
         }
     }
 
-    fn catch_up_ask(&mut self, conn: ConnId) -> Option<StoreAsk> {
+    /// A page is not on its way any more.
+    fn page_settled(&mut self, conn: ConnId, purpose: PagePurpose) {
+        let is_it = |asked: &PageAsked| asked.conn == conn && asked.purpose == purpose;
+        if let Some(at) = self.pages.asked.iter().position(is_it).or_count(Place::Pages) {
+            self.pages.asked.remove(at);
+        }
+    }
+
+    /// The store has not answered for long: who waits for it, or for a turn to ask it, is told to come again.
+    fn close_unanswered(&mut self, now: Now) {
+        let is_over = |since_ms: u64| now.mono_ms.saturating_sub(since_ms) >= STORE_SILENT_MS;
+        if !self.pages.asked.front().is_some_and(|oldest| is_over(oldest.since_ms)) {
+            return;
+        }
+        let catching_up = |asked: &&PageAsked| asked.purpose == PagePurpose::CatchUp && is_over(asked.since_ms);
+        let mut over: Vec<(ConnId, u8)> =
+            self.pages.asked.iter().filter(catching_up).map(|asked| (asked.conn, Flags::PAGE_ASKED)).collect();
+        self.pages.waiting.retain(|want| match want {
+            Want::CatchUp(conn, since_ms) if is_over(*since_ms) => {
+                over.push((*conn, Flags::PAGE_QUEUED));
+                false
+            }
+            Want::CatchUp(..) | Want::Sync { .. } => true,
+        });
+        for (conn, flag) in over {
+            if let Some(slot) = self.slot_of(conn)
+                && self
+                    .sessions
+                    .at(slot)
+                    .is_some_and(|session| session.phase == Phase::Behind && session.flags.has(flag))
+            {
+                self.close(now, slot, CloseReason::StoreUnavailable);
+            }
+        }
+    }
+
+    fn catch_up_ask(&mut self, conn: ConnId) -> Option<(PageAsked, StoreAsk)> {
         let slot = self.slot_of(conn)?;
         let has_room = self.outgoing.shard_has_room(PAGE_OUTBOX_BYTES);
         let session = self.sessions.at_mut(slot)?;
@@ -125,16 +180,24 @@ impl Shard {
         self.page_ask(conn, PagePurpose::CatchUp, None, PAGE_ROWS_MAX as u16)
     }
 
-    fn page_ask(&self, conn: ConnId, purpose: PagePurpose, after: Option<Seq>, rows_max: u16) -> Option<StoreAsk> {
+    fn page_ask(
+        &self,
+        conn: ConnId,
+        purpose: PagePurpose,
+        after: Option<Seq>,
+        rows_max: u16,
+    ) -> Option<(PageAsked, StoreAsk)> {
         let session = self.sessions.at(self.slot_of(conn)?)?;
         let user = self.directory.at(session.user)?.id;
         let after = after.unwrap_or(session.cursor);
-        Some(StoreAsk::Page { session: self.config.session_ref(conn), purpose, user, after, rows_max })
+        let session = self.config.session_ref(conn);
+        let asked = PageAsked { conn, purpose, since_ms: self.pages.ticked_ms };
+        Some((asked, StoreAsk::Page { session, purpose, user, after, rows_max }))
     }
 
     /// The store answers.
     pub(super) fn page(&mut self, now: Now, session: SessionRef, purpose: PagePurpose, after: Seq, page: &Page) {
-        self.pages.in_flight = self.pages.in_flight.checked_sub(1).or_count(Place::Pages).unwrap_or_default();
+        self.page_settled(session.conn, purpose);
         match purpose {
             PagePurpose::CatchUp => self.catch_up_page(now, session.conn, page),
             PagePurpose::Sync(request_id) => self.sync_page(now, Origin { session, request_id }, after, page),
@@ -231,7 +294,7 @@ impl Shard {
 
     /// The store had no room for the question, or cannot be read now.
     pub(super) fn page_unavailable(&mut self, now: Now, session: SessionRef, purpose: PagePurpose) {
-        self.pages.in_flight = self.pages.in_flight.checked_sub(1).or_count(Place::Pages).unwrap_or_default();
+        self.page_settled(session.conn, purpose);
         match purpose {
             PagePurpose::CatchUp => {
                 let Some(slot) = self.slot_of(session.conn) else { return };

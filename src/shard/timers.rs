@@ -23,7 +23,7 @@ impl Shard {
         self.due = due;
         if now.mono_ms >= self.retry_at_ms {
             self.retry_at_ms = now.mono_ms + RETRY_EVERY_MS;
-            self.retry_pages();
+            self.retry_pages(now);
             self.retry_answers();
             self.retry_cursors();
             self.expire_gathers(now);

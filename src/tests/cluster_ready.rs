@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use ringway::clock::Clock;
+use ringway::limits::LEASE_MS;
 use ringway_client::Event;
 use ringway_wire::ids::{ClientMsgId, Conversation, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::cluster::{node, send};
-use crate::connection::Connection;
+use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{Gateway, PATIENCE};
 use crate::outage::{metric, send_some};
 use crate::proxy::Proxy;
@@ -148,6 +150,32 @@ fn what_was_on_its_way_to_a_redis_that_stands_still_is_answered_meanwhile_and_is
 }
 
 #[test]
+fn a_group_that_was_on_its_way_to_a_redis_that_stands_still_is_answered_meanwhile_and_is_one_group() {
+    let Bed { redis, mut gateway, mut client, _database, _dir } = bed();
+    let members = [UserId(2), UserId(3)];
+    redis.signal(Signal::SIGSTOP);
+    let create = |client: &mut Connection| match client.group_create(&members, PATIENCE) {
+        Ok((group, _)) => Some(group),
+        Err(ConnectionError::Refused { code: ErrorCode::RetryLater, retry_after_ms, .. }) => {
+            assert!(retry_after_ms > 0);
+            None
+        }
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(create(&mut client), None);
+    says(&mut gateway, "Redis does not answer this node");
+    assert_eq!(create(&mut client), None);
+    redis.signal(Signal::SIGCONT);
+    is_well(&mut gateway, &mut client);
+    let mut made = None;
+    gateway.wait_until("it is made", |_| {
+        made = create(&mut client);
+        made.is_some()
+    });
+    assert_eq!(client.group_list(PATIENCE).unwrap(), [made.unwrap()]);
+}
+
+#[test]
 fn a_redis_that_takes_no_writes_is_said_in_readyz_by_that_name() {
     let Bed { redis, mut gateway, mut client, _database, _dir } = bed();
     // What a fail-over makes of the one that was the primary.
@@ -263,8 +291,11 @@ fn a_node_that_waits_for_its_id_says_that_another_has_it() {
     let first = node(dirs[0].path(), &redis, &database, 7);
     let mut client = first.client(1, 1, None);
     send(&mut client, TO, "first");
+    let clock = Clock::start();
     let mut second = node(dirs[1].path(), &redis, &database, 7);
     says(&mut second, "another gateway has this node's id");
     assert!(!second.wait().success(), "it ends when no lease of a former process can be in its way");
+    let waited_ms = clock.now().mono_ms;
+    assert!(waited_ms >= LEASE_MS + 2_000, "a lease of a former process is waited for: {waited_ms} ms");
     send(&mut client, TO, "still here");
 }

@@ -212,6 +212,15 @@ impl Connection {
         self.group_ok(request, timeout).map(|(_, version)| version)
     }
 
+    /// The groups that we are in.
+    pub(crate) fn group_list(&mut self, timeout: Duration) -> Result<Vec<GroupId>, ConnectionError> {
+        let request = self.ask(|encoder, id| encoder.group_list_request(id))?;
+        match self.answer(request, timeout)? {
+            Event::GroupList { groups, .. } => Ok(groups.into_iter().map(|(group, ..)| group).collect()),
+            other => Err(refused(other)),
+        }
+    }
+
     /// A group's members.
     pub(crate) fn group_info(&mut self, group: GroupId, timeout: Duration) -> Result<Event, ConnectionError> {
         let request = self.ask(|encoder, id| encoder.group_info_request(id, group))?;

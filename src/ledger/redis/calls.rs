@@ -70,9 +70,15 @@ impl<D: Disk> RedisEngine<D> {
         }
     }
 
-    /// Tells senders who have waited long to ask again. What they sent goes on, and is what they are then answered with.
+    /// Tells those who have waited long to ask again. What they sent goes on, and is what they are then answered with; a
+    /// change of a group is then found to be made.
     pub(super) fn answer_late(&mut self, now: Now) {
-        for origin in self.in_flight.take_unanswered(now.mono_ms.saturating_sub(SENDS_ANSWERED_MS)) {
+        for (msg_id, origin) in self.in_flight.take_unanswered(now.mono_ms.saturating_sub(SENDS_ANSWERED_MS)) {
+            if let Some(Flight { subject: Subject::Change { record, .. }, .. }) = self.in_flight.flights.get(&msg_id)
+                && record.kind == GroupChangeKind::Created
+            {
+                self.late_creations.push(now.mono_ms, msg_id, record);
+            }
             self.refuse(origin, Refusal::RetryLater);
         }
     }

@@ -35,10 +35,13 @@ pub(super) enum Subject {
 }
 
 impl Subject {
-    /// Nobody waits for it any more: it has no session, and takes whichever roster is current.
+    /// Nobody waits for it any more: it has no session, and a message takes whichever roster is current.
     fn let_go(self) -> Subject {
         match self {
             Subject::Message(MessageSubmission { incoming, .. }) => Subject::Old(incoming),
+            Subject::Change { submission, record } => {
+                Subject::Change { submission: ChangeSubmission { origin: NOBODY, ..submission }, record }
+            }
             other => other,
         }
     }
@@ -146,7 +149,7 @@ impl InFlight {
 
     /// One that was taken just now. `name`: with the second before which nobody used it.
     pub(super) fn add(&mut self, mono_ms: u64, msg_id: MsgId, name: Option<(Name, u64)>, subject: Subject) {
-        if name.is_some() {
+        if subject.origin() != NOBODY {
             self.unanswered.push_back((mono_ms, msg_id));
         }
         self.put(msg_id, name, subject);
@@ -176,7 +179,7 @@ impl InFlight {
     }
 
     /// Those that were taken before this time and that somebody still waits for: nobody does any more.
-    pub(super) fn take_unanswered(&mut self, before_ms: u64) -> Vec<Origin> {
+    pub(super) fn take_unanswered(&mut self, before_ms: u64) -> Vec<(MsgId, Origin)> {
         let mut origins = Vec::new();
         while let Some((taken_ms, msg_id)) = self.unanswered.front().copied() {
             if self.flights.contains_key(&msg_id) && taken_ms >= before_ms {
@@ -184,7 +187,7 @@ impl InFlight {
             }
             self.unanswered.pop_front();
             if let Some(flight) = self.flights.remove(&msg_id) {
-                origins.push(flight.subject.origin());
+                origins.push((msg_id, flight.subject.origin()));
                 self.flights.insert(msg_id, Flight { subject: flight.subject.let_go(), ..flight });
             }
         }

@@ -37,8 +37,10 @@ pub(crate) struct Log<D: Disk> {
     open: HashMap<MsgId, JournalPosition, TableKey>,
     /// Those that are in the stream, by entry.
     read: VecDeque<(u64, MsgId, Submitted)>,
-    /// Something that was withdrawn is staged, and not on disk yet.
-    withdraws: bool,
+    /// Withdrawn, and not on disk yet: staged, and, while the disk is full, not staged.
+    withdrawn: Vec<MsgId>,
+    /// How many of these are staged, from the first one on.
+    withdrawn_staged: usize,
     /// Where the batch will begin, and what is in it.
     at: Option<JournalPosition>,
     staged: Vec<(MsgId, JournalPosition)>,
@@ -66,7 +68,8 @@ impl<D: Disk> Log<D> {
             batch: Batch::new(),
             open,
             read: VecDeque::new(),
-            withdraws: false,
+            withdrawn: Vec::new(),
+            withdrawn_staged: 0,
             at: None,
             staged: Vec::new(),
             segments,
@@ -116,12 +119,14 @@ impl<D: Disk> Log<D> {
         self.batch.len()
     }
 
-    /// Writes and syncs what is staged. `false`: it could not be written, and no trace of it is left.
+    /// Writes and syncs what is staged. `false`: it could not be written, and no trace of it is left; what was withdrawn is
+    /// written as soon as there is room.
     pub(crate) fn commit(&mut self) -> Result<bool, LedgerError> {
+        self.stage_withdrawn();
         if self.batch.is_empty() {
             return Ok(true);
         }
-        self.withdraws = false;
+        let withdrawn_staged = std::mem::take(&mut self.withdrawn_staged);
         let appended = self.journal.append(&mut self.batch);
         self.batch.clear();
         self.at = None;
@@ -134,6 +139,7 @@ impl<D: Disk> Log<D> {
             return Ok(false);
         }
         self.journal.sync().map_err(LedgerError::Sync)?;
+        self.withdrawn.drain(..withdrawn_staged);
         for (msg_id, at) in staged {
             count(&mut self.segments, at, 1);
             self.open.insert(msg_id, at);
@@ -151,15 +157,23 @@ impl<D: Disk> Log<D> {
     /// It was refused, or is another's: it must not be submitted again. On disk with [`Self::commit`], which comes before
     /// anybody is told.
     pub(crate) fn withdraw(&mut self, msg_id: MsgId) {
-        if self.close(msg_id) && self.make_room().is_ok() {
-            self.batch.push(&Record::Withdrawn(msg_id));
-            self.withdraws = true;
+        if self.close(msg_id) {
+            self.withdrawn.push(msg_id);
         }
     }
 
     /// Something was withdrawn, and the disk does not know.
     pub(crate) fn withdraws(&self) -> bool {
-        self.withdraws
+        !self.withdrawn.is_empty()
+    }
+
+    fn stage_withdrawn(&mut self) {
+        if self.withdrawn.len() > self.withdrawn_staged && self.make_room().is_ok() {
+            for msg_id in self.withdrawn.iter().skip(self.withdrawn_staged) {
+                self.batch.push(&Record::Withdrawn(*msg_id));
+            }
+            self.withdrawn_staged = self.withdrawn.len();
+        }
     }
 
     /// It is in the database.

@@ -21,6 +21,7 @@
 //! questions.rs  what shards ask                       recent.rs     the last entries, to know the stream again
 //! searches.rs   what is looked for in the store       clock.rs      what Redis says of the time
 //! no_room.rs    why nothing new finds room            start.rs      from the database to an engine
+//! late_creations.rs   groups whose creators were told to ask again
 //! ```
 
 mod calls;
@@ -29,6 +30,7 @@ pub(crate) mod copy;
 pub mod entry;
 pub(crate) mod follow;
 mod in_flight;
+mod late_creations;
 pub mod link;
 pub(crate) mod log;
 mod no_room;
@@ -49,6 +51,7 @@ use self::calls::Patience;
 use self::clock::RedisClock;
 use self::copy::StreamCopy;
 use self::in_flight::InFlight;
+use self::late_creations::LateCreations;
 use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, Reply, What, Writer};
 use self::log::Log;
 use self::no_room::NoRoom;
@@ -116,6 +119,7 @@ pub struct RedisEngine<D: Disk> {
     releasing: VecDeque<UserId>,
     redis_clock: RedisClock,
     in_flight: InFlight,
+    late_creations: LateCreations,
     questions: Questions,
     asker: SnapshotAsker,
     /// What is gone on with when the snapshot is loaded.

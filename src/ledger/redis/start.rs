@@ -10,6 +10,7 @@ use super::calls::Patience;
 use super::clock::RedisClock;
 use super::copy::StreamCopy;
 use super::in_flight::InFlight;
+use super::late_creations::LateCreations;
 use super::link::LedgerEnds;
 use super::log::Log;
 use super::no_room::NoRoom;
@@ -100,6 +101,7 @@ impl RedisStart {
             releasing: VecDeque::new(),
             redis_clock: RedisClock::default(),
             in_flight: InFlight::default(),
+            late_creations: LateCreations::default(),
             questions: Questions::default(),
             asker,
             found: None,

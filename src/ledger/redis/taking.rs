@@ -4,6 +4,7 @@
 //! the store know between them, and only behind what its sender sent before.
 
 use super::in_flight::Subject;
+use super::late_creations::group_of;
 use super::{NOBODY, RedisEngine};
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
@@ -14,6 +15,7 @@ use crate::contract::report::StandsStill;
 use crate::contract::store::{LookupFound, StoredMessage};
 use crate::contract::submission::{ChangeSubmission, MessageSubmission};
 use crate::journal::disk::Disk;
+use crate::journal::record::ChangeRecord;
 use crate::ledger::Engine;
 use crate::ledger::dedup::{Name, named_ms};
 use crate::ledger::groups::Plan;
@@ -23,7 +25,7 @@ use crate::limits::{
     JOURNAL_BATCH_BYTES_MAX, LEDGER_RETRY_MS, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, STORAGE_FULL_RETRY_MS,
     SUBMISSIONS_IN_FLIGHT_MAX, TAIL_MESSAGES_MAX, WINDOW_MS,
 };
-use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion, Seq};
 use ringway_wire::limits::{BODY_BYTES_MAX, CLIENT_MSG_ID_AHEAD_MS};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
@@ -195,7 +197,7 @@ impl<D: Disk> RedisEngine<D> {
         if let Subject::Change { record, .. } = &mut subject {
             record.msg_id = msg_id;
             if record.kind == GroupChangeKind::Created {
-                record.group = GroupId(msg_id.0);
+                record.group = group_of(msg_id);
             }
         }
         self.log.stage(msg_id, &subject.record(msg_id));
@@ -227,12 +229,36 @@ impl<D: Disk> RedisEngine<D> {
             return self.refuse(origin, Refusal::RetryLater);
         }
         match self.groups.plan(submission.actor, &submission.change, &self.sequences) {
-            Ok(Plan::Change(record)) => self.log_submission(now, None, Subject::Change { submission, record }),
-            Ok(Plan::Nothing { group, version }) => {
-                self.deliveries.push(PendingDelivery::Delivery(Delivery::Unchanged { origin, group, version }));
+            Ok(Plan::Change(record)) if record.kind == GroupChangeKind::Created => {
+                self.create(now, submission, record);
             }
+            Ok(Plan::Change(record)) => self.log_submission(now, None, Subject::Change { submission, record }),
+            Ok(Plan::Nothing { group, version }) => self.unchanged(origin, group, version),
             Err(ErrorCode::StorageFull) => self.refuse(origin, Refusal::StorageFull),
             Err(code) => self.refuse(origin, Refusal::Code(code)),
+        }
+    }
+
+    /// Makes a group, unless its creator asks again for one that was not answered in time.
+    fn create(&mut self, now: Now, submission: ChangeSubmission, record: ChangeRecord) {
+        let flights = &self.in_flight.flights;
+        let Some(before) = self.late_creations.find(now.mono_ms, &record, |msg_id| flights.contains_key(&msg_id))
+        else {
+            return self.log_submission(now, None, Subject::Change { submission, record });
+        };
+        if self.in_flight.flights.contains_key(&before) {
+            return self.refuse(submission.origin, Refusal::RetryLater);
+        }
+        self.late_creations.remove(before);
+        match self.groups.roster(group_of(before)).map(|roster| (roster.group, roster.version)) {
+            Some((group, version)) => self.unchanged(submission.origin, group, version),
+            None => self.log_submission(now, None, Subject::Change { submission, record }),
+        }
+    }
+
+    fn unchanged(&mut self, origin: Origin, group: GroupId, version: RosterVersion) {
+        if origin != NOBODY {
+            self.deliveries.push(PendingDelivery::Delivery(Delivery::Unchanged { origin, group, version }));
         }
     }
 

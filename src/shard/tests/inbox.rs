@@ -7,7 +7,7 @@ use super::world::{Client, Got, World};
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::store::{StoreAnswer, StoreAsk};
-use crate::limits::STORE_UNREADABLE_MS;
+use crate::limits::{PAGES_IN_FLIGHT_MAX, STORE_SILENT_MS, STORE_UNREADABLE_MS};
 use ringway_wire::ids::{Conversation, Seq, UserId};
 use ringway_wire::request::Durability;
 use ringway_wire::schema::CloseReason;
@@ -339,5 +339,40 @@ fn a_session_whose_rows_cannot_be_read_for_long_is_told_so_and_a_store_that_is_o
     world.hold_store = false;
     world.pass(200);
     assert_eq!(world.seqs(patient), (1..=10).collect::<Vec<_>>());
+    assert_eq!(world.shards[0].counters().sessions_behind, 0);
+}
+
+#[test]
+fn a_session_whose_page_is_never_answered_is_told_so_and_one_that_waits_for_its_turn_behind_it_as_well() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    // More than may ask at once; the store takes the questions and says nothing.
+    let users = 100..100 + PAGES_IN_FLIGHT_MAX as u64 + 3;
+    for user in users.clone() {
+        world.send_to(sender, user as u32, Conversation::User(UserId(user)), b"before");
+    }
+    world.pass(200);
+    world.hold_store = true;
+    let clients: Vec<Client> = users.map(|user| world.login(user, 1, Some(0))).collect();
+    let live = world.login(1, 2, None);
+    let mut waited_ms = 0;
+    while world.is_open(clients[0]) {
+        let pages = world.held_asks.iter().filter(|(_, ask)| matches!(ask, StoreAsk::Page { .. }));
+        assert_eq!(pages.count(), PAGES_IN_FLIGHT_MAX);
+        world.pass(100);
+        waited_ms += 100;
+        assert!(waited_ms < 2 * STORE_SILENT_MS, "they are never told");
+    }
+    assert!(waited_ms >= STORE_SILENT_MS, "a slow store is waited for: {waited_ms} ms");
+    for client in &clients {
+        assert_eq!(closing(&world.got(*client)), Some(CloseReason::StoreUnavailable));
+    }
+    assert!(world.is_open(live) && world.is_open(sender));
+    // When it answers at last, nobody waits for that any more, and whoever comes again is given all.
+    world.hold_store = false;
+    world.settle();
+    let again = world.login(100, 1, Some(0));
+    world.settle();
+    assert_eq!(world.seqs(again), [1]);
     assert_eq!(world.shards[0].counters().sessions_behind, 0);
 }

@@ -12,6 +12,7 @@ use crate::journal::record::{DirectRecord, Record};
 use crate::ledger::Engine;
 use crate::ledger::redis::entry::{Call, Entry};
 use crate::ledger::redis::link::{Arrival, News, Reply, What};
+use crate::ledger::redis::log::Log;
 use crate::ledger::redis::seed::base_of;
 use crate::limits::{CLOCK_SKEW_MAX_MS, SENDS_ANSWERED_MS};
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, RosterVersion, Seq, UserId};
@@ -380,8 +381,68 @@ fn who_waits_for_a_redis_that_does_not_answer_is_told_in_time_and_what_was_sent_
 
 fn change(node: &mut Node, change: GroupChange) {
     let change = ChangeSubmission { origin: origin(), actor: UserId(1), change };
-    node.engine.submit(NOW, Submission::Change(change));
+    node.engine.submit(node.now, Submission::Change(change));
     node.commit().unwrap();
+}
+
+/// Redis takes what the node has submitted.
+fn takes(node: &mut Node, stream: &mut Stream) {
+    for what in std::mem::take(&mut node.wants) {
+        let What::Submit { calls, .. } = what else { continue };
+        for Call { values, .. } in calls {
+            stream.found.count += 1;
+            let entry = values.last().unwrap().clone();
+            node.hear(News::Entries(vec![Arrival { count: stream.found.count, entry }])).unwrap();
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_a_change_of_a_group_is_told_in_time_and_asking_again_makes_no_second_one() {
+    let (mut stream, mut node) = node();
+    let create = || GroupChange::Create(vec![UserId(2), UserId(3)]);
+    change(&mut node, create());
+    node.now = later(SENDS_ANSWERED_MS - 1);
+    node.commit().unwrap();
+    assert_eq!(node.refused, []);
+    for more in 1..3 {
+        node.now = later(SENDS_ANSWERED_MS + more);
+        node.commit().unwrap();
+    }
+    assert_eq!(node.refused, [ErrorCode::RetryLater]);
+    // Asked again while nobody knows; another group, meanwhile, is another one.
+    change(&mut node, create());
+    assert_eq!(node.refused, [ErrorCode::RetryLater; 2]);
+    change(&mut node, GroupChange::Create(vec![UserId(2)]));
+    takes(&mut node, &mut stream);
+    assert_eq!(node.engine.groups.len(), 2);
+    change(&mut node, create());
+    let [group] = node.unchanged[..] else { panic!("it is given the one that was made: {:?}", node.unchanged) };
+    assert_eq!(node.engine.groups.roster(group).unwrap().members().len(), 3);
+    // Who has been told asks for another one.
+    change(&mut node, create());
+    takes(&mut node, &mut stream);
+    assert_eq!((node.engine.groups.len(), node.unchanged.len(), node.refused.len()), (3, 1, 2));
+}
+
+#[test]
+fn a_change_that_was_not_answered_in_time_is_found_made_when_it_is_asked_for_again() {
+    let (mut stream, mut node) = node();
+    change(&mut node, GroupChange::Create(vec![UserId(2)]));
+    takes(&mut node, &mut stream);
+    let group = node.engine.groups.each().next().unwrap().group;
+    for change_of in [GroupChange::Add(group, vec![UserId(3)]), GroupChange::Remove(group, vec![UserId(2)])] {
+        change(&mut node, change_of.clone());
+        node.now = Now { mono_ms: node.now.mono_ms + SENDS_ANSWERED_MS + 1, ..node.now };
+        node.commit().unwrap();
+        assert_eq!(node.refused.pop(), Some(ErrorCode::RetryLater));
+        takes(&mut node, &mut stream);
+        change(&mut node, change_of);
+        assert_eq!(node.unchanged.pop(), Some(group));
+    }
+    let members: Vec<u64> =
+        node.engine.groups.roster(group).unwrap().members().iter().map(|member| member.user.0).collect();
+    assert_eq!(members, [1, 3]);
 }
 
 #[test]
@@ -401,6 +462,45 @@ fn a_group_that_everybody_has_left_is_not_made_again_but_one_that_was_lost_is() 
         one.commit().unwrap();
         assert_eq!(submitted(&mut one).len(), again, "{newest_ms}");
     }
+}
+
+#[test]
+fn nobody_is_refused_before_the_disk_knows_that_it_must_not_be_submitted_again() {
+    for reply in [Reply::Reused, Reply::Full, Reply::NoMemory] {
+        let (stream, mut node) = node();
+        send(&mut node, named(0, 1));
+        node.commit().unwrap();
+        assert_eq!(submitted(&mut node).len(), 1);
+        node.hear(News::Replies { replies: vec![reply.clone()], count: stream.found.count }).unwrap();
+        assert_eq!(node.refused.len(), 1, "{reply:?}");
+        // Then the machine loses its power.
+        let disk = node.log_disk.clone();
+        drop(node);
+        disk.crash();
+        assert_eq!(Log::open(disk, 0, 2).unwrap().0.open_count(), 0, "{reply:?}");
+    }
+}
+
+#[test]
+fn who_is_refused_while_the_disk_is_full_is_not_submitted_again_after_a_crash() {
+    let (stream, mut node) = node();
+    send(&mut node, named(0, 1));
+    node.commit().unwrap();
+    assert_eq!(submitted(&mut node).len(), 1);
+    node.log_disk.set_full(true);
+    let replies = vec![Reply::Reused];
+    node.hear(News::Replies { replies, count: stream.found.count }).unwrap();
+    // Whoever was told, the disk knows; and who was not, is told when it does.
+    node.log_disk.set_full(false);
+    let told = node.refused.len();
+    node.commit().unwrap();
+    node.now = later(1_000);
+    node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+    assert_eq!(node.refused, [ErrorCode::ClientMsgIdReused], "{told} before there was room");
+    let disk = node.log_disk.clone();
+    drop(node);
+    disk.crash();
+    assert_eq!(Log::open(disk, 0, 2).unwrap().0.open_count(), 0);
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(super) struct Node {
     pub(super) missed: Vec<(u64, u64)>,
     /// What senders were refused with.
     pub(super) refused: Vec<ErrorCode>,
+    /// Groups whose changes were answered as made before.
+    pub(super) unchanged: Vec<GroupId>,
     /// What it wants of Redis.
     pub(super) wants: Vec<What>,
 }
@@ -60,8 +62,24 @@ impl Node {
         let disks = (log_disk.clone(), MemoryDisk::new(2));
         let at = StorePosition { applied: AppliedPosition(stored.at), msg_id_max: stored.msg_id_max() };
         let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at).unwrap();
-        let (delivered, repeats, missed, refused, wants) = Default::default();
-        Node { engine, redis, store, progress, log_disk, now: NOW, shards, delivered, repeats, missed, refused, wants }
+        let (delivered, repeats, missed) = Default::default();
+        let (refused, unchanged, wants) = Default::default();
+        let now = NOW;
+        Node {
+            engine,
+            redis,
+            store,
+            progress,
+            log_disk,
+            now,
+            shards,
+            delivered,
+            repeats,
+            missed,
+            refused,
+            unchanged,
+            wants,
+        }
     }
 
     pub(super) fn hear(&mut self, news: News) -> Result<(), LedgerError> {
@@ -88,6 +106,7 @@ impl Node {
                 }
                 Delivery::Repeat { msg_id, .. } => self.repeats.push(msg_id.0),
                 Delivery::Refused { code, .. } => self.refused.push(code),
+                Delivery::Unchanged { group, .. } => self.unchanged.push(group),
                 _ => {}
             }
         }
