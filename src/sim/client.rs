@@ -286,7 +286,7 @@ impl Client {
                 model.refused(number, code)
             }
             Some(Asked::Change(number)) => {
-                model.change_refused(number);
+                model.change_refused(number, code);
                 Ok(())
             }
             Some(Asked::Info | Asked::Sync { .. } | Asked::Other) => Ok(()),

@@ -391,15 +391,20 @@ impl Model {
             self.groups.entry(group).or_default().entry(version).or_default();
             return Ok(());
         }
+        if version != 1 && self.ledger != Ledger::Journal {
+            // Asked for again when it was made and changed.
+            self.groups.entry(group).or_default().entry(version).or_default();
+            return Ok(());
+        }
         if version != 1 {
             return violated!("{number:?} made group {group} at version {version}");
         }
         self.members(group, 1, new)
     }
 
-    /// A change was refused.
-    pub(crate) fn change_refused(&mut self, number: ChangeNo) {
-        self.changes[number.0].refused = true;
+    /// A change was refused. Whoever waits too long for Redis is told to ask again, and it may be made all the same.
+    pub(crate) fn change_refused(&mut self, number: ChangeNo, code: ErrorCode) {
+        self.changes[number.0].refused |= self.ledger == Ledger::Journal || code != ErrorCode::RetryLater;
     }
 
     /// Somebody was told who is in the group at this version.
