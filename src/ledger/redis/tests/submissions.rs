@@ -1,5 +1,7 @@
 //! What a node has submitted and Redis has not settled: nothing is numbered twice, comes back, or changes its order.
 
+mod changes;
+
 use super::world::{Database, NOW, Node, Stream, after_a_loss, origin};
 use crate::clock::Now;
 use crate::contract::digest::digest;
@@ -383,66 +385,6 @@ fn change(node: &mut Node, change: GroupChange) {
     let change = ChangeSubmission { origin: origin(), actor: UserId(1), change };
     node.engine.submit(node.now, Submission::Change(change));
     node.commit().unwrap();
-}
-
-/// Redis takes what the node has submitted.
-fn takes(node: &mut Node, stream: &mut Stream) {
-    for what in std::mem::take(&mut node.wants) {
-        let What::Submit { calls, .. } = what else { continue };
-        for Call { values, .. } in calls {
-            stream.found.count += 1;
-            let entry = values.last().unwrap().clone();
-            node.hear(News::Entries(vec![Arrival { count: stream.found.count, entry }])).unwrap();
-        }
-    }
-}
-
-#[test]
-fn who_waits_for_a_change_of_a_group_is_told_in_time_and_asking_again_makes_no_second_one() {
-    let (mut stream, mut node) = node();
-    let create = || GroupChange::Create(vec![UserId(2), UserId(3)]);
-    change(&mut node, create());
-    node.now = later(SENDS_ANSWERED_MS - 1);
-    node.commit().unwrap();
-    assert_eq!(node.refused, []);
-    for more in 1..3 {
-        node.now = later(SENDS_ANSWERED_MS + more);
-        node.commit().unwrap();
-    }
-    assert_eq!(node.refused, [ErrorCode::RetryLater]);
-    // Asked again while nobody knows; another group, meanwhile, is another one.
-    change(&mut node, create());
-    assert_eq!(node.refused, [ErrorCode::RetryLater; 2]);
-    change(&mut node, GroupChange::Create(vec![UserId(2)]));
-    takes(&mut node, &mut stream);
-    assert_eq!(node.engine.groups.len(), 2);
-    change(&mut node, create());
-    let [group] = node.unchanged[..] else { panic!("it is given the one that was made: {:?}", node.unchanged) };
-    assert_eq!(node.engine.groups.roster(group).unwrap().members().len(), 3);
-    // Who has been told asks for another one.
-    change(&mut node, create());
-    takes(&mut node, &mut stream);
-    assert_eq!((node.engine.groups.len(), node.unchanged.len(), node.refused.len()), (3, 1, 2));
-}
-
-#[test]
-fn a_change_that_was_not_answered_in_time_is_found_made_when_it_is_asked_for_again() {
-    let (mut stream, mut node) = node();
-    change(&mut node, GroupChange::Create(vec![UserId(2)]));
-    takes(&mut node, &mut stream);
-    let group = node.engine.groups.each().next().unwrap().group;
-    for change_of in [GroupChange::Add(group, vec![UserId(3)]), GroupChange::Remove(group, vec![UserId(2)])] {
-        change(&mut node, change_of.clone());
-        node.now = Now { mono_ms: node.now.mono_ms + SENDS_ANSWERED_MS + 1, ..node.now };
-        node.commit().unwrap();
-        assert_eq!(node.refused.pop(), Some(ErrorCode::RetryLater));
-        takes(&mut node, &mut stream);
-        change(&mut node, change_of);
-        assert_eq!(node.unchanged.pop(), Some(group));
-    }
-    let members: Vec<u64> =
-        node.engine.groups.roster(group).unwrap().members().iter().map(|member| member.user.0).collect();
-    assert_eq!(members, [1, 3]);
 }
 
 #[test]
