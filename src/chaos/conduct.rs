@@ -17,7 +17,7 @@ use crate::checker::{Evidence, Findings, judge};
 use crate::clients::lines_of;
 use crate::error::Failure;
 use crate::faults::Fault;
-use crate::history::{self, Line, Recorder};
+use crate::history::{self, Harm, Line, Recorder};
 use crate::lab::{Lab, NODES, gateway_address, make_tokens};
 use crate::plan::{Plan, RedisKind};
 use crate::process::End;
@@ -59,6 +59,10 @@ pub(crate) struct RunArgs {
     /// How Redis is run; as chance says, if it is not said
     #[arg(long)]
     pub(crate) redis: Option<RedisKind>,
+    /// Nothing is done after which Redis may have lost something, so that order is judged most strictly; without this in
+    /// every second run, as chance says
+    #[arg(long)]
+    pub(crate) redis_keeps_data: bool,
     /// A directory for the servers' data, which goes afterwards
     #[arg(long)]
     pub(crate) data: PathBuf,
@@ -78,6 +82,14 @@ struct Run<'a> {
     random: fastrand::Rng,
     began: Instant,
     deck: Vec<Fault>,
+    losses: Losses,
+}
+
+/// Whether Redis may lose something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Losses {
+    Too,
+    Never,
 }
 
 /// Carries a run out; whether all was well.
@@ -87,7 +99,12 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
     let kinds = RedisKind::value_variants();
     let chosen = kinds.get(random.usize(..kinds.len())).copied().unwrap_or(RedisKind::Alone);
     let redis = args.redis.unwrap_or(chosen);
-    println!("chaos: for {}, seed {seed}: three gateways, MariaDB with a replica, Redis: {redis:?}", args.time);
+    let losses = if args.redis_keeps_data || random.bool() { Losses::Never } else { Losses::Too };
+    let words = if losses == Losses::Never { "keeps what it has" } else { "may lose what it has" };
+    println!(
+        "chaos: for {}, seed {seed}: three gateways, MariaDB with a replica, Redis: {redis:?}, {words}",
+        args.time
+    );
     if args.users < 4 {
         return Err(Failure::Usage("--users: at least 4, so that there are groups".to_owned()));
     }
@@ -98,7 +115,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
     let lab = Lab::start(&plan).await?;
     let mut clients = Clients::start(args, &plan, &talked, random.u64(..))?;
     clients.hear(&["talking"]).await?;
-    let mut run = Run { lab, recorder: &recorder, random, began: Instant::now(), deck: Vec::new() };
+    let mut run = Run { lab, recorder: &recorder, random, began: Instant::now(), deck: Vec::new(), losses };
     run.disturb(args.time.into()).await?;
     run.until_ready("at the end").await?;
     clients.tell("quiet")?;
@@ -156,10 +173,15 @@ impl Run<'_> {
     fn draw(&mut self) -> Fault {
         loop {
             match self.deck.pop() {
+                Some(fault) if self.losses == Losses::Never && self.may_lose(fault) => {}
                 Some(fault) => return fault,
                 None => self.deck = Fault::deck(&mut self.random),
             }
         }
+    }
+
+    fn may_lose(&self, fault: Fault) -> bool {
+        fault.harm(self.lab.redis.kind) == Harm::RedisLost
     }
 
     /// Begins faults one after another, and ends them.
