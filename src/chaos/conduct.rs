@@ -30,8 +30,8 @@ const CLIENTS_PATIENCE: Duration = Duration::from_secs(400);
 /// Two faults at a time, of so many rounds one.
 const TWO_AT_A_TIME: u8 = 2;
 
-/// What a gateway that ends behind the stream says of it.
-const STOOD_STILL: &str = "stood still for too long";
+/// What a gateway that ends behind the stream says of it; the second, if its thread for Redis is seen to have ended first.
+const STOOD_STILL: [&str; 2] = ["stood still for too long", "because: it was not told to, and gave no reason"];
 /// How a gateway's log names what is its own fault.
 const OWN_ERRORS: [&str; 2] = ["internal error:", "panicked at"];
 
@@ -253,8 +253,11 @@ impl Run<'_> {
             let (name, log) = (gateway.name.clone(), gateway.log_end());
             gateway.start()?;
             match end {
-                End::Code(_) if log.lines().last().is_some_and(|last| last.contains(STOOD_STILL)) => {
-                    self.say(&format!("{name} stood still too long for the stream, and is started again"));
+                End::Code(_)
+                    if log.lines().last().is_some_and(|last| STOOD_STILL.iter().any(|words| last.contains(words))) =>
+                {
+                    let last = log.lines().last().unwrap_or_default();
+                    self.say(&format!("{name} ended with the stream cut off behind it, and is started again: {last}"));
                 }
                 End::Code(code) => self.wrong(format!("{name} ended with {code}: {log}"))?,
                 End::Crash(signal) => self.wrong(format!("{name} was ended by signal {signal}: {log}"))?,
