@@ -5,6 +5,7 @@
 //! algorithm that belongs to the configured key, whatever its header says, and only until it expires. It knows no
 //! clock, and keeps no list of revoked tokens.
 
+mod crypto;
 mod verified;
 
 use std::fmt;
@@ -12,10 +13,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::crypto::JwtSigner;
-use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
+use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -112,13 +112,18 @@ pub struct AuthKey {
 impl AuthKey {
     /// Tokens are signed with HMAC-SHA256 and this secret.
     pub fn hs256(secret: &[u8]) -> AuthKey {
-        AuthKey { key: DecodingKey::from_secret(secret), algorithm: Algorithm::HS256, audience: None }
+        AuthKey::new(DecodingKey::from_secret(secret), Algorithm::HS256)
     }
 
     /// Tokens are signed with the Ed25519 key whose public half this is, in PEM form.
     pub fn eddsa_pem(pem: &[u8]) -> Result<AuthKey, AuthKeyError> {
         let key = DecodingKey::from_ed_pem(pem).map_err(|_| AuthKeyError::NotEd25519Pem)?;
-        Ok(AuthKey { key, algorithm: Algorithm::EdDSA, audience: None })
+        Ok(AuthKey::new(key, Algorithm::EdDSA))
+    }
+
+    fn new(key: DecodingKey, algorithm: Algorithm) -> AuthKey {
+        crypto::install();
+        AuthKey { key, algorithm, audience: None }
     }
 
     /// The same key, for tokens that are made for this audience, among others or alone. Empty: for any.
@@ -258,8 +263,7 @@ pub fn mint_hs256(secret: &[u8], user: UserId, device: Option<DeviceId>, expires
 
 /// Makes many tokens with one secret: what is the same in all of them is made once.
 pub struct Minter {
-    /// `None` only for a key of another kind than the one that is made here.
-    signer: Option<Box<dyn JwtSigner>>,
+    key: hmac::Key,
     /// With the dot behind it.
     header: String,
     /// For whom; `None`: the tokens do not say.
@@ -269,11 +273,11 @@ pub struct Minter {
 impl Minter {
     /// Signs with HMAC-SHA256 and this secret.
     pub fn hs256(secret: &[u8]) -> Minter {
-        let signer = (DEFAULT_PROVIDER.signer_factory)(&Algorithm::HS256, &EncodingKey::from_secret(secret)).ok();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let mut header = String::new();
         push_part(&mut header, &Header::new(Algorithm::HS256));
         header.push('.');
-        Minter { signer, header, audience: None }
+        Minter { key, header, audience: None }
     }
 
     /// Makes them for this audience. Empty: for any.
@@ -288,9 +292,9 @@ impl Minter {
         let mut token = String::with_capacity(MINTED_BYTES_MAX);
         token.push_str(&self.header);
         push_part(&mut token, &claims);
-        let signature = self.signer.as_ref().and_then(|signer| signer.try_sign(token.as_bytes()).ok());
+        let signature = hmac::sign(&self.key, token.as_bytes());
         token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature.unwrap_or_default(), &mut token);
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         token
     }
 }
