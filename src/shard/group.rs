@@ -145,10 +145,11 @@ impl Rosters {
 impl Shard {
     /// Something that needs the roster of a group that lives here.
     pub(super) fn with_roster(&mut self, now: Now, group: GroupId, ask: RosterAsk) {
-        if let Some(roster) = self.rosters.get(group) {
+        // What waits goes first, though the roster has come otherwise meanwhile.
+        let is_asked = self.rosters.asked.contains_key(&group);
+        if let Some(roster) = self.rosters.get(group).filter(|_| !is_asked) {
             return self.roster_ask(now, &roster, ask);
         }
-        let is_asked = self.rosters.asked.contains_key(&group);
         let group_count = self.rosters.asked.get(&group).map_or(0, Vec::len);
         if group_count >= ROSTER_WAITERS_MAX || self.rosters.waiters_count >= ROSTER_WAITERS_SHARD_MAX {
             self.counts.shed.roster_waiters += 1;

@@ -1,7 +1,10 @@
 //! Groups: fan-out over shards, membership at the moment of sending, changes, ephemeral messages.
 
+use std::sync::Arc;
+
 use super::world::{Client, Got, World};
-use crate::contract::delivery::Delivery;
+use crate::contract::delivery::{Delivery, GroupAnnouncement};
+use crate::contract::ids::{Origin, ShardId};
 use crate::contract::submission::Submission;
 use crate::limits::ROSTER_WAITERS_MAX;
 use ringway_wire::ids::{Conversation, GroupId, UserId};
@@ -310,6 +313,25 @@ fn a_full_lane_or_ledger_is_answered_with_retry_later() {
     world.send_to(sender, 4, Conversation::Group(group), b"hello");
     world.settle();
     assert_eq!(world.got(sender), [Got::SendOk { request: 4, seq: 1, repeat: false }]);
+}
+
+#[test]
+fn a_message_does_not_overtake_one_that_waits_for_the_roster_though_that_has_come_otherwise() {
+    let mut world = World::new(1);
+    let group = world.group_on(0);
+    world.ledger.set_members(group, &[1, 2]);
+    let sender = world.login(1, 1, Some(0));
+    world.hold_ledger = true;
+    world.send_to(sender, 1, Conversation::Group(group), b"first");
+    world.settle();
+    // The group was made a moment ago, through this node: its roster comes with the change.
+    let roster = world.ledger.rosters.get(&group).cloned().unwrap();
+    let announcement = Arc::new(GroupAnnouncement { kind: GroupChangeKind::Created, actor: UserId(1), users: vec![] });
+    world.deliver(vec![(ShardId(0), Delivery::Changed { origin: Origin::default(), roster, announcement })]);
+    world.send_to(sender, 2, Conversation::Group(group), b"second");
+    world.settle();
+    let sent = world.held_submissions.iter().filter(|held| matches!(held, Submission::Message(_))).count();
+    assert_eq!(sent, 0, "the first one still waits");
 }
 
 #[test]
