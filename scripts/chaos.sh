@@ -21,7 +21,7 @@ die() {
 ringway=${RINGWAY:-target/release/ringway}
 chaos=$(dirname "$ringway")/ringway-chaos
 if [ -z "${RINGWAY-}" ]; then
-    cargo build --quiet --locked --release -p ringway -p ringway-chaos || die "it could not be built"
+    cargo build --locked --quiet --release -p ringway -p ringway-chaos || die "it could not be built"
 fi
 for program in "$ringway" "$chaos"; do
     [ -x "$program" ] || die "there is no $program"

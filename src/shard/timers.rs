@@ -42,9 +42,11 @@ impl Shard {
             Phase::Free => {}
             Phase::Closing => self.cut(slot),
             Phase::Fresh | Phase::AwaitingCursor | Phase::AwaitingPosition | Phase::AwaitingPositionClaimed => {
-                // A login that came in time and is not answered is the gateway's fault.
-                let reason =
-                    if session.phase == Phase::Fresh { CloseReason::LoginTimeout } else { CloseReason::Overloaded };
+                // A login that came in time and is not answered is the gateway's fault: what its user has cannot be read.
+                let reason = match session.phase {
+                    Phase::Fresh => CloseReason::LoginTimeout,
+                    _ => CloseReason::StoreUnavailable,
+                };
                 self.close(now, slot, reason);
             }
             Phase::Live | Phase::Behind => {

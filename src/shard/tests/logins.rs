@@ -254,8 +254,17 @@ fn a_login_the_store_has_no_room_for_is_asked_for_again_until_its_time_is_over()
     world.shards[0].refused_ask(world.now, unlucky_ask);
     world.hold_store = true;
     world.pass(5_100);
-    assert_eq!(closing(&world.got(unlucky)), Some(CloseReason::Overloaded));
+    assert_eq!(closing(&world.got(unlucky)), Some(CloseReason::StoreUnavailable));
     assert_eq!(world.shards[0].counters().shed.store_asks, 3);
+}
+
+#[test]
+fn a_login_that_the_ledger_does_not_answer_is_told_to_come_again() {
+    let mut world = World::with(1, |config| config.login_timeout_ms = 5_000);
+    world.hold_ledger = true;
+    let client = world.login(5, 1, Some(0));
+    world.pass(5_100);
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::StoreUnavailable));
 }
 
 #[test]
