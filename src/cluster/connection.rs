@@ -90,11 +90,11 @@ pub(super) async fn front<T>(under_way: &mut VecDeque<UnderWay<T>>) -> Result<T,
 }
 
 pub(super) async fn connect(config: &Config) -> Result<(Client, ConnectHandle), Ended> {
-    connect_hearing(config, PerformanceConfig::default().broadcast_channel_capacity).await
+    connect_subscriber(config, PerformanceConfig::default().broadcast_channel_capacity).await
 }
 
 /// The same, with room for so many messages of other nodes.
-pub(super) async fn connect_hearing(config: &Config, messages: usize) -> Result<(Client, ConnectHandle), Ended> {
+pub(super) async fn connect_subscriber(config: &Config, messages: usize) -> Result<(Client, ConnectHandle), Ended> {
     let mut builder = Builder::from_config(config.clone());
     builder.set_performance_config(PerformanceConfig {
         default_command_timeout: Duration::from_millis(REDIS_TIMEOUT_MS),

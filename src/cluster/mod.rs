@@ -88,7 +88,7 @@ pub struct ClusterEnds {
     ledger: LedgerLink,
     nodes: Nodes,
     /// From the shards.
-    told: mpsc::Receiver<ToNodes>,
+    from_shards: mpsc::Receiver<ToNodes>,
     /// To control.
     reports: mpsc::Sender<Report>,
     /// What the last session has found.
@@ -101,11 +101,11 @@ impl LedgerLink {
         self,
         process: u64,
         shards: Vec<Slot<FromNodes>>,
-        told: mpsc::Receiver<ToNodes>,
+        from_shards: mpsc::Receiver<ToNodes>,
         reports: mpsc::Sender<Report>,
     ) -> ClusterEnds {
         let nodes = Nodes::new(self.node, process, shards);
-        ClusterEnds { ledger: self, nodes, told, reports, memory: Memory::Enough }
+        ClusterEnds { ledger: self, nodes, from_shards, reports, memory: Memory::Enough }
     }
 }
 

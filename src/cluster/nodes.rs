@@ -72,13 +72,13 @@ pub(crate) struct Nodes {
     /// The last one given out, to whichever node.
     stamp: u32,
     walk: Option<Walk>,
-    /// Who is to be told everything next; empty: nobody.
+    /// To whom everything is to be announced next; empty: nobody.
     newcomers: BTreeSet<u16>,
-    /// Everybody is.
-    tells_all: bool,
-    /// Something was missed: everybody has to tell everything.
+    /// To everybody.
+    announces_all: bool,
+    /// Something was missed: everybody has to announce everything.
     misses: bool,
-    /// What shards had no room to hear: to forget these nodes. Nobody tells it again, so it is kept.
+    /// What shards had no room for: to forget these nodes. Nobody says it again, so it is kept.
     unforgotten: Vec<(usize, FromNodes)>,
     /// A message that grows, and to whom.
     reach: Reach,
@@ -98,7 +98,7 @@ impl Nodes {
             stamp: 0,
             walk: None,
             newcomers: BTreeSet::new(),
-            tells_all: false,
+            announces_all: false,
             misses: false,
             unforgotten: Vec::new(),
             reach: Reach::All,
@@ -108,13 +108,13 @@ impl Nodes {
         }
     }
 
-    /// A session with Redis begins; what is published is heard from here on. Both sides may have missed anything.
+    /// A session with Redis begins; what is published comes from here on. Both sides may have missed anything.
     pub(crate) fn begin(&mut self) {
         self.growing.clear();
         self.publishes.clear();
         self.walk = None;
         self.newcomers.clear();
-        self.tells_all = true;
+        self.announces_all = true;
         self.misses = false;
         self.say(&Reach::All, &Item::Hello);
         self.flush();
@@ -136,7 +136,7 @@ impl Nodes {
             self.part(node);
         }
         for (shard, forget) in std::mem::take(&mut self.unforgotten) {
-            self.tell_to_forget(shard, forget);
+            self.send_forget(shard, forget);
         }
         if std::mem::take(&mut self.misses) {
             self.say(&Reach::All, &Item::Hello);
@@ -146,8 +146,8 @@ impl Nodes {
     }
 
     /// A shard says something.
-    pub(crate) fn told(&mut self, told: ToNodes) {
-        match told {
+    pub(crate) fn apply_shard(&mut self, said: ToNodes) {
+        match said {
             ToNodes::Sessions(notices) => {
                 for notice in notices {
                     match notice {
@@ -161,7 +161,7 @@ impl Nodes {
             }
             ToNodes::Incomplete => {
                 self.walk = None;
-                self.tells_all = true;
+                self.announces_all = true;
                 self.go_on();
             }
             ToNodes::Ephemeral { .. } if self.known.is_empty() => {}
@@ -169,8 +169,8 @@ impl Nodes {
         }
     }
 
-    /// A message was heard; our own come back too.
-    pub(crate) fn heard(&mut self, bytes: &[u8]) {
+    /// A message of the channel; our own come back too.
+    pub(crate) fn apply_message(&mut self, bytes: &[u8]) {
         let Some((speaker, items)) = talk::read(bytes) else {
             if self.report.unreadable == 0 {
                 tracing::error!("another node says what makes no sense: are all nodes of the same version?");
@@ -181,7 +181,7 @@ impl Nodes {
         if speaker.node == self.us.node {
             return;
         }
-        self.report.heard += 1;
+        self.report.received += 1;
         let Some(stamp) = self.stamp_of(speaker) else { return };
         let mut sessions: Vec<Vec<SessionNews>> = self.shards.iter().map(|_| Vec::new()).collect();
         for item in items {
@@ -240,7 +240,7 @@ impl Nodes {
     /// The next message to publish.
     pub(crate) fn next_publish(&mut self) -> Option<Publish> {
         let next = self.publishes.pop_front();
-        self.report.told += u64::from(next.is_some());
+        self.report.published += u64::from(next.is_some());
         next
     }
 
@@ -260,7 +260,7 @@ impl Nodes {
 
     /// Begins to tell everything, if somebody waits for it and nobody is being told.
     fn go_on(&mut self) {
-        let nobody_waits = !self.tells_all && self.newcomers.is_empty();
+        let nobody_waits = !self.announces_all && self.newcomers.is_empty();
         if self.walk.is_some() || nobody_waits {
             return;
         }
@@ -275,8 +275,8 @@ impl Nodes {
         self.flush();
         self.us.epoch = number;
         let newcomers = std::mem::take(&mut self.newcomers);
-        let tells_all = std::mem::take(&mut self.tells_all);
-        let reach = if tells_all { Reach::All } else { Reach::Nodes(newcomers.into_iter().collect()) };
+        let announces_all = std::mem::take(&mut self.announces_all);
+        let reach = if announces_all { Reach::All } else { Reach::Nodes(newcomers.into_iter().collect()) };
         self.walk = Some(Walk { number, through: 0, reach });
     }
 
@@ -363,11 +363,11 @@ impl Nodes {
     /// What was heard of the node before this stamp has ended.
     fn forget(&mut self, node: u16, below: u32) {
         for shard in 0..self.shards.len() {
-            self.tell_to_forget(shard, FromNodes::Forget { node, below });
+            self.send_forget(shard, FromNodes::Forget { node, below });
         }
     }
 
-    fn tell_to_forget(&mut self, shard: usize, forget: FromNodes) {
+    fn send_forget(&mut self, shard: usize, forget: FromNodes) {
         let put = self.shards.get(shard).map(|shard| shard.put(forget));
         if let Some(Err(forget)) = put {
             self.unforgotten.push((shard, forget));

@@ -91,8 +91,8 @@ impl Session {
             tasks,
         };
         session.beat(cluster, 0).await?;
-        // What the shards told meanwhile is told again, as all they have.
-        while cluster.told.try_recv().is_ok() {}
+        // What the shards said meanwhile is said again, as all they have.
+        while cluster.from_shards.try_recv().is_ok() {}
         cluster.nodes.begin();
         let status = Arc::clone(&session.buckets).status(number, None).await?;
         notify(&cluster.ledger.ends, status).await;
@@ -146,7 +146,7 @@ impl Session {
                     // The ledger makes it again.
                     Some(_) => {}
                 },
-                heard = self.subscription.next(&mut cluster.told) => self.subscription.apply(heard?, &mut cluster.nodes, &mut cluster.told),
+                received = self.subscription.next(&mut cluster.from_shards) => self.subscription.apply(received?, &mut cluster.nodes, &mut cluster.from_shards),
             }
         }
     }

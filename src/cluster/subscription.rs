@@ -1,7 +1,7 @@
-//! The part of a session with Redis in which nodes talk: a connection that hears, and what is being published.
+//! The part of a session with Redis in which nodes talk: a connection that subscriber, and what is being published.
 //!
 //! On Redis's thread; what is said means is [`super::nodes`]'s business. What always holds: messages are published in
-//! order, and this node hears from before it publishes its first; the end of that connection ends the session.
+//! order, and this node is subscribed before it publishes its first; the end of that connection ends the session.
 
 use std::collections::VecDeque;
 
@@ -11,12 +11,12 @@ use fred::types::config::Config;
 use fred::types::{ConnectHandle, Message};
 use tokio::sync::{broadcast, mpsc};
 
-use super::connection::{Ended, UnderWay, bytes_of, connect_hearing, front, sent};
+use super::connection::{Ended, UnderWay, bytes_of, connect_subscriber, front, sent};
 use super::nodes::{Nodes, Publish};
 use crate::contract::nodes::ToNodes;
 use crate::limits::{NODE_MESSAGES_IN_FLIGHT_MAX, NODE_MESSAGES_MAX};
 
-/// The channel that all nodes hear, without the database's number; with a node's number behind it, its own.
+/// The channel that all nodes are subscribed to, without the database's number; with a node's number behind it, its own.
 const CHANNEL: &str = "ringway:talk";
 
 /// What can happen.
@@ -32,7 +32,7 @@ pub(super) enum Received {
     Shard(ToNodes),
 }
 
-/// The talk.
+/// The subscription, and what is being published.
 pub(super) struct Subscription {
     publishes: Client,
     /// Of all nodes on this database.
@@ -40,7 +40,7 @@ pub(super) struct Subscription {
     messages: broadcast::Receiver<Message>,
     publishing: VecDeque<UnderWay<()>>,
     /// Keeps the subscription.
-    _hears: Client,
+    _subscriber: Client,
     task: ConnectHandle,
 }
 
@@ -56,11 +56,17 @@ impl Subscription {
         // Databases share their channels, keys they do not.
         let database = config.database.unwrap_or_default();
         let channel = format!("{CHANNEL}:{database}");
-        let (hears, task) = connect_hearing(config, NODE_MESSAGES_MAX).await?;
-        let messages = hears.message_rx();
-        let subscription =
-            Subscription { publishes, channel, messages, publishing: VecDeque::new(), _hears: hears.clone(), task };
-        hears.subscribe(vec![subscription.channel.clone(), subscription.channel_of(node)]).await?;
+        let (subscriber, task) = connect_subscriber(config, NODE_MESSAGES_MAX).await?;
+        let messages = subscriber.message_rx();
+        let subscription = Subscription {
+            publishes,
+            channel,
+            messages,
+            publishing: VecDeque::new(),
+            _subscriber: subscriber.clone(),
+            task,
+        };
+        subscriber.subscribe(vec![subscription.channel.clone(), subscription.channel_of(node)]).await?;
         Ok(subscription)
     }
 
@@ -89,8 +95,8 @@ impl Subscription {
         drop(self.begun(publish).await);
     }
 
-    /// Waits for something to happen; may be dropped while it waits. Shards are not heard while too much is on its way.
-    pub(super) async fn next(&mut self, told: &mut mpsc::Receiver<ToNodes>) -> Result<Received, Ended> {
+    /// Waits for something to happen; may be dropped while it waits. Nothing is taken from shards while too much is on its way.
+    pub(super) async fn next(&mut self, from_shards: &mut mpsc::Receiver<ToNodes>) -> Result<Received, Ended> {
         let has_room = self.publishing.len() < NODE_MESSAGES_IN_FLIGHT_MAX;
         tokio::select! {
             biased;
@@ -104,22 +110,22 @@ impl Subscription {
                 Err(broadcast::error::RecvError::Closed) => Err(silent()),
             },
             _ = &mut self.task => Err(silent()),
-            Some(told) = told.recv(), if has_room => Ok(Received::Shard(told)),
+            Some(said) = from_shards.recv(), if has_room => Ok(Received::Shard(said)),
         }
     }
 
-    /// Passes on what has happened, and all that the shards have told meanwhile, in one message if it fits.
-    pub(super) fn apply(&mut self, heard: Received, nodes: &mut Nodes, told: &mut mpsc::Receiver<ToNodes>) {
-        match heard {
+    /// Passes on what has happened, and all that the shards have said meanwhile, in one message if it fits.
+    pub(super) fn apply(&mut self, received: Received, nodes: &mut Nodes, from_shards: &mut mpsc::Receiver<ToNodes>) {
+        match received {
             Received::Published => {}
-            Received::Message(message) => nodes.heard(&bytes_of(message.value).unwrap_or_default()),
+            Received::Message(message) => nodes.apply_message(&bytes_of(message.value).unwrap_or_default()),
             Received::Missed(count) => nodes.missed(count),
             Received::Shard(first) => {
-                nodes.told(first);
+                nodes.apply_shard(first);
                 while nodes.waiting() < NODE_MESSAGES_IN_FLIGHT_MAX
-                    && let Ok(more) = told.try_recv()
+                    && let Ok(more) = from_shards.try_recv()
                 {
-                    nodes.told(more);
+                    nodes.apply_shard(more);
                 }
             }
         }
@@ -128,5 +134,5 @@ impl Subscription {
 }
 
 fn silent() -> Ended {
-    Ended::Lost("the connection that hears other nodes has ended".to_owned())
+    Ended::Lost("the connection that is subscribed to other nodes has ended".to_owned())
 }

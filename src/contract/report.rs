@@ -187,9 +187,9 @@ pub struct NodesReport {
     /// Nodes alive, this one too; none that is known to be while Redis is away.
     pub nodes: u64,
     /// Messages published.
-    pub told: u64,
-    /// Messages heard.
-    pub heard: u64,
+    pub published: u64,
+    /// Messages of other nodes that came.
+    pub received: u64,
     /// Messages, or parts for a shard, that were lost here.
     pub missed: u64,
     /// Messages that make no sense.

@@ -233,8 +233,8 @@ impl Page {
     fn nodes(&mut self, c: &NodesReport) {
         self.single("ringway_cluster_nodes", "gauge", "Nodes of the cluster that are alive, this one too", c.nodes);
         let totals = [
-            ("told", "Messages to other nodes", c.told),
-            ("heard", "Messages of other nodes", c.heard),
+            ("messages_published", "Messages to other nodes", c.published),
+            ("messages_received", "Messages of other nodes", c.received),
             ("missed", "Messages of other nodes that were lost; what they said is asked for again", c.missed),
             ("unreadable", "Messages of other nodes that make no sense", c.unreadable),
             (

@@ -274,7 +274,7 @@ impl EventLoop {
             intake.tick(now);
             core.tick(now);
             outlets.end_lingering(now);
-            outlets.tell_refused(core, now);
+            outlets.answer_refused(core, now);
         });
         self.shell.outlets.wake_ledger_for_logins();
     }

@@ -224,7 +224,7 @@ impl Opening<'_> {
             Known::Alone(start) => {
                 let disk = Directory::open(&data_dir.join(JOURNAL_DIRECTORY))?;
                 let (engine, started) = start.finish(disk.clone(), Arc::clone(&progress), self.clock.now())?;
-                tell(&started, self.clock);
+                log_recovery(&started, self.clock);
                 let keeper = Keeper::new(store, disk, progress, seed);
                 let engine = LedgerEngine::Journal(Box::new(engine));
                 (LedgerParts { engine, nudges: never(), redis: None }, keeper)
@@ -319,7 +319,7 @@ impl Engine for LedgerEngine {
     }
 }
 
-fn tell(started: &Started, clock: &Clock) {
+fn log_recovery(started: &Started, clock: &Clock) {
     if let Some(torn) = &started.torn {
         tracing::warn!(
             file = torn.file,

@@ -397,7 +397,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     fn take_written(&mut self, written: &Written) {
         self.counters.names_taken += written.names_taken.len() as u64;
-        written.tell();
+        written.log();
     }
 
     /// Saves some of the cursors that wait.

@@ -30,8 +30,8 @@ pub struct Written {
 }
 
 impl Written {
-    /// Says it, loudly; of many only the first.
-    pub fn tell(&self) {
+    /// Logs it as errors; of many only the first.
+    pub fn log(&self) {
         for taken in self.names_taken.iter().take(NAMES_TAKEN_SAID_MAX) {
             tracing::error!(
                 msg_id = taken.msg_id.0,

@@ -10,7 +10,7 @@ use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use ringway_wire::ids::{ClientMsgId, DeviceId, MsgId};
 use ringway_wire::push::PushFrame;
 
-/// A node with one shard that knows which sessions it has, and keeps what it hears as a real one does.
+/// A node with one shard that knows which sessions it has, and keeps what it receives as a real one does.
 struct Node {
     number: u16,
     nodes: Nodes,
@@ -42,13 +42,13 @@ impl Node {
 
     fn log_in(&mut self, user: u64, since_ms: u64) {
         self.sessions.insert(user, since_ms);
-        self.nodes.told(ToNodes::Sessions(vec![SessionNotice::Changed(news(user, Some(since_ms)))]));
+        self.nodes.apply_shard(ToNodes::Sessions(vec![SessionNotice::Changed(news(user, Some(since_ms)))]));
         self.nodes.flush();
     }
 
     fn log_out(&mut self, user: u64) {
         self.sessions.remove(&user);
-        self.nodes.told(ToNodes::Sessions(vec![SessionNotice::Changed(news(user, None))]));
+        self.nodes.apply_shard(ToNodes::Sessions(vec![SessionNotice::Changed(news(user, None))]));
         self.nodes.flush();
     }
 
@@ -70,7 +70,7 @@ impl Node {
                 let again =
                     self.sessions.iter().map(|(user, since)| SessionNotice::Repeated(news(*user, Some(*since))));
                 let notices = again.chain([SessionNotice::Through(number)]).collect();
-                self.nodes.told(ToNodes::Sessions(notices));
+                self.nodes.apply_shard(ToNodes::Sessions(notices));
                 self.nodes.flush();
             }
             FromNodes::Ephemeral(message) => self.ephemeral.push(message.msg_id),
@@ -97,8 +97,8 @@ fn settle(nodes: &mut [&mut Node]) -> usize {
         for at in 0..nodes.len() {
             while let Some(Publish { to, bytes }) = nodes[at].nodes.next_publish() {
                 (busy, count) = (true, count + 1);
-                let hears = |node: &&mut &mut Node| to.is_none_or(|to| to == node.number);
-                nodes.iter_mut().filter(hears).for_each(|node| node.nodes.heard(&bytes));
+                let receives = |node: &&mut &mut Node| to.is_none_or(|to| to == node.number);
+                nodes.iter_mut().filter(receives).for_each(|node| node.nodes.apply_message(&bytes));
             }
             while nodes[at].take_mail() {
                 busy = true;
@@ -135,12 +135,12 @@ fn a_third_node_is_told_everything_without_troubling_those_who_know_it() {
     let (mut a, mut b) = (Node::new(1, 10), Node::new(2, 20));
     (0..5_000).for_each(|user| a.log_in(user, 5));
     settle(&mut [&mut a, &mut b]);
-    let heard = b.nodes.report().heard;
+    let before = b.nodes.report().received;
     let mut c = Node::new(3, 30);
     settle(&mut [&mut a, &mut b, &mut c]);
     assert_eq!(c.online().len(), 5_000);
     // Its Hello and what it has, which is nothing; not what the first says to the third.
-    assert!(b.nodes.report().heard - heard <= 2, "{} messages", b.nodes.report().heard - heard);
+    assert!(b.nodes.report().received - before <= 2, "{} messages", b.nodes.report().received - before);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_node_that_says_bye_is_gone_at_once() {
     let (mut a, mut b) = (Node::new(1, 10), Node::new(2, 20));
     a.log_in(100, 5);
     settle(&mut [&mut a, &mut b]);
-    b.nodes.heard(&a.nodes.bye().bytes);
+    b.nodes.apply_message(&a.nodes.bye().bytes);
     while b.take_mail() {}
     assert_eq!((b.online(), b.nodes.report().nodes), (vec![], 1));
 }
@@ -212,8 +212,8 @@ fn an_ephemeral_message_goes_where_it_is_to_reach() {
         let push = PushFrame::encode(msg_id, sender, to, 7, b"typing");
         Arc::new(Message { msg_id, sender, to, client_msg_id: ClientMsgId::default(), sent_at_ms: 7, push })
     };
-    a.nodes.told(ToNodes::Ephemeral { reach: Reach::Nodes(vec![3]), message: message(8) });
-    a.nodes.told(ToNodes::Ephemeral { reach: Reach::All, message: message(9) });
+    a.nodes.apply_shard(ToNodes::Ephemeral { reach: Reach::Nodes(vec![3]), message: message(8) });
+    a.nodes.apply_shard(ToNodes::Ephemeral { reach: Reach::All, message: message(9) });
     a.nodes.flush();
     settle(&mut [&mut a, &mut b, &mut c]);
     assert_eq!((b.ephemeral, c.ephemeral), (vec![MsgId(9)], vec![MsgId(8), MsgId(9)]));
@@ -229,7 +229,7 @@ fn what_a_shard_has_no_room_for_is_asked_for_again_and_a_dead_nodes_end_is_not_l
     for round in 0..crate::limits::FROM_NODES_MAX as u64 + 10 {
         a.log_in(101 + round, 6);
         while let Some(publish) = a.nodes.next_publish() {
-            b.nodes.heard(&publish.bytes);
+            b.nodes.apply_message(&publish.bytes);
         }
     }
     assert!(b.nodes.report().missed > 0);
@@ -290,7 +290,7 @@ fn no_beginning_of_a_message_and_no_other_bytes_are_taken_for_one() {
             let at = random.usize(..harmed.len());
             harmed[at] = random.u8(..);
         }
-        node.nodes.heard(&harmed);
+        node.nodes.apply_message(&harmed);
         while node.take_mail() {}
     }
 }

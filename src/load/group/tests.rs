@@ -76,15 +76,15 @@ struct Fake {
 fn start(fault: Fault) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let (tell, events) = bounded(64);
+    let (events_to, events) = bounded(64);
     std::thread::spawn(move || {
         for (id, stream) in listener.incoming().map_while(Result::ok).enumerate() {
             let id = id as u32;
-            if tell.send(Event::Opened(id, stream.try_clone().unwrap())).is_err() {
+            if events_to.send(Event::Opened(id, stream.try_clone().unwrap())).is_err() {
                 return;
             }
-            let tell = tell.clone();
-            std::thread::spawn(move || read(id, stream, &tell));
+            let events_to = events_to.clone();
+            std::thread::spawn(move || read(id, stream, &events_to));
         }
     });
     std::thread::spawn(move || {
@@ -95,16 +95,16 @@ fn start(fault: Fault) -> std::net::SocketAddr {
     addr
 }
 
-fn read(id: u32, mut stream: TcpStream, tell: &Sender<Event>) {
+fn read(id: u32, mut stream: TcpStream, events_to: &Sender<Event>) {
     let mut deframer = Deframer::default();
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
         let mut input = &buffer[..n];
         while let Some(frame) = deframer.next(&mut input, CLIENT_FRAME_BYTES_MAX).unwrap() {
-            tell.send(Event::Frame(id, frame.to_vec())).ok();
+            events_to.send(Event::Frame(id, frame.to_vec())).ok();
         }
     }
-    tell.send(Event::Closed(id)).ok();
+    events_to.send(Event::Closed(id)).ok();
 }
 
 impl Fake {

@@ -249,7 +249,7 @@ impl<'a> Conductor<'a> {
     /// Everybody comes.
     fn come(&mut self) -> Result<(), LoadError> {
         let per_s = self.args.ramp / f64::from(self.spread.processes);
-        self.tell_all(&Order::Come { per_s })?;
+        self.send_all(&Order::Come { per_s })?;
         let asked = u64::from(self.args.connections);
         self.wait_while_progressing(|c| c.live(), |c| c.live() >= asked);
         Ok(())
@@ -290,13 +290,13 @@ impl<'a> Conductor<'a> {
             return Ok(());
         }
         self.enter(Phase::Groups);
-        self.tell_all(&Order::MakeGroups)?;
+        self.send_all(&Order::MakeGroups)?;
         let made = |c: &Self| c.figures.beats().iter().all(|beat| beat.made.is_some());
         self.wait_while_progressing(|c| c.figures.sum(|beat| beat.open), |c| made(c));
         let groups: Vec<(u32, u64)> =
             self.figures.beats().iter().filter_map(|beat| beat.made.clone()).flatten().collect();
         self.groups_made = groups.len() as u64;
-        self.tell_all(&Order::Know { groups })
+        self.send_all(&Order::Know { groups })
     }
 
     fn steady(&mut self) -> Result<(), LoadError> {
@@ -322,7 +322,7 @@ impl<'a> Conductor<'a> {
 
     /// Nobody begins anything any more.
     fn quiet(&mut self) -> Result<(), LoadError> {
-        self.tell_all(&Order::Traffic { group_per_s: 0.0, direct_per_s: 0.0, churn_per_s: 0.0 })
+        self.send_all(&Order::Traffic { group_per_s: 0.0, direct_per_s: 0.0, churn_per_s: 0.0 })
     }
 
     fn leave_and_return(&mut self) -> Result<(), LoadError> {
@@ -350,7 +350,7 @@ impl<'a> Conductor<'a> {
 
     /// Everybody leaves; the gateway's descriptors are looked at until they are back at the baseline.
     fn leave(&mut self) -> Result<(), LoadError> {
-        self.tell_all(&Order::Leave)?;
+        self.send_all(&Order::Leave)?;
         // Half a million descriptors are not listed again and again: its metrics say when most are closed.
         let connections = |c: &Self| c.figures.gateway.metrics.as_ref().and_then(|m| m.value("ringway_connections"));
         let left = |c: &Self| c.live() == 0 && connections(c).is_none_or(|open| open < FEW_CONNECTIONS);
@@ -378,13 +378,13 @@ impl<'a> Conductor<'a> {
     fn quiesce(&mut self) -> Result<(), LoadError> {
         self.enter(Phase::Quiesce);
         self.quiet()?;
-        self.tell_all(&Order::Quiesce)?;
+        self.send_all(&Order::Quiesce)?;
         let progress = |c: &Self| (c.live(), c.figures.totals().delivered, c.figures.sum(|beat| beat.open));
         self.wait_while_progressing(progress, |c| {
             c.live() >= c.figures.sum(|beat| beat.seen) && c.figures.sum(|beat| beat.open) == 0
         });
         let acked = self.figures.beats().iter().filter_map(|beat| beat.acked.clone()).flatten().collect();
-        self.tell_all(&Order::Compare { acked })?;
+        self.send_all(&Order::Compare { acked })?;
         let missing = |c: &Self| c.figures.missing().map_or(u64::MAX, |missing| missing.lost + missing.away);
         self.wait_while_progressing(missing, |c| missing(c) == 0);
         self.live_at_end = self.live();
@@ -404,7 +404,7 @@ impl<'a> Conductor<'a> {
     }
 
     /// Sends all processes an order, and waits until they have done it.
-    fn tell_all(&mut self, order: &Order) -> Result<(), LoadError> {
+    fn send_all(&mut self, order: &Order) -> Result<(), LoadError> {
         self.children.send_all(order)?;
         self.orders_sent += 1;
         let sent = self.orders_sent;

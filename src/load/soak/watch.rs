@@ -242,11 +242,11 @@ mod tests {
 
     #[test]
     fn what_several_gateways_tell_is_summed_and_is_nothing_unless_all_tell() {
-        let told = |text| Some(Metrics::parse(text));
-        let both: Option<Metrics> = [told("a 1\nb 2\n"), told("a 5\n")].into_iter().sum();
+        let parsed = |text| Some(Metrics::parse(text));
+        let both: Option<Metrics> = [parsed("a 1\nb 2\n"), parsed("a 5\n")].into_iter().sum();
         let both = both.unwrap();
         assert_eq!((both.value("a"), both.value("b")), (Some(6.0), Some(2.0)));
-        assert_eq!([told("a 1\n"), None].into_iter().sum::<Option<Metrics>>(), None);
+        assert_eq!([parsed("a 1\n"), None].into_iter().sum::<Option<Metrics>>(), None);
         let process = |descriptors| GatewayProcess { resident_bytes: 5, cpu_ns: 7, descriptors };
         let sum: GatewayProcess = [process(Some(3)), process(Some(4))].into_iter().sum();
         assert_eq!(sum, GatewayProcess { resident_bytes: 10, cpu_ns: 14, descriptors: Some(7) });

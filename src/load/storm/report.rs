@@ -258,8 +258,8 @@ impl StormReport {
         for idle in &self.idle {
             let percent =
                 idle.server_cpu_percent.map_or("not measured".to_owned(), |cpu| format!("{cpu:.2} % of a core"));
-            let told = format!("{percent} ({} heartbeats in {:.0} s)", idle.heartbeats, idle.seconds);
-            table.line(&format!("idle, heartbeat {} s", idle.heartbeat_s), &told);
+            let shown = format!("{percent} ({} heartbeats in {:.0} s)", idle.heartbeats, idle.seconds);
+            table.line(&format!("idle, heartbeat {} s", idle.heartbeat_s), &shown);
             budgets(&mut table, idle.budgets.as_ref(), idle.seconds);
         }
         let back = &self.back;

@@ -69,9 +69,9 @@ fn a_reason_has_one_name_on_the_wire_in_the_log_and_as_a_label() {
     for reason in (0..CLOSE_REASONS as u16).map(CloseReason) {
         // The number that travels, and the name that the protocol's page gives it (0 never travels).
         let frame = encoder.closing(0, reason, "", None, 0).to_vec();
-        let Ok((_, Reply::Closing { reason: heard, .. })) = read_server(&frame) else { panic!("{reason:?}") };
-        assert_eq!(heard, reason);
-        let number = heard.0;
+        let Ok((_, Reply::Closing { reason: received, .. })) = read_server(&frame) else { panic!("{reason:?}") };
+        assert_eq!(received, reason);
+        let number = received.0;
         let row = reasons.lines().find_map(|line| line.strip_prefix(&format!("| {number} | `"))?.split('`').next());
         let name = if number == 0 { "PeerClosed" } else { row.unwrap_or_else(|| panic!("{number} is not listed")) };
 
@@ -107,9 +107,9 @@ fn the_line_says_whose_the_connection_was_and_where_it_came_from() {
 
 #[test]
 fn no_close_is_logged_at_info() {
-    let mut told = None;
-    let lines = logged(Level::INFO, || told = Some(are_logged()));
-    assert_eq!((lines.len(), told), (0, Some(false)));
-    logged(Level::DEBUG, || told = Some(are_logged()));
-    assert_eq!(told, Some(true));
+    let mut is_on = None;
+    let lines = logged(Level::INFO, || is_on = Some(are_logged()));
+    assert_eq!((lines.len(), is_on), (0, Some(false)));
+    logged(Level::DEBUG, || is_on = Some(are_logged()));
+    assert_eq!(is_on, Some(true));
 }

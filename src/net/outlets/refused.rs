@@ -42,7 +42,7 @@ struct Kept {
     until_ms: u64,
     socket: OwnedFd,
     /// What it has not been told yet, because it has not shown how it speaks.
-    untold: Option<CloseReason>,
+    unanswered: Option<CloseReason>,
 }
 
 /// In which words a peer is refused.
@@ -93,11 +93,11 @@ impl ShardOutlets {
     /// Tells a peer why it is refused, in these bytes, and shuts our side.
     pub(in crate::net) fn refuse_peer(&mut self, now: Now, socket: OwnedFd, reason: CloseReason, last: &[u8]) {
         closes::log_refused(reason, self.shard, &socket);
-        tell(&socket, last);
+        send_last(&socket, last);
         self.keep(now, socket, None);
     }
 
-    /// Tells a peer that has just come why it is refused, in HTTP if that is what it speaks: as soon as it shows, or when
+    /// Answers a peer that has just come with why it is refused, in HTTP if that is what it speaks: as soon as it shows, or when
     /// it has shown nothing for a while.
     pub(in crate::net) fn refuse_newcomer(&mut self, core: &mut Shard, now: Now, socket: OwnedFd, reason: CloseReason) {
         closes::log_refused(reason, self.shard, &socket);
@@ -105,7 +105,7 @@ impl ShardOutlets {
         if speech == Speech::Unknown && self.refused.leaves_free(&socket, DESCRIPTORS_FREE_ALWAYS) {
             self.keep(now, socket, Some(reason));
         } else {
-            tell_newcomer(core, now, &socket, reason, speech);
+            answer_newcomer(core, now, &socket, reason, speech);
             self.keep(now, socket, None);
         }
         while self.refused.kept.len() > KEPT_MAX {
@@ -115,22 +115,22 @@ impl ShardOutlets {
 
     /// Keeps a socket a little, where there are descriptors for it. More than `KEPT_MAX` are there until the next tick at
     /// most.
-    fn keep(&mut self, now: Now, socket: OwnedFd, untold: Option<CloseReason>) {
+    fn keep(&mut self, now: Now, socket: OwnedFd, unanswered: Option<CloseReason>) {
         if self.refused.leaves_free(&socket, DESCRIPTORS_FREE_ALWAYS) {
-            self.refused.kept.push_back(Kept { until_ms: now.mono_ms + LINGER_MS, socket, untold });
+            self.refused.kept.push_back(Kept { until_ms: now.mono_ms + LINGER_MS, socket, unanswered });
         } else {
             self.discard_unread(&socket);
         }
     }
 
-    /// A tick: tells those that have shown how they speak, and closes those whose time is up.
-    pub(in crate::net) fn tell_refused(&mut self, core: &mut Shard, now: Now) {
+    /// A tick: answers those that have shown how they speak, and closes those whose time is up.
+    pub(in crate::net) fn answer_refused(&mut self, core: &mut Shard, now: Now) {
         for kept in &mut self.refused.kept {
-            let Some(reason) = kept.untold else { continue };
+            let Some(reason) = kept.unanswered else { continue };
             let speech = speech(&kept.socket);
             if speech != Speech::Unknown {
-                tell_newcomer(core, now, &kept.socket, reason, speech);
-                kept.untold = None;
+                answer_newcomer(core, now, &kept.socket, reason, speech);
+                kept.unanswered = None;
             }
         }
         while self.refused.kept.front().is_some_and(|kept| kept.until_ms <= now.mono_ms)
@@ -141,9 +141,9 @@ impl ShardOutlets {
     }
 
     fn let_oldest_go(&mut self, core: &mut Shard, now: Now) {
-        let Some(Kept { socket, untold, .. }) = self.refused.kept.pop_front() else { return };
-        if let Some(reason) = untold {
-            tell_newcomer(core, now, &socket, reason, speech(&socket));
+        let Some(Kept { socket, unanswered, .. }) = self.refused.kept.pop_front() else { return };
+        if let Some(reason) = unanswered {
+            answer_newcomer(core, now, &socket, reason, speech(&socket));
         }
         self.discard_unread(&socket);
     }
@@ -156,15 +156,15 @@ impl ShardOutlets {
 }
 
 /// A fresh socket takes a small frame; one that does not is broken.
-fn tell(socket: &OwnedFd, last: &[u8]) {
+fn send_last(socket: &OwnedFd, last: &[u8]) {
     send(socket, last, SEND_FLAGS).ok();
     shutdown(socket, Shutdown::Write).ok();
 }
 
-fn tell_newcomer(core: &mut Shard, now: Now, socket: &OwnedFd, reason: CloseReason, speech: Speech) {
+fn answer_newcomer(core: &mut Shard, now: Now, socket: &OwnedFd, reason: CloseReason, speech: Speech) {
     match speech {
-        Speech::Http => tell(socket, &Shard::encode_refusal_http(reason)),
-        Speech::Frames | Speech::Unknown => tell(socket, core.encode_refusal(now, reason)),
+        Speech::Http => send_last(socket, &Shard::encode_refusal_http(reason)),
+        Speech::Frames | Speech::Unknown => send_last(socket, core.encode_refusal(now, reason)),
     }
 }
 
