@@ -33,6 +33,7 @@ use ringway::contract::snapshot::{SnapshotAnswerer, snapshots};
 use ringway::contract::store::{LookupAnswer, LookupFound, StoredGroup};
 use ringway::contract::store::{StorePosition, Stored};
 use ringway::contract::submission::{MessageSubmission, Submission};
+use ringway::contract::traffic::TrafficLimits;
 use ringway::journal::disk::Directory;
 use ringway::ledger::Engine;
 use ringway::ledger::redis::link::link;
@@ -309,7 +310,14 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
     let (ledger, ends, nudges) = link();
     let (asker, store) = snapshots(ends.nudge());
     let progress = Arc::new(Progress::default());
-    let settings = Settings { shards: 1, node, segment_bytes: SEGMENT_BYTES, buckets: args.buckets, seed: node.into() };
+    let settings = Settings {
+        shards: 1,
+        node,
+        segment_bytes: SEGMENT_BYTES,
+        buckets: args.buckets,
+        traffic: TrafficLimits::UNLIMITED,
+        seed: node.into(),
+    };
     let mut start = RedisStart::new(settings);
     shared.groups.iter().for_each(|group| start.visit(Stored::Group(group.clone())));
     let dir = tempfile::tempdir_in(base()).unwrap();

@@ -19,8 +19,10 @@ use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::Origin;
 use ringway::contract::message::{Incoming, Roster};
 use ringway::contract::progress::Progress;
+use ringway::contract::rate::Rate;
 use ringway::contract::store::StorePosition;
 use ringway::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
+use ringway::contract::traffic::TrafficLimits;
 use ringway::journal::disk::{Directory, Disk, DiskFile};
 use ringway::ledger::Engine;
 use ringway::ledger::dedup::{Known, Name, Window};
@@ -29,6 +31,8 @@ use ringway::ledger::sequence::MsgIdSource;
 use ringway::ledger::start::Start;
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, RosterVersion, Seq, UserId};
 
+/// Limits that are looked at and never met: time stands still here, or nearly so.
+const NEVER_MET: TrafficLimits = TrafficLimits::all(Rate::new(64_000_000, u32::MAX));
 const TIME: u64 = 1_800_000_000_000;
 const BODY: [u8; 100] = [7; 100];
 /// Messages a commit takes in the benchmarks without a disk.
@@ -90,7 +94,7 @@ struct Ledger<D: Disk> {
 impl<D: Disk> Ledger<D> {
     /// A ledger with groups of `members`, each of other users of a million.
     fn new(disk: D, groups: u64, members: u64) -> Self {
-        let settings = Settings { journal_bytes_max: u64::MAX, ..Settings::new(1, 1) };
+        let settings = Settings { journal_bytes_max: u64::MAX, traffic: NEVER_MET, ..Settings::new(1, 1) };
         let progress = Arc::new(Progress::default());
         let now = Now { mono_ms: 0, unix_ms: TIME };
         let mut start = Start::new(settings, StorePosition::default());

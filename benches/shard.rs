@@ -13,7 +13,9 @@ use ringway::clock::Now;
 use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::{ConnId, LedgerSlot, Origin, PeerAddress, ShardId};
 use ringway::contract::message::{Message, Roster, RosterMember};
+use ringway::contract::rate::Rate;
 use ringway::contract::submission::Submission;
+use ringway::contract::traffic::TrafficLimits;
 use ringway::shard::Shard;
 use ringway::shard::config::ShardConfig;
 use ringway::shard::wheel::Wheel;
@@ -21,6 +23,8 @@ use ringway_wire::frame::{Encoder, PushFrame};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
 
+/// Limits that are looked at and never met: time stands still here, or nearly so.
+const NEVER_MET: TrafficLimits = TrafficLimits::all(Rate::new(64_000_000, u32::MAX));
 const SECRET: &[u8] = b"a secret that is long enough for benchmarks";
 const NOW: Now = Now { mono_ms: 1_000, unix_ms: 1_800_000_000_000 };
 const MEMBERS: u64 = 500;
@@ -41,7 +45,10 @@ struct Room {
 
 impl Room {
     fn new(others: u64, body_bytes: usize) -> Self {
-        let mut shard = Shard::new(ShardConfig::new(ShardId(0), 1), Authenticator::hs256(SECRET));
+        let mut shard = Shard::new(
+            ShardConfig { traffic: NEVER_MET, ..ShardConfig::new(ShardId(0), 1) },
+            Authenticator::hs256(SECRET),
+        );
         // The members' sessions lie among the others, as they do in a gateway that runs.
         let stride = others / ONLINE + 1;
         for at in 0..ONLINE * stride {

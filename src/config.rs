@@ -5,6 +5,7 @@
 //! and the disk. Precedence rises from defaults over file and environment to the command line.
 
 pub mod args;
+mod rates;
 pub(crate) mod typed;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ use mysql_async::Opts;
 use typed::{Origin, Typed};
 
 use crate::contract::device_policy::DevicePolicy;
+use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 use crate::topology::cpus::Shards;
 
@@ -229,6 +231,8 @@ pub struct Limits {
     pub stream_entries_max: u64,
     /// How long accepting, asking or delivering may keep a shard from the others.
     pub turn_ms: u32,
+    /// What one account may send.
+    pub traffic: TrafficLimits,
 }
 
 /// What was typed makes no sense.
@@ -328,6 +332,7 @@ impl Config {
                     limits::STREAM_UNSTORED_MAX,
                 )?,
                 turn_ms: typed.number("limits.turn_ms", 1, 1000)? as u32,
+                traffic: typed.traffic()?,
             },
             connections_origin: typed.origin("limits.connections_max"),
         })

@@ -13,6 +13,26 @@ use ringway_wire::limits::{
 /// Memberships over all groups: the ledger keeps every roster in memory, 16 bytes a membership.
 pub const MEMBERSHIPS_MAX: usize = 32 << 20;
 
+// ---- what one account may send: units a second, and units at once --------------------------------------
+
+/// Messages of one session. A person sends a few; an integration that sends more than this all the time is told so.
+pub const SESSION_SENDS: (u32, u32) = (500, 10_000);
+/// Bytes that one session sends in them: 128 of the largest messages a second.
+pub const SESSION_BYTES: (u32, u32) = (2 << 20, 32 << 20);
+/// Messages of all of a user's sessions.
+pub const USER_SENDS: (u32, u32) = (1_000, 20_000);
+/// Bytes of all of them.
+pub const USER_BYTES: (u32, u32) = (4 << 20, 64 << 20);
+/// Rows of a user's messages. The embedded store writes some 200,000 a second, so one account owes it at most five
+/// seconds at once, and takes a quarter of it for good; 100 messages a second to 500 members are just within.
+pub const USER_ROWS: (u32, u32) = (50_000, 1_000_000);
+/// Messages to one group, whoever sends them: twice as many as one account may, so that none can keep out the others.
+pub const GROUP_SENDS: (u32, u32) = (2_000, 40_000);
+/// Rows of them, for the same reason: 20 messages a second to a group of the largest size.
+pub const GROUP_ROWS: (u32, u32) = (100_000, 2_000_000);
+/// Fastest rate that may be configured, units a second; rounding is small up to there.
+pub const RATE_MAX: u32 = 64_000_000;
+
 // ---- shard ------------------------------------------------------------------------------------------
 
 /// Default cap of the gateway's connections. A million idle ones take about 140 MB of its own memory (`make soak-vm`
@@ -398,6 +418,13 @@ const _: () = {
         "with the last descriptor that a client could have, one can still be refused"
     );
     assert!(OUTBOX_BYTES_MIN <= OUTBOX_BYTES_MAX && OUTBOX_BYTES_MAX <= OUTBOX_SHARD_BYTES_MIN, "defaults are allowed");
+    assert!(
+        USER_ROWS.1 as usize >= GROUP_MEMBERS_MAX && GROUP_ROWS.1 as usize >= GROUP_MEMBERS_MAX,
+        "any message fits"
+    );
+    assert!(GROUP_SENDS.0 >= 2 * USER_SENDS.0 && GROUP_SENDS.1 >= 2 * USER_SENDS.1, "one member leaves half to others");
+    assert!(GROUP_ROWS.0 >= 2 * USER_ROWS.0 && GROUP_ROWS.1 >= 2 * USER_ROWS.1, "one member leaves half to others");
+    assert!(SESSION_BYTES.1 as usize >= BODY_BYTES_MAX + GROUP_MEMBERS_MAX * 8, "any message, and any group, fits");
     assert!(PAGES_IN_FLIGHT_MAX <= STORE_ANSWERS_MAX, "every page asked for has room to come back");
     assert!(
         COMMIT_BYTES_MAX + GROUP_MEMBERS_MAX * 12 + BODY_BYTES_MAX + 1024 <= JOURNAL_BATCH_BYTES_MAX,

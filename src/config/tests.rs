@@ -4,6 +4,8 @@ use std::path::Path;
 
 use super::typed::{KEYS, Typed};
 use super::*;
+use crate::contract::rate::Rate;
+use crate::contract::traffic::TrafficLimit;
 
 fn typed(file: &str, env: &[(&str, &str)], flags: &[&str]) -> Result<Typed, String> {
     let mut typed = Typed::defaults();
@@ -34,6 +36,7 @@ fn the_defaults_alone_are_a_configuration() {
     assert_eq!(config.limits.outbox_bytes_max, limits::OUTBOX_BYTES_MAX);
     assert_eq!(config.limits.connections_max, limits::CONNECTIONS_MAX);
     assert_eq!(config.limits.stream_entries_max, limits::STREAM_UNSTORED_MAX);
+    assert_eq!(config.limits.traffic, TrafficLimits::default());
 }
 
 #[test]
@@ -150,6 +153,33 @@ fn a_level_or_parts_with_a_level_each_are_taken() {
     for level in ["off", "warn", "INFO", "debug", "ringway=debug", "info,ringway::net=trace,glommio=off"] {
         let taken = config("", &[], &[&format!("log.level={level}")]).unwrap();
         assert_eq!(taken.log.level, level);
+    }
+}
+
+#[test]
+fn a_rate_is_so_much_a_second_and_so_much_at_once_or_off() {
+    for (typed, expected) in [
+        ("3/s, burst 5000", Rate::new(3, 5_000)),
+        (" 1_000/s,burst 20_000 ", Rate::new(1_000, 20_000)),
+        ("off", Rate::UNLIMITED),
+    ] {
+        let taken = config("", &[], &[&format!("limits.user_rows={typed}")]).unwrap();
+        assert_eq!(taken.limits.traffic.user_rows, expected, "{typed}");
+    }
+    for typed in
+        ["0/s, burst 5000", "3/s, burst 4999", "3/s", "3, 5000", "64000001/s, burst 5000", "3/m, burst 5000", ""]
+    {
+        refused(&format!("[limits]\nuser_rows = \"{typed}\""), "as in \"1000/s, burst 20000\"");
+    }
+    refused("[limits]\ngroup_sends = \"1/s, burst 0\"", "at least 1 at once");
+    refused("[limits]\nuser_bytes = \"1/s, burst 50000\"", "at least 56384 at once");
+}
+
+#[test]
+fn every_limit_of_what_an_account_may_send_is_a_key_of_its_own_name() {
+    for limit in TrafficLimit::ALL {
+        let name = format!("limits.{}", limit.name());
+        assert!(KEYS.iter().any(|key| key.name == name), "{name}");
     }
 }
 

@@ -136,6 +136,18 @@ pub(crate) const KEYS: &[Key] = &[
         "of a cluster's stream, messages not yet in MySQL; above: STORAGE_FULL",
     ),
     key(
+        "limits.session_sends",
+        SESSION_SENDS,
+        Form::Text,
+        "messages of one session; above: RETRY_LATER; off: not limited",
+    ),
+    key("limits.session_bytes", SESSION_BYTES, Form::Text, "bytes of their bodies"),
+    key("limits.user_sends", USER_SENDS, Form::Text, "messages of all of a user's sessions"),
+    key("limits.user_bytes", USER_BYTES, Form::Text, "bytes of all of them"),
+    key("limits.user_rows", USER_ROWS, Form::Text, "rows that a user's messages make, one a recipient"),
+    key("limits.group_sends", GROUP_SENDS, Form::Text, "messages to one group, whoever sends them"),
+    key("limits.group_rows", GROUP_ROWS, Form::Text, "rows that they make"),
+    key(
         "limits.turn_ms",
         "1",
         Form::Number,
@@ -151,9 +163,16 @@ const OUTBOX_BYTES_MAX: &str = "262144";
 const OUTBOX_SHARD_BYTES_MAX: &str = "536870912";
 const JOURNAL_BYTES_MAX: &str = "8589934592";
 const STREAM_ENTRIES_MAX: &str = "1048576";
+const SESSION_SENDS: &str = "500/s, burst 10000";
+const SESSION_BYTES: &str = "2097152/s, burst 33554432";
+const USER_SENDS: &str = "1000/s, burst 20000";
+const USER_BYTES: &str = "4194304/s, burst 67108864";
+const USER_ROWS: &str = "50000/s, burst 1000000";
+const GROUP_SENDS: &str = "2000/s, burst 40000";
+const GROUP_ROWS: &str = "100000/s, burst 2000000";
 
 /// Keys of the table `[limits]`.
-const LIMITS_KEYS_MAX: usize = 8;
+const LIMITS_KEYS_MAX: usize = 15;
 
 const _: () = {
     assert!(KEYS.len() <= 27 + LIMITS_KEYS_MAX, "at most 27 keys and the [limits] table");

@@ -1,4 +1,4 @@
-//! The contracts between threads: neutral types, no logic.
+//! The contracts between threads, and what several of them count by ([`rate`], [`traffic`]): neutral types.
 //!
 //! What crosses from one thread to another is one of the envelopes here, a closed set: a shard submits to the ledger
 //! ([`submission`]), the ledger hands out deliveries ([`delivery`]), shards ask each other ([`lane`]) and the store
@@ -19,9 +19,12 @@ pub mod message;
 pub mod nodes;
 pub mod position;
 pub mod progress;
+pub mod rate;
 pub mod report;
 pub(crate) mod shard_counters;
 pub mod snapshot;
+pub(crate) mod spending;
 pub mod store;
 pub(crate) mod store_counters;
 pub mod submission;
+pub mod traffic;

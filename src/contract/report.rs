@@ -6,6 +6,7 @@ use crate::contract::ids::ShardId;
 use crate::contract::internal::InternalErrors;
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store_counters::StoreCounters;
+use crate::contract::traffic::LimitedCounters;
 
 /// What control is told.
 #[derive(Debug)]
@@ -111,6 +112,8 @@ pub struct LedgerCounters {
     pub storage_full: u64,
     /// Submissions refused with `RETRY_LATER`.
     pub retry_later: u64,
+    /// Of these, those whose sender or group may not have more now.
+    pub limited: LimitedCounters,
     /// Group submissions that carried an old roster.
     pub bounced: u64,
     /// Microseconds spent in `fdatasync`.

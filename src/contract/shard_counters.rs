@@ -1,6 +1,7 @@
 //! What a shard counts: plain integers, handed to control once a second.
 
 use crate::contract::internal::InternalErrors;
+use crate::contract::traffic::LimitedCounters;
 use ringway_wire::schema::CloseReason;
 
 /// How many close reasons there are.
@@ -59,6 +60,8 @@ pub struct ShardCounters {
     pub closes_total: [u64; CLOSE_REASONS],
     /// What was shed, by what was full.
     pub shed: ShedCounters,
+    /// Requests refused because an account may not send more now.
+    pub limited: LimitedCounters,
     /// Of its thread.
     pub internal: InternalErrors,
 }

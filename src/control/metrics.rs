@@ -10,6 +10,7 @@ use crate::contract::internal::InternalErrors;
 use crate::contract::report::{LedgerReport, NodesReport, ShardReport, Spent};
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store_counters::StoreCounters;
+use crate::contract::traffic::TrafficLimit;
 use crate::control::snapshot::{Readiness, Room, Snapshot};
 use ringway_wire::request::reason_name;
 use ringway_wire::schema::CloseReason;
@@ -35,6 +36,7 @@ pub(crate) fn text(snapshot: &Snapshot, readiness: &Readiness, room: &Room, jour
     page.single("ringway_shards", "gauge", "Shards that report", shards.len());
     page.shards(&shards);
     page.closes_and_sheds(&shards);
+    page.limited(&shards, &snapshot.ledger);
     page.budgets(&shards);
     page.journal_disk(journal_disk_free);
     page.ledger(&snapshot.ledger);
@@ -167,6 +169,16 @@ impl Page {
             for (what, count) in SHED {
                 self.value(name, &format!("{{shard=\"{}\",what=\"{what}\"}}", report.shard), count(&report.core));
             }
+        }
+    }
+
+    fn limited(&mut self, shards: &[&ShardReport], ledger: &LedgerReport) {
+        let name = "ringway_limited_total";
+        self.head(name, "counter", "Requests refused because an account or a group may not have more now, by limit");
+        for limit in TrafficLimit::ALL {
+            let of_shards: u64 = shards.iter().map(|report| report.core.limited.of(*limit)).sum();
+            let count = of_shards + ledger.counters.limited.of(*limit);
+            self.value(name, &format!("{{limit=\"{}\"}}", limit.name()), count);
         }
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::contract::ids::ShardId;
 use crate::contract::report::{BUDGETS, Depths, LedgerReport, ShardReport, ShellCounters, Spent};
 use crate::contract::shard_counters::ShardCounters;
+use crate::contract::traffic::TrafficLimit;
 use crate::control::snapshot::Readiness;
 use ringway_wire::schema::CloseReason;
 
@@ -11,6 +12,7 @@ fn snapshot() -> Snapshot {
     let mut core = ShardCounters { connections: 7, ..ShardCounters::default() };
     core.closes_total[usize::from(CloseReason::BadFrame.0)] = 3;
     core.shed.submissions = 2;
+    core.limited.count(TrafficLimit::UserSends);
     let spent = Spent { name: "accept", shares: 100, busy_ns: 1_500_000_000, turns: 7 };
     let report = ShardReport {
         shard: ShardId(1),
@@ -31,13 +33,21 @@ fn room() -> Room {
 
 #[test]
 fn metrics_name_the_shard_the_close_reason_what_was_full_and_the_budget() {
-    let text = metrics::text(&snapshot(), &Readiness::Ready, &room(), None);
+    let mut snapshot = snapshot();
+    // Shards and the ledger refuse for the same limits.
+    for limit in [TrafficLimit::UserRows, TrafficLimit::UserSends, TrafficLimit::UserSends] {
+        snapshot.ledger.counters.limited.count(limit);
+    }
+    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), None);
     for line in [
         "ringway_ready 1",
         "ringway_connections_max{limited_by=\"memory.available\"} 1000",
         "ringway_connections{shard=\"1\"} 7",
         "ringway_closes_total{shard=\"1\",reason=\"BadFrame\"} 3",
         "ringway_shed_total{shard=\"1\",what=\"submissions\"} 2",
+        "ringway_limited_total{limit=\"user_sends\"} 3",
+        "ringway_limited_total{limit=\"user_rows\"} 1",
+        "ringway_limited_total{limit=\"group_rows\"} 0",
         "ringway_budget_shares{shard=\"1\",budget=\"accept\"} 100",
         "ringway_budget_busy_seconds_total{shard=\"1\",budget=\"accept\"} 1.5",
         "ringway_budget_turns_total{shard=\"1\",budget=\"accept\"} 7",

@@ -5,6 +5,7 @@
 //! cannot be written, numbers, window and groups are as if it had never been staged.
 
 mod commit;
+mod numbering;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,16 +14,18 @@ use crate::clock::Now;
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::digest::digest;
 use crate::contract::ids::{Origin, ShardId};
-use crate::contract::message::{Incoming, Message, Roster};
+use crate::contract::message::{Incoming, Roster};
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
+use crate::contract::spending::FanoutSpending;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::{ChangeSubmission, MessageSubmission, Submission};
+use crate::contract::traffic::{Limited, TrafficLimits};
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
-use crate::journal::record::{DirectRecord, GroupRecord, Record};
+use crate::journal::record::Record;
 use crate::journal::room::Room;
 use crate::journal::segment::Journal;
 use crate::ledger::bases::Bases;
@@ -37,7 +40,7 @@ use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
     LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
 };
-use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::ids::{GroupId, MsgId, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
@@ -61,6 +64,8 @@ pub struct Settings {
     pub window_entries_max: usize,
     /// Sizes of groups.
     pub groups: GroupLimits,
+    /// What one account may send.
+    pub traffic: TrafficLimits,
     /// What salts and hashes are made from; not to be guessed from outside.
     pub seed: u64,
 }
@@ -76,6 +81,7 @@ impl Settings {
             tail_messages_max: TAIL_MESSAGES_MAX as u64,
             window_entries_max: WINDOW_ENTRIES_MAX,
             groups: GroupLimits::default(),
+            traffic: TrafficLimits::default(),
             seed,
         }
     }
@@ -97,6 +103,8 @@ pub struct JournalEngine<D: Disk> {
     /// Senders for whom the store has answered, and whose messages have not all been gone on with.
     pub(super) releasing: VecDeque<UserId>,
     pub(super) bases: Bases,
+    /// What senders and groups have had lately. What a commit that failed was charged for is not given back.
+    pub(super) spending: FanoutSpending,
     /// Segments on disk: where each starts, and the ledger's time by then, Unix milliseconds.
     pub(super) segments: VecDeque<(JournalPosition, u64)>,
     pub(super) counters: LedgerCounters,
@@ -142,6 +150,7 @@ enum Refusal {
     Code(ErrorCode),
     StorageFull,
     RetryLater,
+    Limited(Limited),
 }
 
 impl<D: Disk> Engine for JournalEngine<D> {
@@ -344,67 +353,6 @@ impl<D: Disk> JournalEngine<D> {
         self.stage(Delivery::Repeat { origin, msg_id, seq, sent_at_ms: msg_id.sent_at_ms() });
     }
 
-    fn number(&mut self, now: Now, submission: MessageSubmission) {
-        let Incoming { origin, to, .. } = submission.incoming;
-        let numbered = match to {
-            Conversation::User(to) => self.direct(now, to, submission.incoming),
-            Conversation::Group(group) => self.group(now, group, submission),
-        };
-        if let Err(refusal) = numbered {
-            self.refuse(origin, refusal);
-        }
-    }
-
-    fn direct(&mut self, now: Now, to: UserId, incoming: Incoming) -> Result<(), Refusal> {
-        self.make_room(now)?;
-        let Incoming { origin, sender, client_msg_id, .. } = incoming;
-        let sender_slot = self.sequences.assign(sender).ok_or(Refusal::StorageFull)?;
-        let to_slot = self.sequences.assign(to).ok_or(Refusal::StorageFull)?;
-        let sender_seq = self.sequences.next(sender_slot);
-        let recipient_seq = if to == sender { sender_seq } else { self.sequences.next(to_slot) };
-        let msg_id = self.ids.next(now.unix_ms);
-        let body = incoming.body();
-        let record = DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body };
-        self.commit.batch.push(&Record::Direct(record));
-        let rows = if to == sender { 1 } else { 2 };
-        let message = self.numbered(incoming, msg_id, sender_seq, rows);
-        self.stage(Delivery::Direct { message, sender_seq, recipient_seq, origin });
-        Ok(())
-    }
-
-    /// What comes here is no repeat: who is not a member is refused.
-    fn group(&mut self, now: Now, group: GroupId, submission: MessageSubmission) -> Result<(), Refusal> {
-        let roster = self.groups.roster(group).cloned().ok_or(Refusal::Code(ErrorCode::UnknownGroup))?;
-        if roster.version != submission.roster_version {
-            self.counters.bounced += 1;
-            self.stage(Delivery::Bounced { group, submission: Box::new(submission), roster: Some(roster) });
-            return Ok(());
-        }
-        let incoming = submission.incoming;
-        let Incoming { origin, sender, client_msg_id, .. } = incoming;
-        let sender_at = roster.position(sender).ok_or(Refusal::Code(ErrorCode::NotAMember))?;
-        let batch_at = self.make_room(now)?;
-        let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();
-        let sender_seq = seqs.get(sender_at).copied().unwrap_or_default();
-        let msg_id = self.ids.next(now.unix_ms);
-        let (roster_at, differences) = self.bases.differences(&roster, &seqs, &mut self.commit.batch, batch_at);
-        let body = incoming.body();
-        let record = GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body };
-        self.commit.batch.push(&Record::Group(record));
-        let message = self.numbered(incoming, msg_id, sender_seq, seqs.len());
-        self.stage(Delivery::Group { message, roster, seqs, origin });
-        Ok(())
-    }
-
-    /// Remembers a message that has its numbers.
-    fn numbered(&mut self, incoming: Incoming, msg_id: MsgId, seq: Seq, rows: usize) -> Arc<Message> {
-        let known = Known { msg_id, seq, digest: digest(incoming.to, incoming.body()) };
-        self.window.insert(Name::of(&incoming), known);
-        self.commit.messages += 1;
-        self.commit.rows += rows;
-        Arc::new(incoming.numbered(msg_id))
-    }
-
     fn change(&mut self, now: Now, submission: ChangeSubmission) -> Result<(), Refusal> {
         let ChangeSubmission { origin, actor, change } = submission;
         let mut record = match self.groups.plan(actor, &change, &self.sequences) {
@@ -486,6 +434,10 @@ impl<D: Disk> JournalEngine<D> {
             Refusal::Code(code) => (code, 0),
             Refusal::StorageFull => (ErrorCode::StorageFull, STORAGE_FULL_RETRY_MS),
             Refusal::RetryLater => (ErrorCode::RetryLater, LEDGER_RETRY_MS),
+            Refusal::Limited(Limited { limit, retry_after_ms }) => {
+                self.counters.limited.count(limit);
+                (ErrorCode::RetryLater, retry_after_ms)
+            }
         };
         self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
         self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);

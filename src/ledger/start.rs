@@ -10,9 +10,11 @@ use std::sync::Arc;
 use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::ids::LedgerSlot;
+use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
+use crate::contract::spending::FanoutSpending;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{NewestRow, StoredGroup};
 use crate::journal::JournalError;
@@ -159,6 +161,7 @@ impl Start {
             pending: Pending::new(settings.seed ^ 2),
             releasing: VecDeque::new(),
             bases: Bases::new(settings.seed ^ 3),
+            spending: FanoutSpending::new(TableKey::new(settings.seed ^ 4)),
             segments,
             counters: LedgerCounters::default(),
             room,

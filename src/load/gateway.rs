@@ -40,7 +40,30 @@ pub(crate) struct GatewayOptions {
     pub secret: Option<String>,
     /// Keep the data directory afterwards, and say where it is.
     pub keep_data: bool,
+    /// What one account may send.
+    pub account_limits: AccountLimits,
 }
+
+/// What one account may send to a gateway of our own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum AccountLimits {
+    /// As much as by default.
+    #[default]
+    Usual,
+    /// Whatever it can.
+    Off,
+}
+
+/// The keys of these limits, as environment variables.
+const ACCOUNT_LIMITS: [&str; 7] = [
+    "RINGWAY_LIMITS_SESSION_SENDS",
+    "RINGWAY_LIMITS_SESSION_BYTES",
+    "RINGWAY_LIMITS_USER_SENDS",
+    "RINGWAY_LIMITS_USER_BYTES",
+    "RINGWAY_LIMITS_USER_ROWS",
+    "RINGWAY_LIMITS_GROUP_SENDS",
+    "RINGWAY_LIMITS_GROUP_ROWS",
+];
 
 /// A running gateway that this process started.
 pub(crate) struct Gateway {
@@ -216,6 +239,9 @@ fn spawn(options: &GatewayOptions, data_dir: &Path) -> Result<Child, LoadError> 
     // What configures an operator's gateway must not change what is measured.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RINGWAY_")) {
         command.env_remove(name);
+    }
+    if options.account_limits == AccountLimits::Off {
+        command.envs(ACCOUNT_LIMITS.map(|name| (name, "off")));
     }
     if let Some(url) = &options.store {
         // Not on its command line, which everybody on the machine may read: it can have a password.

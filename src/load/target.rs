@@ -7,7 +7,8 @@ use super::args::TargetArgs;
 use super::cpus::{self, Cpus};
 use super::crowd::Crowd;
 use super::error::LoadError;
-use super::gateway::{Gateway, GatewayOptions, read_secret};
+use super::gateway::{AccountLimits, Gateway, GatewayOptions, read_secret};
+use super::pace::Pace;
 use super::stored::Stored;
 use super::tokens::Secret;
 use crate::clock::Clock;
@@ -33,26 +34,38 @@ pub(crate) struct Target {
 struct Started<'a> {
     nodes: u16,
     redis: Option<&'a str>,
+    account_limits: AccountLimits,
 }
 
 impl Target {
     /// Starts a gateway, or finds the one that was named; then pins the load.
     pub(crate) fn prepare(args: &TargetArgs, stores: &dyn Stores) -> Result<Target, LoadError> {
-        Target::start(args, stores, Started { nodes: 1, redis: None })
+        Target::start(args, stores, Started { nodes: 1, redis: None, account_limits: AccountLimits::Usual })
+    }
+
+    /// The same to be sent to at this pace.
+    pub(crate) fn at_pace(args: &TargetArgs, stores: &dyn Stores, pace: Pace) -> Result<Target, LoadError> {
+        Target::of_nodes(args, stores, pace, 1, None)
     }
 
     /// The same for so many gateways that share a Redis, as one cluster.
     pub(crate) fn of_nodes(
         args: &TargetArgs,
         stores: &dyn Stores,
+        pace: Pace,
         nodes: u16,
         redis: Option<&str>,
     ) -> Result<Target, LoadError> {
-        Target::start(args, stores, Started { nodes, redis })
+        // A flood is more than any account may send: it shows what the gateway can do, and not what it lets one do.
+        let account_limits = match pace {
+            Pace::Flood(..) => AccountLimits::Off,
+            Pace::Burst(_) | Pace::Rate(..) => AccountLimits::Usual,
+        };
+        Target::start(args, stores, Started { nodes, redis, account_limits })
     }
 
     fn start(args: &TargetArgs, stores: &dyn Stores, started: Started<'_>) -> Result<Target, LoadError> {
-        let Started { nodes, redis } = started;
+        let Started { nodes, redis, account_limits } = started;
         if let Some(url) = &args.store {
             stores.check(url)?;
         }
@@ -72,6 +85,7 @@ impl Target {
                     cluster: redis.map(|url| (url.to_owned(), 1)),
                     secret: None,
                     keep_data: args.keep_data,
+                    account_limits,
                 };
                 let gateway = Gateway::start(&options)?;
                 let secret = gateway.secret()?;

@@ -196,6 +196,7 @@ impl Opening<'_> {
         let settings = Settings {
             node: self.config.cluster.node_id,
             journal_bytes_max: self.config.limits.journal_bytes_max,
+            traffic: self.config.limits.traffic,
             ..Settings::new(self.shards, seed)
         };
         let mut start = Start::new(settings, store.position().await?);
@@ -207,7 +208,8 @@ impl Opening<'_> {
     /// The same in a cluster, whose other nodes may write meanwhile.
     async fn read_for_cluster<S: Store>(&self, store: &mut S, seed: u64) -> Result<Known, StoreError> {
         let (node, buckets) = (self.config.cluster.node_id, self.config.cluster.buckets);
-        let settings = redis::Settings { shards: self.shards, node, segment_bytes: SEGMENT_BYTES, buckets, seed };
+        let (shards, traffic) = (self.shards, self.config.limits.traffic);
+        let settings = redis::Settings { shards, node, segment_bytes: SEGMENT_BYTES, buckets, seed, traffic };
         let mut start = RedisStart::new(settings);
         let at = store.snapshot(&mut |stored| start.visit(stored)).await?;
         Ok(Known::Cluster { start: Box::new(start), at })

@@ -1,8 +1,10 @@
-//! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here.
+//! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here (but
+//! nothing stands in the way of other limits of traffic from one event to the next).
 
 use crate::contract::device_policy::DevicePolicy;
 use crate::contract::ids::{ConnId, SessionRef, ShardId};
 use crate::contract::keyed::TableKey;
+use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 
 /// One shard's settings; all shards of a process have the same but for `id`.
@@ -41,6 +43,8 @@ pub struct ShardConfig {
     pub unauthenticated_per_address_max: usize,
     /// A connection for which bytes wait and none goes out for so long is closed.
     pub stall_timeout_ms: u32,
+    /// What one account may send.
+    pub traffic: TrafficLimits,
     /// Keys the tables whose entries a peer can choose.
     pub table_key: TableKey,
     /// List every close in `Effects::closed`: somebody writes them down.
@@ -67,6 +71,7 @@ impl ShardConfig {
             unauthenticated_max: limits::UNAUTHENTICATED_MAX,
             unauthenticated_per_address_max: limits::UNAUTHENTICATED_PER_ADDRESS_MAX,
             stall_timeout_ms: 30_000,
+            traffic: TrafficLimits::default(),
             table_key: TableKey::of_process(),
             lists_closes: false,
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::index::Index;
 use super::slab::Slab;
+use super::traffic::Admission;
 use crate::clock::Now;
 use crate::contract::delivery::GroupAnnouncement;
 use crate::contract::ids::{Origin, ShardId};
@@ -312,6 +313,9 @@ impl Shard {
 
     /// To every shard with members and to the other nodes, then the sender's answer.
     fn fan_out_ephemeral(&mut self, now: Now, incoming: Incoming, roster: &Arc<Roster>) {
+        if self.admit_ephemeral(now, &incoming, roster.members().len()) == Admission::Refused {
+            return;
+        }
         let origin = incoming.origin;
         let message = self.ephemeral_message(now, incoming);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
@@ -351,7 +355,8 @@ impl Shard {
         }
     }
 
-    fn refuse_anywhere(&mut self, now: Now, origin: Origin, code: ErrorCode, retry_after_ms: u32) {
+    /// Refuses a request of a session wherever it is.
+    pub(super) fn refuse_anywhere(&mut self, now: Now, origin: Origin, code: ErrorCode, retry_after_ms: u32) {
         self.answer_anywhere(now, origin, LaneAnswer::Refused { code, retry_after_ms });
     }
 }

@@ -136,6 +136,7 @@ impl Shard {
         self.directory.join(user, slot, &mut self.sessions);
         self.audiences.joined(user, slot, &self.directory);
         self.heartbeats.agree(slot, login.heartbeat_ms);
+        self.traffic.session_begins(slot);
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         session.device = login.device;
         session.expires_at_s = login.expires_at_s.try_into().unwrap_or(u32::MAX);

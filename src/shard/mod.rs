@@ -13,7 +13,7 @@
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
 //! large_replies.rs       one of a session's at a time
 //! remote_sessions.rs     on other nodes        devices.rs   which sessions of a user may stay
-//! unauthenticated.rs     connections before login
+//! unauthenticated.rs     connections before login        traffic.rs   what sessions and users may send
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
 //! route.rs     where the effects go
@@ -46,6 +46,7 @@ pub mod route;
 mod session;
 mod slab;
 mod timers;
+mod traffic;
 mod unauthenticated;
 pub mod wheel;
 
@@ -69,6 +70,7 @@ use self::presence::Gathers;
 use self::remote_sessions::RemoteSessions;
 use self::session::{Flags, Phase, Session};
 use self::slab::Slab;
+use self::traffic::Traffic;
 use self::unauthenticated::Unauthenticated;
 use self::wheel::{Wheel, tick_of};
 use crate::auth::Authenticator;
@@ -113,6 +115,7 @@ pub struct Shard {
     /// Bytes that all intakes hold.
     intake_bytes: usize,
     unauthenticated: Unauthenticated,
+    traffic: Traffic,
     /// Sessions that catch up.
     behind: usize,
     /// The member of a run's roster that the fan-out goes on with.
@@ -160,6 +163,7 @@ impl Shard {
             answers_waiting: VecDeque::new(),
             intake_bytes: 0,
             unauthenticated: Unauthenticated::new(config.table_key),
+            traffic: Traffic::new(config.table_key),
             behind: 0,
             run_from: 0,
             ephemeral_count: 0,

@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::large_replies::LargeAsk;
+use super::traffic::{Admission, Weight};
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
@@ -112,6 +113,10 @@ impl Shard {
             return self.refuse(now, slot, request_id, ErrorCode::ClientMsgIdInvalid, 0);
         }
         let Some((origin, sender)) = self.asking(now, slot, request_id) else { return };
+        let weight = Weight { sends: 1, bytes: body.len() as u64 };
+        if self.admit_request(now, origin, sender, weight) == Admission::Refused {
+            return;
+        }
         let incoming = Incoming::new(origin, sender, to, client_msg_id, body);
         match (to, durability) {
             (Conversation::Group(group), _) => {
@@ -132,6 +137,9 @@ impl Shard {
     }
 
     fn send_ephemeral_direct(&mut self, now: Now, to: UserId, incoming: Incoming) {
+        if self.admit_ephemeral(now, &incoming, 1) == Admission::Refused {
+            return;
+        }
         let origin = incoming.origin;
         let message = self.ephemeral_message(now, incoming);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
@@ -184,11 +192,15 @@ impl Shard {
         if users.len() > GROUP_MEMBERS_MAX {
             return self.refuse(now, slot, request_id, ErrorCode::TooManyMembers, 0);
         }
+        let weight = Weight { sends: 0, bytes: (users.len() * size_of::<UserId>()) as u64 };
         let change = change(users);
         if matches!(&change, GroupChange::Add(_, users) | GroupChange::Remove(_, users) if users.is_empty()) {
             return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, "members is empty", 0);
         }
         let Some((origin, actor)) = self.asking(now, slot, request_id) else { return };
+        if self.admit_request(now, origin, actor, weight) == Admission::Refused {
+            return;
+        }
         self.effects.submissions.push_back(Submission::Change(ChangeSubmission { origin, actor, change }));
     }
 

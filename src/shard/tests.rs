@@ -13,6 +13,7 @@ mod model;
 mod races;
 mod remote_sessions;
 mod requests;
+mod traffic;
 mod unauthenticated;
 pub(super) mod world;
 

@@ -1,12 +1,16 @@
 //! A client that means harm: what it can choose must not stop the others.
 
+use std::time::Instant;
+
 use ringway_client::{Event, RequestId};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{Conversation, UserId};
 use ringway_wire::limits::GROUP_MEMBERS_MAX;
+use ringway_wire::schema::ErrorCode;
 
 use crate::colliding::colliding_ids;
 use crate::gateway::{Gateway, PATIENCE};
+use crate::outage::metric;
 
 /// Groups of the largest size: 100,000 members in all.
 const GROUPS: usize = 20;
@@ -54,6 +58,54 @@ fn large_replies_asked_for_all_at_once_come_one_by_one_and_end_no_session() {
                 pongs += 1;
             }
             Some(Event::GroupChanged { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_sends_to_thousands_without_end_is_told_to_wait_and_owes_no_more_rows_than_an_account_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "2", "--set", "limits.user_rows=5000/s, burst 100000"]);
+    let (mut hostile, mut ann, mut bob) =
+        (gateway.client(666, 1, None), gateway.client(1, 1, None), gateway.client(2, 1, None));
+    let invented: Vec<UserId> = (0..GROUP_MEMBERS_MAX as u64 - 1).map(|at| UserId(1_000_000 + at)).collect();
+    let (group, _) = hostile.group_create(&invented, PATIENCE).unwrap();
+    const SENDS: usize = 500;
+    let began = Instant::now();
+    let mut sent = Vec::new();
+    for _ in 0..SENDS {
+        let name = hostile.new_client_msg_id();
+        sent.push(hostile.send(Conversation::Group(group), name, &[b'x'; 100]).unwrap());
+    }
+    let (mut taken, mut refused) = (0, 0);
+    for request in sent {
+        match hostile.answer(request, PATIENCE).unwrap() {
+            Event::Sent { .. } => taken += 1,
+            Event::Refused { code: ErrorCode::RetryLater, retry_after_ms, .. } => {
+                assert!((1..=1_000).contains(&retry_after_ms), "5,000 rows are earned in a second: {retry_after_ms}");
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // A message a second is earned, and 20 are there from the start.
+    let earned = began.elapsed().as_secs() as usize + 1;
+    assert!((20..=20 + earned).contains(&taken), "{taken} of {SENDS} were taken, {earned} were earned");
+    assert_eq!(taken + refused, SENDS);
+    let rows = (taken * GROUP_MEMBERS_MAX) as u64;
+    gateway.wait_until("the refusals are counted", |gateway| {
+        metric(gateway, "ringway_limited_total{limit=\"user_rows\"}") == Some(refused as u64)
+    });
+    assert_eq!(metric(&gateway, "ringway_ledger_rows_total"), Some(rows));
+
+    // Nobody else meets a limit.
+    for _ in 0..100 {
+        let name = ann.new_client_msg_id();
+        let sent = ann.send(Conversation::User(UserId(2)), name, b"hello").unwrap();
+        assert!(matches!(ann.answer(sent, PATIENCE).unwrap(), Event::Sent { .. }));
+        match bob.next(PATIENCE).unwrap() {
+            Some(Event::Row(row)) => assert_eq!(row.body, b"hello"),
             other => panic!("{other:?}"),
         }
     }

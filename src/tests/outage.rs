@@ -14,7 +14,7 @@ use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, pause};
+use crate::gateway::{Gateway, PATIENCE, UNLIMITED, pause};
 use crate::history::{Groups, check, make_groups, start_users};
 use crate::services::{Database, MariaDb};
 use crate::traffic::{Orders, User};
@@ -214,7 +214,7 @@ fn a_journal_that_is_full_because_the_database_is_away_refuses_disconnects_nobod
     let bytes_max = 128 << 20;
     let cap = format!("limits.journal_bytes_max={bytes_max}");
     let mut command = Gateway::command(&data_dir, &["--shards", "1", "--set", &cap]);
-    command.env("RINGWAY_STORE_URL", database.url());
+    command.env("RINGWAY_STORE_URL", database.url()).envs(UNLIMITED);
     let mut gateway = Gateway::spawn(&data_dir, &mut command);
     let (mut sender, mut receiver) = (gateway.client(1, 1, None), gateway.client(2, 1, Some(Seq(0))));
     let mut idle = gateway.client(3, 1, None);

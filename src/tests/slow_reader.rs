@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::connection::Connection;
 use crate::frames::Frames;
-use crate::gateway::{Gateway, PATIENCE, pause, token};
+use crate::gateway::{Gateway, PATIENCE, UNLIMITED, pause, token};
 
 const MEMBERS: u64 = 300;
 /// A flood comes in waves: everybody who reads has read one before the next is sent.
@@ -31,7 +31,7 @@ fn a_stalled_member_neither_delays_the_others_nor_grows_memory_and_loses_nothing
     let dir = tempfile::tempdir().unwrap();
     // On a slow machine it must not be time that closes a connection.
     let patient = ["--shards", "1", "--set", "session.stall_timeout_s=3600", "--set", "session.heartbeat_s=3600"];
-    let mut gateway = Gateway::start(dir.path(), &patient);
+    let mut gateway = Gateway::spawn(dir.path(), Gateway::command(dir.path(), &patient).envs(UNLIMITED));
     let mut sender = gateway.client(1, 1, None);
     let others: Vec<UserId> = (2..=MEMBERS).map(UserId).collect();
     let (group, _) = sender.group_create(&others, PATIENCE).unwrap();

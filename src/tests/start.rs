@@ -9,7 +9,7 @@ use ringway_wire::ids::{Conversation, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, address};
+use crate::gateway::{Gateway, PATIENCE, UNLIMITED, address};
 
 /// Runs `serve`, which must refuse, and returns what it said.
 fn refusal(data_dir: &Path, arguments: &[&str]) -> String {
@@ -145,7 +145,7 @@ fn a_full_disk_refuses_messages_and_recovers_by_itself() {
         "mount -t tmpfs -o size=300m ringway-test \"$0\" && head -c 150m /dev/zero > \"$0/ballast\" && exec \"$@\"";
     let options = ["--user", "--map-root-user", "--mount", "sh", "-c", script, journal.to_str().unwrap()];
     let mut command = Gateway::command_under("unshare", &options, dir.path(), &["--shards", "1"]);
-    let gateway = Gateway::spawn(dir.path(), &mut command);
+    let gateway = Gateway::spawn(dir.path(), command.envs(UNLIMITED));
     assert!(address(dir.path(), "listen").is_some());
     let mut client = gateway.client(1, 1, None);
     let body = vec![b'x'; 16_000];

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod failed;
+mod limited;
 mod waiting;
 
 use super::*;
@@ -11,9 +12,10 @@ use crate::contract::store::StoredMessage;
 use crate::contract::submission::GroupChange;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::reader::Reader;
+use crate::journal::record::GroupRecord;
 use crate::ledger::start::Start;
 use crate::limits::{JOURNAL_ROOM_LOOK_MS, LOOKUPS_PENDING_MAX, LOOKUPS_PENDING_SENDER_MAX, WINDOW_MS};
-use ringway_wire::ids::{ClientMsgId, RosterVersion};
+use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq};
 
 const SHARDS: u16 = 2;
 const TIME: u64 = 1_800_000_000_000;

@@ -68,8 +68,10 @@ use crate::contract::keyed::TableKey;
 use crate::contract::progress::Progress;
 use crate::contract::report::{LedgerCounters, StandsStill};
 use crate::contract::snapshot::SnapshotAsker;
+use crate::contract::spending::FanoutSpending;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::Submission;
+use crate::contract::traffic::TrafficLimits;
 use crate::journal::disk::Disk;
 use crate::ledger::dedup::Name;
 use crate::ledger::groups::Groups;
@@ -95,6 +97,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Into how many buckets the ledger is split: a call may have so many times as much.
     pub buckets: usize,
+    /// What one account may send by way of this node.
+    pub traffic: TrafficLimits,
     /// What salts and hashes are made from; not to be guessed from outside.
     pub seed: u64,
 }
@@ -120,6 +124,8 @@ pub struct RedisEngine<D: Disk> {
     redis_clock: RedisClock,
     in_flight: InFlight,
     late_creations: LateCreations,
+    /// What senders and groups have had lately of this node; what Redis did not take in the end is not given back.
+    spending: FanoutSpending,
     questions: Questions,
     asker: SnapshotAsker,
     /// What is gone on with when the snapshot is loaded.

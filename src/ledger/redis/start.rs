@@ -23,6 +23,7 @@ use crate::contract::keyed::TableKey;
 use crate::contract::progress::Progress;
 use crate::contract::report::{LedgerCounters, StandsStill};
 use crate::contract::snapshot::SnapshotAsker;
+use crate::contract::spending::FanoutSpending;
 use crate::contract::store::NewestRow;
 use crate::contract::store::{StorePosition, Stored};
 use crate::journal::disk::Disk;
@@ -105,6 +106,7 @@ impl RedisStart {
             questions: Questions::default(),
             asker,
             found: None,
+            spending: FanoutSpending::new(TableKey::new(settings.seed ^ 8)),
             changed_at: HashMap::with_hasher(TableKey::new(settings.seed ^ 7)),
             session: Session::Disconnected,
             away: StandsStill::Disconnected,

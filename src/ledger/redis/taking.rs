@@ -14,6 +14,7 @@ use crate::contract::message::Incoming;
 use crate::contract::report::StandsStill;
 use crate::contract::store::{LookupFound, StoredMessage};
 use crate::contract::submission::{ChangeSubmission, MessageSubmission};
+use crate::contract::traffic::Limited;
 use crate::journal::disk::Disk;
 use crate::journal::record::ChangeRecord;
 use crate::ledger::Engine;
@@ -55,6 +56,7 @@ pub(super) enum Refusal {
     Code(ErrorCode),
     StorageFull,
     RetryLater,
+    Limited(Limited),
 }
 
 impl<D: Disk> RedisEngine<D> {
@@ -172,7 +174,8 @@ impl<D: Disk> RedisEngine<D> {
             if self.sequences.users() + LEDGER_USERS_RESERVE > LEDGER_USERS_MAX {
                 return self.refuse(origin, Refusal::StorageFull);
             }
-            return self.log_submission(now, Some((name, known_s)), Subject::Message(submission));
+            let rows = if to == Conversation::User(sender) { 1 } else { 2 };
+            return self.log_message(now, (name, known_s), submission, rows);
         };
         let current = self.groups.roster(group).cloned();
         let is_member = current.as_ref().is_some_and(|roster| roster.position(sender).is_some());
@@ -185,7 +188,21 @@ impl<D: Disk> RedisEngine<D> {
                 self.deliveries.push(PendingDelivery::Delivery(Delivery::Bounced { group, submission, roster }));
             }
             Some(_) if !is_member => self.refuse(origin, Refusal::Code(ErrorCode::NotAMember)),
-            Some(_) => self.log_submission(now, Some((name, known_s)), Subject::Message(submission)),
+            Some(roster) => self.log_message(now, (name, known_s), submission, roster.members().len()),
+        }
+    }
+
+    /// A message that makes so many rows, unless its sender or its group may not have them now.
+    fn log_message(&mut self, now: Now, name: (Name, u64), submission: MessageSubmission, rows: usize) {
+        let Incoming { origin, sender, to, .. } = submission.incoming;
+        // What there is no room for costs nothing.
+        let room = self.room(now);
+        let limits = &self.settings.traffic;
+        let taken =
+            room.and_then(|()| self.spending.take(now.mono_ms, limits, (sender, to), rows).map_err(Refusal::Limited));
+        match taken {
+            Ok(()) => self.log_submission(now, Some(name), Subject::Message(submission)),
+            Err(refusal) => self.refuse(origin, refusal),
         }
     }
 
@@ -270,6 +287,10 @@ impl<D: Disk> RedisEngine<D> {
             Refusal::Code(code) => (code, 0),
             Refusal::StorageFull => (ErrorCode::StorageFull, STORAGE_FULL_RETRY_MS),
             Refusal::RetryLater => (ErrorCode::RetryLater, LEDGER_RETRY_MS),
+            Refusal::Limited(Limited { limit, retry_after_ms }) => {
+                self.counters.limited.count(limit);
+                (ErrorCode::RetryLater, retry_after_ms)
+            }
         };
         self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
         self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);

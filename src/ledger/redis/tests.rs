@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod fold;
+mod limited;
 mod submissions;
 mod world;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_lite::future::block_on;
 use ringway::contract::progress::Progress;
 use ringway::contract::snapshot::snapshots;
+use ringway::contract::traffic::TrafficLimits;
 use ringway::ledger::redis;
 use ringway::ledger::redis::link::link;
 use ringway::ledger::redis::start::RedisStart;
@@ -57,6 +58,7 @@ impl Process {
             node: id,
             segment_bytes: world.plan.segment_bytes,
             buckets: 1,
+            traffic: TrafficLimits::default(),
             seed,
         };
         let mut start = RedisStart::new(settings);

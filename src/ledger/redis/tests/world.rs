@@ -11,6 +11,7 @@ use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, snapshots};
 use crate::contract::store::{NewestRow, StoredGroup};
 use crate::contract::store::{StorePosition, Stored};
+use crate::contract::traffic::TrafficLimits;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::redis::entry::Entry;
@@ -56,7 +57,14 @@ impl Node {
         let (ledger, redis, _nudges) = link();
         let (asker, store) = snapshots(redis.nudge());
         let progress = Arc::new(Progress::default());
-        let mut start = RedisStart::new(Settings { shards, node, segment_bytes: 0, buckets: 1, seed: node.into() });
+        let mut start = RedisStart::new(Settings {
+            shards,
+            node,
+            segment_bytes: 0,
+            buckets: 1,
+            traffic: TrafficLimits::default(),
+            seed: node.into(),
+        });
         stored.each(&mut |stored| start.visit(stored));
         let log_disk = MemoryDisk::new(1);
         let disks = (log_disk.clone(), MemoryDisk::new(2));

@@ -1,0 +1,96 @@
+//! What those who send have taken of their limits lately.
+//!
+//! Owned by a shard or by the ledger, each for itself. What always holds: it has its size from the start and is never
+//! searched as a whole; whoever sends nothing costs nothing; where places run out, those are forgotten who owe least, so
+//! that nobody gets rid of what he owes by the help of accounts that owe less. Its hash is keyed.
+
+use crate::contract::keyed::TableKey;
+use crate::contract::rate::Spent;
+use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
+use ringway_wire::ids::{Conversation, UserId};
+
+/// Places that an id may have: two or three cache lines.
+const WAYS: usize = 8;
+/// Sets of so many places: 32,768 who owe something at the same time, in 1 MiB at most.
+const SETS: usize = 4_096;
+
+/// What each of some has taken of `N` rates.
+#[derive(Debug)]
+pub(crate) struct Spending<const N: usize> {
+    key: TableKey,
+    /// Made when the first one spends.
+    sets: Vec<[Entry<N>; WAYS]>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry<const N: usize> {
+    id: u64,
+    spent: [Spent; N],
+}
+
+impl<const N: usize> Spending<N> {
+    /// Nobody has spent anything.
+    pub(crate) fn new(key: TableKey) -> Self {
+        Spending { key, sets: Vec::new() }
+    }
+
+    /// What this one has spent; room is made for it.
+    pub(crate) fn of(&mut self, id: u64) -> &mut [Spent; N] {
+        if self.sets.is_empty() {
+            self.sets = vec![[Entry { id: 0, spent: [Spent::default(); N] }; WAYS]; SETS];
+        }
+        let set = &mut self.sets[self.key.hash(id) as usize % SETS];
+        let at = set.iter().position(|entry| entry.id == id).unwrap_or_else(|| {
+            let owes_least = (0..WAYS).min_by_key(|at| set[*at].spent.iter().max().copied());
+            let at = owes_least.unwrap_or_default();
+            set[at] = Entry { id, spent: [Spent::default(); N] };
+            at
+        });
+        &mut set[at].spent
+    }
+}
+
+/// What messages are counted by where their recipients are known: rows by sender, messages and rows by group.
+#[derive(Debug)]
+pub(crate) struct FanoutSpending {
+    senders: Spending<1>,
+    groups: Spending<2>,
+}
+
+impl FanoutSpending {
+    /// Nobody has sent anything.
+    pub(crate) fn new(key: TableKey) -> Self {
+        FanoutSpending { senders: Spending::new(key.derived(1)), groups: Spending::new(key.derived(2)) }
+    }
+
+    /// Takes a message to so many recipients of all limits that it counts for, or of none.
+    pub(crate) fn take(
+        &mut self,
+        now_ms: u64,
+        limits: &TrafficLimits,
+        (sender, to): (UserId, Conversation),
+        rows: usize,
+    ) -> Result<(), Limited> {
+        let rows = rows as u64;
+        let [of_sender] = self.senders.of(sender.0);
+        let sender_rows = of_sender.with(now_ms, &limits.user_rows, rows).map_err(met(TrafficLimit::UserRows))?;
+        if let Conversation::Group(group) = to {
+            let [sends, group_rows] = self.groups.of(group.0);
+            let after = (
+                sends.with(now_ms, &limits.group_sends, 1).map_err(met(TrafficLimit::GroupSends))?,
+                group_rows.with(now_ms, &limits.group_rows, rows).map_err(met(TrafficLimit::GroupRows))?,
+            );
+            (*sends, *group_rows) = after;
+        }
+        *of_sender = sender_rows;
+        Ok(())
+    }
+}
+
+/// A limit is met, and lets go again after so long.
+pub(crate) fn met(limit: TrafficLimit) -> impl Fn(u32) -> Limited {
+    move |retry_after_ms| Limited { limit, retry_after_ms }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! What one account may send: the limits, their names, and how often each was met.
+//!
+//! Plain values: each shard and the ledger have a copy, so it can be replaced while they run. What always holds: whoever
+//! is refused gets `RETRY_LATER` with a time, and it is counted under the limit's name.
+//!
+//! A user lives on one shard of a node, so what its sessions send and how many bytes they send is counted there, exactly.
+//! Rows are counted where it is known how many there are, before a message is numbered: by the ledger; for ephemeral
+//! messages, which it never sees, by the group's shard. So an account has at most each node's part of every limit, and of
+//! rows that are not stored each shard's.
+
+use crate::contract::rate::Rate;
+use crate::limits;
+
+macro_rules! traffic_limits {
+    ($($(#[$doc:meta])* $field:ident $limit:ident = $default:ident,)*) => {
+        /// What one account may send, and what may be sent to one group.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub struct TrafficLimits {
+            $($(#[$doc])* pub $field: Rate,)*
+        }
+
+        /// One of them.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum TrafficLimit {
+            $($(#[$doc])* $limit,)*
+        }
+
+        impl Default for TrafficLimits {
+            fn default() -> Self {
+                TrafficLimits { $($field: Rate::new(limits::$default.0, limits::$default.1),)* }
+            }
+        }
+
+        impl TrafficLimits {
+            /// Nothing is refused.
+            pub const UNLIMITED: TrafficLimits = TrafficLimits::all(Rate::UNLIMITED);
+
+            /// The same rate for everything.
+            pub const fn all(rate: Rate) -> Self {
+                TrafficLimits { $($field: rate,)* }
+            }
+        }
+
+        impl TrafficLimit {
+            /// All of them, in the order of [`LimitedCounters`].
+            pub const ALL: &[TrafficLimit] = &[$(TrafficLimit::$limit,)*];
+
+            /// As a metric's label, and as its key in the table `[limits]`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(TrafficLimit::$limit => stringify!($field),)*
+                }
+            }
+        }
+    };
+}
+
+traffic_limits! {
+    /// Messages that one session sends.
+    session_sends SessionSends = SESSION_SENDS,
+    /// Bytes of bodies, and of members named in changes of groups, that one session sends.
+    session_bytes SessionBytes = SESSION_BYTES,
+    /// Messages that all sessions of a user send.
+    user_sends UserSends = USER_SENDS,
+    /// Bytes that they send.
+    user_bytes UserBytes = USER_BYTES,
+    /// Rows that a user's messages make: one for each recipient, the sender included.
+    user_rows UserRows = USER_ROWS,
+    /// Messages to one group.
+    group_sends GroupSends = GROUP_SENDS,
+    /// Rows that they make.
+    group_rows GroupRows = GROUP_ROWS,
+}
+
+/// A limit is met: nothing was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limited {
+    /// Which.
+    pub limit: TrafficLimit,
+    /// When the same would be taken.
+    pub retry_after_ms: u32,
+}
+
+/// How often each limit was met.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LimitedCounters([u64; TrafficLimit::ALL.len()]);
+
+impl LimitedCounters {
+    /// Counts one refusal.
+    pub(crate) fn count(&mut self, limit: TrafficLimit) {
+        if let Some(count) = self.0.get_mut(limit as usize) {
+            *count += 1;
+        }
+    }
+
+    /// How often this one was met.
+    pub(crate) fn of(&self, limit: TrafficLimit) -> u64 {
+        self.0.get(limit as usize).copied().unwrap_or_default()
+    }
+}

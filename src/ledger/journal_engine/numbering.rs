@@ -1,0 +1,90 @@
+//! From a message that is no repeat to its rows' numbers, its record and its deliveries.
+//!
+//! On the ledger's thread. What always holds: what is refused takes no number, and costs its sender and its group nothing;
+//! a message counts against their limits as many rows as it makes.
+
+use std::sync::Arc;
+
+use super::{JournalEngine, Refusal};
+use crate::clock::Now;
+use crate::contract::delivery::Delivery;
+use crate::contract::digest::digest;
+use crate::contract::message::{Incoming, Message};
+use crate::contract::submission::MessageSubmission;
+use crate::journal::disk::Disk;
+use crate::journal::record::{DirectRecord, GroupRecord, Record};
+use crate::ledger::dedup::{Known, Name};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
+
+impl<D: Disk> JournalEngine<D> {
+    /// Numbers a message, or refuses it.
+    pub(super) fn number(&mut self, now: Now, submission: MessageSubmission) {
+        let Incoming { origin, to, .. } = submission.incoming;
+        let numbered = match to {
+            Conversation::User(to) => self.direct(now, to, submission.incoming),
+            Conversation::Group(group) => self.group(now, group, submission),
+        };
+        if let Err(refusal) = numbered {
+            self.refuse(origin, refusal);
+        }
+    }
+
+    fn direct(&mut self, now: Now, to: UserId, incoming: Incoming) -> Result<(), Refusal> {
+        let Incoming { origin, sender, client_msg_id, .. } = incoming;
+        let rows = if to == sender { 1 } else { 2 };
+        self.make_room(now)?;
+        self.spend(now, &incoming, rows)?;
+        let sender_slot = self.sequences.assign(sender).ok_or(Refusal::StorageFull)?;
+        let to_slot = self.sequences.assign(to).ok_or(Refusal::StorageFull)?;
+        let sender_seq = self.sequences.next(sender_slot);
+        let recipient_seq = if to == sender { sender_seq } else { self.sequences.next(to_slot) };
+        let msg_id = self.ids.next(now.unix_ms);
+        let body = incoming.body();
+        let record = DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body };
+        self.commit.batch.push(&Record::Direct(record));
+        let message = self.numbered(incoming, msg_id, sender_seq, rows);
+        self.stage(Delivery::Direct { message, sender_seq, recipient_seq, origin });
+        Ok(())
+    }
+
+    /// What comes here is no repeat: who is not a member is refused.
+    fn group(&mut self, now: Now, group: GroupId, submission: MessageSubmission) -> Result<(), Refusal> {
+        let roster = self.groups.roster(group).cloned().ok_or(Refusal::Code(ErrorCode::UnknownGroup))?;
+        if roster.version != submission.roster_version {
+            self.counters.bounced += 1;
+            self.stage(Delivery::Bounced { group, submission: Box::new(submission), roster: Some(roster) });
+            return Ok(());
+        }
+        let incoming = submission.incoming;
+        let Incoming { origin, sender, client_msg_id, .. } = incoming;
+        let sender_at = roster.position(sender).ok_or(Refusal::Code(ErrorCode::NotAMember))?;
+        let batch_at = self.make_room(now)?;
+        self.spend(now, &incoming, roster.members().len())?;
+        let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();
+        let sender_seq = seqs.get(sender_at).copied().unwrap_or_default();
+        let msg_id = self.ids.next(now.unix_ms);
+        let (roster_at, differences) = self.bases.differences(&roster, &seqs, &mut self.commit.batch, batch_at);
+        let body = incoming.body();
+        let record = GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body };
+        self.commit.batch.push(&Record::Group(record));
+        let message = self.numbered(incoming, msg_id, sender_seq, seqs.len());
+        self.stage(Delivery::Group { message, roster, seqs, origin });
+        Ok(())
+    }
+
+    /// Takes so many rows of what the sender and the group may have.
+    fn spend(&mut self, now: Now, incoming: &Incoming, rows: usize) -> Result<(), Refusal> {
+        let from_to = (incoming.sender, incoming.to);
+        self.spending.take(now.mono_ms, &self.settings.traffic, from_to, rows).map_err(Refusal::Limited)
+    }
+
+    /// Remembers a message that has its numbers.
+    fn numbered(&mut self, incoming: Incoming, msg_id: MsgId, seq: Seq, rows: usize) -> Arc<Message> {
+        let known = Known { msg_id, seq, digest: digest(incoming.to, incoming.body()) };
+        self.window.insert(Name::of(&incoming), known);
+        self.commit.messages += 1;
+        self.commit.rows += rows;
+        Arc::new(incoming.numbered(msg_id))
+    }
+}

@@ -1,0 +1,184 @@
+//! What one account may send: told when to go on, never silent, and nobody else's concern.
+
+use super::world::{Client, Got, World};
+use crate::contract::rate::Rate;
+use crate::contract::traffic::{TrafficLimit, TrafficLimits};
+use ringway_wire::deframer::Deframer;
+use ringway_wire::frame::read_server;
+use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
+use ringway_wire::request::{Durability, Reply};
+use ringway_wire::schema::ErrorCode;
+
+const PEER: Conversation = Conversation::User(UserId(900));
+
+fn world(shards: u16, traffic: TrafficLimits) -> World {
+    World::with(shards, move |config| config.traffic = traffic)
+}
+
+/// How many of so many messages were taken; the others were refused with `RETRY_LATER`.
+fn taken(world: &mut World, client: Client, messages: u32, body: &[u8]) -> usize {
+    for request in 0..messages {
+        world.send_to(client, request, PEER, body);
+    }
+    world.settle();
+    let got = world.got(client);
+    let refused = got.iter().filter(|got| matches!(got, Got::Error(_, ErrorCode::RetryLater))).count();
+    let taken = got.iter().filter(|got| matches!(got, Got::SendOk { .. })).count();
+    assert_eq!(taken + refused, messages as usize, "each gets one answer: {got:?}");
+    taken
+}
+
+/// When the last refusal that a client got says to send again.
+fn retry_after_ms(world: &World, client: Client) -> Option<u32> {
+    let (mut deframer, mut input) = (Deframer::default(), &world.clients[client.0].raw[..]);
+    let mut last = None;
+    while let Some(frame) = deframer.next(&mut input, 1 << 20).unwrap() {
+        if let Ok((_, Reply::Error { retry_after_ms, .. })) = read_server(frame) {
+            last = Some(retry_after_ms);
+        }
+    }
+    last
+}
+
+fn limited(world: &World, limit: TrafficLimit) -> u64 {
+    world.shards.iter().map(|shard| shard.counters().limited.of(limit)).sum()
+}
+
+#[test]
+fn a_session_that_sends_more_than_it_may_is_told_when_and_is_taken_then() {
+    let traffic = TrafficLimits { session_sends: Rate::new(10, 5), ..TrafficLimits::UNLIMITED };
+    let mut world = world(1, traffic);
+    let client = world.login(1, 1, Some(0));
+    world.got(client);
+    assert_eq!(taken(&mut world, client, 8, b"x"), 5);
+    assert_eq!(retry_after_ms(&world, client), Some(100));
+    assert_eq!(limited(&world, TrafficLimit::SessionSends), 3);
+    world.pass(80);
+    assert_eq!(taken(&mut world, client, 1, b"x"), 0);
+    assert_eq!(retry_after_ms(&world, client), Some(20));
+    world.pass(20);
+    assert_eq!(taken(&mut world, client, 1, b"x"), 1);
+    // Another session of the same user has its own.
+    let other = world.login(1, 2, Some(0));
+    world.got(other);
+    assert_eq!(taken(&mut world, other, 8, b"x"), 5);
+}
+
+#[test]
+fn a_users_sessions_share_what_the_user_may_send_and_a_new_session_brings_no_more() {
+    let traffic = TrafficLimits { user_sends: Rate::new(10, 5), ..TrafficLimits::UNLIMITED };
+    let mut world = world(2, traffic);
+    let phone = world.login(1, 1, Some(0));
+    let tablet = world.login(1, 2, Some(0));
+    let another = world.login(2, 1, Some(0));
+    for client in [phone, tablet, another] {
+        world.got(client);
+    }
+    assert_eq!(taken(&mut world, phone, 3, b"x"), 3);
+    world.got(tablet);
+    assert_eq!(taken(&mut world, tablet, 3, b"x"), 2);
+    assert_eq!(limited(&world, TrafficLimit::UserSends), 1);
+    for client in [phone, tablet] {
+        world.hang_up(client);
+    }
+    let again = world.login(1, 1, Some(0));
+    world.got(again);
+    assert_eq!(taken(&mut world, again, 1, b"x"), 0);
+    assert_eq!(taken(&mut world, another, 5, b"x"), 5);
+}
+
+#[test]
+fn bytes_count_in_messages_and_in_changes_of_groups_and_what_is_refused_costs_nothing() {
+    let traffic = TrafficLimits {
+        session_bytes: Rate::new(1_000, 1_000),
+        user_sends: Rate::new(1, 4),
+        ..TrafficLimits::UNLIMITED
+    };
+    let mut world = world(1, traffic);
+    let client = world.login(1, 1, Some(0));
+    world.got(client);
+    assert_eq!(taken(&mut world, client, 2, &[b'x'; 400]), 2);
+    // 200 bytes are left: a message of more is refused, and has not counted as one of the user's four.
+    assert_eq!(taken(&mut world, client, 5, &[b'x'; 300]), 0);
+    assert_eq!(limited(&world, TrafficLimit::SessionBytes), 5);
+    let members: Vec<UserId> = (10..35).map(UserId).collect();
+    world.frame(client, |encoder| encoder.group_create(1, &members));
+    world.settle();
+    assert!(world.got(client).iter().any(|got| matches!(got, Got::GroupOk { .. })), "200 bytes of ids");
+    world.frame(client, |encoder| encoder.group_create(2, &members[..1]));
+    world.settle();
+    assert_eq!(world.got(client), [Got::Error(2, ErrorCode::RetryLater)]);
+    world.pass(1_000);
+    assert_eq!(taken(&mut world, client, 3, b"x"), 3, "two of four, and one more in a second");
+    assert_eq!(limited(&world, TrafficLimit::UserSends), 0);
+}
+
+#[test]
+fn a_refused_request_is_in_flight_no_more() {
+    let traffic = TrafficLimits { session_sends: Rate::new(1, 1), ..TrafficLimits::UNLIMITED };
+    let mut world = world(1, traffic);
+    let client = world.login(1, 1, Some(0));
+    world.got(client);
+    assert_eq!(taken(&mut world, client, 3 * u32::from(SESSION_IN_FLIGHT_MAX), b"x"), 1);
+    assert_eq!(world.shards[0].counters().shed.in_flight, 0);
+}
+
+#[test]
+fn ephemeral_messages_count_for_their_sender_and_their_group_where_the_group_lives() {
+    let traffic = TrafficLimits {
+        user_rows: Rate::new(1_000, 5_000),
+        group_rows: Rate::new(100, 40),
+        group_sends: Rate::new(1_000, 1_000),
+        ..TrafficLimits::UNLIMITED
+    };
+    let mut world = world(2, traffic);
+    let group = world.group_on(0);
+    let (near, far) = (world.user_on(0, 0), world.user_on(1, 0));
+    let members: Vec<u64> = [near, far].into_iter().chain(10_000..10_018).collect();
+    world.ledger.set_members(group, &members);
+    let clients = [near, far].map(|user| world.login(user, 1, Some(0)));
+    for client in clients {
+        world.got(client);
+    }
+    let typing = |world: &mut World, client, request| {
+        let name = world.name();
+        let to = Conversation::Group(group);
+        world.frame(client, |encoder| encoder.send(request, to, name, b"typing", Durability::Ephemeral));
+        world.settle();
+        world.got(client)
+    };
+    assert!(matches!(typing(&mut world, clients[0], 1)[..], [Got::SendOk { .. }]));
+    assert!(typing(&mut world, clients[1], 2).iter().any(|got| matches!(got, Got::SendOk { .. })));
+    for client in clients {
+        let got = typing(&mut world, client, 3);
+        assert!(got.contains(&Got::Error(3, ErrorCode::RetryLater)), "{got:?}");
+        assert_eq!(retry_after_ms(&world, client), Some(200), "20 members, 100 a second");
+    }
+    assert_eq!(limited(&world, TrafficLimit::GroupRows), 2);
+    world.pass(200);
+    assert!(matches!(typing(&mut world, clients[0], 4)[..], [Got::SendOk { .. }]));
+}
+
+#[test]
+fn limits_can_be_replaced_while_sessions_send() {
+    let mut world = world(1, TrafficLimits { user_sends: Rate::new(1, 3), ..TrafficLimits::UNLIMITED });
+    let client = world.login(1, 1, Some(0));
+    world.got(client);
+    assert_eq!(taken(&mut world, client, 4, b"x"), 3);
+    world.shards[0].config.traffic = TrafficLimits::UNLIMITED;
+    assert_eq!(taken(&mut world, client, 40, b"x"), 40);
+    world.shards[0].config.traffic.user_sends = Rate::new(1_000, 20);
+    assert_eq!(taken(&mut world, client, 40, b"x"), 20);
+}
+
+#[test]
+fn by_default_a_session_may_send_a_hundred_messages_at_once_again_and_again() {
+    let mut world = World::new(1);
+    let client = world.login(1, 1, Some(0));
+    world.got(client);
+    for _ in 0..50 {
+        assert_eq!(taken(&mut world, client, 100, &[b'x'; 100]), 100);
+        world.pass(20);
+    }
+}

@@ -1,0 +1,110 @@
+//! What sessions and users have sent lately, and whether they may send more.
+//!
+//! Part of the shard's core. What always holds: a request is taken of all limits that it counts for, or of none, and
+//! then refused with `RETRY_LATER` and the time after which it would be taken; all sessions that a user has on this node
+//! are on this shard, so what counts for the user counts for all of them, and is remembered when they end; who sends
+//! nothing costs nothing.
+
+use super::Shard;
+use super::slab::Chunked;
+use crate::clock::Now;
+use crate::contract::ids::Origin;
+use crate::contract::keyed::TableKey;
+use crate::contract::message::Incoming;
+use crate::contract::rate::Spent;
+use crate::contract::spending::{FanoutSpending, Spending, met};
+use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
+use ringway_wire::ids::UserId;
+use ringway_wire::schema::ErrorCode;
+
+/// What a request counts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Weight {
+    /// Messages.
+    pub(super) sends: u64,
+    /// Bytes that the gateway keeps of it.
+    pub(super) bytes: u64,
+}
+
+/// What was sent lately, by whom.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    /// By session: messages and bytes.
+    sessions: Chunked<[Spent; 2]>,
+    /// By user, the same.
+    users: Spending<2>,
+    /// Of ephemeral messages, which the ledger does not count: by sender, and by groups that live here.
+    ephemeral: FanoutSpending,
+}
+
+impl Traffic {
+    pub(super) fn new(key: TableKey) -> Self {
+        let users = Spending::new(key.derived(3));
+        Traffic { sessions: Chunked::new(), users, ephemeral: FanoutSpending::new(key.derived(4)) }
+    }
+
+    /// A session begins in this slot.
+    pub(super) fn session_begins(&mut self, slot: u32) {
+        if let Some(sent) = self.sessions.at_mut(slot) {
+            *sent = Default::default();
+        }
+    }
+
+    fn take(
+        &mut self,
+        now_ms: u64,
+        limits: &TrafficLimits,
+        (slot, user): (u32, UserId),
+        weight: Weight,
+    ) -> Result<(), Limited> {
+        let Weight { sends, bytes } = weight;
+        let of_session = self.sessions.reached(slot);
+        let of_user = self.users.of(user.0);
+        let session = [
+            of_session[0].with(now_ms, &limits.session_sends, sends).map_err(met(TrafficLimit::SessionSends))?,
+            of_session[1].with(now_ms, &limits.session_bytes, bytes).map_err(met(TrafficLimit::SessionBytes))?,
+        ];
+        *of_user = [
+            of_user[0].with(now_ms, &limits.user_sends, sends).map_err(met(TrafficLimit::UserSends))?,
+            of_user[1].with(now_ms, &limits.user_bytes, bytes).map_err(met(TrafficLimit::UserBytes))?,
+        ];
+        *of_session = session;
+        Ok(())
+    }
+}
+
+/// Whether a request goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(super) enum Admission {
+    /// It does.
+    Admitted,
+    /// It was answered.
+    Refused,
+}
+
+impl Shard {
+    /// A request of a session here, in flight: refused if its session or its user may not send so much now.
+    pub(super) fn admit_request(&mut self, now: Now, origin: Origin, user: UserId, weight: Weight) -> Admission {
+        let who = (origin.session.conn.slot, user);
+        match self.traffic.take(now.mono_ms, &self.config.traffic, who, weight) {
+            Ok(()) => Admission::Admitted,
+            Err(limited) => self.refuse_limited(now, origin, limited),
+        }
+    }
+
+    /// An ephemeral message to so many recipients, of a session wherever it is.
+    pub(super) fn admit_ephemeral(&mut self, now: Now, incoming: &Incoming, recipients: usize) -> Admission {
+        let from_to = (incoming.sender, incoming.to);
+        match self.traffic.ephemeral.take(now.mono_ms, &self.config.traffic, from_to, recipients) {
+            Ok(()) => Admission::Admitted,
+            Err(limited) => self.refuse_limited(now, incoming.origin, limited),
+        }
+    }
+
+    fn refuse_limited(&mut self, now: Now, origin: Origin, limited: Limited) -> Admission {
+        self.counts.limited.count(limited.limit);
+        self.refuse_anywhere(now, origin, ErrorCode::RetryLater, limited.retry_after_ms);
+        Admission::Refused
+    }
+}
