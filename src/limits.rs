@@ -327,7 +327,8 @@ pub const STORE_QUIET_MS: u64 = 20;
 /// How often the store looks how far the journal has grown while rows wait. Looking costs the time of reading what is
 /// new, and a kernel that has picked the store's thread on a shared CPU lets it run for 3 ms before it looks again.
 pub const STORE_LOOK_MS: u64 = 10;
-/// How long the store may go on applying when the gateway stops; what is left stays in the journal.
+/// How long the store may go on applying when the gateway stops, at most (and half of the time that the stop may take);
+/// what is left stays in the journal.
 pub const STORE_STOP_MS: u64 = 10_000;
 /// Journal bytes that go into one transaction (the first record may exceed it): bodies may be long.
 pub const TRANSACTION_BYTES_MAX: u64 = 8 << 20;

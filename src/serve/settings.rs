@@ -8,6 +8,7 @@ use crate::contract::ids::ShardId;
 use crate::control::Room;
 use crate::datadir::{DataDir, SecretOrigin};
 use crate::doctor::start::{self, UnfitHost};
+use crate::limits::STORE_STOP_MS;
 use crate::net::closes;
 use crate::shard::config::ShardConfig;
 use crate::token;
@@ -74,6 +75,13 @@ pub(super) fn shard_config(config: &Config, id: ShardId, shards: u16, connection
         lists_closes: closes::are_logged(),
         ..ShardConfig::new(id, shards)
     }
+}
+
+/// How long the store may go on when everybody before it has ended: the whole stop may take `timeout_s`, of which the
+/// others have had some, and the last transaction and its sync need some. What it leaves stays in the journal, and is no
+/// failure.
+pub(super) fn store_stop_ms(timeout_s: u32) -> u64 {
+    STORE_STOP_MS.min(u64::from(timeout_s) * 1_000 / 2)
 }
 
 /// A shard's part of a limit of the gateway. Users and connections spread evenly but not exactly: beside its part, each

@@ -164,7 +164,7 @@ impl Running {
             inbox: receivers.store,
             report: report_to.store_reports,
             linger_ms: u64::from(plan.config.store.linger_ms),
-            stop_ms: u64::from(plan.config.drain.timeout_s) * 1000,
+            stop_ms: settings::store_stop_ms(plan.config.drain.timeout_s),
         };
         self.start_store(plan, keeper, runtime, ends)?;
         let listening = self.start_shards(plan, receivers.mailboxes, sockets, senders)?;

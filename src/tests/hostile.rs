@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use ringway_client::{Event, RequestId};
 use ringway_wire::frame::Encoder;
-use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::ids::{Conversation, Seq, UserId};
 use ringway_wire::limits::GROUP_MEMBERS_MAX;
 use ringway_wire::schema::ErrorCode;
 
 use crate::colliding::colliding_ids;
-use crate::gateway::{Gateway, PATIENCE};
+use crate::gateway::{Gateway, PATIENCE, UNLIMITED};
 use crate::outage::metric;
 
 /// Groups of the largest size: 100,000 members in all.
@@ -107,6 +107,40 @@ fn who_sends_to_thousands_without_end_is_told_to_wait_and_owes_no_more_rows_than
         match bob.next(PATIENCE).unwrap() {
             Some(Event::Row(row)) => assert_eq!(row.body, b"hello"),
             other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stop_leaves_what_the_store_is_owed_to_the_journal_and_is_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let shortly = ["--shards", "1", "--set", "drain.timeout_s=10"];
+    let mut gateway = Gateway::spawn(dir.path(), Gateway::command(dir.path(), &shortly).envs(UNLIMITED));
+    let mut sender = gateway.client(1, 1, None);
+    let members: Vec<UserId> = (2..=GROUP_MEMBERS_MAX as u64).map(UserId).collect();
+    let (group, _) = sender.group_create(&members, PATIENCE).unwrap();
+    // Three million rows: far more than any store writes in half of the time that the stop has.
+    const MESSAGES: usize = 600;
+    let mut sent = Vec::new();
+    for _ in 0..MESSAGES {
+        let name = sender.new_client_msg_id();
+        sent.push(sender.send(Conversation::Group(group), name, b"owed").unwrap());
+    }
+    for request in sent {
+        assert!(matches!(sender.answer(request, PATIENCE).unwrap(), Event::Sent { .. }));
+    }
+    gateway.terminate();
+    assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
+    assert!(gateway.log().contains("the journal has the rest"), "{}", gateway.log());
+    drop(gateway);
+
+    // Whoever comes after the next start has all of it, wherever it lies.
+    let gateway = Gateway::start(dir.path(), &["--shards", "1"]);
+    let mut member = gateway.client(4_000, 1, Some(Seq(0)));
+    for expected in 1..=MESSAGES as u64 {
+        match member.next(PATIENCE).unwrap() {
+            Some(Event::Row(row)) => assert_eq!((row.seq, &row.body[..]), (Seq(expected), &b"owed"[..])),
+            other => panic!("row {expected}: {other:?}"),
         }
     }
 }
