@@ -311,6 +311,15 @@ pub const BATCH_ROWS_MAX: usize = 10_000;
 /// Rows of one transaction in SQLite: 100 batches, about 50 ms for which a reader may have to wait. 20 batches would
 /// cost twice the time a row, because the same pages are written again for the next ones.
 pub const SQLITE_TRANSACTION_ROWS_MAX: usize = 50_000;
+/// The same while somebody reads, and every page of theirs may have to wait for one: a twentieth of it.
+pub const SQLITE_TRANSACTION_ROWS_BESIDE_READERS: usize = 2_500;
+/// How long pages are read before the next transaction, while there are readers: no longer, so that what is durable is
+/// applied as well.
+pub const STORE_READING_MS: u64 = 10;
+/// Whoever has got a page asks for the next within that time; if nobody does, the transaction waits no longer.
+pub const STORE_READER_GAP_MS: u64 = 2;
+/// Transactions are short until nobody has read for so long.
+pub const STORE_READ_LATELY_MS: u64 = 200;
 /// Rows of one transaction in MySQL: 20 batches.
 pub const MYSQL_TRANSACTION_ROWS_MAX: usize = 10_000;
 /// Questions of shards (for cursors: `CURSORS_READ_MAX`), and as many look-ups, that the store answers between two

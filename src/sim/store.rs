@@ -304,6 +304,10 @@ impl Store for SimStore {
         TRANSACTION_ROWS_MAX
     }
 
+    fn transaction_rows_beside_readers(&self) -> usize {
+        TRANSACTION_ROWS_MAX / 4
+    }
+
     fn encode(&self, transaction: Transaction) -> Transaction {
         transaction
     }

@@ -9,6 +9,7 @@ pub(crate) mod devices;
 pub(crate) mod lookups;
 pub(crate) mod pages;
 mod position;
+mod share;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ use devices::CursorAsked;
 use pages::PageAsked;
 use position::{Follows, Known};
 use ringway_wire::ids::MsgId;
+use share::TransactionRows;
 
 /// Cursors are saved so often: what a device may receive again after a crash of the machine.
 const CURSORS_SAVE_MS: u64 = 1_000;
@@ -103,8 +105,7 @@ pub struct Keeper<S: Store, D: Disk> {
     secured: JournalPosition,
     secured_ms: u64,
     secure_failed: bool,
-    /// Rows of one transaction.
-    rows_max: usize,
+    rows: TransactionRows,
     counters: StoreCounters,
 }
 
@@ -123,7 +124,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// Keeps `store` up with the journal in `disk`. `seed` spreads its retries.
     pub fn new(store: S, disk: D, progress: Arc<Progress>, seed: u64) -> Self {
         Keeper {
-            rows_max: store.transaction_rows_max(),
+            rows: TransactionRows::of(&store),
             store,
             tail: Tail::new(disk.clone(), JournalPosition(0)),
             disk,
@@ -249,9 +250,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         self.ingest()?;
         let bytes = self.tail.ingested().0.saturating_sub(writing.applied.0);
-        if (self.tail.rows().saturating_sub(writing.rows) >= self.rows_max || bytes >= TRANSACTION_BYTES_MAX)
+        if (self.tail.rows().saturating_sub(writing.rows) >= self.rows.max() || bytes >= TRANSACTION_BYTES_MAX)
             && let Some(transaction) =
-                self.tail.transaction(writing.applied.in_journal(), self.rows_max, TRANSACTION_BYTES_MAX)?
+                self.tail.transaction(writing.applied.in_journal(), self.rows.max(), TRANSACTION_BYTES_MAX)?
         {
             self.in_flight.prepare(&self.store, transaction);
         }
@@ -353,7 +354,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         if writes
             && !self.in_flight.has_next()
             && let Some(transaction) =
-                self.tail.transaction(self.tail.applied(), self.rows_max, TRANSACTION_BYTES_MAX)?
+                self.tail.transaction(self.tail.applied(), self.rows.max(), TRANSACTION_BYTES_MAX)?
         {
             self.in_flight.prepare(&self.store, transaction);
         }

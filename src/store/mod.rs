@@ -46,6 +46,8 @@ pub trait Store {
 
     /// Rows of one transaction, at most (one message alone may have more).
     fn transaction_rows_max(&self) -> usize;
+    /// The same while somebody reads: as few as keep nobody waiting, where reads wait for transactions.
+    fn transaction_rows_beside_readers(&self) -> usize;
     /// Makes a transaction ready; it may be applied after others.
     fn encode(&self, transaction: Transaction) -> Self::Encoded;
     /// Writes a transaction's batches and its position into the database, all or nothing. One that ends at or below

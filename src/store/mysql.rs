@@ -163,6 +163,11 @@ impl Store for MySqlStore {
         MYSQL_TRANSACTION_ROWS_MAX
     }
 
+    /// Others of its connections read meanwhile.
+    fn transaction_rows_beside_readers(&self) -> usize {
+        MYSQL_TRANSACTION_ROWS_MAX
+    }
+
     fn encode(&self, transaction: Transaction) -> Encoded {
         encode(&transaction, self.bounds)
     }

@@ -31,7 +31,7 @@ use crate::contract::chain::Chain;
 use crate::contract::message::Message;
 use crate::contract::position::AppliedPosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup, StoredMessage};
-use crate::limits::SQLITE_TRANSACTION_ROWS_MAX;
+use crate::limits::{SQLITE_TRANSACTION_ROWS_BESIDE_READERS, SQLITE_TRANSACTION_ROWS_MAX};
 use fault::{Inconsistent, failed};
 use insert::{RowBatch, insert_messages, insert_rows, write_group};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -214,6 +214,10 @@ impl Store for SqliteStore {
 
     fn transaction_rows_max(&self) -> usize {
         SQLITE_TRANSACTION_ROWS_MAX
+    }
+
+    fn transaction_rows_beside_readers(&self) -> usize {
+        SQLITE_TRANSACTION_ROWS_BESIDE_READERS
     }
 
     fn encode(&self, transaction: Transaction) -> Transaction {

@@ -2,7 +2,8 @@
 //!
 //! It runs on a tokio current_thread runtime of its own, because a database client may need one; an embedded store
 //! blocks it, which nobody notices: there is no other task. What always holds: questions are answered between any
-//! two transactions, so that a session that catches up waits for one at most; no answer is dropped, so that nobody waits
+//! two transactions, so that a session that catches up waits for one at most, which is short while somebody reads, and
+//! reading has its part of the time however much is to be written; no answer is dropped, so that nobody waits
 //! for ever; and the loop ends, when neither shards nor ledger can ask any more, with all that is durable applied and
 //! secured, or after `stop_ms`.
 
@@ -21,7 +22,7 @@ use crate::contract::store_counters::StoreCounters;
 use crate::journal::disk::Disk;
 use crate::limits::{
     CURSORS_READ_MAX, STORE_ANSWERED_MAX, STORE_ANSWERS_MAX, STORE_LINGER_ROWS, STORE_LOOK_MS, STORE_QUIET_MS,
-    TRANSACTION_BYTES_MAX,
+    STORE_READ_LATELY_MS, STORE_READER_GAP_MS, STORE_READING_MS, TRANSACTION_BYTES_MAX,
 };
 use crate::store::Store;
 use crate::store::keeper::devices::CursorAsked;
@@ -108,10 +109,32 @@ struct Round {
     grew_at_ms: u64,
     /// When the rows that linger are to be written.
     write_at_ms: Option<u64>,
+    /// Since when the next transaction has waited for those who read, and when somebody was answered last.
+    reading_since_ms: Option<u64>,
+    read_at_ms: Option<u64>,
     reported_ms: u64,
 }
 
 impl Round {
+    /// So long the next transaction waits for those who read: whoever has a page asks for the next one within moments.
+    /// They have as much of the time as a short transaction takes, and no more: what is durable is applied as well.
+    fn reading_ms(&mut self, now_ms: u64) -> u64 {
+        if self.readers == Readers::None {
+            return 0;
+        }
+        self.read_at_ms = Some(now_ms);
+        let since_ms = *self.reading_since_ms.get_or_insert(now_ms);
+        if now_ms - since_ms < STORE_READING_MS { STORE_READER_GAP_MS } else { 0 }
+    }
+
+    /// Whether somebody has read a moment ago.
+    fn readers_lately(&self, now_ms: u64) -> Readers {
+        match self.read_at_ms {
+            Some(at_ms) if now_ms - at_ms < STORE_READ_LATELY_MS => Readers::Waited,
+            _ => Readers::None,
+        }
+    }
+
     /// No answer waits for room.
     fn is_handed_over(&self) -> bool {
         self.unsent.is_empty() && self.found.is_empty()
@@ -137,14 +160,16 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
             self.report(now_ms, &mut round);
             let unapplied_bytes = self.keeper.backlog().map_or(0, |backlog| backlog.bytes);
             self.priority.follow(round.readers, unapplied_bytes);
+            let reading_ms = round.reading_ms(now_ms);
+            self.keeper.follow_readers(round.readers_lately(now_ms));
             let due_ms = match self.keeper.is_writing() {
                 true => 0,
-                false => self.due_in(now_ms, retry_at_ms, &mut round),
+                false => self.due_in(now_ms, retry_at_ms, &mut round).max(reading_ms),
             };
             let sleep_ms = match due_ms {
                 0 => match self.turn().await {
                     Turn::Applied { .. } => {
-                        (retry_at_ms, round.write_at_ms) = (None, None);
+                        (retry_at_ms, round.write_at_ms, round.reading_since_ms) = (None, None, None);
                         0
                     }
                     Turn::Writing => REPORT_MS,
@@ -364,6 +389,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
     /// Applies what is left.
     async fn stop(mut self) -> Stopped {
         self.priority.hurry();
+        self.keeper.follow_readers(Readers::None);
         let deadline_ms = self.ends.clock.now().mono_ms + self.ends.stop_ms;
         let mut stopped = Stopped::Unsettled;
         loop {

@@ -71,7 +71,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         // What is read by this node and written by nobody goes first, whoever's turn it is.
         self.ingest()?;
         while let Some(transaction) =
-            self.tail.transaction(self.tail.applied(), self.rows_max, TRANSACTION_BYTES_MAX)?
+            self.tail.transaction(self.tail.applied(), self.rows.max(), TRANSACTION_BYTES_MAX)?
         {
             let applied = transaction.applied;
             self.apply(transaction).await?;

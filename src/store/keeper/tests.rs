@@ -94,7 +94,7 @@ fn random_history(seed: u64) {
     let mut world = World::new(seed);
     let mut keeper = world.keeper();
     let mut now_ms = 0;
-    keeper.rows_max = 7;
+    keeper.rows.set(7);
     for _ in 0..400 {
         now_ms += world.rng.u64(0..400);
         match world.rng.u8(0..100) {
@@ -111,7 +111,7 @@ fn random_history(seed: u64) {
             _ => {
                 drop(keeper);
                 keeper = world.keeper();
-                keeper.rows_max = world.rng.usize(1..30);
+                keeper.rows.set(world.rng.usize(1..30));
             }
         }
     }
@@ -194,7 +194,7 @@ fn the_next_transaction_is_made_ready_while_one_is_on_its_way_and_thrown_away_if
     for fails in [false, true] {
         let mut world = World::new(4);
         let mut keeper = world.keeper();
-        keeper.rows_max = 3;
+        keeper.rows.set(3);
         for _ in 0..20 {
             world.commit();
         }

@@ -16,12 +16,16 @@ use crate::journal::batch::Batch;
 use crate::journal::disk::Directory;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
-use crate::limits::{BATCH_ROWS, LOOKUPS_PENDING_MAX, STORE_ANSWERS_MAX};
+use crate::limits::{BATCH_ROWS, LOOKUPS_PENDING_MAX, SQLITE_TRANSACTION_ROWS_MAX, STORE_ANSWERS_MAX};
 use crate::store::sqlite::{PageWrites, SqliteStore};
 use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::store::{StoreSender, inbox};
 use ringway_wire::ids::{ClientMsgId, DeviceId, MsgId, Seq, UserId};
+
+/// Rows that wait to be written, and those of one commit: eight transactions of the usual size.
+const BACKLOG_ROWS: u64 = 8 * SQLITE_TRANSACTION_ROWS_MAX as u64;
+const COMMIT_ROWS: u64 = 20_000;
 
 struct Running {
     dir: TempDir,
@@ -59,6 +63,13 @@ fn name(n: u64) -> ClientMsgId {
 impl Running {
     /// Commits messages `numbers` from user 1 to itself.
     fn commit(&mut self, numbers: std::ops::RangeInclusive<u64>) {
+        let durable = self.write(numbers);
+        self.progress.advance_durable(durable);
+        self.door.grew();
+    }
+
+    /// The same without telling anybody; returns what is durable then.
+    fn write(&mut self, numbers: std::ops::RangeInclusive<u64>) -> JournalPosition {
         self.journal.prepare().unwrap();
         let mut batch = Batch::new();
         for n in numbers {
@@ -73,8 +84,7 @@ impl Running {
             }));
         }
         self.journal.append(&mut batch).unwrap();
-        self.progress.advance_durable(self.journal.sync().unwrap());
-        self.door.grew();
+        self.journal.sync().unwrap()
     }
 
     fn ask(&mut self, ask: StoreAsk) -> StoreAnswer {
@@ -148,6 +158,28 @@ fn a_cursor_is_answered_to_the_session_that_asked() {
     match running.ask(StoreAsk::Cursor { origin, user: UserId(1), device: DeviceId(2) }) {
         StoreAnswer::Cursor { origin: answered, seq } => assert_eq!((answered, seq), (origin, None)),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_reads_does_not_wait_until_a_backlog_is_written() {
+    let mut running = start();
+    // The first page is asked for when the store hears of all of it.
+    let mut durable = JournalPosition(0);
+    for part in 0..BACKLOG_ROWS / COMMIT_ROWS {
+        durable = running.write(part * COMMIT_ROWS + 1..=(part + 1) * COMMIT_ROWS);
+    }
+    running.progress.advance_durable(durable);
+    for page in 0..30 {
+        assert_eq!(running.page(page * 256).len(), 256);
+    }
+    let (applied, durable) = (running.progress.applied().in_journal().0, running.progress.durable().0);
+    assert!(applied < durable / 2, "30 pages have waited for {applied} bytes of {durable} to be written");
+    // And what is owed is written all the same, beside readers too.
+    let mut after = 0;
+    while running.progress.applied().in_journal() < running.progress.durable() {
+        running.page(after % BACKLOG_ROWS);
+        after += 256;
     }
 }
 

@@ -62,6 +62,9 @@ impl Store for Flaky {
     fn transaction_rows_max(&self) -> usize {
         self.inner.borrow().transaction_rows_max()
     }
+    fn transaction_rows_beside_readers(&self) -> usize {
+        self.inner.borrow().transaction_rows_beside_readers()
+    }
     fn encode(&self, transaction: Transaction) -> Transaction {
         transaction
     }
