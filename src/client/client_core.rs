@@ -136,7 +136,7 @@ impl ClientCore {
     }
 
     /// Sends a message, now or when there is a session: [`Incoming::Sent`] or [`Incoming::Refused`] with this number
-    /// answers it, over as many connections as it takes.
+    /// answers it, over as many connections as it takes. What was sent before and is due goes first.
     pub fn send(&mut self, now: Now, to: Conversation, body: &[u8], random: u128) -> Result<RequestId, SendError> {
         let client_msg_id = self.session.new_client_msg_id(now, random);
         self.send_as(now, client_msg_id, to, body)
@@ -153,6 +153,7 @@ impl ClientCore {
         check_body(body)?;
         let request = self.session.next_request();
         if self.session.is_live() {
+            self.send_due(now, || None);
             self.unanswered.keep(request, client_msg_id, to, body)?;
             self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, Durability::Durable));
             self.session.sent(now);
@@ -173,6 +174,7 @@ impl ClientCore {
         check_body(body)?;
         let (client_msg_id, request) = (self.session.new_client_msg_id(now, random), self.session.next_request());
         if self.session.is_live() {
+            self.send_due(now, || None);
             self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, Durability::Ephemeral));
             self.session.sent(now);
         }
@@ -250,21 +252,8 @@ impl ClientCore {
             }
         }
         if self.session.is_live() {
-            let ClientCore { session, unanswered, encoder, output, .. } = self;
-            let server_ms = session.server_ms(now);
-            let before = output.len();
-            unanswered.take_due(
-                now.mono_ms,
-                || ClientMsgId::from_parts(server_ms, random()),
-                |again| {
-                    let frame =
-                        encoder.send(again.request.0, again.to, again.client_msg_id, again.body, Durability::Durable);
-                    output.extend_from_slice(frame);
-                },
-            );
-            if output.len() > before {
-                session.sent(now);
-            }
+            let server_ms = self.session.server_ms(now);
+            self.send_due(now, || Some(ClientMsgId::from_parts(server_ms, random())));
         }
         Liveliness::Alive
     }
@@ -298,6 +287,20 @@ impl ClientCore {
     /// The caller has dropped its copy of the inbox: the next login begins before the first row.
     pub fn forget(&mut self) {
         self.session.forget();
+    }
+
+    /// Sends what is due, for the first time or again: it goes before whatever is sent next. `rename` makes a new name for
+    /// a message whose first one lies in the future; without one that message waits for the next tick.
+    fn send_due(&mut self, now: Now, rename: impl FnMut() -> Option<ClientMsgId>) {
+        let ClientCore { session, unanswered, encoder, output, .. } = self;
+        let before = output.len();
+        unanswered.take_due(now.mono_ms, rename, |again| {
+            let frame = encoder.send(again.request.0, again.to, again.client_msg_id, again.body, Durability::Durable);
+            output.extend_from_slice(frame);
+        });
+        if output.len() > before {
+            session.sent(now);
+        }
     }
 }
 

@@ -147,14 +147,23 @@ impl Unanswered {
         }
     }
 
-    /// Hands each message that is to be sent now to `send`; `rename` makes a new name.
-    pub fn take_due(&mut self, now_ms: u64, mut rename: impl FnMut() -> ClientMsgId, mut send: impl FnMut(Resend<'_>)) {
+    /// Hands each message that is to be sent now to `send`; `rename` makes a new name. One that needs a new name and is
+    /// given none stays to be sent.
+    pub fn take_due(
+        &mut self,
+        now_ms: u64,
+        mut rename: impl FnMut() -> Option<ClientMsgId>,
+        mut send: impl FnMut(Resend<'_>),
+    ) {
         for kept in &mut self.sends {
             match kept.state {
                 KeptState::InFlight => continue,
                 KeptState::Due(at_ms) if at_ms > now_ms => continue,
                 KeptState::Due(_) => {}
-                KeptState::Rename => kept.client_msg_id = rename(),
+                KeptState::Rename => {
+                    let Some(name) = rename() else { continue };
+                    kept.client_msg_id = name;
+                }
             }
             kept.state = KeptState::InFlight;
             let Kept { request, client_msg_id, to, body, .. } = &*kept;

@@ -115,8 +115,6 @@ impl Socket {
         // All that came is in the history.
         let cursor = core.session().cursor();
         core.stored(clock::now(), cursor);
-        // What waited for a login goes before what is sent next.
-        core.tick(clock::now(), || fastrand::u128(..));
         self.flush(core)
     }
 

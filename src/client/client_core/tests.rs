@@ -95,6 +95,33 @@ fn what_is_sent_without_a_session_leaves_with_the_next_one() {
 }
 
 #[test]
+fn what_was_kept_for_a_session_leaves_before_what_is_sent_when_there_is_one() {
+    let mut core = ClientCore::new(Device::new(DeviceId(3), None));
+    core.send(at(0), TO, b"first", 5).unwrap();
+    core.connected(at(0), "token");
+    written(&mut core);
+    receive(&mut core, 0, &[login_ok(0, 25_000)]);
+    // Before the next tick.
+    core.send(at(0), TO, b"second", 6).unwrap();
+    core.send_ephemeral(at(0), TO, b"third", 7).unwrap();
+    let bodies: Vec<String> = written(&mut core).iter().map(|line| line.rsplit(' ').nth(1).unwrap().into()).collect();
+    assert_eq!(bodies, ["first", "second", "third"]);
+    assert_eq!(tick(&mut core, 0), [""; 0], "once");
+}
+
+#[test]
+fn a_message_that_needs_a_new_name_waits_for_the_tick_though_another_is_sent() {
+    let mut core = live();
+    let request = core.send(at(0), TO, b"first", 5).unwrap();
+    written(&mut core);
+    receive(&mut core, 0, &[error(request.0, ErrorCode::ClientMsgIdAhead, 0)]);
+    core.send(at(0), TO, b"second", 6).unwrap();
+    assert_eq!(written(&mut core).len(), 1);
+    let renamed = ClientMsgId::from_parts(SERVER_MS, 9);
+    assert_eq!(tick(&mut core, 0), [format!("{request} send {renamed:?} first false")]);
+}
+
+#[test]
 fn an_ephemeral_message_is_not_sent_again() {
     let mut core = live();
     core.send_ephemeral(at(0), TO, b"typing", 5).unwrap();

@@ -31,7 +31,7 @@ fn refuse(
 /// The numbers and names of what is due.
 fn due(unanswered: &mut Unanswered, now_ms: u64) -> Vec<(u32, ClientMsgId)> {
     let mut due = Vec::new();
-    unanswered.take_due(now_ms, || name(99), |again| due.push((again.request.0, again.client_msg_id)));
+    unanswered.take_due(now_ms, || Some(name(99)), |again| due.push((again.request.0, again.client_msg_id)));
     due
 }
 
