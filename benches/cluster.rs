@@ -399,7 +399,7 @@ impl Node {
                 let client_msg_id = ClientMsgId::from_parts(now.unix_ms, self.random.u128(..));
                 let to = Conversation::Group(roster.group);
                 let incoming = Incoming::new(origin, sender, to, client_msg_id, &self.body);
-                let submission = MessageSubmission { incoming, roster_version: roster.version, bounces: 0 };
+                let submission = MessageSubmission { incoming };
                 self.engine.submit(now, Submission::Message(submission));
                 self.in_flight += 1;
             }

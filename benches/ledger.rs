@@ -29,7 +29,7 @@ use ringway::ledger::dedup::{Known, Name, Window};
 use ringway::ledger::journal_engine::{JournalEngine, Settings};
 use ringway::ledger::sequence::MsgIdSource;
 use ringway::ledger::start::Start;
-use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
 
 /// Limits that are looked at and never met: time stands still here, or nearly so.
 const NEVER_MET: TrafficLimits = TrafficLimits::all(Rate::new(64_000_000, u32::MAX));
@@ -127,19 +127,19 @@ impl<D: Disk> Ledger<D> {
         self.sent += 1;
         let roster = self.rosters[self.sent as usize % self.rosters.len()].clone();
         let (sender, to) = (roster.members()[0].user, Conversation::Group(roster.group));
-        self.submit(sender, to, roster.version);
+        self.submit(sender, to);
     }
 
     fn send_direct(&mut self) {
         self.sent += 1;
         let to = Conversation::User(UserId(self.sent * 7 % 1_000_000));
-        self.submit(UserId(self.sent % 1_000_000), to, RosterVersion(0));
+        self.submit(UserId(self.sent % 1_000_000), to);
     }
 
-    fn submit(&mut self, sender: UserId, to: Conversation, roster_version: RosterVersion) {
+    fn submit(&mut self, sender: UserId, to: Conversation) {
         let name = ClientMsgId::from_parts(self.now().unix_ms, u128::from(self.sent) << 16);
         let incoming = Incoming::new(Origin::default(), sender, to, name, &self.body);
-        let submission = MessageSubmission { incoming, roster_version, bounces: 0 };
+        let submission = MessageSubmission { incoming };
         self.engine.submit(self.now(), Submission::Message(submission));
     }
 

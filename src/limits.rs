@@ -93,8 +93,6 @@ pub const AUDIENCE_MEMBERSHIPS_MAX: usize = 8 << 20;
 pub const SHARD_ROSTERS_MAX: usize = 65_536;
 /// Sends that wait for their group's roster, per group.
 pub const ROSTER_WAITERS_MAX: usize = 256;
-/// How often a submission that carried an old roster is submitted again before the sender gets `RETRY_LATER`.
-pub const ROSTER_BOUNCES_MAX: u8 = 8;
 /// How long a task queue of a shard may let the others wait. Between two turns the executor makes some five system
 /// calls: a few microseconds, but half a millisecond where the CPU is emulated, where this must be longer.
 pub const TURN_MS: u32 = 1;

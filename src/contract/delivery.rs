@@ -11,7 +11,6 @@ use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 use crate::contract::ids::Origin;
 use crate::contract::message::{Message, Roster};
-use crate::contract::submission::MessageSubmission;
 
 /// What the ledger hands a shard, in the ledger's order; one `Vec` of these per commit and shard. None is ever
 /// dropped: the ledger takes only as many submissions as every shard's mailbox has room for.
@@ -58,15 +57,6 @@ pub enum Delivery {
         code: ErrorCode,
         /// When to try again; 0: never.
         retry_after_ms: u32,
-    },
-    /// The roster was old: to the group's shard, which swaps its roster and submits again.
-    Bounced {
-        /// The group that the message is addressed to.
-        group: GroupId,
-        /// What came; boxed, because it is large and seldom.
-        submission: Box<MessageSubmission>,
-        /// The current roster; `None`: the group has no members any more.
-        roster: Option<Arc<Roster>>,
     },
     /// The answer to `Submission::Position`: every delivery with a seq up to `newest` came before this one.
     Position {

@@ -114,7 +114,7 @@ pub struct LedgerCounters {
     pub retry_later: u64,
     /// Of these, those whose sender or group may not have more now.
     pub limited: LimitedCounters,
-    /// Group submissions that carried an old roster.
+    /// Group messages and changes that Redis did not take, because another change of the group had come first.
     pub bounced: u64,
     /// Microseconds spent in `fdatasync`.
     pub sync_us: u64,

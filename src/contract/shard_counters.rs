@@ -91,8 +91,6 @@ pub struct ShedCounters {
     pub in_flight: u64,
     /// Sends refused: too many wait for the group's roster.
     pub roster_waiters: u64,
-    /// Sends refused: the group changed too often in between.
-    pub roster_bounces: u64,
     /// Syncs refused: too many wait for the store, or the session does not read.
     pub syncs: u64,
     /// Requests for large replies refused: too many wait for their turns.

@@ -3,7 +3,7 @@
 //! Each variant's comment says who recovers if it is dropped: sending is `try_send`, and a refusal hands the submission
 //! back to the shard, which answers the asker.
 
-use ringway_wire::ids::{GroupId, RosterVersion, UserId};
+use ringway_wire::ids::{GroupId, UserId};
 
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::message::Incoming;
@@ -39,16 +39,13 @@ pub enum Submission {
     },
 }
 
-/// A message on its way to the ledger. Its sender is perhaps no member of its group, or no longer: only the ledger knows
-/// what is a repeat, so it is the ledger that refuses the others.
+/// A message on its way to the ledger, which gives it to those who are in its group when it is numbered. Its sender is
+/// perhaps no member of its group, or no longer: only the ledger knows what is a repeat, so it is the ledger that refuses
+/// the others.
 #[derive(Debug)]
 pub struct MessageSubmission {
     /// The message. Its session is on the sender's shard, which need not be its group's.
     pub incoming: Incoming,
-    /// Of a group message: which roster the group's shard knows; zero where it knows of no such group. Zero otherwise.
-    pub roster_version: RosterVersion,
-    /// How often it came back because the roster was old.
-    pub bounces: u8,
 }
 
 /// A change of a group on its way to the ledger, which checks who may do it against its own roster.

@@ -104,7 +104,6 @@ const SHED: &[Shed] = &[
     ("store_asks", |c| c.shed.store_asks),
     ("in_flight", |c| c.shed.in_flight),
     ("roster_waiters", |c| c.shed.roster_waiters),
-    ("roster_bounces", |c| c.shed.roster_bounces),
     ("syncs", |c| c.shed.syncs),
     ("presence", |c| c.shed.presence),
     ("ephemeral", |c| c.shed.ephemeral),
@@ -233,7 +232,11 @@ impl Page {
             ("lookups", "Look-ups that went to the store", c.lookups),
             ("storage_full", "Submissions refused with STORAGE_FULL", c.storage_full),
             ("retry_later", "Submissions refused with RETRY_LATER", c.retry_later),
-            ("bounced", "Submissions that carried an old roster", c.bounced),
+            (
+                "bounced",
+                "Submissions that Redis did not take at first: another change of their group had come before",
+                c.bounced,
+            ),
         ];
         for (name, help, value) in totals {
             self.single(&format!("ringway_ledger_{name}_total"), "counter", help, value);

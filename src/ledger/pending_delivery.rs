@@ -90,9 +90,6 @@ impl PendingDelivery {
                     give(shard, Delivery::Missed { newest: newest.clone() });
                 }
             }
-            Delivery::Bounced { group, submission, roster } => {
-                give(ShardId::of_group(group, shards), Delivery::Bounced { group, submission, roster });
-            }
             Delivery::Roster { group, roster } => {
                 give(ShardId::of_group(group, shards), Delivery::Roster { group, roster })
             }
@@ -133,9 +130,6 @@ impl PendingDelivery {
             // Refused because of something staged, perhaps, that is not so any more: let the sender try again.
             Delivery::Refused { origin, code: ErrorCode::ClientMsgIdReused, .. } => storage_full(origin),
             Delivery::Refused { origin, retry_after_ms: 0, .. } if groups_changed => storage_full(origin),
-            Delivery::Bounced { group, submission, .. } => {
-                Delivery::Bounced { group, submission, roster: groups.roster(group).cloned() }
-            }
             Delivery::Roster { group, .. } => Delivery::Roster { group, roster: groups.roster(group).cloned() },
             other => other,
         })

@@ -1,10 +1,10 @@
 //! The groups that live on this shard: their rosters, and the way of a group message to the ledger.
 //!
 //! Part of the shard's core. What always holds: the ledger is the authority on rosters, and this cache follows
-//! it in its order; a message is submitted with the newest roster known here, whoever sends it, because only the
-//! ledger knows whether it is a repeat, which is answered whatever has become of its sender's membership; one that
-//! bounces is none, and is checked against the newer roster. Above `SHARD_ROSTERS_MAX` the longest unused rosters go (second
-//! chance), and are asked for again.
+//! it in its order; a message is submitted whoever sends it, because only the ledger knows whether it is a repeat, which is
+//! answered whatever has become of its sender's membership; what is none goes to those who are members when the ledger
+//! numbers it, so a change of the group sends nothing back, and nothing is overtaken. Above `SHARD_ROSTERS_MAX` the longest
+//! unused rosters go (second chance), and are asked for again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Incoming, Message, Roster};
 use crate::contract::nodes::Reach;
 use crate::contract::submission::{MessageSubmission, Submission};
-use crate::limits::{RETRY_AFTER_MS, ROSTER_BOUNCES_MAX, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
+use crate::limits::{RETRY_AFTER_MS, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 use ringway_wire::request::Durability;
@@ -173,7 +173,7 @@ impl Shard {
             match (&current, ask) {
                 (Some(roster), ask) => self.roster_ask(now, roster, ask),
                 (None, RosterAsk::Send { incoming, durability: Durability::Durable }) => {
-                    self.submit(incoming, RosterVersion(0));
+                    self.submit(incoming);
                 }
                 (None, ask) => self.refuse_ask(now, &ask, ErrorCode::UnknownGroup, 0),
             }
@@ -197,7 +197,7 @@ impl Shard {
             {
                 self.fan_out_ephemeral(now, incoming, roster);
             }
-            RosterAsk::Send { incoming, durability: Durability::Durable } => self.submit(incoming, roster.version),
+            RosterAsk::Send { incoming, durability: Durability::Durable } => self.submit(incoming),
             // Its own node has looked whether its sender is a member, perhaps in a newer roster.
             RosterAsk::Remote(message) => self.spread_ephemeral(now, Origin::NOBODY, &message, roster),
             ask @ (RosterAsk::Info { .. } | RosterAsk::Send { .. }) => {
@@ -206,10 +206,9 @@ impl Shard {
         }
     }
 
-    /// A group's message goes to the ledger, with the roster that is known here.
-    fn submit(&mut self, incoming: Incoming, roster_version: RosterVersion) {
-        let submission = MessageSubmission { incoming, roster_version, bounces: 0 };
-        self.effects.submissions.push_back(Submission::Message(submission));
+    /// A group's message goes to the ledger.
+    fn submit(&mut self, incoming: Incoming) {
+        self.effects.submissions.push_back(Submission::Message(MessageSubmission { incoming }));
     }
 
     /// What waited for a roster is not done.
@@ -220,34 +219,6 @@ impl Shard {
             }
             RosterAsk::Remote(_) => self.counts.shed.ephemeral += 1,
         }
-    }
-
-    /// The ledger has a newer roster than a submission carried.
-    pub(super) fn bounced(
-        &mut self,
-        now: Now,
-        group: GroupId,
-        mut submission: MessageSubmission,
-        roster: Option<&Arc<Roster>>,
-    ) {
-        let Incoming { origin, sender, .. } = submission.incoming;
-        let Some(roster) = roster else {
-            self.rosters.remove(group);
-            return self.refuse_anywhere(now, origin, ErrorCode::UnknownGroup, 0);
-        };
-        self.rosters.put(roster);
-        // The cache may be newer still: a change can come between the bounce and now.
-        let current = self.rosters.get(group).unwrap_or_else(|| Arc::clone(roster));
-        if current.position(sender).is_none() {
-            return self.refuse_anywhere(now, origin, ErrorCode::NotAMember, 0);
-        }
-        if submission.bounces >= ROSTER_BOUNCES_MAX {
-            self.counts.shed.roster_bounces += 1;
-            return self.refuse_anywhere(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
-        }
-        submission.bounces += 1;
-        submission.roster_version = current.version;
-        self.effects.submissions.push_back(Submission::Message(submission));
     }
 
     /// A durable change: the group's home swaps its roster, the asker is answered, those concerned are told.

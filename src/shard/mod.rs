@@ -250,7 +250,6 @@ impl Shard {
             Delivery::Refused { origin, code, retry_after_ms } => {
                 self.refuse_origin(now, origin, code, retry_after_ms);
             }
-            Delivery::Bounced { group, submission, roster } => self.bounced(now, group, *submission, roster.as_ref()),
             Delivery::Position { origin, newest, given } => self.position_found(now, origin, newest, given),
             Delivery::Groups { origin, groups } => {
                 if let Some(slot) = self.settle(origin) {

@@ -13,7 +13,7 @@ use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::Incoming;
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::limits::RETRY_AFTER_MS;
-use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
 use ringway_wire::request::{Durability, PageEnd, Request, Users};
@@ -130,7 +130,7 @@ impl Shard {
             }
             (Conversation::User(user), Durability::Ephemeral) => self.send_ephemeral_direct(now, user, incoming),
             (Conversation::User(_), Durability::Durable) => {
-                let direct = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+                let direct = MessageSubmission { incoming };
                 self.effects.submissions.push_back(Submission::Message(direct));
             }
         }

@@ -12,9 +12,9 @@ pub(crate) fn shows(delivery: &Delivery) -> bool {
 
 pub(crate) fn brief_submission(submission: &Submission) -> String {
     match submission {
-        Submission::Message(MessageSubmission { incoming, roster_version, .. }) => {
+        Submission::Message(MessageSubmission { incoming }) => {
             let Incoming { client_msg_id, sender, to, .. } = incoming;
-            format!("{client_msg_id:?} of {sender} to {to:?} version {roster_version}")
+            format!("{client_msg_id:?} of {sender} to {to:?}")
         }
         other => format!("{other:?}"),
     }

@@ -107,9 +107,7 @@ fn check_sender(model: &Model, user: UserId, rows: &[StoredRow]) -> Checked {
     let mut last: BTreeMap<_, SendNo> = BTreeMap::new();
     for number in rows.iter().filter_map(|row| model.by_body(&row.body)) {
         let send = &model.sends[number.0];
-        // A change of a group sends messages to it back to the shard, and others may be quicker meanwhile.
-        let is_direct = matches!(send.to, Conversation::User(_));
-        if send.sender != user || send.attempts != 1 || send.was_refused || !is_direct {
+        if send.sender != user || send.attempts != 1 || send.was_refused {
             continue;
         }
         if let Some(before) = last.insert((send.session, send.to), number)

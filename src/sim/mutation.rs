@@ -56,7 +56,7 @@ pub(crate) const MUTATIONS: [(Mutation, &str); 7] = [
 impl Mutation {
     /// A second submission of the same message under another name.
     pub(crate) fn twin(self, submission: &Submission) -> Option<Submission> {
-        let Submission::Message(MessageSubmission { incoming, roster_version, bounces }) = submission else {
+        let Submission::Message(MessageSubmission { incoming }) = submission else {
             return None;
         };
         let is_direct = matches!(incoming.to, Conversation::User(_));
@@ -64,7 +64,7 @@ impl Mutation {
             let mut name = incoming.client_msg_id;
             name.0[15] ^= 1;
             let incoming = Incoming::new(NOBODY, incoming.sender, incoming.to, ClientMsgId(name.0), incoming.body());
-            Submission::Message(MessageSubmission { incoming, roster_version: *roster_version, bounces: *bounces })
+            Submission::Message(MessageSubmission { incoming })
         })
     }
 

@@ -23,7 +23,7 @@ impl<D: Disk> JournalEngine<D> {
         let Incoming { origin, to, .. } = submission.incoming;
         let numbered = match to {
             Conversation::User(to) => self.direct(now, to, submission.incoming),
-            Conversation::Group(group) => self.group(now, group, submission),
+            Conversation::Group(group) => self.group(now, group, submission.incoming),
         };
         if let Err(refusal) = numbered {
             self.refuse(origin, refusal);
@@ -48,15 +48,9 @@ impl<D: Disk> JournalEngine<D> {
         Ok(())
     }
 
-    /// What comes here is no repeat: who is not a member is refused.
-    fn group(&mut self, now: Now, group: GroupId, submission: MessageSubmission) -> Result<(), Refusal> {
+    /// What comes here is no repeat: who is not a member is refused. Its recipients are those who are members now.
+    fn group(&mut self, now: Now, group: GroupId, incoming: Incoming) -> Result<(), Refusal> {
         let roster = self.groups.roster(group).cloned().ok_or(Refusal::Code(ErrorCode::UnknownGroup))?;
-        if roster.version != submission.roster_version {
-            self.counters.bounced += 1;
-            self.stage(Delivery::Bounced { group, submission: Box::new(submission), roster: Some(roster) });
-            return Ok(());
-        }
-        let incoming = submission.incoming;
         let Incoming { origin, sender, client_msg_id, .. } = incoming;
         let sender_at = roster.position(sender).ok_or(Refusal::Code(ErrorCode::NotAMember))?;
         let batch_at = self.make_room(now)?;

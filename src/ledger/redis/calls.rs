@@ -10,7 +10,6 @@ use super::searches::{Again, Searched};
 use super::taking::Refusal;
 use super::{NOBODY, RedisEngine};
 use crate::clock::Now;
-use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::message::{Incoming, RosterMember};
 use crate::contract::store::{LookupFound, StoredMessage};
@@ -19,9 +18,8 @@ use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, Record};
 use crate::ledger::dedup::Name;
 use crate::ledger::pending::Wait;
-use crate::ledger::pending_delivery::PendingDelivery;
 use crate::limits::{CALL_SUBMISSIONS_MAX, LOST_CHANGES_MS, SENDS_ANSWERED_MS};
-use ringway_wire::ids::{Conversation, MsgId, RosterVersion, Seq};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// Whether what stands on a lost change waits for that to be made again.
@@ -115,14 +113,14 @@ impl<D: Disk> RedisEngine<D> {
             self.in_flight.retry_deferred();
         }
         let Some(generation) = self.generation.clone() else { return };
-        // Behind something of the same sender that is searched for.
+        // Behind something of the same sender that is searched for, or of the same group that may come back.
         let mut held = Vec::new();
         while !self.in_flight.unsent.is_empty() {
             let (mut calls, mut called) = (Vec::new(), Vec::new());
             while calls.len() < CALL_SUBMISSIONS_MAX * self.settings.buckets
                 && let Some(msg_id) = self.in_flight.unsent.pop_first()
             {
-                if self.in_flight.is_held(msg_id) {
+                if self.in_flight.is_held(msg_id) || self.is_behind_old_version(msg_id) {
                     held.push(msg_id);
                     continue;
                 }
@@ -142,9 +140,30 @@ impl<D: Disk> RedisEngine<D> {
                 self.in_flight.unsent.extend(called);
                 break;
             }
+            for msg_id in &called {
+                if let Some(group) = self.in_flight.group_of(*msg_id)
+                    && let Some(version) = self.groups.roster(group).map(|roster| roster.version)
+                {
+                    self.in_flight.group_calls.called(group, version, *msg_id);
+                }
+            }
             self.in_flight.called.push_back(called);
         }
         self.in_flight.unsent.extend(held);
+    }
+
+    /// A message to a group of which others were called at an older version, which Redis may not take: if it does not,
+    /// they go first.
+    fn is_behind_old_version(&self, msg_id: MsgId) -> bool {
+        let Some(group) = self.in_flight.group_of(msg_id) else { return false };
+        let Some(roster) = self.groups.roster(group) else { return false };
+        self.in_flight.group_calls.has_older(group, roster.version)
+    }
+
+    /// The version of the group, if this user is in it.
+    pub(super) fn version_for(&self, sender: UserId, group: GroupId) -> Option<RosterVersion> {
+        let roster = self.groups.roster(group).filter(|roster| roster.position(sender).is_some())?;
+        Some(roster.version)
     }
 
     /// A submission's call; `None`: it is settled, or cannot be made any more.
@@ -154,21 +173,15 @@ impl<D: Disk> RedisEngine<D> {
         let known_s = *known_s;
         let record = subject.record(msg_id);
         let change = match subject {
-            Subject::Message(MessageSubmission { incoming, roster_version, .. }) => {
-                return Some(message_call(msg_id, known_s, incoming, Entry { node, version: *roster_version, record }));
-            }
-            Subject::Old(incoming) => {
+            Subject::Message(MessageSubmission { incoming }) | Subject::Old(incoming) => {
                 let version = match incoming.to {
                     Conversation::User(_) => Some(RosterVersion(0)),
-                    Conversation::Group(group) => {
-                        let roster = self.groups.roster(group);
-                        roster.filter(|roster| roster.position(incoming.sender).is_some()).map(|roster| roster.version)
-                    }
+                    Conversation::Group(group) => self.version_for(incoming.sender, group),
                 };
                 let call =
                     version.map(|version| message_call(msg_id, known_s, incoming, Entry { node, version, record }));
                 if call.is_none() {
-                    self.defer(msg_id);
+                    self.not_a_member(msg_id);
                 }
                 return call;
             }
@@ -200,6 +213,19 @@ impl<D: Disk> RedisEngine<D> {
         }
     }
 
+    /// A message whose sender has left its group since it was taken, or whose group is no more. If nobody waits for it,
+    /// perhaps the change is lost that made its sender a member. Else it may still be a repeat, which the store can tell, and
+    /// is refused if it is none.
+    fn not_a_member(&mut self, msg_id: MsgId) {
+        if !matches!(self.in_flight.flights.get(&msg_id), Some(Flight { subject: Subject::Message(_), .. })) {
+            return self.defer(msg_id);
+        }
+        let Some(Subject::Message(submission)) = self.in_flight.remove(msg_id) else { return };
+        self.log.withdraw(msg_id);
+        let known_s = self.redis_clock.read_s();
+        self.park(submission, Wait::Lookup(known_s));
+    }
+
     /// A submission that cannot be made now, because a change that it stands on is lost. Whoever made that change makes
     /// it again; if that takes too long it is given up.
     fn defer(&mut self, msg_id: MsgId) {
@@ -221,6 +247,7 @@ impl<D: Disk> RedisEngine<D> {
             && *count <= self.seen
         {
             let Some((_, msg_id, reply)) = self.in_flight.replied.pop_front() else { return };
+            self.in_flight.not_taken(msg_id);
             match reply {
                 Reply::Appended => {}
                 Reply::Forgotten => self.in_flight.search(msg_id),
@@ -281,33 +308,18 @@ impl<D: Disk> RedisEngine<D> {
 
     fn bounced_by_redis(&mut self, now: Now, msg_id: MsgId) {
         self.counters.bounced += 1;
-        if let Some(Flight { subject: Subject::Old(Incoming { sender, to: Conversation::Group(group), .. }), .. }) =
-            self.in_flight.flights.get(&msg_id)
-        {
-            let is_member = self.groups.roster(*group).is_some_and(|roster| roster.position(*sender).is_some());
-            if is_member {
+        match self.in_flight.flights.get(&msg_id) {
+            // Another change came first, and has been read: this goes to what that one made of the group, before what was
+            // taken later.
+            Some(Flight { subject: Subject::Message(_) | Subject::Old(_) | Subject::OldChange(_), .. }) => {
                 self.in_flight.unsent.insert(msg_id);
-            } else {
-                self.defer(msg_id);
             }
-            return;
-        }
-        if let Some(Flight { subject: Subject::OldChange(_), .. }) = self.in_flight.flights.get(&msg_id) {
-            // Another change came first: on what that one made of the group.
-            self.in_flight.unsent.insert(msg_id);
-            return;
-        }
-        let Some(subject) = self.in_flight.remove(msg_id) else { return };
-        self.log.withdraw(msg_id);
-        match subject {
-            Subject::Message(submission) => {
-                if let Conversation::Group(group) = submission.incoming.to {
-                    let (submission, roster) = (Box::new(submission), self.groups.roster(group).cloned());
-                    self.deliveries.push(PendingDelivery::Delivery(Delivery::Bounced { group, submission, roster }));
-                }
+            Some(Flight { subject: Subject::Change { .. }, .. }) => {
+                let Some(Subject::Change { submission, .. }) = self.in_flight.remove(msg_id) else { return };
+                self.log.withdraw(msg_id);
+                self.change(now, submission);
             }
-            Subject::Change { submission, .. } => self.change(now, submission),
-            Subject::Old(_) | Subject::OldChange(_) => {}
+            None => {}
         }
     }
 }

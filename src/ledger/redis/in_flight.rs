@@ -2,12 +2,14 @@
 //!
 //! Owned by the engine. What always holds: calls are made in the order in which submissions were taken, and after a
 //! lost session all that is not settled is called again in that order; what a sender sent behind something that is
-//! searched for waits for it; a submission leaves when its entry is read, when an entry of the same name is, or when it
-//! is refused or known to be another's; and whoever waits for it is answered within `SENDS_ANSWERED_MS`.
+//! searched for waits for it, and what was sent to a group behind something called at an older version of it; a submission
+//! leaves when its entry is read, when an entry of the same name is, or when it is refused or known to be another's; and
+//! whoever waits for it is answered within `SENDS_ANSWERED_MS`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::NOBODY;
+use super::group_calls::GroupCalls;
 use super::link::Reply;
 use super::searches::Searches;
 use crate::contract::ids::Origin;
@@ -19,7 +21,7 @@ use crate::contract::submission::{ChangeSubmission, MessageSubmission};
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::dedup::Name;
 use crate::limits::{CLAIMS_S, CLAIMS_SLACK_S};
-use ringway_wire::ids::{Conversation, MsgId, UserId};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, UserId};
 
 /// What was submitted.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl Subject {
     /// Nobody waits for it any more: it has no session, and a message takes whichever roster is current.
     fn let_go(self) -> Subject {
         match self {
-            Subject::Message(MessageSubmission { incoming, .. }) => Subject::Old(incoming),
+            Subject::Message(MessageSubmission { incoming }) => Subject::Old(incoming),
             Subject::Change { submission, record } => {
                 Subject::Change { submission: ChangeSubmission { origin: NOBODY, ..submission }, record }
             }
@@ -48,7 +50,7 @@ impl Subject {
 
     pub(super) fn origin(&self) -> Origin {
         match self {
-            Subject::Message(MessageSubmission { incoming, .. }) => incoming.origin,
+            Subject::Message(MessageSubmission { incoming }) => incoming.origin,
             Subject::Change { submission, .. } => submission.origin,
             Subject::Old(_) | Subject::OldChange(_) => NOBODY,
         }
@@ -57,7 +59,7 @@ impl Subject {
     /// As the log and the stream have it.
     pub(super) fn record(&self, msg_id: MsgId) -> Record<'_> {
         match self {
-            Subject::Message(MessageSubmission { incoming, .. }) | Subject::Old(incoming) => {
+            Subject::Message(MessageSubmission { incoming }) | Subject::Old(incoming) => {
                 message_record(msg_id, incoming)
             }
             Subject::Change { record, .. } | Subject::OldChange(record) => Record::Change(record.clone()),
@@ -118,6 +120,8 @@ pub(super) struct InFlight {
     pub(super) called: VecDeque<Vec<MsgId>>,
     /// Replied to, with how far the stream must be read before the reply counts.
     pub(super) replied: VecDeque<(u64, MsgId, Reply)>,
+    /// Messages to groups that were called and are not settled.
+    pub(super) group_calls: GroupCalls,
     /// Searched for in the store before they are called.
     pub(super) searches: Searches,
     /// When each was taken, monotonic milliseconds, the oldest first: whoever waits for it is answered in time.
@@ -196,6 +200,7 @@ impl InFlight {
 
     /// It is settled.
     pub(super) fn remove(&mut self, msg_id: MsgId) -> Option<Subject> {
+        self.not_taken(msg_id);
         let flight = self.flights.remove(&msg_id)?;
         self.searches.remove(msg_id, flight.name.as_ref());
         if let Some(name) = flight.name
@@ -204,6 +209,24 @@ impl InFlight {
             self.names.remove(&name);
         }
         Some(flight.subject)
+    }
+
+    /// The group that a message is addressed to; `None`: it is a change, one-to-one, or settled.
+    pub(super) fn group_of(&self, msg_id: MsgId) -> Option<GroupId> {
+        match &self.flights.get(&msg_id)?.subject {
+            Subject::Message(MessageSubmission { incoming }) | Subject::Old(incoming) => match incoming.to {
+                Conversation::Group(group) => Some(group),
+                Conversation::User(_) => None,
+            },
+            Subject::Change { .. } | Subject::OldChange(_) => None,
+        }
+    }
+
+    /// Redis has not taken it, or it is settled: it is not on its way any more.
+    pub(super) fn not_taken(&mut self, msg_id: MsgId) {
+        if let Some(group) = self.group_of(msg_id) {
+            self.group_calls.ended(group, msg_id);
+        }
     }
 
     /// What was taken since the last commit is on disk.
@@ -223,6 +246,7 @@ impl InFlight {
         self.called.clear();
         self.replied.clear();
         self.deferred.clear();
+        self.group_calls.clear();
         let unsearched =
             self.flights.iter().filter(|(msg_id, flight)| !self.searches.has(**msg_id, flight.name.as_ref()));
         self.unsent = unsearched.map(|(msg_id, _)| *msg_id).collect();
@@ -232,6 +256,7 @@ impl InFlight {
     pub(super) fn search_all(&mut self, from: u64) {
         self.unsent.clear();
         self.deferred.clear();
+        self.group_calls.clear();
         self.searches.add_all(from, self.flights.iter().map(|(msg_id, flight)| (*msg_id, flight.name)));
     }
 

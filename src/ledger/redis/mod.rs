@@ -21,6 +21,7 @@
 //! questions.rs  what shards ask                       recent.rs     the last entries, to know the stream again
 //! searches.rs   what is looked for in the store       clock.rs      what Redis says of the time
 //! no_room.rs    why nothing new finds room            start.rs      from the database to an engine
+//! group_calls.rs      messages to groups on their way, and at which version
 //! late_creations.rs   groups whose creators were told to ask again
 //! ```
 
@@ -29,6 +30,7 @@ pub(crate) mod clock;
 pub(crate) mod copy;
 pub mod entry;
 pub(crate) mod follow;
+mod group_calls;
 mod in_flight;
 mod late_creations;
 pub mod link;

@@ -177,18 +177,15 @@ impl<D: Disk> RedisEngine<D> {
             let rows = if to == Conversation::User(sender) { 1 } else { 2 };
             return self.log_message(now, (name, known_s), submission, rows);
         };
-        let current = self.groups.roster(group).cloned();
-        let is_member = current.as_ref().is_some_and(|roster| roster.position(sender).is_some());
-        match current {
+        let is_member = self.version_for(sender, group).is_some();
+        match self.groups.roster(group) {
             _ if let (false, Looked::NoNeed { place, .. }) = (is_member, looked) => self.look_up(submission, place),
             None => self.refuse(origin, Refusal::Code(ErrorCode::UnknownGroup)),
-            Some(roster) if roster.version != submission.roster_version => {
-                self.counters.bounced += 1;
-                let (submission, roster) = (Box::new(submission), Some(roster));
-                self.deliveries.push(PendingDelivery::Delivery(Delivery::Bounced { group, submission, roster }));
-            }
             Some(_) if !is_member => self.refuse(origin, Refusal::Code(ErrorCode::NotAMember)),
-            Some(roster) => self.log_message(now, (name, known_s), submission, roster.members().len()),
+            Some(roster) => {
+                let rows = roster.members().len();
+                self.log_message(now, (name, known_s), submission, rows);
+            }
         }
     }
 

@@ -195,15 +195,13 @@ impl World {
     fn submit(&mut self, index: usize) {
         let sent = self.sent[index].clone();
         let origin = origin(sent.sender, index as u32);
-        let roster_version = match sent.to {
-            Conversation::User(_) => RosterVersion(0),
-            Conversation::Group(group) => {
-                let Some(roster) = self.rosters.get(&group) else { return };
-                roster.version
-            }
-        };
+        if let Conversation::Group(group) = sent.to
+            && !self.rosters.contains_key(&group)
+        {
+            return;
+        }
         let incoming = Incoming::new(origin, UserId(sent.sender), sent.to, sent.name, &sent.body);
-        let submission = MessageSubmission { incoming, roster_version, bounces: 0 };
+        let submission = MessageSubmission { incoming };
         self.engine.submit(self.now, Submission::Message(submission));
     }
 
@@ -388,7 +386,7 @@ fn one_message(disk: &MemoryDisk, store: &ModelStore, now: Now) -> JournalEngine
     let mut engine = store.start(disk, &Arc::new(Progress::default()), now, 1);
     let (to, name) = (Conversation::User(UserId(2)), ClientMsgId::from_parts(now.unix_ms, 77));
     let incoming = Incoming::new(origin(1, 0), UserId(1), to, name, b"x");
-    let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    let submission = MessageSubmission { incoming };
     engine.submit(now, Submission::Message(submission));
     let mut out = vec![Vec::new(), Vec::new(), Vec::new()];
     engine.commit(now, &mut out).unwrap();

@@ -4,7 +4,7 @@ use super::*;
 use crate::contract::ids::Origin;
 use crate::contract::message::Incoming;
 use crate::contract::submission::MessageSubmission;
-use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, UserId};
 
 #[test]
 fn the_store_is_not_woken_for_a_journal_that_has_not_grown() {
@@ -26,7 +26,7 @@ fn the_store_is_not_woken_for_a_journal_that_has_not_grown() {
     assert!(!grew_with(Submission::Position { origin, user: sender }));
     let client_msg_id = ClientMsgId::from_parts(now.unix_ms, 1);
     let incoming = Incoming::new(origin, sender, Conversation::User(UserId(2)), client_msg_id, b"one");
-    let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    let submission = MessageSubmission { incoming };
     assert!(grew_with(Submission::Message(submission)));
     assert!(!grew_with(Submission::Position { origin, user: sender }));
 }

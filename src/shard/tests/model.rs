@@ -25,7 +25,6 @@ pub(crate) struct Ledger {
     next_id: u64,
     /// Submissions taken, by kind.
     pub rosters_asked: usize,
-    pub bounced: usize,
 }
 
 pub(super) fn message(id: u64, sender: UserId, to: Conversation, body: &[u8]) -> Arc<Message> {
@@ -45,7 +44,6 @@ impl Ledger {
             cursors: BTreeMap::new(),
             next_id: 1,
             rosters_asked: 0,
-            bounced: 0,
         }
     }
 
@@ -133,12 +131,6 @@ impl Ledger {
             Conversation::User(to) => self.direct_message(sender, to, submission.incoming.body(), origin),
             Conversation::Group(group) => {
                 let Some(roster) = self.rosters.get(&group).cloned() else { return refused(ErrorCode::UnknownGroup) };
-                if roster.version != submission.roster_version {
-                    self.bounced += 1;
-                    let (submission, roster) = (Box::new(submission), Some(roster));
-                    let home = ShardId::of_group(group, self.shards);
-                    return vec![(home, Delivery::Bounced { group, submission, roster })];
-                }
                 if roster.position(sender).is_none() {
                     return refused(ErrorCode::NotAMember);
                 }

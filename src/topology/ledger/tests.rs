@@ -27,7 +27,7 @@ use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::store::{self, StoreInbox};
 use crate::topology::submissions::{self, SubmissionSender};
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 
 const TIME: Duration = Duration::from_secs(20);
 
@@ -227,7 +227,7 @@ fn message(name: ClientMsgId, request_id: u32) -> Submission {
     let session = SessionRef { shard: ShardId(0), conn: ConnId::default() };
     let (origin, to) = (Origin { session, request_id }, Conversation::User(UserId(2)));
     let incoming = Incoming::new(origin, UserId(1), to, name, b"body");
-    Submission::Message(MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 })
+    Submission::Message(MessageSubmission { incoming })
 }
 
 /// Sends a message when the engine numbers, and plays a Redis that may have forgotten its name. Returns that.

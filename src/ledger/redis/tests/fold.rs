@@ -11,7 +11,7 @@ use crate::ledger::redis::entry::Entry;
 use crate::ledger::redis::link::{Age, Compared, Extent, Generation, News, What};
 use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::{Engine, LedgerError};
-use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// A first stream with a group in it.
@@ -128,7 +128,7 @@ fn ask_for_an_old_name(node: &mut Node) -> Option<Lookup> {
     let client_msg_id = ClientMsgId::from_parts(NOW.unix_ms - 3_600_000, 1);
     let to = Conversation::User(UserId(2));
     let incoming = Incoming::new(origin(), UserId(1), to, client_msg_id, b"body");
-    let direct = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    let direct = MessageSubmission { incoming };
     node.engine.submit(NOW, Submission::Message(direct));
     let mut lookups = Vec::new();
     node.engine.take_lookups(&mut lookups);

@@ -8,13 +8,13 @@ use crate::contract::traffic::{TrafficLimit, TrafficLimits};
 use crate::ledger::Engine;
 use crate::ledger::redis::link::News;
 use crate::ledger::redis::seed::base_of;
-use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
-fn send(node: &mut Node, name: u128, to: Conversation, roster_version: RosterVersion) {
+fn send(node: &mut Node, name: u128, to: Conversation) {
     let client_msg_id = ClientMsgId::from_parts(NOW.unix_ms, name << 16);
     let incoming = Incoming::new(origin(), UserId(1), to, client_msg_id, b"body");
-    let submission = MessageSubmission { incoming, roster_version, bounces: 0 };
+    let submission = MessageSubmission { incoming };
     node.engine.submit(node.now, Submission::Message(submission));
 }
 
@@ -28,14 +28,14 @@ fn what_a_sender_may_not_send_now_is_refused_and_not_submitted() {
     node.hear(News::Clock { generation, count: stream.found.count, redis_ms: NOW.unix_ms }).unwrap();
     let (other, oneself) = (Conversation::User(UserId(2)), Conversation::User(UserId(1)));
     for (name, to) in [(1, other), (2, other), (3, other), (4, oneself), (5, oneself)] {
-        send(&mut node, name, to, RosterVersion(0));
+        send(&mut node, name, to);
     }
     node.commit().unwrap();
     assert_eq!(node.refused, [ErrorCode::RetryLater; 2], "two rows each, and one to oneself: five");
     assert_eq!(node.engine.in_flight.len(), 3);
     assert_eq!(node.engine.counters().limited.of(TrafficLimit::UserRows), 2);
     node.now.mono_ms += 1_000;
-    send(&mut node, 3, other, RosterVersion(0));
+    send(&mut node, 3, other);
     node.commit().unwrap();
     assert_eq!(node.engine.in_flight.len(), 4);
 }

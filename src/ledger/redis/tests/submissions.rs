@@ -1,6 +1,7 @@
 //! What a node has submitted and Redis has not settled: nothing is numbered twice, comes back, or changes its order.
 
 mod changes;
+mod groups;
 
 use super::world::{Database, NOW, Node, Stream, after_a_loss, origin};
 use crate::clock::Now;
@@ -17,7 +18,7 @@ use crate::ledger::redis::link::{Arrival, News, Reply, What};
 use crate::ledger::redis::log::Log;
 use crate::ledger::redis::seed::base_of;
 use crate::limits::{CLOCK_SKEW_MAX_MS, SENDS_ANSWERED_MS};
-use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 const TO: Conversation = Conversation::User(UserId(2));
@@ -46,8 +47,12 @@ fn named(ago_ms: u64, random: u128) -> ClientMsgId {
 }
 
 fn send(node: &mut Node, client_msg_id: ClientMsgId) {
-    let incoming = Incoming::new(origin(), UserId(1), TO, client_msg_id, b"body");
-    let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+    send_to(node, TO, client_msg_id);
+}
+
+fn send_to(node: &mut Node, to: Conversation, client_msg_id: ClientMsgId) {
+    let incoming = Incoming::new(origin(), UserId(1), to, client_msg_id, b"body");
+    let submission = MessageSubmission { incoming };
     node.engine.submit(NOW, Submission::Message(submission));
 }
 
@@ -130,7 +135,7 @@ fn a_repeat_beside_a_reuse_of_its_name_is_not_refused_for_good() {
     arrives(&mut node, &mut stream, name);
     // Something else under the name goes first: it will be refused, but that is not known yet.
     let reuse = Incoming::new(origin(), UserId(1), TO, name, b"something else");
-    let submission = MessageSubmission { incoming: reuse, roster_version: RosterVersion(0), bounces: 0 };
+    let submission = MessageSubmission { incoming: reuse };
     node.engine.submit(NOW, Submission::Message(submission));
     send(&mut node, name);
     node.commit().unwrap();
@@ -314,7 +319,7 @@ fn one_reading_of_a_clock_that_is_an_hour_ahead_dates_nothing_of_a_cluster() {
         node.now.unix_ms += if ms % 1_000 == 500 { 3_600_000 } else { 0 };
         let name = ClientMsgId::from_parts(right.unix_ms, u128::from(ms + 1) << 16);
         let incoming = Incoming::new(origin(), UserId(1), TO, name, b"body");
-        let submission = MessageSubmission { incoming, roster_version: RosterVersion(0), bounces: 0 };
+        let submission = MessageSubmission { incoming };
         node.engine.submit(node.now, Submission::Message(submission));
         node.commit().unwrap();
         let [What::Submit { calls, .. }] = &node.wants[..] else { panic!("{ms}: {:?}", node.wants) };
