@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, select, tick};
+use crossbeam_channel::{Receiver, after, select, tick};
 
 use super::threads::Running;
 use super::{NoReason, ServeError};
@@ -16,6 +16,8 @@ use crate::topology::mailbox::Order;
 
 /// How often a stop looks at the time and reminds the store.
 const REMIND: Duration = Duration::from_millis(50);
+/// How long the reason of another thread is waited for, when one has ended without having been told to and has none.
+const REASON_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Running {
     /// Waits until every shard listens.
@@ -24,9 +26,9 @@ impl Running {
             select! {
                 // Nothing comes from a shard that has ended before it could listen: its report says why.
                 recv(listening) -> shard => if shard.is_err() {
-                    return Err(unexpected(self.ended.recv().ok()));
+                    return Err(unexpected(self.ended.recv().ok(), &self.ended));
                 },
-                recv(self.ended) -> ended => return Err(unexpected(ended.ok())),
+                recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
             }
         }
         Ok(())
@@ -36,7 +38,7 @@ impl Running {
     pub(super) fn await_stop(&mut self) -> Result<(), ServeError> {
         select! {
             recv(self.stops) -> _ => Ok(()),
-            recv(self.ended) -> ended => Err(unexpected(ended.ok())),
+            recv(self.ended) -> ended => Err(unexpected(ended.ok(), &self.ended)),
         }
     }
 
@@ -76,7 +78,7 @@ impl Running {
                 self.store_wake.notify_one();
                 Ok(())
             }
-            other => Err(unexpected(other)),
+            other => Err(unexpected(other, &self.ended)),
         }
     }
 
@@ -90,10 +92,27 @@ impl Running {
     }
 }
 
-fn unexpected(ended: Option<Ended>) -> ServeError {
-    match ended {
-        Some(Ended { thread, outcome: Err(error) }) => ServeError::ThreadEnded(thread, error),
-        Some(Ended { thread, outcome: Ok(()) }) => ServeError::ThreadEnded(thread, Box::new(NoReason)),
-        None => ServeError::ThreadEnded("unknown".to_owned(), Box::new(NoReason)),
+/// Who has ended and why. A thread that has no reason has mostly ended because another has, and may be heard of before that
+/// one: whose error comes a moment later is the one to be told of.
+fn unexpected(first: Option<Ended>, others: &Receiver<Ended>) -> ServeError {
+    let Some(Ended { thread: first, outcome }) = first else {
+        return ServeError::ThreadEnded("unknown".to_owned(), Box::new(NoReason));
+    };
+    if let Err(error) = outcome {
+        return ServeError::ThreadEnded(first, error);
+    }
+    let patience = after(REASON_PATIENCE);
+    loop {
+        select! {
+            recv(others) -> ended => match ended {
+                Ok(Ended { thread, outcome: Err(error) }) => return ServeError::ThreadEnded(thread, error),
+                Ok(Ended { outcome: Ok(()), .. }) => {}
+                Err(_) => return ServeError::ThreadEnded(first, Box::new(NoReason)),
+            },
+            recv(patience) -> _ => return ServeError::ThreadEnded(first, Box::new(NoReason)),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
