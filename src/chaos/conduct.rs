@@ -3,6 +3,7 @@
 //! What always holds: what chance decides follows from the seed; and the run is judged only after every fault was
 //! ended, every gateway was ready by itself and all inboxes were read.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -30,8 +31,8 @@ const CLIENTS_PATIENCE: Duration = Duration::from_secs(400);
 /// Two faults at a time, of so many rounds one.
 const TWO_AT_A_TIME: u8 = 2;
 
-/// What a gateway that ends behind the stream says of it; the second, if its thread for Redis is seen to have ended first.
-const STOOD_STILL: [&str; 2] = ["stood still for too long", "because: it was not told to, and gave no reason"];
+/// What a gateway says that stood still until the stream was cut off behind it.
+const STOOD_STILL: &str = "stood still for too long";
 /// How a gateway's log names what is its own fault.
 const OWN_ERRORS: [&str; 2] = ["internal error:", "panicked at"];
 
@@ -83,6 +84,8 @@ struct Run<'a> {
     began: Instant,
     deck: Vec<Fault>,
     losses: Losses,
+    /// Gateways whose processes have stood still, or heard nothing of Redis.
+    have_stood_still: BTreeSet<usize>,
 }
 
 /// Whether Redis may lose something.
@@ -115,7 +118,15 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
     let lab = Lab::start(&plan).await?;
     let mut clients = Clients::start(args, &plan, &talked, random.u64(..))?;
     clients.hear(&["talking"]).await?;
-    let mut run = Run { lab, recorder: &recorder, random, began: Instant::now(), deck: Vec::new(), losses };
+    let mut run = Run {
+        lab,
+        recorder: &recorder,
+        random,
+        began: Instant::now(),
+        deck: Vec::new(),
+        losses,
+        have_stood_still: BTreeSet::new(),
+    };
     run.disturb(args.time.into()).await?;
     run.until_ready("at the end").await?;
     clients.tell("quiet")?;
@@ -191,6 +202,7 @@ impl Run<'_> {
             self.look_after_gateways()?;
             let time = fault.time(&mut self.random);
             let detail = fault.begin(&mut self.lab).await?;
+            self.have_stood_still.extend((0..NODES).filter(|at| fault.keeps_from_redis(*at)));
             self.say(&format!("{}{}{detail}, for {time:.1?}", fault.name(), if detail.is_empty() { "" } else { ": " }));
             let (at_us, name, harm) = (clock::us(), fault.name(), fault.harm(self.lab.redis.kind));
             self.recorder.record(&Line::Fault { at_us, name, detail, harm })?;
@@ -202,6 +214,9 @@ impl Run<'_> {
         for (end, fault) in open {
             self.pass(end).await?;
             fault.end(&mut self.lab).await?;
+            if let Fault::GatewayKilled(at) = fault {
+                self.have_stood_still.remove(&at);
+            }
         }
         Ok(())
     }
@@ -244,19 +259,17 @@ impl Run<'_> {
         self.wrong(format!("not ready {when} after {} s: {}", READY_PATIENCE.as_secs(), not_ready.join("; ")))
     }
 
-    /// One that has ended by itself, as the cluster's page says it may, is started again, as its operator would; one that
-    /// has ended otherwise is a finding.
+    /// One that stood still and has ended by itself, as the cluster's page says it may, is started again, as its operator
+    /// would; one that has ended otherwise is a finding.
     fn look_after_gateways(&mut self) -> Result<(), Failure> {
         for at in 0..self.lab.gateways.len() {
             let Some(gateway) = self.lab.gateways.get_mut(at) else { continue };
             let Some(end) = gateway.ended() else { continue };
             let (name, log) = (gateway.name.clone(), gateway.log_end());
             gateway.start()?;
+            let (stood_still, last) = (self.have_stood_still.remove(&at), log.lines().last().unwrap_or_default());
             match end {
-                End::Code(_)
-                    if log.lines().last().is_some_and(|last| STOOD_STILL.iter().any(|words| last.contains(words))) =>
-                {
-                    let last = log.lines().last().unwrap_or_default();
+                End::Code(_) if stood_still && last.contains(STOOD_STILL) => {
                     self.say(&format!("{name} ended with the stream cut off behind it, and is started again: {last}"));
                 }
                 End::Code(code) => self.wrong(format!("{name} ended with {code}: {log}"))?,

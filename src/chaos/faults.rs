@@ -154,6 +154,18 @@ impl Fault {
         }
     }
 
+    /// Whether a gateway may hear nothing of Redis for longer than its leases, though its process goes on.
+    pub(crate) fn keeps_from_redis(self, gateway: usize) -> bool {
+        match self {
+            Fault::GatewayStopped(at)
+            | Fault::GatewayCut(at, Peer::Redis | Peer::Servers, _)
+            | Fault::GatewayCutBeyondNames(at)
+            | Fault::GatewaySlow(at) => at == gateway,
+            Fault::RedisKilled(_) | Fault::RedisStopped(_) => true,
+            _ => false,
+        }
+    }
+
     fn gateway(self) -> Option<usize> {
         match self {
             Fault::GatewayKilled(at)

@@ -119,6 +119,7 @@ impl Session {
                     Answer::News(news) => notify(&cluster.ledger.ends, news).await,
                     Answer::Replies(replies) => {
                         self.held = Some(replies);
+                        self.tells_held()?;
                         self.notify_held(cluster).await;
                     }
                 },
@@ -183,6 +184,12 @@ impl Session {
         }
     }
 
+    /// What is held back stands behind what is read of the stream: without one it can never be told, and the next session
+    /// begins with all that has no reply.
+    fn tells_held(&self) -> Result<(), Ended> {
+        if self.held.is_some() && self.stream.merge().is_none() { Err(Ended::OtherGeneration) } else { Ok(()) }
+    }
+
     /// Begins what the ledger wants; its news come in the order of orders.
     async fn carry_out(&mut self, what: What) -> Result<(), Ended> {
         let (buckets, number) = (Arc::clone(&self.buckets), self.number);
@@ -193,7 +200,10 @@ impl Session {
                     news(async { Ok(News::OtherEntries) })
                 } else {
                     self.stream = Stream::follow(&self.buckets, &self.reads, generation, after).await?;
-                    return Ok(());
+                    match self.stream.given() {
+                        Some((_, given)) if given > after => news(async move { Ok(News::Cut(given)) }),
+                        _ => return Ok(()),
+                    }
                 }
             }
             What::Submit { generation, calls } => self.submit(generation, calls),
@@ -211,10 +221,15 @@ impl Session {
             What::Confirm { generation, read } => {
                 news(async move { buckets.status(number, Some((generation, read))).await })
             }
-            What::Status => news(async move {
-                sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
-                buckets.status(number, None).await
-            }),
+            What::Status => {
+                // The ledger follows nothing, and learns what there is to be followed.
+                self.stream = Stream::Nothing;
+                self.tells_held()?;
+                news(async move {
+                    sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
+                    buckets.status(number, None).await
+                })
+            }
         };
         self.under_way.push(begun).await;
         Ok(())
@@ -235,7 +250,8 @@ impl Session {
         let ClusterEnds { ledger, nodes, .. } = cluster;
         let generation = self.stream.given().map(|(generation, _)| generation.text()).unwrap_or_default();
         let stored = ledger.progress.applied().0;
-        let read = if generation.is_empty() { stored } else { read };
+        // The database may be further than the snapshot from which the ledger is to follow the stream.
+        let read = if generation.is_empty() { ledger.progress.followed().0 } else { read };
         let values: Vec<Value> = vec![
             ledger.node.to_string().into(),
             format!("{:016x}", ledger.token).into(),

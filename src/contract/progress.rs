@@ -13,6 +13,7 @@ pub struct Progress {
     durable: AtomicU64,
     applied: AtomicU64,
     secured: AtomicU64,
+    followed: AtomicU64,
     tail_messages: AtomicU64,
     writes_store: AtomicBool,
     fence_asked: AtomicU64,
@@ -49,6 +50,17 @@ impl Progress {
     /// The store has checkpointed up to here.
     pub fn advance_secured(&self, position: JournalPosition) {
         self.secured.store(position.0, Ordering::Release);
+    }
+
+    /// In a cluster: the last entry of the stream that the ledger has read, or that is in the snapshot of the database which
+    /// it began from. What lies behind it must not be cut off.
+    pub fn followed(&self) -> StreamPosition {
+        StreamPosition(self.followed.load(Ordering::Acquire))
+    }
+
+    /// The ledger has read so far.
+    pub fn report_followed(&self, position: StreamPosition) {
+        self.followed.store(position.0, Ordering::Release);
     }
 
     /// In a cluster: this node's store is the one that writes.

@@ -15,6 +15,7 @@ use super::{NOBODY, RedisEngine};
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::Origin;
 use crate::contract::message::Message;
+use crate::contract::position::StreamPosition;
 use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::LedgerError;
@@ -31,13 +32,14 @@ impl<D: Disk> RedisEngine<D> {
                 continue;
             }
             if count != self.seen + 1 {
-                return Err(LedgerError::Behind { seen: self.seen, next: count });
+                return self.fell_behind(count);
             }
             let decoded = Entry::decode(&entry).map_err(|_| LedgerError::Entry(count))?;
             self.take_entry(count, &decoded)?;
             self.copy.end_entry(count);
             self.recent.push(count, &entry);
             self.seen = count;
+            self.progress.report_followed(StreamPosition(count));
             if self.copy.is_long() {
                 self.copy.flush().map_err(LedgerError::Copy)?;
             }

@@ -137,7 +137,7 @@ pub enum What {
         /// Whose rows the database has.
         writer: Writer,
     },
-    /// Look again, a little later; answered by [`News::Status`].
+    /// Look again, a little later; answered by [`News::Status`], before which what is read of the stream has ended.
     Status,
     /// This node was there before Redis was started, and has read no more than it has; answered by [`News::Status`].
     Confirm {

@@ -173,6 +173,9 @@ enum Session {
     Lost(u64),
     /// This session: the database's position is being moved to behind the lost stream.
     Fencing(u64),
+    /// This session: the stream is cut off behind the snapshot that this node was to follow it from. Nothing of it was read,
+    /// and another snapshot is read next.
+    Behind(u64),
     /// This session: a snapshot of the database is read, for a generation that this node makes or begins to follow.
     Loading(u64),
     /// This session: a new generation is being made.
@@ -321,6 +324,7 @@ impl<D: Disk> RedisEngine<D> {
             Session::Lost(_) | Session::Fencing(_) | Session::Loading(_) | Session::Seeding(_) => {
                 Some(StandsStill::Rebuilding)
             }
+            Session::Behind(_) => Some(StandsStill::CatchingUp),
             Session::Following(_) if !self.is_caught_up() => Some(StandsStill::CatchingUp),
             Session::Following(_) if self.is_unverified => Some(StandsStill::Unverified),
             Session::Following(_) if self.in_flight.searches.is_of_all() => Some(StandsStill::Searching),
@@ -352,6 +356,7 @@ impl<D: Disk> RedisEngine<D> {
             Session::Disconnected => return false,
             Session::Lost(session)
             | Session::Fencing(session)
+            | Session::Behind(session)
             | Session::Loading(session)
             | Session::Seeding(session)
             | Session::Following(session) => session,
@@ -367,9 +372,7 @@ impl<D: Disk> RedisEngine<D> {
                 self.follow(entries)?;
                 self.redis_clock.read(self.seen);
             }
-            News::Cut(to) if to > self.seen => {
-                return Err(LedgerError::Behind { seen: self.seen, next: to + 1 });
-            }
+            News::Cut(to) if to > self.seen => self.fell_behind(to + 1)?,
             News::Cut(_) => {}
             News::Replies { replies, count } => {
                 for (reply, why) in [(Reply::Full, StandsStill::Full), (Reply::NoMemory, StandsStill::NoMemory)] {

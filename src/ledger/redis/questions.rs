@@ -37,7 +37,7 @@ pub(super) enum Question {
 impl<D: Disk> RedisEngine<D> {
     /// Passes questions on: Redis says how far the stream is. Without Redis the answer is what this node knows.
     pub(super) fn ask(&mut self) {
-        if self.generation.is_none() {
+        if self.generation.is_none() || self.reads_another_snapshot() {
             // Nothing of the stream has been read since the start: what this node knows may be less than a session.
             return;
         }

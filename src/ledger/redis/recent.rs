@@ -34,6 +34,11 @@ impl RecentEntries {
         self.checksums.clear();
     }
 
+    /// Nothing was followed since the stream began, or since the last snapshot.
+    pub(super) fn is_empty(&self) -> bool {
+        self.checksums.is_empty()
+    }
+
     /// The last entries up to this one, each with its checksum.
     pub(super) fn known(&self, seen: u64) -> Vec<(u64, u32)> {
         if self.last != seen {

@@ -1,9 +1,10 @@
-//! A snapshot of the database, read when a stream begins that this node has not followed.
+//! A snapshot of the database, read when a stream begins that this node has not followed, or is cut off behind the last one.
 //!
 //! On the ledger's thread; the store answers ([`crate::contract::snapshot`]). A change of a group may be read by some
 //! nodes and lost with Redis; what the database has when it is moved past the lost stream is what all nodes begin the
 //! next one with, and changes that it does not have are made again by whoever submitted them. What always holds: a node
-//! follows a new stream only from a snapshot of the database on, behind the entry that the snapshot ends with.
+//! follows a new stream only from a snapshot of the database on, behind the entry that the snapshot ends with; and one
+//! that has read nothing of a stream since its snapshot may take another.
 
 use std::collections::HashMap;
 
@@ -31,6 +32,37 @@ impl<D: Disk> RedisEngine<D> {
         self.ask_for_snapshot();
     }
 
+    /// The stream begins at `next` and not behind what this node has. Between a node's snapshot and its lease others may cut
+    /// off what it has not read: as long as it has read nothing, it begins from another one, which has all that is cut off. Its
+    /// lease says what it has read, so nothing more is cut off meanwhile. One that has read some of the stream ends.
+    pub(super) fn fell_behind(&mut self, next: u64) -> Result<(), LedgerError> {
+        if !self.recent.is_empty() {
+            return Err(LedgerError::Behind { seen: self.seen, next });
+        }
+        // Else what was read before that was seen still comes.
+        if let Session::Following(session) = self.session {
+            tracing::info!(
+                seen = self.seen,
+                next,
+                "the stream was cut off behind the database's snapshot: another is read"
+            );
+            self.session = Session::Behind(session);
+            self.order(What::Status);
+        }
+        Ok(())
+    }
+
+    /// A snapshot is to be read, or is, because the stream is cut off behind the one that this node has: it knows less than
+    /// others.
+    pub(super) fn reads_another_snapshot(&self) -> bool {
+        let is_same = |found: &Found| self.generation.as_ref() == Some(&found.there);
+        match self.session {
+            Session::Behind(_) => true,
+            Session::Loading(_) => self.found.as_ref().is_some_and(is_same),
+            _ => false,
+        }
+    }
+
     fn ask_for_snapshot(&mut self) {
         self.asker.ask(|| {
             let mut versions = HashMap::with_hasher(TableKey::new(self.settings.seed ^ 6));
@@ -49,8 +81,15 @@ impl<D: Disk> RedisEngine<D> {
         let at = snapshot.at.applied.0;
         match (self.found.take(), self.making.clone()) {
             (Some(found), _) if generation_of(at) == found.there.number => {
-                self.check_floor(found.floor)?;
+                let is_new = generation_of(self.seen) != found.there.number;
+                if is_new {
+                    self.check_floor(found.floor)?;
+                }
                 self.take_snapshot(snapshot);
+                if !is_new {
+                    // What is not settled may be in what was cut off: it is looked for in the database as that is now.
+                    self.submit_again(self.seen);
+                }
                 if found.count >= at {
                     return self.follow_from(session, found);
                 }
@@ -112,6 +151,7 @@ impl<D: Disk> RedisEngine<D> {
         self.missed(rows);
         self.stored_ms = at.msg_id_max.sent_at_ms();
         self.seen = at.applied.in_stream().0;
+        self.progress.report_followed(at.applied.in_stream());
     }
 
     /// Rows that are in the database and that this node has not delivered: those who are online read them from there.

@@ -64,6 +64,7 @@ impl<D: Disk> RedisEngine<D> {
                 gone_back || same.is_some_and(|ours| ours != there)
             }
         };
+        let is_behind = matches!(self.session, Session::Behind(_));
         self.session = Session::Lost(session);
         self.highest = highest;
         if let Some(found) = &found {
@@ -75,6 +76,10 @@ impl<D: Disk> RedisEngine<D> {
             return Ok(());
         }
         let Some(found) = found else { return Ok(()) };
+        if is_behind {
+            // Until its snapshot is read it knows less than others, and answers nobody.
+            self.session = Session::Behind(session);
+        }
         let followed = self.generation.as_ref() == Some(&found.there) && !self.is_unverified;
         if followed && !found.is_confirmed {
             self.order(What::Confirm { generation: found.there, read: self.seen });
@@ -84,7 +89,7 @@ impl<D: Disk> RedisEngine<D> {
             self.order(What::Status);
             return Ok(());
         }
-        if found.there.number > generation_of(self.seen) {
+        if found.there.number > generation_of(self.seen) || is_behind {
             self.load(session, Some(found));
             return Ok(());
         }
@@ -172,7 +177,7 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// All that this node has submitted, and that is perhaps neither in the database nor in the stream.
-    fn submit_again(&mut self, from: u64) {
+    pub(super) fn submit_again(&mut self, from: u64) {
         let mut open = Vec::new();
         let again = self.log.each_open(&mut |record| open.extend(super::in_flight::Subject::from_log(&record)));
         for (msg_id, name, subject) in open {

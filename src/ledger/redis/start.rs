@@ -86,6 +86,7 @@ impl RedisStart {
         })?;
         let copy = StreamCopy::begin(copy_disk, settings.segment_bytes, Arc::clone(&progress), settings.seed ^ 3)?;
         progress.advance_applied(at.applied);
+        progress.report_followed(at.applied.in_stream());
         Ok(RedisEngine {
             settings,
             clock: LedgerClock::default(),

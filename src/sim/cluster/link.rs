@@ -223,7 +223,7 @@ impl Link {
             return false;
         }
         session.beat_at_ms += HEARTBEAT_MS;
-        let read = session.following.as_ref().map_or(stored, |(_, after)| *after);
+        let read = session.following.as_ref().map_or(self.progress.followed().0, |(_, after)| *after);
         let token = format!("{token:016x}");
         let values =
             [text(node), text(token), text(LEASE_MS), text(read), text(stored), text(kept), text(1), text(cuts)];

@@ -77,9 +77,9 @@ impl Cluster {
         for id in 1..=plan.nodes as u16 {
             let (log, copy) = (SimDisk::new(random.clone()), SimDisk::new(random.clone()));
             let started = Process::start(&world, &plan, (id, mutation), (&log, &copy), &database);
-            let Process { gateway, link, progress } = started.map_err(Violation)?;
+            let Process { gateway, link, progress, began_at } = started.map_err(Violation)?;
             world.add(gateway);
-            nodes.push(Node { id, log, copy, progress, link, cut_until_ms: 0, goes_on_at_ms: 0 });
+            nodes.push(Node { id, log, copy, progress, began_at, link, cut_until_ms: 0, goes_on_at_ms: 0 });
         }
         let late = Vec::new();
         let (dump, starts_of_redis) = (Data::default(), 1);
@@ -166,8 +166,11 @@ impl Cluster {
         let now = self.world.now_at(at);
         self.world.gateways[at].ledger_turn(now)?;
         match self.world.gateways[at].ended.take() {
-            // The stream was cut behind it.
-            Some(error) if error.contains("stood still for too long") => {
+            // The stream was cut behind what it had read of it.
+            Some(error)
+                if error.contains("stood still for too long")
+                    && self.nodes[at].progress.followed() > self.nodes[at].began_at =>
+            {
                 self.count("fell behind the stream");
                 self.end_process(at, Loss::Nothing)
             }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use futures_lite::future::block_on;
+use ringway::contract::position::StreamPosition;
 use ringway::contract::progress::Progress;
 use ringway::contract::snapshot::snapshots;
 use ringway::contract::traffic::TrafficLimits;
@@ -28,6 +29,8 @@ pub(super) struct Node {
     pub log: SimDisk,
     pub copy: SimDisk,
     pub progress: Arc<Progress>,
+    /// Where in the stream its process began.
+    pub began_at: StreamPosition,
     pub link: Link,
     /// Until then it does not reach Redis, the world's milliseconds.
     pub cut_until_ms: u64,
@@ -40,6 +43,7 @@ pub(super) struct Process {
     pub gateway: Gateway,
     pub link: Link,
     pub progress: Arc<Progress>,
+    pub began_at: StreamPosition,
 }
 
 impl Process {
@@ -84,6 +88,6 @@ impl Process {
         let token = random.bits() as u64;
         let settings = Settings { node: id, token, entries_max: plan.entries_max, kept: plan.kept, mutation };
         let link = Link::new(ends, Arc::clone(&progress), settings, (random.clone(), world.events.clone()));
-        Ok(Process { gateway, link, progress })
+        Ok(Process { gateway, link, progress, began_at: at.applied.in_stream() })
     }
 }

@@ -219,7 +219,10 @@ impl Session {
                 ];
                 Turn::Asked(self.ask(now_ms, Ask::Eval(Script::Compare, values)), Kind::Compare(window))
             }
-            What::Status => Turn::Later(now_ms + LOOK_AGAIN_MS, self.status(None), Kind::Look),
+            What::Status => {
+                (self.following, self.reading) = (None, None);
+                Turn::Later(now_ms + LOOK_AGAIN_MS, self.status(None), Kind::Look)
+            }
             What::Confirm { generation, read } => {
                 let ask = self.status(Some((generation, read)));
                 Turn::Asked(self.ask(now_ms, ask), Kind::Look)

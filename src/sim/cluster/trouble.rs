@@ -196,10 +196,11 @@ impl Cluster {
         node.log.revive();
         let disks = (&node.log, &node.copy);
         match Process::start(&self.world, &self.plan, (node.id, self.mutation), disks, &self.database) {
-            Ok(Process { gateway, link, progress }) => {
+            Ok(Process { gateway, link, progress, began_at }) => {
                 self.world.note(format!("node {} starts", node.id));
                 self.world.gateways[at] = gateway;
                 (self.nodes[at].link, self.nodes[at].progress) = (link, progress);
+                self.nodes[at].began_at = began_at;
                 self.world.set_runs(at, Runs::On);
             }
             Err(error) => {

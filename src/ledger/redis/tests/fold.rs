@@ -8,7 +8,7 @@ use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::journal::record::Record;
 use crate::ledger::redis::entry::Entry;
-use crate::ledger::redis::link::{Age, Compared, Extent, Generation, News, What};
+use crate::ledger::redis::link::{Age, Arrival, Compared, Extent, Generation, News, What};
 use crate::ledger::redis::seed::{base_of, floor_of};
 use crate::ledger::{Engine, LedgerError};
 use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
@@ -77,6 +77,77 @@ fn a_node_that_starts_from_the_database_numbers_like_one_that_has_followed_all()
         let expected: Vec<_> = first.delivered.iter().copied().filter(|(msg_id, ..)| *msg_id > at as u64).collect();
         assert_eq!(later.delivered, expected, "from entry {stored} on");
     }
+}
+
+/// The entries behind one, as they come at once.
+fn behind(stream: &Stream, after: u64) -> News {
+    let arrivals = stream.entries.iter().filter(|(count, _)| *count > after);
+    News::Entries(arrivals.map(|(count, entry)| Arrival { count: *count, entry: entry.clone() }).collect())
+}
+
+/// A node that is started again while others go on, what it and another node have delivered, and the database. Of twenty
+/// entries the database had four when it was started, and has ten now, which are cut off.
+fn started_behind_what_is_cut_off() -> (Stream, Node, Node, Database) {
+    let mut stream = Stream::begin(1, Seq(0), 1);
+    (0..20).for_each(|_| stream.group());
+    let base = base_of(1);
+    let mut database = Database { at: base, members: (1..=5).collect(), version: 1, ..Database::default() };
+    let mut first = Node::start(1, 1, &database);
+    first.hear(stream.status()).unwrap();
+    first.follow(&stream, 0).unwrap();
+    database.write(&first.delivered, base + 4);
+    let late = Node::start(2, 1, &database);
+    database.write(&first.delivered, base + 10);
+    (stream, first, late, database)
+}
+
+#[test]
+fn a_node_behind_whose_snapshot_the_stream_is_cut_off_before_it_has_read_any_of_it_reads_another_one() {
+    let (mut stream, first, mut late, database) = started_behind_what_is_cut_off();
+    let base = base_of(1);
+    assert_eq!(late.progress.followed(), StreamPosition(base + 4), "what its lease says that it has read");
+    late.hear(stream.status()).unwrap();
+    late.engine.submit(NOW, Submission::Position { origin: origin(), user: UserId(1) });
+    late.hear(behind(&stream, base + 10)).unwrap();
+    assert!(matches!(late.wants[..], [What::Follow { .. }, .., What::Status]), "{:?}", late.wants);
+    assert_eq!(late.engine.counters().stands_still, Some(StandsStill::CatchingUp));
+    // What was on its way of the stream that is not followed any more.
+    late.hear(behind(&stream, base + 15)).unwrap();
+    late.wants.clear();
+    late.hear(stream.status()).unwrap();
+    late.hear(behind(&stream, base + 15)).unwrap();
+    late.progress.advance_applied(AppliedPosition(base + 10));
+    late.answer(&database).unwrap();
+    assert!(
+        matches!(late.wants[..], [What::Follow { after, .. }, What::Count] if after == base + 10),
+        "{:?}",
+        late.wants
+    );
+    assert_eq!(late.progress.followed(), StreamPosition(base + 10));
+    late.follow(&stream, base + 10).unwrap();
+    let expected: Vec<_> = first.delivered.iter().copied().filter(|(msg_id, ..)| *msg_id > base + 10).collect();
+    assert_eq!(late.delivered, expected);
+    assert_eq!(late.engine.counters().stands_still, None, "it numbers again");
+    // One that has read some of it cannot know what it has missed, and ends.
+    (0..5).for_each(|_| stream.group());
+    let error = late.hear(behind(&stream, base + 22)).unwrap_err();
+    assert!(error.to_string().contains("stood still for too long"), "{error}");
+}
+
+#[test]
+fn a_node_that_reads_another_snapshot_follows_though_the_database_is_ahead_of_what_it_was_told_of_redis() {
+    let (mut stream, first, mut late, mut database) = started_behind_what_is_cut_off();
+    late.hear(stream.status()).unwrap();
+    late.hear(News::Cut(base_of(1) + 10)).unwrap();
+    late.hear(stream.status()).unwrap();
+    (0..5).for_each(|_| stream.group());
+    database.write(&first.delivered, base_of(1) + 22);
+    late.wants.clear();
+    late.answer(&database).unwrap();
+    assert!(matches!(late.wants[..], [What::Status]), "{:?}", late.wants);
+    late.wants.clear();
+    late.hear(stream.status()).unwrap();
+    assert!(matches!(late.wants[..], [What::Follow { .. }]), "not another one, for ever: {:?}", late.wants);
 }
 
 #[test]
@@ -282,8 +353,10 @@ fn a_node_behind_which_the_stream_was_cut_ends_though_nothing_new_comes() {
     node.progress.advance_applied(AppliedPosition(base_of(1)));
     node.hear(stream.status()).unwrap();
     node.answer(&Database { at: base_of(1), ..Database::default() }).unwrap();
+    let (count, entry) = stream.entries[0].clone();
+    node.hear(News::Entries(vec![Arrival { count, entry }])).unwrap();
     // What it has read anyway makes no difference.
-    node.hear(News::Cut(base_of(1))).unwrap();
+    node.hear(News::Cut(count)).unwrap();
     let ended = node.hear(News::Cut(stream.found.count));
     assert!(matches!(ended, Err(LedgerError::Behind { next, .. }) if next == stream.found.count + 1), "{ended:?}");
 }
