@@ -35,10 +35,10 @@ use ringway::contract::store::{StorePosition, Stored};
 use ringway::contract::submission::{MessageSubmission, Submission};
 use ringway::contract::traffic::TrafficLimits;
 use ringway::journal::disk::Directory;
-use ringway::ledger::Engine;
 use ringway::ledger::redis::link::link;
 use ringway::ledger::redis::start::RedisStart;
 use ringway::ledger::redis::{RedisEngine, Settings};
+use ringway::ledger::{Engine, GroupLimits};
 use ringway::limits::{SEGMENT_BYTES, STREAM_UNSTORED_MAX};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
@@ -228,6 +228,7 @@ fn measure(args: &Args, url: &str, masters: &[String]) {
         group: GroupId(group),
         version: RosterVersion(1),
         members: scattered(&mut random, args),
+        maker: None,
     });
     let shared = Shared { groups: groups.collect(), stored: AtomicU64::new(0), ends: AtomicBool::new(false) };
     let shared = Arc::new(shared);
@@ -315,6 +316,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
         node,
         segment_bytes: SEGMENT_BYTES,
         buckets: args.buckets,
+        groups: GroupLimits::default(),
         traffic: TrafficLimits::UNLIMITED,
         seed: node.into(),
     };

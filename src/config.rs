@@ -21,6 +21,7 @@ use crate::contract::device_policy::DevicePolicy;
 use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 use crate::topology::cpus::Shards;
+use ringway_wire::limits::GROUP_MEMBERS_MAX;
 
 /// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
 pub const SECRET_BYTES_MIN: usize = 32;
@@ -231,6 +232,8 @@ pub struct Limits {
     pub stream_entries_max: u64,
     /// How long accepting, asking or delivering may keep a shard from the others.
     pub turn_ms: u32,
+    /// What the groups that one user has made may take of the ledger's memory, bytes.
+    pub user_groups_bytes_max: u64,
     /// What one account may send.
     pub traffic: TrafficLimits,
 }
@@ -332,6 +335,11 @@ impl Config {
                     limits::STREAM_UNSTORED_MAX,
                 )?,
                 turn_ms: typed.number("limits.turn_ms", 1, 1000)? as u32,
+                user_groups_bytes_max: typed.number(
+                    "limits.user_groups_bytes_max",
+                    limits::GROUP_BYTES + GROUP_MEMBERS_MAX as u64 * limits::MEMBERSHIP_BYTES,
+                    1 << 40,
+                )?,
                 traffic: typed.traffic()?,
             },
             connections_origin: typed.origin("limits.connections_max"),

@@ -10,8 +10,14 @@ use ringway_wire::limits::{
 
 // ---- groups -----------------------------------------------------------------------------------------
 
-/// Memberships over all groups: the ledger keeps every roster in memory, 16 bytes a membership.
+/// Memberships over all groups: the ledger keeps every roster in memory.
 pub const MEMBERSHIPS_MAX: usize = 32 << 20;
+/// What one takes there, about: of one who is in no other group, and has no row.
+pub const MEMBERSHIP_BYTES: u64 = 150;
+/// What a group takes there beside its members, about.
+pub const GROUP_BYTES: u64 = 500;
+/// Default of what the groups that one user has made may take of it: some 850,000 memberships.
+pub const USER_GROUPS_BYTES_MAX: u64 = 128 << 20;
 
 // ---- what one account may send: units a second, and units at once --------------------------------------
 
@@ -26,6 +32,10 @@ pub const USER_BYTES: (u32, u32) = (4 << 20, 64 << 20);
 /// Rows of a user's messages. The embedded store writes some 200,000 a second, so one account owes it at most five
 /// seconds at once, and takes a quarter of it for good; 100 messages a second to 500 members are just within.
 pub const USER_ROWS: (u32, u32) = (50_000, 1_000_000);
+/// Groups that a user makes: an address book of a thousand at once, and then as many as no person makes.
+pub const USER_GROUPS_MADE: (u32, u32) = (10, 1_000);
+/// Members that a user adds: 40 groups of the largest size at once.
+pub const USER_MEMBERS_ADDED: (u32, u32) = (2_000, 200_000);
 /// Messages to one group, whoever sends them: twice as many as one account may, so that none can keep out the others.
 pub const GROUP_SENDS: (u32, u32) = (2_000, 40_000);
 /// Rows of them, for the same reason: 20 messages a second to a group of the largest size.
@@ -430,6 +440,7 @@ const _: () = {
         USER_ROWS.1 as usize >= GROUP_MEMBERS_MAX && GROUP_ROWS.1 as usize >= GROUP_MEMBERS_MAX,
         "any message fits"
     );
+    assert!(USER_MEMBERS_ADDED.1 as usize >= GROUP_MEMBERS_MAX, "any group fits");
     assert!(GROUP_SENDS.0 >= 2 * USER_SENDS.0 && GROUP_SENDS.1 >= 2 * USER_SENDS.1, "one member leaves half to others");
     assert!(GROUP_ROWS.0 >= 2 * USER_ROWS.0 && GROUP_ROWS.1 >= 2 * USER_ROWS.1, "one member leaves half to others");
     assert!(SESSION_BYTES.1 as usize >= BODY_BYTES_MAX + GROUP_MEMBERS_MAX * 8, "any message, and any group, fits");

@@ -9,7 +9,7 @@ use crate::contract::traffic::TrafficLimits;
 use crate::limits::RATE_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
-/// The most that one request takes of a rate: messages, rows of one message, bytes of one request.
+/// The most that one request takes of a rate: messages or groups, rows or members, bytes.
 const SENDS_AT_ONCE: u32 = 1;
 const ROWS_AT_ONCE: u32 = GROUP_MEMBERS_MAX as u32;
 const BYTES_AT_ONCE: u32 = (BODY_BYTES_MAX + GROUP_MEMBERS_MAX * 8) as u32;
@@ -23,6 +23,8 @@ impl Typed {
             user_sends: self.rate("limits.user_sends", SENDS_AT_ONCE)?,
             user_bytes: self.rate("limits.user_bytes", BYTES_AT_ONCE)?,
             user_rows: self.rate("limits.user_rows", ROWS_AT_ONCE)?,
+            user_groups_made: self.rate("limits.user_groups_made", SENDS_AT_ONCE)?,
+            user_members_added: self.rate("limits.user_members_added", ROWS_AT_ONCE)?,
             group_sends: self.rate("limits.group_sends", SENDS_AT_ONCE)?,
             group_rows: self.rate("limits.group_rows", ROWS_AT_ONCE)?,
         })

@@ -145,6 +145,14 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.user_sends", USER_SENDS, Form::Text, "messages of all of a user's sessions"),
     key("limits.user_bytes", USER_BYTES, Form::Text, "bytes of all of them"),
     key("limits.user_rows", USER_ROWS, Form::Text, "rows that a user's messages make, one a recipient"),
+    key("limits.user_groups_made", USER_GROUPS_MADE, Form::Text, "groups that a user makes"),
+    key("limits.user_members_added", USER_MEMBERS_ADDED, Form::Text, "members that a user adds, in new groups too"),
+    key(
+        "limits.user_groups_bytes_max",
+        USER_GROUPS_BYTES_MAX,
+        Form::Number,
+        "memory of the groups that a user has made, whether still in them or not; above: TOO_MANY_GROUPS",
+    ),
     key("limits.group_sends", GROUP_SENDS, Form::Text, "messages to one group, whoever sends them"),
     key("limits.group_rows", GROUP_ROWS, Form::Text, "rows that they make"),
     key(
@@ -168,11 +176,14 @@ const SESSION_BYTES: &str = "2097152/s, burst 33554432";
 const USER_SENDS: &str = "1000/s, burst 20000";
 const USER_BYTES: &str = "4194304/s, burst 67108864";
 const USER_ROWS: &str = "50000/s, burst 1000000";
+const USER_GROUPS_MADE: &str = "10/s, burst 1000";
+const USER_MEMBERS_ADDED: &str = "2000/s, burst 200000";
+const USER_GROUPS_BYTES_MAX: &str = "134217728";
 const GROUP_SENDS: &str = "2000/s, burst 40000";
 const GROUP_ROWS: &str = "100000/s, burst 2000000";
 
 /// Keys of the table `[limits]`.
-const LIMITS_KEYS_MAX: usize = 15;
+const LIMITS_KEYS_MAX: usize = 18;
 
 const _: () = {
     assert!(KEYS.len() <= 27 + LIMITS_KEYS_MAX, "at most 27 keys and the [limits] table");

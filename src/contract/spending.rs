@@ -50,17 +50,44 @@ impl<const N: usize> Spending<N> {
     }
 }
 
-/// What messages are counted by where their recipients are known: rows by sender, messages and rows by group.
+/// What is counted where a group's members are known: of messages, rows by sender, and messages and rows by group; of
+/// changes, groups made and members added by who does it.
 #[derive(Debug)]
 pub(crate) struct FanoutSpending {
     senders: Spending<1>,
     groups: Spending<2>,
+    makers: Spending<2>,
 }
 
 impl FanoutSpending {
     /// Nobody has sent anything.
     pub(crate) fn new(key: TableKey) -> Self {
-        FanoutSpending { senders: Spending::new(key.derived(1)), groups: Spending::new(key.derived(2)) }
+        FanoutSpending {
+            senders: Spending::new(key.derived(1)),
+            groups: Spending::new(key.derived(2)),
+            makers: Spending::new(key.derived(3)),
+        }
+    }
+
+    /// Takes a change of a group of all limits that it counts for, or of none.
+    pub(crate) fn take_change(
+        &mut self,
+        now_ms: u64,
+        limits: &TrafficLimits,
+        actor: UserId,
+        change: Making,
+    ) -> Result<(), Limited> {
+        let Making { groups, members } = change;
+        if members == 0 {
+            return Ok(());
+        }
+        let [made, added] = self.makers.of(actor.0);
+        let after = (
+            made.with(now_ms, &limits.user_groups_made, groups).map_err(met(TrafficLimit::UserGroupsMade))?,
+            added.with(now_ms, &limits.user_members_added, members).map_err(met(TrafficLimit::UserMembersAdded))?,
+        );
+        (*made, *added) = after;
+        Ok(())
     }
 
     /// Takes a message to so many recipients of all limits that it counts for, or of none.
@@ -85,6 +112,15 @@ impl FanoutSpending {
         *of_sender = sender_rows;
         Ok(())
     }
+}
+
+/// What a change of a group makes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Making {
+    /// New groups.
+    pub(crate) groups: u64,
+    /// New members, the maker of a new group included.
+    pub(crate) members: u64,
 }
 
 /// A limit is met, and lets go again after so long.

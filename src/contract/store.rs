@@ -163,6 +163,8 @@ pub struct StoredGroup {
     pub version: RosterVersion,
     /// Who, in any order.
     pub members: Vec<(UserId, Role)>,
+    /// Whom it counts against; `None`: an older version has stored it, which did not say.
+    pub maker: Option<UserId>,
 }
 
 /// What a snapshot of the database has.

@@ -4,8 +4,8 @@
 //! is refused gets `RETRY_LATER` with a time, and it is counted under the limit's name.
 //!
 //! A user lives on one shard of a node, so what its sessions send and how many bytes they send is counted there, exactly.
-//! Rows are counted where it is known how many there are, before a message is numbered: by the ledger; for ephemeral
-//! messages, which it never sees, by the group's shard. So an account has at most each node's part of every limit, and of
+//! Rows are counted where it is known how many there are, before a message is numbered: by the ledger, which counts
+//! changes of groups as well; for ephemeral messages, which it never sees, by the group's shard. So an account has at most each node's part of every limit, and of
 //! rows that are not stored each shard's.
 
 use crate::contract::rate::Rate;
@@ -66,6 +66,10 @@ traffic_limits! {
     user_bytes UserBytes = USER_BYTES,
     /// Rows that a user's messages make: one for each recipient, the sender included.
     user_rows UserRows = USER_ROWS,
+    /// Groups that a user makes.
+    user_groups_made UserGroupsMade = USER_GROUPS_MADE,
+    /// Members that a user adds, those of new groups and the maker included.
+    user_members_added UserMembersAdded = USER_MEMBERS_ADDED,
     /// Messages to one group.
     group_sends GroupSends = GROUP_SENDS,
     /// Rows that they make.

@@ -11,6 +11,7 @@ use std::iter;
 
 use super::varint::{self, Cut};
 use crate::contract::position::JournalPosition;
+use crate::contract::spending::Making;
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{GroupChangeKind, Role};
@@ -334,6 +335,16 @@ impl<'a> DirectRecord<'a> {
 }
 
 impl ChangeRecord {
+    /// What it makes: groups and members.
+    pub(crate) fn making(&self) -> Making {
+        let members = self.users.len() as u64;
+        match self.kind {
+            GroupChangeKind::Created => Making { groups: 1, members: members + 1 },
+            GroupChangeKind::Added => Making { groups: 0, members },
+            _ => Making::default(),
+        }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(TAG_CHANGE);
         out.extend_from_slice(&self.msg_id.0.to_le_bytes());

@@ -2,7 +2,9 @@
 //!
 //! Owned by the ledger's thread, the authority on groups. What always holds: each roster is the result of all
 //! changes staged so far, in order; what a failed commit staged is taken back, the newest first. Groups without
-//! members do not exist.
+//! members do not exist. Each group counts against one user (`makers.rs`), for as long as there is the group.
+
+mod makers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +16,8 @@ use crate::contract::store::StoredGroup;
 use crate::contract::submission::GroupChange;
 use crate::journal::record::ChangeRecord;
 use crate::ledger::sequence::Sequences;
-use crate::limits::{LEDGER_USERS_MAX, MEMBERSHIPS_MAX};
+use crate::limits::{LEDGER_USERS_MAX, MEMBERSHIPS_MAX, USER_GROUPS_BYTES_MAX};
+use makers::{Made, Makers};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 use ringway_wire::limits::{GROUP_MEMBERS_MAX, USER_GROUPS_MAX};
 use ringway_wire::request::GroupEntry;
@@ -23,7 +26,8 @@ use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 /// All groups.
 #[derive(Debug)]
 pub(crate) struct Groups {
-    rosters: HashMap<GroupId, Arc<Roster>, TableKey>,
+    groups: HashMap<GroupId, Group, TableKey>,
+    makers: Makers,
     /// The groups of the user in each ledger slot, in no order.
     of_user: Vec<Vec<GroupId>>,
     memberships: usize,
@@ -33,13 +37,23 @@ pub(crate) struct Groups {
     limits: GroupLimits,
 }
 
+/// A group.
+#[derive(Clone, Debug)]
+struct Group {
+    roster: Arc<Roster>,
+    /// Whom it counts against: its maker, or who has added to it since as its owner.
+    maker: UserId,
+}
+
 /// How large groups and their number may become.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupLimits {
     /// Members of one group.
     pub group_members_max: usize,
-    /// Groups of one user.
+    /// Groups of one user; and groups that count against one user.
     pub user_groups_max: usize,
+    /// What groups that count against one user may take of the ledger's memory, bytes.
+    pub user_groups_bytes_max: u64,
     /// Memberships in all.
     pub memberships_max: usize,
 }
@@ -49,6 +63,7 @@ impl Default for GroupLimits {
         GroupLimits {
             group_members_max: GROUP_MEMBERS_MAX,
             user_groups_max: USER_GROUPS_MAX,
+            user_groups_bytes_max: USER_GROUPS_BYTES_MAX,
             memberships_max: MEMBERSHIPS_MAX,
         }
     }
@@ -57,7 +72,7 @@ impl Default for GroupLimits {
 #[derive(Debug)]
 struct Undo {
     group: GroupId,
-    before: Option<Arc<Roster>>,
+    before: Option<Group>,
     joined: Vec<LedgerSlot>,
     left: Vec<LedgerSlot>,
 }
@@ -91,8 +106,9 @@ pub struct OutOfOrder {
 impl Groups {
     /// No groups, for so many shards.
     pub(crate) fn new(seed: u64, shards: u16, limits: GroupLimits) -> Self {
-        let rosters = HashMap::with_hasher(TableKey::new(seed));
-        Groups { rosters, of_user: Vec::new(), memberships: 0, shards, undo: Vec::new(), limits }
+        let key = TableKey::new(seed);
+        let (groups, makers) = (HashMap::with_hasher(key), Makers::new(key.derived(1)));
+        Groups { groups, makers, of_user: Vec::new(), memberships: 0, shards, undo: Vec::new(), limits }
     }
 
     /// A group as the store has it.
@@ -109,7 +125,9 @@ impl Groups {
         for member in roster.members() {
             self.join(member.slot, stored.group);
         }
-        self.rosters.insert(stored.group, Arc::new(roster));
+        // Of a group that an older version has stored, it is not known who made it.
+        let maker = stored.maker.or(roster.owner()).unwrap_or_default();
+        self.put(stored.group, Some(Group { roster: Arc::new(roster), maker }));
     }
 
     /// A group as the store has it, in place of what is known.
@@ -120,14 +138,15 @@ impl Groups {
 
     /// The store has no such group.
     pub(crate) fn remove(&mut self, group: GroupId) {
-        let Some(roster) = self.rosters.remove(&group) else { return };
+        let Some(roster) = self.roster(group).cloned() else { return };
+        self.put(group, None);
         roster.members().iter().for_each(|member| self.leave(member.slot, group));
     }
 
     /// A change that may have been lost, as it has to be made on the roster as it is now; `None`: it is so already, or
     /// cannot be any more.
     pub(crate) fn remade(&self, record: &ChangeRecord) -> Option<ChangeRecord> {
-        let Some(roster) = self.rosters.get(&record.group) else {
+        let Some(roster) = self.roster(record.group) else {
             return (record.kind == GroupChangeKind::Created).then(|| record.clone());
         };
         let is_member = |user: &UserId| roster.position(*user).is_some();
@@ -152,17 +171,23 @@ impl Groups {
 
     /// The group's current roster.
     pub(crate) fn roster(&self, group: GroupId) -> Option<&Arc<Roster>> {
-        self.rosters.get(&group)
+        self.groups.get(&group).map(|group| &group.roster)
+    }
+
+    /// What counts against a user.
+    #[cfg(test)]
+    fn made(&self, user: UserId) -> Made {
+        self.makers.made(user)
     }
 
     /// Every group's current roster, in no order.
     pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<Roster>> {
-        self.rosters.values()
+        self.groups.values().map(|group| &group.roster)
     }
 
     /// How many groups there are.
     pub(crate) fn len(&self) -> usize {
-        self.rosters.len()
+        self.groups.len()
     }
 
     /// The groups of a user, by group id.
@@ -170,7 +195,7 @@ impl Groups {
         let slot = sequences.slot(user);
         let groups = slot.and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(&[][..], Vec::as_slice);
         let entry = |group: &GroupId| {
-            let roster = self.rosters.get(group)?;
+            let roster = self.roster(*group)?;
             let members_count = roster.members().len() as u32;
             Some(GroupEntry { group: *group, version: roster.version, role: roster.role(user)?, members_count })
         };
@@ -185,6 +210,7 @@ impl Groups {
             GroupChange::Create(users) => {
                 let users = sorted(users.iter().copied().filter(|user| *user != actor));
                 self.check_joining(users.iter().chain([&actor]), 0, sequences)?;
+                self.check_made(actor, Made::group(users.len() + 1))?;
                 Ok(Plan::Change(ChangeRecord {
                     msg_id: MsgId(0),
                     group: GroupId(0),
@@ -196,13 +222,15 @@ impl Groups {
                 }))
             }
             GroupChange::Add(group, users) => {
-                let roster = self.owned(*group, actor)?;
+                let Group { roster, maker } = self.owned(*group, actor)?;
                 let users = sorted(users.iter().copied().filter(|user| roster.position(*user).is_none()));
                 self.check_joining(users.iter(), roster.members().len(), sequences)?;
+                let more = if *maker == actor { Made::default() } else { Made::group(roster.members().len()) };
+                self.check_made(actor, more.and(Made::members(users.len())))?;
                 Ok(self.planned(roster, actor, GroupChangeKind::Added, users, None))
             }
             GroupChange::Remove(group, users) => {
-                let roster = self.owned(*group, actor)?;
+                let roster = &self.owned(*group, actor)?.roster;
                 if users.contains(&actor) {
                     return Err(ErrorCode::NotAllowed);
                 }
@@ -210,7 +238,7 @@ impl Groups {
                 Ok(self.planned(roster, actor, GroupChangeKind::Removed, users, None))
             }
             GroupChange::Leave(group) => {
-                let roster = self.rosters.get(group).ok_or(ErrorCode::UnknownGroup)?;
+                let roster = self.roster(*group).ok_or(ErrorCode::UnknownGroup)?;
                 let role = roster.role(actor).ok_or(ErrorCode::NotAMember)?;
                 let others = roster.members().iter().map(|member| member.user).filter(|user| *user != actor);
                 let new_owner = if role == Role::Owner { others.min() } else { None };
@@ -226,15 +254,17 @@ impl Groups {
         record: &ChangeRecord,
         sequences: &mut Sequences,
     ) -> Result<Option<Arc<Roster>>, OutOfOrder> {
-        let before = self.rosters.get(&record.group).cloned();
-        let known = before.as_ref().map_or(RosterVersion(0), |roster| roster.version);
+        let before = self.groups.get(&record.group).cloned();
+        let known = before.as_ref().map_or(RosterVersion(0), |group| group.roster.version);
         if record.version.0 != known.0 + 1 {
             return Err(OutOfOrder { group: record.group, known, change: record.version });
         }
-        let mut members = before.as_ref().map_or(Vec::new(), |roster| roster.members().to_vec());
+        let mut members = before.as_ref().map_or(Vec::new(), |group| group.roster.members().to_vec());
+        let mut maker = before.as_ref().map_or(record.actor, |group| group.maker);
         let (mut joined, mut left) = (Vec::new(), Vec::new());
         match record.kind {
             GroupChangeKind::Created | GroupChangeKind::Added => {
+                maker = record.actor;
                 let owner = (record.kind == GroupChangeKind::Created).then_some((record.actor, Role::Owner));
                 let joining = record.users.iter().map(|user| (*user, Role::Member));
                 for (user, role) in owner.into_iter().chain(joining) {
@@ -259,7 +289,7 @@ impl Groups {
         joined.iter().for_each(|slot| self.join(*slot, record.group));
         left.iter().for_each(|slot| self.leave(*slot, record.group));
         let roster = Arc::new(Roster::new(record.group, record.version, members, self.shards));
-        self.put(record.group, (!roster.members().is_empty()).then(|| roster.clone()));
+        self.put(record.group, (!roster.members().is_empty()).then(|| Group { roster: roster.clone(), maker }));
         self.undo.push(Undo { group: record.group, before, joined, left });
         Ok(Some(roster))
     }
@@ -278,11 +308,11 @@ impl Groups {
         }
     }
 
-    fn owned(&self, group: GroupId, actor: UserId) -> Result<&Arc<Roster>, ErrorCode> {
-        let roster = self.rosters.get(&group).ok_or(ErrorCode::UnknownGroup)?;
-        match roster.role(actor) {
+    fn owned(&self, group: GroupId, actor: UserId) -> Result<&Group, ErrorCode> {
+        let group = self.groups.get(&group).ok_or(ErrorCode::UnknownGroup)?;
+        match group.roster.role(actor) {
             None => Err(ErrorCode::NotAMember),
-            Some(Role::Owner) => Ok(roster),
+            Some(Role::Owner) => Ok(group),
             Some(_) => Err(ErrorCode::NotAllowed),
         }
     }
@@ -310,6 +340,15 @@ impl Groups {
         Ok(())
     }
 
+    /// Whether so much more may count against a user.
+    fn check_made(&self, user: UserId, more: Made) -> Result<(), ErrorCode> {
+        let made = self.makers.made(user).and(more);
+        if made.groups > self.limits.user_groups_max || made.bytes() > self.limits.user_groups_bytes_max {
+            return Err(ErrorCode::TooManyGroups);
+        }
+        Ok(())
+    }
+
     fn planned(
         &self,
         roster: &Roster,
@@ -325,11 +364,18 @@ impl Groups {
         Plan::Change(ChangeRecord { msg_id: MsgId(0), group: roster.group, version, kind, actor, users, new_owner })
     }
 
-    fn put(&mut self, group: GroupId, roster: Option<Arc<Roster>>) {
-        match roster {
-            Some(roster) => self.rosters.insert(group, roster),
-            None => self.rosters.remove(&group),
+    /// The group as it is from now on; `None`: there is none.
+    fn put(&mut self, id: GroupId, group: Option<Group>) {
+        if let Some(group) = &group {
+            self.makers.count(group.maker, group.roster.members().len());
+        }
+        let before = match group {
+            Some(group) => self.groups.insert(id, group),
+            None => self.groups.remove(&id),
         };
+        if let Some(before) = before {
+            self.makers.forget(before.maker, before.roster.members().len());
+        }
     }
 
     fn join(&mut self, slot: LedgerSlot, group: GroupId) {

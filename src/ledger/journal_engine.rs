@@ -365,6 +365,8 @@ impl<D: Disk> JournalEngine<D> {
             Err(code) => return Err(Refusal::Code(code)),
         };
         self.make_room(now)?;
+        let taken = self.spending.take_change(now.mono_ms, &self.settings.traffic, actor, record.making());
+        taken.map_err(Refusal::Limited)?;
         record.msg_id = self.ids.next(now.unix_ms);
         if record.kind == GroupChangeKind::Created {
             record.group = GroupId(record.msg_id.0);

@@ -21,6 +21,7 @@ use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
 use crate::journal::JournalError;
+pub use groups::GroupLimits;
 use ringway_wire::ids::Seq;
 
 /// What may be asked of a ledger. The journal engine is one machine's; the contract leaves room for one that

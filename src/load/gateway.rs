@@ -55,12 +55,14 @@ pub(crate) enum AccountLimits {
 }
 
 /// The keys of these limits, as environment variables.
-const ACCOUNT_LIMITS: [&str; 7] = [
+const ACCOUNT_LIMITS: [&str; 9] = [
     "RINGWAY_LIMITS_SESSION_SENDS",
     "RINGWAY_LIMITS_SESSION_BYTES",
     "RINGWAY_LIMITS_USER_SENDS",
     "RINGWAY_LIMITS_USER_BYTES",
     "RINGWAY_LIMITS_USER_ROWS",
+    "RINGWAY_LIMITS_USER_GROUPS_MADE",
+    "RINGWAY_LIMITS_USER_MEMBERS_ADDED",
     "RINGWAY_LIMITS_GROUP_SENDS",
     "RINGWAY_LIMITS_GROUP_ROWS",
 ];

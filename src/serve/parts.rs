@@ -31,7 +31,7 @@ use crate::ledger::redis::link::link;
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{self, RedisEngine};
 use crate::ledger::start::{Start, Started};
-use crate::ledger::{Engine, LedgerError};
+use crate::ledger::{Engine, GroupLimits, LedgerError};
 use crate::limits::SEGMENT_BYTES;
 use crate::store::backoff::Backoff;
 use crate::store::keeper::Keeper;
@@ -196,6 +196,7 @@ impl Opening<'_> {
         let settings = Settings {
             node: self.config.cluster.node_id,
             journal_bytes_max: self.config.limits.journal_bytes_max,
+            groups: self.group_limits(),
             traffic: self.config.limits.traffic,
             ..Settings::new(self.shards, seed)
         };
@@ -205,11 +206,17 @@ impl Opening<'_> {
         Ok((store, Known::Alone(Box::new(start)), seed))
     }
 
+    fn group_limits(&self) -> GroupLimits {
+        let user_groups_bytes_max = self.config.limits.user_groups_bytes_max;
+        GroupLimits { user_groups_bytes_max, ..GroupLimits::default() }
+    }
+
     /// The same in a cluster, whose other nodes may write meanwhile.
     async fn read_for_cluster<S: Store>(&self, store: &mut S, seed: u64) -> Result<Known, StoreError> {
         let (node, buckets) = (self.config.cluster.node_id, self.config.cluster.buckets);
         let (shards, traffic) = (self.shards, self.config.limits.traffic);
-        let settings = redis::Settings { shards, node, segment_bytes: SEGMENT_BYTES, buckets, seed, traffic };
+        let groups = self.group_limits();
+        let settings = redis::Settings { shards, node, segment_bytes: SEGMENT_BYTES, buckets, groups, traffic, seed };
         let mut start = RedisStart::new(settings);
         let at = store.snapshot(&mut |stored| start.visit(stored)).await?;
         Ok(Known::Cluster { start: Box::new(start), at })

@@ -36,7 +36,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::TooManyMembers => "a group has at most 5000 members",
         ErrorCode::AlreadyLoggedIn => "this connection is logged in already",
         ErrorCode::SeqAhead => "the seq is above the user's newest",
-        ErrorCode::TooManyGroups => "a user is in at most 2000 groups",
+        ErrorCode::TooManyGroups => "a user is in at most 2000 groups, and has made no more, left ones included",
         ErrorCode::BadRequest => {
             "client_msg_id is older than the messages that are kept, so a repeat could not be told: send under a new one"
         }

@@ -70,6 +70,7 @@ struct Tables {
     names: BTreeMap<(UserId, ClientMsgId), MsgId>,
     inbox: BTreeMap<(UserId, Seq), MsgId>,
     groups: BTreeMap<GroupId, (RosterVersion, BTreeMap<UserId, u8>)>,
+    makers: BTreeMap<GroupId, UserId>,
     cursors: BTreeMap<(UserId, DeviceId), Seq>,
     position: StorePosition,
 }
@@ -219,8 +220,10 @@ impl Tables {
             members.remove(user);
         }
         members.extend(write.put.iter().map(|(user, role)| (*user, role.0)));
+        self.makers.extend(write.maker.map(|maker| (write.group, maker)));
         if members.is_empty() {
             self.groups.remove(&write.group);
+            self.makers.remove(&write.group);
         }
     }
 }
@@ -352,9 +355,10 @@ impl Store for SimStore {
 
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError> {
         self.reach("reading the groups")?;
-        for (group, (version, members)) in &self.database.inner.borrow().current.groups {
+        let Tables { groups, makers, .. } = &self.database.inner.borrow().current;
+        for (group, (version, members)) in groups {
             let members = members.iter().map(|(user, role)| (*user, Role(*role))).collect();
-            visit(StoredGroup { group: *group, version: *version, members });
+            visit(StoredGroup { group: *group, version: *version, members, maker: makers.get(group).copied() });
         }
         Ok(())
     }

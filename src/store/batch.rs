@@ -75,7 +75,9 @@ impl Gathering {
             _ => delete.extend_from_slice(&record.users),
         }
         put.extend(record.new_owner.map(|owner| (owner, Role::Owner)));
-        self.transaction.groups.push(GroupWrite { group: record.group, version: record.version, put, delete });
+        let maker = matches!(record.kind, GroupChangeKind::Created | GroupChangeKind::Added).then_some(record.actor);
+        let ChangeRecord { group, version, .. } = *record;
+        self.transaction.groups.push(GroupWrite { group, version, put, delete, maker });
         self.number(record.msg_id);
     }
 

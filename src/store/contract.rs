@@ -378,6 +378,7 @@ fn write(version: u32, put: &[(u64, Role)], delete: &[u64]) -> GroupWrite {
         version: RosterVersion(version),
         put: put.iter().map(|(user, role)| (UserId(*user), *role)).collect(),
         delete: delete.iter().map(|user| UserId(*user)).collect(),
+        maker: None,
     }
 }
 
@@ -392,13 +393,21 @@ fn groups_change_by_version_and_end_with_their_last_member<B: Bed>(bed: &B) {
         group: GroupId(7),
         version: RosterVersion(version),
         members: members.iter().map(|(user, role)| (UserId(*user), *role)).collect(),
+        maker: Some(UserId(FAR)),
     };
     let created = write(1, &[(1, Role::Owner), (2, Role::Member), (FAR, Role::Member)], &[]);
+    let created = GroupWrite { maker: Some(UserId(FAR)), ..created };
     let expected = stored(1, &[(1, Role::Owner), (2, Role::Member), (FAR, Role::Member)]);
     assert_eq!(apply(1, vec![created.clone()]), std::slice::from_ref(&expected));
     assert_eq!(apply(2, vec![created]), std::slice::from_ref(&expected));
     assert_eq!(apply(3, vec![write(1, &[], &[2])]), [expected]);
     let left = vec![write(2, &[(2, Role::Owner)], &[1])];
     assert_eq!(apply(4, left), [stored(2, &[(2, Role::Owner), (FAR, Role::Member)])]);
-    assert_eq!(apply(5, vec![write(3, &[], &[2, FAR])]), []);
+    let added = GroupWrite { maker: Some(UserId(2)), ..write(3, &[(3, Role::Member)], &[]) };
+    let expected = stored(3, &[(2, Role::Owner), (3, Role::Member), (FAR, Role::Member)]);
+    assert_eq!(apply(5, vec![added]), [StoredGroup { maker: Some(UserId(2)), ..expected }]);
+    assert_eq!(apply(6, vec![write(4, &[], &[2, 3, FAR])]), []);
+    // One that nobody is known to have made.
+    let unmade = apply(7, vec![write(1, &[(1, Role::Owner)], &[])]);
+    assert_eq!(unmade, [StoredGroup { maker: None, ..stored(1, &[(1, Role::Owner)]) }]);
 }

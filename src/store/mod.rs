@@ -178,7 +178,7 @@ pub struct InboxRow {
     pub msg_id: MsgId,
 }
 
-/// What a change does to the tables `chat_groups` and `group_members`.
+/// What a change does to the tables `chat_groups`, `group_members` and `group_makers`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupWrite {
     /// Which group.
@@ -189,6 +189,8 @@ pub struct GroupWrite {
     pub put: Vec<(UserId, Role)>,
     /// Members to delete.
     pub delete: Vec<UserId>,
+    /// Whom the group counts against from now on; `None`: as before.
+    pub maker: Option<UserId>,
 }
 
 /// Why the database did not do it, by what the caller does about it.

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
 /// What each version adds to the one before.
-const STEPS: [&str; 3] = [TABLES, RETENTION, NAMES];
+const STEPS: [&str; 4] = [TABLES, RETENTION, NAMES, MAKERS];
 
 /// Version 1.
 ///
@@ -90,6 +90,17 @@ CREATE TABLE names_taken (
   sender        INTEGER NOT NULL,
   client_msg_id BLOB    NOT NULL,
   first_msg_id  INTEGER NOT NULL
+) STRICT;
+";
+
+/// Version 4.
+///
+/// - `group_makers`: whom a group counts against, whether still a member or not; of groups of older versions it is not
+///   known.
+const MAKERS: &str = "
+CREATE TABLE group_makers (
+  group_id INTEGER PRIMARY KEY,
+  user_id  INTEGER NOT NULL
 ) STRICT;
 ";
 

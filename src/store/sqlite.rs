@@ -255,8 +255,9 @@ impl Store for SqliteStore {
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError> {
         let mut scan = || -> Result<(), rusqlite::Error> {
             let mut statement = self.connection.prepare_cached(
-                "SELECT g.group_id, g.version, m.user_id, m.role
-                 FROM chat_groups g JOIN group_members m ON m.group_id = g.group_id ORDER BY g.group_id",
+                "SELECT g.group_id, g.version, m.user_id, m.role, k.user_id
+                 FROM chat_groups g LEFT JOIN group_makers k ON k.group_id = g.group_id
+                 JOIN group_members m ON m.group_id = g.group_id ORDER BY g.group_id",
             )?;
             let mut rows = statement.query([])?;
             let mut reading: Option<StoredGroup> = None;
@@ -267,7 +268,8 @@ impl Store for SqliteStore {
                     Some(same) if same.group == group => same.members.push(member),
                     other => {
                         let version = RosterVersion(row.get(1)?);
-                        let next = StoredGroup { group, version, members: vec![member] };
+                        let maker = row.get::<_, Option<i64>>(4)?.map(|maker| UserId(bits(maker)));
+                        let next = StoredGroup { group, version, members: vec![member], maker };
                         if let Some(complete) = other.replace(next) {
                             visit(complete);
                         }

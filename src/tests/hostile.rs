@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use ringway_client::{Event, RequestId};
 use ringway_wire::frame::Encoder;
-use ringway_wire::ids::{Conversation, Seq, UserId};
+use ringway_wire::ids::{Conversation, GroupId, Seq, UserId};
 use ringway_wire::limits::GROUP_MEMBERS_MAX;
 use ringway_wire::schema::ErrorCode;
 
 use crate::colliding::colliding_ids;
+use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{Gateway, PATIENCE, UNLIMITED};
 use crate::outage::metric;
 
@@ -18,7 +19,8 @@ const GROUPS: usize = 20;
 #[test]
 fn large_replies_asked_for_all_at_once_come_one_by_one_and_end_no_session() {
     let dir = tempfile::tempdir().unwrap();
-    let gateway = Gateway::start(dir.path(), &["--shards", "2"]);
+    let mut command = Gateway::command(dir.path(), &["--shards", "2"]);
+    let gateway = Gateway::spawn(dir.path(), command.envs(UNLIMITED));
     let mut client = gateway.client(1, 1, None);
     let mut encoder = Encoder::new();
     // Nearly as many groups as a user may be in: their list is 100 KB long.
@@ -142,6 +144,83 @@ fn a_stop_leaves_what_the_store_is_owed_to_the_journal_and_is_no_failure() {
             Some(Event::Row(row)) => assert_eq!((row.seq, &row.body[..]), (Seq(expected), &b"owed"[..])),
             other => panic!("row {expected}: {other:?}"),
         }
+    }
+}
+
+/// What creating a group came to.
+fn creating(client: &mut Connection, members: &[UserId]) -> Result<GroupId, (ErrorCode, u32)> {
+    match client.group_create(members, PATIENCE) {
+        Ok((group, _)) => Ok(group),
+        Err(ConnectionError::Refused { code, retry_after_ms, .. }) => Err((code, retry_after_ms)),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn groups_made_and_left_behind_count_against_their_maker_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    // Four groups of the largest size, at 150 bytes a member and 500 a group.
+    let arguments = ["--shards", "2", "--set", "limits.user_groups_bytes_max=3004000"];
+    let gateway = Gateway::start(dir.path(), &arguments);
+    let mut hostile = gateway.client(666, 1, None);
+    let invented = |round: u64| -> Vec<UserId> {
+        (1..GROUP_MEMBERS_MAX as u64).map(|at| UserId((round + 1) * 1_000_000 + at)).collect()
+    };
+    for round in 0..4 {
+        let group = creating(&mut hostile, &invented(round)).unwrap();
+        hostile.group_leave(group, PATIENCE).unwrap();
+    }
+    assert!(hostile.group_list(PATIENCE).unwrap().is_empty());
+    assert_eq!(creating(&mut hostile, &invented(5)), Err((ErrorCode::TooManyGroups, 0)));
+    let mut ann = gateway.client(1, 1, None);
+    creating(&mut ann, &[UserId(2), UserId(3)]).unwrap();
+    gateway.kill();
+
+    // From the journal, and then from the store.
+    for _ in 0..2 {
+        let mut gateway = Gateway::start(dir.path(), &arguments);
+        let mut hostile = gateway.client(666, 1, None);
+        assert_eq!(creating(&mut hostile, &invented(6)), Err((ErrorCode::TooManyGroups, 0)));
+        creating(&mut hostile, &[UserId(1)]).unwrap();
+        let mut ann = gateway.client(1, 1, None);
+        creating(&mut ann, &invented(7)).unwrap();
+        gateway.terminate();
+        assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
+    }
+}
+
+#[test]
+fn who_makes_groups_without_end_is_told_to_wait_and_nobody_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = ["limits.user_groups_made=1/s, burst 50", "limits.user_members_added=100/s, burst 6000"];
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "2", "--set", limits[0], "--set", limits[1]]);
+    let (mut hostile, mut ann) = (gateway.client(666, 1, None), gateway.client(1, 1, None));
+    let began = Instant::now();
+    let (mut made, mut refused) = (0, 0);
+    while refused < 20 {
+        match creating(&mut hostile, &[]) {
+            Ok(group) => {
+                hostile.group_leave(group, PATIENCE).unwrap();
+                made += 1;
+            }
+            Err((ErrorCode::RetryLater, 1..=1_000)) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    let earned = began.elapsed().as_secs() as usize + 1;
+    assert!((50..=50 + earned).contains(&made), "{made} groups were made, {earned} were earned");
+    assert_eq!(creating(&mut ann, &[UserId(666)]).map(drop), Ok(()));
+
+    let group = ann.group_create(&[], PATIENCE).unwrap().0;
+    let invented: Vec<UserId> = (1..GROUP_MEMBERS_MAX as u64).map(|at| UserId(1_000_000 + at)).collect();
+    ann.group_add(group, &invented, PATIENCE).unwrap();
+    match creating(&mut ann, &invented) {
+        Err((ErrorCode::RetryLater, wait_ms)) => assert!((20_000..=40_020).contains(&wait_ms), "{wait_ms}"),
+        other => panic!("{other:?}"),
+    }
+    for (limit, times) in [("user_groups_made", 20), ("user_members_added", 1)] {
+        let name = format!("ringway_limited_total{{limit=\"{limit}\"}}");
+        gateway.wait_until("the refusals are counted", |gateway| metric(gateway, &name) == Some(times));
     }
 }
 

@@ -1,8 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
+use crate::limits::{GROUP_BYTES, MEMBERSHIP_BYTES};
 
-const LIMITS: GroupLimits = GroupLimits { group_members_max: 5, user_groups_max: 3, memberships_max: 12 };
+const LIMITS: GroupLimits = GroupLimits {
+    group_members_max: 5,
+    user_groups_max: 3,
+    user_groups_bytes_max: 3 * GROUP_BYTES + 4 * MEMBERSHIP_BYTES,
+    memberships_max: 12,
+};
 
 struct World {
     groups: Groups,
@@ -151,6 +157,7 @@ fn what_the_store_has_takes_the_place_of_what_was_known() {
         group,
         version: RosterVersion(1),
         members: members.iter().map(|(user, role)| (UserId(*user), *role)).collect(),
+        maker: Some(UserId(1)),
     };
     world.groups.replace(&stored(&[(1, Role::Owner), (2, Role::Member)]), &mut world.sequences);
     assert_eq!(members(world.groups.roster(group).unwrap()), [(1, Role::Owner), (2, Role::Member)]);
@@ -194,4 +201,52 @@ fn a_lost_change_is_made_on_what_the_group_is_now_and_not_if_it_is_so_already() 
     assert_eq!(world.groups.remade(&ChangeRecord { group, ..created }), None);
     let unknown = ChangeRecord { group: GroupId(77), ..lost(kind, &[4]) };
     assert_eq!(world.groups.remade(&unknown), None, "there is no such group");
+}
+
+/// What counts against users 1 to 4: groups and their members.
+fn made(world: &World) -> [(usize, usize); 4] {
+    [1, 2, 3, 4].map(|user| {
+        let Made { groups, memberships } = world.groups.made(UserId(user));
+        (groups, memberships)
+    })
+}
+
+#[test]
+fn a_group_counts_against_its_maker_whatever_he_leaves_until_it_ends() {
+    let mut world = World::new();
+    let group = world.change(1, GroupChange::Create(users([2, 3]))).unwrap().unwrap().group;
+    world.change(1, GroupChange::Create(users([]))).unwrap();
+    assert_eq!(made(&world), [(2, 4), (0, 0), (0, 0), (0, 0)]);
+    world.change(1, GroupChange::Leave(group)).unwrap();
+    assert_eq!(made(&world), [(2, 3), (0, 0), (0, 0), (0, 0)]);
+    // He has left, and yet may not make more than others may.
+    assert!(world.change(1, GroupChange::Create(users([]))).is_ok());
+    assert_eq!(world.change(1, GroupChange::Create(users([]))).unwrap_err(), ErrorCode::TooManyGroups);
+    world.change(2, GroupChange::Leave(group)).unwrap();
+    world.change(3, GroupChange::Leave(group)).unwrap();
+    assert_eq!(made(&world), [(2, 2), (0, 0), (0, 0), (0, 0)]);
+}
+
+#[test]
+fn whoever_adds_members_to_a_group_is_charged_with_it_and_with_no_more_than_he_may_have() {
+    let mut world = World::new();
+    let group = world.change(1, GroupChange::Create(users([2, 3]))).unwrap().unwrap().group;
+    world.change(1, GroupChange::Leave(group)).unwrap();
+    world.change(2, GroupChange::Create(users([8, 9]))).unwrap();
+    // Seven members of two groups are about as much as he may have.
+    world.change(2, GroupChange::Add(group, users([4]))).unwrap();
+    assert_eq!(made(&world), [(0, 0), (2, 6), (0, 0), (0, 0)]);
+    assert_eq!(world.change(2, GroupChange::Add(group, users([5, 6]))).unwrap_err(), ErrorCode::TooManyGroups);
+    world.change(2, GroupChange::Add(group, users([5]))).unwrap();
+    assert_eq!(world.change(2, GroupChange::Add(group, users([6]))).unwrap_err(), ErrorCode::TooManyGroups);
+    // What is removed makes room.
+    world.change(2, GroupChange::Remove(group, users([3, 5]))).unwrap();
+    assert_eq!(made(&world), [(0, 0), (2, 5), (0, 0), (0, 0)]);
+    // A commit that fails leaves no trace.
+    world.groups.keep();
+    world.change(2, GroupChange::Add(group, users([5]))).unwrap();
+    world.change(2, GroupChange::Leave(group)).unwrap();
+    world.change(1, GroupChange::Create(users([]))).unwrap();
+    world.groups.take_back();
+    assert_eq!(made(&world), [(0, 0), (2, 5), (0, 0), (0, 0)]);
 }

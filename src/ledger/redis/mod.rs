@@ -76,7 +76,7 @@ use crate::contract::submission::Submission;
 use crate::contract::traffic::TrafficLimits;
 use crate::journal::disk::Disk;
 use crate::ledger::dedup::Name;
-use crate::ledger::groups::Groups;
+use crate::ledger::groups::{GroupLimits, Groups};
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::pending::{Pending, Place};
 use crate::ledger::pending_delivery::PendingDelivery;
@@ -99,6 +99,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Into how many buckets the ledger is split: a call may have so many times as much.
     pub buckets: usize,
+    /// Sizes of groups.
+    pub groups: GroupLimits,
     /// What one account may send by way of this node.
     pub traffic: TrafficLimits,
     /// What salts and hashes are made from; not to be guessed from outside.

@@ -27,7 +27,7 @@ use crate::contract::spending::FanoutSpending;
 use crate::contract::store::NewestRow;
 use crate::contract::store::{StorePosition, Stored};
 use crate::journal::disk::Disk;
-use crate::ledger::groups::{GroupLimits, Groups};
+use crate::ledger::groups::Groups;
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
@@ -47,7 +47,7 @@ impl RedisStart {
     /// Before groups and rows are visited.
     pub fn new(settings: Settings) -> Self {
         let sequences = Sequences::new(settings.seed);
-        let groups = Groups::new(settings.seed ^ 1, settings.shards, GroupLimits::default());
+        let groups = Groups::new(settings.seed ^ 1, settings.shards, settings.groups);
         RedisStart { settings, sequences, groups, users_over: false }
     }
 

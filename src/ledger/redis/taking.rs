@@ -203,6 +203,19 @@ impl<D: Disk> RedisEngine<D> {
         }
     }
 
+    /// A change, unless its actor may not make so much now.
+    fn log_change(&mut self, now: Now, submission: ChangeSubmission, record: ChangeRecord) {
+        let ChangeSubmission { origin, actor, .. } = submission;
+        let room = self.room(now);
+        let (limits, making) = (&self.settings.traffic, record.making());
+        let taken =
+            room.and_then(|()| self.spending.take_change(now.mono_ms, limits, actor, making).map_err(Refusal::Limited));
+        match taken {
+            Ok(()) => self.log_submission(now, None, Subject::Change { submission, record }),
+            Err(refusal) => self.refuse(origin, refusal),
+        }
+    }
+
     pub(super) fn log_submission(&mut self, now: Now, name: Option<(Name, u64)>, mut subject: Subject) {
         if let Err(refusal) = self.room(now) {
             return self.refuse(subject.origin(), refusal);
@@ -246,7 +259,7 @@ impl<D: Disk> RedisEngine<D> {
             Ok(Plan::Change(record)) if record.kind == GroupChangeKind::Created => {
                 self.create(now, submission, record);
             }
-            Ok(Plan::Change(record)) => self.log_submission(now, None, Subject::Change { submission, record }),
+            Ok(Plan::Change(record)) => self.log_change(now, submission, record),
             Ok(Plan::Nothing { group, version }) => self.unchanged(origin, group, version),
             Err(ErrorCode::StorageFull) => self.refuse(origin, Refusal::StorageFull),
             Err(code) => self.refuse(origin, Refusal::Code(code)),
@@ -258,7 +271,7 @@ impl<D: Disk> RedisEngine<D> {
         let flights = &self.in_flight.flights;
         let Some(before) = self.late_creations.find(now.mono_ms, &record, |msg_id| flights.contains_key(&msg_id))
         else {
-            return self.log_submission(now, None, Subject::Change { submission, record });
+            return self.log_change(now, submission, record);
         };
         if self.in_flight.flights.contains_key(&before) {
             return self.refuse(submission.origin, Refusal::RetryLater);
@@ -266,7 +279,7 @@ impl<D: Disk> RedisEngine<D> {
         self.late_creations.remove(before);
         match self.groups.roster(group_of(before)).map(|roster| (roster.group, roster.version)) {
             Some((group, version)) => self.unchanged(submission.origin, group, version),
-            None => self.log_submission(now, None, Subject::Change { submission, record }),
+            None => self.log_change(now, submission, record),
         }
     }
 

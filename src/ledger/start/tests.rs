@@ -135,7 +135,7 @@ impl ModelStore {
         newest.into_iter().for_each(|(user, seq)| start.newest_row(NewestRow { user, seq }));
         for (group, (version, members)) in &self.groups {
             let members = members.iter().map(|(user, role)| (*user, *role)).collect();
-            start.group(&StoredGroup { group: *group, version: *version, members });
+            start.group(&StoredGroup { group: *group, version: *version, members, maker: None });
         }
         start.finish(disk.clone(), progress.clone(), now).unwrap().0
     }

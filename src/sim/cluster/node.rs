@@ -9,6 +9,7 @@ use ringway::contract::position::StreamPosition;
 use ringway::contract::progress::Progress;
 use ringway::contract::snapshot::snapshots;
 use ringway::contract::traffic::TrafficLimits;
+use ringway::ledger::GroupLimits;
 use ringway::ledger::redis;
 use ringway::ledger::redis::link::link;
 use ringway::ledger::redis::start::RedisStart;
@@ -62,6 +63,7 @@ impl Process {
             node: id,
             segment_bytes: world.plan.segment_bytes,
             buckets: 1,
+            groups: GroupLimits::default(),
             traffic: TrafficLimits::default(),
             seed,
         };

@@ -184,12 +184,23 @@ fn group_statements(write: &GroupWrite, bounds: Bounds) -> Vec<Vec<u8>> {
         put.numbers(&[group, user.0, u64::from(role.0)]);
     }
     statements.append(&mut put.finish());
+    let mut maker = ValueLists::new(
+        "INSERT INTO group_makers (group_id, user_id) VALUES ",
+        " ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)",
+        bounds,
+    );
+    if let Some(user) = write.maker {
+        maker.numbers(&[group, user.0]);
+    }
+    statements.append(&mut maker.finish());
     if !write.delete.is_empty() {
-        let text = format!(
-            "DELETE FROM chat_groups WHERE group_id = {group} \
-             AND NOT EXISTS (SELECT 1 FROM group_members WHERE group_id = {group})"
-        );
-        statements.push(text.into_bytes());
+        for table in ["chat_groups", "group_makers"] {
+            let text = format!(
+                "DELETE FROM {table} WHERE group_id = {group} \
+                 AND NOT EXISTS (SELECT 1 FROM group_members WHERE group_id = {group})"
+            );
+            statements.push(text.into_bytes());
+        }
     }
     statements
 }

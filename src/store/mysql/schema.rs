@@ -22,7 +22,7 @@ pub(crate) const VERSION: u32 = STEPS.len() as u32;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What each version adds to the one before. Tables and columns are those of the embedded store (`store::schema`).
-const STEPS: [&[&str]; 3] = [TABLES, RETENTION, NAMES_TAKEN];
+const STEPS: [&[&str]; 4] = [TABLES, RETENTION, NAMES_TAKEN, MAKERS];
 
 const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS messages (
@@ -81,6 +81,11 @@ const NAMES_TAKEN: &[&str] = &["CREATE TABLE IF NOT EXISTS names_taken (
        sender        BIGINT UNSIGNED NOT NULL,
        client_msg_id BINARY(16)      NOT NULL,
        first_msg_id  BIGINT UNSIGNED NOT NULL
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary"];
+
+const MAKERS: &[&str] = &["CREATE TABLE IF NOT EXISTS group_makers (
+       group_id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+       user_id  BIGINT UNSIGNED NOT NULL
      ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary"];
 
 /// Where the version is kept; made first, so that its presence says whose tables the others are.

@@ -46,22 +46,24 @@ pub(super) async fn newest_rows(connection: &mut Connection, visit: &mut dyn FnM
 
 /// Every group with its members.
 pub(super) async fn groups(connection: &mut Connection, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), Fault> {
-    let statement = "SELECT g.group_id, g.version, m.user_id, m.role \
-         FROM chat_groups g JOIN group_members m ON m.group_id = g.group_id ORDER BY g.group_id";
+    let statement = "SELECT g.group_id, g.version, m.user_id, m.role, k.user_id \
+         FROM chat_groups g JOIN group_members m ON m.group_id = g.group_id \
+         LEFT JOIN group_makers k ON k.group_id = g.group_id ORDER BY g.group_id";
     let mut reading: Option<StoredGroup> = None;
-    let mut row = |(group, version, user, role)| {
+    let mut row = |(group, version, user, role, maker): (u64, u32, u64, u8, Option<u64>)| {
         let (group, member) = (GroupId(group), (UserId(user), Role(role)));
         match &mut reading {
             Some(same) if same.group == group => same.members.push(member),
             other => {
-                let next = StoredGroup { group, version: RosterVersion(version), members: vec![member] };
+                let (version, maker) = (RosterVersion(version), maker.map(UserId));
+                let next = StoredGroup { group, version, members: vec![member], maker };
                 if let Some(complete) = other.replace(next) {
                     visit(complete);
                 }
             }
         }
     };
-    connection.visit::<(u64, u32, u64, u8)>(statement, &mut row).await?;
+    connection.visit::<(u64, u32, u64, u8, Option<u64>)>(statement, &mut row).await?;
     reading.into_iter().for_each(visit);
     Ok(())
 }

@@ -138,8 +138,14 @@ pub(super) fn write_group(writing: &Connection, write: &GroupWrite) -> Result<()
         writing
             .prepare_cached("INSERT OR REPLACE INTO chat_groups (group_id, version) VALUES (?1, ?2)")?
             .execute(params![group, write.version.0])?;
+        if let Some(maker) = write.maker {
+            writing
+                .prepare_cached("INSERT OR REPLACE INTO group_makers (group_id, user_id) VALUES (?1, ?2)")?
+                .execute(params![group, stored(maker.0)])?;
+        }
     } else {
         writing.prepare_cached("DELETE FROM chat_groups WHERE group_id = ?1")?.execute([group])?;
+        writing.prepare_cached("DELETE FROM group_makers WHERE group_id = ?1")?.execute([group])?;
     }
     Ok(())
 }

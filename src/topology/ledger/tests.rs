@@ -18,6 +18,7 @@ use crate::contract::store::StorePosition;
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::contract::traffic::TrafficLimits;
 use crate::journal::disk::Directory;
+use crate::ledger::GroupLimits;
 use crate::ledger::redis::link::{Age, Extent, Found, Generation, News, RedisEnds, Reply, What, link};
 use crate::ledger::redis::seed::base_of;
 use crate::ledger::redis::start::RedisStart;
@@ -203,8 +204,15 @@ fn look_ups_that_the_store_has_no_room_for_are_refused_at_once() {
 fn of_cluster(dir: &TempDir, clock: Clock) -> (RedisEngine<Directory>, RedisEnds, Receiver<()>) {
     let (ledger, redis, nudges) = link();
     let (asker, _) = snapshots(redis.nudge());
-    let settings =
-        Settings { shards: 1, node: 1, segment_bytes: 0, buckets: 1, traffic: TrafficLimits::default(), seed: 1 };
+    let settings = Settings {
+        shards: 1,
+        node: 1,
+        segment_bytes: 0,
+        buckets: 1,
+        groups: GroupLimits::default(),
+        traffic: TrafficLimits::default(),
+        seed: 1,
+    };
     let [log, copy] = ["log", "stream"].map(|name| Directory::open(&dir.path().join(name)).unwrap());
     let at = StorePosition { applied: AppliedPosition(base_of(1)), msg_id_max: MsgId(0) };
     let start = RedisStart::new(settings);

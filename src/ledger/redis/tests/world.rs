@@ -14,6 +14,7 @@ use crate::contract::store::{StorePosition, Stored};
 use crate::contract::traffic::TrafficLimits;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
+use crate::ledger::GroupLimits;
 use crate::ledger::redis::entry::Entry;
 use crate::ledger::redis::link::{Age, Arrival, Extent, Found, Generation, News, RedisEnds, What, link};
 use crate::ledger::redis::seed::{base_of, floor_of};
@@ -62,6 +63,7 @@ impl Node {
             node,
             segment_bytes: 0,
             buckets: 1,
+            groups: GroupLimits::default(),
             traffic: TrafficLimits::default(),
             seed: node.into(),
         });
@@ -167,7 +169,7 @@ impl Database {
         let members = self.members.iter().map(|user| (UserId(*user), Role::Member)).collect();
         let version = RosterVersion(self.version);
         if self.version > 0 {
-            visit(Stored::Group(StoredGroup { group: GROUP, version, members }));
+            visit(Stored::Group(StoredGroup { group: GROUP, version, members, maker: None }));
         }
         for (user, seq) in &self.newest {
             visit(Stored::Newest(NewestRow { user: UserId(*user), seq: Seq(*seq) }));

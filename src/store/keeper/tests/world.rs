@@ -140,6 +140,8 @@ pub(super) struct Group {
     pub(super) members: BTreeMap<u64, Role>,
     /// Where its roster was written in this segment, with each member's base.
     pub(super) roster: Option<(JournalPosition, RosterRecord)>,
+    /// Who made it, or has added to it since.
+    pub(super) maker: Option<UserId>,
 }
 
 /// What a ledger would have written, kept in the simplest way.
@@ -309,6 +311,9 @@ impl World {
             GroupChangeKind::Added => *group.members.iter().find(|(_, role)| **role == Role::Owner).unwrap().0,
             _ => user,
         };
+        if kind != GroupChangeKind::Left {
+            group.maker = Some(UserId(actor));
+        }
         group.version += 1;
         group.roster = None;
         batch.push(&Record::Change(ChangeRecord {
@@ -369,6 +374,7 @@ impl World {
                 group: GroupId(*id),
                 version: RosterVersion(group.version),
                 members: group.members.iter().map(|(user, role)| (UserId(*user), *role)).collect(),
+                maker: group.maker,
             })
             .collect()
     }
