@@ -77,6 +77,12 @@ pub const LARGE_WAITING_MAX: usize = 1 << 20;
 /// Bytes that the fan-out of a run of messages puts into outboxes before they are written and others get their turn:
 /// a quarter of the cache a core has to itself, so that writing finds them there.
 pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
+/// Ephemeral messages to groups that wait in a shard for their recipients; above it `RETRY_LATER`.
+pub const EPHEMERALS_WAITING_MAX: usize = 16_384;
+/// Of these, those of one group: as many as one session may have in flight.
+pub const EPHEMERALS_GROUP_MAX: usize = SESSION_IN_FLIGHT_MAX as usize;
+/// Bytes of all of them.
+pub const EPHEMERALS_BYTES_MAX: usize = 32 << 20;
 /// Bytes that may wait in all outboxes of a shard.
 pub const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Least of them that may be configured: a few connections at their caps.

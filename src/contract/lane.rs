@@ -25,7 +25,8 @@ pub enum LaneEnvelope {
         durability: Durability,
     },
     /// An ephemeral message from its group's shard (or its sender's, one-to-one) to a shard with recipients.
-    /// Refused: lost, as ephemeral messages may be; counted.
+    /// Refused: lost there, as ephemeral messages may be; counted, and the sender gets `RETRY_LATER` where it was to be
+    /// answered from there.
     Ephemeral {
         /// The message; its push has seq 0.
         message: Arc<Message>,
@@ -33,6 +34,8 @@ pub enum LaneEnvelope {
         roster: Option<Arc<Roster>>,
         /// The sending session, which gets no push.
         origin: Origin,
+        /// Who tells it that the message went out.
+        answers: Answers,
     },
     /// An answer from the group's shard to the sender's. Refused: the client's own time-out.
     Answer {
@@ -57,6 +60,15 @@ pub enum LaneEnvelope {
         /// At most `PRESENCE_USERS_MAX`.
         users: Vec<UserId>,
     },
+}
+
+/// Whether the shard that hands an ephemeral message to its recipients answers the sender when it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answers {
+    /// It does.
+    Here,
+    /// Another does, or nobody.
+    Elsewhere,
 }
 
 /// What a group's shard, or a user's, answers over a lane.

@@ -28,6 +28,8 @@ pub struct ShardCounters {
     pub audience_memberships: u64,
     /// Rosters cached.
     pub rosters: u64,
+    /// Ephemeral messages to groups that wait for their recipients.
+    pub ephemerals: u64,
     /// Sessions of this shard's users on other nodes.
     pub remote_sessions: u64,
     /// Connections accepted.

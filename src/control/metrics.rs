@@ -63,6 +63,7 @@ const PER_SHARD: &[PerShard] = &[
     ("ringway_outbox_bytes", "gauge", "Bytes waiting for clients", |r| r.core.outbox_bytes),
     ("ringway_audience_memberships", "gauge", "Memberships held for fan-out", |r| r.core.audience_memberships),
     ("ringway_rosters", "gauge", "Rosters held", |r| r.core.rosters),
+    ("ringway_ephemerals_waiting", "gauge", "Ephemeral messages waiting for their recipients", |r| r.core.ephemerals),
     ("ringway_remote_sessions", "gauge", "Sessions known on other nodes", |r| r.core.remote_sessions),
     ("ringway_accepted_total", "counter", "Connections accepted", |r| r.core.accepted_total),
     ("ringway_adopted_total", "counter", "Connections taken over from shards", |r| r.core.adopted_total),

@@ -188,7 +188,7 @@ impl EventLoop {
         match budget {
             Budget::Accept => self.intake.is_waiting() || !outlets.run_queues.is_empty(Line::Login),
             Budget::Sessions => !outlets.run_queues.is_empty(Line::Session),
-            Budget::Delivery => self.mail.has_work(outlets),
+            Budget::Delivery => self.mail.has_work(&self.shell),
             Budget::Timers => false,
         }
     }

@@ -1,7 +1,8 @@
 //! What comes from other threads: out of the shard's mailbox, into the core, and what becomes of it into sockets.
 //!
 //! Owned by the loop of one shard. What always holds: outboxes are written when the mailbox is empty or enough has been
-//! put into them, each once; and after a turn of `TURN_ITEMS_MAX` items or sockets the loop looks whose time it is.
+//! put into them, each once; and after a turn of `TURN_ITEMS_MAX` items or sockets, or of
+//! a part of a fan-out, the loop looks whose time it is.
 
 use std::task::Waker;
 use std::vec;
@@ -11,12 +12,12 @@ use crate::contract::delivery::Delivery;
 use crate::contract::ids::ConnId;
 use crate::contract::internal::{Place, count};
 use crate::contract::report::Depths;
-use crate::limits::{OUTBOX_BYTES_MAX, TURN_ITEMS_MAX};
+use crate::limits::{FANOUT_PART_BYTES_MAX, OUTBOX_BYTES_MAX, TURN_ITEMS_MAX};
 use crate::net::outlets::ShardOutlets;
 use crate::net::outlets::write::write;
 use crate::net::run_queue::Line;
 use crate::net::shell::Shell;
-use crate::shard::fanout::Write;
+use crate::shard::fanout::{Delivered, Write};
 use crate::shard::{NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Mail, Mailbox, Order};
 
@@ -83,8 +84,8 @@ impl MailReader {
     }
 
     /// Whether there is something to take or to write.
-    pub(crate) fn has_work(&self, outlets: &ShardOutlets) -> bool {
-        self.state != State::Empty || !outlets.dirty.is_empty()
+    pub(crate) fn has_work(&self, shell: &Shell) -> bool {
+        self.state != State::Empty || shell.has_ephemerals() || !shell.outlets.dirty.is_empty()
     }
 
     /// How much waits in the mailbox.
@@ -99,8 +100,8 @@ impl MailReader {
         drain: impl FnMut(&mut Shard, &mut ShardOutlets, Now),
     ) -> Left {
         match self.state {
-            State::Empty => self.state = State::Writing(Then::Empty),
-            State::Taking => self.take_some(shell, drain),
+            State::Empty if !shell.has_ephemerals() => self.state = State::Writing(Then::Empty),
+            State::Empty | State::Taking => self.take_some(shell, drain),
             State::Writing(_) => {}
         }
         if let State::Writing(then) = self.state
@@ -111,45 +112,65 @@ impl MailReader {
                 Then::Empty => State::Empty,
             };
         }
-        if self.has_work(&shell.outlets) { Left::More } else { Left::Nothing }
+        if self.has_work(shell) { Left::More } else { Left::Nothing }
     }
 
-    /// Hands up to `TURN_ITEMS_MAX` items to the core.
+    /// Hands some of the mail to the core, then a part of the ephemeral messages that wait in it.
     fn take_some(&mut self, shell: &mut Shell, mut drain: impl FnMut(&mut Shard, &mut ShardOutlets, Now)) {
         shell.with_core(|core, outlets, now| {
-            for _ in 0..TURN_ITEMS_MAX {
-                if self.commit.len() > 0 {
-                    outlets.delivery_step();
-                    self.deliver(core, now);
-                } else {
-                    match self.mailbox.next(&mut self.turn) {
-                        Some(Mail::Deliveries(commit)) => self.commit = commit.into_iter(),
-                        Some(Mail::Order(Order::Drain)) => drain(core, outlets, now),
-                        Some(mail) => take(core, outlets, now, mail),
-                        None => {
-                            // What comes from now on sounds the alarm; what came just before has not.
-                            self.mailbox.register(&self.alarm);
-                            let then = if self.mailbox.is_empty() { Then::Empty } else { Then::Taking };
-                            self.state = State::Writing(then);
-                            return;
-                        }
-                    }
-                }
-                if self.unflushed_bytes >= FLUSH_BYTES {
-                    self.state = State::Writing(Then::Taking);
-                    return;
-                }
+            let left = self.take_mail(core, outlets, now, &mut drain);
+            if let Some(delivered) = core.deliver_ephemerals(now) {
+                outlets.delivery_step();
+                self.count(delivered);
             }
+            self.state = if self.unflushed_bytes >= FLUSH_BYTES {
+                State::Writing(Then::Taking)
+            } else if left == Left::More || core.has_ephemerals() {
+                State::Taking
+            } else {
+                // What comes from now on sounds the alarm; what came just before has not.
+                self.mailbox.register(&self.alarm);
+                State::Writing(if self.mailbox.is_empty() { Then::Empty } else { Then::Taking })
+            };
         });
     }
 
-    /// The next step of the commit.
-    fn deliver(&mut self, core: &mut Shard, now: Now) {
-        if let Some(delivered) = core.deliver_next(now, &mut self.commit) {
-            self.unflushed_bytes += delivered.recipient_bytes;
-            if delivered.write == Write::Now {
-                self.unflushed_bytes = FLUSH_BYTES;
+    /// Hands up to `TURN_ITEMS_MAX` items to the core, or as many as put enough into outboxes.
+    fn take_mail(
+        &mut self,
+        core: &mut Shard,
+        outlets: &mut ShardOutlets,
+        now: Now,
+        drain: &mut impl FnMut(&mut Shard, &mut ShardOutlets, Now),
+    ) -> Left {
+        let mut given_bytes = 0;
+        for _ in 0..TURN_ITEMS_MAX {
+            if self.commit.len() > 0 {
+                outlets.delivery_step();
+                if let Some(delivered) = core.deliver_next(now, &mut self.commit) {
+                    given_bytes += delivered.bytes;
+                    self.count(delivered);
+                }
+            } else {
+                match self.mailbox.next(&mut self.turn) {
+                    Some(Mail::Deliveries(commit)) => self.commit = commit.into_iter(),
+                    Some(Mail::Order(Order::Drain)) => drain(core, outlets, now),
+                    Some(mail) => take(core, outlets, now, mail),
+                    None => return Left::Nothing,
+                }
             }
+            if self.unflushed_bytes >= FLUSH_BYTES || given_bytes >= FANOUT_PART_BYTES_MAX {
+                break;
+            }
+        }
+        Left::More
+    }
+
+    /// A step was taken.
+    fn count(&mut self, delivered: Delivered) {
+        self.unflushed_bytes += delivered.recipient_bytes;
+        if delivered.write == Write::Now {
+            self.unflushed_bytes = FLUSH_BYTES;
         }
     }
 

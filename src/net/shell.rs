@@ -31,6 +31,11 @@ impl Shell {
         result
     }
 
+    /// Ephemeral messages wait in the core for their recipients.
+    pub(crate) fn has_ephemerals(&self) -> bool {
+        self.core.has_ephemerals()
+    }
+
     /// The core's plain counters.
     pub(crate) fn counters(&self) -> ShardCounters {
         self.core.counters()

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use super::Shard;
-use super::audience::Entry;
 use super::effects::Effects;
 use super::outgoing::Outgoing;
 use super::session::{Flags, NIL, Phase, Session};
@@ -17,13 +16,13 @@ use crate::contract::ids::Origin;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::{Message, Roster};
 use crate::limits::OUTBOX_BYTES_MAX;
-use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
 use ringway_wire::request::Taken;
 
 /// Bytes to one recipient after which a run ends: a quarter of an outbox, so that writing can begin.
-const RUN_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 4;
+pub(super) const RUN_BYTES_MAX: usize = OUTBOX_BYTES_MAX / 4;
 /// Messages of one run.
-const RUN_ROWS_MAX: usize = 256;
+pub(super) const RUN_ROWS_MAX: usize = 256;
 /// Outboxes that a run gives at least so much are written when it is interrupted: a write of less costs more than
 /// its bytes, and the next run may add to it.
 const PART_WRITTEN_BYTES_MIN: usize = 4 * 1024;
@@ -33,6 +32,8 @@ const PART_WRITTEN_BYTES_MIN: usize = 4 * 1024;
 pub struct Delivered {
     /// Bytes that a recipient of all of it was given.
     pub recipient_bytes: usize,
+    /// Bytes that all recipients together were given.
+    pub bytes: usize,
     /// Whether outboxes are to be written before the next step.
     pub write: Write,
 }
@@ -86,26 +87,29 @@ impl<'d> GroupRun<'d> {
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
-
-    /// What the step has done that ended with its last recipient, or was interrupted.
-    pub(super) fn delivered(&self, end: PartEnd) -> Delivered {
-        match end {
-            PartEnd::Through => Delivered { recipient_bytes: self.bytes, write: Write::Later },
-            PartEnd::Before(_) if self.bytes >= PART_WRITTEN_BYTES_MIN => {
-                Delivered { recipient_bytes: 0, write: Write::Now }
-            }
-            PartEnd::Before(_) => Delivered { recipient_bytes: 0, write: Write::Later },
-        }
-    }
 }
 
 /// Where a part of a run has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PartEnd {
+pub(super) enum PartEnd<Member> {
     /// Behind its last recipient.
     Through,
     /// Before this member of the roster.
-    Before(u32),
+    Before(Member),
+}
+
+impl<Member> PartEnd<Member> {
+    /// What the step has done that ended here: a part of a run that gives each recipient `run_bytes`, and has given all of
+    /// them together `bytes`.
+    pub(super) fn delivered(&self, run_bytes: usize, bytes: usize) -> Delivered {
+        match self {
+            PartEnd::Through => Delivered { recipient_bytes: run_bytes, bytes, write: Write::Later },
+            PartEnd::Before(_) if run_bytes >= PART_WRITTEN_BYTES_MIN => {
+                Delivered { recipient_bytes: 0, bytes, write: Write::Now }
+            }
+            PartEnd::Before(_) => Delivered { recipient_bytes: 0, bytes, write: Write::Later },
+        }
+    }
 }
 
 /// Where a delivery's recipients stand with it.
@@ -122,7 +126,7 @@ impl Shard {
     /// been handed out. Each recipient is given all of them before the next one's turn, so that its outbox is
     /// written in one piece; the other order touches every outbox once per message. Sessions may come and go
     /// between two parts: who comes asks the ledger where it stands, and is told after these.
-    pub(super) fn deliver_group(&mut self, now: Now, run: &GroupRun<'_>, from: u32, bytes_max: usize) -> PartEnd {
+    pub(super) fn deliver_group(&mut self, now: Now, run: &GroupRun<'_>, from: u32, bytes_max: usize) -> PartEnd<u32> {
         let mut sending: Vec<u32> = run.rows.iter().map(|row| self.sending_slot(row.origin)).collect();
         let per_row = sending.clone();
         sending.retain(|slot| *slot != NIL);
@@ -181,9 +185,11 @@ impl Shard {
     /// Takes a step: the next part of a run of group messages, or one delivery of another kind. `None` when the commit
     /// is used up; until then the steps are to be given the same commit.
     pub fn deliver_next(&mut self, now: Now, commit: &mut std::vec::IntoIter<Delivery>) -> Option<Delivered> {
+        let waiting_before = self.outgoing.waiting_bytes;
+        let given = |shard: &Shard| shard.outgoing.waiting_bytes.saturating_sub(waiting_before);
         if let Some(run) = GroupRun::at_front(commit.as_slice()) {
             let end = self.deliver_group(now, &run, self.run_from, self.config.fanout_part_bytes_max);
-            let (len, delivered) = (run.len(), run.delivered(end));
+            let (len, delivered) = (run.len(), end.delivered(run.bytes, given(self)));
             drop(run);
             match end {
                 PartEnd::Before(member) => self.run_from = member,
@@ -200,7 +206,7 @@ impl Shard {
             _ => 1,
         };
         self.deliver(now, delivery);
-        Some(Delivered { recipient_bytes, write: Write::Later })
+        Some(Delivered { recipient_bytes, bytes: given(self), write: Write::Later })
     }
 
     /// A durable one-to-one message.
@@ -255,62 +261,8 @@ impl Shard {
         self.fell_behind(fallen);
     }
 
-    /// An ephemeral message: to whoever is online and has room; it moves nobody's cursor. One to a single user goes on
-    /// to the nodes where that user is online too, unless it comes from one.
-    pub(super) fn deliver_ephemeral(
-        &mut self,
-        now: Now,
-        message: &Arc<Message>,
-        roster: Option<&Arc<Roster>>,
-        origin: Origin,
-    ) {
-        let sending = self.sending_slot(origin);
-        let frame_bytes = message.push.bytes().len();
-        let Shard { audiences, directory, sessions, outgoing, effects, counts, .. } = self;
-        let mut push = |session: &mut Session, slot: u32| {
-            if slot == sending || !session.phase.is_open() {
-                return;
-            }
-            if outgoing.has_room(session, frame_bytes) {
-                outgoing.push(session, slot, message, Seq(0), now.mono_ms, &mut effects.dirty);
-                counts.pushes_ephemeral_total += 1;
-            } else {
-                counts.shed.ephemeral += 1;
-            }
-        };
-        match (message.to, roster) {
-            (Conversation::Group(group), Some(roster)) => {
-                // A durable message may have brought a newer roster already: then that one counts.
-                let roster = match audiences.roster(group) {
-                    Some(current) if current.version > roster.version => Arc::clone(current),
-                    _ => Arc::clone(roster),
-                };
-                for &Entry { session: slot, .. } in &audiences.of(&roster, directory, sessions).entries {
-                    if let Some(session) = sessions.at_mut(slot) {
-                        push(session, slot);
-                    }
-                }
-            }
-            (Conversation::User(user), _) => {
-                let mut slot = directory.first_session(user);
-                while let Some(session) = sessions.at_mut(slot) {
-                    let next = session.next_of_user;
-                    push(session, slot);
-                    slot = next;
-                }
-            }
-            (Conversation::Group(GroupId(_)), None) => {}
-        }
-        if let Conversation::User(user) = message.to
-            && origin != Origin::NOBODY
-            && let Some(reach) = self.remote_sessions.reach(user)
-        {
-            self.ephemeral_to_nodes(reach, Arc::clone(message));
-        }
-    }
-
     /// The sending session's slot, if it is on this shard and still there.
-    fn sending_slot(&self, origin: Origin) -> u32 {
+    pub(super) fn sending_slot(&self, origin: Origin) -> u32 {
         if origin.session.shard == self.config.id { self.slot_of(origin.session.conn).unwrap_or(NIL) } else { NIL }
     }
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use super::Shard;
 use super::index::Index;
 use super::slab::Slab;
-use super::traffic::Admission;
 use crate::clock::Now;
 use crate::contract::delivery::GroupAnnouncement;
 use crate::contract::ids::{Origin, ShardId};
@@ -20,11 +19,9 @@ use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Incoming, Message, Roster};
-use crate::contract::nodes::Reach;
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::limits::{RETRY_AFTER_MS, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
-use ringway_wire::ids::MSG_ID_EPOCH_MS;
-use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
+use ringway_wire::ids::{GroupId, RosterVersion, UserId};
 use ringway_wire::request::Durability;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
@@ -280,41 +277,6 @@ impl Shard {
             }
             slot = next;
         }
-    }
-
-    /// To every shard with members and to the other nodes, then the sender's answer.
-    fn fan_out_ephemeral(&mut self, now: Now, incoming: Incoming, roster: &Arc<Roster>) {
-        if self.admit_ephemeral(now, &incoming, roster.members().len()) == Admission::Refused {
-            return;
-        }
-        let origin = incoming.origin;
-        let message = self.ephemeral_message(now, incoming);
-        let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
-        self.spread_ephemeral(now, origin, &message, roster);
-        self.ephemeral_to_nodes(Reach::All, message);
-        self.answer_anywhere(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
-    }
-
-    /// To every shard with members.
-    fn spread_ephemeral(&mut self, now: Now, origin: Origin, message: &Arc<Message>, roster: &Arc<Roster>) {
-        for shard in roster.shards() {
-            if shard == self.config.id {
-                self.deliver_ephemeral(now, message, Some(roster), origin);
-            } else {
-                let (message, roster) = (Arc::clone(message), Some(Arc::clone(roster)));
-                self.effects.lanes.push_back((shard, LaneEnvelope::Ephemeral { message, roster, origin }));
-            }
-        }
-    }
-
-    /// An ephemeral message is numbered by the shard that makes it: its time, the shard in the place of the node
-    /// (counted down from the highest, away from the nodes), and a counter. Nobody looks such a number up.
-    pub(super) fn ephemeral_message(&mut self, now: Now, incoming: Incoming) -> Arc<Message> {
-        self.ephemeral_count = self.ephemeral_count.wrapping_add(1);
-        let node = 0x3FF - (u64::from(self.config.id.0) & 0x3FF);
-        let ms = now.unix_ms.saturating_sub(MSG_ID_EPOCH_MS);
-        let msg_id = MsgId(ms << 22 | node << 12 | (self.ephemeral_count & 0xFFF));
-        Arc::new(incoming.numbered(msg_id))
     }
 
     /// Answers a session wherever it is.

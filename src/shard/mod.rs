@@ -10,6 +10,7 @@
 //! requests.rs  what a client may ask            reply.rs     what it is answered
 //! group.rs     groups that live here            presence.rs  who is online, over all shards
 //! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
+//! ephemeral.rs the same past the ledger
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
 //! large_replies.rs       one of a session's at a time
 //! remote_sessions.rs     on other nodes        devices.rs   which sessions of a user may stay
@@ -29,6 +30,7 @@ mod devices;
 mod directory;
 mod drain;
 pub mod effects;
+mod ephemeral;
 pub(crate) mod fanout;
 mod group;
 mod heartbeats;
@@ -59,6 +61,7 @@ use self::cursors::Cursors;
 use self::directory::Directory;
 use self::drain::Drain;
 use self::effects::Effects;
+use self::ephemeral::{Ephemeral, Ephemerals};
 use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
 use self::heartbeats::Heartbeats;
@@ -120,6 +123,7 @@ pub struct Shard {
     behind: usize,
     /// The member of a run's roster that the fan-out goes on with.
     run_from: u32,
+    ephemerals: Ephemerals,
     ephemeral_count: u64,
     retry_at_ms: u64,
     save_cursors_at_ms: u64,
@@ -166,6 +170,7 @@ impl Shard {
             traffic: Traffic::new(config.table_key),
             behind: 0,
             run_from: 0,
+            ephemerals: Ephemerals::new(config.table_key),
             ephemeral_count: 0,
             retry_at_ms: 0,
             save_cursors_at_ms: 0,
@@ -273,8 +278,11 @@ impl Shard {
             LaneEnvelope::GroupInfo { origin, user, group } => {
                 self.with_roster(now, group, RosterAsk::Info { origin, user });
             }
-            LaneEnvelope::Ephemeral { message, roster, origin } => {
-                self.deliver_ephemeral(now, &message, roster.as_ref(), origin);
+            LaneEnvelope::Ephemeral { message, roster: Some(roster), origin, answers } => {
+                self.enqueue_ephemeral(now, Ephemeral { message, roster, origin, answers });
+            }
+            LaneEnvelope::Ephemeral { message, roster: None, origin, .. } => {
+                self.deliver_ephemeral_direct(now, &message, origin);
             }
             LaneEnvelope::Answer { origin, answer } => self.answered(now, origin, answer),
             LaneEnvelope::Presence { origin, users } => self.presence_asked(origin, users),
@@ -324,7 +332,7 @@ impl Shard {
             | LaneEnvelope::GroupInfo { origin, .. } => {
                 self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
             }
-            LaneEnvelope::Ephemeral { .. } => self.counts.shed.ephemeral += 1,
+            LaneEnvelope::Ephemeral { origin, answers, .. } => self.ephemeral_refused(now, origin, answers),
             LaneEnvelope::Presence { origin, .. } => self.presence_refused(now, origin),
             answer @ LaneEnvelope::Answer { .. } if self.answers_waiting.len() < LANE_ANSWERS_WAITING_MAX => {
                 self.answers_waiting.push_back((shard, answer));
@@ -412,6 +420,7 @@ impl Shard {
             intake_bytes: self.intake_bytes as u64,
             audience_memberships: self.audiences.memberships_count() as u64,
             rosters: self.rosters.count() as u64,
+            ephemerals: self.ephemerals.count() as u64,
             remote_sessions: self.remote_sessions.count() as u64,
             internal: InternalErrors::of_this_thread(),
             ..self.counts.clone()

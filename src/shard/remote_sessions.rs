@@ -272,7 +272,7 @@ impl Shard {
             FromNodes::Forget { node, below } => self.remote_sessions.forget(node, below),
             FromNodes::NotifyAll(number) => self.remote_sessions.walk = Some(Walk { number, at: 0 }),
             FromNodes::Ephemeral(message) => match message.to {
-                Conversation::User(_) => self.deliver_ephemeral(now, &message, None, Origin::NOBODY),
+                Conversation::User(_) => self.deliver_ephemeral_direct(now, &message, Origin::NOBODY),
                 Conversation::Group(group) => self.with_roster(now, group, RosterAsk::Remote(message)),
             },
         }

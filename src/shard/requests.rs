@@ -9,7 +9,7 @@ use super::traffic::{Admission, Weight};
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
-use crate::contract::lane::{LaneAnswer, LaneEnvelope};
+use crate::contract::lane::LaneEnvelope;
 use crate::contract::message::Incoming;
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::limits::RETRY_AFTER_MS;
@@ -134,22 +134,6 @@ impl Shard {
                 self.effects.submissions.push_back(Submission::Message(direct));
             }
         }
-    }
-
-    fn send_ephemeral_direct(&mut self, now: Now, to: UserId, incoming: Incoming) {
-        if self.admit_ephemeral(now, &incoming, 1) == Admission::Refused {
-            return;
-        }
-        let origin = incoming.origin;
-        let message = self.ephemeral_message(now, incoming);
-        let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
-        let home = ShardId::of_user(to, self.config.shards);
-        if home == self.config.id {
-            self.deliver_ephemeral(now, &message, None, origin);
-        } else {
-            self.effects.lanes.push_back((home, LaneEnvelope::Ephemeral { message, roster: None, origin }));
-        }
-        self.answered(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
     }
 
     fn acknowledge(&mut self, now: Now, slot: u32, request_id: u32, seq: Seq) {

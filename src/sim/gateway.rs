@@ -183,6 +183,7 @@ impl Gateway {
             m.commits.is_empty() && m.commit.len() == 0 && m.answers.is_empty() && m.lanes.iter().all(|l| l.is_empty())
         };
         self.mail.iter().all(mailbox)
+            && !self.shards.iter().any(Shard::has_ephemerals)
             && self.submissions.is_empty()
             && self.asks.is_empty()
             && self.lookups.is_empty()
@@ -230,7 +231,8 @@ impl Gateway {
         let mut sources: Vec<usize> = Vec::new();
         sources.extend((mail.commit.len() > 0 || !mail.commits.is_empty()).then_some(0));
         sources.extend((!mail.answers.is_empty()).then_some(1));
-        sources.extend(mail.lanes.iter().zip(2..).filter(|(lane, _)| !lane.is_empty()).map(|(_, source)| source));
+        sources.extend(shard.has_ephemerals().then_some(2));
+        sources.extend(mail.lanes.iter().zip(3..).filter(|(lane, _)| !lane.is_empty()).map(|(_, source)| source));
         match *self.random.pick(&sources)? {
             0 => {
                 if mail.commit.len() == 0 {
@@ -240,7 +242,10 @@ impl Gateway {
                 shard.deliver_next(now, &mut mail.commit);
             }
             1 => shard.stored(now, mail.answers.pop_front()?),
-            lane => match mail.lanes[lane - 2].pop_front()? {
+            2 => {
+                shard.deliver_ephemerals(now);
+            }
+            lane => match mail.lanes[lane - 3].pop_front()? {
                 Lane::Core(envelope) => shard.lane(now, envelope),
                 Lane::Connection(connection, handed) => return Some((connection, handed)),
             },

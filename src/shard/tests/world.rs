@@ -142,6 +142,8 @@ pub(crate) struct World {
     /// Of every connection, bytes in the kernel's buffers.
     pub unacknowledged: Option<u64>,
     pub hold_ledger: bool,
+    /// Ephemeral messages to groups wait for their recipients.
+    pub hold_ephemerals: bool,
     pub hold_store: bool,
     pub held_submissions: VecDeque<Submission>,
     pub held_asks: VecDeque<(ShardId, StoreAsk)>,
@@ -188,6 +190,7 @@ impl World {
             room: Room::Enough,
             unacknowledged: None,
             hold_ledger: false,
+            hold_ephemerals: false,
             hold_store: false,
             held_submissions: VecDeque::new(),
             held_asks: VecDeque::new(),
@@ -293,6 +296,7 @@ impl World {
             let mut wires = Wires { room: self.room, unacknowledged: self.unacknowledged, ..Wires::default() };
             self.shards[at].route(self.now, &mut wires);
             self.pass_on(shard, wires);
+            busy |= !self.hold_ephemerals && self.shards[at].deliver_ephemerals(self.now).is_some();
         }
         busy | self.ledger_step() | self.store_step()
     }
