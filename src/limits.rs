@@ -72,8 +72,11 @@ pub const OUTBOX_BYTES_MIN: usize = 128 * 1024;
 /// Above the cap, room for replies to requests already read: the largest of all, and `SESSION_IN_FLIGHT_MAX` small ones.
 /// Beyond it the connection is closed.
 pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 384 * 1024;
-/// Requests for large replies that wait in a shard for their turns (24 bytes each); above it `RETRY_LATER`.
-pub const LARGE_WAITING_MAX: usize = 1 << 20;
+/// Bytes of requests for large replies that wait in a shard for their turns (40 each, and 8 for each user that Presence
+/// names); above it `RETRY_LATER`.
+pub const LARGE_WAITING_BYTES_MAX: usize = 64 << 20;
+/// Of these, of one session.
+pub const LARGE_WAITING_SESSION_BYTES_MAX: usize = 128 * 1024;
 /// Bytes that the fan-out of a run of messages puts into outboxes before they are written and others get their turn:
 /// a quarter of the cache a core has to itself, so that writing finds them there.
 pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
@@ -120,6 +123,8 @@ pub const TOKENS_CACHED_MAX: usize = 16_384;
 pub const CURSORS_WAITING_MAX: usize = 4_096;
 /// Pages a shard may have asked for at once; sessions above it wait their turn.
 pub const PAGES_IN_FLIGHT_MAX: usize = 64;
+/// Of these, Syncs: those who want what is new do not wait behind those who read what is old.
+pub const SYNCS_IN_FLIGHT_MAX: usize = 8;
 
 /// Bytes read from a connection that may not be looked at yet: one read after reading was paused.
 pub const HELD_BYTES_MAX: usize = 256 * 1024;
@@ -450,6 +455,7 @@ const _: () = {
     assert!(GROUP_SENDS.0 >= 2 * USER_SENDS.0 && GROUP_SENDS.1 >= 2 * USER_SENDS.1, "one member leaves half to others");
     assert!(GROUP_ROWS.0 >= 2 * USER_ROWS.0 && GROUP_ROWS.1 >= 2 * USER_ROWS.1, "one member leaves half to others");
     assert!(SESSION_BYTES.1 as usize >= BODY_BYTES_MAX + GROUP_MEMBERS_MAX * 8, "any message, and any group, fits");
+    assert!(SYNCS_IN_FLIGHT_MAX < PAGES_IN_FLIGHT_MAX, "most pages are for those who catch up");
     assert!(PAGES_IN_FLIGHT_MAX <= STORE_ANSWERS_MAX, "every page asked for has room to come back");
     assert!(
         COMMIT_BYTES_MAX + GROUP_MEMBERS_MAX * 12 + BODY_BYTES_MAX + 1024 <= JOURNAL_BATCH_BYTES_MAX,

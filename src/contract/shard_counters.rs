@@ -89,7 +89,7 @@ pub struct ShedCounters {
     pub lane_answers: u64,
     /// Questions the store's mailbox had no room for.
     pub store_asks: u64,
-    /// Requests refused: the session has too many open.
+    /// Times a session was not read from: it has as many requests open as it may have.
     pub in_flight: u64,
     /// Sends refused: too many wait for the group's roster.
     pub roster_waiters: u64,

@@ -2,7 +2,7 @@
 //!
 //! Part of the shard's core. What always holds: a session has at most one catch-up page on its way, and asks for
 //! one only while its outbox has room for it; the shard has at most `PAGES_IN_FLIGHT_MAX`, and those who wait
-//! take turns; rows go out in order, from the one after the cursor; a session is live again when its cursor is
+//! take turns, those who catch up before those who read history; rows go out in order, from the one after the cursor; a session is live again when its cursor is
 //! the newest row, and not before; one whose rows the store cannot read is told so after `STORE_UNREADABLE_MS`, and one
 //! whose page is not answered after `STORE_SILENT_MS`, since it would get nothing, not even what is new.
 
@@ -14,7 +14,9 @@ use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, SessionRef};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::store::{Page, PagePurpose, StoreAsk};
-use crate::limits::{PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, STORE_SILENT_MS, STORE_UNREADABLE_MS, SYNCS_WAITING_MAX};
+use crate::limits::{
+    PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, STORE_SILENT_MS, STORE_UNREADABLE_MS, SYNCS_IN_FLIGHT_MAX, SYNCS_WAITING_MAX,
+};
 use ringway_wire::ids::Seq;
 use ringway_wire::limits::{BODY_BYTES_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX};
 use ringway_wire::request::PageEnd;
@@ -26,10 +28,10 @@ pub(super) const PAGE_OUTBOX_BYTES: usize = PAGE_BYTES_MAX + BODY_BYTES_MAX + PA
 /// Who waits for a page.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
-    /// In turn.
-    waiting: VecDeque<Want>,
-    /// Of these, Syncs.
-    syncs_waiting: usize,
+    /// Sessions that catch up, in turn, each since this monotonic time in milliseconds.
+    catching_up: VecDeque<(ConnId, u64)>,
+    /// Syncs, in turn: one of a session's at a time.
+    syncs: VecDeque<Sync>,
     /// Asked of the store and not answered, oldest first, whether or not somebody still waits for it.
     asked: VecDeque<PageAsked>,
     /// When the last tick was, monotonic milliseconds.
@@ -49,16 +51,25 @@ struct PageAsked {
     since_ms: u64,
 }
 
+/// History that a client has asked for.
 #[derive(Clone, Copy, Debug)]
-enum Want {
-    /// Since this monotonic time in milliseconds.
-    CatchUp(ConnId, u64),
-    Sync {
-        conn: ConnId,
-        request_id: u32,
-        after: Seq,
-        rows_max: u16,
-    },
+struct Sync {
+    conn: ConnId,
+    request_id: u32,
+    after: Seq,
+    rows_max: u16,
+}
+
+impl Pages {
+    /// A Sync's turn: one may always be on its way, more only while nobody waits to catch up.
+    fn next_sync(&mut self) -> Option<Sync> {
+        let is_sync = |asked: &&PageAsked| matches!(asked.purpose, PagePurpose::Sync(_));
+        let max = if self.catching_up.is_empty() { SYNCS_IN_FLIGHT_MAX } else { 1 };
+        if self.syncs.is_empty() || self.asked.iter().filter(is_sync).count() >= max {
+            return None;
+        }
+        self.syncs.pop_front()
+    }
 }
 
 impl Shard {
@@ -71,7 +82,7 @@ impl Shard {
             return;
         }
         session.flags.set(Flags::PAGE_QUEUED);
-        self.pages.waiting.push_back(Want::CatchUp(session.conn(slot), self.pages.ticked_ms));
+        self.pages.catching_up.push_back((session.conn(slot), self.pages.ticked_ms));
         self.ask_pages();
     }
 
@@ -100,12 +111,11 @@ impl Shard {
 
     /// A client asks for history. False: too many wait.
     pub(super) fn want_sync(&mut self, slot: u32, request_id: u32, after: Seq, rows_max: u16) -> bool {
-        if self.pages.syncs_waiting >= SYNCS_WAITING_MAX {
+        if self.pages.syncs.len() >= SYNCS_WAITING_MAX {
             return false;
         }
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return false };
-        self.pages.syncs_waiting += 1;
-        self.pages.waiting.push_back(Want::Sync { conn: session.conn(slot), request_id, after, rows_max });
+        self.pages.syncs.push_back(Sync { conn: session.conn(slot), request_id, after, rows_max });
         self.ask_pages();
         true
     }
@@ -113,13 +123,12 @@ impl Shard {
     /// Asks the store for the next ones in turn.
     fn ask_pages(&mut self) {
         while self.pages.asked.len() < PAGES_IN_FLIGHT_MAX {
-            let Some(want) = self.pages.waiting.pop_front() else { return };
-            let ask = match want {
-                Want::CatchUp(conn, _) => self.catch_up_ask(conn),
-                Want::Sync { conn, request_id, after, rows_max } => {
-                    self.pages.syncs_waiting -= 1;
-                    self.page_ask(conn, PagePurpose::Sync(request_id), Some(after), rows_max)
-                }
+            let ask = if let Some(Sync { conn, request_id, after, rows_max }) = self.pages.next_sync() {
+                self.page_ask(conn, PagePurpose::Sync(request_id), Some(after), rows_max)
+            } else if let Some((conn, _)) = self.pages.catching_up.pop_front() {
+                self.catch_up_ask(conn)
+            } else {
+                return;
             };
             if let Some((asked, ask)) = ask {
                 self.pages.asked.push_back(asked);
@@ -145,12 +154,11 @@ impl Shard {
         let catching_up = |asked: &&PageAsked| asked.purpose == PagePurpose::CatchUp && is_over(asked.since_ms);
         let mut over: Vec<(ConnId, u8)> =
             self.pages.asked.iter().filter(catching_up).map(|asked| (asked.conn, Flags::PAGE_ASKED)).collect();
-        self.pages.waiting.retain(|want| match want {
-            Want::CatchUp(conn, since_ms) if is_over(*since_ms) => {
+        self.pages.catching_up.retain(|(conn, since_ms)| {
+            if is_over(*since_ms) {
                 over.push((*conn, Flags::PAGE_QUEUED));
-                false
             }
-            Want::CatchUp(..) | Want::Sync { .. } => true,
+            !is_over(*since_ms)
         });
         for (conn, flag) in over {
             if let Some(slot) = self.slot_of(conn)

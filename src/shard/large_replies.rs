@@ -2,8 +2,8 @@
 //!
 //! Part of the shard's core. A client may send sixteen requests for a list of 100 KB in one piece; what it has no room for
 //! waits here as requests, which are small, and not as replies. What always holds: they are answered in the order in which
-//! they came; each counts among the session's requests in flight from the beginning, so that a session has at most
-//! `SESSION_IN_FLIGHT_MAX` of them here, and a shard `LARGE_WAITING_MAX`.
+//! they came; each counts among the session's requests in flight from the beginning; what waits of a session and of a shard
+//! is bounded in bytes (`LARGE_WAITING_SESSION_BYTES_MAX`, `LARGE_WAITING_BYTES_MAX`).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,16 +15,32 @@ use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::lane::LaneEnvelope;
 use crate::contract::submission::Submission;
-use crate::limits::{LARGE_WAITING_MAX, RETRY_AFTER_MS};
-use ringway_wire::ids::{GroupId, Seq};
+use crate::limits::{LARGE_WAITING_BYTES_MAX, LARGE_WAITING_SESSION_BYTES_MAX, RETRY_AFTER_MS};
+use ringway_wire::ids::{GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 /// What is asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum LargeAsk {
     Groups,
     Info(GroupId),
-    Sync { after: Seq, rows_max: u16 },
+    Sync {
+        after: Seq,
+        rows_max: u16,
+    },
+    /// Who of these is online?
+    Presence(Vec<UserId>),
+}
+
+impl LargeAsk {
+    /// Bytes of memory while it waits.
+    fn bytes(&self) -> usize {
+        let users = match self {
+            LargeAsk::Presence(users) => users.len(),
+            LargeAsk::Groups | LargeAsk::Info(_) | LargeAsk::Sync { .. } => 0,
+        };
+        size_of::<(u32, LargeAsk)>() + users * size_of::<UserId>()
+    }
 }
 
 /// A session's.
@@ -35,20 +51,22 @@ struct Asks {
     in_flight: Option<u32>,
     /// By request id.
     waiting: VecDeque<(u32, LargeAsk)>,
+    /// Of these.
+    waiting_bytes: usize,
 }
 
 /// All of a shard's: only sessions that have asked.
 #[derive(Debug)]
 pub(super) struct LargeReplies {
     by_slot: HashMap<u32, Asks, TableKey>,
-    waiting_count: usize,
+    waiting_bytes: usize,
     /// Sessions whose reply has come: the next may follow when it is in the outbox.
     answered: Vec<ConnId>,
 }
 
 impl LargeReplies {
     pub(super) fn new(key: TableKey) -> Self {
-        LargeReplies { by_slot: HashMap::with_hasher(key), waiting_count: 0, answered: Vec::new() }
+        LargeReplies { by_slot: HashMap::with_hasher(key), waiting_bytes: 0, answered: Vec::new() }
     }
 
     /// The session ends.
@@ -56,7 +74,7 @@ impl LargeReplies {
         if !self.by_slot.is_empty()
             && let Some(asks) = self.by_slot.remove(&slot)
         {
-            self.waiting_count -= asks.waiting.len();
+            self.waiting_bytes -= asks.waiting_bytes;
         }
     }
 
@@ -83,15 +101,21 @@ impl LargeReplies {
 impl Shard {
     /// A session asks for what may be long.
     pub(super) fn ask_large(&mut self, now: Now, slot: u32, request_id: u32, ask: LargeAsk) {
-        let Some((origin, _)) = self.asking(now, slot, request_id) else { return };
-        if self.large.waiting_count >= LARGE_WAITING_MAX {
+        let Some((origin, _)) = self.asking(slot, request_id) else { return };
+        let bytes = ask.bytes();
+        let of_session = self.large.by_slot.get(&slot).map_or(0, |asks| asks.waiting_bytes);
+        if of_session + bytes > LARGE_WAITING_SESSION_BYTES_MAX
+            || self.large.waiting_bytes + bytes > LARGE_WAITING_BYTES_MAX
+        {
             self.counts.shed.large_replies += 1;
             return self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
         let conn = origin.session.conn;
-        let nothing = || Asks { conn, in_flight: None, waiting: VecDeque::new() };
-        self.large.by_slot.entry(slot).or_insert_with(nothing).waiting.push_back((request_id, ask));
-        self.large.waiting_count += 1;
+        let nothing = || Asks { conn, in_flight: None, waiting: VecDeque::new(), waiting_bytes: 0 };
+        let asks = self.large.by_slot.entry(slot).or_insert_with(nothing);
+        asks.waiting.push_back((request_id, ask));
+        asks.waiting_bytes += bytes;
+        self.large.waiting_bytes += bytes;
         self.next_large(now, slot);
     }
 
@@ -120,7 +144,8 @@ impl Shard {
             return;
         };
         asks.in_flight = Some(request_id);
-        self.large.waiting_count -= 1;
+        asks.waiting_bytes -= ask.bytes();
+        self.large.waiting_bytes -= ask.bytes();
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id };
         match ask {
@@ -134,6 +159,7 @@ impl Shard {
                     self.effects.lanes.push_back((home, ask));
                 }
             }
+            LargeAsk::Presence(users) => self.gather_presence(now, origin, users),
             LargeAsk::Sync { after, rows_max } => {
                 if !self.want_sync(slot, request_id, after, rows_max) {
                     self.counts.shed.syncs += 1;

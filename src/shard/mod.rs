@@ -109,6 +109,8 @@ pub struct Shard {
     cursors_later: Vec<Origin>,
     heartbeats: Heartbeats,
     large: LargeReplies,
+    /// Sessions that were not read from because of all that they had asked, and may be again.
+    answered_enough: Vec<ConnId>,
     wheel: Wheel,
     effects: Effects,
     counts: ShardCounters,
@@ -160,6 +162,7 @@ impl Shard {
             cursors_later: Vec::new(),
             heartbeats: Heartbeats::new(&config),
             large: LargeReplies::new(config.table_key),
+            answered_enough: Vec::new(),
             wheel: Wheel::default(),
             effects: Effects::default(),
             counts: ShardCounters::default(),
@@ -361,8 +364,8 @@ impl Shard {
         &mut self.effects
     }
 
-    /// Whether to read from the connection's socket now. False: it does not read its replies, its login is being
-    /// looked up, or it is being closed. When it becomes true again it is listed in `Effects::resumed`.
+    /// Whether to read from the connection's socket now. False: it does not read its replies, has asked as
+    /// much as may be unanswered, its login is being looked up, or it is being closed. When it becomes true again it is listed in `Effects::resumed`.
     pub fn wants_read(&self, conn: ConnId) -> bool {
         let session = self.slot_of(conn).and_then(|slot| self.sessions.at(slot));
         session.is_some_and(|session| !session.flags.has(Flags::PAUSED))

@@ -1,8 +1,8 @@
 //! From bytes to requests: how the connection carries frames, where they begin and end, which are allowed now.
 //!
 //! Part of the shard's core. What always holds: nothing of a frame is looked at before it is verified; the first
-//! request is a login; bytes that may not be looked at yet (a login being answered, an outbox over its cap) are
-//! held, at most `HELD_BYTES_MAX` of them.
+//! request is a login; bytes that may not be looked at yet (a login being answered, an outbox over its cap, as many
+//! requests open as a session may have) are held, at most `HELD_BYTES_MAX` of them.
 
 use super::Shard;
 use super::session::{Flags, Intake, Phase};
@@ -13,7 +13,7 @@ use crate::contract::internal::{self, OrCount, Place};
 use crate::limits::{HELD_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use ringway_wire::deframer::DeframeError;
 use ringway_wire::frame::{FrameError, read_client};
-use ringway_wire::limits::CLIENT_FRAME_BYTES_MAX;
+use ringway_wire::limits::{CLIENT_FRAME_BYTES_MAX, SESSION_IN_FLIGHT_MAX};
 use ringway_wire::request::Request;
 use ringway_wire::schema::CloseReason;
 use ringway_wire::websocket::{self, Upgrade, WsEvent, looks_like_http, looks_like_tls, upgrade};
@@ -270,13 +270,18 @@ impl Shard {
         self.flow_of(slot)
     }
 
-    /// Whether this connection's next bytes may be looked at; pauses reading when it does not read its replies.
+    /// Whether this connection's next bytes may be looked at; pauses reading when it does not read its replies, or has asked
+    /// as much as may be unanswered.
     fn flow_of(&mut self, slot: u32) -> Flow {
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return Flow::Gone };
         if !session.phase.is_open() && !session.phase.is_awaiting() && session.phase != Phase::Fresh {
             return Flow::Gone;
         }
-        if session.phase.is_awaiting() || self.outgoing.is_over_cap(session) {
+        let asks_too_much = session.in_flight >= SESSION_IN_FLIGHT_MAX;
+        if asks_too_much {
+            self.counts.shed.in_flight += 1;
+        }
+        if asks_too_much || session.phase.is_awaiting() || self.outgoing.is_over_cap(session) {
             session.flags.set(Flags::PAUSED);
             return Flow::Hold;
         }

@@ -6,14 +6,20 @@
 use super::Shard;
 use super::requests::text;
 use super::session::Flags;
+use super::wheel::tick_of;
 use crate::clock::Now;
 use crate::contract::ids::Origin;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::LaneAnswer;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::Seq;
+use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::request::Taken;
 use ringway_wire::schema::ErrorCode;
+
+/// A session that has so many requests in flight is read from again: not each time one is answered, since what was read
+/// and not looked at is moved then.
+pub(super) const READ_ON_IN_FLIGHT: u16 = SESSION_IN_FLIGHT_MAX / 2;
 
 impl Shard {
     /// Sends a reply, in the reserve if it must be.
@@ -63,6 +69,9 @@ impl Shard {
         let slot = self.slot_of(origin.session.conn)?;
         let session = self.sessions.at_mut(slot).filter(|session| session.phase.is_open())?;
         session.in_flight = session.in_flight.checked_sub(1).or_count(Place::Sessions).unwrap_or_default();
+        if session.in_flight == READ_ON_IN_FLIGHT && session.flags.has(Flags::PAUSED) {
+            self.answered_enough.push(origin.session.conn);
+        }
         self.large.settled(origin);
         Some(slot)
     }
@@ -86,13 +95,27 @@ impl Shard {
         }
     }
 
+    /// Those go on whose requests have been answered so far that more may be read.
+    pub(super) fn read_on(&mut self, now: Now) {
+        for conn in std::mem::take(&mut self.answered_enough) {
+            if let Some(slot) = self.slot_of(conn) {
+                self.resume(now, slot);
+            }
+        }
+    }
+
     /// Reading may go on, if it was paused and nothing forbids it: first what was held, then the socket.
     pub(super) fn resume(&mut self, now: Now, slot: u32) {
         let Some(session) = self.sessions.at_mut(slot).filter(|session| session.phase.is_open()) else { return };
-        if !session.flags.has(Flags::PAUSED) || self.outgoing.is_over_cap(session) {
+        if !session.flags.has(Flags::PAUSED)
+            || self.outgoing.is_over_cap(session)
+            || session.in_flight > READ_ON_IN_FLIGHT
+        {
             return;
         }
         session.flags.clear(Flags::PAUSED);
+        // What it has sent since was not read: that is not its silence.
+        session.received_tick = tick_of(now.mono_ms);
         self.parse_held(now, slot);
         if let Some(session) = self.sessions.at(slot)
             && !session.flags.has(Flags::PAUSED)

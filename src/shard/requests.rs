@@ -1,7 +1,8 @@
 //! What a logged-in client may ask, and what it gets at once.
 //!
 //! Part of the shard's core. What always holds: each request gets exactly one answer (an Ack none, unless it is
-//! wrong), echoing its id; a request that must wait for others counts against `SESSION_IN_FLIGHT_MAX` until then.
+//! wrong), echoing its id; a request that must wait for others counts among the session's requests in flight until then, and
+//! a session that has `SESSION_IN_FLIGHT_MAX` of them is not read from.
 
 use super::Shard;
 use super::large_replies::LargeAsk;
@@ -12,7 +13,6 @@ use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::LaneEnvelope;
 use crate::contract::message::Incoming;
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
-use crate::limits::RETRY_AFTER_MS;
 use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
@@ -79,15 +79,11 @@ impl Shard {
         }
     }
 
-    /// Counts one more request in flight, and says who asks. `None`: refused, there are too many.
-    pub(super) fn asking(&mut self, now: Now, slot: u32, request_id: u32) -> Option<(Origin, UserId)> {
+    /// Counts one more request in flight, and says who asks.
+    pub(super) fn asking(&mut self, slot: u32, request_id: u32) -> Option<(Origin, UserId)> {
         let session = self.sessions.at_mut(slot).or_count(Place::Sessions)?;
-        if session.in_flight >= SESSION_IN_FLIGHT_MAX {
-            self.counts.shed.in_flight += 1;
-            self.refuse(now, slot, request_id, ErrorCode::RetryLater, RETRY_AFTER_MS);
-            return None;
-        }
-        session.in_flight += 1;
+        debug_assert!(session.in_flight < SESSION_IN_FLIGHT_MAX, "who has so many in flight is not read from");
+        session.in_flight = session.in_flight.saturating_add(1);
         let user = self.directory.at(session.user).or_count(Place::Directory)?.id;
         Some((Origin { session: self.config.session_ref(session.conn(slot)), request_id }, user))
     }
@@ -112,7 +108,7 @@ impl Shard {
         if durability == Durability::Durable && client_msg_id.unix_ms().is_none() {
             return self.refuse(now, slot, request_id, ErrorCode::ClientMsgIdInvalid, 0);
         }
-        let Some((origin, sender)) = self.asking(now, slot, request_id) else { return };
+        let Some((origin, sender)) = self.asking(slot, request_id) else { return };
         let weight = Weight { sends: 1, bytes: body.len() as u64 };
         if self.admit_request(now, origin, sender, weight) == Admission::Refused {
             return;
@@ -181,7 +177,7 @@ impl Shard {
         if matches!(&change, GroupChange::Add(_, users) | GroupChange::Remove(_, users) if users.is_empty()) {
             return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, "members is empty", 0);
         }
-        let Some((origin, actor)) = self.asking(now, slot, request_id) else { return };
+        let Some((origin, actor)) = self.asking(slot, request_id) else { return };
         if self.admit_request(now, origin, actor, weight) == Admission::Refused {
             return;
         }
@@ -193,7 +189,6 @@ impl Shard {
             let what = "at most 256 users may be asked for at once";
             return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, what, 0);
         }
-        let Some((origin, _)) = self.asking(now, slot, request_id) else { return };
-        self.gather_presence(now, origin, users.iter().collect());
+        self.ask_large(now, slot, request_id, LargeAsk::Presence(users.iter().collect()));
     }
 }

@@ -62,6 +62,9 @@ impl Shard {
         if self.large.has_answered() {
             self.next_large_replies(now);
         }
+        if !self.answered_enough.is_empty() {
+            self.read_on(now);
+        }
         if self.effects.is_empty() {
             return;
         }

@@ -4,6 +4,7 @@
 //! whether its time is really over, and is armed again for the next moment that could matter.
 
 use super::Shard;
+use super::reply::READ_ON_IN_FLIGHT;
 use super::session::{Flags, Phase};
 use super::wheel::{TICK_MS, tick_of};
 use crate::clock::Now;
@@ -89,6 +90,11 @@ impl Shard {
 
     /// Ends a session whose time is over, or arms its timer for the next moment that could matter.
     fn time_out(&mut self, now: Now, slot: u32) {
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
+        if session.flags.has(Flags::PAUSED) && session.in_flight > READ_ON_IN_FLIGHT {
+            // Its heartbeats are not read until it has been answered.
+            session.received_tick = tick_of(now.mono_ms);
+        }
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         if now.unix_ms / 1000 >= u64::from(session.expires_at_s) {
             self.close(now, slot, CloseReason::TokenExpired);

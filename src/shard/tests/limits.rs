@@ -5,7 +5,7 @@ use super::world::{Got, World};
 use crate::contract::ids::PeerAddress;
 use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
-use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX};
+use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX, SYNCS_IN_FLIGHT_MAX};
 use crate::shard::NotAdopted;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
@@ -58,23 +58,40 @@ fn a_connection_that_cannot_be_adopted_is_told_so_in_its_own_transport() {
 }
 
 #[test]
-fn a_session_with_too_many_open_requests_gets_retry_later_until_they_are_answered() {
-    let mut world = World::new(1);
+fn a_session_with_too_many_open_requests_is_not_read_from_until_half_are_answered_and_does_not_count_as_silent() {
+    let mut world = World::with(1, |config| config.heartbeat_ms = 1_000);
     let client = world.login(5, 1, Some(0));
     world.got(client);
+    let (_, conn) = world.conn(client);
+    let max = u32::from(SESSION_IN_FLIGHT_MAX);
     world.hold_ledger = true;
-    for request in 0..=u32::from(SESSION_IN_FLIGHT_MAX) {
+    for request in 0..max + 3 {
         world.send_to(client, request, Conversation::User(UserId(6)), b"x");
     }
+    world.frame(client, |encoder| encoder.ping(max + 3));
     world.settle();
-    assert_eq!(world.got(client), [Got::Error(u32::from(SESSION_IN_FLIGHT_MAX), ErrorCode::RetryLater)]);
+    assert_eq!(world.got(client), [], "nothing is answered, neither is anything refused");
+    assert_eq!(world.held_submissions.len(), max as usize);
+    assert!(!world.shards[0].wants_read(conn));
     assert_eq!(world.shards[0].counters().shed.in_flight, 1);
+    world.pass(10_000);
+    assert!(world.is_open(client), "its heartbeats are not read");
+    let answer_some = |world: &mut World, count: u32| {
+        for _ in 0..count {
+            let submission = world.held_submissions.pop_front().unwrap();
+            let deliveries = world.ledger.submit(submission);
+            world.deliver(deliveries);
+        }
+        world.settle();
+    };
+    answer_some(&mut world, max / 2 - 1);
+    assert!(!world.shards[0].wants_read(conn));
+    answer_some(&mut world, 1);
+    assert!(world.shards[0].wants_read(conn));
+    assert!(matches!(world.got(client).last(), Some(Got::Pong(_))), "what came behind was read");
     world.hold_ledger = false;
     world.settle();
-    assert_eq!(world.got(client).len(), usize::from(SESSION_IN_FLIGHT_MAX));
-    world.send_to(client, 1, Conversation::User(UserId(6)), b"x");
-    world.settle();
-    assert_eq!(world.got(client).len(), 1);
+    assert_eq!(world.got(client).len() as u32, max / 2 + 3);
 }
 
 #[test]
@@ -119,6 +136,62 @@ fn pages_are_asked_for_by_at_most_so_many_sessions_at_once_and_all_get_theirs() 
     for client in &clients[PAGES_IN_FLIGHT_MAX + 10..] {
         assert_eq!(world.seqs(*client), [1]);
     }
+}
+
+#[test]
+fn who_reads_history_does_not_hold_up_those_who_catch_up() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    let readers: Vec<u64> = (100..100 + 2 * PAGES_IN_FLIGHT_MAX as u64).collect();
+    for user in readers.iter().chain(&[5]) {
+        world.send_to(sender, 1, Conversation::User(UserId(*user)), b"x");
+    }
+    world.settle();
+    let clients: Vec<_> = readers.iter().map(|user| world.login(*user, 1, Some(1))).collect();
+    world.hold_store = true;
+    for client in &clients {
+        for request in 0..4 {
+            world.frame(*client, |encoder| encoder.sync(request, Seq(0), 0));
+        }
+    }
+    world.settle();
+    let syncs = |world: &World| world.held_asks.len();
+    assert_eq!(syncs(&world), SYNCS_IN_FLIGHT_MAX, "the other pages are for those who catch up");
+    let behind = world.login(5, 1, Some(0));
+    assert_eq!(syncs(&world), SYNCS_IN_FLIGHT_MAX + 1, "it is asked for at once");
+    world.hold_store = false;
+    world.settle();
+    assert_eq!(world.seqs(behind), [1]);
+    for client in &clients {
+        let pages = world.got(*client).iter().filter(|got| matches!(got, Got::Page { .. })).count();
+        assert_eq!(pages, 4, "and they get theirs");
+    }
+}
+
+#[test]
+fn presence_of_many_asked_for_at_once_comes_as_it_is_read_and_ends_no_session() {
+    const ASKED: u32 = 400;
+    let mut world = World::new(2);
+    let client = world.login(world.user_on(0, 0), 1, Some(0));
+    world.got(client);
+    world.clients[client.0].stalled = true;
+    let users: Vec<UserId> = (0..256).map(|n| UserId(world.user_on(1, n))).collect();
+    for user in &users {
+        world.login(user.0, 1, Some(0));
+    }
+    // The replies are 800 KB, more than an outbox and what replies may have beside it.
+    let mut encoder = Encoder::new();
+    let frames: Vec<u8> = (0..ASKED).flat_map(|request| encoder.presence_request(request, &users).to_vec()).collect();
+    world.send_bytes(client, &frames);
+    world.settle();
+    assert!(world.is_open(client));
+    world.unstall(client);
+    world.settle();
+    let (online, refused): (Vec<Got>, Vec<Got>) =
+        world.got(client).into_iter().partition(|got| matches!(got, Got::Online(_)));
+    assert_eq!(online.len() + refused.len(), ASKED as usize);
+    assert!(online.len() >= 50 && online.iter().all(|got| *got == online[0]), "{}", online.len());
+    assert!(refused.iter().all(|got| matches!(got, Got::Error(_, ErrorCode::RetryLater))), "{refused:?}");
 }
 
 #[test]
