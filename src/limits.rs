@@ -72,11 +72,13 @@ pub const OUTBOX_BYTES_MIN: usize = 128 * 1024;
 /// Above the cap, room for replies to requests already read: the largest of all, and `SESSION_IN_FLIGHT_MAX` small ones.
 /// Beyond it the connection is closed.
 pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 384 * 1024;
-/// Bytes of requests for large replies that wait in a shard for their turns (40 each, and 8 for each user that Presence
-/// names); above it `RETRY_LATER`.
+/// Bytes of requests for large replies that wait in a shard for their turns (48 each, and 8 for each user that Presence
+/// or a change of a group names); above it `RETRY_LATER`.
 pub const LARGE_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Of these, of one session.
-pub const LARGE_WAITING_SESSION_BYTES_MAX: usize = 128 * 1024;
+pub const LARGE_WAITING_SESSION_BYTES_MAX: usize = 256 * 1024;
+/// A change of a group that names more users counts as large: of a session's, one is in the ledger at a time.
+pub const SMALL_CHANGE_USERS_MAX: usize = 64;
 /// Bytes that the fan-out of a run of messages puts into outboxes before they are written and others get their turn:
 /// a quarter of the cache a core has to itself, so that writing finds them there.
 pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
@@ -169,6 +171,8 @@ pub const DRAIN_GRACE_MS: u64 = 1_000;
 pub const LANE_ENVELOPES_MAX: usize = 8_192;
 /// Submissions the ledger's mailbox holds, all shards together; at the limit the sender gets `RETRY_LATER`.
 pub const SUBMISSIONS_MAX: usize = 32_768;
+/// Bytes of these, of each shard: what waits longer than the ledger takes for so much is not to wait longer still.
+pub const SUBMISSIONS_BYTES_MAX: usize = 16 << 20;
 /// Deliveries in flight from the ledger to one shard, counted in commits; the ledger waits at the limit.
 pub const COMMITS_IN_FLIGHT_MAX: usize = 64;
 /// Questions the store's mailbox holds; at the limit they are asked again later.
@@ -455,6 +459,10 @@ const _: () = {
     assert!(GROUP_SENDS.0 >= 2 * USER_SENDS.0 && GROUP_SENDS.1 >= 2 * USER_SENDS.1, "one member leaves half to others");
     assert!(GROUP_ROWS.0 >= 2 * USER_ROWS.0 && GROUP_ROWS.1 >= 2 * USER_ROWS.1, "one member leaves half to others");
     assert!(SESSION_BYTES.1 as usize >= BODY_BYTES_MAX + GROUP_MEMBERS_MAX * 8, "any message, and any group, fits");
+    assert!(
+        LARGE_WAITING_SESSION_BYTES_MAX >= 2 * GROUP_MEMBERS_MAX * 8,
+        "a change of a whole group may wait behind another"
+    );
     assert!(SYNCS_IN_FLIGHT_MAX < PAGES_IN_FLIGHT_MAX, "most pages are for those who catch up");
     assert!(PAGES_IN_FLIGHT_MAX <= STORE_ANSWERS_MAX, "every page asked for has room to come back");
     assert!(

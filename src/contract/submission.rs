@@ -39,6 +39,21 @@ pub enum Submission {
     },
 }
 
+impl Submission {
+    /// What one takes beside what it carries, about.
+    pub const BYTES_MIN: usize = 256;
+
+    /// Bytes of memory while it waits, about.
+    pub fn bytes(&self) -> usize {
+        let carried = match self {
+            Submission::Message(submission) => submission.incoming.body().len(),
+            Submission::Change(submission) => size_of_val(submission.change.users()),
+            Submission::Position { .. } | Submission::Groups { .. } | Submission::Roster { .. } => 0,
+        };
+        Submission::BYTES_MIN + carried
+    }
+}
+
 /// A message on its way to the ledger, which gives it to those who are in its group when it is numbered. Its sender is
 /// perhaps no member of its group, or no longer: only the ledger knows what is a repeat, so it is the ledger that refuses
 /// the others.
@@ -70,4 +85,14 @@ pub enum GroupChange {
     Remove(GroupId, Vec<UserId>),
     /// A member leaves. When the owner leaves, the member with the lowest user id becomes owner.
     Leave(GroupId),
+}
+
+impl GroupChange {
+    /// Those whom it names.
+    pub fn users(&self) -> &[UserId] {
+        match self {
+            GroupChange::Create(users) | GroupChange::Add(_, users) | GroupChange::Remove(_, users) => users,
+            GroupChange::Leave(_) => &[],
+        }
+    }
 }

@@ -33,7 +33,7 @@ use crate::topology::ledger::LedgerLoop;
 use crate::topology::mailbox::{self, Mailbox, Order, Slot, Slots};
 use crate::topology::store::{StoreInbox, StoreSender};
 use crate::topology::store_loop::{Stopped, StoreEnds, StoreLoop};
-use crate::topology::submissions::{SubmissionInbox, SubmissionSender};
+use crate::topology::submissions::{SubmissionInbox, SubmissionSenders};
 use crate::topology::{self, Ended};
 
 /// Threads beside the shards whose ends may wait to be noticed.
@@ -90,7 +90,7 @@ pub(super) struct ReportTo {
 struct Senders {
     shards: Vec<Slots>,
     store: StoreSender,
-    submissions: SubmissionSender,
+    submissions: SubmissionSenders,
     nodes: Option<mpsc::Sender<ToNodes>>,
     reports: mpsc::Sender<Report>,
 }
@@ -257,7 +257,7 @@ impl Senders {
     /// Those of one shard.
     fn of_shard(&self, id: usize) -> Channels {
         Channels {
-            submissions: self.submissions.clone(),
+            submissions: self.submissions.of_shard(ShardId(id as u16)),
             lanes: self.shards.iter().map(|slots| slots.lanes.get(id).cloned().flatten()).collect(),
             store: self.store.clone(),
             nodes: self.nodes.clone(),
@@ -271,7 +271,7 @@ fn channels(plan: &Plan<'_>, reports: mpsc::Sender<Report>) -> (Senders, Receive
     let (mailboxes, shards): (Vec<_>, Vec<_>) = (0..count).map(|id| mailbox::mailbox(ShardId(id), count)).unzip();
     let answers = shards.iter().map(|slots: &Slots| slots.answers.clone()).collect();
     let (store_inbox, store, found) = topology::store::inbox(answers, plan.cpus.store_yield());
-    let (submission_inbox, submissions) = topology::submissions::inbox();
+    let (submission_inbox, submissions) = topology::submissions::inbox(count);
     let senders = Senders { shards, store, submissions, nodes: None, reports };
     (senders, Receivers { mailboxes, store: store_inbox, submissions: submission_inbox, found })
 }

@@ -1,4 +1,5 @@
-//! Requests whose replies are large: one of a session's is on its way at a time, and only while there is room for it.
+//! Requests that are large, or whose replies are: one of a session's is on its way at a time, and only while there is room
+//! for its reply.
 //!
 //! Part of the shard's core. A client may send sixteen requests for a list of 100 KB in one piece; what it has no room for
 //! waits here as requests, which are small, and not as replies. What always holds: they are answered in the order in which
@@ -10,11 +11,11 @@ use std::collections::{HashMap, VecDeque};
 use super::Shard;
 use super::catchup::PAGE_OUTBOX_BYTES;
 use crate::clock::Now;
-use crate::contract::ids::{ConnId, Origin, ShardId};
+use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::lane::LaneEnvelope;
-use crate::contract::submission::Submission;
+use crate::contract::submission::{ChangeSubmission, GroupChange, Submission};
 use crate::limits::{LARGE_WAITING_BYTES_MAX, LARGE_WAITING_SESSION_BYTES_MAX, RETRY_AFTER_MS};
 use ringway_wire::ids::{GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
@@ -30,6 +31,8 @@ pub(super) enum LargeAsk {
     },
     /// Who of these is online?
     Presence(Vec<UserId>),
+    /// Of a group, with many users.
+    Change(GroupChange),
 }
 
 impl LargeAsk {
@@ -37,6 +40,7 @@ impl LargeAsk {
     fn bytes(&self) -> usize {
         let users = match self {
             LargeAsk::Presence(users) => users.len(),
+            LargeAsk::Change(change) => change.users().len(),
             LargeAsk::Groups | LargeAsk::Info(_) | LargeAsk::Sync { .. } => 0,
         };
         size_of::<(u32, LargeAsk)>() + users * size_of::<UserId>()
@@ -92,6 +96,11 @@ impl LargeReplies {
         }
     }
 
+    /// Something of the session waits here for its turn.
+    pub(super) fn waits(&self, slot: u32) -> bool {
+        self.by_slot.get(&slot).is_some_and(|asks| !asks.waiting.is_empty())
+    }
+
     /// Somebody may go on.
     pub(super) fn has_answered(&self) -> bool {
         !self.answered.is_empty()
@@ -102,6 +111,13 @@ impl Shard {
     /// A session asks for what may be long.
     pub(super) fn ask_large(&mut self, now: Now, slot: u32, request_id: u32, ask: LargeAsk) {
         let Some((origin, _)) = self.asking(slot, request_id) else { return };
+        self.wait_for_turn(now, origin, ask);
+    }
+
+    /// The same of a request that counts as in flight already.
+    pub(super) fn wait_for_turn(&mut self, now: Now, origin: Origin, ask: LargeAsk) {
+        let Origin { session: SessionRef { conn, .. }, request_id } = origin;
+        let slot = conn.slot;
         let bytes = ask.bytes();
         let of_session = self.large.by_slot.get(&slot).map_or(0, |asks| asks.waiting_bytes);
         if of_session + bytes > LARGE_WAITING_SESSION_BYTES_MAX
@@ -110,7 +126,6 @@ impl Shard {
             self.counts.shed.large_replies += 1;
             return self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
-        let conn = origin.session.conn;
         let nothing = || Asks { conn, in_flight: None, waiting: VecDeque::new(), waiting_bytes: 0 };
         let asks = self.large.by_slot.entry(slot).or_insert_with(nothing);
         asks.waiting.push_back((request_id, ask));
@@ -160,6 +175,10 @@ impl Shard {
                 }
             }
             LargeAsk::Presence(users) => self.gather_presence(now, origin, users),
+            LargeAsk::Change(change) => {
+                let change = ChangeSubmission { origin, actor: user, change };
+                self.effects.submissions.push_back(Submission::Change(change));
+            }
             LargeAsk::Sync { after, rows_max } => {
                 if !self.want_sync(slot, request_id, after, rows_max) {
                     self.counts.shed.syncs += 1;

@@ -12,7 +12,7 @@
 //! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
 //! ephemeral.rs the same past the ledger
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
-//! large_replies.rs       one of a session's at a time
+//! large_replies.rs       what is large, one of a session's at a time
 //! remote_sessions.rs     on other nodes        devices.rs   which sessions of a user may stay
 //! unauthenticated.rs     connections before login        traffic.rs   what sessions and users may send
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak

@@ -13,6 +13,7 @@ use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::LaneEnvelope;
 use crate::contract::message::Incoming;
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
+use crate::limits::SMALL_CHANGE_USERS_MAX;
 use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
@@ -159,7 +160,7 @@ impl Shard {
         self.ask_large(now, slot, request_id, LargeAsk::Sync { after, rows_max: rows_max as u16 });
     }
 
-    /// A change of a group goes straight to the ledger, which decides.
+    /// A change of a group goes to the ledger, which decides: at once if it is small, else one after another.
     fn change(
         &mut self,
         now: Now,
@@ -180,6 +181,10 @@ impl Shard {
         let Some((origin, actor)) = self.asking(slot, request_id) else { return };
         if self.admit_request(now, origin, actor, weight) == Admission::Refused {
             return;
+        }
+        // Behind what waits it goes too: a session's changes are made in the order in which it asked for them.
+        if change.users().len() > SMALL_CHANGE_USERS_MAX || self.large.waits(slot) {
+            return self.wait_for_turn(now, origin, LargeAsk::Change(change));
         }
         self.effects.submissions.push_back(Submission::Change(ChangeSubmission { origin, actor, change }));
     }

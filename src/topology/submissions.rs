@@ -1,28 +1,84 @@
 //! What the ledger receives from the shards: submissions, and one wake-up a batch.
 //!
 //! The sending ends belong to the shards, the inbox to the ledger's thread. What always holds: a full inbox hands the
-//! submission back; whoever submits wakes once after a batch. A ledger that is woken by the first of a hundred
+//! submission back, and so does one in which a shard has `SUBMISSIONS_BYTES_MAX` waiting; whoever submits wakes once after
+//! a batch. A ledger that is woken by the first of a hundred
 //! submissions commits it alone: the others then wait for two syncs instead of one.
 
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
+use crate::contract::ids::ShardId;
 use crate::contract::submission::Submission;
-use crate::limits;
+use crate::limits::{self, SUBMISSIONS_BYTES_MAX};
+
+/// A submission without a body and without a list.
+const SMALL_BYTES: usize = Submission::BYTES_MIN;
+
+/// Bytes of one shard's submissions that the ledger has taken since the start. The ledger alone writes it, and the shard
+/// reads it only when it has sent so much that it must know.
+#[derive(Default, Debug)]
+#[repr(align(64))]
+struct Taken(AtomicU64);
+
+/// Makes the sending ends.
+#[derive(Clone, Debug)]
+pub(crate) struct SubmissionSenders {
+    submissions: Sender<(ShardId, Submission)>,
+    wake: Sender<()>,
+    taken: Arc<[Taken]>,
+}
+
+impl SubmissionSenders {
+    /// The one of a shard; call it once for each.
+    pub(crate) fn of_shard(&self, shard: ShardId) -> SubmissionSender {
+        let SubmissionSenders { submissions, wake, taken } = self.clone();
+        SubmissionSender { submissions, wake, taken, shard, sent_bytes: Cell::new(0), known_taken_bytes: Cell::new(0) }
+    }
+}
 
 /// The sending end, one per shard. The fields go in this order: who has seen the end of the wake-ups finds the end
 /// of the submissions too.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct SubmissionSender {
-    submissions: Sender<Submission>,
+    submissions: Sender<(ShardId, Submission)>,
     wake: Sender<()>,
+    taken: Arc<[Taken]>,
+    shard: ShardId,
+    /// Since the start.
+    sent_bytes: Cell<u64>,
+    /// As many as the ledger had taken at the last look.
+    known_taken_bytes: Cell<u64>,
 }
 
 impl SubmissionSender {
     /// A shard's submission; a full inbox hands it back.
     pub(crate) fn submit(&self, submission: Submission) -> Result<(), Submission> {
-        self.submissions.try_send(submission).map_err(TrySendError::into_inner)
+        let bytes = submission.bytes();
+        if !self.has_room(bytes) {
+            return Err(submission);
+        }
+        self.submissions.try_send((self.shard, submission)).map_err(|refused| refused.into_inner().1)?;
+        self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
+        Ok(())
+    }
+
+    /// So many bytes more may wait. What is small enough is not asked: logins go on beside a flood.
+    fn has_room(&self, bytes: usize) -> bool {
+        let waiting = |taken: u64| (self.sent_bytes.get() - taken) as usize;
+        if bytes <= SMALL_BYTES || waiting(self.known_taken_bytes.get()) + bytes <= SUBMISSIONS_BYTES_MAX {
+            return true;
+        }
+        let taken = self.taken.get(usize::from(self.shard.0)).map_or(0, |taken| taken.0.load(Ordering::Relaxed));
+        self.known_taken_bytes.set(taken);
+        waiting(taken) + bytes <= SUBMISSIONS_BYTES_MAX
     }
 
     /// Wakes the ledger: something was submitted.
@@ -35,7 +91,8 @@ impl SubmissionSender {
 /// The receiving end.
 #[derive(Debug)]
 pub(crate) struct SubmissionInbox {
-    submissions: Receiver<Submission>,
+    submissions: Receiver<(ShardId, Submission)>,
+    taken: Arc<[Taken]>,
     /// For the ledger's sleep.
     pub wake: Receiver<()>,
 }
@@ -43,7 +100,11 @@ pub(crate) struct SubmissionInbox {
 impl SubmissionInbox {
     /// The next submission, if one waits.
     pub(crate) fn next(&self) -> Result<Submission, TryRecvError> {
-        self.submissions.try_recv()
+        let (shard, submission) = self.submissions.try_recv()?;
+        if let Some(Taken(taken)) = self.taken.get(usize::from(shard.0)) {
+            taken.store(taken.load(Ordering::Relaxed) + submission.bytes() as u64, Ordering::Relaxed);
+        }
+        Ok(submission)
     }
 
     /// Forgets a wake-up: what it was for is about to be taken.
@@ -68,9 +129,11 @@ impl SubmissionInbox {
     }
 }
 
-/// Makes the ledger's inbox and a sending end.
-pub(crate) fn inbox() -> (SubmissionInbox, SubmissionSender) {
+/// Makes the ledger's inbox, and what makes the sending ends of so many shards.
+pub(crate) fn inbox(shards: u16) -> (SubmissionInbox, SubmissionSenders) {
     let (submissions, receive_submissions) = bounded(limits::SUBMISSIONS_MAX);
     let (wake, receive_wake) = bounded(1);
-    (SubmissionInbox { submissions: receive_submissions, wake: receive_wake }, SubmissionSender { submissions, wake })
+    let taken: Arc<[Taken]> = (0..shards).map(|_| Taken::default()).collect();
+    let inbox = SubmissionInbox { submissions: receive_submissions, taken: Arc::clone(&taken), wake: receive_wake };
+    (inbox, SubmissionSenders { submissions, wake, taken })
 }

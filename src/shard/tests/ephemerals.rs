@@ -165,7 +165,8 @@ fn the_shard_with_most_of_the_members_answers_and_so_does_a_lane_to_it_that_is_f
     let other = world.login(there[0], 1, Some(0));
     frames(&mut world, client, group, 1..2, b"first");
     world.settle();
-    (drop(world.got(client)), drop(world.got(other)));
+    drop(world.got(client));
+    drop(world.got(other));
 
     world.hold_ephemerals = true;
     frames(&mut world, client, group, 2..3, b"typing");

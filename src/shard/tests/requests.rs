@@ -1,9 +1,11 @@
 //! Small requests: what each is answered.
 
 use super::world::{Got, World};
+use crate::contract::delivery::Delivery;
 use crate::contract::ids::ShardId;
 use crate::contract::lane::LaneEnvelope;
-use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, Seq, UserId};
+use crate::contract::submission::{ChangeSubmission, Submission};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
 use ringway_wire::request::Durability;
 use ringway_wire::schema::ErrorCode;
@@ -142,4 +144,37 @@ fn what_is_out_of_range_is_answered_and_the_connection_stays() {
     check(ErrorCode::BadRequest, &mut |e| e.presence_request(3, many).to_vec());
     let group = ringway_wire::ids::GroupId(4);
     check(ErrorCode::UnknownGroup, &mut |e| e.group_leave(3, group).to_vec());
+}
+
+#[test]
+fn large_changes_of_groups_are_in_the_ledger_one_at_a_time_and_keep_their_order() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    world.got(client);
+    world.hold_ledger = true;
+    let many: Vec<UserId> = (100..1_100).map(UserId).collect();
+    let group = GroupId(77);
+    world.frame(client, |encoder| encoder.group_create(1, &many));
+    world.frame(client, |encoder| encoder.group_add(2, group, &many));
+    world.frame(client, |encoder| encoder.group_remove(3, group, &many[..1]));
+    // These ask for nothing that is large.
+    world.frame(client, |encoder| encoder.ping(4));
+    world.settle();
+    assert_eq!(world.held_submissions.len(), 1, "{:?}", world.held_submissions);
+    assert_eq!(world.got(client), [Got::Pong(4)]);
+    let mut asked = Vec::new();
+    while let Some(submission) = world.held_submissions.pop_front() {
+        let Submission::Change(ChangeSubmission { origin, .. }) = &submission else { panic!("{submission:?}") };
+        asked.push(origin.request_id);
+        let refused = Delivery::Refused { origin: *origin, code: ErrorCode::NotAllowed, retry_after_ms: 0 };
+        world.deliver(vec![(ShardId(0), refused)]);
+        world.settle();
+    }
+    assert_eq!(asked, [1, 2, 3]);
+    // Small ones do not wait for each other.
+    for request in 5..15 {
+        world.frame(client, |encoder| encoder.group_create(request, &many[..10]));
+    }
+    world.settle();
+    assert_eq!(world.held_submissions.len(), 10);
 }

@@ -101,7 +101,9 @@ fn bench(per_commit: usize) -> Bench<Echo> {
 fn bench_of<E: Engine>(engine: E, nudges: Receiver<()>) -> Bench<E> {
     let (mailbox, slots) = mailbox(ShardId(0), 1);
     let (inbox, door, found) = store::inbox(vec![slots.answers.clone()], StoreYield::OwnCpu);
-    let (submission_inbox, submissions) = submissions::inbox();
+    let (submission_inbox, senders) = submissions::inbox(1);
+    let submissions = senders.of_shard(ShardId(0));
+    drop(senders);
     let (report, reports) = mpsc::channel(100);
     let ledger = LedgerLoop {
         nudges,
