@@ -341,7 +341,8 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
     let talks = std::thread::spawn(move || {
         let (_to_nodes, told) = mpsc::channel(1);
         let (reports, _) = mpsc::channel(1);
-        let ends = link.with_shards(node.into(), Vec::new(), told, reports);
+        let (access, _news) = mpsc::channel(1);
+        let ends = link.with_shards(node.into(), Vec::new(), told, access, reports);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(cluster::run(ends));
     });

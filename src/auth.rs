@@ -3,7 +3,7 @@
 //! Each shard has an [`Authenticator`] of its own: the key, and the tokens it has verified, so that a reconnect
 //! storm does not pay for the same signature twice. What always holds: a token counts only if it is signed with the
 //! algorithm that belongs to the configured key, whatever its header says, and only until it expires. It knows no
-//! clock, and keeps no list of revoked tokens.
+//! clock, and keeps no list of revoked tokens (a shard compares when they were issued).
 
 mod crypto;
 mod verified;
@@ -26,7 +26,7 @@ use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::limits::TOKEN_BYTES_MAX;
 
 /// What [`Minter::mint`] makes is not longer.
-const MINTED_BYTES_MAX: usize = 224;
+const MINTED_BYTES_MAX: usize = 256;
 
 /// What a verified token says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +37,8 @@ pub struct Claims {
     pub device: Option<DeviceId>,
     /// Not valid from this Unix second on.
     pub expires_at_s: u64,
+    /// The Unix second in which it was issued; 0: it does not say.
+    pub issued_at_s: u64,
 }
 
 /// Why a token does not count, in the words that its bearer is told. What exactly is wrong with it is for the log and for
@@ -235,6 +237,7 @@ const CLAIM_FORMS: &[ClaimForm] = &[
     ("sub", SUB_FORM, Value::is_string),
     ("exp", TIME_FORM, Value::is_number),
     ("nbf", TIME_FORM, |value| value.is_number() || value.is_null()),
+    ("iat", TIME_FORM, |value| value.is_number() || value.is_null()),
     ("aud", AUD_FORM, |value| {
         value.as_array().is_some_and(|all| all.iter().all(Value::is_string)) || value.is_string() || value.is_null()
     }),
@@ -287,8 +290,19 @@ impl Minter {
 
     /// The token that [`mint_hs256`] makes.
     pub fn mint(&self, user: UserId, device: Option<DeviceId>, expires_at_s: u64) -> String {
+        self.mint_issued(user, device, None, expires_at_s)
+    }
+
+    /// One that says when it was issued.
+    pub fn mint_issued(
+        &self,
+        user: UserId,
+        device: Option<DeviceId>,
+        issued_at_s: Option<u64>,
+        expires_at_s: u64,
+    ) -> String {
         let (sub, dev) = (user.0.to_string(), device.map(|d| d.0.to_string()));
-        let claims = MintedClaims { sub, dev, exp: expires_at_s, aud: self.audience.as_deref() };
+        let claims = MintedClaims { sub, dev, exp: expires_at_s, iat: issued_at_s, aud: self.audience.as_deref() };
         let mut token = String::with_capacity(MINTED_BYTES_MAX);
         token.push_str(&self.header);
         push_part(&mut token, &claims);
@@ -315,6 +329,8 @@ struct MintedClaims<'a> {
     dev: Option<String>,
     exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    iat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
 }
 
@@ -324,6 +340,7 @@ struct RawClaims {
     sub: String,
     exp: f64,
     nbf: Option<f64>,
+    iat: Option<f64>,
     dev: Option<RawDevice>,
     aud: Option<Value>,
 }
@@ -360,8 +377,10 @@ impl RawClaims {
         if self.exp > TIME_MAX_S {
             return Err(TokenFault::ClaimForm { claim: "exp", expected: TIME_FORM });
         }
+        let user = UserId(decimal(&self.sub, "sub", SUB_FORM)?);
         // Saturates: a negative time is one that has passed.
-        Ok(Claims { user: UserId(decimal(&self.sub, "sub", SUB_FORM)?), device, expires_at_s: self.exp as u64 })
+        let issued_at_s = self.iat.unwrap_or_default() as u64;
+        Ok(Claims { user, device, expires_at_s: self.exp as u64, issued_at_s })
     }
 }
 

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -51,6 +52,15 @@ pub enum DataDirError {
         path: PathBuf,
         /// Read or written.
         what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket for operators could not be made.
+    #[error("{path} cannot be listened on; the path of a data directory may have some 90 bytes")]
+    Socket {
+        /// Which.
+        path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
@@ -112,6 +122,18 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(%error, name, "an address file could not be removed"),
         }
+    }
+
+    /// Listens on a Unix socket of this name in the directory, in place of one that a crash has left.
+    pub(crate) fn admin_socket(&self, name: &str) -> Result<UnixListener, DataDirError> {
+        self.withdraw_address(name);
+        let path = self.path.join(name);
+        let listen = || -> io::Result<UnixListener> {
+            let listener = UnixListener::bind(&path)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        listen().map_err(|source| DataDirError::Socket { path: path.clone(), source })
     }
 
     fn replace(&self, name: &str, content: &str) -> Result<(), DataDirError> {

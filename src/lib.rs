@@ -38,7 +38,7 @@
 //! | [`store`] | the database's thread: batches in, pages out, the unapplied tail | sessions |
 //! | [`cluster`] | the thread that talks to Redis, and through it to other nodes | what entries of the ledger mean |
 //! | [`net`], [`topology`] | the shell: io_uring, mailboxes, threads and CPUs | what frames mean |
-//! | [`control`] | the admin server's thread | the state of a shard: it is sent copies of counters |
+//! | [`control`] | the admin server's thread, and the one that hears operators | the state of a shard: it is sent copies of counters |
 //! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
 //! | [`doctor`] | what a host must be like, what this one is like, what to do | how any of it is set |
 //! | [`commands`] | the manual; what `bench` and `soak` are handed of the gateway: stores, memory limits | how they measure |

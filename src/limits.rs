@@ -165,6 +165,9 @@ pub const DRAIN_AFTER_MS_MIN: u32 = 500;
 /// How long a drain waits for the answers to requests in flight.
 pub const DRAIN_GRACE_MS: u64 = 1_000;
 
+/// Users of whom it is stated that they may not log in, or not with some tokens (about 100 bytes each, and as many in a file).
+pub const ACCESS_FACTS_MAX: usize = 65_536;
+
 // ---- between threads --------------------------------------------------------------------------------
 
 /// Envelopes one lane (shard to shard) holds; at the limit the sender gets `RETRY_LATER`.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use ringway::commands::admin::{self, AdminArgs};
 use ringway::commands::{manual, measure};
 use ringway::config::Config;
 use ringway::config::args::ConfigArgs;
@@ -40,6 +41,8 @@ enum Command {
     SoakProcess,
     /// Talk to a gateway: lines of the input are messages, what others say is printed.
     Chat(ChatArgs),
+    /// Tell a gateway that runs here, and through it all nodes of its cluster, who may not log in.
+    Admin(AdminArgs),
     /// Say whether this host is fit for so many connections, and what to do if not; exits with 0 (it is), 1
     /// (warnings) or 2 (it is not, or nothing can be said).
     Doctor(DoctorArgs),
@@ -127,6 +130,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Soak(args) => return Ok(ExitCode::from(soak::conduct::run(&args, measure::SOAK_FACTS)?.exit_code())),
         Command::SoakProcess => soak::process::run()?,
         Command::Chat(args) => return Ok(exit_code(run_chat(&args)?)),
+        Command::Admin(args) => admin::run(&args)?,
         Command::Doctor(args) => return doctor::cli::run(&args),
         Command::Journal(JournalCommand::Verify { dir }) => journal::cli::verify(&dir)?,
         Command::Store(StoreCommand::Check(args)) => return Ok(store_cli::run(&args.config()?)),

@@ -20,6 +20,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::contract::chain::Chain;
 use crate::control::Stage;
+use crate::control::access::SOCKET;
+use crate::control::access::list::{AccessList, ListError};
 use crate::control::systemd::{Environment, Notices};
 use crate::datadir::{DataDir, DataDirError};
 use crate::doctor::start::UnfitHost;
@@ -47,6 +49,9 @@ pub enum ServeError {
     /// The public key is none.
     #[error("auth.eddsa_public_key_file does not hold an Ed25519 public key in PEM")]
     PublicKey(#[source] AuthKeyError),
+    /// Who may not log in.
+    #[error("who may not log in is not known")]
+    Access(#[from] ListError),
     /// The addresses.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -93,6 +98,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let room = settings::room(config, shards)?;
     let connections_max = usize::try_from(room.connections_max).unwrap_or(usize::MAX);
     let auth = settings::authenticator(config, &data_dir)?;
+    let access = AccessList::read(&config.data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
     let (admin_listener, admin) = admin_listener(config.admin)?;
     let plan = Plan { config, cpus, clock, auth, connections_max };
@@ -104,7 +110,10 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
         tracing::info!("stopped while waiting for the store: nobody had been served");
         return Ok(());
     };
-    running.start_all(&plan, persistence, sockets, report_to)?;
+    let socket = data_dir.admin_socket(SOCKET).inspect_err(|error| {
+        tracing::warn!(error = %Chain(error), "`ringway admin` will not be heard");
+    });
+    running.start_all(&plan, persistence, sockets, (access, socket.ok()), report_to)?;
 
     data_dir.publish_address("admin", admin)?;
     data_dir.publish_address("listen", listen)?;
@@ -118,6 +127,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     data_dir.withdraw_address("listen");
     let stopped = running.stop(config.drain.timeout_s);
     data_dir.withdraw_address("admin");
+    data_dir.withdraw_address(SOCKET);
     stopped
 }
 

@@ -100,8 +100,9 @@ fn secret(config: &Config) -> Result<Vec<u8>, KeyError> {
 /// Mints a token for `user` that expires after `ttl`.
 pub fn mint(config: &Config, user: UserId, device: Option<DeviceId>, ttl: Duration) -> Result<String, KeyError> {
     let secret = secret(config)?;
-    let expires_at_s = Clock::start().now().unix_ms / 1000 + ttl.as_secs();
-    Ok(Minter::hs256(&secret).for_audience(&config.audience).mint(user, device, expires_at_s))
+    let now_s = Clock::start().now().unix_ms / 1000;
+    let minter = Minter::hs256(&secret).for_audience(&config.audience);
+    Ok(minter.mint_issued(user, device, Some(now_s), now_s + ttl.as_secs()))
 }
 
 /// A shared secret from a file; white space around it is not part of it.

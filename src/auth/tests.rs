@@ -36,6 +36,7 @@ fn check(claims: serde_json::Value, expected: Result<(u64, Option<u64>, u64), Au
         user: UserId(user),
         device: device.map(DeviceId),
         expires_at_s,
+        issued_at_s: 0,
     });
     assert_eq!(Authenticator::hs256(SECRET).verify(&hs256(claims.clone()), 1000), expected, "{claims}");
 }
@@ -52,7 +53,8 @@ fn fault(auth: &mut Authenticator, token: &str) -> TokenFault {
 fn a_minted_token_is_accepted_until_it_expires() {
     let token = mint_hs256(SECRET, UserId(u64::MAX), Some(DeviceId(u64::MAX - 1)), 2000);
     let mut auth = Authenticator::hs256(SECRET);
-    let claims = Claims { user: UserId(u64::MAX), device: Some(DeviceId(u64::MAX - 1)), expires_at_s: 2000 };
+    let claims =
+        Claims { user: UserId(u64::MAX), device: Some(DeviceId(u64::MAX - 1)), expires_at_s: 2000, issued_at_s: 0 };
     // Twice: verified, then remembered.
     assert_eq!(auth.verify(&token, 1999), Ok(claims));
     assert_eq!(auth.verify(&token, 1999), Ok(claims));
@@ -222,7 +224,7 @@ fn an_ed25519_token_is_accepted_by_its_public_key_alone() {
     let message = format!("{}.{}", part(json!({"alg": "EdDSA"})), part(claims));
     let token = format!("{message}.{}", sign(&message, Algorithm::EdDSA, &private));
     let mut auth = Authenticator::new(&AuthKey::eddsa_pem(public.as_bytes()).unwrap());
-    let expected = Claims { user: UserId(7), device: Some(DeviceId(3)), expires_at_s: 2000 };
+    let expected = Claims { user: UserId(7), device: Some(DeviceId(3)), expires_at_s: 2000, issued_at_s: 0 };
     assert_eq!(auth.verify(&token, 0), Ok(expected));
     assert_eq!(auth.verify(&token, 2000), Err(AuthError::Expired));
     assert!(matches!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid(_))));
@@ -252,7 +254,7 @@ fn a_key_that_is_no_ed25519_public_key_is_refused() {
 #[test]
 fn remembered_tokens_are_bounded_and_the_oldest_go_first() {
     let mut verified = Verified::default();
-    let claims = Claims { user: UserId(1), device: None, expires_at_s: 1 };
+    let claims = Claims { user: UserId(1), device: None, expires_at_s: 1, issued_at_s: 0 };
     for i in 0..TOKENS_CACHED_MAX + 10 {
         verified.remember(TokenDigest::of(&i.to_string()), claims);
     }
@@ -284,4 +286,23 @@ fn the_token_in_the_protocol_s_example_is_genuine() {
     let token = page.lines().find_map(|line| line.trim().strip_prefix("token: ")).unwrap();
     let claims = Authenticator::hs256(b"0123456789abcdef0123456789abcdef").verify(token, 0).unwrap();
     assert_eq!((claims.user, claims.device), (UserId(1001), Some(DeviceId(7))));
+}
+
+#[test]
+fn a_token_says_when_it_was_issued_or_does_not_also_when_it_is_seen_again() {
+    let mut auth = Authenticator::hs256(SECRET);
+    for (claims, expected) in [
+        (json!({"sub": "7", "exp": 2000}), 0),
+        (json!({"sub": "7", "exp": 2000, "iat": 900.5}), 900),
+        (json!({"sub": "7", "exp": 2000, "iat": -5}), 0),
+    ] {
+        let token = hs256(claims.clone());
+        for _ in 0..2 {
+            assert_eq!(auth.verify(&token, 1000).map(|claims| claims.issued_at_s), Ok(expected), "{claims}");
+        }
+    }
+    let minted = Minter::hs256(SECRET).mint_issued(UserId(7), None, Some(950), 2000);
+    assert_eq!(auth.verify(&minted, 1000).map(|claims| claims.issued_at_s), Ok(950));
+    let text = hs256(json!({"sub": "7", "exp": 2000, "iat": "900"}));
+    assert!(matches!(auth.verify(&text, 1000), Err(AuthError::Invalid(TokenFault::ClaimForm { claim: "iat", .. }))));
 }

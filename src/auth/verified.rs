@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Claims;
 use crate::limits::TOKENS_CACHED_MAX;
+use ringway_wire::ids::{DeviceId, UserId};
 
 /// What a token is known by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +32,24 @@ impl TokenDigest {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     digest: TokenDigest,
-    claims: Claims,
+    user: UserId,
+    device: Option<DeviceId>,
+    /// Unix seconds until the year 2106.
+    expires_at_s: u32,
+    issued_at_s: u32,
+}
+
+impl Entry {
+    fn new(digest: TokenDigest, claims: Claims) -> Self {
+        let Claims { user, device, expires_at_s, issued_at_s } = claims;
+        let seconds = |time: u64| u32::try_from(time).unwrap_or(u32::MAX);
+        Entry { digest, user, device, expires_at_s: seconds(expires_at_s), issued_at_s: seconds(issued_at_s) }
+    }
+
+    fn claims(&self) -> Claims {
+        let Entry { user, device, expires_at_s, issued_at_s, .. } = *self;
+        Claims { user, device, expires_at_s: expires_at_s.into(), issued_at_s: issued_at_s.into() }
+    }
 }
 
 /// Verified tokens, oldest out first.
@@ -49,13 +67,13 @@ impl Verified {
     /// What the token says, if it was verified.
     pub(super) fn find(&self, digest: &TokenDigest) -> Option<Claims> {
         let place = self.index.find(digest.hash(), |place| self.entries[*place as usize].digest == *digest)?;
-        Some(self.entries[*place as usize].claims)
+        Some(self.entries[*place as usize].claims())
     }
 
     /// Keeps one that is not known yet.
     pub(super) fn remember(&mut self, digest: TokenDigest, claims: Claims) {
         debug_assert!(self.find(&digest).is_none(), "a token that is known was verified again");
-        let entry = Entry { digest, claims };
+        let entry = Entry::new(digest, claims);
         let place = if self.entries.len() < TOKENS_CACHED_MAX {
             self.entries.push(entry);
             self.entries.len() - 1

@@ -42,6 +42,7 @@ use self::connection::Ended;
 use self::look::Losses;
 use self::nodes::Nodes;
 use self::session::Session;
+use crate::contract::access::AccessNews;
 use crate::contract::nodes::{FromNodes, ToNodes};
 use crate::contract::progress::Progress;
 use crate::contract::report::NodesReport;
@@ -102,9 +103,10 @@ impl LedgerLink {
         process: u64,
         shards: Vec<Slot<FromNodes>>,
         from_shards: mpsc::Receiver<ToNodes>,
+        access: mpsc::Sender<AccessNews>,
         reports: mpsc::Sender<Report>,
     ) -> ClusterEnds {
-        let nodes = Nodes::new(self.node, process, shards);
+        let nodes = Nodes::new(self.node, process, shards).with_access(access);
         ClusterEnds { ledger: self, nodes, from_shards, reports, memory: Memory::Enough }
     }
 }

@@ -14,7 +14,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use super::talk::{self, Item, Speaker};
+use crate::contract::access::{AccessNews, AccessOrder};
 use crate::contract::ids::ShardId;
 use crate::contract::internal::InternalErrors;
 use crate::contract::message::Message;
@@ -66,6 +69,10 @@ pub(crate) enum Leaseless {
 pub(crate) struct Nodes {
     us: Speaker,
     shards: Vec<Slot<FromNodes>>,
+    /// To the thread that keeps who may log in.
+    access: Option<mpsc::Sender<AccessNews>>,
+    /// It had no room to be asked for all that it keeps.
+    asks_access: bool,
     known: BTreeMap<u16, Known>,
     /// Their leases have ended, and they said no Bye: they may not know it.
     lapsed: BTreeSet<u16>,
@@ -93,6 +100,8 @@ impl Nodes {
         Nodes {
             us: Speaker { node, process, epoch: 0 },
             shards,
+            access: None,
+            asks_access: false,
             known: BTreeMap::new(),
             lapsed: BTreeSet::new(),
             stamp: 0,
@@ -108,6 +117,18 @@ impl Nodes {
         }
     }
 
+    /// With the thread that keeps who may log in.
+    #[must_use]
+    pub(crate) fn with_access(self, access: mpsc::Sender<AccessNews>) -> Self {
+        Nodes { access: Some(access), ..self }
+    }
+
+    /// Somebody may not know who may log in, and is to be told all.
+    fn tell_access(&mut self) {
+        let asked = self.access.as_ref().map(|access| access.try_send(AccessNews::TellAll));
+        self.asks_access = matches!(asked, Some(Err(_)));
+    }
+
     /// A session with Redis begins; what is published comes from here on. Both sides may have missed anything.
     pub(crate) fn begin(&mut self) {
         self.growing.clear();
@@ -118,6 +139,7 @@ impl Nodes {
         self.misses = false;
         self.say(&Reach::All, &Item::Hello);
         self.flush();
+        self.tell_access();
         self.go_on();
     }
 
@@ -137,6 +159,9 @@ impl Nodes {
         }
         for (shard, forget) in std::mem::take(&mut self.unforgotten) {
             self.send_forget(shard, forget);
+        }
+        if self.asks_access {
+            self.tell_access();
         }
         if std::mem::take(&mut self.misses) {
             self.say(&Reach::All, &Item::Hello);
@@ -164,7 +189,11 @@ impl Nodes {
                 self.announces_all = true;
                 self.go_on();
             }
-            ToNodes::Ephemeral { .. } if self.known.is_empty() => {}
+            ToNodes::Ephemeral { .. } | ToNodes::Access(_) if self.known.is_empty() => {}
+            ToNodes::Access(orders) => {
+                orders.into_iter().for_each(|order| self.say(&Reach::All, &Item::Access(order)));
+                self.flush();
+            }
             ToNodes::Ephemeral { reach, message } => self.say(&reach, &Item::Ephemeral(message)),
         }
     }
@@ -184,8 +213,10 @@ impl Nodes {
         self.report.received += 1;
         let Some(stamp) = self.stamp_of(speaker) else { return };
         let mut sessions: Vec<Vec<SessionNews>> = self.shards.iter().map(|_| Vec::new()).collect();
+        let mut orders = Vec::new();
         for item in items {
             match item {
+                Item::Access(order) => orders.push(order),
                 Item::Session(news) => {
                     if let Some(list) = sessions.get_mut(usize::from(self.home(news.user))) {
                         list.push(news);
@@ -198,6 +229,7 @@ impl Nodes {
                 Item::Hello => {
                     self.lapsed.remove(&speaker.node);
                     self.newcomers.insert(speaker.node);
+                    self.tell_access();
                 }
                 Item::Bye => {
                     tracing::info!(node = speaker.node, nodes = self.known.len(), "a node has left the cluster");
@@ -208,6 +240,7 @@ impl Nodes {
         }
         self.pass(speaker.node, stamp, &mut sessions);
         self.shards.iter().for_each(Slot::wake);
+        self.pass_access(orders);
         self.go_on();
     }
 
@@ -382,6 +415,15 @@ impl Nodes {
                     self.missed(1);
                 }
             }
+        }
+    }
+
+    /// What another node says of who may log in.
+    fn pass_access(&mut self, orders: Vec<AccessOrder>) {
+        if let Some(access) = self.access.as_ref().filter(|_| !orders.is_empty())
+            && access.try_send(AccessNews::Heard(orders)).is_err()
+        {
+            self.missed(1);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::contract::access::{AccessFact, AccessOrder, Standing};
 use crate::contract::message::Message;
 use crate::contract::nodes::SessionNews;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
@@ -20,6 +21,8 @@ const WHOLE: u8 = 3;
 const HELLO: u8 = 4;
 const BYE: u8 = 5;
 const EPHEMERAL: u8 = 6;
+const ACCESS: u8 = 7;
+const KICK: u8 = 8;
 
 const TO_USER: u8 = 1;
 const TO_GROUP: u8 = 2;
@@ -48,6 +51,8 @@ pub(crate) enum Item {
     Bye,
     /// An ephemeral message.
     Ephemeral(Arc<Message>),
+    /// Who may log in.
+    Access(AccessOrder),
 }
 
 /// Begins a message.
@@ -70,6 +75,16 @@ pub(crate) fn put(item: &Item, out: &mut Vec<u8>) {
         Item::Whole => out.push(WHOLE),
         Item::Hello => out.push(HELLO),
         Item::Bye => out.push(BYE),
+        Item::Access(AccessOrder::Kick(user)) => {
+            out.push(KICK);
+            out.extend_from_slice(&user.0.to_be_bytes());
+        }
+        Item::Access(AccessOrder::Fact(AccessFact { user, standing, since_ms, tokens_from_s })) => {
+            out.extend_from_slice(&[ACCESS, u8::from(*standing == Standing::Banned)]);
+            for number in [user.0, *since_ms, *tokens_from_s] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
         Item::Ephemeral(message) => {
             let (kind, to) = match message.to {
                 Conversation::User(user) => (TO_USER, user.0),
@@ -131,6 +146,16 @@ impl<'a> Rest<'a> {
             HELLO => Item::Hello,
             BYE => Item::Bye,
             EPHEMERAL => Item::Ephemeral(Arc::new(self.message()?)),
+            KICK => Item::Access(AccessOrder::Kick(UserId(self.number()?))),
+            ACCESS => {
+                let standing = match self.byte()? {
+                    0 => Standing::Allowed,
+                    1 => Standing::Banned,
+                    _ => return None,
+                };
+                let (user, since_ms, tokens_from_s) = (UserId(self.number()?), self.number()?, self.number()?);
+                Item::Access(AccessOrder::Fact(AccessFact { user, standing, since_ms, tokens_from_s }))
+            }
             _ => return None,
         })
     }

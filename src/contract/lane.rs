@@ -106,6 +106,8 @@ pub struct HandedOver {
     pub device: DeviceId,
     /// When the token expires, Unix seconds.
     pub expires_at_s: u64,
+    /// When it was issued; 0: it does not say.
+    pub issued_at_s: u64,
     /// The login's cursor; `None`: the one that the gateway keeps for the device.
     pub cursor: Option<Seq>,
     /// The heartbeat that the login asks for, milliseconds.

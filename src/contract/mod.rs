@@ -6,6 +6,7 @@
 //! sessions ([`nodes`]), and all of them report to control ([`report`]). Each variant's comment says who recovers
 //! if it is dropped. What always holds: no envelope holds a lock, and nothing here knows who sends or receives it.
 
+pub mod access;
 pub mod cause;
 pub(crate) mod chain;
 pub mod delivery;

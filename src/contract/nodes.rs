@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::contract::access::AccessOrder;
 use crate::contract::message::Message;
 use ringway_wire::ids::{DeviceId, UserId};
 
@@ -40,13 +41,15 @@ pub enum Reach {
     Nodes(Vec<u16>),
 }
 
-/// From a shard.
+/// From a shard, or from the thread that hears operators.
 #[derive(Debug)]
 pub enum ToNodes {
     /// In the order in which it happened. Refused: kept and sent later.
     Sessions(Vec<SessionNotice>),
     /// More notices were due than are kept: all sessions are due again. Refused: repeated later.
     Incomplete,
+    /// What an operator has done about who may log in. Refused: told when the nodes are spoken to again.
+    Access(Vec<AccessOrder>),
     /// An ephemeral message for sessions of other nodes. Refused: lost for those, as ephemeral messages may be; counted.
     Ephemeral {
         /// Who may have recipients.

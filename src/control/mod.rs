@@ -2,8 +2,9 @@
 //!
 //! What always holds: it asks nobody. Shards, ledger and store hand it their counters once a second through
 //! bounded channels, and if it is slow they lose nothing but a report. [`snapshot`] is what they said last and what it
-//! comes to, [`http`] the admin server, [`metrics`] the text it serves, [`systemd`] what systemd is told.
+//! comes to, [`access`] (a thread of its own) hears who may not log in, [`http`] is the admin server, [`metrics`] the text it serves, [`systemd`] what systemd is told.
 
+pub(crate) mod access;
 pub(crate) mod http;
 mod internal_errors;
 pub(crate) mod metrics;

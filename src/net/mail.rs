@@ -155,6 +155,7 @@ impl MailReader {
                 match self.mailbox.next(&mut self.turn) {
                     Some(Mail::Deliveries(commit)) => self.commit = commit.into_iter(),
                     Some(Mail::Order(Order::Drain)) => drain(core, outlets, now),
+                    Some(Mail::Order(Order::Access(order))) => core.apply_access(now, order),
                     Some(mail) => take(core, outlets, now, mail),
                     None => return Left::Nothing,
                 }

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::{AuthKey, Authenticator};
 use crate::clock::Clock;
+use crate::contract::access::{AccessFact, AccessOrder};
 use crate::contract::ids::ShardId;
 use crate::contract::report::Report;
 use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH};
@@ -40,6 +41,8 @@ pub(crate) struct ShardEnds {
     pub config: ShardConfig,
     /// Verifies tokens.
     pub auth: AuthKey,
+    /// Which of its users may not log in.
+    pub access: Vec<AccessFact>,
     /// The process's time.
     pub clock: Clock,
     /// Bound, not listening yet.
@@ -71,7 +74,9 @@ pub(crate) fn run(ends: ShardEnds) -> Result<(), Box<dyn Error + Send + Sync>> {
 
 async fn serve(ends: ShardEnds) -> io::Result<()> {
     let id = ends.config.id;
-    let core = Shard::new(ends.config, Authenticator::new(&ends.auth));
+    let mut core = Shard::new(ends.config, Authenticator::new(&ends.auth));
+    let now = ends.clock.now();
+    ends.access.into_iter().for_each(|fact| core.apply_access(now, AccessOrder::Fact(fact)));
     let (ring, listener) = (SocketRing::new()?, Listener::listen(ends.socket)?);
     let mail = MailReader::new(ends.mailbox, ring.alarm());
     let budgets = Budgets::new(ends.turn);

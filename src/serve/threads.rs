@@ -4,6 +4,7 @@
 //! an end by which another thread would know that there is more to come: each ends when those before it have.
 
 use std::error::Error;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,15 @@ use crate::auth::AuthKey;
 use crate::clock::Clock;
 use crate::cluster::{self, ClusterEnds, LedgerLink};
 use crate::config::Config;
+use crate::contract::access::{AccessFact, AccessNews};
 use crate::contract::ids::ShardId;
 use crate::contract::keyed::unguessable;
 use crate::contract::nodes::ToNodes;
 use crate::contract::report::Report;
 use crate::contract::store::LookupAnswer;
 use crate::contract::store_counters::StoreCounters;
+use crate::control::access::AccessEnds;
+use crate::control::access::list::AccessList;
 use crate::control::{self, ControlEnds, Stage, StopSignal};
 use crate::limits::TO_NODES_MAX;
 use crate::net::outlets::Channels;
@@ -38,6 +42,8 @@ use crate::topology::{self, Ended};
 
 /// Threads beside the shards whose ends may wait to be noticed.
 const OTHER_THREADS_MAX: usize = 8;
+/// What other nodes say of who may log in, and waits: they are asked again for what is more.
+const ACCESS_NEWS_MAX: usize = 64;
 /// Signals that may wait.
 const STOPS_MAX: usize = 4;
 
@@ -139,6 +145,7 @@ impl Running {
         plan: &Plan<'_>,
         persistence: Persistence,
         sockets: Vec<Socket>,
+        (access, admin_socket): (AccessList, Option<UnixListener>),
         report_to: ReportTo,
     ) -> Result<(), ServeError> {
         let Persistence { engine, nudges, redis, keeper, runtime } = persistence;
@@ -156,9 +163,13 @@ impl Running {
             reports: senders.reports.clone(),
         };
         self.start_ledger(plan, ledger)?;
-        if let Some(link) = redis {
-            self.start_cluster(link, &mut senders)?;
-        }
+        let news = match redis {
+            Some(link) => Some(self.start_cluster(link, &mut senders)?),
+            None => None,
+        };
+        let facts: Vec<AccessFact> = access.facts().copied().collect();
+        let nodes = senders.nodes.clone().zip(news);
+        self.start_access(plan, access, admin_socket, nodes)?;
         let ends = StoreEnds {
             clock: plan.clock,
             inbox: receivers.store,
@@ -167,7 +178,7 @@ impl Running {
             stop_ms: settings::store_stop_ms(plan.config.drain.timeout_s),
         };
         self.start_store(plan, keeper, runtime, ends)?;
-        let listening = self.start_shards(plan, receivers.mailboxes, sockets, senders)?;
+        let listening = self.start_shards(plan, receivers.mailboxes, sockets, &facts, senders)?;
         self.await_listening(&listening, plan.cpus.shards.len())
     }
 
@@ -175,13 +186,32 @@ impl Running {
         self.start("ledger", plan.cpus.ledger, move || ledger.run().map(drop).map_err(Into::into))
     }
 
-    /// The thread that talks to Redis.
-    fn start_cluster(&mut self, link: LedgerLink, senders: &mut Senders) -> Result<(), ServeError> {
+    /// The thread that hears operators. Nobody waits for its end.
+    fn start_access(
+        &mut self,
+        plan: &Plan<'_>,
+        list: AccessList,
+        socket: Option<UnixListener>,
+        nodes: Option<(mpsc::Sender<ToNodes>, mpsc::Receiver<AccessNews>)>,
+    ) -> Result<(), ServeError> {
+        let (shards, stage) = (self.orders.clone(), self.stage.subscribe());
+        let ends = AccessEnds { list, clock: plan.clock, socket, shards, nodes, stage };
+        spawn("access", None, &self.end, move || control::access::run(ends))
+    }
+
+    /// The thread that talks to Redis. Returns what it has for the one that keeps who may log in.
+    fn start_cluster(
+        &mut self,
+        link: LedgerLink,
+        senders: &mut Senders,
+    ) -> Result<mpsc::Receiver<AccessNews>, ServeError> {
+        let (access, news) = mpsc::channel(ACCESS_NEWS_MAX);
         let (to_nodes, receive_to_nodes) = mpsc::channel(TO_NODES_MAX);
         senders.nodes = Some(to_nodes);
         let shards = senders.shards.iter().map(|slots| slots.nodes.clone()).collect();
-        let ends = link.with_shards(unguessable(), shards, receive_to_nodes, senders.reports.clone());
-        self.start("redis", None, move || run_cluster(ends))
+        let ends = link.with_shards(unguessable(), shards, receive_to_nodes, access, senders.reports.clone());
+        self.start("redis", None, move || run_cluster(ends))?;
+        Ok(news)
     }
 
     fn start_store(
@@ -217,6 +247,7 @@ impl Running {
         plan: &Plan<'_>,
         mailboxes: Vec<Mailbox>,
         sockets: Vec<Socket>,
+        facts: &[AccessFact],
         senders: Senders,
     ) -> Result<Receiver<ShardId>, ServeError> {
         let config = plan.config;
@@ -227,6 +258,7 @@ impl Running {
             let ends = ShardEnds {
                 config: settings::shard_config(config, shard, plan.shards(), plan.connections_max),
                 auth: plan.auth.clone(),
+                access: facts_of(shard, plan.shards(), facts),
                 clock: plan.clock,
                 socket,
                 mailbox,
@@ -263,6 +295,11 @@ impl Senders {
             nodes: self.nodes.clone(),
         }
     }
+}
+
+/// What is stated of a shard's users.
+fn facts_of(shard: ShardId, shards: u16, facts: &[AccessFact]) -> Vec<AccessFact> {
+    facts.iter().filter(|fact| ShardId::of_user(fact.user, shards) == shard).copied().collect()
 }
 
 /// Makes the channels between shards, ledger and store.

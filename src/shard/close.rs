@@ -36,6 +36,9 @@ fn words_of(reason: CloseReason) -> (&'static str, Option<u32>) {
         CloseReason::Overloaded => ("a limit of the gateway is reached", Some(2_000)),
         CloseReason::NotRingway => ("this port speaks the Ringway protocol", None),
         CloseReason::StoreUnavailable => ("the store cannot be read now", Some(2_000)),
+        CloseReason::Kicked => ("an operator has ended this session", None),
+        CloseReason::Banned => ("this user may not log in", None),
+        CloseReason::TokenRevoked => ("the token is revoked: log in with a new one", None),
         _ => ("closed", None),
     }
 }

@@ -27,6 +27,7 @@ struct Verified {
     user: UserId,
     device: DeviceId,
     expires_at_s: u64,
+    issued_at_s: u64,
     cursor: Option<Seq>,
     /// As asked for.
     heartbeat_ms: u32,
@@ -47,8 +48,8 @@ impl Shard {
         let &Login { token, device, cursor, heartbeat_ms } = asked;
         match self.auth.verify(token, now.unix_ms / 1000) {
             Ok(claims) if claims.device.is_none_or(|claimed| claimed == device) => {
-                let Claims { user, expires_at_s, .. } = claims;
-                let login = Verified { request_id, user, device, expires_at_s, cursor, heartbeat_ms };
+                let Claims { user, expires_at_s, issued_at_s, .. } = claims;
+                let login = Verified { request_id, user, device, expires_at_s, issued_at_s, cursor, heartbeat_ms };
                 if ShardId::of_user(user, self.config.shards) != self.config.id {
                     self.hand_over(slot, &login, rest);
                     return Flow::Gone;
@@ -84,6 +85,7 @@ impl Shard {
             user: login.user,
             device: login.device,
             expires_at_s: login.expires_at_s,
+            issued_at_s: login.issued_at_s,
             cursor: login.cursor,
             heartbeat_ms: login.heartbeat_ms,
             transport,
@@ -119,13 +121,20 @@ impl Shard {
                 intake.held = handed.unread;
             });
         }
-        let HandedOver { request_id, user, device, expires_at_s, cursor, heartbeat_ms, .. } = handed;
-        self.register(now, slot, &Verified { request_id, user, device, expires_at_s, cursor, heartbeat_ms });
+        let HandedOver { request_id, user, device, expires_at_s, issued_at_s, cursor, heartbeat_ms, .. } = handed;
+        self.register(
+            now,
+            slot,
+            &Verified { request_id, user, device, expires_at_s, issued_at_s, cursor, heartbeat_ms },
+        );
         Ok(conn)
     }
 
     /// Makes the connection one of its user's sessions, and asks what it needs to know.
     fn register(&mut self, now: Now, slot: u32, login: &Verified) {
+        if let Err(reason) = self.access.may_log_in(login.user, login.issued_at_s) {
+            return self.close_answering(now, slot, login.request_id, reason);
+        }
         if self.begin_login(now, slot, login.request_id, login.user, login.device) == Verdict::Refused {
             return;
         }

@@ -17,10 +17,12 @@
 //! unauthenticated.rs     connections before login        traffic.rs   what sessions and users may send
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
+//! access.rs    who may not log in
 //! route.rs     where the effects go
 //! session.rs, directory.rs, outgoing.rs, outbox.rs, wheel.rs, index.rs, slab.rs    the state
 //! ```
 
+mod access;
 mod audience;
 mod catchup;
 mod close;
@@ -54,6 +56,7 @@ pub mod wheel;
 
 use std::collections::VecDeque;
 
+use self::access::Access;
 use self::audience::Audiences;
 use self::catchup::Pages;
 use self::config::ShardConfig;
@@ -98,6 +101,7 @@ pub struct Shard {
     encoder: Encoder,
     sessions: Slab<Session>,
     directory: Directory,
+    access: Access,
     audiences: Audiences,
     rosters: Rosters,
     outgoing: Outgoing,
@@ -152,6 +156,7 @@ impl Shard {
             encoder: Encoder::new(),
             sessions: Slab::new(),
             directory: Directory::new(config.table_key),
+            access: Access::new(config.table_key),
             audiences: Audiences::new(config.id, AUDIENCE_MEMBERSHIPS_MAX, config.table_key),
             rosters: Rosters::new(SHARD_ROSTERS_MAX, config.table_key),
             outgoing: Outgoing::new(&config),

@@ -16,7 +16,7 @@ use super::session::NIL;
 use super::slab::{Chunked, Slab};
 use crate::clock::Now;
 use crate::contract::ids::Origin;
-use crate::contract::internal::{OrCount, Place};
+use crate::contract::internal::{self, OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNodes};
@@ -339,6 +339,7 @@ impl Shard {
             }
             ToNodes::Incomplete => self.remote_sessions.is_incomplete = true,
             ToNodes::Ephemeral { .. } => self.counts.shed.ephemeral += 1,
+            ToNodes::Access(_) => internal::count(Place::Route),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! no clock, no thread.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod access;
 mod bad_input;
 mod ephemerals;
 mod got;

@@ -15,6 +15,7 @@ use std::task::Waker;
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
+use crate::contract::access::AccessOrder;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::ShardId;
 use crate::contract::lane::{HandedOver, LaneEnvelope};
@@ -24,7 +25,7 @@ use crate::contract::store::StoreAnswer;
 use crate::limits;
 
 /// Orders from control that may wait for one shard.
-const ORDERS_MAX: usize = 4;
+const ORDERS_MAX: usize = 64;
 /// Envelopes in all lanes to one shard, whatever the number of shards: a slot is about 140 bytes.
 const LANES_ENVELOPES_MAX: usize = 8 * limits::LANE_ENVELOPES_MAX;
 /// Envelopes a lane has room for at the least.
@@ -53,6 +54,8 @@ pub(crate) struct Handover {
 pub(crate) enum Order {
     /// Stop accepting, tell the clients, end when the last connection is gone.
     Drain,
+    /// An operator says who may log in.
+    Access(AccessOrder),
 }
 
 /// The receiving side, on its shard.

@@ -328,10 +328,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for ErrorCode {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CLOSE_REASON: u16 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CLOSE_REASON: u16 = 17;
+pub const ENUM_MAX_CLOSE_REASON: u16 = 20;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CLOSE_REASON: [CloseReason; 18] = [
+pub const ENUM_VALUES_CLOSE_REASON: [CloseReason; 21] = [
   CloseReason::PeerClosed,
   CloseReason::BadFrame,
   CloseReason::FrameTooLarge,
@@ -350,6 +350,9 @@ pub const ENUM_VALUES_CLOSE_REASON: [CloseReason; 18] = [
   CloseReason::Overloaded,
   CloseReason::NotRingway,
   CloseReason::StoreUnavailable,
+  CloseReason::Kicked,
+  CloseReason::Banned,
+  CloseReason::TokenRevoked,
 ];
 
 /// Why a connection was closed by the gateway.
@@ -386,9 +389,15 @@ impl CloseReason {
   pub const NotRingway: Self = Self(16);
   /// The store cannot be read now; reconnect after reconnect_after_ms.
   pub const StoreUnavailable: Self = Self(17);
+  /// An operator has ended the session.
+  pub const Kicked: Self = Self(18);
+  /// An operator has banned the user.
+  pub const Banned: Self = Self(19);
+  /// An operator has revoked the user's tokens that were issued before a certain time.
+  pub const TokenRevoked: Self = Self(20);
 
   pub const ENUM_MIN: u16 = 0;
-  pub const ENUM_MAX: u16 = 17;
+  pub const ENUM_MAX: u16 = 20;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::PeerClosed,
     Self::BadFrame,
@@ -408,6 +417,9 @@ impl CloseReason {
     Self::Overloaded,
     Self::NotRingway,
     Self::StoreUnavailable,
+    Self::Kicked,
+    Self::Banned,
+    Self::TokenRevoked,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -430,6 +442,9 @@ impl CloseReason {
       Self::Overloaded => Some("Overloaded"),
       Self::NotRingway => Some("NotRingway"),
       Self::StoreUnavailable => Some("StoreUnavailable"),
+      Self::Kicked => Some("Kicked"),
+      Self::Banned => Some("Banned"),
+      Self::TokenRevoked => Some("TokenRevoked"),
       _ => None,
     }
   }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::cluster::talk;
+use crate::contract::access::{AccessFact, Standing};
 use crate::contract::ids::ShardId;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use ringway_wire::ids::{ClientMsgId, DeviceId, MsgId};
@@ -252,6 +253,41 @@ fn what_a_shard_has_no_room_for_is_asked_for_again_and_a_dead_nodes_end_is_not_l
     assert_eq!(b.online(), expected[..expected.len() - 1]);
 }
 
+fn banned(user: u64) -> AccessOrder {
+    AccessOrder::Fact(AccessFact { standing: Standing::Banned, since_ms: 9, tokens_from_s: 5, user: UserId(user) })
+}
+
+#[test]
+fn who_may_not_log_in_is_told_to_those_who_are_there_and_all_of_it_to_those_who_come() {
+    let (mut a, mut b) = (Node::new(1, 10), Node::new(2, 20));
+    let (to_a, mut news_of_a) = mpsc::channel(8);
+    let (to_b, mut news_of_b) = mpsc::channel(8);
+    a.nodes.access = Some(to_a);
+    b.nodes.access = Some(to_b);
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(news_of_a.try_recv(), Ok(AccessNews::TellAll), "the other one has said hello");
+    assert_eq!(news_of_b.try_recv(), Ok(AccessNews::TellAll));
+    a.nodes.apply_shard(ToNodes::Access(vec![banned(7), AccessOrder::Kick(UserId(8))]));
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(news_of_b.try_recv(), Ok(AccessNews::Heard(vec![banned(7), AccessOrder::Kick(UserId(8))])));
+    assert!(news_of_a.try_recv().is_err(), "not to the one that says it");
+    // Who begins another session with Redis may have missed something, and so may the others.
+    a.nodes.begin();
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(news_of_a.try_recv(), Ok(AccessNews::TellAll));
+    assert_eq!(news_of_b.try_recv(), Ok(AccessNews::TellAll));
+    // Where there is no room, it is asked for again.
+    for _ in 0..10 {
+        a.nodes.apply_shard(ToNodes::Access(vec![banned(9)]));
+        settle(&mut [&mut a, &mut b]);
+    }
+    while news_of_b.try_recv().is_ok() {}
+    while news_of_a.try_recv().is_ok() {}
+    b.nodes.alive(&alive(&[1, 2]), Leaseless::Gone);
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(news_of_a.try_recv(), Ok(AccessNews::TellAll));
+}
+
 #[test]
 fn no_beginning_of_a_message_and_no_other_bytes_are_taken_for_one() {
     let speaker = Speaker { node: 3, process: 4, epoch: 5 };
@@ -272,6 +308,8 @@ fn no_beginning_of_a_message_and_no_other_bytes_are_taken_for_one() {
         Item::Session(news(7, Some(9))),
         Item::Session(news(7, None)),
         Item::Ephemeral(Arc::new(message)),
+        Item::Access(banned(7)),
+        Item::Access(AccessOrder::Kick(UserId(u64::MAX))),
     ];
     for item in &items {
         talk::put(item, &mut bytes);

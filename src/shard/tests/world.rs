@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) use super::got::Got;
 use super::got::owned;
 use super::model::Ledger;
-use crate::auth::{Authenticator, mint_hs256};
+use crate::auth::{Authenticator, Minter, mint_hs256};
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, PeerAddress, ShardId};
@@ -257,6 +257,12 @@ impl World {
 
     pub(crate) fn token(&self, user: u64, device: Option<u64>) -> String {
         mint_hs256(SECRET, UserId(user), device.map(DeviceId), self.now.unix_ms / 1000 + 3_600)
+    }
+
+    /// A token that says when it was issued, or does not.
+    pub(crate) fn token_issued(&self, user: u64, issued_at_s: Option<u64>) -> String {
+        let expires_at_s = self.now.unix_ms / 1000 + 3_600;
+        Minter::hs256(SECRET).mint_issued(UserId(user), None, issued_at_s, expires_at_s)
     }
 
     /// Connects to the user's own shard and logs in.

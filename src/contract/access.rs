@@ -1,0 +1,88 @@
+//! Who may not log in, or not with the tokens that he has: what an operator states, and what crosses threads and nodes of it.
+//!
+//! Part of the closed set in [`super`]. What always holds: facts about a user can be merged in any order and any number of
+//! times, and come to the same; who states something later is heard.
+
+use ringway_wire::ids::UserId;
+
+/// Whether a user may log in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Standing {
+    /// With a token that counts.
+    #[default]
+    Allowed,
+    /// With none.
+    Banned,
+}
+
+/// What is stated about one user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AccessFact {
+    /// About whom.
+    pub user: UserId,
+    /// Whether that user may log in.
+    pub standing: Standing,
+    /// Since when, Unix milliseconds; 0: nothing was ever stated.
+    pub since_ms: u64,
+    /// Tokens that were issued before this Unix second do not count; 0: all do.
+    pub tokens_from_s: u64,
+}
+
+impl AccessFact {
+    /// Nothing is stated.
+    pub fn none(user: UserId) -> Self {
+        AccessFact { user, standing: Standing::Allowed, since_ms: 0, tokens_from_s: 0 }
+    }
+
+    /// Both of two facts about one user: of two standings the later one; of two at the same moment the stricter.
+    #[must_use]
+    pub fn with(self, other: AccessFact) -> AccessFact {
+        debug_assert_eq!(self.user, other.user, "facts about two users are merged");
+        let (since_ms, standing) = (self.since_ms, self.standing).max((other.since_ms, other.standing));
+        AccessFact { user: self.user, standing, since_ms, tokens_from_s: self.tokens_from_s.max(other.tokens_from_s) }
+    }
+}
+
+/// What an operator has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessOrder {
+    /// This is stated now. Who hears it keeps it.
+    Fact(AccessFact),
+    /// The user's sessions are ended. Nobody keeps it.
+    Kick(UserId),
+}
+
+/// What the thread that talks to other nodes has for the one that keeps the facts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AccessNews {
+    /// Another node says this. Dropped: that node is asked to say everything again.
+    Heard(Vec<AccessOrder>),
+    /// Another node wants to be told all facts, or may have missed some. Dropped: asked again later.
+    TellAll,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_come_to_the_same_in_whatever_order_and_however_often_they_are_merged() {
+        let fact =
+            |standing, since_ms, tokens_from_s| AccessFact { user: UserId(7), standing, since_ms, tokens_from_s };
+        let facts = [
+            AccessFact::none(UserId(7)),
+            fact(Standing::Banned, 10, 0),
+            fact(Standing::Allowed, 20, 5),
+            fact(Standing::Banned, 20, 3),
+            fact(Standing::Allowed, 15, 9),
+        ];
+        let expected = fact(Standing::Banned, 20, 9);
+        for first in facts {
+            for second in facts {
+                assert_eq!(first.with(second), second.with(first));
+                let all = facts.iter().rev().chain(&facts).fold(first, |sum, fact| sum.with(*fact));
+                assert_eq!(all.with(second), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Kick, ban, revoke: what operators state of users, kept on disk, applied here and told to the cluster's other nodes.
+//!
+//! A thread of its own, which sleeps until an operator or another node says something. Operators speak to it over a Unix
+//! socket in the data directory (`ringway admin`), which is the gateway's user's alone: a line asks, the lines until the end
+//! answer. What always holds: an answer "ok" means that the facts are on this node's disk and on their way to its shards,
+//! where they are applied in this order; every node keeps all facts, so that each of them survives as long as one node's
+//! directory does; nodes that meet tell each other all.
+
+pub(crate) mod list;
+
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::clock::Clock;
+use crate::contract::access::{AccessFact, AccessNews, AccessOrder, Standing};
+use crate::contract::chain::Chain;
+use crate::contract::ids::ShardId;
+use crate::contract::nodes::ToNodes;
+use crate::control::access::list::{AccessList, ListError};
+use crate::control::snapshot::Stage;
+use crate::topology::mailbox::{Order, Slot};
+use ringway_wire::ids::UserId;
+
+/// The socket's name in the data directory.
+pub(crate) const SOCKET: &str = "admin.sock";
+/// The longest line that is read.
+const LINE_BYTES_MAX: u64 = 128;
+/// How long an operator's connection may take: the next one waits meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Facts of one message to other nodes.
+const TOLD_AT_ONCE: usize = 64;
+/// Between two looks whether a full mailbox has room.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// What the thread is given.
+pub(crate) struct AccessEnds {
+    /// What is known from before; the shards know it already.
+    pub list: AccessList,
+    /// The process's time.
+    pub clock: Clock,
+    /// Already listening; `None`: it could not be made, and operators are not heard.
+    pub socket: Option<UnixListener>,
+    /// To each shard, by its id.
+    pub shards: Vec<Slot<Order>>,
+    /// To and from the thread that talks to other nodes, if there are any.
+    pub nodes: Option<(mpsc::Sender<ToNodes>, mpsc::Receiver<AccessNews>)>,
+    /// From the main thread.
+    pub stage: watch::Receiver<Stage>,
+}
+
+/// Runs until the gateway stops.
+pub(crate) fn run(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(ends))
+}
+
+async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let AccessEnds { list, clock, socket, shards, nodes, mut stage } = ends;
+    let listener = socket.map(tokio::net::UnixListener::from_std).transpose()?;
+    let (to_nodes, mut from_nodes) = nodes.map_or((None, None), |(to, from)| (Some(to), Some(from)));
+    let mut access = Access { list, clock, shards, to_nodes };
+    loop {
+        tokio::select! {
+            Some(stream) = async { Some(listener.as_ref()?.accept().await) } => match stream {
+                Ok((stream, _)) => access.answer(stream).await,
+                // Out of descriptors, most likely.
+                Err(_) => tokio::time::sleep(PATIENCE / 50).await,
+            },
+            Some(news) = async { from_nodes.as_mut()?.recv().await } => access.hear(news).await,
+            changed = stage.changed() => if changed.is_err() || *stage.borrow() == Stage::Draining {
+                return Ok(());
+            },
+        }
+    }
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("expected kick, ban, unban or revoke with a user's number, or list")]
+    Words,
+    #[error("nothing was stated")]
+    List(#[from] ListError),
+}
+
+/// The thread's state.
+struct Access {
+    list: AccessList,
+    clock: Clock,
+    shards: Vec<Slot<Order>>,
+    to_nodes: Option<mpsc::Sender<ToNodes>>,
+}
+
+impl Access {
+    /// One operator's question.
+    async fn answer(&mut self, mut stream: UnixStream) {
+        let talk = async {
+            let mut line = String::new();
+            let (read, mut write) = stream.split();
+            BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
+            let answer = match self.carry_out(line.trim()).await {
+                Ok(said) => format!("ok\n{said}"),
+                Err(refused) => format!("error\n{}\n", Chain(&refused)),
+            };
+            write.write_all(answer.as_bytes()).await?;
+            write.shutdown().await
+        };
+        // Who does not speak, or does not read, has gone: the next one's turn.
+        timeout(PATIENCE, talk).await.map(drop).ok();
+    }
+
+    async fn carry_out(&mut self, line: &str) -> Result<String, Refused> {
+        let now_ms = self.clock.now().unix_ms;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |text: &str| text.parse::<u64>().map_err(|_| Refused::Words);
+        let order = match words.as_slice() {
+            ["list"] => return Ok(self.list.facts().map(|fact| format!("{}\n", in_words(fact))).collect()),
+            ["kick", user] => AccessOrder::Kick(UserId(number(user)?)),
+            ["ban", user] => self.standing(UserId(number(user)?), Standing::Banned, now_ms),
+            ["unban", user] => self.standing(UserId(number(user)?), Standing::Allowed, now_ms),
+            ["revoke", user] => self.revoked(UserId(number(user)?), now_ms / 1_000 + 1),
+            ["revoke", user, before] => self.revoked(UserId(number(user)?), number(before)?),
+            _ => return Err(Refused::Words),
+        };
+        let said = match order {
+            AccessOrder::Kick(user) => format!("user {}: sessions ended\n", user.0),
+            AccessOrder::Fact(fact) => {
+                self.list.merge(&[fact])?;
+                format!("{}\n", in_words(&self.list.of(fact.user)))
+            }
+        };
+        tracing::info!(%line, "an operator says who may log in");
+        self.apply(order).await;
+        self.tell(vec![order]);
+        Ok(said)
+    }
+
+    /// That the user may, or may not; later than what was stated before, whatever the clock says.
+    fn standing(&self, user: UserId, standing: Standing, now_ms: u64) -> AccessOrder {
+        let since_ms = now_ms.max(self.list.of(user).since_ms.saturating_add(1));
+        AccessOrder::Fact(AccessFact { standing, since_ms, ..AccessFact::none(user) })
+    }
+
+    fn revoked(&self, user: UserId, tokens_from_s: u64) -> AccessOrder {
+        AccessOrder::Fact(AccessFact { tokens_from_s, ..AccessFact::none(user) })
+    }
+
+    /// To the user's shard.
+    async fn apply(&self, order: AccessOrder) {
+        let user = match order {
+            AccessOrder::Fact(fact) => fact.user,
+            AccessOrder::Kick(user) => user,
+        };
+        let home = ShardId::of_user(user, self.shards.len() as u16);
+        let Some(shard) = self.shards.get(usize::from(home.0)) else { return };
+        while shard.put_if_received(Order::Access(order)).is_err() {
+            shard.wake();
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        shard.wake();
+    }
+
+    /// To the other nodes. While Redis is away nobody takes it: they are told all when it is back.
+    fn tell(&self, orders: Vec<AccessOrder>) {
+        if let Some(nodes) = &self.to_nodes
+            && nodes.try_send(ToNodes::Access(orders)).is_err()
+        {
+            tracing::warn!(
+                "other nodes could not be told now who may log in: they are told when they are spoken to again"
+            );
+        }
+    }
+
+    /// All facts, to the other nodes. Who asked for it asks again if the talk with them ends meanwhile.
+    async fn tell_all(&self) {
+        let Some(nodes) = &self.to_nodes else { return };
+        let facts: Vec<AccessOrder> = self.list.facts().copied().map(AccessOrder::Fact).collect();
+        for facts in facts.chunks(TOLD_AT_ONCE) {
+            if timeout(PATIENCE, nodes.send(ToNodes::Access(facts.to_vec()))).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn hear(&mut self, news: AccessNews) {
+        match news {
+            AccessNews::Heard(orders) => {
+                let facts = orders.iter().filter_map(|order| match order {
+                    AccessOrder::Fact(fact) => Some(*fact),
+                    AccessOrder::Kick(_) => None,
+                });
+                if let Err(error) = self.list.merge(&facts.collect::<Vec<_>>()) {
+                    // It holds here until the end of the process, and another node has it on its disk.
+                    tracing::error!(error = %Chain(&error), "what another node says of who may log in could not be kept");
+                }
+                for order in orders {
+                    self.apply(order).await;
+                }
+            }
+            AccessNews::TellAll => self.tell_all().await,
+        }
+    }
+}
+
+/// A fact, for people.
+fn in_words(fact: &AccessFact) -> String {
+    let AccessFact { user, standing, tokens_from_s, .. } = fact;
+    let standing = match standing {
+        Standing::Allowed => "may log in",
+        Standing::Banned => "is banned",
+    };
+    let tokens = match tokens_from_s {
+        0 => String::new(),
+        from => format!(", with tokens issued at {from} (Unix seconds) or later"),
+    };
+    format!("user {} {standing}{tokens}", user.0)
+}

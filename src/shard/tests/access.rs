@@ -1,0 +1,106 @@
+//! Kicked, banned, their tokens revoked: whose sessions end, and who may come back with what.
+
+use super::closing;
+use super::world::{Client, World};
+use crate::contract::access::{AccessFact, AccessOrder, Standing};
+use crate::contract::ids::ShardId;
+use ringway_wire::ids::{DeviceId, UserId};
+use ringway_wire::schema::CloseReason;
+
+fn state(world: &mut World, order: AccessOrder) {
+    let user = match order {
+        AccessOrder::Fact(fact) => fact.user,
+        AccessOrder::Kick(user) => user,
+    };
+    let home = ShardId::of_user(user, world.shards.len() as u16);
+    world.shards[usize::from(home.0)].apply_access(world.now, order);
+    world.settle();
+}
+
+fn fact(user: u64, standing: Standing, since_ms: u64) -> AccessOrder {
+    AccessOrder::Fact(AccessFact { standing, since_ms, ..AccessFact::none(UserId(user)) })
+}
+
+/// The end of the client, if it was closed: why, and that it is not to come back by itself.
+fn end(world: &mut World, client: Client) -> Option<CloseReason> {
+    let got = world.got(client);
+    if let Some(super::world::Got::Closing { reconnect, .. }) = got.last() {
+        assert_eq!(*reconnect, None, "not by itself");
+        assert!(!world.is_open(client));
+    }
+    closing(&got)
+}
+
+#[test]
+fn who_is_banned_is_out_at_once_on_every_device_and_does_not_come_in_until_allowed_again() {
+    let mut world = World::new(2);
+    let (banned, other) = (world.user_on(1, 0), world.user_on(1, 1));
+    let devices = [world.login(banned, 1, Some(0)), world.login(banned, 2, Some(0))];
+    let beside = world.login(other, 1, Some(0));
+    state(&mut world, fact(banned, Standing::Banned, 10));
+    for device in devices {
+        assert_eq!(end(&mut world, device), Some(CloseReason::Banned));
+    }
+    assert!(world.is_open(beside));
+    // Over another shard, too.
+    let again = world.connect(0);
+    world.login_frame(again, banned, 1, Some(0));
+    world.settle();
+    assert_eq!(end(&mut world, again), Some(CloseReason::Banned));
+    // What was stated before changes nothing.
+    state(&mut world, fact(banned, Standing::Allowed, 9));
+    let again = world.login(banned, 1, Some(0));
+    assert_eq!(end(&mut world, again), Some(CloseReason::Banned));
+    state(&mut world, fact(banned, Standing::Allowed, 11));
+    let again = world.login(banned, 1, Some(0));
+    assert_eq!(end(&mut world, again), None);
+    assert!(world.is_open(again));
+}
+
+#[test]
+fn a_login_that_is_not_answered_yet_ends_with_a_ban_too() {
+    let mut world = World::new(1);
+    world.hold_ledger = true;
+    let client = world.login(5, 1, Some(0));
+    state(&mut world, fact(5, Standing::Banned, 10));
+    assert_eq!(end(&mut world, client), Some(CloseReason::Banned));
+    world.hold_ledger = false;
+    world.settle();
+    assert_eq!(world.shards[0].counters().sessions, 0);
+}
+
+#[test]
+fn who_is_kicked_may_come_back() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    state(&mut world, AccessOrder::Kick(UserId(5)));
+    assert_eq!(end(&mut world, client), Some(CloseReason::Kicked));
+    let again = world.login(5, 1, Some(0));
+    assert!(world.is_open(again));
+}
+
+#[test]
+fn revoked_are_the_tokens_of_before_and_those_that_do_not_say_when_they_were_issued() {
+    let mut world = World::new(1);
+    let now_s = world.now.unix_ms / 1000;
+    let client = world.login(5, 1, Some(0));
+    let revoked = AccessFact { tokens_from_s: now_s, ..AccessFact::none(UserId(5)) };
+    state(&mut world, AccessOrder::Fact(revoked));
+    assert_eq!(end(&mut world, client), Some(CloseReason::TokenRevoked));
+    // Told again, it ends nobody's session.
+    for (issued_at_s, expected) in [
+        (None, Some(CloseReason::TokenRevoked)),
+        (Some(now_s - 1), Some(CloseReason::TokenRevoked)),
+        (Some(now_s), None),
+    ] {
+        let token = world.token_issued(5, issued_at_s);
+        let client = world.connect(0);
+        world.frame(client, |encoder| encoder.login(1, &token, DeviceId(1), None));
+        world.settle();
+        assert_eq!(end(&mut world, client), expected, "issued at {issued_at_s:?}");
+        if expected.is_none() {
+            state(&mut world, AccessOrder::Fact(revoked));
+            assert!(world.is_open(client));
+        }
+    }
+}
