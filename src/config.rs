@@ -5,6 +5,7 @@
 //! and the disk. Precedence rises from defaults over file and environment to the command line.
 
 pub mod args;
+mod policies;
 mod rates;
 pub(crate) mod typed;
 
@@ -18,6 +19,7 @@ use mysql_async::Opts;
 use typed::{Origin, Typed};
 
 use crate::contract::device_policy::DevicePolicy;
+use crate::contract::policies::Policies;
 use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 use crate::topology::cpus::Shards;
@@ -57,6 +59,8 @@ pub struct Config {
     pub drain: Drain,
     /// About logs.
     pub log: Log,
+    /// What clients are let do.
+    pub policies: Policies,
     /// Bounds an operator may move.
     pub limits: Limits,
     /// Who said how many connections: the default is what the host can keep, anything else is kept or refused.
@@ -316,6 +320,7 @@ impl Config {
                 spread_s: typed.number("drain.spread_s", 0, 3600)? as u32,
             },
             log: typed.log()?,
+            policies: typed.policies()?,
             limits: Limits {
                 connections_max: typed.number("limits.connections_max", 1, 16 << 20)? as usize,
                 unauthenticated_max: typed.number("limits.unauthenticated_max", 1, 16 << 20)? as usize,

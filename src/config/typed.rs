@@ -93,6 +93,10 @@ pub(crate) const KEYS: &[Key] = &[
         "off, error, warn, info, debug, trace, or parts with a level each: warn,ringway=debug",
     ),
     key("log.format", "auto", Form::Text, "human, json, or auto: human on a terminal"),
+    key("policy.direct_messages", "anyone", Form::Text, "who may write to another user: anyone or nobody"),
+    key("policy.group_creation", "anyone", Form::Text, "who may make a group"),
+    key("policy.adding_members", "anyone", Form::Text, "who may make others members of a group, of a new one too"),
+    key("policy.presence", "anyone", Form::Text, "who may ask who is online"),
     key(
         "limits.connections_max",
         CONNECTIONS_MAX,
@@ -186,7 +190,7 @@ const GROUP_ROWS: &str = "100000/s, burst 2000000";
 const LIMITS_KEYS_MAX: usize = 18;
 
 const _: () = {
-    assert!(KEYS.len() <= 27 + LIMITS_KEYS_MAX, "at most 27 keys and the [limits] table");
+    assert!(KEYS.len() <= 31 + LIMITS_KEYS_MAX, "at most 31 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

@@ -18,6 +18,7 @@ pub mod keyed;
 pub mod lane;
 pub mod message;
 pub mod nodes;
+pub(crate) mod policies;
 pub mod position;
 pub mod progress;
 pub mod rate;

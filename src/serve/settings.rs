@@ -72,6 +72,7 @@ pub(super) fn shard_config(config: &Config, id: ShardId, shards: u16, connection
         unauthenticated_per_address_max: part_of(config.limits.unauthenticated_per_address_max, shards),
         stall_timeout_ms: session.stall_timeout_s * 1000,
         traffic: config.limits.traffic,
+        policies: config.policies,
         lists_closes: closes::are_logged(),
         ..ShardConfig::new(id, shards)
     }

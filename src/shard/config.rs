@@ -4,6 +4,7 @@
 use crate::contract::device_policy::DevicePolicy;
 use crate::contract::ids::{ConnId, SessionRef, ShardId};
 use crate::contract::keyed::TableKey;
+use crate::contract::policies::Policies;
 use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 
@@ -45,6 +46,8 @@ pub struct ShardConfig {
     pub stall_timeout_ms: u32,
     /// What one account may send.
     pub traffic: TrafficLimits,
+    /// What clients are let do.
+    pub policies: Policies,
     /// Keys the tables whose entries a peer can choose.
     pub table_key: TableKey,
     /// List every close in `Effects::closed`: somebody writes them down.
@@ -72,6 +75,7 @@ impl ShardConfig {
             unauthenticated_per_address_max: limits::UNAUTHENTICATED_PER_ADDRESS_MAX,
             stall_timeout_ms: 30_000,
             traffic: TrafficLimits::default(),
+            policies: Policies::default(),
             table_key: TableKey::of_process(),
             lists_closes: false,
         }

@@ -12,6 +12,7 @@ use crate::contract::ids::{Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::LaneEnvelope;
 use crate::contract::message::Incoming;
+use crate::contract::policies::{Permission, Policies};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::limits::SMALL_CHANGE_USERS_MAX;
 use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
@@ -109,6 +110,12 @@ impl Shard {
         if durability == Durability::Durable && client_msg_id.unix_ms().is_none() {
             return self.refuse(now, slot, request_id, ErrorCode::ClientMsgIdInvalid, 0);
         }
+        if let Conversation::User(recipient) = to
+            && self.config.policies.direct_messages == Permission::Nobody
+            && self.user_of(slot) != Some(recipient)
+        {
+            return self.forbid(now, slot, request_id, "this gateway lets nobody write to another user");
+        }
         let Some((origin, sender)) = self.asking(slot, request_id) else { return };
         let weight = Weight { sends: 1, bytes: body.len() as u64 };
         if self.admit_request(now, origin, sender, weight) == Admission::Refused {
@@ -173,10 +180,19 @@ impl Shard {
         if users.len() > GROUP_MEMBERS_MAX {
             return self.refuse(now, slot, request_id, ErrorCode::TooManyMembers, 0);
         }
+        let is_alone = users.is_empty();
         let weight = Weight { sends: 0, bytes: (users.len() * size_of::<UserId>()) as u64 };
         let change = change(users);
         if matches!(&change, GroupChange::Add(_, users) | GroupChange::Remove(_, users) if users.is_empty()) {
             return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, "members is empty", 0);
+        }
+        let Policies { group_creation, adding_members, .. } = self.config.policies;
+        if matches!(change, GroupChange::Create(_)) && group_creation == Permission::Nobody {
+            return self.forbid(now, slot, request_id, "this gateway lets nobody make a group");
+        }
+        let adds = matches!(change, GroupChange::Create(_) | GroupChange::Add(..)) && !is_alone;
+        if adds && adding_members == Permission::Nobody {
+            return self.forbid(now, slot, request_id, "this gateway lets nobody make others members of a group");
         }
         let Some((origin, actor)) = self.asking(slot, request_id) else { return };
         if self.admit_request(now, origin, actor, weight) == Admission::Refused {
@@ -189,7 +205,20 @@ impl Shard {
         self.effects.submissions.push_back(Submission::Change(ChangeSubmission { origin, actor, change }));
     }
 
+    /// The operator does not let clients do it.
+    fn forbid(&mut self, now: Now, slot: u32, request_id: u32, what: &str) {
+        self.refuse_saying(now, slot, request_id, ErrorCode::NotAllowed, what, 0);
+    }
+
+    fn user_of(&self, slot: u32) -> Option<UserId> {
+        let session = self.sessions.at(slot).or_count(Place::Sessions)?;
+        self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory)
+    }
+
     fn presence(&mut self, now: Now, slot: u32, request_id: u32, users: Users<'_>) {
+        if self.config.policies.presence == Permission::Nobody {
+            return self.forbid(now, slot, request_id, "this gateway tells nobody who is online");
+        }
         if users.len() > PRESENCE_USERS_MAX {
             let what = "at most 256 users may be asked for at once";
             return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, what, 0);

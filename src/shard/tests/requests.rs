@@ -4,6 +4,7 @@ use super::world::{Got, World};
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::ShardId;
 use crate::contract::lane::LaneEnvelope;
+use crate::contract::policies::{Permission, Policies};
 use crate::contract::submission::{ChangeSubmission, Submission};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
@@ -177,4 +178,41 @@ fn large_changes_of_groups_are_in_the_ledger_one_at_a_time_and_keep_their_order(
     }
     world.settle();
     assert_eq!(world.held_submissions.len(), 10);
+}
+
+#[test]
+fn what_nobody_may_do_is_refused_and_the_rest_is_not() {
+    type Adjust = fn(&mut Policies);
+    let cases: [(Adjust, &[u32]); 5] = [
+        (|_| {}, &[]),
+        (|policies| policies.direct_messages = Permission::Nobody, &[1]),
+        (|policies| policies.group_creation = Permission::Nobody, &[3, 4]),
+        (|policies| policies.adding_members = Permission::Nobody, &[4, 5]),
+        (|policies| policies.presence = Permission::Nobody, &[6]),
+    ];
+    for (adjust, expected) in cases {
+        let mut world = World::with(1, |config| adjust(&mut config.policies));
+        let client = world.login(5, 1, Some(0));
+        let group = world.group_on(0);
+        world.ledger.set_members(group, &[5, 6]);
+        world.got(client);
+        world.hold_ledger = true;
+        let others = [UserId(6)];
+        world.send_to(client, 1, Conversation::User(UserId(6)), b"to another");
+        world.send_to(client, 2, Conversation::User(UserId(5)), b"to oneself");
+        world.frame(client, |encoder| encoder.group_create(3, &[]));
+        world.frame(client, |encoder| encoder.group_create(4, &others));
+        world.frame(client, |encoder| encoder.group_add(5, group, &others));
+        world.frame(client, |encoder| encoder.presence_request(6, &others));
+        world.frame(client, |encoder| encoder.group_remove(7, group, &others));
+        world.settle();
+        let refused = |got: Got| match got {
+            Got::Error(request, ErrorCode::NotAllowed) => Some(request),
+            Got::Online(_) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(world.got(client).into_iter().filter_map(refused).collect::<Vec<_>>(), expected);
+        let submitted = 6 - expected.iter().filter(|request| **request != 6).count();
+        assert_eq!(world.held_submissions.len(), submitted, "the others go on");
+    }
 }
