@@ -11,6 +11,7 @@ mod stop;
 mod threads;
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
 use nix::sys::stat::{Mode, umask};
@@ -115,8 +116,8 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     });
     running.start_all(&plan, persistence, sockets, (access, socket.ok()), report_to)?;
 
-    data_dir.publish_address("admin", admin)?;
-    data_dir.publish_address("listen", listen)?;
+    publish(&data_dir, "admin", admin)?;
+    publish(&data_dir, "listen", listen)?;
     running.stage.send_replace(Stage::Serving);
     tracing::info!(%listen, %admin, shards, connections_max, data_dir = %config.data_dir.display(), "serving");
     notices.ready(&format!("serving on {listen}, room for {connections_max} connections"));
@@ -129,6 +130,17 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     data_dir.withdraw_address("admin");
     data_dir.withdraw_address(SOCKET);
     stopped
+}
+
+/// Says in the data directory where something listens. On a full disk that is not said, and the gateway serves all the same.
+fn publish(data_dir: &DataDir, name: &str, address: SocketAddr) -> Result<(), DataDirError> {
+    match data_dir.publish_address(name, address) {
+        Err(DataDirError::File { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+            tracing::warn!(name, %address, "the disk is full: who looks for this address in the data directory does not find it");
+            Ok(())
+        }
+        published => published,
+    }
 }
 
 /// What systemd is told, where it wants to know.

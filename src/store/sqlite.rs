@@ -66,6 +66,9 @@ PRAGMA journal_size_limit = 268435456;
 /// rows at most, and the log and the file are written in whole pages.
 const PAGE: &str = "PRAGMA page_size = 1024;";
 
+/// No other process has the file open at the same time.
+const ALONE: &str = "PRAGMA locking_mode = EXCLUSIVE;";
+
 /// Operations of SQLite's machine between two looks whether deliveries are in hand: some 50 rows, as many microseconds.
 const STEP_OPERATIONS: c_int = 1_000;
 
@@ -100,9 +103,32 @@ pub enum PageWrites {
     Yielding,
 }
 
+/// Who may open the file beside this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sharers {
+    Others,
+    Nobody,
+}
+
 impl SqliteStore {
-    /// Opens the file, or makes it with its tables.
+    /// Opens the file, or makes it with its tables. On a full disk, where there is no room for the index that processes
+    /// share, it is opened for this process alone: what is stored can be read, and written when there is room again.
     pub fn open(path: &Path, batch_rows: usize, page_writes: PageWrites) -> Result<Self, StoreError> {
+        match Self::open_as(path, batch_rows, page_writes, Sharers::Others) {
+            Err(StoreError::Unavailable { cause: Cause::Full, .. }) => {
+                let store = Self::open_as(path, batch_rows, page_writes, Sharers::Nobody)?;
+                tracing::warn!(
+                    file = %path.display(),
+                    "the disk is full: the store is read, and written when there is room; until the next start no other \
+                     process can look at it (`ringway store check`)"
+                );
+                Ok(store)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_as(path: &Path, batch_rows: usize, page_writes: PageWrites, sharers: Sharers) -> Result<Self, StoreError> {
         const OPENING: &str = "opening the store's file";
         let files = match page_writes {
             PageWrites::Yielding if yielding_files::register() => yielding_files::FILES,
@@ -111,6 +137,10 @@ impl SqliteStore {
         let opened = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), files);
         let mut connection = opened.map_err(failed(OPENING))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        if sharers == Sharers::Nobody {
+            // Before the first access: its index is then in memory.
+            connection.execute_batch(ALONE).map_err(failed(OPENING))?;
+        }
         connection.execute_batch(PAGE).map_err(failed(OPENING))?;
         schema::prepare(&mut connection).map_err(|error| match error {
             SchemaError::Database(error) => failed("making the store's tables")(error),

@@ -4,12 +4,13 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use ringway_client::Event;
-use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::ids::{Conversation, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, UNLIMITED, address};
+use crate::gateway::{Gateway, PATIENCE, UNLIMITED, address, signal};
 
 /// Runs `serve`, which must refuse, and returns what it said.
 fn refusal(data_dir: &Path, arguments: &[&str]) -> String {
@@ -209,4 +210,40 @@ fn send(client: &mut Connection, body: &[u8]) -> Sent {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_gateway_that_is_started_on_a_full_disk_serves_what_is_stored_and_stores_more_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    // The store on a file system of its own, in a mount namespace that goes with the process, which starts two gateways.
+    let script = "mount -t tmpfs -o size=8m ringway-test \"$0\" && \"$@\" && head -c 16m /dev/zero > \"$0/ballast\"; exec \"$@\"";
+    let options = ["--user", "--map-root-user", "--mount", "sh", "-c", script, store.to_str().unwrap()];
+    let url = format!("store.url=sqlite:{}/store.sqlite", store.display());
+    let mut command = Gateway::command_under("unshare", &options, dir.path(), &["--shards", "1", "--set", &url]);
+    let mut gateway = Gateway::spawn(dir.path(), &mut command);
+    let mut client = gateway.client(1, 1, None);
+    assert_eq!(send(&mut client, b"before"), Sent::Stored);
+    // The shell and the first gateway: that one stops, cleanly, and leaves neither log nor index.
+    let first = gateway.children();
+    let [first] = first.as_slice() else { panic!("{first:?}") };
+    signal(*first, Signal::SIGTERM).unwrap();
+    gateway.wait_until("the first gateway is gone", |gateway| !gateway.children().contains(first));
+    gateway.wait_until("the second one listens", |gateway| {
+        assert!(!gateway.has_ended(), "{}", gateway.log());
+        address(dir.path(), "listen").is_some()
+    });
+    assert!(gateway.log().contains("the disk is full"), "{}", gateway.log());
+    let mut reader = gateway.client(1, 2, Some(Seq(0)));
+    match reader.next(PATIENCE).unwrap() {
+        Some(Event::Row(row)) => assert_eq!(row.body, b"before"),
+        other => panic!("{other:?}"),
+    }
+    // What comes meanwhile is in the journal, and in the store when there is room.
+    assert_eq!(send(&mut reader, b"meanwhile"), Sent::Stored);
+    gateway.wait_until("the store cannot be written", |gateway| gateway.admin_page("/readyz").contains("degraded"));
+    let inside = PathBuf::from(format!("/proc/{}/root", gateway.pid())).join(store.strip_prefix("/").unwrap());
+    std::fs::remove_file(inside.join("ballast")).unwrap();
+    gateway.wait_until("everything is stored", |gateway| !gateway.admin_page("/readyz").contains("degraded"));
 }

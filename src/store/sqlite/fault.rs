@@ -1,6 +1,7 @@
 //! What goes wrong with the file, split by what is to be done about it.
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 use crate::contract::cause::Cause;
 use crate::store::StoreError;
@@ -19,7 +20,9 @@ pub(super) enum Inconsistent {
 /// corruption and violated constraints need somebody who looks.
 pub(super) fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
     move |error| {
-        let code = error.sqlite_error_code();
+        // There is no room for the index that processes share.
+        let is_full = error.sqlite_error().is_some_and(|error| error.extended_code == SQLITE_IOERR_SHMSIZE);
+        let code = if is_full { Some(ErrorCode::DiskFull) } else { error.sqlite_error_code() };
         let cause = code.map_or(Cause::Other, |code| match code {
             ErrorCode::DiskFull => Cause::Full,
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => Cause::Lock,
