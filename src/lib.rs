@@ -38,6 +38,7 @@
 //! | [`store`] | the database's thread: batches in, pages out, the unapplied tail | sessions |
 //! | [`cluster`] | the thread that talks to Redis, and through it to other nodes | what entries of the ledger mean |
 //! | [`net`], [`topology`] | the shell: io_uring, mailboxes, threads and CPUs | what frames mean |
+//! | `api` | what a backend calls over HTTP | sockets, sessions: it asks as one more shard would |
 //! | [`control`] | the admin server's thread, and the one that hears operators | the state of a shard: it is sent copies of counters |
 //! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
 //! | [`doctor`] | what a host must be like, what this one is like, what to do | how any of it is set |
@@ -60,6 +61,7 @@
 /// The version, and in a release the commit it was built from.
 pub const VERSION: &str = env!("BUILD_VERSION");
 
+pub mod api;
 pub mod auth;
 pub mod clock;
 pub mod cluster;

@@ -16,6 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use nix::sys::stat::{Mode, umask};
 
+use crate::api::keys::{Keys, KeysError};
 use crate::auth::AuthKeyError;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -65,6 +66,9 @@ pub enum ServeError {
     /// A thread has ended that should not have.
     #[error("the thread `{0}` has ended; the gateway cannot go on without it")]
     ThreadEnded(String, #[source] Box<dyn Error + Send + Sync>),
+    /// The API's keys cannot be used.
+    #[error(transparent)]
+    ApiKeys(#[from] KeysError),
     /// The stop took too long, or was interrupted.
     #[error("stopped before everything was done ({why}); still running: {threads}. {consequence}")]
     StopIncomplete {
@@ -101,10 +105,11 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let auth = settings::authenticator(config, &data_dir)?;
     let access = AccessList::read(&config.data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
+    let keys = Keys::load(config.api_keys_file.as_deref(), config.admin.ip().is_loopback())?;
     let (admin_listener, admin) = admin_listener(config.admin)?;
     let plan = Plan { config, cpus, clock, auth, connections_max };
 
-    let (mut running, report_to) = Running::start_control(&plan, admin_listener, room)?;
+    let (mut running, report_to) = Running::start_control(&plan, admin_listener, room, keys)?;
     let persistence = Persistence::open(config, &clock, &plan.cpus, &running.stage, &running.stops)
         .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
     let Some(persistence) = persistence else {

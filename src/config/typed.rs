@@ -42,10 +42,16 @@ const fn key(name: &'static str, default: &'static str, form: Form, about: &'sta
 /// Every key, in the order in which `--print-config` shows them: plain ones first, then table by table.
 pub(crate) const KEYS: &[Key] = &[
     key("listen", "127.0.0.1:7400", Form::Text, "where clients connect; port 0: any free one"),
-    key("admin", "127.0.0.1:7401", Form::Text, "health and metrics over HTTP; port 0: any free one"),
+    key("admin", "127.0.0.1:7401", Form::Text, "health, metrics and the API over HTTP; port 0: any free one"),
     key("data_dir", "ringway-data", Form::Text, "journal, embedded store, lock and development secret"),
     key("shards", "auto", Form::Text, "how many shards; auto: as many as there are CPUs to give them"),
     key("cpus", "", Form::Text, "CPUs the gateway may use, as in \"0,2-3\"; empty: all it is allowed to"),
+    key(
+        "api.keys_file",
+        "",
+        Form::Text,
+        "who may call the API, a line each: NAME SCOPE[,SCOPE] KEY; empty: on a loopback address this machine's programs",
+    ),
     key("auth.hs256_secret", "", Form::Secret, "verifies tokens: a shared secret of at least 32 bytes"),
     key("auth.hs256_secret_file", "", Form::Text, "a file that holds the shared secret"),
     key("auth.eddsa_public_key_file", "", Form::Text, "verifies tokens: an Ed25519 public key, PEM"),
@@ -190,7 +196,7 @@ const GROUP_ROWS: &str = "100000/s, burst 2000000";
 const LIMITS_KEYS_MAX: usize = 18;
 
 const _: () = {
-    assert!(KEYS.len() <= 31 + LIMITS_KEYS_MAX, "at most 31 keys and the [limits] table");
+    assert!(KEYS.len() <= 32 + LIMITS_KEYS_MAX, "at most 32 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

@@ -38,6 +38,17 @@ pub enum Delivery {
         /// The sending session, which gets `SendOk` instead of a push.
         origin: Origin,
     },
+    /// The message is durable; to the API, if it sent it. A session is answered with the message itself.
+    Numbered {
+        /// Who sent it.
+        origin: Origin,
+        /// The message's number.
+        msg_id: MsgId,
+        /// The sender's row.
+        seq: Seq,
+        /// The message's time, Unix milliseconds.
+        sent_at_ms: u64,
+    },
     /// The message was stored before; to the origin's shard.
     Repeat {
         /// Who sent it again.

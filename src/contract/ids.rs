@@ -89,6 +89,13 @@ impl Origin {
     };
 }
 
+impl Origin {
+    /// Whether the API asked, whose callers have a key and are trusted.
+    pub fn is_api(&self, shards: u16) -> bool {
+        self.session.shard == ShardId::of_api(shards)
+    }
+}
+
 /// Spreads a number over 64 bits (the finalizer of SplitMix64); the same in every process.
 pub const fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -98,6 +105,11 @@ pub const fn mixed(number: u64) -> u64 {
 }
 
 impl ShardId {
+    /// The API's place: it asks and is answered as a shard is, and has the number behind the last of them.
+    pub fn of_api(shards: u16) -> Self {
+        ShardId(shards)
+    }
+
     /// The shard a user lives on. The same on every shard and across restarts.
     pub fn of_user(user: UserId, shards: u16) -> Self {
         Self::of(user.0, shards)

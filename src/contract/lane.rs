@@ -48,7 +48,7 @@ pub enum LaneEnvelope {
     GroupInfo {
         /// The asking session.
         origin: Origin,
-        /// Its user: only members are told.
+        /// Its user: only members are told, and the API.
         user: UserId,
         /// The group asked about.
         group: GroupId,

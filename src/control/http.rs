@@ -1,14 +1,15 @@
-//! The admin server: `/healthz`, `/readyz`, `/metrics`.
+//! The admin server: `/healthz`, `/readyz`, `/metrics`, and the API.
 //!
-//! On control's thread. What always holds: at most `ADMIN_REQUESTS_MAX` connections are open at once, none for longer than
-//! `CONNECTION_LIFE`, and one more ends the oldest: nobody who holds them open keeps others out.
+//! On control's thread. What always holds: at most `ADMIN_REQUESTS_MAX` connections are open at once, none is silent for
+//! longer than `SILENCE_MAX`, and one more ends the one that has been silent the longest: nobody who holds them open keeps
+//! others out.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,15 +22,15 @@ use nix::sys::statvfs::statvfs;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::clock::Clock;
 use crate::control::metrics;
 use crate::control::snapshot::{Readiness, Room, Snapshot, Stage};
 use crate::limits::ADMIN_REQUESTS_MAX;
 
-/// The longest an admin connection lives.
-const CONNECTION_LIFE: Duration = Duration::from_secs(30);
+/// How long a connection may bring nothing: longer than any answer takes.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What the answers are made from.
 #[derive(Clone)]
@@ -63,13 +64,14 @@ impl Facts {
 }
 
 /// Serves until it is aborted.
-pub(crate) async fn serve(listener: TcpListener, facts: Facts) {
+pub(crate) async fn serve(listener: TcpListener, facts: Facts, calls: axum::Router) {
     let routes = axum::Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
-        .with_state(facts);
-    let listener = Bounded { listener, admitted: VecDeque::new() };
+        .with_state(facts)
+        .merge(calls);
+    let listener = Bounded { listener, admitted: Vec::new(), since: Instant::now() };
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the admin server has ended");
     }
@@ -104,10 +106,19 @@ async fn metrics_text(State(facts): State<Facts>) -> impl IntoResponse {
 /// A listener that has room for one more always, because the oldest goes.
 struct Bounded {
     listener: TcpListener,
-    /// Ends each of the connections when it is dropped; the oldest first. A request that has come is answered at once, so
-    /// the oldest has most likely sent none.
-    admitted: VecDeque<oneshot::Sender<()>>,
+    admitted: Vec<Ending>,
+    since: Instant,
 }
+
+/// Ends a connection when it is dropped.
+struct Ending {
+    end: oneshot::Sender<()>,
+    heard: Arc<Heard>,
+}
+
+/// When a connection last brought something: milliseconds since the first of all connections came.
+#[derive(Default)]
+struct Heard(AtomicU64);
 
 impl Listener for Bounded {
     type Io = Admitted;
@@ -117,14 +128,19 @@ impl Listener for Bounded {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.admitted.retain(|one| !one.is_closed());
+                    self.admitted.retain(|one| !one.end.is_closed());
                     if self.admitted.len() >= ADMIN_REQUESTS_MAX {
-                        self.admitted.pop_front();
+                        let heard = |at: &usize| self.admitted.get(*at).map(|one| one.heard.0.load(Ordering::Relaxed));
+                        if let Some(at) = (0..self.admitted.len()).min_by_key(heard) {
+                            self.admitted.swap_remove(at);
+                        }
                     }
+                    let since = self.since;
+                    let heard = Arc::new(Heard(AtomicU64::new(since.elapsed().as_millis() as u64)));
                     let (end, ended) = oneshot::channel();
-                    self.admitted.push_back(end);
-                    let until = Box::pin(tokio::time::sleep(CONNECTION_LIFE));
-                    return (Admitted { stream, until, ended }, peer);
+                    self.admitted.push(Ending { end, heard: Arc::clone(&heard) });
+                    let until = Box::pin(tokio::time::sleep(SILENCE_MAX));
+                    return (Admitted { stream, until, ended, heard, since }, peer);
                 }
                 // Out of descriptors, most likely: the shards say so too.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -142,6 +158,8 @@ struct Admitted {
     stream: TcpStream,
     until: Pin<Box<Sleep>>,
     ended: oneshot::Receiver<()>,
+    heard: Arc<Heard>,
+    since: Instant,
 }
 
 impl Admitted {
@@ -156,7 +174,13 @@ impl AsyncRead for Admitted {
         if self.poll_over(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.until.as_mut().reset(Instant::now() + SILENCE_MAX);
+            self.heard.0.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+        }
+        read
     }
 }
 

@@ -16,8 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::api::dispatch::{Dispatcher, DispatcherEnds, Serving};
+use crate::api::keys::Keys;
+use crate::api::{self, Api};
 use crate::clock::Clock;
 use crate::contract::chain::Chain;
 use crate::contract::report::Report;
@@ -31,8 +34,6 @@ pub(crate) const REPORTS_MAX: usize = 1_024;
 
 /// What control is given.
 pub(crate) struct ControlEnds {
-    /// Already listening.
-    pub admin: TcpListener,
     /// The process's time.
     pub clock: Clock,
     /// From the shards and the ledger.
@@ -43,12 +44,24 @@ pub(crate) struct ControlEnds {
     pub stage: watch::Receiver<Stage>,
     /// How many shards should report.
     pub shards: u16,
+    /// SIGTERM and SIGINT, to the main thread.
+    pub stops: crossbeam_channel::Sender<StopSignal>,
+    /// What is served over HTTP.
+    pub http: HttpEnds,
+}
+
+/// What is served over HTTP, and to whom.
+pub(crate) struct HttpEnds {
+    /// Already listening.
+    pub admin: TcpListener,
     /// Where the journal is, to tell how much room its disk has.
     pub data_dir: PathBuf,
     /// How many connections there is room for.
     pub room: Room,
-    /// SIGTERM and SIGINT, to the main thread.
-    pub stops: crossbeam_channel::Sender<StopSignal>,
+    /// Who may call the API.
+    pub keys: Keys,
+    /// The API's ends of the channels between threads, once there are some.
+    pub dispatcher: oneshot::Receiver<DispatcherEnds>,
 }
 
 /// Somebody wants the process to stop.
@@ -62,22 +75,23 @@ pub(crate) fn run(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + S
 }
 
 async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let ControlEnds { admin, clock, mut reports, mut store_reports, mut stage, shards, data_dir, room, stops } = ends;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ControlEnds { clock, mut reports, mut store_reports, mut stage, shards, stops, http } = ends;
+    let mut stop = StopSignals::new()?;
     let mut other = OtherSignals::new()?;
     let mut snapshot = Snapshot { shards: vec![None; usize::from(shards)], ..Snapshot::default() };
     let (publish, published) = watch::channel(Arc::new(snapshot.clone()));
-    let server = tokio::spawn(http::serve(
-        tokio::net::TcpListener::from_std(admin)?,
-        http::Facts {
-            snapshot: published,
-            stage: stage.clone(),
-            clock,
-            room: Arc::new(room),
-            data_dir: data_dir.into(),
-        },
-    ));
+    let (serving, receive_serving) = watch::channel(Serving::Yes);
+    let calls =
+        Api { dispatcher: Dispatcher::start(shards, http.dispatcher, receive_serving), keys: http.keys.into(), clock };
+    let facts = http::Facts {
+        snapshot: published,
+        stage: stage.clone(),
+        clock,
+        room: Arc::new(http.room),
+        data_dir: http.data_dir.into(),
+    };
+    let listener = tokio::net::TcpListener::from_std(http.admin)?;
+    let server = tokio::spawn(http::serve(listener, facts, api::routes(calls)));
     let mut watchdog = Watchdog::new(&Environment::of_process(), std::process::id()).unwrap_or_else(|error| {
         tracing::warn!(error = %Chain(&error), "systemd's watchdog gets no pings");
         None
@@ -87,11 +101,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         let report = tokio::select! {
             Some(report) = reports.recv() => report,
             Some(counters) = store_reports.recv() => Report::Store(Box::new(counters)),
-            _ = terminate.recv() => {
-                pass_on(&stops);
-                continue;
-            }
-            _ = interrupt.recv() => {
+            () = stop.received() => {
                 pass_on(&stops);
                 continue;
             }
@@ -108,6 +118,9 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
             }
             changed = stage.changed() => match changed {
                 Ok(()) => {
+                    if *stage.borrow() == Stage::Draining {
+                        serving.send_replace(Serving::Over);
+                    }
                     if *stage.borrow() == Stage::Serving {
                         snapshot.serving_since_ms = clock.now().mono_ms;
                         publish.send_replace(Arc::new(snapshot.clone()));
@@ -125,6 +138,26 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
     }
     server.abort();
     Ok(())
+}
+
+/// Somebody wants the process to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> std::io::Result<StopSignals> {
+        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them.
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Signals that other programs take for "read your settings again" or "say something": they would end the process if

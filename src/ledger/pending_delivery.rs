@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{Origin, ShardId};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::Message;
 use crate::ledger::groups::Groups;
 use crate::ledger::sequence::Sequences;
@@ -42,8 +43,9 @@ pub(crate) enum PendingDelivery {
 }
 
 impl PendingDelivery {
-    /// Gives it to the shards that must have it.
+    /// Gives it to the shards that must have it, and the API its answer.
     pub(crate) fn hand_out(self, shards: u16, out: &mut [Vec<Delivery>]) {
+        let api = ShardId::of_api(shards);
         let mut give = |shard: ShardId, delivery: Delivery| match out.get_mut(usize::from(shard.0)) {
             Some(deliveries) => deliveries.push(delivery),
             None => debug_assert!(false, "{shard:?} does not exist"),
@@ -57,12 +59,19 @@ impl PendingDelivery {
         };
         match delivery {
             Delivery::Group { message, roster, seqs, origin } => {
+                if origin.session.shard == api {
+                    let seq = roster.position(message.sender).and_then(|at| seqs.get(at)).copied();
+                    give(api, numbered(origin, &message, seq.or_count(Place::Ledger).unwrap_or_default()));
+                }
                 for shard in roster.shards() {
                     let (message, roster, seqs) = (message.clone(), roster.clone(), seqs.clone());
                     give(shard, Delivery::Group { message, roster, seqs, origin });
                 }
             }
             Delivery::Direct { message, sender_seq, recipient_seq, origin } => {
+                if origin.session.shard == api {
+                    give(api, numbered(origin, &message, sender_seq));
+                }
                 let sender = ShardId::of_user(message.sender, shards);
                 let recipient = match message.to {
                     Conversation::User(user) => ShardId::of_user(user, shards),
@@ -75,7 +84,8 @@ impl PendingDelivery {
                 give(sender, Delivery::Direct { message, sender_seq, recipient_seq, origin });
             }
             Delivery::Changed { origin, roster, announcement } => {
-                for shard in (0..shards).map(ShardId) {
+                let answer = (origin.session.shard == api).then_some(api);
+                for shard in (0..shards).map(ShardId).chain(answer) {
                     let (roster, announcement) = (roster.clone(), announcement.clone());
                     give(shard, Delivery::Changed { origin, roster, announcement });
                 }
@@ -93,7 +103,8 @@ impl PendingDelivery {
             Delivery::Roster { group, roster } => {
                 give(ShardId::of_group(group, shards), Delivery::Roster { group, roster })
             }
-            Delivery::Repeat { origin, .. }
+            Delivery::Numbered { origin, .. }
+            | Delivery::Repeat { origin, .. }
             | Delivery::Refused { origin, .. }
             | Delivery::Position { origin, .. }
             | Delivery::Groups { origin, .. }
@@ -144,6 +155,11 @@ impl PendingDelivery {
             _ => None,
         }
     }
+}
+
+/// The API's answer.
+fn numbered(origin: Origin, message: &Message, seq: Seq) -> Delivery {
+    Delivery::Numbered { origin, msg_id: message.msg_id, seq, sent_at_ms: message.sent_at_ms }
 }
 
 fn storage_full(origin: Origin) -> Delivery {

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use socket2::Socket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::parts::{AnyKeeper, LedgerEngine, Persistence};
 use super::{ServeError, settings};
+use crate::api::dispatch::DispatcherEnds;
+use crate::api::keys::Keys;
 use crate::auth::AuthKey;
 use crate::clock::Clock;
 use crate::cluster::{self, ClusterEnds, LedgerLink};
@@ -27,7 +29,7 @@ use crate::contract::store::LookupAnswer;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::access::AccessEnds;
 use crate::control::access::list::AccessList;
-use crate::control::{self, ControlEnds, Stage, StopSignal};
+use crate::control::{self, ControlEnds, HttpEnds, Stage, StopSignal};
 use crate::limits::TO_NODES_MAX;
 use crate::net::outlets::Channels;
 use crate::net::shard::{self, ShardEnds};
@@ -63,6 +65,8 @@ pub(super) struct Running {
     pub(super) stops: Receiver<StopSignal>,
     /// How far the gateway is, for control.
     pub(super) stage: watch::Sender<Stage>,
+    /// Gives the API its ends of the channels.
+    dispatcher: Option<oneshot::Sender<DispatcherEnds>>,
 }
 
 /// What is known before any thread runs.
@@ -95,6 +99,7 @@ pub(super) struct ReportTo {
 /// The sending ends of the channels between threads.
 struct Senders {
     shards: Vec<Slots>,
+    api: Slots,
     store: StoreSender,
     submissions: SubmissionSenders,
     nodes: Option<mpsc::Sender<ToNodes>>,
@@ -104,6 +109,7 @@ struct Senders {
 /// The receiving ends.
 struct Receivers {
     mailboxes: Vec<Mailbox>,
+    api: Mailbox,
     store: StoreInbox,
     submissions: SubmissionInbox,
     found: Receiver<LookupAnswer>,
@@ -116,26 +122,36 @@ impl Running {
         plan: &Plan<'_>,
         admin: std::net::TcpListener,
         room: control::Room,
+        keys: Keys,
     ) -> Result<(Running, ReportTo), ServeError> {
         let (end, ended) = bounded(plan.cpus.shards.len() + OTHER_THREADS_MAX);
         let (stop, stops) = bounded(STOPS_MAX);
         let (reports, receive_reports) = mpsc::channel(control::REPORTS_MAX);
         let (store_reports, receive_store_reports) = mpsc::channel(control::REPORTS_MAX);
         let (stage, receive_stage) = watch::channel(Stage::Starting);
+        let (dispatcher, receive_dispatcher) = oneshot::channel();
+        let data_dir = plan.config.data_dir.clone();
         let control = ControlEnds {
-            admin,
             clock: plan.clock,
             reports: receive_reports,
             store_reports: receive_store_reports,
             stage: receive_stage,
             shards: plan.shards(),
-            data_dir: plan.config.data_dir.clone(),
-            room,
             stops: stop,
+            http: HttpEnds { admin, data_dir, room, keys, dispatcher: receive_dispatcher },
         };
         spawn("control", None, &end, move || control::run(control))?;
         let store_wake = Arc::default();
-        let running = Running { end, ended, threads: Vec::new(), orders: Vec::new(), store_wake, stops, stage };
+        let running = Running {
+            end,
+            ended,
+            threads: Vec::new(),
+            orders: Vec::new(),
+            store_wake,
+            stops,
+            stage,
+            dispatcher: Some(dispatcher),
+        };
         Ok((running, ReportTo { reports, store_reports }))
     }
 
@@ -159,6 +175,7 @@ impl Running {
             found: receivers.found,
             nudges,
             shards: senders.shards.iter().map(|slots| slots.deliveries.clone()).collect(),
+            api: senders.api.deliveries.clone(),
             store: senders.store.clone(),
             reports: senders.reports.clone(),
         };
@@ -178,6 +195,10 @@ impl Running {
             stop_ms: settings::store_stop_ms(plan.config.drain.timeout_s),
         };
         self.start_store(plan, keeper, runtime, ends)?;
+        if let Some(dispatcher) = self.dispatcher.take() {
+            // Control that has ended has no API any more.
+            dispatcher.send(senders.of_api(receivers.api)).ok();
+        }
         let listening = self.start_shards(plan, receivers.mailboxes, sockets, &facts, senders)?;
         self.await_listening(&listening, plan.cpus.shards.len())
     }
@@ -290,9 +311,24 @@ impl Senders {
     fn of_shard(&self, id: usize) -> Channels {
         Channels {
             submissions: self.submissions.of_shard(ShardId(id as u16)),
-            lanes: self.shards.iter().map(|slots| slots.lanes.get(id).cloned().flatten()).collect(),
+            lanes: self.shards.iter().chain([&self.api]).map(|slots| slots.lanes.get(id).cloned().flatten()).collect(),
             store: self.store.clone(),
             nodes: self.nodes.clone(),
+        }
+    }
+
+    /// The API's, which asks as one more shard.
+    fn of_api(&self, mailbox: Mailbox) -> DispatcherEnds {
+        let api = ShardId::of_api(self.shards.len() as u16);
+        DispatcherEnds {
+            mailbox,
+            submissions: self.submissions.of_shard(api),
+            lanes: self
+                .shards
+                .iter()
+                .filter_map(|slots| slots.lanes.get(usize::from(api.0)).cloned().flatten())
+                .collect(),
+            store: self.store.clone(),
         }
     }
 }
@@ -306,11 +342,12 @@ fn facts_of(shard: ShardId, shards: u16, facts: &[AccessFact]) -> Vec<AccessFact
 fn channels(plan: &Plan<'_>, reports: mpsc::Sender<Report>) -> (Senders, Receivers) {
     let count = plan.shards();
     let (mailboxes, shards): (Vec<_>, Vec<_>) = (0..count).map(|id| mailbox::mailbox(ShardId(id), count)).unzip();
-    let answers = shards.iter().map(|slots: &Slots| slots.answers.clone()).collect();
+    let (api_mailbox, api) = mailbox::mailbox(ShardId::of_api(count), count);
+    let answers = shards.iter().chain([&api]).map(|slots: &Slots| slots.answers.clone()).collect();
     let (store_inbox, store, found) = topology::store::inbox(answers, plan.cpus.store_yield());
-    let (submission_inbox, submissions) = topology::submissions::inbox(count);
-    let senders = Senders { shards, store, submissions, nodes: None, reports };
-    (senders, Receivers { mailboxes, store: store_inbox, submissions: submission_inbox, found })
+    let (submission_inbox, submissions) = topology::submissions::inbox(count + 1);
+    let senders = Senders { shards, api, store, submissions, nodes: None, reports };
+    (senders, Receivers { mailboxes, api: api_mailbox, store: store_inbox, submissions: submission_inbox, found })
 }
 
 fn run_cluster(ends: ClusterEnds) -> Result<(), Box<dyn Error + Send + Sync>> {

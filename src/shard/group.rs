@@ -186,7 +186,9 @@ impl Shard {
 
     fn roster_ask(&mut self, now: Now, roster: &Arc<Roster>, ask: RosterAsk) {
         match ask {
-            RosterAsk::Info { origin, user } if roster.position(user).is_some() => {
+            RosterAsk::Info { origin, user }
+                if roster.position(user).is_some() || origin.is_api(self.config.shards) =>
+            {
                 self.answer_anywhere(now, origin, LaneAnswer::Members(Arc::clone(roster)));
             }
             RosterAsk::Send { incoming, durability: Durability::Ephemeral }

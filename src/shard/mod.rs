@@ -83,7 +83,7 @@ use crate::auth::Authenticator;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, PeerAddress, ShardId};
-use crate::contract::internal::{InternalErrors, OrCount, Place};
+use crate::contract::internal::{InternalErrors, OrCount, Place, count};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::Incoming;
 use crate::contract::shard_counters::ShardCounters;
@@ -257,6 +257,8 @@ impl Shard {
             Delivery::Direct { message, sender_seq, recipient_seq, origin } => {
                 self.deliver_direct(now, &message, sender_seq, recipient_seq, origin);
             }
+            // The API's.
+            Delivery::Numbered { .. } => count(Place::Mailbox),
             Delivery::Repeat { origin, msg_id, seq, sent_at_ms } => {
                 self.send_ok(now, origin, msg_id, seq, sent_at_ms, Taken::Before);
             }

@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["journal"],
     &["shard", "ledger", "store"],
     &["topology"],
-    &["cluster", "net"],
+    &["cluster", "net", "api"],
     &["config"],
     &["log", "datadir"],
     &["token"],

@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod announced;
+mod api;
 mod bad_input;
 mod black_hole;
 mod buckets;
@@ -29,6 +30,7 @@ mod half_open;
 mod heartbeat;
 mod history;
 mod hostile;
+mod http;
 mod kept;
 mod lost_changes;
 mod nodes;

@@ -40,6 +40,8 @@ pub(crate) struct LedgerLoop<E: Engine> {
     pub nudges: Receiver<()>,
     /// To each shard, by its id.
     pub shards: Vec<Slot<Vec<Delivery>>>,
+    /// To the API. It is not waited for: what it has no room for goes with the next commit's.
+    pub api: Slot<Vec<Delivery>>,
     /// To the store.
     pub store: StoreSender,
     /// To control.
@@ -63,7 +65,7 @@ enum Asked {
 impl<E: Engine> LedgerLoop<E> {
     /// Runs until all shards have ended; returns the engine, everything it was given committed.
     pub(crate) fn run(mut self) -> Result<E, LedgerError> {
-        let mut out: Vec<Vec<Delivery>> = self.shards.iter().map(|_| Vec::new()).collect();
+        let mut out: Vec<Vec<Delivery>> = (0..=self.shards.len()).map(|_| Vec::new()).collect();
         let mut lookups = Vec::new();
         let mut waits_for_room = 0;
         let mut reported_ms = 0;
@@ -136,7 +138,7 @@ impl<E: Engine> LedgerLoop<E> {
 
     /// Hands each shard its part of the commit, and wakes it.
     fn hand_out(&self, out: &mut [Vec<Delivery>], waits_for_room: &mut u64) {
-        for (slot, deliveries) in self.shards.iter().zip(out) {
+        for (slot, deliveries) in self.shards.iter().zip(out.iter_mut()) {
             if deliveries.is_empty() {
                 continue;
             }
@@ -148,6 +150,13 @@ impl<E: Engine> LedgerLoop<E> {
                 drop(slot.put_waiting(deliveries));
             }
             slot.wake();
+        }
+        // Bounded by what the API may have asked: its desk takes no more while that many wait for an answer.
+        if let Some(answers) = out.get_mut(self.shards.len()).filter(|answers| !answers.is_empty()) {
+            if let Err(answers_left) = self.api.put_if_received(std::mem::take(answers)) {
+                *answers = answers_left;
+            }
+            self.api.wake();
         }
     }
 

@@ -28,6 +28,8 @@ use crate::limits;
 const ORDERS_MAX: usize = 64;
 /// Envelopes in all lanes to one shard, whatever the number of shards: a slot is about 140 bytes.
 const LANES_ENVELOPES_MAX: usize = 8 * limits::LANE_ENVELOPES_MAX;
+/// Envelopes in a lane from the API to a shard, or back.
+const API_LANE_ENVELOPES_MAX: usize = 1_024;
 /// Envelopes a lane has room for at the least.
 const LANE_ENVELOPES_MIN: usize = 1_024;
 
@@ -122,7 +124,7 @@ impl<T> Slot<T> {
 pub(crate) struct Slots {
     /// For the ledger: one `Vec` per commit.
     pub deliveries: Slot<Vec<Delivery>>,
-    /// For each other shard, by its id; the shard's own is `None`.
+    /// For each other shard, by its id, and the API behind the last; the shard's own is `None`.
     pub lanes: Vec<Option<Slot<Crossing>>>,
     /// For the store.
     pub answers: Slot<StoreAnswer>,
@@ -132,7 +134,7 @@ pub(crate) struct Slots {
     pub nodes: Slot<FromNodes>,
 }
 
-/// Makes the mailbox of shard `id` of `shards`.
+/// Makes the mailbox of shard `id` of `shards`, or the API's, if `id` is [`ShardId::of_api`].
 pub(crate) fn mailbox(id: ShardId, shards: u16) -> (Mailbox, Slots) {
     let waker = Arc::new(AtomicWaker::new());
     let (deliveries, receive_deliveries) = slot(limits::COMMITS_IN_FLIGHT_MAX, &waker);
@@ -141,12 +143,14 @@ pub(crate) fn mailbox(id: ShardId, shards: u16) -> (Mailbox, Slots) {
     let (nodes, receive_nodes) = slot(limits::FROM_NODES_MAX, &waker);
     let mut lanes = Vec::new();
     let mut receive_lanes = Vec::new();
-    for from in 0..shards {
-        if from == id.0 {
+    let api = ShardId::of_api(shards);
+    for from in (0..=shards).map(ShardId) {
+        if from == id {
             lanes.push(None);
             continue;
         }
-        let (lane, receive) = slot(lane_envelopes_max(shards), &waker);
+        let envelopes_max = if from == api || id == api { API_LANE_ENVELOPES_MAX } else { lane_envelopes_max(shards) };
+        let (lane, receive) = slot(envelopes_max, &waker);
         lanes.push(Some(lane));
         receive_lanes.push(receive);
     }

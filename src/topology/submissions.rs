@@ -129,7 +129,7 @@ impl SubmissionInbox {
     }
 }
 
-/// Makes the ledger's inbox, and what makes the sending ends of so many shards.
+/// Makes the ledger's inbox, and what makes the sending ends of so many shards, the API counted as one.
 pub(crate) fn inbox(shards: u16) -> (SubmissionInbox, SubmissionSenders) {
     let (submissions, receive_submissions) = bounded(limits::SUBMISSIONS_MAX);
     let (wake, receive_wake) = bounded(1);

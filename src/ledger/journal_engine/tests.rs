@@ -141,6 +141,7 @@ fn answer(delivery: Delivery) -> (Origin, Answer) {
         Delivery::Direct { message, sender_seq, origin, .. } => {
             (origin, Answer::Sent { msg_id: message.msg_id.0, seq: sender_seq.0 })
         }
+        Delivery::Numbered { origin, msg_id, seq, .. } => (origin, Answer::Sent { msg_id: msg_id.0, seq: seq.0 }),
         Delivery::Repeat { origin, msg_id, seq, .. } => (origin, Answer::Repeat { msg_id: msg_id.0, seq: seq.0 }),
         Delivery::Refused { origin, code, .. } => (origin, Answer::Refused(code)),
         Delivery::Changed { origin, roster, announcement } => {

@@ -189,14 +189,17 @@ impl<D: Disk> RedisEngine<D> {
         }
     }
 
-    /// A message that makes so many rows, unless its sender or its group may not have them now.
+    /// A message that makes so many rows, unless its sender or its group may not have them now; what the API sends counts for
+    /// nobody.
     fn log_message(&mut self, now: Now, name: (Name, u64), submission: MessageSubmission, rows: usize) {
         let Incoming { origin, sender, to, .. } = submission.incoming;
         // What there is no room for costs nothing.
         let room = self.room(now);
         let limits = &self.settings.traffic;
-        let taken =
-            room.and_then(|()| self.spending.take(now.mono_ms, limits, (sender, to), rows).map_err(Refusal::Limited));
+        let taken = room.and_then(|()| match origin.is_api(self.settings.shards) {
+            true => Ok(()),
+            false => self.spending.take(now.mono_ms, limits, (sender, to), rows).map_err(Refusal::Limited),
+        });
         match taken {
             Ok(()) => self.log_submission(now, Some(name), Subject::Message(submission)),
             Err(refusal) => self.refuse(origin, refusal),

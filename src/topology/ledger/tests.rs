@@ -25,7 +25,7 @@ use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
 use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX, STORE_RETRY_FIRST_MS};
 use crate::store::yielding::StoreYield;
-use crate::topology::mailbox::{Mail, Mailbox, mailbox};
+use crate::topology::mailbox::{Mail, Mailbox, mailbox as mailbox_of};
 use crate::topology::store::{self, StoreInbox};
 use crate::topology::submissions::{self, SubmissionSender};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
@@ -65,7 +65,12 @@ impl Engine for Echo {
 
     fn commit(&mut self, _: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         self.commits += u64::from(!self.staged.is_empty());
-        out[0].append(&mut self.staged);
+        for delivery in self.staged.drain(..) {
+            match &delivery {
+                Delivery::Position { origin, .. } if origin.is_api(1) => out[1].push(delivery),
+                _ => out[0].push(delivery),
+            }
+        }
         Ok(())
     }
 
@@ -89,6 +94,7 @@ impl Engine for Echo {
 struct Bench<E: Engine> {
     submissions: SubmissionSender,
     mailbox: Mailbox,
+    api: Mailbox,
     inbox: StoreInbox,
     reports: mpsc::Receiver<Report>,
     ledger: LedgerLoop<E>,
@@ -99,12 +105,13 @@ fn bench(per_commit: usize) -> Bench<Echo> {
 }
 
 fn bench_of<E: Engine>(engine: E, nudges: Receiver<()>) -> Bench<E> {
-    let (mailbox, slots) = mailbox(ShardId(0), 1);
+    let (mailbox, slots) = mailbox_of(ShardId(0), 1);
     let (inbox, door, found) = store::inbox(vec![slots.answers.clone()], StoreYield::OwnCpu);
     let (submission_inbox, senders) = submissions::inbox(1);
     let submissions = senders.of_shard(ShardId(0));
     drop(senders);
     let (report, reports) = mpsc::channel(100);
+    let (api_mailbox, api) = mailbox_of(ShardId::of_api(1), 1);
     let ledger = LedgerLoop {
         nudges,
         engine,
@@ -112,10 +119,11 @@ fn bench_of<E: Engine>(engine: E, nudges: Receiver<()>) -> Bench<E> {
         submissions: submission_inbox,
         found,
         shards: vec![slots.deliveries],
+        api: api.deliveries,
         store: door,
         reports: report,
     };
-    Bench { submissions, mailbox, inbox, reports, ledger }
+    Bench { submissions, mailbox, api: api_mailbox, inbox, reports, ledger }
 }
 
 fn position() -> Submission {
@@ -142,7 +150,7 @@ fn answers(mailbox: &Mailbox, count: usize) -> Vec<u64> {
 
 #[test]
 fn a_shard_that_does_not_empty_its_mailbox_makes_the_ledger_wait_and_loses_nothing() {
-    let Bench { submissions, mailbox, ledger, inbox: _inbox, mut reports } = bench(1);
+    let Bench { submissions, mailbox, ledger, inbox: _inbox, mut reports, .. } = bench(1);
     let count = COMMITS_IN_FLIGHT_MAX * 3;
     for _ in 0..count {
         submissions.submit(position()).unwrap();
@@ -172,6 +180,25 @@ fn what_waits_when_the_shards_end_is_still_committed() {
     let thread = thread::spawn(move || ledger.run().unwrap());
     assert_eq!(answers(&mailbox, 4).len(), 4);
     assert_eq!(thread.join().unwrap().commits, 1);
+}
+
+#[test]
+fn an_api_that_takes_nothing_keeps_no_shard_waiting_and_loses_no_answer() {
+    let Bench { submissions, mailbox, api, ledger, inbox: _inbox, .. } = bench(1);
+    let thread = thread::spawn(move || ledger.run().unwrap());
+    let of_api = SessionRef { shard: ShardId::of_api(1), conn: ConnId::default() };
+    let count = 3 * COMMITS_IN_FLIGHT_MAX;
+    for number in 0..count {
+        let origin = Origin { session: of_api, request_id: number as u32 };
+        submissions.submit(Submission::Position { origin, user: UserId(1) }).unwrap();
+    }
+    submissions.submit(position()).unwrap();
+    submissions.wake();
+    // The shard's answer stands behind more commits than the API has room for.
+    assert_eq!(answers(&mailbox, 1), [count as u64]);
+    assert_eq!(answers(&api, count).len(), count);
+    drop(submissions);
+    thread.join().unwrap();
 }
 
 #[test]

@@ -1,0 +1,367 @@
+//! What the API asks the other threads, and which answer belongs to which request.
+//!
+//! One task on control's thread. To the others it is one more shard, with a mailbox like theirs, under the number of
+//! [`ShardId::of_api`]. What always holds: it never waits for another thread, and none waits for it; a request is answered
+//! once, when all its questions are or when [`ANSWER_PATIENCE`] is over; at most [`QUESTIONS_OPEN_MAX`] questions are open;
+//! when the gateway stops it takes no more, and lets go of its ends so that the others can end.
+
+mod open_requests;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::request::{GroupEntry, Taken};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
+
+use self::open_requests::OpenRequests;
+use super::problem::Problem;
+use crate::contract::delivery::Delivery;
+use crate::contract::ids::{Origin, SessionRef, ShardId};
+use crate::contract::internal::{OrCount, Place, count};
+use crate::contract::lane::{LaneAnswer, LaneEnvelope};
+use crate::contract::message::{Incoming, Roster};
+use crate::contract::store::{Page, PagePurpose, StoreAnswer, StoreAsk};
+use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
+use crate::topology::mailbox::{Crossing, Mail, Mailbox, Slot};
+use crate::topology::store::StoreSender;
+use crate::topology::submissions::SubmissionSender;
+
+/// How long a request waits for its answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whose patience is over.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Requests that wait to be asked.
+const REQUESTS_MAX: usize = 1_024;
+/// Questions that are open at a time; each may be a message of 16 KiB on its way.
+const QUESTIONS_OPEN_MAX: usize = 16_384;
+
+/// Something that another thread is asked.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// A durable message in a user's name.
+    Message {
+        /// In whose.
+        sender: UserId,
+        /// To whom.
+        to: Conversation,
+        /// Its name.
+        client_msg_id: ClientMsgId,
+        /// 1 to `BODY_BYTES_MAX` bytes.
+        body: Vec<u8>,
+    },
+    /// A change of a group in a user's name.
+    Change {
+        /// In whose.
+        actor: UserId,
+        /// Which.
+        change: GroupChange,
+    },
+    /// Who is in a group.
+    Roster(GroupId),
+    /// Which groups a user is in.
+    Groups(UserId),
+    /// Rows of an inbox after one.
+    Page {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        after: Seq,
+        /// At most so many.
+        rows_max: u16,
+    },
+    /// Who of these, who all live on one shard, is online.
+    Online(ShardId, Vec<UserId>),
+}
+
+/// What came of a question.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The message is durable.
+    Numbered {
+        /// Its number.
+        msg_id: MsgId,
+        /// Its time, Unix milliseconds.
+        sent_at_ms: u64,
+        /// Whether it was there before.
+        taken: Taken,
+    },
+    /// The group is so now.
+    Changed(GroupId, RosterVersion),
+    /// The group's members.
+    Roster(Arc<Roster>),
+    /// The user's groups.
+    Groups(Vec<GroupEntry>),
+    /// The rows.
+    Page(Page),
+    /// Those who are online.
+    Online(Vec<UserId>),
+    /// It was not done.
+    Failed(Problem),
+}
+
+/// The dispatcher's ends of the channels to the other threads.
+pub(crate) struct DispatcherEnds {
+    /// What the others send.
+    pub mailbox: Mailbox,
+    /// To the ledger.
+    pub submissions: SubmissionSender,
+    /// To each shard, by its id.
+    pub lanes: Vec<Slot<Crossing>>,
+    /// To the store.
+    pub store: StoreSender,
+}
+
+/// Where requests are handed in.
+#[derive(Clone, Debug)]
+pub(crate) struct Dispatcher {
+    requests: mpsc::Sender<Request>,
+    shards: u16,
+}
+
+#[derive(Debug)]
+struct Request {
+    questions: Vec<Question>,
+    answers: oneshot::Sender<Vec<Answer>>,
+}
+
+impl Dispatcher {
+    /// Starts the task. It begins when `ends` come, and ends when `serving` is over.
+    pub(crate) fn start(
+        shards: u16,
+        ends: oneshot::Receiver<DispatcherEnds>,
+        serving: watch::Receiver<Serving>,
+    ) -> Dispatcher {
+        let (requests, receive_requests) = mpsc::channel(REQUESTS_MAX);
+        tokio::spawn(run(shards, ends, serving, receive_requests));
+        Dispatcher { requests, shards }
+    }
+
+    /// How many shards there are.
+    pub(super) fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// Asks, and waits for all answers, in the order of the questions.
+    pub(super) async fn ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>, Problem> {
+        let (answers, answered) = oneshot::channel();
+        self.requests.try_send(Request { questions, answers }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => Problem::too_many(),
+            mpsc::error::TrySendError::Closed(_) => Problem::not_serving(),
+        })?;
+        answered.await.map_err(|_| Problem::not_serving())
+    }
+
+    /// Asks one thing.
+    pub(super) async fn ask_one(&self, question: Question) -> Result<Answer, Problem> {
+        match self.ask(vec![question]).await?.pop() {
+            Some(Answer::Failed(problem)) => Err(problem),
+            Some(answer) => Ok(answer),
+            None => Err(Problem::no_answer()),
+        }
+    }
+}
+
+/// Whether the gateway takes requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Serving {
+    /// It starts, or it serves.
+    Yes,
+    /// It stops.
+    Over,
+}
+
+async fn run(
+    shards: u16,
+    ends: oneshot::Receiver<DispatcherEnds>,
+    mut serving: watch::Receiver<Serving>,
+    mut requests: mpsc::Receiver<Request>,
+) {
+    let Some(ends) = begun(ends, &mut requests).await else { return };
+    let mut dispatch = Dispatch { shards, ends, open: OpenRequests::default(), turn: 0 };
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // What was asked before is answered before more is asked.
+            biased;
+            () = mail(&dispatch.ends.mailbox) => dispatch.take_mail(),
+            request = requests.recv() => match request {
+                Some(request) => dispatch.take(request),
+                None => return,
+            },
+            _ = look.tick() => dispatch.open.give_up(Instant::now()),
+            changed = serving.changed() => if changed.is_err() || *serving.borrow() == Serving::Over {
+                break;
+            },
+        }
+    }
+    // What waits to be asked is told that the gateway stops; what was asked is answered.
+    drop(requests);
+    let deadline = Instant::now() + ANSWER_PATIENCE;
+    while dispatch.open.questions() > 0 && timeout_at(deadline, mail(&dispatch.ends.mailbox)).await.is_ok() {
+        dispatch.take_mail();
+    }
+}
+
+/// Waits for the ends, and tells whoever asks meanwhile that it is too early.
+async fn begun(
+    mut ends: oneshot::Receiver<DispatcherEnds>,
+    requests: &mut mpsc::Receiver<Request>,
+) -> Option<DispatcherEnds> {
+    loop {
+        tokio::select! {
+            ends = &mut ends => return ends.ok(),
+            // Dropped: its sender is told that nothing is served yet.
+            request = requests.recv() => drop(request?),
+        }
+    }
+}
+
+/// Waits until something is in the mailbox.
+async fn mail(mailbox: &Mailbox) {
+    poll_fn(|context| {
+        mailbox.register(context.waker());
+        if mailbox.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+}
+
+/// The task's own.
+struct Dispatch {
+    shards: u16,
+    ends: DispatcherEnds,
+    open: OpenRequests,
+    turn: usize,
+}
+
+impl Dispatch {
+    /// Asks what a request wants to know.
+    fn take(&mut self, Request { questions, answers }: Request) {
+        let now = Instant::now();
+        let count = questions.len();
+        if count == 0 || self.open.questions() + count > QUESTIONS_OPEN_MAX {
+            // Dropping would say that the gateway stops.
+            let refused = (0..count).map(|_| Answer::Failed(Problem::too_many())).collect();
+            answers.send(refused).ok();
+            return;
+        }
+        let conn = self.open.insert(now + ANSWER_PATIENCE, count, answers);
+        let session = SessionRef { shard: ShardId::of_api(self.shards), conn };
+        for (number, question) in questions.into_iter().enumerate() {
+            let origin = Origin { session, request_id: number as u32 };
+            if let Err(problem) = self.put(origin, question) {
+                self.open.answer(origin, Answer::Failed(problem));
+            }
+        }
+        self.ends.submissions.wake();
+        self.ends.store.wake();
+        self.ends.lanes.iter().for_each(Slot::wake);
+    }
+
+    /// Into the mailbox of whoever knows.
+    fn put(&self, origin: Origin, question: Question) -> Result<(), Problem> {
+        let DispatcherEnds { submissions, lanes, store, .. } = &self.ends;
+        let cross = |to: ShardId, envelope| {
+            let lane = lanes.get(usize::from(to.0)).or_count(Place::Route);
+            lane.and_then(|lane| lane.put(Crossing::Envelope(envelope)).ok()).ok_or_else(Problem::too_many)
+        };
+        let submit = |submission| submissions.submit(submission).map_err(|_| Problem::too_many());
+        match question {
+            Question::Message { sender, to, client_msg_id, body } => {
+                let incoming = Incoming::new(origin, sender, to, client_msg_id, &body);
+                submit(Submission::Message(MessageSubmission { incoming }))
+            }
+            Question::Change { actor, change } => {
+                submit(Submission::Change(ChangeSubmission { origin, actor, change }))
+            }
+            Question::Groups(user) => submit(Submission::Groups { origin, user }),
+            Question::Roster(group) => {
+                let home = ShardId::of_group(group, self.shards);
+                cross(home, LaneEnvelope::GroupInfo { origin, user: UserId(0), group })
+            }
+            Question::Online(shard, users) => cross(shard, LaneEnvelope::Presence { origin, users }),
+            Question::Page { user, after, rows_max } => {
+                let purpose = PagePurpose::Sync(origin.request_id);
+                let ask = StoreAsk::Page { session: origin.session, purpose, user, after, rows_max };
+                store.ask(ask).map_err(|_| Problem::too_many())
+            }
+        }
+    }
+
+    /// Everything that has come.
+    fn take_mail(&mut self) {
+        while let Some(mail) = self.ends.mailbox.next(&mut self.turn) {
+            match mail {
+                Mail::Deliveries(deliveries) => {
+                    deliveries
+                        .into_iter()
+                        .filter_map(delivered)
+                        .for_each(|(origin, answer)| self.open.answer(origin, answer));
+                }
+                Mail::Crossing(Crossing::Envelope(LaneEnvelope::Answer { origin, answer })) => {
+                    self.open.answer(origin, said_by_shard(answer));
+                }
+                Mail::Answer(answer) => {
+                    if let Some((origin, answer)) = said_by_store(answer) {
+                        self.open.answer(origin, answer);
+                    }
+                }
+                Mail::Crossing(_) | Mail::Order(_) | Mail::Nodes(_) => count(Place::Mailbox),
+            }
+        }
+    }
+}
+
+/// What the ledger says of a question, and of which.
+fn delivered(delivery: Delivery) -> Option<(Origin, Answer)> {
+    match delivery {
+        Delivery::Numbered { origin, msg_id, sent_at_ms, .. } => {
+            Some((origin, Answer::Numbered { msg_id, sent_at_ms, taken: Taken::Now }))
+        }
+        Delivery::Repeat { origin, msg_id, sent_at_ms, .. } => {
+            Some((origin, Answer::Numbered { msg_id, sent_at_ms, taken: Taken::Before }))
+        }
+        Delivery::Refused { origin, code, retry_after_ms } => {
+            Some((origin, Answer::Failed(Problem::refused(code, retry_after_ms))))
+        }
+        Delivery::Groups { origin, groups } => Some((origin, Answer::Groups(groups))),
+        Delivery::Changed { origin, roster, .. } => Some((origin, Answer::Changed(roster.group, roster.version))),
+        Delivery::Unchanged { origin, group, version } => Some((origin, Answer::Changed(group, version))),
+        _ => {
+            count(Place::Mailbox);
+            None
+        }
+    }
+}
+
+fn said_by_shard(answer: LaneAnswer) -> Answer {
+    match answer {
+        LaneAnswer::Members(roster) => Answer::Roster(roster),
+        LaneAnswer::Online(users) => Answer::Online(users),
+        LaneAnswer::Refused { code, retry_after_ms } => Answer::Failed(Problem::refused(code, retry_after_ms)),
+        // The API sends no such message.
+        LaneAnswer::EphemeralSent { .. } => {
+            count(Place::Mailbox);
+            Answer::Failed(Problem::no_answer())
+        }
+    }
+}
+
+fn said_by_store(answer: StoreAnswer) -> Option<(Origin, Answer)> {
+    match answer {
+        StoreAnswer::Page { session, purpose: PagePurpose::Sync(request_id), page, .. } => {
+            Some((Origin { session, request_id }, Answer::Page(page)))
+        }
+        StoreAnswer::Unavailable { session, purpose: Some(PagePurpose::Sync(request_id)) } => {
+            Some((Origin { session, request_id }, Answer::Failed(Problem::store_unavailable())))
+        }
+        _ => {
+            count(Place::Mailbox);
+            None
+        }
+    }
+}

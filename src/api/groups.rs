@@ -1,0 +1,190 @@
+//! Groups: made, read, members added and removed.
+//!
+//! What always holds: a change is made in the owner's name, as if the owner had asked for it, so the ledger orders it among
+//! the changes that sessions make; who is in already, or out already, is no error.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use ringway_wire::ids::{GroupId, UserId};
+use ringway_wire::limits::GROUP_MEMBERS_MAX;
+use ringway_wire::schema::{ErrorCode, Role};
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::dispatch::{Answer, Question};
+use super::ids::Id;
+use super::keys::Scope;
+use super::problem::Problem;
+use super::users::id_in_path;
+use crate::contract::message::Roster;
+use crate::contract::submission::GroupChange;
+
+/// How often a change is tried when the owner has just changed.
+const OWNERS_TRIED: usize = 3;
+
+/// A group to be made.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewGroup {
+    owner: Id,
+    members: Vec<Id>,
+}
+
+/// Whom a change is about.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Members {
+    members: Vec<Id>,
+}
+
+/// A group after a change.
+#[derive(Serialize)]
+pub(super) struct Changed {
+    group: Id,
+    version: u32,
+}
+
+/// A group with its members.
+#[derive(Serialize)]
+pub(super) struct Group {
+    group: Id,
+    version: u32,
+    owner: Option<Id>,
+    members: Vec<Id>,
+}
+
+/// Makes a group. Asked again, it makes another one.
+pub(super) async fn create(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    new: Result<Json<NewGroup>, JsonRejection>,
+) -> Result<(StatusCode, Json<Changed>), Problem> {
+    let key = api.keys.allow(&headers, Scope::Groups)?;
+    let Json(NewGroup { owner, members }) = new?;
+    let members = users(members)?;
+    let change = GroupChange::Create(members);
+    let changed = changed(api.dispatcher.ask_one(Question::Change { actor: UserId(owner.0), change }).await?)?;
+    tracing::info!(key = &*key, group = changed.group.0, owner = owner.0, "api: a group was made");
+    Ok((StatusCode::CREATED, Json(changed)))
+}
+
+/// Who is in a group.
+pub(super) async fn read(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    group: Result<Path<String>, PathRejection>,
+) -> Result<Json<Group>, Problem> {
+    api.keys.allow(&headers, Scope::Read)?;
+    let group = GroupId(id_in_path(group)?);
+    let Answer::Roster(roster) = api.dispatcher.ask_one(Question::Roster(group)).await? else {
+        return Err(Problem::no_answer());
+    };
+    let mut members: Vec<u64> = roster.members().iter().map(|member| member.user.0).collect();
+    members.sort_unstable();
+    let owner = roster.owner().map(|user| Id(user.0));
+    Ok(Json(Group {
+        group: Id(group.0),
+        version: roster.version.0,
+        owner,
+        members: members.into_iter().map(Id).collect(),
+    }))
+}
+
+/// Adds members.
+pub(super) async fn add(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    group: Result<Path<String>, PathRejection>,
+    members: Result<Json<Members>, JsonRejection>,
+) -> Result<Json<Changed>, Problem> {
+    let key = api.keys.allow(&headers, Scope::Groups)?;
+    let group = GroupId(id_in_path(group)?);
+    let users = users(members?.0.members)?;
+    let changed = as_owner(&api, group, |_, _| GroupChange::Add(group, users.clone())).await?;
+    tracing::info!(key = &*key, group = group.0, users = users.len(), "api: members were added");
+    Ok(Json(changed))
+}
+
+/// Removes members. The owner goes last, and the member with the lowest number becomes owner.
+pub(super) async fn remove(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    group: Result<Path<String>, PathRejection>,
+    members: Result<Json<Members>, JsonRejection>,
+) -> Result<Json<Changed>, Problem> {
+    let key = api.keys.allow(&headers, Scope::Groups)?;
+    let group = GroupId(id_in_path(group)?);
+    let users = users(members?.0.members)?;
+    let mut last = None;
+    loop {
+        let mut owner_goes = false;
+        let changed = as_owner(&api, group, |roster, owner| {
+            let others: Vec<UserId> = users.iter().copied().filter(|user| *user != owner).collect();
+            let any_left = others.iter().any(|user| roster.role(*user).is_some());
+            owner_goes = users.contains(&owner);
+            if owner_goes && !any_left { GroupChange::Leave(group) } else { GroupChange::Remove(group, others) }
+        })
+        .await;
+        match (changed, last.take()) {
+            // Nobody was left when the last owner had gone.
+            (Err(problem), Some(before)) if problem == Problem::unknown_group() => {
+                last = Some(before);
+                break;
+            }
+            (Err(problem), _) => return Err(problem),
+            (Ok(changed), _) => last = Some(changed),
+        }
+        if !owner_goes {
+            break;
+        }
+    }
+    tracing::info!(key = &*key, group = group.0, users = users.len(), "api: members were removed");
+    last.map(Json).ok_or_else(Problem::no_answer)
+}
+
+/// A change in the owner's name, whoever that is by now.
+async fn as_owner(
+    api: &Api,
+    group: GroupId,
+    mut change: impl FnMut(&Roster, UserId) -> GroupChange,
+) -> Result<Changed, Problem> {
+    let mut refused = Problem::unknown_group();
+    for _ in 0..OWNERS_TRIED {
+        let Answer::Roster(roster) = api.dispatcher.ask_one(Question::Roster(group)).await? else {
+            return Err(Problem::no_answer());
+        };
+        let Some(owner) = roster.members().iter().find(|member| member.role == Role::Owner) else {
+            return Err(Problem::unknown_group());
+        };
+        let change = change(&roster, owner.user);
+        match api.dispatcher.ask_one(Question::Change { actor: owner.user, change }).await {
+            Ok(answer) => return changed(answer),
+            Err(problem)
+                if [Problem::refused(ErrorCode::NotAllowed, 0), Problem::refused(ErrorCode::NotAMember, 0)]
+                    .contains(&problem) =>
+            {
+                refused = problem;
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    Err(refused)
+}
+
+fn changed(answer: Answer) -> Result<Changed, Problem> {
+    match answer {
+        Answer::Changed(group, version) => Ok(Changed { group: Id(group.0), version: version.0 }),
+        Answer::Failed(problem) => Err(problem),
+        _ => Err(Problem::no_answer()),
+    }
+}
+
+fn users(ids: Vec<Id>) -> Result<Vec<UserId>, Problem> {
+    match ids.len() {
+        0 => Err(Problem::bad_request("members is empty")),
+        1..=GROUP_MEMBERS_MAX => Ok(ids.into_iter().map(|id| UserId(id.0)).collect()),
+        _ => Err(Problem::refused(ErrorCode::TooManyMembers, 0)),
+    }
+}

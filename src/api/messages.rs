@@ -1,0 +1,222 @@
+//! `POST /messages`: one message, or up to a thousand, in any users' names.
+//!
+//! What always holds: what is answered with a `msg_id` is durable; messages of one call from one sender are numbered in
+//! the order in which they stand; sent again under the same `client_msg_id`, a message is the same message.
+
+use std::fmt;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
+use ringway_wire::limits::BODY_BYTES_MAX;
+use ringway_wire::request::Taken;
+use ringway_wire::schema::ErrorCode;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Api;
+use super::dispatch::{Answer, Question};
+use super::ids::Id;
+use super::keys::Scope;
+use super::problem::Problem;
+use crate::contract::keyed::unguessable;
+
+/// Messages of one call.
+const MESSAGES_MAX: usize = 1_000;
+
+/// One message or several.
+pub(super) enum Posts {
+    One(Post),
+    Several(Vec<Post>),
+}
+
+impl<'de> Deserialize<'de> for Posts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Posts, D::Error> {
+        struct OneOrSeveral;
+        impl<'de> Visitor<'de> for OneOrSeveral {
+            type Value = Posts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message, or an array of messages")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Posts, A::Error> {
+                Post::deserialize(MapAccessDeserializer::new(map)).map(Posts::One)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut posts: A) -> Result<Posts, A::Error> {
+                let mut several = Vec::new();
+                while let Some(post) = posts.next_element()? {
+                    // One too many says that there are too many; more need no room.
+                    if several.len() <= MESSAGES_MAX {
+                        several.push(post);
+                    }
+                }
+                Ok(Posts::Several(several))
+            }
+        }
+        deserializer.deserialize_any(OneOrSeveral)
+    }
+}
+
+/// A message to be sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Post {
+    from: Id,
+    to: Address,
+    client_msg_id: Option<String>,
+    /// Base64.
+    body: Option<String>,
+    text: Option<String>,
+}
+
+/// A user or a group.
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum Address {
+    /// One user.
+    User(Id),
+    /// The members of a group.
+    Group(Id),
+}
+
+impl From<Address> for Conversation {
+    fn from(address: Address) -> Conversation {
+        match address {
+            Address::User(user) => Conversation::User(UserId(user.0)),
+            Address::Group(group) => Conversation::Group(GroupId(group.0)),
+        }
+    }
+}
+
+impl From<Conversation> for Address {
+    fn from(conversation: Conversation) -> Address {
+        match conversation {
+            Conversation::User(user) => Address::User(Id(user.0)),
+            Conversation::Group(group) => Address::Group(Id(group.0)),
+        }
+    }
+}
+
+/// What came of a message.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Sent { msg_id: Id, sent_at_ms: u64, repeat: bool },
+    Failed(Problem),
+}
+
+/// Sends.
+pub(super) async fn post(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    posts: Result<Json<Posts>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let key = api.keys.allow(&headers, Scope::Send)?;
+    let Json(posts) = posts?;
+    match posts {
+        Posts::One(post) => {
+            let answer = api.dispatcher.ask_one(question(&api, post)?).await?;
+            tracing::debug!(key = &*key, messages = 1, "api: messages were sent");
+            match outcome(answer) {
+                Outcome::Failed(problem) => Err(problem),
+                sent => Ok(Json(sent).into_response()),
+            }
+        }
+        Posts::Several(posts) if posts.is_empty() || posts.len() > MESSAGES_MAX => {
+            Err(Problem::bad_request(format!("an array of 1 to {MESSAGES_MAX} messages is expected")))
+        }
+        Posts::Several(posts) => {
+            let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(posts.len());
+            let mut questions = Vec::with_capacity(posts.len());
+            for post in posts {
+                match question(&api, post) {
+                    Ok(question) => {
+                        questions.push(question);
+                        outcomes.push(None);
+                    }
+                    Err(problem) => outcomes.push(Some(Outcome::Failed(problem))),
+                }
+            }
+            tracing::debug!(key = &*key, messages = questions.len(), "api: messages were sent");
+            let answers = if questions.is_empty() { Vec::new() } else { api.dispatcher.ask(questions).await? };
+            let mut answers = answers.into_iter().map(outcome);
+            let all: Vec<Outcome> = outcomes.into_iter().filter_map(|known| known.or_else(|| answers.next())).collect();
+            Ok(Json(all).into_response())
+        }
+    }
+}
+
+fn question(api: &Api, post: Post) -> Result<Question, Problem> {
+    let body = match (post.text, post.body) {
+        (Some(text), None) => text.into_bytes(),
+        (None, Some(body)) => STANDARD.decode(body).map_err(|_| Problem::bad_request("body is not base64"))?,
+        _ => return Err(Problem::bad_request("a message has either a text or a body")),
+    };
+    if body.is_empty() {
+        return Err(Problem::bad_request("the body is empty"));
+    }
+    if body.len() > BODY_BYTES_MAX {
+        return Err(Problem::refused(ErrorCode::BodyTooLarge, 0));
+    }
+    let client_msg_id = match post.client_msg_id {
+        Some(text) => uuid(&text)
+            .filter(|id| id.unix_ms().is_some())
+            .ok_or_else(|| Problem::refused(ErrorCode::ClientMsgIdInvalid, 0))?,
+        None => {
+            let random = u128::from(unguessable()) << 64 | u128::from(unguessable());
+            ClientMsgId::from_parts(api.clock.now().unix_ms, random)
+        }
+    };
+    Ok(Question::Message { sender: UserId(post.from.0), to: post.to.into(), client_msg_id, body })
+}
+
+/// `0190f5c2-7a3e-7c1d-8e2f-0123456789ab`, or the same without hyphens.
+fn uuid(text: &str) -> Option<ClientMsgId> {
+    let hyphens = text.bytes().enumerate().filter(|(_, byte)| *byte == b'-').map(|(at, _)| at);
+    let digits = match text.len() {
+        36 if hyphens.eq([8, 13, 18, 23]) => text.replace('-', ""),
+        32 => text.to_owned(),
+        _ => return None,
+    };
+    let plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| plain)?;
+    Some(ClientMsgId(number.to_be_bytes()))
+}
+
+fn outcome(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Numbered { msg_id, sent_at_ms, taken } => {
+            Outcome::Sent { msg_id: Id(msg_id.0), sent_at_ms, repeat: taken == Taken::Before }
+        }
+        Answer::Failed(problem) => Outcome::Failed(problem),
+        _ => Outcome::Failed(Problem::no_answer()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::uuid;
+
+    #[test]
+    fn a_uuid_is_read_with_and_without_hyphens_and_nothing_else_is() {
+        let id = uuid("0190f5c2-7a3e-7c1d-8e2f-0123456789ab");
+        assert_eq!(id, uuid("0190f5c27a3e7c1d8e2f0123456789ab"));
+        assert_eq!(id.and_then(|id| id.unix_ms()), Some(0x0190_f5c2_7a3e));
+        for wrong in [
+            "",
+            "0190f5c27a3e7c1d8e2f0123456789a",
+            "+190f5c27a3e7c1d8e2f0123456789ab",
+            "0190f5c2-7a3e-7c1d-8e2f0-123456789ab",
+        ] {
+            assert_eq!(uuid(wrong), None, "{wrong}");
+        }
+    }
+}

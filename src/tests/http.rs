@@ -1,0 +1,87 @@
+//! Plain HTTP/1.1, for the tests of the API: one connection, one request after another.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::Value;
+
+use crate::gateway::PATIENCE;
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its headers, names in small letters.
+    pub headers: Vec<(String, String)>,
+    /// Its body; `Null` if that is not JSON.
+    pub json: Value,
+}
+
+impl Answer {
+    /// The first header of this name.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What a problem's `code` says.
+    pub(crate) fn code(&self) -> &str {
+        self.json["code"].as_str().unwrap_or_default()
+    }
+}
+
+/// A connection.
+pub(crate) struct Http {
+    stream: BufReader<TcpStream>,
+    key: Option<String>,
+}
+
+impl Http {
+    /// Connects. `key`: sent with each request.
+    pub(crate) fn connect(address: SocketAddr, key: Option<&str>) -> std::io::Result<Http> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        Ok(Http { stream: BufReader::new(stream), key: key.map(str::to_owned) })
+    }
+
+    /// Sends JSON, and reads the answer.
+    pub(crate) fn send(&mut self, method: &str, path: &str, body: &Value) -> std::io::Result<Answer> {
+        let body = body.to_string();
+        self.send_raw(method, path, "Content-Type: application/json\r\n", body.as_bytes())
+    }
+
+    /// Asks without a body.
+    pub(crate) fn get(&mut self, path: &str) -> std::io::Result<Answer> {
+        self.send_raw("GET", path, "", b"")
+    }
+
+    /// Sends bytes with headers of one's own, and reads the answer.
+    pub(crate) fn send_raw(&mut self, method: &str, path: &str, headers: &str, body: &[u8]) -> std::io::Result<Answer> {
+        let key = self.key.as_ref().map_or_else(String::new, |key| format!("Authorization: Bearer {key}\r\n"));
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{key}{headers}Content-Length: {length}\r\n\r\n");
+        self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> std::io::Result<Answer> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| std::io::Error::other(format!("no status: {line:?}")))?;
+        let mut headers = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line)?;
+            let Some((name, value)) = line.trim_end().split_once(':') else { break };
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut answer = Answer { status, headers, json: Value::Null };
+        let length = answer.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        answer.json = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        Ok(answer)
+    }
+}
