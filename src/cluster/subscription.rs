@@ -1,6 +1,6 @@
-//! The part of a session with Redis in which nodes talk: a connection that subscriber, and what is being published.
+//! The part of a session with Redis in which nodes talk: a connection that is subscribed, and what is being published.
 //!
-//! On Redis's thread; what is said means is [`super::nodes`]'s business. What always holds: messages are published in
+//! On Redis's thread; what the messages mean is for [`super::nodes`] to say. What always holds: messages are published in
 //! order, and this node is subscribed before it publishes its first; the end of that connection ends the session.
 
 use std::collections::VecDeque;

@@ -2,8 +2,8 @@
 //!
 //! A program of its own without the gateway, so that it is quick. What always holds: an import goes from a later line of
 //! [`FLOORS`] to an earlier one, never back and never to a neighbour on the same line; no files import each other in a
-//! circle (a file and its own submodules are one thing here, as they are for the compiler); no file is longer than
-//! [`FILE_LINES_MAX`]. Test files are left out: they may know everything.
+//! circle (a file and its own submodules are one thing here, as they are for the compiler); no file names two types of
+//! ours that are called the same; no file is longer than [`FILE_LINES_MAX`]. Test files may know everything.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +36,9 @@ const FLOORS: &[&[&str]] = &[
 
 /// Lines of one file, tests included.
 const FILE_LINES_MAX: usize = 500;
+
+/// The same thing in two crates that do not know each other: its file says how one becomes the other.
+const SAME_IN_TWO_CRATES: &[&str] = &["Now"];
 
 /// One source file.
 struct Source {
@@ -245,4 +248,56 @@ fn no_file_is_too_long() {
         .filter(|(lines, _)| *lines > FILE_LINES_MAX)
         .collect();
     assert!(long.is_empty(), "longer than {FILE_LINES_MAX} lines: {long:#?}");
+}
+
+/// A `struct`, `enum`, `trait` or `union` that a line makes, not within a function.
+fn made_by(line: &str) -> Option<&str> {
+    let words: Vec<&str> = line.split([' ', '<', '(', '{', ';', ':']).collect();
+    let words = match words.as_slice() {
+        ["pub", rest @ ..] => {
+            rest.split_first().filter(|(next, _)| ["crate)", "super)"].contains(*next)).map_or(rest, |it| it.1)
+        }
+        words => words,
+    };
+    match words {
+        ["struct" | "enum" | "trait" | "union", name, ..] => Some(name),
+        _ => None,
+    }
+}
+
+#[test]
+fn no_file_names_two_types_that_are_called_the_same() {
+    let sources = sources();
+    let mut types: BTreeMap<&str, BTreeSet<&[String]>> = BTreeMap::new();
+    for source in &sources {
+        for name in source.text.lines().filter_map(made_by) {
+            types.entry(name).or_default().insert(&source.module);
+        }
+    }
+    let mut wrong = BTreeSet::new();
+    for source in &sources {
+        let mut met: BTreeMap<String, BTreeSet<Vec<String>>> = BTreeMap::new();
+        for mut path in named(source) {
+            let Some(at) = path.iter().position(|part| types.contains_key(part.as_str())) else { continue };
+            path.truncate(at + 1);
+            let Some(name) = path.pop() else { continue };
+            // Made there, or passed on from one of its submodules; else a macro's path.
+            let makers = types.get(name.as_str()).into_iter().flatten();
+            let below: Vec<_> = makers.filter(|maker| maker.starts_with(&path)).collect();
+            let here = below.iter().find(|maker| maker.len() == path.len());
+            if let Some(maker) = here.or(below.first().filter(|_| below.len() == 1)) {
+                met.entry(name).or_default().insert(maker.to_vec());
+            }
+        }
+        for name in source.text.lines().filter_map(made_by) {
+            met.entry(name.to_owned()).or_default().insert(source.module.clone());
+        }
+        for (name, modules) in
+            met.iter().filter(|(name, modules)| modules.len() > 1 && !SAME_IN_TWO_CRATES.contains(&name.as_str()))
+        {
+            let modules: Vec<_> = modules.iter().map(|module| module.join("::")).collect();
+            wrong.insert(format!("{}: {name} of {}", source.path.display(), modules.join(" and of ")));
+        }
+    }
+    assert!(wrong.is_empty(), "one name, one meaning; these files meet two:\n{}", Vec::from_iter(wrong).join("\n"));
 }
