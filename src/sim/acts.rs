@@ -30,6 +30,7 @@ impl World {
                 let to = Conversation::User(self.any_user());
                 self.new_send(at, to)
             }
+            28..50 if self.plan.leaves => self.change_group(at),
             28..68 => match self.any_group(at) {
                 Some(group) => self.new_send(at, Conversation::Group(group)),
                 None => self.new_group(at),
@@ -134,6 +135,7 @@ impl World {
     fn change_group(&mut self, at: usize) -> Vec<u8> {
         let Some(group) = self.any_group(at) else { return self.new_group(at) };
         let kind = match self.random.below(10) {
+            2.. if self.plan.leaves => GroupChangeKind::Left,
             0..5 => GroupChangeKind::Added,
             5..9 => GroupChangeKind::Removed,
             _ => GroupChangeKind::Left,

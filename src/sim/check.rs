@@ -28,8 +28,11 @@ pub(crate) fn audit(model: &mut Model, inboxes: &BTreeMap<UserId, Vec<StoredRow>
     // Where the first row of a generation lies, which is the same for everybody.
     let mut begins: BTreeMap<u64, u64> = BTreeMap::new();
     for (&user, rows) in inboxes {
-        let mut expected = 1;
+        let (mut expected, mut bodies) = (1, BTreeSet::new());
         for row in rows {
+            if !bodies.insert(&row.body) {
+                return violated!("I4: {:?} is stored for {user} once more, as row {}", row.msg_id, row.seq);
+            }
             if row.seq != expected {
                 model.gap(user, expected, row.seq - 1)?;
                 let first = *begins.entry(generation_of(row.seq)).or_insert(row.seq);

@@ -58,6 +58,8 @@ pub(crate) struct Send {
     pub version_known: u32,
     /// When somebody first saw it: it is ordered before.
     pub seen_at: Option<u64>,
+    /// When it was made, Unix milliseconds.
+    made_at_ms: u64,
 }
 
 /// A change as it was asked for.
@@ -110,6 +112,9 @@ pub(crate) fn passes(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::RetryLater | ErrorCode::ClientMsgIdAhead)
 }
 
+/// A node of a cluster whose clock is further off numbers nothing; and a moment passes before it knows.
+const OFF_MAX_MS: u64 = 62_000;
+
 /// Rows of two generations lie at least so far apart.
 const GENERATION_ROWS: u64 = 1 << 20;
 
@@ -130,6 +135,8 @@ pub(crate) struct Model {
     by_body: BTreeMap<Vec<u8>, SendNo>,
     /// Counts what happened, to say what was before what.
     pub time: u64,
+    /// What the time really is, Unix milliseconds; zero: nobody knows.
+    pub now_ms: u64,
 }
 
 /// A row as a frame showed it.
@@ -180,6 +187,7 @@ impl Model {
             acked: None,
             version_known,
             seen_at: None,
+            made_at_ms: self.now_ms,
         });
         number
     }
@@ -275,6 +283,10 @@ impl Model {
         if send.ephemeral {
             // Repeats of it are not recognised: each time it is sent it has another number.
             return Ok(());
+        }
+        let (from_ms, to_ms) = (send.made_at_ms.saturating_sub(OFF_MAX_MS), self.now_ms + OFF_MAX_MS);
+        if self.ledger != Ledger::Journal && self.now_ms > 0 && !(from_ms..=to_ms).contains(&row.sent_at_ms) {
+            return violated!("clock: {number:?} is dated {}, and may be from {from_ms} to {to_ms}", row.sent_at_ms);
         }
         let first = match self.ledger {
             Ledger::ForgetfulRedis => send.msg_ids.entry(generation_of(row.seq)).or_insert(row.msg_id),

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub body_bytes_max: usize,
     /// All bodies may be that large, sockets hold little, and clients stop reading: outboxes reach their caps.
     pub floods: bool,
+    /// Most that is changed of groups is that somebody leaves.
+    pub leaves: bool,
     pub segment_bytes: u64,
     pub window_entries_max: usize,
     pub tail_messages_max: u64,
@@ -77,6 +79,7 @@ impl Plan {
                 random.between(512, 16 * 1024) as usize
             },
             body_bytes_max: if large { 16 * 1024 } else { 200 },
+            leaves: false,
             segment_bytes: if large { 2 << 20 } else { 64 << 10 },
             window_entries_max: if random.chance(1, 3) { random.between(1, 60) as usize } else { 1 << 20 },
             tail_messages_max: if random.chance(1, 4) { random.between(20, 400) } else { 1 << 20 },

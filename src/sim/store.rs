@@ -38,6 +38,8 @@ pub(crate) enum Untrue {
     LosesRows,
     /// It has no message under any name that it is asked for.
     FindsNothing,
+    /// It does not know which message it has got last.
+    ForgetsNewestMessage,
 }
 
 /// The database's files: they stay when the process goes.
@@ -336,6 +338,7 @@ impl Store for SimStore {
         let inner = self.database.inner.borrow();
         let position = match inner.untrue {
             Some(Untrue::HidesThatItWentBack) => inner.highest,
+            Some(Untrue::ForgetsNewestMessage) => StorePosition { msg_id_max: MsgId(0), ..inner.current.position },
             _ => inner.current.position,
         };
         self.at = position.applied;

@@ -146,6 +146,7 @@ impl World {
     pub(crate) fn pass_time(&mut self, ms: u64) -> Checked {
         self.now.mono_ms += ms;
         self.now.unix_ms += ms;
+        self.model.now_ms = self.now.unix_ms;
         if self.now.mono_ms < self.ticked_at_ms + TICK_MS {
             return Ok(());
         }
@@ -224,6 +225,16 @@ impl World {
         }
         self.clients[client].disconnected();
         self.clients[client].connect_at_ms = self.now.mono_ms + self.random.between(0, 500);
+    }
+
+    /// Half of the clients that a gateway has go away without a word.
+    pub(crate) fn drop_some_connections_of(&mut self, node: usize) {
+        let of_node = self.connections.values().filter(|connection| connection.node == node);
+        for client in of_node.map(|connection| connection.client).collect::<Vec<_>>() {
+            if self.random.chance(1, 2) {
+                self.drop_connection(client);
+            }
+        }
     }
 
     /// The client connects to whichever shard accepts.

@@ -59,6 +59,8 @@ pub(super) struct Link {
     taken_for_ms: u64,
     is_short: bool,
     untold: VecDeque<News>,
+    /// What the node's clock says, Unix milliseconds.
+    unix_ms: u64,
 }
 
 impl Link {
@@ -81,7 +83,13 @@ impl Link {
             taken_for_ms: 0,
             is_short: false,
             untold: VecDeque::new(),
+            unix_ms: 0,
         }
+    }
+
+    /// The node's clock says so.
+    pub(super) fn set_clock(&mut self, unix_ms: u64) {
+        self.unix_ms = unix_ms;
     }
 
     /// The session, if there is one.
@@ -117,7 +125,7 @@ impl Link {
     }
 
     fn tell(&mut self, news: News) {
-        self.untold.extend(self.settings.mutation.bend_news(news));
+        self.untold.extend(self.settings.mutation.bend_news(news, self.unix_ms));
     }
 
     fn begin(&mut self, now_ms: u64, redis: Option<&Redis>) {

@@ -5,7 +5,9 @@
 //! node numbers, the database has the whole stream, and every client has its inbox; all nodes have the same, and it is
 //! what the model knows.
 
+mod absence;
 pub(crate) mod answers;
+mod copies;
 mod link;
 pub(crate) mod mutation;
 mod node;
@@ -14,14 +16,14 @@ pub(crate) mod redis;
 mod session;
 mod trouble;
 
-use std::collections::VecDeque;
-
+use self::absence::Absence;
+use self::copies::TAKEN;
 use self::mutation::Mutation;
 use self::node::{Node, Process};
 use self::plan::ClusterPlan;
 use self::redis::{Data, Redis};
-use self::session::{Ask, execute};
-use self::trouble::Loss;
+use self::session::execute;
+use self::trouble::{Late, Loss};
 use crate::check::audit;
 use crate::client::State;
 use crate::disk::SimDisk;
@@ -48,10 +50,18 @@ pub(crate) struct Cluster {
     redis: Redis,
     /// What it had some time ago.
     dump: Data,
+    /// What it had a moment ago.
+    recent_dump: Data,
+    absent: Option<Absence>,
+    /// Steps until all nodes end.
+    blackout_in: Option<u64>,
+    /// Steps in which two processes have numbered as one node.
+    twin_steps: usize,
     starts_of_redis: u64,
+    restarted_at_ms: u64,
     database: Database,
     /// What was sent on connections that are gone, and is not executed yet.
-    late: Vec<VecDeque<Ask>>,
+    late: Vec<Late>,
     /// Until then Redis executes nothing, the world's milliseconds.
     stalled_until_ms: u64,
     pub crashes: usize,
@@ -79,10 +89,20 @@ impl Cluster {
             let started = Process::start(&world, &plan, (id, mutation), (&log, &copy), &database);
             let Process { gateway, link, progress, began_at } = started.map_err(Violation)?;
             world.add(gateway);
-            nodes.push(Node { id, log, copy, progress, began_at, link, cut_until_ms: 0, goes_on_at_ms: 0 });
+            nodes.push(Node {
+                id,
+                log,
+                copy,
+                progress,
+                began_at,
+                link,
+                cut_until_ms: 0,
+                goes_on_at_ms: 0,
+                is_over: false,
+            });
         }
         let late = Vec::new();
-        let (dump, starts_of_redis) = (Data::default(), 1);
+        let (dump, recent_dump, starts_of_redis) = (Data::default(), Data::default(), 1);
         Ok(Cluster {
             world,
             plan,
@@ -90,7 +110,12 @@ impl Cluster {
             nodes,
             redis,
             dump,
+            recent_dump,
+            absent: None,
+            blackout_in: None,
+            twin_steps: 0,
             starts_of_redis,
+            restarted_at_ms: 0,
             database,
             late,
             stalled_until_ms: 0,
@@ -127,6 +152,7 @@ impl Cluster {
                 self.world.client_step(at)?;
             }
         }
+        self.check_twins()?;
         self.check_database()
     }
 
@@ -159,6 +185,8 @@ impl Cluster {
     fn link_turn(&mut self, at: usize) {
         let now_ms = self.world.now_at(at).mono_ms;
         let is_cut = self.world.now.mono_ms < self.nodes[at].cut_until_ms;
+        let unix_ms = self.world.now_at(at).unix_ms;
+        self.nodes[at].link.set_clock(unix_ms);
         self.nodes[at].link.turn(now_ms, Some(&self.redis).filter(|_| !is_cut));
     }
 
@@ -174,6 +202,7 @@ impl Cluster {
                 self.count("fell behind the stream");
                 self.end_process(at, Loss::Nothing)
             }
+            Some(error) if error.contains(TAKEN) && self.has_twin(at) => self.end_for_good(at),
             Some(error) => violated!("node {} ends: {error}", self.nodes[at].id),
             None => Ok(()),
         }
@@ -197,8 +226,9 @@ impl Cluster {
     fn redis_step(&mut self) {
         let redis_ms = self.redis_ms();
         let at = self.world.random.below(self.late.len().max(1));
-        let Some(late) = self.late.get_mut(at) else { return };
-        match late.pop_front() {
+        let now_ms = self.world.now.mono_ms;
+        let Some(late) = self.late.get_mut(at).filter(|late| now_ms >= late.from_ms) else { return };
+        match late.asks.pop_front() {
             Some(ask) => {
                 execute(&ask, &mut self.redis, redis_ms);
                 self.count("executed late");
@@ -286,11 +316,17 @@ impl Cluster {
 
     fn is_settled(&self) -> bool {
         let count = self.redis.count();
+        let is_settled = |at: usize| {
+            let (node, gateway) = (&self.nodes[at], &self.world.gateways[at]);
+            node.is_over
+                || self.world.runs(at) == Runs::On
+                    && gateway.is_quiet()
+                    && gateway.numbers()
+                    && Some(node.progress.applied().0) == count
+        };
         self.world.clients_have_all(Whom::Everybody)
-            && (0..self.nodes.len()).all(|at| self.world.runs(at) == Runs::On)
-            && self.world.gateways.iter().all(|gateway| gateway.is_quiet() && gateway.numbers())
+            && (0..self.nodes.len()).all(is_settled)
             && count == Some(self.database.applied())
-            && self.nodes.iter().all(|node| Some(node.progress.applied().0) == count)
     }
 
     fn unsettled(&self) -> String {
@@ -306,7 +342,7 @@ impl Cluster {
     fn audit(&mut self) -> Checked {
         let users = self.world.users.clone();
         let mut first = None;
-        for at in 0..self.nodes.len() {
+        for at in (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_over).collect::<Vec<_>>() {
             let inboxes = self.world.gateways[at].inboxes(&users)?;
             let rosters = self.rosters(at)?;
             let Some((its_inboxes, its_rosters)) = &first else {

@@ -3,7 +3,7 @@
 //! Pure. What always holds: with [`Mutation::None`] nothing is touched. They lie where the simulator stands in for
 //! something: in its Redis, its database, its link between the two threads.
 
-use ringway::ledger::redis::link::{News, Reply, What};
+use ringway::ledger::redis::link::{Found, News, Reply, What};
 use ringway_wire::ids::Seq;
 
 use super::redis::Bent;
@@ -31,28 +31,43 @@ pub(crate) enum Mutation {
     SwapsReplies,
     /// The ledger does not hear that a session has ended.
     HidesLostSessions,
+    /// The ledger is told its own clock's time as Redis's.
+    HidesSkew,
+    /// Two processes with one data directory, or a copy of it, are one to Redis.
+    SharesTokens,
 }
 
 /// All of them, with what the report must contain, and a seed that reports it, which is tried first.
-pub(crate) const MUTATIONS: [(Mutation, &str, u64); 12] = [
+pub(crate) const MUTATIONS: [(Mutation, &str, u64); 17] = [
     (Mutation::HidesLostSessions, "liveness", 1),
     (Mutation::Redis(Bent::ClaimsNothing), "I4", 1),
-    (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 5),
-    (Mutation::Redis(Bent::CutsUnread), "liveness", 11),
-    (Mutation::Database(Untrue::HidesThatItWentBack), "I3", 4),
-    (Mutation::Database(Untrue::LosesRows), "I3", 3),
-    (Mutation::Database(Untrue::FindsNothing), "I4", 1),
+    (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 10),
+    (Mutation::Redis(Bent::CutsUnread), "liveness", 1),
+    (Mutation::Database(Untrue::HidesThatItWentBack), "I3", 10),
+    (Mutation::Database(Untrue::LosesRows), "I3", 6),
+    (Mutation::Database(Untrue::FindsNothing), "I4", 3),
     (Mutation::SwapsEntries, "cannot be understood", 14),
-    (Mutation::SwapsCalls, "order", 10),
-    (Mutation::SeedsLow, "numbers rows above", 7),
+    (Mutation::SwapsCalls, "order", 3),
+    (Mutation::SeedsLow, "numbers rows above", 1),
     (Mutation::TakesRepeatsForAppended, "liveness", 1),
-    (Mutation::SwapsReplies, "I4", 6),
+    (Mutation::SwapsReplies, "I4", 1),
+    (Mutation::Redis(Bent::VouchesForForgotten), "I4", 3),
+    (Mutation::Redis(Bent::ConfirmsItself), "SeqAhead", 41),
+    (Mutation::Database(Untrue::ForgetsNewestMessage), "I4", 18),
+    (Mutation::HidesSkew, "clock", 47),
+    (Mutation::SharesTokens, "number as one node", 5),
 ];
 
 impl Mutation {
     /// What the ledger is told in place of this, if anything.
-    pub(super) fn bend_news(self, news: News) -> Option<News> {
+    pub(super) fn bend_news(self, news: News, unix_ms: u64) -> Option<News> {
         Some(match (self, news) {
+            (Mutation::HidesSkew, News::Clock { generation, count, .. }) => {
+                News::Clock { generation, count, redis_ms: unix_ms }
+            }
+            (Mutation::HidesSkew, News::Status { session, found: Some(found), highest }) => {
+                News::Status { session, found: Some(Found { now_ms: unix_ms, ..found }), highest }
+            }
             (Mutation::SwapsEntries, News::Entries(mut entries)) => {
                 if let [.., one, two] = entries.as_mut_slice() {
                     std::mem::swap(&mut one.entry, &mut two.entry);

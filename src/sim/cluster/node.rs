@@ -37,6 +37,8 @@ pub(super) struct Node {
     pub cut_until_ms: u64,
     /// When its process starts again, or is no longer paused, the world's milliseconds.
     pub goes_on_at_ms: u64,
+    /// It has ended because a copy of its directory is the node now.
+    pub is_over: bool,
 }
 
 /// What its process is made of.
@@ -87,7 +89,10 @@ impl Process {
             &world.plan,
             (random, &world.events),
         );
-        let token = random.bits() as u64;
+        let token = match mutation {
+            Mutation::SharesTokens => u64::from(id),
+            _ => random.bits() as u64,
+        };
         let settings = Settings { node: id, token, entries_max: plan.entries_max, kept: plan.kept, mutation };
         let link = Link::new(ends, Arc::clone(&progress), settings, (random.clone(), world.events.clone()));
         Ok(Process { gateway, link, progress, began_at: at.applied.in_stream() })

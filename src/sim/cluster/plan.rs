@@ -31,6 +31,12 @@ pub(crate) struct ClusterPlan {
     pub clocks: u32,
     /// Nothing happens for a long time.
     pub skips: u32,
+    /// A node is away for longer than Redis keeps names.
+    pub absences: u32,
+    /// All nodes end, and Redis is put back before one of them starts.
+    pub blackouts: u32,
+    /// A node's data directory is copied, and the copy started.
+    pub copies: u32,
     /// Of 1,000 calls of the database.
     pub database_failing: u32,
     /// Of 10 sessions that break so many leave commands behind that are executed later.
@@ -44,8 +50,10 @@ impl ClusterPlan {
         let database_back = if losses == 0 { some(2, 15) } else { 0 };
         // What a database has lost may be in the copy of one process alone, which goes with it.
         let may_be_gone = database_back == 0;
+        // What Redis has lost may be in the log of a process alone that has ended for good.
+        let may_be_copied = losses == 0 && may_be_gone;
         ClusterPlan {
-            nodes: random.between(1, 4) as usize,
+            nodes: random.between(1, 5) as usize,
             entries_max: if random.chance(1, 4) { random.between(10, 100) } else { 1 << 20 },
             kept: if database_back > 0 { 1 << 20 } else { random.between(100, 400) },
             breaks: some(7, 60),
@@ -60,6 +68,9 @@ impl ClusterPlan {
             database_back,
             clocks: some(3, 20),
             skips: some(3, 6),
+            absences: some(2, 20),
+            blackouts: if losses > 0 && may_be_gone { some(4, 10) } else { 0 },
+            copies: if may_be_copied { some(3, 30) } else { 0 },
             database_failing: some(3, 100),
             executed_later: some(7, 9),
         }
@@ -73,6 +84,7 @@ impl ClusterPlan {
             floods: false,
             socket_bytes: plan.socket_bytes.max(4096),
             stalls: 0,
+            leaves: random.chance(1, 5),
             table_seed: seed,
             ..plan
         }

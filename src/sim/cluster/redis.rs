@@ -46,6 +46,10 @@ pub(crate) enum Bent {
     IgnoresVersions,
     /// What no node has read, and no database, is cut off.
     CutsUnread,
+    /// A name that may have been used and forgotten is taken.
+    VouchesForForgotten,
+    /// Says that a node was there all the time, when none was.
+    ConfirmsItself,
 }
 
 /// Names and what is known of them.
@@ -184,7 +188,7 @@ impl Redis {
             let (is_message, is_direct) = (kind == b"G" || kind == b"D", kind == b"D");
             let version = number(version);
             let claimed = keys.claims.get(slice).and_then(|(_, names)| names.get(name)).filter(|_| is_message);
-            let is_old = number(since) as i64 <= vouched_s;
+            let is_old = number(since) as i64 <= vouched_s && self.bent != Bent::VouchesForForgotten;
             replies.push(if let Some(claimed) = claimed {
                 text([b"R", claimed.as_slice()].concat())
             } else if is_message && (has_old || is_old) {
@@ -275,7 +279,7 @@ impl Redis {
     fn status(&mut self, now_ms: u64, arguments: &[Vec<u8>]) -> Value {
         let [run, settles_ms, generation, read] = arguments else { return text("") };
         let (run, generation) = (string(run), string(generation));
-        let is_out_of_memory = self.is_out_of_memory();
+        let (is_out_of_memory, confirms_itself) = (self.is_out_of_memory(), self.bent == Bent::ConfirmsItself);
         let state = &mut self.data.state;
         let is_new = state.run.as_ref() != Some(&run);
         if is_new {
@@ -304,7 +308,7 @@ impl Redis {
             text(state.order.as_deref().unwrap_or("0")),
             text(state.taken.as_deref().unwrap_or("")),
             decimal(number_of(&state.generation).max(number_of(&state.seeding))),
-            text(if state.vouched == Some(run) { "1" } else { "0" }),
+            text(if state.vouched == Some(run) || confirms_itself { "1" } else { "0" }),
             decimal(now_ms),
         ])
     }

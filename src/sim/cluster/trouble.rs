@@ -2,9 +2,12 @@
 //!
 //! What always holds: a process that ends keeps what its disks keep, and starts again; what has stood still goes on.
 
+use std::collections::VecDeque;
+
 use super::Cluster;
 use super::node::Process;
 use super::redis::Data;
+use super::session::Ask;
 use crate::model::Checked;
 use crate::world::Runs;
 
@@ -17,8 +20,18 @@ pub(super) enum Loss {
     Unsynced,
 }
 
+/// What was sent on a connection that is gone, and is executed at this time or later, the world's milliseconds.
+pub(super) struct Late {
+    pub(super) from_ms: u64,
+    pub(super) asks: VecDeque<Ask>,
+}
+
 /// Longest that a process is gone, stands still, or Redis does: longer than leases last.
 const GONE_MS: u64 = 12_000;
+/// So many times as often a session breaks that waits for Redis to execute something.
+const SENDING_BREAKS: u32 = 10;
+/// By then every node has looked at a Redis that was started.
+const LOOKED_MS: u64 = 6_000;
 /// How long a start that was refused waits.
 const START_AGAIN_MS: u64 = 300;
 
@@ -28,7 +41,8 @@ impl Cluster {
         let happens = |of_10_000: u32| random.chance(of_10_000, 10_000);
         let at = random.below(self.nodes.len());
         self.go_on();
-        if happens(self.plan.breaks) {
+        let is_sending = self.nodes[at].link.session().is_some_and(|session| session.has_unexecuted());
+        if happens(self.plan.breaks * if is_sending { SENDING_BREAKS } else { 1 }) {
             self.break_session(at);
         }
         if happens(self.world.plan.disconnects) {
@@ -37,15 +51,20 @@ impl Cluster {
         if happens(self.plan.kills) && self.world.runs(at) != Runs::Down {
             self.end_process(at, if random.chance(1, 2) { Loss::Nothing } else { Loss::Unsynced })?;
         }
-        if happens(self.plan.pauses) && self.world.runs(at) == Runs::On {
+        if happens(self.plan.pauses) && self.world.runs(at) == Runs::On && self.nodes_have_looked() {
             self.pause(at);
         }
-        if happens(self.plan.cuts) {
+        if happens(self.plan.cuts) && self.nodes_have_looked() {
             let for_ms = random.between(1_000, if random.chance(1, 3) { 2_000_000 } else { 20_000 });
             self.world.note(format!("node {} is cut off from Redis for {for_ms} ms", self.nodes[at].id));
             self.count("cut off");
             self.nodes[at].cut_until_ms = self.world.now.mono_ms + for_ms;
             self.break_session(at);
+        }
+        self.absence()?;
+        self.blackout()?;
+        if happens(self.plan.copies) && self.nodes.len() == self.plan.nodes && self.world.runs(at) == Runs::On {
+            self.copy_directory(at);
         }
         self.trouble_of_redis();
         self.trouble_of_database();
@@ -71,7 +90,7 @@ impl Cluster {
         if self.plan.losses > 0 && random.chance(1, 300) {
             self.dump = self.redis.data.clone();
         }
-        if happens(self.plan.restarts) {
+        if happens(self.plan.restarts) && (self.plan.losses > 0 || self.all_nodes_are_there()) {
             self.restart_redis("with all it had");
         }
         if happens(self.plan.losses) {
@@ -100,14 +119,28 @@ impl Cluster {
         }
     }
 
+    /// Where Redis loses nothing a node has to be there that says so when it is started: else the ledger is made anew.
+    fn all_nodes_are_there(&self) -> bool {
+        let now_ms = self.world.now.mono_ms;
+        (0..self.nodes.len())
+            .filter(|at| !self.nodes[*at].is_over)
+            .all(|at| self.world.runs(at) == Runs::On && now_ms >= self.nodes[at].cut_until_ms)
+    }
+
+    /// And for a moment nothing keeps them from it.
+    pub(super) fn nodes_have_looked(&self) -> bool {
+        self.plan.losses > 0 || self.world.now.mono_ms >= self.restarted_at_ms + LOOKED_MS
+    }
+
     /// Redis is another process from now on; whoever was connected is not.
-    fn restart_redis(&mut self, what: &str) {
+    pub(super) fn restart_redis(&mut self, what: &str) {
         self.world.note(format!("Redis is started {what}, at {} ms", self.world.now.mono_ms));
         self.count("Redis restarted");
         for at in 0..self.nodes.len() {
             self.break_session(at);
         }
         self.late.clear();
+        self.restarted_at_ms = self.world.now.mono_ms;
         self.starts_of_redis += 1;
         self.redis.run = format!("run {}", self.starts_of_redis);
     }
@@ -145,7 +178,10 @@ impl Cluster {
         let mut unexecuted = session.take_unexecuted();
         unexecuted.truncate(random.below(unexecuted.len() + 1));
         if random.chance(self.plan.executed_later, 10) {
-            self.late.push(unexecuted.into());
+            // Perhaps until Redis has lost its data, and has a new ledger.
+            let (often, most_ms) = if self.plan.losses > 0 { (2, 3 * GONE_MS) } else { (1, GONE_MS) };
+            let hold_ms = if random.chance(often, 3) { random.between(0, most_ms) } else { 0 };
+            self.late.push(Late { from_ms: self.world.now.mono_ms + hold_ms, asks: unexecuted.into() });
         }
         self.world.note(format!("the session of node {} breaks", self.nodes[at].id));
         self.count("sessions broken");
@@ -213,11 +249,12 @@ impl Cluster {
     /// From now on all is well.
     pub(super) fn end_trouble(&mut self) {
         self.stalled_until_ms = 0;
+        (self.absent, self.blackout_in) = (None, None);
         self.redis.entries_max = usize::MAX;
         self.database.set_away(false);
         self.database.set_failing(0);
         self.world.set_clocks_right();
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().filter(|node| !node.is_over) {
             (node.goes_on_at_ms, node.cut_until_ms) = (0, 0);
         }
         self.go_on();
