@@ -41,9 +41,13 @@ mod outage;
 mod pages;
 mod proxy;
 mod redis;
+#[path = "../sim/cluster/redis.rs"]
+#[expect(dead_code, reason = "the simulator uses more of it")]
+mod redis_model;
 mod refused_logins;
 mod repeats;
 mod scripts;
+mod scripts_model;
 mod services;
 mod slow_reader;
 mod smoke;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::Cluster;
 use super::node::Process;
-use super::redis::Data;
+use super::redis::{Data, Script};
 use super::session::Ask;
 use crate::model::Checked;
 use crate::world::Runs;
@@ -181,6 +181,10 @@ impl Cluster {
             // Perhaps until Redis has lost its data, and has a new ledger.
             let (often, most_ms) = if self.plan.losses > 0 { (2, 3 * GONE_MS) } else { (1, GONE_MS) };
             let hold_ms = if random.chance(often, 3) { random.between(0, most_ms) } else { 0 };
+            if hold_ms > 0 || self.absent.is_some() {
+                // Not the lease of a process that is gone by then.
+                unexecuted.retain(|ask| matches!(ask, Ask::Eval(Script::Submit, _)));
+            }
             self.late.push(Late { from_ms: self.world.now.mono_ms + hold_ms, asks: unexecuted.into() });
         }
         self.world.note(format!("the session of node {} breaks", self.nodes[at].id));
