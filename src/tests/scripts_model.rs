@@ -233,7 +233,7 @@ fn the_scripts_say_what_their_model_in_the_simulator_says_whatever_they_are_aske
 #[test]
 fn a_model_that_does_something_otherwise_than_the_scripts_is_found() {
     let redis = Redis::start();
-    for bent in [Bent::ClaimsNothing, Bent::IgnoresVersions, Bent::VouchesForForgotten, Bent::ConfirmsItself] {
+    for bent in [Bent::ClaimsNothing, Bent::IgnoresVersions, Bent::ConfirmsItself] {
         assert!(differ(&redis, bent, 1).is_some(), "{bent:?}");
     }
 }

@@ -42,7 +42,7 @@ impl Cluster {
         }
         let random = self.world.random.clone();
         let (is_cut, before) = (random.chance(1, 2), self.late.len());
-        self.absent = Some(Absence { at, steps_left: random.between(100, STEPS_MAX), unexecuted: Vec::new() });
+        self.absent = Some(Absence { at, steps_left: 0, unexecuted: Vec::new() });
         if is_cut {
             self.nodes[at].cut_until_ms = u64::MAX;
             self.break_session(at);
@@ -51,9 +51,7 @@ impl Cluster {
             self.world.set_runs(at, Runs::Paused);
         }
         let unexecuted = self.late.split_off(before);
-        if let Some(absent) = &mut self.absent {
-            absent.unexecuted = unexecuted;
-        }
+        self.absent = Some(Absence { at, steps_left: random.between(100, STEPS_MAX), unexecuted });
         let what = if is_cut { "is cut off from Redis" } else { "stands still" };
         self.world.note(format!("node {} {what} for longer than names are kept", self.nodes[at].id));
         self.count("away for long");

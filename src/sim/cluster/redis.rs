@@ -46,8 +46,6 @@ pub(crate) enum Bent {
     IgnoresVersions,
     /// What no node has read, and no database, is cut off.
     CutsUnread,
-    /// A name that may have been used and forgotten is taken.
-    VouchesForForgotten,
     /// Says that a node was there all the time, when none was.
     ConfirmsItself,
 }
@@ -188,7 +186,7 @@ impl Redis {
             let (is_message, is_direct) = (kind == b"G" || kind == b"D", kind == b"D");
             let version = number(version);
             let claimed = keys.claims.get(slice).and_then(|(_, names)| names.get(name)).filter(|_| is_message);
-            let is_old = number(since) as i64 <= vouched_s && self.bent != Bent::VouchesForForgotten;
+            let is_old = number(since) as i64 <= vouched_s;
             replies.push(if let Some(claimed) = claimed {
                 text([b"R", claimed.as_slice()].concat())
             } else if is_message && (has_old || is_old) {

@@ -302,11 +302,6 @@ impl Session {
         }
     }
 
-    /// Something was sent and is not executed.
-    pub(super) fn has_unexecuted(&self) -> bool {
-        !self.calls.up.is_empty()
-    }
-
     /// What was sent and not executed, when the connection is gone.
     pub(super) fn take_unexecuted(&mut self) -> Vec<Ask> {
         self.calls.up.drain(..).map(|(_, _, ask)| ask).collect()

@@ -28,8 +28,6 @@ pub(super) struct Late {
 
 /// Longest that a process is gone, stands still, or Redis does: longer than leases last.
 const GONE_MS: u64 = 12_000;
-/// So many times as often a session breaks that waits for Redis to execute something.
-const SENDING_BREAKS: u32 = 10;
 /// By then every node has looked at a Redis that was started.
 const LOOKED_MS: u64 = 6_000;
 /// How long a start that was refused waits.
@@ -41,8 +39,7 @@ impl Cluster {
         let happens = |of_10_000: u32| random.chance(of_10_000, 10_000);
         let at = random.below(self.nodes.len());
         self.go_on();
-        let is_sending = self.nodes[at].link.session().is_some_and(|session| session.has_unexecuted());
-        if happens(self.plan.breaks * if is_sending { SENDING_BREAKS } else { 1 }) {
+        if happens(self.plan.breaks) {
             self.break_session(at);
         }
         if happens(self.world.plan.disconnects) {
@@ -178,9 +175,7 @@ impl Cluster {
         let mut unexecuted = session.take_unexecuted();
         unexecuted.truncate(random.below(unexecuted.len() + 1));
         if random.chance(self.plan.executed_later, 10) {
-            // Perhaps until Redis has lost its data, and has a new ledger.
-            let (often, most_ms) = if self.plan.losses > 0 { (2, 3 * GONE_MS) } else { (1, GONE_MS) };
-            let hold_ms = if random.chance(often, 3) { random.between(0, most_ms) } else { 0 };
+            let hold_ms = if random.chance(1, 3) { random.between(0, GONE_MS) } else { 0 };
             if hold_ms > 0 || self.absent.is_some() {
                 // Not the lease of a process that is gone by then.
                 unexecuted.retain(|ask| matches!(ask, Ask::Eval(Script::Submit, _)));
