@@ -5,11 +5,15 @@
 
 use ringway_wire::limits::{
     BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SERVER_FRAME_BYTES_MAX, SESSION_IN_FLIGHT_MAX,
-    TOKEN_BYTES_MAX,
+    TOKEN_BYTES_MAX, USER_GROUPS_MAX,
 };
 
 // ---- groups -----------------------------------------------------------------------------------------
 
+/// Of the groups that a user may be in, those that others put him into.
+pub const USER_GROUPS_BY_OTHERS_MAX: usize = USER_GROUPS_MAX / 4 * 3;
+/// And those of one who does.
+pub const USER_GROUPS_BY_ONE_MAX: usize = USER_GROUPS_MAX / 4;
 /// Memberships over all groups: the ledger keeps every roster in memory.
 pub const MEMBERSHIPS_MAX: usize = 32 << 20;
 /// What one takes there, about: of one who is in no other group, and has no row.
@@ -36,6 +40,10 @@ pub const USER_ROWS: (u32, u32) = (50_000, 1_000_000);
 pub const USER_GROUPS_MADE: (u32, u32) = (10, 1_000);
 /// Members that a user adds: 40 groups of the largest size at once.
 pub const USER_MEMBERS_ADDED: (u32, u32) = (2_000, 200_000);
+/// Users that a user writes to and whom nobody has written to before: each takes a place in the ledger for good.
+pub const USER_RECIPIENTS_NEW: (u32, u32) = (20, 5_000);
+/// What of the journal's and of the tail's unstored part may be one user's, per cent.
+pub const USER_UNSTORED_PERCENT: u32 = 25;
 /// Messages to one group, whoever sends them: twice as many as one account may, so that none can keep out the others.
 pub const GROUP_SENDS: (u32, u32) = (2_000, 40_000);
 /// Rows of them, for the same reason: 20 messages a second to a group of the largest size.

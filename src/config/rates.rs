@@ -25,6 +25,8 @@ impl Typed {
             user_rows: self.rate("limits.user_rows", ROWS_AT_ONCE)?,
             user_groups_made: self.rate("limits.user_groups_made", SENDS_AT_ONCE)?,
             user_members_added: self.rate("limits.user_members_added", ROWS_AT_ONCE)?,
+            user_recipients_new: self.rate("limits.user_recipients_new", SENDS_AT_ONCE)?,
+            user_unstored_percent: self.number("limits.user_unstored_percent", 1, 100)? as u32,
             group_sends: self.rate("limits.group_sends", SENDS_AT_ONCE)?,
             group_rows: self.rate("limits.group_rows", ROWS_AT_ONCE)?,
         })

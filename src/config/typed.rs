@@ -163,6 +163,18 @@ pub(crate) const KEYS: &[Key] = &[
         Form::Number,
         "memory of the groups that a user has made, whether still in them or not; above: TOO_MANY_GROUPS",
     ),
+    key(
+        "limits.user_recipients_new",
+        USER_RECIPIENTS_NEW,
+        Form::Text,
+        "users nobody has written to before that a user writes to",
+    ),
+    key(
+        "limits.user_unstored_percent",
+        USER_UNSTORED_PERCENT,
+        Form::Number,
+        "what of journal_bytes_max, and of the tail, one user may have; above: RETRY_LATER",
+    ),
     key("limits.group_sends", GROUP_SENDS, Form::Text, "messages to one group, whoever sends them"),
     key("limits.group_rows", GROUP_ROWS, Form::Text, "rows that they make"),
     key(
@@ -189,11 +201,13 @@ const USER_ROWS: &str = "50000/s, burst 1000000";
 const USER_GROUPS_MADE: &str = "10/s, burst 1000";
 const USER_MEMBERS_ADDED: &str = "2000/s, burst 200000";
 const USER_GROUPS_BYTES_MAX: &str = "134217728";
+const USER_RECIPIENTS_NEW: &str = "20/s, burst 5000";
+const USER_UNSTORED_PERCENT: &str = "25";
 const GROUP_SENDS: &str = "2000/s, burst 40000";
 const GROUP_ROWS: &str = "100000/s, burst 2000000";
 
 /// Keys of the table `[limits]`.
-const LIMITS_KEYS_MAX: usize = 18;
+const LIMITS_KEYS_MAX: usize = 20;
 
 const _: () = {
     assert!(KEYS.len() <= 32 + LIMITS_KEYS_MAX, "at most 32 keys and the [limits] table");

@@ -15,6 +15,7 @@ pub struct Progress {
     secured: AtomicU64,
     followed: AtomicU64,
     tail_messages: AtomicU64,
+    ingested: AtomicU64,
     writes_store: AtomicBool,
     fence_asked: AtomicU64,
     fenced: AtomicU64,
@@ -113,8 +114,14 @@ impl Progress {
         self.tail_messages.load(Ordering::Relaxed)
     }
 
-    /// The store's thread says how many messages its tail indexes.
-    pub fn report_tail_messages(&self, count: u64) {
+    /// Everything below is in the tail, or was, and counted there.
+    pub fn ingested(&self) -> JournalPosition {
+        JournalPosition(self.ingested.load(Ordering::Acquire))
+    }
+
+    /// The store's thread says how many messages its tail indexes, and up to where it has taken the journal in.
+    pub fn report_tail_messages(&self, count: u64, ingested: JournalPosition) {
         self.tail_messages.store(count, Ordering::Relaxed);
+        self.ingested.store(ingested.0, Ordering::Release);
     }
 }

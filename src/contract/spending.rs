@@ -51,12 +51,13 @@ impl<const N: usize> Spending<N> {
 }
 
 /// What is counted where a group's members are known: of messages, rows by sender, and messages and rows by group; of
-/// changes, groups made and members added by who does it.
+/// changes, groups made and members added by who does it; recipients that nobody has written to, by who does.
 #[derive(Debug)]
 pub(crate) struct FanoutSpending {
     senders: Spending<1>,
     groups: Spending<2>,
     makers: Spending<2>,
+    writers: Spending<1>,
 }
 
 impl FanoutSpending {
@@ -66,6 +67,7 @@ impl FanoutSpending {
             senders: Spending::new(key.derived(1)),
             groups: Spending::new(key.derived(2)),
             makers: Spending::new(key.derived(3)),
+            writers: Spending::new(key.derived(4)),
         }
     }
 
@@ -97,7 +99,16 @@ impl FanoutSpending {
         limits: &TrafficLimits,
         (sender, to): (UserId, Conversation),
         rows: usize,
+        recipient: Recipient,
     ) -> Result<(), Limited> {
+        let [of_writer] = self.writers.of(sender.0);
+        let recipients = match recipient {
+            Recipient::Known => *of_writer,
+            Recipient::New => {
+                let limit = TrafficLimit::UserRecipientsNew;
+                of_writer.with(now_ms, &limits.user_recipients_new, 1).map_err(met(limit))?
+            }
+        };
         let rows = rows as u64;
         let [of_sender] = self.senders.of(sender.0);
         let sender_rows = of_sender.with(now_ms, &limits.user_rows, rows).map_err(met(TrafficLimit::UserRows))?;
@@ -109,9 +120,18 @@ impl FanoutSpending {
             );
             (*sends, *group_rows) = after;
         }
-        *of_sender = sender_rows;
+        (*of_writer, *of_sender) = (recipients, sender_rows);
         Ok(())
     }
+}
+
+/// Whom a one-to-one message goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Recipient {
+    /// Somebody who has sent or received something before, or is in a group; or it goes to a group.
+    Known,
+    /// Nobody that the ledger knows.
+    New,
 }
 
 /// What a change of a group makes.

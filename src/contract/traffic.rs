@@ -17,17 +17,24 @@ macro_rules! traffic_limits {
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub struct TrafficLimits {
             $($(#[$doc])* pub $field: Rate,)*
+            /// Of what may be unstored, so much per cent may be one user's; 100: all of it.
+            pub user_unstored_percent: u32,
         }
 
         /// One of them.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum TrafficLimit {
             $($(#[$doc])* $limit,)*
+            /// A user's share of what is unstored.
+            UserUnstored,
         }
 
         impl Default for TrafficLimits {
             fn default() -> Self {
-                TrafficLimits { $($field: Rate::new(limits::$default.0, limits::$default.1),)* }
+                TrafficLimits {
+                    $($field: Rate::new(limits::$default.0, limits::$default.1),)*
+                    user_unstored_percent: limits::USER_UNSTORED_PERCENT,
+                }
             }
         }
 
@@ -35,20 +42,21 @@ macro_rules! traffic_limits {
             /// Nothing is refused.
             pub const UNLIMITED: TrafficLimits = TrafficLimits::all(Rate::UNLIMITED);
 
-            /// The same rate for everything.
+            /// The same rate for everything that has one.
             pub const fn all(rate: Rate) -> Self {
-                TrafficLimits { $($field: rate,)* }
+                TrafficLimits { $($field: rate,)* user_unstored_percent: 100 }
             }
         }
 
         impl TrafficLimit {
             /// All of them, in the order of [`LimitedCounters`].
-            pub const ALL: &[TrafficLimit] = &[$(TrafficLimit::$limit,)*];
+            pub const ALL: &[TrafficLimit] = &[$(TrafficLimit::$limit,)* TrafficLimit::UserUnstored];
 
             /// As a metric's label, and as its key in the table `[limits]`.
             pub fn name(self) -> &'static str {
                 match self {
                     $(TrafficLimit::$limit => stringify!($field),)*
+                    TrafficLimit::UserUnstored => "user_unstored_percent",
                 }
             }
         }
@@ -70,6 +78,8 @@ traffic_limits! {
     user_groups_made UserGroupsMade = USER_GROUPS_MADE,
     /// Members that a user adds, those of new groups and the maker included.
     user_members_added UserMembersAdded = USER_MEMBERS_ADDED,
+    /// Users whom nobody has written to before, and who have never sent anything, that a user writes to.
+    user_recipients_new UserRecipientsNew = USER_RECIPIENTS_NEW,
     /// Messages to one group.
     group_sends GroupSends = GROUP_SENDS,
     /// Rows that they make.

@@ -16,7 +16,9 @@ use crate::contract::store::StoredGroup;
 use crate::contract::submission::GroupChange;
 use crate::journal::record::ChangeRecord;
 use crate::ledger::sequence::Sequences;
-use crate::limits::{LEDGER_USERS_MAX, MEMBERSHIPS_MAX, USER_GROUPS_BYTES_MAX};
+use crate::limits::{
+    LEDGER_USERS_MAX, MEMBERSHIPS_MAX, USER_GROUPS_BY_ONE_MAX, USER_GROUPS_BY_OTHERS_MAX, USER_GROUPS_BYTES_MAX,
+};
 use makers::{Made, Makers};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 use ringway_wire::limits::{GROUP_MEMBERS_MAX, USER_GROUPS_MAX};
@@ -52,6 +54,10 @@ pub struct GroupLimits {
     pub group_members_max: usize,
     /// Groups of one user; and groups that count against one user.
     pub user_groups_max: usize,
+    /// Of a user's groups, those that others put him into: the rest is for those he makes.
+    pub user_groups_by_others_max: usize,
+    /// And those of one who puts him into them.
+    pub user_groups_by_one_max: usize,
     /// What groups that count against one user may take of the ledger's memory, bytes.
     pub user_groups_bytes_max: u64,
     /// Memberships in all.
@@ -63,6 +69,8 @@ impl Default for GroupLimits {
         GroupLimits {
             group_members_max: GROUP_MEMBERS_MAX,
             user_groups_max: USER_GROUPS_MAX,
+            user_groups_by_others_max: USER_GROUPS_BY_OTHERS_MAX,
+            user_groups_by_one_max: USER_GROUPS_BY_ONE_MAX,
             user_groups_bytes_max: USER_GROUPS_BYTES_MAX,
             memberships_max: MEMBERSHIPS_MAX,
         }
@@ -209,7 +217,7 @@ impl Groups {
         match change {
             GroupChange::Create(users) => {
                 let users = sorted(users.iter().copied().filter(|user| *user != actor));
-                self.check_joining(users.iter().chain([&actor]), 0, sequences)?;
+                self.check_joining(actor, users.iter().chain([&actor]), 0, sequences)?;
                 self.check_made(actor, Made::group(users.len() + 1))?;
                 Ok(Plan::Change(ChangeRecord {
                     msg_id: MsgId(0),
@@ -224,7 +232,7 @@ impl Groups {
             GroupChange::Add(group, users) => {
                 let Group { roster, maker } = self.owned(*group, actor)?;
                 let users = sorted(users.iter().copied().filter(|user| roster.position(*user).is_none()));
-                self.check_joining(users.iter(), roster.members().len(), sequences)?;
+                self.check_joining(actor, users.iter(), roster.members().len(), sequences)?;
                 let more = if *maker == actor { Made::default() } else { Made::group(roster.members().len()) };
                 self.check_made(actor, more.and(Made::members(users.len())))?;
                 Ok(self.planned(roster, actor, GroupChangeKind::Added, users, None))
@@ -319,6 +327,7 @@ impl Groups {
 
     fn check_joining<'a>(
         &self,
+        actor: UserId,
         users: impl Iterator<Item = &'a UserId>,
         members: usize,
         sequences: &Sequences,
@@ -326,8 +335,7 @@ impl Groups {
         let mut joining = 0;
         for user in users {
             joining += 1;
-            let groups = sequences.slot(*user).and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(0, Vec::len);
-            if groups >= self.limits.user_groups_max {
+            if !self.may_join(actor, *user, sequences) {
                 return Err(ErrorCode::TooManyGroups);
             }
         }
@@ -338,6 +346,21 @@ impl Groups {
             return Err(ErrorCode::StorageFull);
         }
         Ok(())
+    }
+
+    /// Whether the user may be in one more group, which the actor puts him into. Nobody can take all places of another:
+    /// some are his own, and one account has no more than its share of the others.
+    fn may_join(&self, actor: UserId, user: UserId, sequences: &Sequences) -> bool {
+        let limits = &self.limits;
+        let slot = sequences.slot(user);
+        let groups = slot.and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(&[][..], Vec::as_slice);
+        if user == actor {
+            return groups.len() < limits.user_groups_max;
+        }
+        let of_actor = |group: &&GroupId| self.groups.get(group).is_some_and(|group| group.maker == actor);
+        groups.len() < limits.user_groups_by_others_max
+            && (groups.len() < limits.user_groups_by_one_max
+                || groups.iter().filter(of_actor).count() < limits.user_groups_by_one_max)
     }
 
     /// Whether so much more may count against a user.

@@ -6,10 +6,12 @@
 
 mod commit;
 mod numbering;
+pub(super) mod shares;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use self::shares::Shares;
 use crate::clock::Now;
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::digest::digest;
@@ -105,6 +107,7 @@ pub struct JournalEngine<D: Disk> {
     pub(super) bases: Bases,
     /// What senders and groups have had lately. What a commit that failed was charged for is not given back.
     pub(super) spending: FanoutSpending,
+    pub(super) shares: Shares,
     /// Segments on disk: where each starts, and the ledger's time by then, Unix milliseconds.
     pub(super) segments: VecDeque<(JournalPosition, u64)>,
     pub(super) counters: LedgerCounters,
@@ -126,6 +129,8 @@ pub(super) struct Commit {
     messages: usize,
     rows: usize,
     changes: usize,
+    /// What the store's tail will weigh more.
+    weight: u64,
     /// The highest message id before it.
     before: MsgId,
 }
@@ -133,14 +138,14 @@ pub(super) struct Commit {
 impl Commit {
     pub(super) fn new(before: MsgId) -> Self {
         let (batch, deliveries) = (Batch::new(), Vec::new());
-        Commit { batch, at: None, blocked: false, deliveries, messages: 0, rows: 0, changes: 0, before }
+        Commit { batch, at: None, blocked: false, deliveries, messages: 0, rows: 0, changes: 0, weight: 0, before }
     }
 
     fn begin_again(&mut self, before: MsgId) {
         self.batch.clear();
         self.at = None;
         self.blocked = false;
-        (self.messages, self.rows, self.changes) = (0, 0, 0);
+        (self.messages, self.rows, self.changes, self.weight) = (0, 0, 0, 0);
         self.before = before;
     }
 }
@@ -377,6 +382,7 @@ impl<D: Disk> JournalEngine<D> {
         let announcement = GroupAnnouncement { kind: record.kind, actor, users: record.users.clone() };
         self.commit.batch.push(&Record::Change(record));
         self.commit.changes += 1;
+        self.commit.weight += 1;
         self.stage(Delivery::Changed { origin, roster, announcement: Arc::new(announcement) });
         Ok(())
     }
@@ -410,10 +416,9 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     /// The journal has as much as it may of what the store has not.
-    fn is_at_limit(&self) -> bool {
-        let unapplied = self.journal.tail().0.saturating_sub(self.progress.applied().0);
-        unapplied + self.commit.batch.len() as u64 > self.settings.journal_bytes_max
-            || self.progress.tail_messages() + self.commit.messages as u64 >= self.settings.tail_messages_max
+    fn is_at_limit(&mut self) -> bool {
+        self.unstored_bytes() > self.settings.journal_bytes_max
+            || self.unstored_weight() >= self.settings.tail_messages_max
     }
 
     /// Sees to it that the journal has room for a batch; returns where it begins.

@@ -27,6 +27,7 @@ use crate::journal::segment::{Journal, SEGMENT_HEADER_BYTES, list_segments, segm
 use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Window, floor_behind};
 use crate::ledger::groups::{Groups, OutOfOrder};
+use crate::ledger::journal_engine::shares::Shares;
 use crate::ledger::journal_engine::{Commit, JournalEngine, Settings};
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::pending::Pending;
@@ -161,6 +162,7 @@ impl Start {
             pending: Pending::new(settings.seed ^ 2),
             releasing: VecDeque::new(),
             bases: Bases::new(settings.seed ^ 3),
+            shares: Shares::new(TableKey::new(settings.seed ^ 5)),
             spending: FanoutSpending::new(TableKey::new(settings.seed ^ 4)),
             segments,
             counters: LedgerCounters::default(),

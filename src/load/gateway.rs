@@ -55,7 +55,7 @@ pub(crate) enum AccountLimits {
 }
 
 /// The keys of these limits, as environment variables.
-const ACCOUNT_LIMITS: [&str; 9] = [
+const ACCOUNT_LIMITS: [&str; 11] = [
     "RINGWAY_LIMITS_SESSION_SENDS",
     "RINGWAY_LIMITS_SESSION_BYTES",
     "RINGWAY_LIMITS_USER_SENDS",

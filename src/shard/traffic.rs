@@ -12,7 +12,7 @@ use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
 use crate::contract::rate::Spent;
-use crate::contract::spending::{FanoutSpending, Spending, met};
+use crate::contract::spending::{FanoutSpending, Recipient, Spending, met};
 use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
 use ringway_wire::ids::UserId;
 use ringway_wire::schema::ErrorCode;
@@ -96,7 +96,7 @@ impl Shard {
     /// An ephemeral message to so many recipients, of a session wherever it is.
     pub(super) fn admit_ephemeral(&mut self, now: Now, incoming: &Incoming, recipients: usize) -> Admission {
         let from_to = (incoming.sender, incoming.to);
-        match self.traffic.ephemeral.take(now.mono_ms, &self.config.traffic, from_to, recipients) {
+        match self.traffic.ephemeral.take(now.mono_ms, &self.config.traffic, from_to, recipients, Recipient::Known) {
             Ok(()) => Admission::Admitted,
             Err(limited) => self.refuse_limited(now, incoming.origin, limited),
         }

@@ -417,7 +417,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let durable = self.progress.durable();
         if self.tail.ingested() < durable {
             self.tail.ingest(durable)?;
-            self.progress.report_tail_messages(self.tail.weight());
+            self.progress.report_tail_messages(self.tail.weight(), self.tail.ingested());
         }
         Ok(())
     }

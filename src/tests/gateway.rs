@@ -20,7 +20,7 @@ pub(crate) const SECRET: &str = "an end-to-end test's secret, 32 bytes or more";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For a gateway whose test sends more than an account may: what one may send is not limited.
-pub(crate) const UNLIMITED: [(&str, &str); 9] = [
+pub(crate) const UNLIMITED: [(&str, &str); 11] = [
     ("RINGWAY_LIMITS_SESSION_SENDS", "off"),
     ("RINGWAY_LIMITS_SESSION_BYTES", "off"),
     ("RINGWAY_LIMITS_USER_SENDS", "off"),
@@ -28,6 +28,8 @@ pub(crate) const UNLIMITED: [(&str, &str); 9] = [
     ("RINGWAY_LIMITS_USER_ROWS", "off"),
     ("RINGWAY_LIMITS_USER_GROUPS_MADE", "off"),
     ("RINGWAY_LIMITS_USER_MEMBERS_ADDED", "off"),
+    ("RINGWAY_LIMITS_USER_RECIPIENTS_NEW", "off"),
+    ("RINGWAY_LIMITS_USER_UNSTORED_PERCENT", "100"),
     ("RINGWAY_LIMITS_GROUP_SENDS", "off"),
     ("RINGWAY_LIMITS_GROUP_ROWS", "off"),
 ];

@@ -40,7 +40,7 @@ fn who_owes_much_is_not_forgotten_for_the_sake_of_any_number_who_owe_less() {
 
 /// Takes a message of user 1, to a group or to a user.
 fn take(spending: &mut FanoutSpending, limits: &TrafficLimits, to: Conversation, rows: usize) -> Option<TrafficLimit> {
-    spending.take(0, limits, (UserId(1), to), rows).err().map(|limited| limited.limit)
+    spending.take(0, limits, (UserId(1), to), rows, Recipient::Known).err().map(|limited| limited.limit)
 }
 
 #[test]
@@ -65,7 +65,9 @@ fn a_message_counts_for_its_sender_and_its_group_and_what_one_refuses_the_other_
     assert_eq!(take(&mut spending, &limits, direct, 2), None);
     assert_eq!(take(&mut spending, &limits, direct, 2), Some(TrafficLimit::UserRows));
     // Another sender has its own rows, and shares the group's.
-    let another = |spending: &mut FanoutSpending, to, rows| spending.take(0, &limits, (UserId(9), to), rows).is_ok();
+    let another = |spending: &mut FanoutSpending, to, rows| {
+        spending.take(0, &limits, (UserId(9), to), rows, Recipient::Known).is_ok()
+    };
     assert!(another(&mut spending, direct, 80));
     assert!(!another(&mut spending, group, 11));
     // With other limits from one moment to the next.

@@ -6,6 +6,8 @@ use crate::limits::{GROUP_BYTES, MEMBERSHIP_BYTES};
 const LIMITS: GroupLimits = GroupLimits {
     group_members_max: 5,
     user_groups_max: 3,
+    user_groups_by_others_max: 3,
+    user_groups_by_one_max: 3,
     user_groups_bytes_max: 3 * GROUP_BYTES + 4 * MEMBERSHIP_BYTES,
     memberships_max: 12,
 };
@@ -249,4 +251,39 @@ fn whoever_adds_members_to_a_group_is_charged_with_it_and_with_no_more_than_he_m
     world.change(1, GroupChange::Create(users([]))).unwrap();
     world.groups.take_back();
     assert_eq!(made(&world), [(0, 0), (2, 5), (0, 0), (0, 0)]);
+}
+
+#[test]
+fn nobody_takes_all_places_of_another_who_can_still_make_groups_and_be_added_by_others() {
+    let limits = GroupLimits {
+        user_groups_max: 8,
+        user_groups_by_others_max: 6,
+        user_groups_by_one_max: 4,
+        ..GroupLimits::default()
+    };
+    let mut world = World { groups: Groups::new(1, 4, limits), ..World::new() };
+    let victim = || GroupChange::Create(users([1]));
+    for _ in 0..4 {
+        world.change(2, victim()).unwrap();
+    }
+    assert_eq!(world.change(2, victim()).unwrap_err(), ErrorCode::TooManyGroups);
+    // Nor has who leaves them behind more.
+    let left = world.groups_of(2)[0];
+    world.change(2, GroupChange::Leave(GroupId(left))).unwrap();
+    assert_eq!(world.change(2, victim()).unwrap_err(), ErrorCode::TooManyGroups);
+    let group = world.change(2, GroupChange::Create(Vec::new())).unwrap().unwrap().group;
+    assert_eq!(world.change(2, GroupChange::Add(group, users([1]))).unwrap_err(), ErrorCode::TooManyGroups);
+    for other in [3, 4] {
+        world.change(other, victim()).unwrap();
+    }
+    assert_eq!(world.change(5, victim()).unwrap_err(), ErrorCode::TooManyGroups);
+    // The rest is the user's own; and what he leaves, others can put him into.
+    for _ in 0..2 {
+        world.change(1, GroupChange::Create(Vec::new())).unwrap();
+    }
+    assert_eq!(world.change(1, GroupChange::Create(Vec::new())).unwrap_err(), ErrorCode::TooManyGroups);
+    for group in world.groups_of(1).into_iter().take(3) {
+        world.change(1, GroupChange::Leave(GroupId(group))).unwrap();
+    }
+    assert!(world.change(5, victim()).is_ok());
 }

@@ -28,6 +28,7 @@ impl<D: Disk> JournalEngine<D> {
             return Ok(false);
         }
         let durable = self.journal.sync().map_err(LedgerError::Sync)?;
+        self.shares.committed(durable, self.commit.weight);
         self.progress.advance_durable(durable);
         self.room.is_there();
         self.grown = true;

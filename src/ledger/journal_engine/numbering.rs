@@ -10,6 +10,7 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::message::{Incoming, Message};
+use crate::contract::spending::Recipient;
 use crate::contract::submission::MessageSubmission;
 use crate::journal::disk::Disk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
@@ -34,15 +35,19 @@ impl<D: Disk> JournalEngine<D> {
         let Incoming { origin, sender, client_msg_id, .. } = incoming;
         let rows = if to == sender { 1 } else { 2 };
         self.make_room(now)?;
-        self.spend(now, &incoming, rows)?;
+        self.check_share(sender)?;
+        let is_new = to != sender && self.sequences.slot(to).is_none();
+        self.spend(now, &incoming, rows, if is_new { Recipient::New } else { Recipient::Known })?;
         let sender_slot = self.sequences.assign(sender).ok_or(Refusal::StorageFull)?;
         let to_slot = self.sequences.assign(to).ok_or(Refusal::StorageFull)?;
         let sender_seq = self.sequences.next(sender_slot);
         let recipient_seq = if to == sender { sender_seq } else { self.sequences.next(to_slot) };
         let msg_id = self.ids.next(now.unix_ms);
         let body = incoming.body();
+        let batch_before = self.commit.batch.len();
         let record = DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body };
         self.commit.batch.push(&Record::Direct(record));
+        self.count_share(sender, batch_before, 1);
         let message = self.numbered(incoming, msg_id, sender_seq, rows);
         self.stage(Delivery::Direct { message, sender_seq, recipient_seq, origin });
         Ok(())
@@ -54,26 +59,33 @@ impl<D: Disk> JournalEngine<D> {
         let Incoming { origin, sender, client_msg_id, .. } = incoming;
         let sender_at = roster.position(sender).ok_or(Refusal::Code(ErrorCode::NotAMember))?;
         let batch_at = self.make_room(now)?;
-        self.spend(now, &incoming, roster.members().len())?;
+        self.check_share(sender)?;
+        self.spend(now, &incoming, roster.members().len(), Recipient::Known)?;
         let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();
         let sender_seq = seqs.get(sender_at).copied().unwrap_or_default();
         let msg_id = self.ids.next(now.unix_ms);
+        let batch_before = self.commit.batch.len();
         let (roster_at, differences) = self.bases.differences(&roster, &seqs, &mut self.commit.batch, batch_at);
         let body = incoming.body();
         let record = GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body };
         self.commit.batch.push(&Record::Group(record));
+        // A roster that this message is the first to refer to is indexed with it.
+        let has_roster = roster_at.0 >= batch_at.0 + batch_before as u64;
+        let weight = if has_roster { 1 + seqs.len() as u64 } else { 1 };
+        self.count_share(sender, batch_before, weight);
         let message = self.numbered(incoming, msg_id, sender_seq, seqs.len());
         self.stage(Delivery::Group { message, roster, seqs, origin });
         Ok(())
     }
 
     /// Takes so many rows of what the sender and the group may have; what the API sends counts for nobody.
-    fn spend(&mut self, now: Now, incoming: &Incoming, rows: usize) -> Result<(), Refusal> {
+    fn spend(&mut self, now: Now, incoming: &Incoming, rows: usize, recipient: Recipient) -> Result<(), Refusal> {
         if incoming.origin.is_api(self.settings.shards) {
             return Ok(());
         }
         let from_to = (incoming.sender, incoming.to);
-        self.spending.take(now.mono_ms, &self.settings.traffic, from_to, rows).map_err(Refusal::Limited)
+        let taken = self.spending.take(now.mono_ms, &self.settings.traffic, from_to, rows, recipient);
+        taken.map_err(Refusal::Limited)
     }
 
     /// Remembers a message that has its numbers.

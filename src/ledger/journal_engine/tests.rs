@@ -3,6 +3,7 @@
 mod clocks;
 mod failed;
 mod limited;
+mod shares;
 mod waiting;
 
 use super::*;

@@ -12,6 +12,7 @@ use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::message::Incoming;
 use crate::contract::report::StandsStill;
+use crate::contract::spending::Recipient;
 use crate::contract::store::{LookupFound, StoredMessage};
 use crate::contract::submission::{ChangeSubmission, MessageSubmission};
 use crate::contract::traffic::Limited;
@@ -196,9 +197,14 @@ impl<D: Disk> RedisEngine<D> {
         // What there is no room for costs nothing.
         let room = self.room(now);
         let limits = &self.settings.traffic;
+        let is_new = matches!(to, Conversation::User(user) if user != sender && self.sequences.slot(user).is_none());
+        let recipient = if is_new { Recipient::New } else { Recipient::Known };
         let taken = room.and_then(|()| match origin.is_api(self.settings.shards) {
             true => Ok(()),
-            false => self.spending.take(now.mono_ms, limits, (sender, to), rows).map_err(Refusal::Limited),
+            false => {
+                let taken = self.spending.take(now.mono_ms, limits, (sender, to), rows, recipient);
+                taken.map_err(Refusal::Limited)
+            }
         });
         match taken {
             Ok(()) => self.log_submission(now, Some(name), Subject::Message(submission)),

@@ -183,7 +183,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         if self.follows == Follows::Stream {
             self.progress.advance_secured(self.copy_needed_from());
         }
-        self.progress.report_tail_messages(self.tail.weight());
+        self.progress.report_tail_messages(self.tail.weight(), self.tail.ingested());
     }
 }
 

@@ -90,7 +90,7 @@ fn a_journal_that_was_full_is_known_to_have_room_again_also_when_nobody_sends() 
 #[test]
 fn a_tail_at_its_limit_of_messages_refuses_more() {
     let mut ledger = Ledger::with(Settings { tail_messages_max: 10, ..Settings::new(SHARDS, 7) });
-    ledger.progress.report_tail_messages(9);
+    ledger.progress.report_tail_messages(9, JournalPosition(0));
     for request in 0..2 {
         let name = ledger.name();
         ledger.direct(request, 1, 2, name, b"x");
