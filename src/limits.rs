@@ -25,6 +25,14 @@ pub const USER_GROUPS_BYTES_MAX: u64 = 128 << 20;
 
 // ---- what one account may send: units a second, and units at once --------------------------------------
 
+/// Logins of one address, to one shard: an office, or a carrier's, that comes back at once.
+pub const ADDRESS_LOGINS: (u32, u32) = (10_000, 100_000);
+/// Logins of one user: ten devices that come back twenty times. Each new device is a cursor that is kept.
+pub const USER_LOGINS: (u32, u32) = (2, 200);
+/// Requests of one session: twice as many as messages.
+pub const SESSION_REQUESTS: (u32, u32) = (1_000, 20_000);
+/// Users that a user asks for: 200 lists of contacts of the largest size at once.
+pub const USER_PRESENCE: (u32, u32) = (2_000, 50_000);
 /// Messages of one session. A person sends a few; an integration that sends more than this all the time is told so.
 pub const SESSION_SENDS: (u32, u32) = (500, 10_000);
 /// Bytes that one session sends in them: 128 of the largest messages a second.

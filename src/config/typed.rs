@@ -145,6 +145,10 @@ pub(crate) const KEYS: &[Key] = &[
         Form::Number,
         "of a cluster's stream, messages not yet in MySQL; above: STORAGE_FULL",
     ),
+    key("limits.address_logins", ADDRESS_LOGINS, Form::Text, "logins of one address (one /64 with IPv6) to one shard"),
+    key("limits.user_logins", USER_LOGINS, Form::Text, "logins of one user"),
+    key("limits.session_requests", SESSION_REQUESTS, Form::Text, "requests of one session"),
+    key("limits.user_presence", USER_PRESENCE, Form::Text, "users that a user asks for whether they are online"),
     key(
         "limits.session_sends",
         SESSION_SENDS,
@@ -193,6 +197,10 @@ const OUTBOX_BYTES_MAX: &str = "262144";
 const OUTBOX_SHARD_BYTES_MAX: &str = "536870912";
 const JOURNAL_BYTES_MAX: &str = "8589934592";
 const STREAM_ENTRIES_MAX: &str = "1048576";
+const ADDRESS_LOGINS: &str = "10000/s, burst 100000";
+const USER_LOGINS: &str = "2/s, burst 200";
+const SESSION_REQUESTS: &str = "1000/s, burst 20000";
+const USER_PRESENCE: &str = "2000/s, burst 50000";
 const SESSION_SENDS: &str = "500/s, burst 10000";
 const SESSION_BYTES: &str = "2097152/s, burst 33554432";
 const USER_SENDS: &str = "1000/s, burst 20000";
@@ -207,7 +215,7 @@ const GROUP_SENDS: &str = "2000/s, burst 40000";
 const GROUP_ROWS: &str = "100000/s, burst 2000000";
 
 /// Keys of the table `[limits]`.
-const LIMITS_KEYS_MAX: usize = 20;
+const LIMITS_KEYS_MAX: usize = 24;
 
 const _: () = {
     assert!(KEYS.len() <= 32 + LIMITS_KEYS_MAX, "at most 32 keys and the [limits] table");

@@ -64,6 +64,14 @@ macro_rules! traffic_limits {
 }
 
 traffic_limits! {
+    /// Logins of one address (IPv6: of one /64), valid or not.
+    address_logins AddressLogins = ADDRESS_LOGINS,
+    /// Logins of one user.
+    user_logins UserLogins = USER_LOGINS,
+    /// Requests of one session, whatever is asked; an Ack is none.
+    session_requests SessionRequests = SESSION_REQUESTS,
+    /// Users that a user asks for whether they are online.
+    user_presence UserPresence = USER_PRESENCE,
     /// Messages that one session sends.
     session_sends SessionSends = SESSION_SENDS,
     /// Bytes of bodies, and of members named in changes of groups, that one session sends.

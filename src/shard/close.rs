@@ -146,6 +146,24 @@ impl Shard {
         self.close_with(now, slot, LastFrame { answers: request_id, text, ..LastFrame::of(reason) });
     }
 
+    /// The same, and the peer may come back after so many milliseconds.
+    pub(super) fn close_answering_for(
+        &mut self,
+        now: Now,
+        slot: u32,
+        request_id: u32,
+        reason: CloseReason,
+        text: &str,
+        after_ms: u32,
+    ) {
+        let reconnect_after_ms = Some(after_ms);
+        self.close_with(
+            now,
+            slot,
+            LastFrame { answers: request_id, text, reconnect_after_ms, ..LastFrame::of(reason) },
+        );
+    }
+
     /// What was wrong with the token of the connection that was just closed, for the log alone.
     pub(super) fn explain_close(&mut self, slot: u32, fault: TokenFault) {
         if let Some(closed) = self.effects.closed.last_mut().filter(|closed| closed.conn.slot == slot) {

@@ -8,6 +8,7 @@ use super::Shard;
 use super::devices::Verdict;
 use super::receive::Flow;
 use super::session::{Flags, Phase};
+use super::traffic::Admission;
 use super::wheel::tick_of;
 use crate::auth::{AuthError, Claims};
 use crate::clock::Now;
@@ -46,6 +47,11 @@ impl Shard {
     /// The first request of a connection.
     pub(super) fn login(&mut self, now: Now, slot: u32, request_id: u32, asked: &Login<'_>, rest: &[u8]) -> Flow {
         let &Login { token, device, cursor, heartbeat_ms } = asked;
+        if let Some(from) = self.address_of(slot)
+            && self.admit_login_from(now, slot, request_id, from) == Admission::Refused
+        {
+            return Flow::Gone;
+        }
         match self.auth.verify(token, now.unix_ms / 1000) {
             Ok(claims) if claims.device.is_none_or(|claimed| claimed == device) => {
                 let Claims { user, expires_at_s, issued_at_s, .. } = claims;
@@ -134,6 +140,9 @@ impl Shard {
     fn register(&mut self, now: Now, slot: u32, login: &Verified) {
         if let Err(reason) = self.access.may_log_in(login.user, login.issued_at_s) {
             return self.close_answering(now, slot, login.request_id, reason);
+        }
+        if self.admit_login_of(now, slot, login.request_id, login.user) == Admission::Refused {
+            return;
         }
         if self.begin_login(now, slot, login.request_id, login.user, login.device) == Verdict::Refused {
             return;

@@ -49,6 +49,11 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
 impl Shard {
     /// One request of a logged-in session.
     pub(super) fn request(&mut self, now: Now, slot: u32, request_id: u32, request: Request<'_>) {
+        if !matches!(request, Request::Ack { .. } | Request::Logout)
+            && self.admit_asking(now, slot, request_id) == Admission::Refused
+        {
+            return;
+        }
         match request {
             Request::Login(_) => self.refuse(now, slot, request_id, ErrorCode::AlreadyLoggedIn, 0),
             Request::Ping => self.reply(now, slot, |encoder| encoder.pong(request_id, now.unix_ms)),
@@ -222,6 +227,9 @@ impl Shard {
         if users.len() > PRESENCE_USERS_MAX {
             let what = "at most 256 users may be asked for at once";
             return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, what, 0);
+        }
+        if self.admit_presence(now, slot, request_id, users.len()) == Admission::Refused {
+            return;
         }
         self.ask_large(now, slot, request_id, LargeAsk::Presence(users.iter().collect()));
     }

@@ -8,14 +8,15 @@
 use super::Shard;
 use super::slab::Chunked;
 use crate::clock::Now;
-use crate::contract::ids::Origin;
+use crate::contract::ids::{Origin, PeerAddress};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
-use crate::contract::rate::Spent;
+use crate::contract::rate::{Rate, Spent};
 use crate::contract::spending::{FanoutSpending, Recipient, Spending, met};
 use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
 use ringway_wire::ids::UserId;
-use ringway_wire::schema::ErrorCode;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// What a request counts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,10 +30,15 @@ pub(super) struct Weight {
 /// What was sent lately, by whom.
 #[derive(Debug)]
 pub(super) struct Traffic {
-    /// By session: messages and bytes.
-    sessions: Chunked<[Spent; 2]>,
-    /// By user, the same.
+    /// By session: messages, bytes and requests.
+    sessions: Chunked<[Spent; 3]>,
+    /// By user: messages and bytes.
     users: Spending<2>,
+    /// By user: those asked for, and logins.
+    presence: Spending<1>,
+    logins: Spending<1>,
+    /// By address: logins that came in here.
+    addresses: Spending<1>,
     /// Of ephemeral messages, which the ledger does not count: by sender, and by groups that live here.
     ephemeral: FanoutSpending,
 }
@@ -40,7 +46,14 @@ pub(super) struct Traffic {
 impl Traffic {
     pub(super) fn new(key: TableKey) -> Self {
         let users = Spending::new(key.derived(3));
-        Traffic { sessions: Chunked::new(), users, ephemeral: FanoutSpending::new(key.derived(4)) }
+        Traffic {
+            sessions: Chunked::new(),
+            users,
+            presence: Spending::new(key.derived(5)),
+            logins: Spending::new(key.derived(6)),
+            addresses: Spending::new(key.derived(7)),
+            ephemeral: FanoutSpending::new(key.derived(4)),
+        }
     }
 
     /// A session begins in this slot.
@@ -63,6 +76,7 @@ impl Traffic {
         let session = [
             of_session[0].with(now_ms, &limits.session_sends, sends).map_err(met(TrafficLimit::SessionSends))?,
             of_session[1].with(now_ms, &limits.session_bytes, bytes).map_err(met(TrafficLimit::SessionBytes))?,
+            of_session[2],
         ];
         *of_user = [
             of_user[0].with(now_ms, &limits.user_sends, sends).map_err(met(TrafficLimit::UserSends))?,
@@ -71,6 +85,12 @@ impl Traffic {
         *of_session = session;
         Ok(())
     }
+}
+
+/// Takes so many units of one rate.
+fn spend(spent: &mut Spent, now_ms: u64, (rate, limit): (&Rate, TrafficLimit), units: usize) -> Result<(), Limited> {
+    *spent = spent.with(now_ms, rate, units as u64).map_err(met(limit))?;
+    Ok(())
 }
 
 /// Whether a request goes on.
@@ -84,6 +104,62 @@ pub(super) enum Admission {
 }
 
 impl Shard {
+    /// Any request of a session here that is answered: refused if the session may not ask so much now.
+    pub(super) fn admit_asking(&mut self, now: Now, slot: u32, request_id: u32) -> Admission {
+        let limit = (&self.config.traffic.session_requests, TrafficLimit::SessionRequests);
+        let [.., asked] = self.traffic.sessions.reached(slot);
+        let taken = spend(asked, now.mono_ms, limit, 1);
+        self.admit_or_refuse(now, slot, request_id, taken)
+    }
+
+    /// Of a request that is not in flight yet.
+    fn admit_or_refuse(&mut self, now: Now, slot: u32, request_id: u32, taken: Result<(), Limited>) -> Admission {
+        let Err(limited) = taken else { return Admission::Admitted };
+        self.counts.limited.count(limited.limit);
+        self.refuse(now, slot, request_id, ErrorCode::RetryLater, limited.retry_after_ms);
+        Admission::Refused
+    }
+
+    /// Whether so many users are online: refused if the session's user may not ask for so many now.
+    pub(super) fn admit_presence(&mut self, now: Now, slot: u32, request_id: u32, users: usize) -> Admission {
+        let user = self.sessions.at(slot).and_then(|session| self.directory.at(session.user));
+        let Some(user) = user.map(|user| user.id).or_count(Place::Directory) else { return Admission::Admitted };
+        let limit = (&self.config.traffic.user_presence, TrafficLimit::UserPresence);
+        let [asked] = self.traffic.presence.of(user.0);
+        let taken = spend(asked, now.mono_ms, limit, users);
+        self.admit_or_refuse(now, slot, request_id, taken)
+    }
+
+    /// A login from this address, whosever it is: refused by closing the connection.
+    pub(super) fn admit_login_from(&mut self, now: Now, slot: u32, request_id: u32, from: PeerAddress) -> Admission {
+        let limit = (&self.config.traffic.address_logins, TrafficLimit::AddressLogins);
+        let [logins] = self.traffic.addresses.of(from.0);
+        let taken = spend(logins, now.mono_ms, limit, 1);
+        self.admit_login(now, slot, request_id, taken, "too many logins come from this address")
+    }
+
+    /// A login of this user: the same.
+    pub(super) fn admit_login_of(&mut self, now: Now, slot: u32, request_id: u32, user: UserId) -> Admission {
+        let limit = (&self.config.traffic.user_logins, TrafficLimit::UserLogins);
+        let [logins] = self.traffic.logins.of(user.0);
+        let taken = spend(logins, now.mono_ms, limit, 1);
+        self.admit_login(now, slot, request_id, taken, "this user logs in too often")
+    }
+
+    fn admit_login(
+        &mut self,
+        now: Now,
+        slot: u32,
+        request_id: u32,
+        taken: Result<(), Limited>,
+        text: &str,
+    ) -> Admission {
+        let Err(Limited { limit, retry_after_ms }) = taken else { return Admission::Admitted };
+        self.counts.limited.count(limit);
+        self.close_answering_for(now, slot, request_id, CloseReason::Overloaded, text, retry_after_ms);
+        Admission::Refused
+    }
+
     /// A request of a session here, in flight: refused if its session or its user may not send so much now.
     pub(super) fn admit_request(&mut self, now: Now, origin: Origin, user: UserId, weight: Weight) -> Admission {
         let who = (origin.session.conn.slot, user);

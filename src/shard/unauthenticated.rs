@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::Shard;
-use super::session::{NIL, Session};
+use super::session::{NIL, Phase, Session};
 use super::slab::Slab;
 use super::wheel::tick_of;
 use crate::clock::Now;
@@ -85,6 +85,14 @@ impl Session {
         self.cursor = Seq(standing.all.packed());
         self.newest = Seq(standing.of_address.packed());
         self.device = DeviceId(standing.address.0);
+    }
+}
+
+impl Shard {
+    /// Where a connection that has not logged in comes from.
+    pub(super) fn address_of(&self, slot: u32) -> Option<PeerAddress> {
+        let session = self.sessions.at(slot).filter(|session| session.phase == Phase::Fresh)?;
+        Some(session.standing().address)
     }
 }
 

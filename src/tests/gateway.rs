@@ -20,7 +20,11 @@ pub(crate) const SECRET: &str = "an end-to-end test's secret, 32 bytes or more";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For a gateway whose test sends more than an account may: what one may send is not limited.
-pub(crate) const UNLIMITED: [(&str, &str); 11] = [
+pub(crate) const UNLIMITED: [(&str, &str); 15] = [
+    ("RINGWAY_LIMITS_ADDRESS_LOGINS", "off"),
+    ("RINGWAY_LIMITS_USER_LOGINS", "off"),
+    ("RINGWAY_LIMITS_SESSION_REQUESTS", "off"),
+    ("RINGWAY_LIMITS_USER_PRESENCE", "off"),
     ("RINGWAY_LIMITS_SESSION_SENDS", "off"),
     ("RINGWAY_LIMITS_SESSION_BYTES", "off"),
     ("RINGWAY_LIMITS_USER_SENDS", "off"),

@@ -8,6 +8,7 @@ use crate::contract::device_policy::DevicePolicy;
 use crate::contract::ids::ShardId;
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNodes};
+use crate::contract::traffic::TrafficLimits;
 use crate::limits::{SESSION_NEWS_MAX, SESSION_NEWS_PER_TICK_MAX};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
 use ringway_wire::push::PushFrame;
@@ -20,6 +21,7 @@ fn node(shards: u16, devices_max: u16, policy: DevicePolicy) -> World {
         config.node = Some(1);
         config.devices_max = devices_max;
         config.device_policy = policy;
+        config.traffic = TrafficLimits::UNLIMITED;
     })
 }
 

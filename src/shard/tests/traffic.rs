@@ -5,10 +5,10 @@ use crate::contract::rate::Rate;
 use crate::contract::traffic::{TrafficLimit, TrafficLimits};
 use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::read_server;
-use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::ids::{Conversation, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::request::{Durability, Reply};
-use ringway_wire::schema::ErrorCode;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 const PEER: Conversation = Conversation::User(UserId(900));
 
@@ -181,4 +181,73 @@ fn by_default_a_session_may_send_a_hundred_messages_at_once_again_and_again() {
         assert_eq!(taken(&mut world, client, 100, &[b'x'; 100]), 100);
         world.pass(20);
     }
+}
+
+#[test]
+fn requests_of_a_session_are_limited_whatever_is_asked_and_an_ack_is_none() {
+    let traffic = TrafficLimits { session_requests: Rate::new(10, 5), ..TrafficLimits::UNLIMITED };
+    let mut world = world(1, traffic);
+    let (client, other) = (world.login(1, 1, Some(0)), world.login(2, 1, Some(0)));
+    world.got(client);
+    world.got(other);
+    for request in 1..=3 {
+        world.frame(client, |encoder| encoder.ping(request));
+        world.frame(client, |encoder| encoder.group_list_request(100 + request));
+        world.frame(client, |encoder| encoder.ack(Seq(0)));
+    }
+    world.settle();
+    let refused: Vec<u32> = world
+        .got(client)
+        .iter()
+        .filter_map(|got| if let Got::Error(request, ErrorCode::RetryLater) = got { Some(*request) } else { None })
+        .collect();
+    assert_eq!(refused, [103]);
+    assert_eq!(limited(&world, TrafficLimit::SessionRequests), 1);
+    assert_eq!(taken(&mut world, other, 5, b"x"), 5);
+    world.pass(100);
+    assert_eq!(taken(&mut world, client, 2, b"x"), 1);
+}
+
+#[test]
+fn presence_is_counted_by_those_asked_for_and_by_user() {
+    let traffic = TrafficLimits { user_presence: Rate::new(100, 300), ..TrafficLimits::UNLIMITED };
+    let mut world = world(2, traffic);
+    let (phone, tablet, other) = (world.login(1, 1, Some(0)), world.login(1, 2, Some(0)), world.login(2, 1, Some(0)));
+    let users: Vec<UserId> = (100..300).map(UserId).collect();
+    let asked = |world: &mut World, client, request| {
+        world.got(client);
+        world.frame(client, |encoder| encoder.presence_request(request, &users));
+        world.settle();
+        !world.got(client).contains(&Got::Error(request, ErrorCode::RetryLater))
+    };
+    assert!(asked(&mut world, phone, 1));
+    assert!(!asked(&mut world, tablet, 2));
+    assert_eq!(retry_after_ms(&world, tablet), Some(1_000));
+    assert!(asked(&mut world, other, 3));
+    world.pass(1_000);
+    assert!(asked(&mut world, tablet, 4));
+    assert_eq!(limited(&world, TrafficLimit::UserPresence), 1);
+}
+
+#[test]
+fn logins_are_limited_by_user_and_the_one_that_is_refused_closes_no_session_that_stands() {
+    let traffic = TrafficLimits { user_logins: Rate::new(1, 2), ..TrafficLimits::UNLIMITED };
+    let mut world = world(2, traffic);
+    let (first, second) = (world.login(1, 1, Some(0)), world.login(1, 2, Some(0)));
+    let third = world.login(1, 1, Some(0));
+    let closing = world.got(third);
+    let Some(Got::Closing { reason: CloseReason::Overloaded, reconnect: Some(after_ms) }) = closing.last() else {
+        panic!("{closing:?}")
+    };
+    assert!((1..=1_000).contains(after_ms), "{after_ms}");
+    let other = world.login(2, 1, Some(0));
+    for client in [first, second, other] {
+        world.got(client);
+        assert_eq!(taken(&mut world, client, 1, b"x"), 1);
+    }
+    assert_eq!(limited(&world, TrafficLimit::UserLogins), 1);
+    world.pass(1_000);
+    let again = world.login(1, 1, Some(0));
+    world.got(again);
+    assert_eq!(taken(&mut world, again, 1, b"x"), 1);
 }
