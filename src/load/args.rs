@@ -45,6 +45,8 @@ pub enum BenchScenario {
     Floor(FloorArgs),
     /// Everybody logs in at once, is idle, is dropped at once and comes back: what it costs, and what messages notice.
     Storm(StormArgs),
+    /// One account that does as much harm as it can, in one way after another, and what an honest pair notices of it.
+    Abuse(AbuseArgs),
     /// All of these, with their targets beside what is measured here.
     Targets,
 }
@@ -240,6 +242,35 @@ pub struct StormArgs {
     /// Which gateway.
     #[command(flatten)]
     pub target: TargetArgs,
+}
+
+/// `bench abuse`.
+#[derive(Args, Clone, Debug)]
+pub struct AbuseArgs {
+    /// Only these attacks: rows, groups, spam, recipients, rosters, lock-out, typing, lists, members, presence, history,
+    /// pings, logins, silent [default: all].
+    #[arg(long = "attack", value_name = "NAME")]
+    pub attacks: Vec<String>,
+    /// Measure the honest pair so long before each attack, and as long under it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Messages of the pair per second.
+    #[arg(long, value_name = "N", default_value_t = 100.0)]
+    pub rate: f64,
+    /// Which gateway.
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+impl AbuseArgs {
+    /// The honest pair's.
+    pub(crate) fn pace(&self) -> Result<Pace, LoadError> {
+        let messages = self.rate * self.seconds;
+        if !(self.rate > 0.0 && (1.0..=MESSAGES_MAX as f64).contains(&messages)) {
+            return Err(LoadError::Options("--rate times --seconds must be from 1 to 1000 messages"));
+        }
+        Ok(Pace::Rate(messages as u64, self.rate))
+    }
 }
 
 /// Talk to a gateway: lines of the input are messages, what others say is printed.

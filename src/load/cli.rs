@@ -4,7 +4,7 @@ use super::args::{BenchArgs, BenchScenario, ChatArgs};
 use super::contract::Stores;
 use super::error::LoadError;
 use super::outcome::Outcome;
-use super::{chat, direct, disk, floor, group, idle, storm, targets};
+use super::{abuse, chat, direct, disk, floor, group, idle, storm, targets};
 
 /// Runs a bench and prints its report; `stores`: where its rows may be.
 pub fn run_bench(args: &BenchArgs, stores: &dyn Stores) -> Result<Outcome, LoadError> {
@@ -15,6 +15,7 @@ pub fn run_bench(args: &BenchArgs, stores: &dyn Stores) -> Result<Outcome, LoadE
         BenchScenario::Disk(args) => disk::run(args)?,
         BenchScenario::Floor(args) => floor::run(args)?,
         BenchScenario::Storm(args) => storm::run(args, stores)?,
+        BenchScenario::Abuse(args) => abuse::run(args, stores)?,
         BenchScenario::Targets => targets::run()?,
     };
     Ok(if clean { Outcome::Clean } else { Outcome::NotClean })

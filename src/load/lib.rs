@@ -14,9 +14,10 @@
 //! - [`args`], [`cli`], [`outcome`]: the command line, and what it runs.
 //! - [`room`], [`mod@bench`], [`pace`], [`rounds`]: who sends and receives what, the rounds that drive it, what they show.
 //! - [`soak`]: half a million connections for hours, from several processes, with a verdict.
-//! - [`group`], [`direct`], [`idle`], [`storm`], [`disk`], [`floor`]: the scenarios; [`targets`] runs them all. [`report`],
+//! - [`group`], [`direct`], [`idle`], [`storm`], [`abuse`], [`disk`], [`floor`]: the scenarios; [`targets`] runs them all. [`report`],
 //!   [`latency`], [`table`], [`bars`]: their figures.
 
+pub(crate) mod abuse;
 pub(crate) mod acks;
 pub mod args;
 pub(crate) mod bars;
