@@ -79,7 +79,7 @@ setup: ## installs what is missing, or says what to do
 	@scripts/setup.sh
 
 build:
-	cargo build --locked --release
+	cargo build --locked --release -p ringway
 
 tune: ## sets what Ringway wants of this host, as root: TUNE="--profile large --persist"; TUNE=--dry-run only looks
 	@if [ "$$(id -u)" -eq 0 ] || [ "$(filter --dry-run,$(TUNE))" ]; then tuning/apply.sh $(TUNE); else sudo tuning/apply.sh $(TUNE); fi
