@@ -117,7 +117,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
     let recorder = Recorder::create(&driven)?;
     let lab = Lab::start(&plan).await?;
     let mut clients = Clients::start(args, &plan, &talked, random.u64(..))?;
-    clients.hear(&["talking"]).await?;
+    clients.answer(&["talking"]).await?;
     let mut run = Run {
         lab,
         recorder: &recorder,
@@ -129,14 +129,14 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
     };
     run.disturb(args.time.into()).await?;
     run.until_ready("at the end").await?;
-    clients.tell("quiet")?;
-    if clients.hear(&["answered", "unanswered"]).await? == "unanswered" {
+    clients.order("quiet")?;
+    if clients.answer(&["answered", "unanswered"]).await? == "unanswered" {
         run.say("not all messages are answered");
     }
-    clients.tell("read")?;
-    clients.hear(&["read"]).await?;
-    clients.tell("end")?;
-    clients.hear(&["ended"]).await?;
+    clients.order("read")?;
+    clients.answer(&["read"]).await?;
+    clients.order("end")?;
+    clients.answer(&["ended"]).await?;
     let (mut evidence, mut findings) = (Evidence::default(), Findings::default());
     // The groups and messages first, then what the database has of them.
     history::read(&talked, |line| evidence.take(line, &mut findings))?;
@@ -327,15 +327,15 @@ impl Clients {
         }
     }
 
-    fn tell(&mut self, order: &str) -> Result<(), Failure> {
+    fn order(&mut self, order: &str) -> Result<(), Failure> {
         use std::io::Write;
         writeln!(self.orders, "{order}").map_err(|error| Failure::Clients(error.to_string()))
     }
 
-    async fn hear(&mut self, words: &[&str]) -> Result<String, Failure> {
+    async fn answer(&mut self, words: &[&str]) -> Result<String, Failure> {
         match timeout(CLIENTS_PATIENCE, self.words.recv()).await {
             Ok(Some(word)) if words.contains(&word.as_str()) => Ok(word),
-            Ok(heard) => Err(Failure::Clients(format!("expected {words:?}, and heard {heard:?}"))),
+            Ok(other) => Err(Failure::Clients(format!("expected {words:?}, but {other:?} came"))),
             Err(_elapsed) => Err(Failure::Clients(format!("waited in vain for {words:?}"))),
         }
     }

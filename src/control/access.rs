@@ -136,7 +136,7 @@ impl Access {
         };
         tracing::info!(%line, "an operator says who may log in");
         self.apply(order).await;
-        self.tell(vec![order]);
+        self.publish(vec![order]);
         Ok(said)
     }
 
@@ -166,7 +166,7 @@ impl Access {
     }
 
     /// To the other nodes. While Redis is away nobody takes it: they are told all when it is back.
-    fn tell(&self, orders: Vec<AccessOrder>) {
+    fn publish(&self, orders: Vec<AccessOrder>) {
         if let Some(nodes) = &self.to_nodes
             && nodes.try_send(ToNodes::Access(orders)).is_err()
         {

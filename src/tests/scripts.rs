@@ -63,20 +63,20 @@ fn redis_does_not_vouch_for_a_name_that_it_may_have_forgotten() {
 #[test]
 fn a_node_that_numbers_otherwise_than_most_is_told_so_though_it_told_first() {
     let redis = ledger();
-    let tell = |window: &str, digest: &str, node: &str, writes: &str| {
+    let heartbeat = |window: &str, digest: &str, node: &str, writes: &str| {
         let answer = eval(&redis, COMPARE, &[GENERATION, window, digest, "1024", node, writes]);
         answer.lines().last().unwrap().to_owned()
     };
-    assert_eq!(tell("100", "bad", "1", ""), "OK", "nobody knows better");
-    assert_eq!(tell("100", "aaa", "2", ""), "OK", "one against one, and neither writes");
-    assert_eq!(tell("100", "aaa", "3", ""), "OK");
+    assert_eq!(heartbeat("100", "bad", "1", ""), "OK", "nobody knows better");
+    assert_eq!(heartbeat("100", "aaa", "2", ""), "OK", "one against one, and neither writes");
+    assert_eq!(heartbeat("100", "aaa", "3", ""), "OK");
     // With its next window it hears of the one before.
-    assert_eq!(tell("101", "bbb", "1", ""), "OTHER");
+    assert_eq!(heartbeat("101", "bbb", "1", ""), "OTHER");
     // One against one: the database has what the writer has.
-    assert_eq!(tell("200", "bad", "1", ""), "OK");
-    assert_eq!(tell("200", "aaa", "2", "!"), "OK");
-    assert_eq!(tell("200", "bad", "1", ""), "OTHER");
-    assert_eq!(tell("201", "ccc", "2", "!"), "OK");
+    assert_eq!(heartbeat("200", "bad", "1", ""), "OK");
+    assert_eq!(heartbeat("200", "aaa", "2", "!"), "OK");
+    assert_eq!(heartbeat("200", "bad", "1", ""), "OTHER");
+    assert_eq!(heartbeat("201", "ccc", "2", "!"), "OK");
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl<D: Disk> RedisEngine<D> {
                     held.push(msg_id);
                     continue;
                 }
-                if self.in_flight.is_forgotten(msg_id, self.redis_clock.heard_s()) {
+                if self.in_flight.is_forgotten(msg_id, self.redis_clock.latest_s()) {
                     self.in_flight.search(msg_id);
                     continue;
                 }

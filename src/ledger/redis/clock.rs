@@ -14,7 +14,7 @@ const WAITING_MAX: usize = 8;
 /// The clock.
 #[derive(Debug, Default)]
 pub(super) struct RedisClock {
-    heard_s: u64,
+    latest_s: u64,
     read_s: u64,
     /// Entries that there were, and the second.
     waiting: VecDeque<(u64, u64)>,
@@ -25,7 +25,7 @@ pub(super) struct RedisClock {
 impl RedisClock {
     /// Redis had no more than so many entries at this time of its clock.
     pub(super) fn stood(&mut self, count: u64, redis_ms: u64) {
-        self.heard_s = redis_ms / 1_000;
+        self.latest_s = redis_ms / 1_000;
         if self.waiting.len() < WAITING_MAX {
             self.waiting.push_back((count, redis_ms / 1_000));
         }
@@ -67,8 +67,8 @@ impl RedisClock {
     }
 
     /// The last second that Redis has told; it is later by now.
-    pub(super) fn heard_s(&self) -> u64 {
-        self.heard_s
+    pub(super) fn latest_s(&self) -> u64 {
+        self.latest_s
     }
 
     /// How far this node's clock is from Redis's.

@@ -58,7 +58,7 @@ pub(super) struct Link {
     wait_ms: u64,
     taken_for_ms: u64,
     is_short: bool,
-    untold: VecDeque<News>,
+    pending_news: VecDeque<News>,
     /// What the node's clock says, Unix milliseconds.
     unix_ms: u64,
 }
@@ -82,7 +82,7 @@ impl Link {
             wait_ms: RETRY_FIRST_MS,
             taken_for_ms: 0,
             is_short: false,
-            untold: VecDeque::new(),
+            pending_news: VecDeque::new(),
             unix_ms: 0,
         }
     }
@@ -103,12 +103,12 @@ impl Link {
     /// The thread takes a few steps. `redis`: what a connection would reach now.
     pub(super) fn turn(&mut self, now_ms: u64, redis: Option<&Redis>) {
         for _ in 0..1 + self.random.below(6) {
-            while let Some(news) = self.untold.pop_front() {
+            while let Some(news) = self.pending_news.pop_front() {
                 if matches!(news, News::Status { .. } | News::Begun | News::OtherEntries) {
                     self.events.note(format!("node {} is told {news:?}", self.settings.node));
                 }
                 if let Err(news) = self.ends.notify(news) {
-                    return self.untold.push_front(news);
+                    return self.pending_news.push_front(news);
                 }
             }
             match &mut self.state {
@@ -124,8 +124,8 @@ impl Link {
         }
     }
 
-    fn tell(&mut self, news: News) {
-        self.untold.extend(self.settings.mutation.bend_news(news, self.unix_ms));
+    fn announce(&mut self, news: News) {
+        self.pending_news.extend(self.settings.mutation.bend_news(news, self.unix_ms));
     }
 
     fn begin(&mut self, now_ms: u64, redis: Option<&Redis>) {
@@ -137,7 +137,7 @@ impl Link {
 
     fn end(&mut self, now_ms: u64, ended: Ended) {
         let was_serving = self.session().is_some_and(|session| session.stage == Stage::Serving);
-        was_serving.then_some(News::Disconnected).into_iter().for_each(|news| self.tell(news));
+        was_serving.then_some(News::Disconnected).into_iter().for_each(|news| self.announce(news));
         self.is_short = ended == Ended::NoMemory;
         let why = match ended {
             Ended::Lost => Some(StandsStill::Disconnected),
@@ -145,7 +145,7 @@ impl Link {
             Ended::Taken => Some(StandsStill::Taken),
             Ended::OtherGeneration => None,
         };
-        self.untold.extend(why.map(News::Away));
+        self.pending_news.extend(why.map(News::Away));
         if ended != Ended::Taken {
             let wait_ms = self.wait_ms - self.random.below(self.wait_ms as usize / 2 + 1) as u64;
             self.state = State::Waiting { until_ms: now_ms + wait_ms };
@@ -155,7 +155,7 @@ impl Link {
         self.progress.set_writes_store(false);
         self.state = State::Waiting { until_ms: now_ms + TAKEN_LOOK_MS };
         if self.taken_for_ms >= TAKEN_PATIENCE_MS {
-            self.untold.push_back(News::Taken);
+            self.pending_news.push_back(News::Taken);
             self.state = State::Over;
         }
         self.taken_for_ms += TAKEN_LOOK_MS;
@@ -216,7 +216,7 @@ impl Link {
         session.stage = Stage::Serving;
         let status = status_of(session.number, said)?;
         (self.wait_ms, self.taken_for_ms) = (RETRY_FIRST_MS, 0);
-        self.tell(status);
+        self.announce(status);
         Ok(())
     }
 
@@ -253,14 +253,14 @@ impl Link {
         let stored = self.progress.applied().0;
         if !has_memory {
             self.is_short = true;
-            self.untold.push_back(News::NoRoom(StandsStill::NoMemory));
+            self.pending_news.push_back(News::NoRoom(StandsStill::NoMemory));
         } else if generation_number(count) == generation_number(stored)
             && count.saturating_sub(stored) >= self.settings.entries_max
         {
-            self.untold.push_back(News::NoRoom(StandsStill::Full));
+            self.pending_news.push_back(News::NoRoom(StandsStill::Full));
         }
         let clock = News::Clock { generation: there, count, redis_ms };
-        self.tell(clock);
+        self.announce(clock);
         Ok(())
     }
 
@@ -288,7 +288,7 @@ impl Link {
             Some(Turn::Answered(answer)) => {
                 let news = answer?;
                 self.is_short |= matches!(&news, News::Replies { replies, .. } if replies.contains(&Reply::NoMemory));
-                self.tell(news);
+                self.announce(news);
                 Ok(true)
             }
             Some(Turn::Ends(at_ms, ended)) if now_ms >= at_ms => Err(ended),
@@ -309,11 +309,11 @@ impl Link {
                 if let (true, Some((_, after))) = (entries.is_empty(), &session.following)
                     && session.there_before > *after
                 {
-                    self.untold.push_back(News::Cut(session.there_before));
+                    self.pending_news.push_back(News::Cut(session.there_before));
                 }
                 if let (Some(last), Some((_, after))) = (entries.last(), &mut session.following) {
                     *after = last.count;
-                    self.tell(News::Entries(entries));
+                    self.announce(News::Entries(entries));
                 }
             }
             return Ok(true);

@@ -28,7 +28,7 @@ fn nodes_with_other_shards_number_alike_and_agree_on_every_window() {
     let (mut one, mut other) = (Node::start(1, 1, &Database::default()), Node::start(2, 3, &Database::default()));
     for node in [&mut one, &mut other] {
         node.progress.advance_applied(AppliedPosition(base_of(1)));
-        node.hear(stream.status()).unwrap();
+        node.receive(stream.status()).unwrap();
         node.answer(&Database { at: base_of(1), ..Database::default() }).unwrap();
         node.follow(&stream, 0).unwrap();
     }
@@ -45,7 +45,7 @@ fn nodes_with_other_shards_number_alike_and_agree_on_every_window() {
     assert_eq!(compared(&one).len(), 2);
     assert_eq!(compared(&one), compared(&other));
     // One that is told that others differ ends.
-    let error = one.hear(News::Compared { window: 5, outcome: Compared::Other }).unwrap_err();
+    let error = one.receive(News::Compared { window: 5, outcome: Compared::Other }).unwrap_err();
     assert!(error.to_string().contains("window 5"), "{error}");
 }
 
@@ -53,7 +53,7 @@ fn nodes_with_other_shards_number_alike_and_agree_on_every_window() {
 fn a_node_that_starts_from_the_database_numbers_like_one_that_has_followed_all() {
     let stream = stream(500);
     let mut first = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
-    first.hear(stream.status()).unwrap();
+    first.receive(stream.status()).unwrap();
     first.follow(&stream, 0).unwrap();
     for stored in [1, 2, 100, 257, 500] {
         let mut database = Database { members: (1..=60).collect(), version: 1, ..Database::default() };
@@ -72,7 +72,7 @@ fn a_node_that_starts_from_the_database_numbers_like_one_that_has_followed_all()
         }
         at = database.at as usize;
         let mut later = Node::start(2, 2, &database);
-        later.hear(stream.status()).unwrap();
+        later.receive(stream.status()).unwrap();
         later.follow(&stream, at as u64).unwrap();
         let expected: Vec<_> = first.delivered.iter().copied().filter(|(msg_id, ..)| *msg_id > at as u64).collect();
         assert_eq!(later.delivered, expected, "from entry {stored} on");
@@ -93,7 +93,7 @@ fn started_behind_what_is_cut_off() -> (Stream, Node, Node, Database) {
     let base = base_of(1);
     let mut database = Database { at: base, members: (1..=5).collect(), version: 1, ..Database::default() };
     let mut first = Node::start(1, 1, &database);
-    first.hear(stream.status()).unwrap();
+    first.receive(stream.status()).unwrap();
     first.follow(&stream, 0).unwrap();
     database.write(&first.delivered, base + 4);
     let late = Node::start(2, 1, &database);
@@ -106,16 +106,16 @@ fn a_node_behind_whose_snapshot_the_stream_is_cut_off_before_it_has_read_any_of_
     let (mut stream, first, mut late, database) = started_behind_what_is_cut_off();
     let base = base_of(1);
     assert_eq!(late.progress.followed(), StreamPosition(base + 4), "what its lease says that it has read");
-    late.hear(stream.status()).unwrap();
+    late.receive(stream.status()).unwrap();
     late.engine.submit(NOW, Submission::Position { origin: origin(), user: UserId(1) });
-    late.hear(behind(&stream, base + 10)).unwrap();
+    late.receive(behind(&stream, base + 10)).unwrap();
     assert!(matches!(late.wants[..], [What::Follow { .. }, .., What::Status]), "{:?}", late.wants);
     assert_eq!(late.engine.counters().stands_still, Some(StandsStill::CatchingUp));
     // What was on its way of the stream that is not followed any more.
-    late.hear(behind(&stream, base + 15)).unwrap();
+    late.receive(behind(&stream, base + 15)).unwrap();
     late.wants.clear();
-    late.hear(stream.status()).unwrap();
-    late.hear(behind(&stream, base + 15)).unwrap();
+    late.receive(stream.status()).unwrap();
+    late.receive(behind(&stream, base + 15)).unwrap();
     late.progress.advance_applied(AppliedPosition(base + 10));
     late.answer(&database).unwrap();
     assert!(
@@ -130,23 +130,23 @@ fn a_node_behind_whose_snapshot_the_stream_is_cut_off_before_it_has_read_any_of_
     assert_eq!(late.engine.counters().stands_still, None, "it numbers again");
     // One that has read some of it cannot know what it has missed, and ends.
     (0..5).for_each(|_| stream.group());
-    let error = late.hear(behind(&stream, base + 22)).unwrap_err();
+    let error = late.receive(behind(&stream, base + 22)).unwrap_err();
     assert!(error.to_string().contains("stood still for too long"), "{error}");
 }
 
 #[test]
 fn a_node_that_reads_another_snapshot_follows_though_the_database_is_ahead_of_what_it_was_told_of_redis() {
     let (mut stream, first, mut late, mut database) = started_behind_what_is_cut_off();
-    late.hear(stream.status()).unwrap();
-    late.hear(News::Cut(base_of(1) + 10)).unwrap();
-    late.hear(stream.status()).unwrap();
+    late.receive(stream.status()).unwrap();
+    late.receive(News::Cut(base_of(1) + 10)).unwrap();
+    late.receive(stream.status()).unwrap();
     (0..5).for_each(|_| stream.group());
     database.write(&first.delivered, base_of(1) + 22);
     late.wants.clear();
     late.answer(&database).unwrap();
     assert!(matches!(late.wants[..], [What::Status]), "{:?}", late.wants);
     late.wants.clear();
-    late.hear(stream.status()).unwrap();
+    late.receive(stream.status()).unwrap();
     assert!(matches!(late.wants[..], [What::Follow { .. }]), "not another one, for ever: {:?}", late.wants);
 }
 
@@ -160,11 +160,11 @@ fn after_a_loss_every_user_goes_on_from_the_floor_on_every_node() {
     let mut late = Node::start(3, 3, &database);
     for node in [&mut one, &mut two] {
         node.progress.advance_applied(AppliedPosition(base_of(2)));
-        node.hear(next.status()).unwrap();
+        node.receive(next.status()).unwrap();
         node.answer(&database).unwrap();
         node.follow(&next, 0).unwrap();
     }
-    late.hear(next.status()).unwrap();
+    late.receive(next.status()).unwrap();
     late.follow(&next, 0).unwrap();
     let base = base_of(2);
     let mut expected: Vec<_> = (1..=5).map(|user| (base + 1, user, floor + 1)).collect();
@@ -179,13 +179,13 @@ fn a_node_that_comes_to_the_new_stream_late_begins_behind_what_is_stored_and_its
     let (mut next, mut one, mut two, mut database) = after_a_loss();
     (0..10).for_each(|_| next.group());
     one.progress.advance_applied(AppliedPosition(base_of(2)));
-    one.hear(next.status()).unwrap();
+    one.receive(next.status()).unwrap();
     one.answer(&database).unwrap();
     one.follow(&next, 0).unwrap();
     database.write(&one.delivered, base_of(2) + 4);
     let floor = next.found.floor.0;
     two.progress.advance_applied(AppliedPosition(base_of(2)));
-    two.hear(next.status()).unwrap();
+    two.receive(next.status()).unwrap();
     two.answer(&database).unwrap();
     assert_eq!(two.missed, (1..=5).map(|user| (user, floor + 4)).collect::<Vec<_>>());
     two.follow(&next, 0).unwrap();
@@ -213,12 +213,12 @@ fn is_submitted(node: &Node) -> bool {
 #[test]
 fn what_the_store_had_not_in_a_generation_that_is_over_says_nothing_about_what_it_has_now() {
     let (next, mut one, _, database) = after_a_loss();
-    one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
+    one.receive(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
     let lookup = ask_for_an_old_name(&mut one).unwrap();
     // Before the answer is there, the ledger is lost and made anew; another node may have stored it meanwhile.
-    one.hear(News::Disconnected).unwrap();
+    one.receive(News::Disconnected).unwrap();
     one.progress.advance_applied(AppliedPosition(base_of(2)));
-    one.hear(next.status()).unwrap();
+    one.receive(next.status()).unwrap();
     one.answer(&database).unwrap();
     one.engine.found(NOW, LookupAnswer { lookup, found: LookupFound::Nothing });
     one.commit().unwrap();
@@ -235,7 +235,7 @@ fn a_floor_below_what_was_given_out_is_refused() {
     let (mut next, mut one, _, database) = after_a_loss();
     next.found.floor = Seq(19);
     one.progress.advance_applied(AppliedPosition(base_of(2)));
-    one.hear(next.status()).unwrap();
+    one.receive(next.status()).unwrap();
     let error = one.answer(&database).unwrap_err();
     assert!(matches!(error, LedgerError::Floor { floor: Seq(19), highest: Seq(20) }), "{error}");
 }
@@ -249,13 +249,13 @@ fn a_redis_that_was_just_started_is_not_gone_on_with_but_what_it_has_lost_is_fou
     next.found.count = base_of(1) + 15;
     for node in [&mut one, &mut two] {
         node.wants.clear();
-        node.hear(next.status()).unwrap();
+        node.receive(next.status()).unwrap();
     }
     assert!(matches!(one.wants[..], [What::Begin { .. }]), "{:?}", one.wants);
     assert!(matches!(two.wants[..], [What::Status]), "{:?}", two.wants);
     next.found.age = Age::Settled;
     two.wants.clear();
-    two.hear(next.status()).unwrap();
+    two.receive(next.status()).unwrap();
     assert!(matches!(two.wants[..], [What::Follow { .. }]), "{:?}", two.wants);
 }
 
@@ -268,7 +268,7 @@ fn a_ledger_of_which_a_part_is_missing_is_made_anew_whatever_this_node_has_read(
         next.found.age = age;
         // Some bucket was to have a generation that was never finished.
         let (found, highest) = (Some(next.found.clone()), 9);
-        node.hear(News::Status { session: 1, found, highest }).unwrap();
+        node.receive(News::Status { session: 1, found, highest }).unwrap();
         let [What::Begin { generation, replaces, .. }] = &node.wants[..] else { panic!("{:?}", node.wants) };
         assert_eq!((generation.number, replaces.as_ref()), (10, Some(&next.found.there)));
     }
@@ -277,7 +277,7 @@ fn a_ledger_of_which_a_part_is_missing_is_made_anew_whatever_this_node_has_read(
 #[test]
 fn a_node_with_another_number_of_buckets_ends_and_says_which() {
     let (_, mut one, ..) = after_a_loss();
-    let error = one.hear(News::Buckets { theirs: 3, ours: 1 }).unwrap_err();
+    let error = one.receive(News::Buckets { theirs: 3, ours: 1 }).unwrap_err();
     assert!(error.to_string().contains("cluster.buckets = 3, and this one has 1"), "{error}");
 }
 
@@ -287,7 +287,7 @@ fn a_redis_that_was_started_while_no_node_was_there_is_stored_and_made_anew_befo
     (0..3).for_each(|_| stream.group());
     stream.found.is_confirmed = false;
     let mut node = Node::start(3, 1, &database);
-    node.hear(stream.status()).unwrap();
+    node.receive(stream.status()).unwrap();
     node.follow(&stream, 0).unwrap();
     // What Redis has is valid, and delivered.
     assert_eq!(node.delivered.len(), 3 * 5);
@@ -309,12 +309,12 @@ fn a_node_that_was_there_before_redis_was_started_confirms_what_it_has_and_goes_
     stream.found.is_confirmed = false;
     for node in [&mut one, &mut two] {
         node.wants.clear();
-        node.hear(stream.status()).unwrap();
+        node.receive(stream.status()).unwrap();
     }
     assert!(matches!(one.wants[..], [What::Begin { .. }]), "it has read more: {:?}", one.wants);
     assert!(matches!(two.wants[..], [What::Confirm { read, .. }] if read == base_of(1) + 12), "{:?}", two.wants);
     stream.found.is_confirmed = true;
-    two.hear(stream.status()).unwrap();
+    two.receive(stream.status()).unwrap();
     assert!(matches!(two.wants[..], [_, What::Follow { .. }]), "{:?}", two.wants);
 }
 
@@ -324,9 +324,9 @@ fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
     let base = StreamPosition(base_of(2));
     for node in [&mut one, &mut two] {
         node.wants.clear();
-        node.hear(News::Status { session: 1, found: None, highest: 0 }).unwrap();
+        node.receive(News::Status { session: 1, found: None, highest: 0 }).unwrap();
         assert!(matches!(&node.wants[..], [What::Begin { generation, .. }] if generation.number == 2));
-        node.hear(News::Begun).unwrap();
+        node.receive(News::Begun).unwrap();
         assert_eq!(node.progress.fence_asked(), base);
         node.progress.advance_applied(base.into());
     }
@@ -338,7 +338,7 @@ fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
     }
     assert!(matches!(two.wants[..], [What::Status]), "{:?}", two.wants);
     two.wants.clear();
-    two.hear(News::Status { session: 1, found: None, highest: 0 }).unwrap();
+    two.receive(News::Status { session: 1, found: None, highest: 0 }).unwrap();
     assert!(matches!(&two.wants[..], [What::Begin { generation, .. }] if generation.number == 3));
     one.answer(&database).unwrap();
     let [What::Seed { generation, base: from, floor, groups }] = &one.wants[..] else { panic!("{:?}", one.wants) };
@@ -351,13 +351,13 @@ fn a_node_behind_which_the_stream_was_cut_ends_though_nothing_new_comes() {
     let stream = stream(100);
     let mut node = Node::start(1, 1, &Database::default());
     node.progress.advance_applied(AppliedPosition(base_of(1)));
-    node.hear(stream.status()).unwrap();
+    node.receive(stream.status()).unwrap();
     node.answer(&Database { at: base_of(1), ..Database::default() }).unwrap();
     let (count, entry) = stream.entries[0].clone();
-    node.hear(News::Entries(vec![Arrival { count, entry }])).unwrap();
+    node.receive(News::Entries(vec![Arrival { count, entry }])).unwrap();
     // What it has read anyway makes no difference.
-    node.hear(News::Cut(count)).unwrap();
-    let ended = node.hear(News::Cut(stream.found.count));
+    node.receive(News::Cut(count)).unwrap();
+    let ended = node.receive(News::Cut(stream.found.count));
     assert!(matches!(ended, Err(LedgerError::Behind { next, .. }) if next == stream.found.count + 1), "{ended:?}");
 }
 
@@ -366,7 +366,7 @@ fn a_stream_that_another_node_makes_anew_is_not_gone_on_with_by_one_that_has_rea
     // A replica that lacks the end of it: the other node has read that, and waits for the database to be moved.
     let stream = stream(100);
     let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
-    node.hear(News::Status { session: 1, found: Some(stream.found.clone()), highest: 2 }).unwrap();
+    node.receive(News::Status { session: 1, found: Some(stream.found.clone()), highest: 2 }).unwrap();
     assert!(!node.wants.iter().any(|what| matches!(what, What::Follow { .. })), "{:?}", node.wants);
     assert!(node.wants.iter().any(|what| matches!(what, What::Begin { .. })), "its turn, if that node is gone");
 }
@@ -377,11 +377,11 @@ fn a_stream_that_is_shorter_than_what_the_database_has_of_it_is_not_followed() {
     database.at = base_of(2) + 4;
     one.progress.advance_applied(AppliedPosition(database.at));
     one.wants.clear();
-    one.hear(next.status()).unwrap();
+    one.receive(next.status()).unwrap();
     one.answer(&database).unwrap();
     assert!(matches!(one.wants[..], [What::Status]), "{:?}", one.wants);
     one.wants.clear();
     // It was not only looked at too early.
-    one.hear(next.status()).unwrap();
+    one.receive(next.status()).unwrap();
     assert!(matches!(&one.wants[..], [What::Begin { generation, .. }] if generation.number == 3));
 }

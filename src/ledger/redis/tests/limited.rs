@@ -23,9 +23,9 @@ fn what_a_sender_may_not_send_now_is_refused_and_not_submitted() {
     let stream = Stream::begin(1, Seq(0), 0);
     let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
     node.engine.settings.traffic = TrafficLimits { user_rows: Rate::new(2, 5), ..TrafficLimits::UNLIMITED };
-    node.hear(stream.status()).unwrap();
+    node.receive(stream.status()).unwrap();
     let generation = stream.found.there.text();
-    node.hear(News::Clock { generation, count: stream.found.count, redis_ms: NOW.unix_ms }).unwrap();
+    node.receive(News::Clock { generation, count: stream.found.count, redis_ms: NOW.unix_ms }).unwrap();
     let (other, oneself) = (Conversation::User(UserId(2)), Conversation::User(UserId(1)));
     for (name, to) in [(1, other), (2, other), (3, other), (4, oneself), (5, oneself)] {
         send(&mut node, name, to);

@@ -27,8 +27,8 @@ const TO: Conversation = Conversation::User(UserId(2));
 fn node() -> (Stream, Node) {
     let stream = Stream::begin(1, Seq(0), 0);
     let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
-    node.hear(stream.status()).unwrap();
-    node.hear(clock(&stream, NOW.unix_ms)).unwrap();
+    node.receive(stream.status()).unwrap();
+    node.receive(clock(&stream, NOW.unix_ms)).unwrap();
     node.wants.clear();
     (stream, node)
 }
@@ -87,7 +87,7 @@ fn arrives(node: &mut Node, stream: &mut Stream, client_msg_id: ClientMsgId) {
         Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body: b"body" })
     });
     let (count, entry) = stream.entries.last().unwrap().clone();
-    node.hear(News::Entries(vec![Arrival { count, entry }])).unwrap();
+    node.receive(News::Entries(vec![Arrival { count, entry }])).unwrap();
 }
 
 fn stored(msg_id: u64) -> LookupFound {
@@ -103,9 +103,9 @@ fn what_was_sent_through_another_node_meanwhile_is_not_submitted_again() {
     node.commit().unwrap();
     assert_eq!(submitted(&mut node), [key(name)]);
     // The call never reached Redis, and the client has sent it through another node, which Redis may have forgotten.
-    node.hear(News::Disconnected).unwrap();
+    node.receive(News::Disconnected).unwrap();
     let mut later = stream.with_count(1);
-    node.hear(later.status()).unwrap();
+    node.receive(later.status()).unwrap();
     later.found.count -= 1;
     arrives(&mut node, &mut later, name);
     assert_eq!((node.repeats.as_slice(), node.delivered.len()), (&[base_of(1) + 1][..], 1));
@@ -124,7 +124,7 @@ fn a_question_of_a_session_that_is_lost_is_asked_again_in_the_next_though_both_a
     node.commit().unwrap();
     assert_eq!(counts(&mut node), 1);
     node.redis.notify(News::Disconnected).unwrap();
-    node.hear(stream.status()).unwrap();
+    node.receive(stream.status()).unwrap();
     assert_eq!(counts(&mut node), 1);
 }
 
@@ -152,7 +152,7 @@ fn a_name_that_redis_may_have_forgotten_is_looked_for_before_it_is_submitted_aga
         node.commit().unwrap();
         assert_eq!(submitted(&mut node).len(), 2);
         let replies = vec![Reply::Forgotten, Reply::Forgotten];
-        node.hear(News::Replies { replies, count: stream.found.count }).unwrap();
+        node.receive(News::Replies { replies, count: stream.found.count }).unwrap();
         assert_eq!(submitted(&mut node), Vec::<Vec<u8>>::new());
         let [first, second] = lookups(&mut node)[..] else { panic!("both are looked for") };
         // What is behind it waits for it, whichever is found first.
@@ -171,25 +171,25 @@ fn a_submission_older_than_what_redis_remembers_is_looked_for_without_asking_red
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!(submitted(&mut node).len(), 1);
-    node.hear(News::Disconnected).unwrap();
+    node.receive(News::Disconnected).unwrap();
     node.now = later(16 * 60_000);
     stream.found.now_ms = node.now.unix_ms;
-    node.hear(stream.status()).unwrap();
+    node.receive(stream.status()).unwrap();
     assert_eq!((submitted(&mut node).len(), lookups(&mut node).len()), (0, 1));
 }
 
 #[test]
 fn what_was_lost_is_submitted_again_when_the_store_has_answered_and_redis_need_not_say_the_time_again() {
     let (next, mut one, _, database) = after_a_loss();
-    one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
+    one.receive(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
     let name = named(0, 1);
     send(&mut one, name);
     one.commit().unwrap();
     assert_eq!(submitted(&mut one), [key(name)]);
-    one.hear(News::Disconnected).unwrap();
+    one.receive(News::Disconnected).unwrap();
     one.progress.advance_applied(AppliedPosition(base_of(2)));
     let mut next = next.with_count(1);
-    one.hear(next.status()).unwrap();
+    one.receive(next.status()).unwrap();
     one.answer(&database).unwrap();
     next.found.count -= 1;
     // The answer would know of less than the stream that is not read yet.
@@ -208,7 +208,7 @@ fn searching(names: &[ClientMsgId]) -> (Stream, Node, Vec<Lookup>) {
     node.commit().unwrap();
     assert_eq!(submitted(&mut node).len(), names.len());
     let replies = vec![Reply::Forgotten; names.len()];
-    node.hear(News::Replies { replies, count: stream.found.count }).unwrap();
+    node.receive(News::Replies { replies, count: stream.found.count }).unwrap();
     let lookups = lookups(&mut node);
     assert_eq!(lookups.len(), names.len());
     (stream, node, lookups)
@@ -253,18 +253,18 @@ fn since_of(what: What) -> Vec<Vec<u8>> {
 #[test]
 fn what_retention_has_deleted_is_not_submitted_again() {
     let (next, mut one, _, database) = after_a_loss();
-    one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
+    one.receive(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
     let name = named(0, 1);
     send(&mut one, name);
     one.commit().unwrap();
     assert_eq!(submitted(&mut one), [key(name)]);
-    one.hear(News::Disconnected).unwrap();
+    one.receive(News::Disconnected).unwrap();
     one.progress.advance_applied(AppliedPosition(base_of(2)));
-    one.hear(next.status()).unwrap();
+    one.receive(next.status()).unwrap();
     one.answer(&database).unwrap();
     let [lookup] = lookups(&mut one)[..] else { panic!("it is looked for") };
     found(&mut one, lookup, LookupFound::Expired);
-    one.hear(clock(&next, NOW.unix_ms)).unwrap();
+    one.receive(clock(&next, NOW.unix_ms)).unwrap();
     assert_eq!(submitted(&mut one), Vec::<Vec<u8>>::new());
     assert_eq!(one.refused, [ErrorCode::BadRequest]);
 }
@@ -287,7 +287,7 @@ fn a_ledger_that_was_made_a_moment_ago_does_not_look_for_what_no_database_can_ha
     let mut stream = Stream::begin(1, Seq(0), 0);
     stream.found.since_ms = NOW.unix_ms + 1_000;
     let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
-    node.hear(stream.status()).unwrap();
+    node.receive(stream.status()).unwrap();
     node.wants.clear();
     send(&mut node, named(0, 1));
     node.commit().unwrap();
@@ -297,12 +297,12 @@ fn a_ledger_that_was_made_a_moment_ago_does_not_look_for_what_no_database_can_ha
 #[test]
 fn a_node_whose_clock_is_more_than_a_minute_from_redis_numbers_nothing_and_says_so() {
     let (stream, mut node) = node();
-    node.hear(clock(&stream, NOW.unix_ms - CLOCK_SKEW_MAX_MS - 1)).unwrap();
+    node.receive(clock(&stream, NOW.unix_ms - CLOCK_SKEW_MAX_MS - 1)).unwrap();
     assert!(node.engine.counters().stands_still.is_some());
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!((submitted(&mut node).len(), node.refused.as_slice()), (0, &[ErrorCode::RetryLater][..]));
-    node.hear(clock(&stream, NOW.unix_ms + CLOCK_SKEW_MAX_MS)).unwrap();
+    node.receive(clock(&stream, NOW.unix_ms + CLOCK_SKEW_MAX_MS)).unwrap();
     assert_eq!(node.engine.counters().stands_still, None);
     send(&mut node, named(0, 1));
     node.commit().unwrap();
@@ -343,12 +343,12 @@ fn a_node_whose_disk_is_full_refuses_and_says_so_until_there_is_room() {
     // As long as it lasts, and nobody sends.
     for seconds in 1..=20 {
         node.now = later(seconds * 1_000);
-        node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+        node.receive(clock(&stream, node.now.unix_ms)).unwrap();
         assert_eq!(node.engine.counters().stands_still, Some(StandsStill::LogFull), "{seconds} s");
     }
     node.log_disk.set_full(false);
     node.now = later(30_000);
-    node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+    node.receive(clock(&stream, node.now.unix_ms)).unwrap();
     assert_eq!(node.engine.counters().stands_still, None);
     send(&mut node, named(0, 2));
     node.commit().unwrap();
@@ -359,11 +359,11 @@ fn a_node_whose_disk_is_full_refuses_and_says_so_until_there_is_room() {
 fn a_stream_with_as_much_unstored_as_may_be_is_told_until_it_is_not() {
     let (stream, mut node) = node();
     for why in [StandsStill::Full, StandsStill::NoMemory] {
-        node.hear(News::NoRoom(why)).unwrap();
+        node.receive(News::NoRoom(why)).unwrap();
         assert_eq!(node.engine.counters().stands_still, Some(why));
     }
     node.now = later(6_000);
-    node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+    node.receive(clock(&stream, node.now.unix_ms)).unwrap();
     assert_eq!(node.engine.counters().stands_still, None);
 }
 
@@ -397,13 +397,13 @@ fn a_group_that_everybody_has_left_is_not_made_again_but_one_that_was_lost_is() 
     // The database's newest message is of two minutes later, or of the same time.
     for (newest_ms, again) in [(NOW.unix_ms + 120_000, 0), (NOW.unix_ms, 1)] {
         let (next, mut one, _, mut database) = after_a_loss();
-        one.hear(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
+        one.receive(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
         change(&mut one, GroupChange::Create(vec![UserId(2)]));
         assert_eq!(submitted(&mut one).len(), 1);
-        one.hear(News::Disconnected).unwrap();
+        one.receive(News::Disconnected).unwrap();
         database.newest_ms = newest_ms;
         one.progress.advance_applied(AppliedPosition(base_of(2)));
-        one.hear(next.status()).unwrap();
+        one.receive(next.status()).unwrap();
         one.answer(&database).unwrap();
         lookups(&mut one);
         one.commit().unwrap();
@@ -418,7 +418,7 @@ fn nobody_is_refused_before_the_disk_knows_that_it_must_not_be_submitted_again()
         send(&mut node, named(0, 1));
         node.commit().unwrap();
         assert_eq!(submitted(&mut node).len(), 1);
-        node.hear(News::Replies { replies: vec![reply.clone()], count: stream.found.count }).unwrap();
+        node.receive(News::Replies { replies: vec![reply.clone()], count: stream.found.count }).unwrap();
         assert_eq!(node.refused.len(), 1, "{reply:?}");
         // Then the machine loses its power.
         let disk = node.log_disk.clone();
@@ -436,13 +436,13 @@ fn who_is_refused_while_the_disk_is_full_is_not_submitted_again_after_a_crash() 
     assert_eq!(submitted(&mut node).len(), 1);
     node.log_disk.set_full(true);
     let replies = vec![Reply::Reused];
-    node.hear(News::Replies { replies, count: stream.found.count }).unwrap();
+    node.receive(News::Replies { replies, count: stream.found.count }).unwrap();
     // Whoever was told, the disk knows; and who was not, is told when it does.
     node.log_disk.set_full(false);
     let told = node.refused.len();
     node.commit().unwrap();
     node.now = later(1_000);
-    node.hear(clock(&stream, node.now.unix_ms)).unwrap();
+    node.receive(clock(&stream, node.now.unix_ms)).unwrap();
     assert_eq!(node.refused, [ErrorCode::ClientMsgIdReused], "{told} before there was room");
     let disk = node.log_disk.clone();
     drop(node);
@@ -454,15 +454,15 @@ fn who_is_refused_while_the_disk_is_full_is_not_submitted_again_after_a_crash() 
 fn a_stream_with_other_entries_under_known_numbers_is_not_followed() {
     let (mut stream, mut node) = node();
     (1..=3).for_each(|random| arrives(&mut node, &mut stream, named(0, random)));
-    node.hear(News::Disconnected).unwrap();
+    node.receive(News::Disconnected).unwrap();
     node.wants.clear();
-    node.hear(stream.status()).unwrap();
+    node.receive(stream.status()).unwrap();
     let [What::Follow { known, .. }] = &node.wants[..] else { panic!("{:?}", node.wants) };
     let expected: Vec<(u64, u32)> =
         stream.entries.iter().map(|(count, entry)| (*count, crc32c::crc32c(entry))).collect();
     assert_eq!(known, &expected);
     node.wants.clear();
-    node.hear(News::OtherEntries).unwrap();
+    node.receive(News::OtherEntries).unwrap();
     assert!(matches!(&node.wants[..], [What::Begin { generation, .. }] if generation.number == 2), "{:?}", node.wants);
     send(&mut node, named(0, 9));
     node.commit().unwrap();

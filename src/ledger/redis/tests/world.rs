@@ -92,7 +92,7 @@ impl Node {
         }
     }
 
-    pub(super) fn hear(&mut self, news: News) -> Result<(), LedgerError> {
+    pub(super) fn receive(&mut self, news: News) -> Result<(), LedgerError> {
         self.redis.notify(news).unwrap();
         self.commit()
     }
@@ -131,7 +131,7 @@ impl Node {
         for entries in stream.entries.chunks(100) {
             let arrivals = entries.iter().filter(|(count, _)| *count > from);
             let arrivals = arrivals.map(|(count, entry)| Arrival { count: *count, entry: entry.clone() });
-            self.hear(News::Entries(arrivals.collect()))?;
+            self.receive(News::Entries(arrivals.collect()))?;
         }
         self.delivered.sort_unstable();
         self.delivered.dedup();
@@ -286,11 +286,11 @@ pub(super) fn after_a_loss() -> (Stream, Node, Node, Database) {
     let mut nodes = [1, 2].map(|node| Node::start(node, node, &database));
     // The second has read less of it.
     for (node, read) in std::iter::zip(&mut nodes, [20, 12]) {
-        node.hear(lost.status()).unwrap();
+        node.receive(lost.status()).unwrap();
         let entries = lost.entries[..read].iter();
         let arrivals = entries.map(|(count, entry)| Arrival { count: *count, entry: entry.clone() });
-        node.hear(News::Entries(arrivals.collect())).unwrap();
-        node.hear(News::Disconnected).unwrap();
+        node.receive(News::Entries(arrivals.collect())).unwrap();
+        node.receive(News::Disconnected).unwrap();
     }
     database.write(&nodes[0].delivered, base_of(1) + 8);
     let next = Stream::begin(2, floor_of(2, Seq(8)), 1);

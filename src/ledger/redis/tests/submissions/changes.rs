@@ -9,7 +9,7 @@ fn takes(node: &mut Node, stream: &mut Stream) {
         for Call { values, .. } in calls {
             stream.found.count += 1;
             let entry = values.last().unwrap().clone();
-            node.hear(News::Entries(vec![Arrival { count: stream.found.count, entry }])).unwrap();
+            node.receive(News::Entries(vec![Arrival { count: stream.found.count, entry }])).unwrap();
         }
     }
 }

@@ -9,8 +9,8 @@ fn node_with_group() -> (Stream, Node) {
     let stream = Stream::begin(1, Seq(0), 1);
     let database = Database { at: base_of(1), members: (1..=5).collect(), version: 1, ..Database::default() };
     let mut node = Node::start(1, 1, &database);
-    node.hear(stream.status()).unwrap();
-    node.hear(clock(&stream, NOW.unix_ms)).unwrap();
+    node.receive(stream.status()).unwrap();
+    node.receive(clock(&stream, NOW.unix_ms)).unwrap();
     node.wants.clear();
     (stream, node)
 }
@@ -19,7 +19,7 @@ fn node_with_group() -> (Stream, Node) {
 fn changes(node: &mut Node, stream: &mut Stream, kind: GroupChangeKind, user: u64) {
     stream.change(kind, &[user]);
     let (count, entry) = stream.entries.last().unwrap().clone();
-    node.hear(News::Entries(vec![Arrival { count, entry }])).unwrap();
+    node.receive(News::Entries(vec![Arrival { count, entry }])).unwrap();
 }
 
 #[test]
@@ -36,9 +36,9 @@ fn what_redis_does_not_take_after_a_change_of_its_group_is_not_overtaken_by_what
     send(&mut node, named(0, 4));
     node.commit().unwrap();
     assert_eq!(submitted(&mut node), [key(named(0, 4))], "others need not wait");
-    node.hear(News::Replies { replies: vec![Reply::Bounced], count: stream.found.count }).unwrap();
+    node.receive(News::Replies { replies: vec![Reply::Bounced], count: stream.found.count }).unwrap();
     assert_eq!(submitted(&mut node), Vec::<Vec<u8>>::new(), "the second may come back as well");
-    node.hear(News::Replies { replies: vec![Reply::Bounced], count: stream.found.count }).unwrap();
+    node.receive(News::Replies { replies: vec![Reply::Bounced], count: stream.found.count }).unwrap();
     assert_eq!(submitted(&mut node), [key(first), key(second), key(third)]);
     assert_eq!(node.refused, []);
 }
@@ -54,7 +54,7 @@ fn who_has_left_the_group_before_redis_has_taken_a_message_is_refused_when_the_s
         node.commit().unwrap();
         assert_eq!(submitted(&mut node), [key(name)]);
         changes(&mut node, &mut stream, GroupChangeKind::Removed, 1);
-        node.hear(News::Replies { replies: vec![Reply::Bounced], count: stream.found.count }).unwrap();
+        node.receive(News::Replies { replies: vec![Reply::Bounced], count: stream.found.count }).unwrap();
         assert_eq!(submitted(&mut node), Vec::<Vec<u8>>::new());
         let [lookup] = lookups(&mut node)[..] else { panic!("the store is asked whether it is a repeat") };
         let answer = match answer {
