@@ -39,17 +39,8 @@ impl PageAsked {
 impl<S: Store, D: Disk> Keeper<S, D> {
     /// Answers shards, several at once; the answers are appended, parallel to `asked`.
     pub async fn pages(&mut self, asked: &[PageAsked], answers: &mut Vec<(ShardId, StoreAnswer)>) {
-        let read = match self.read_pages(asked).await {
-            Ok(read) => read,
-            Err(fault) => {
-                let others = std::iter::repeat_with(|| Err(Fault::Away));
-                std::iter::once(Err(fault)).chain(others).take(asked.len()).collect()
-            }
-        };
-        let whole =
-            std::iter::zip(asked, read).map(|(asked, stored)| stored.and_then(|stored| self.with_tail(asked, stored)));
-        let mut whole: Vec<Result<Page, Fault>> = whole.collect();
-        self.doubt_gaps(&mut whole).await;
+        let mut whole = self.whole_pages(asked).await;
+        self.confirm_gaps(asked, &mut whole).await;
         for (asked, page) in std::iter::zip(asked, whole) {
             let PageAsked { session, purpose, after, .. } = *asked;
             let answer = match page {
@@ -67,20 +58,51 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
     }
 
-    /// In a cluster: what a database lacks because it went back a moment ago is applied to it again, and is not to be called
-    /// gone. So a page with a gap counts only if the database is where it was thought to be; else it is asked for again.
-    async fn doubt_gaps(&mut self, pages: &mut [Result<Page, Fault>]) {
+    /// What database and tail have of them together.
+    async fn whole_pages(&mut self, asked: &[PageAsked]) -> Vec<Result<Page, Fault>> {
+        let read = match self.read_pages(asked).await {
+            Ok(read) => read,
+            Err(fault) => {
+                let others = std::iter::repeat_with(|| Err(Fault::Away));
+                std::iter::once(Err(fault)).chain(others).take(asked.len()).collect()
+            }
+        };
+        std::iter::zip(asked, read)
+            .map(|(asked, stored)| stored.and_then(|stored| self.with_tail(asked, stored)))
+            .collect()
+    }
+
+    /// In a cluster: what a database lacks because it went back a moment ago is applied to it again, by whichever node
+    /// writes, and is not to be called gone. So a page with a gap counts only if it has one again when it is read between
+    /// two looks that find the database where it was thought to be; else it is asked for again.
+    async fn confirm_gaps(&mut self, asked: &[PageAsked], pages: &mut [Result<Page, Fault>]) {
         let has_gap = |page: &Result<Page, Fault>| page.as_ref().is_ok_and(|page| page.gap_to.is_some());
-        if self.follows == Follows::Alone || !pages.iter().any(has_gap) {
+        let doubtful: Vec<usize> = (0..).zip(&*pages).filter(|(_, page)| has_gap(page)).map(|(at, _)| at).collect();
+        if self.follows == Follows::Alone || doubtful.is_empty() {
             return;
         }
+        let mut again = Vec::new();
+        if self.is_where_it_was().await {
+            let asked: Vec<PageAsked> = doubtful.iter().filter_map(|at| asked.get(*at).copied()).collect();
+            again = self.whole_pages(&asked).await;
+        }
+        if again.iter().any(has_gap) && !self.is_where_it_was().await {
+            again.iter_mut().filter(|page| has_gap(page)).for_each(|page| *page = Err(Fault::Away));
+        }
+        let mut again = again.into_iter();
+        for at in doubtful {
+            if let Some(page) = pages.get_mut(at) {
+                *page = again.next().unwrap_or(Err(Fault::Away));
+            }
+        }
+    }
+
+    /// Asks the database how far it is: whether it is known not to have gone back.
+    async fn is_where_it_was(&mut self) -> bool {
         let put_back = self.counters.put_back;
-        let is_sure = !self.in_flight.is_busy() && {
+        !self.in_flight.is_busy() && {
             self.position = Known::Doubtful;
             self.settle().await.is_ok() && self.counters.put_back == put_back
-        };
-        if !is_sure {
-            pages.iter_mut().filter(|page| has_gap(page)).for_each(|page| *page = Err(Fault::Away));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The keeper with a real SQLite file and a journal on a disk in memory, against a naive model of all inboxes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod world;
+pub(super) mod world;
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, HashMap};

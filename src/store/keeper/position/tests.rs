@@ -21,6 +21,7 @@ use crate::journal::segment::Journal;
 use crate::limits::BATCH_ROWS;
 use crate::store::keeper::Turn;
 use crate::store::keeper::pages::PageAsked;
+use crate::store::keeper::tests::world::Flaky;
 use crate::store::sqlite::{PageWrites, SqliteStore};
 use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
@@ -30,7 +31,7 @@ struct Node {
     path: PathBuf,
     copy: Journal<MemoryDisk>,
     progress: Arc<Progress>,
-    keeper: Keeper<SqliteStore, MemoryDisk>,
+    keeper: Keeper<Flaky, MemoryDisk>,
     entries: u64,
     now_ms: u64,
 }
@@ -47,7 +48,7 @@ impl Node {
         let progress = Arc::new(Progress::default());
         progress.set_writes_store(true);
         let (_, answerer) = snapshots(bounded(1).0);
-        let keeper = Keeper::of_cluster(store, disk, Arc::clone(&progress), answerer, 1);
+        let keeper = Keeper::of_cluster(Flaky::new(store), disk, Arc::clone(&progress), answerer, 1);
         Node { _dir: dir, path, copy, progress, keeper, entries: entry, now_ms: 0 }
     }
 
@@ -139,6 +140,30 @@ fn rows_that_a_database_lost_a_moment_ago_are_not_said_to_be_gone() {
     assert_eq!(node.page_after(6), None, "it cannot be read now");
     assert_eq!(node.page_after(6), Some(((7..=12).map(Seq).collect(), None)));
     node.store();
+    assert_eq!(node.page_after(6), Some(((7..=12).map(Seq).collect(), None)));
+}
+
+#[test]
+fn rows_that_another_node_puts_back_while_a_page_is_read_are_not_said_to_be_gone() {
+    let mut node = Node::behind(0);
+    node.follow(10);
+    node.store();
+    let copy = node.path.with_extension("copy");
+    let database = rusqlite::Connection::open(&node.path).unwrap();
+    database.execute("VACUUM INTO ?1", [copy.to_str().unwrap()]).unwrap();
+    node.put_back(6);
+    node.follow(2);
+    // The page is read without them; by the time this node looks how far the database is, the other has applied them again.
+    node.keeper.store.after_page = Some(Box::new(move || {
+        let statements = format!(
+            "ATTACH '{}' AS copy;
+             INSERT INTO messages SELECT * FROM copy.messages WHERE sender_seq > 6;
+             INSERT INTO inbox SELECT * FROM copy.inbox WHERE seq > 6;
+             UPDATE ledger_position SET position = 10;",
+            copy.display()
+        );
+        database.execute_batch(&statements).unwrap();
+    }));
     assert_eq!(node.page_after(6), Some(((7..=12).map(Seq).collect(), None)));
 }
 

@@ -3,19 +3,21 @@
 use super::*;
 
 /// A store that can be told to fail, and to take its time.
-pub(super) struct Flaky {
-    pub(super) inner: Rc<RefCell<SqliteStore>>,
-    pub(super) away: bool,
-    pub(super) writes_fail: bool,
+pub(in crate::store::keeper) struct Flaky {
+    pub(in crate::store::keeper) inner: Rc<RefCell<SqliteStore>>,
+    pub(in crate::store::keeper) away: bool,
+    pub(in crate::store::keeper) writes_fail: bool,
     /// The next transaction is committed, and then an error is reported.
-    pub(super) lose_answer: bool,
+    pub(in crate::store::keeper) lose_answer: bool,
     /// How often a transaction is looked at before it has landed, and how many of these times before it is committed.
-    pub(super) slowness: (u32, u32),
-    pub(super) reads: u64,
+    pub(in crate::store::keeper) slowness: (u32, u32),
+    pub(in crate::store::keeper) reads: u64,
+    /// What others do with the database right after the next page is read.
+    pub(in crate::store::keeper) after_page: Option<Box<dyn FnOnce()>>,
 }
 
 /// A transaction on its way into a slow store.
-pub(super) struct Slow {
+pub(in crate::store::keeper) struct Slow {
     pub(super) inner: Rc<RefCell<SqliteStore>>,
     pub(super) transaction: Option<Transaction>,
     pub(super) left: u32,
@@ -49,6 +51,19 @@ pub(super) fn lost() -> StoreError {
 }
 
 impl Flaky {
+    /// One that does as it should.
+    pub(in crate::store::keeper) fn new(inner: SqliteStore) -> Flaky {
+        Flaky {
+            inner: Rc::new(RefCell::new(inner)),
+            away: false,
+            writes_fail: false,
+            lose_answer: false,
+            slowness: (0, 0),
+            reads: 0,
+            after_page: None,
+        }
+    }
+
     pub(super) fn read(&mut self) -> Result<RefMut<'_, SqliteStore>, StoreError> {
         self.reads += 1;
         if self.away { Err(lost()) } else { Ok(self.inner.borrow_mut()) }
@@ -111,7 +126,11 @@ impl Store for Flaky {
         bytes_max: usize,
         messages: &mut Messages,
     ) -> Result<Page, StoreError> {
-        block_on(self.read()?.page(user, after, rows_max, bytes_max, messages))
+        let page = block_on(self.read()?.page(user, after, rows_max, bytes_max, messages));
+        if let Some(others) = self.after_page.take() {
+            others();
+        }
+        page
     }
     async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>> {
         pages_in_turn(self, wanted, messages).await
@@ -182,14 +201,7 @@ impl World {
 
     pub(super) fn keeper(&self) -> Keeper<Flaky, MemoryDisk> {
         let inner = SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS, PageWrites::Plain).unwrap();
-        let store = Flaky {
-            inner: Rc::new(RefCell::new(inner)),
-            away: false,
-            writes_fail: false,
-            lose_answer: false,
-            slowness: (0, 0),
-            reads: 0,
-        };
+        let store = Flaky::new(inner);
         Keeper::new(store, self.disk.clone(), Arc::clone(&self.progress), 1)
     }
 
