@@ -30,7 +30,7 @@ macro_rules! id {
 }
 
 id!(
-    /// A shard's index, `0..shards`.
+    /// A shard's index, `0..shards`; the number behind the last is the API's place.
     ShardId(u16)
 );
 id!(

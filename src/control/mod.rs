@@ -1,8 +1,10 @@
-//! Control: one unpinned thread on tokio that answers operators and passes on signals.
+//! Control: one unpinned thread on tokio that answers operators and backends, and passes on signals.
 //!
-//! What always holds: it asks nobody. Shards, ledger and store hand it their counters once a second through
-//! bounded channels, and if it is slow they lose nothing but a report. [`snapshot`] is what they said last and what it
-//! comes to, [`access`] (a thread of its own) hears who may not log in, [`http`] is the admin server, [`metrics`] the text it serves, [`systemd`] what systemd is told.
+//! What always holds: for health and metrics it asks nobody. Shards, ledger and store hand it their counters once a second
+//! through bounded channels, and if it is slow they lose nothing but a report. [`snapshot`] is what they said last and what
+//! it comes to, [`http`] the admin server, [`metrics`] the text it serves, [`systemd`] what systemd is told. Beside it,
+//! [`access`] (a thread of its own) hears who may not log in, and the API (`crate::api`) asks the other threads, none of
+//! which waits for it.
 
 pub(crate) mod access;
 pub(crate) mod http;
