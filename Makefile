@@ -2,6 +2,8 @@
 
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 ringway := target/release/ringway
+# What `make demo`, `make cluster-demo` and `make run` build: quickly, and somewhat slower when it runs.
+quick := target/demo/ringway
 
 # Where `make install` puts things; DESTDIR goes in front of all of them, for packages.
 PREFIX ?= /usr/local
@@ -23,14 +25,14 @@ STRIP ?= strip
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
 
-demo: setup build ## a gateway, a group of 500, 100 messages to the 300 online, everything counted
-	$(ringway) bench group
+demo: setup $(quick) ## a gateway, a group of 500, 100 messages to the 300 online, everything counted
+	$(quick) bench group
 
-cluster-demo: setup build ## MariaDB, Redis and three gateways as one cluster: the demo over all of them
-	scripts/cluster-demo.sh
+cluster-demo: setup $(quick) ## MariaDB, Redis and three gateways as one cluster: the demo over all of them
+	RINGWAY=$(quick) scripts/cluster-demo.sh
 
-run: setup build ## a gateway on 127.0.0.1:7400, its data in ./ringway-data, until Ctrl-C
-	$(ringway) serve
+run: setup $(quick) ## a gateway on 127.0.0.1:7400, its data in ./ringway-data, until Ctrl-C
+	$(quick) serve
 
 test: ## all tests
 	@scripts/setup.sh tests
@@ -40,7 +42,7 @@ check: ## format, borders between modules, lints as errors, documentation as err
 	cargo fmt --check
 	@mkdir -p target && CARGO_MANIFEST_DIR=$(CURDIR) rustc --edition 2024 --test -o target/borders src/tests/borders.rs && target/borders --quiet
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps --document-private-items
 
 # SEED, RUNS, STEPS and KIND (alone or cluster), given to make, reach the simulator as environment.
 sim: ## the simulator, of one gateway and of clusters: make sim SEED=7 replays one seed, make sim RUNS=1000 tries so many
@@ -78,8 +80,12 @@ services: ## a private MariaDB and a private Redis under target/services (script
 setup: ## installs what is missing, or says what to do
 	@scripts/setup.sh
 
-build:
+build: ## the gateway as it is deployed: target/release/ringway
 	cargo build --locked --release -p ringway
+
+.PHONY: $(quick)
+$(quick):
+	cargo build --locked --profile demo -p ringway
 
 tune: ## sets what Ringway wants of this host, as root: TUNE="--profile large --persist"; TUNE=--dry-run only looks
 	@if [ "$$(id -u)" -eq 0 ] || [ "$(filter --dry-run,$(TUNE))" ]; then tuning/apply.sh $(TUNE); else sudo tuning/apply.sh $(TUNE); fi

@@ -60,10 +60,6 @@ impl Disk for NoDisk {
     fn remove(&self, _: &str) -> io::Result<()> {
         Ok(())
     }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        Ok(u64::MAX)
-    }
 }
 
 impl DiskFile for NoDisk {

@@ -8,4 +8,4 @@ fi
 urls=$(scripts/services.sh status)
 store=$(grep '^mysql:' <<<"$urls")
 redis=$(grep '^redis:' <<<"$urls")
-exec target/release/ringway bench group --nodes 3 --store "$store" --redis "$redis" "$@"
+exec "${RINGWAY:-target/release/ringway}" bench group --nodes 3 --store "$store" --redis "$redis" "$@"

@@ -79,7 +79,7 @@ pub enum TokenFault {
     /// Signed by our key's owner, who wrote something else.
     #[error("its claim `{claim}` is not {expected}")]
     ClaimForm {
-        /// Which.
+        /// The name of the claim.
         claim: &'static str,
         /// What it must be.
         expected: &'static str,
@@ -245,7 +245,8 @@ const CLAIM_FORMS: &[ClaimForm] = &[
 ];
 const REQUIRED_CLAIMS: [&str; 2] = ["sub", "exp"];
 
-/// The header is a JSON object with a text as `alg`.
+/// The header is a JSON object with a text as `alg`. The library's own reading of a header fails alike for one that is
+/// none and for one with an algorithm it does not know; nothing is verified by this.
 fn names_an_algorithm(token: &str) -> bool {
     let header = token.split('.').next().and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
     let header = header.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());

@@ -1,6 +1,7 @@
-//! The only reader of time.
+//! Reads the time for everything that decides by it.
 //!
-//! Every thread may read it; the core (`shard/`, `ledger/`) never does: it is handed a [`Now`] with each event.
+//! Every thread may read it; the core (`shard/`, `ledger/`, the store's keeper) never does: it is handed a [`Now`] with each
+//! event. Tasks of the threads that talk over the network (control, cluster) wait by tokio's clock, which is theirs alone.
 //! What always holds: `Now::mono_ms` never goes back; `Now::unix_ms` may.
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -39,29 +39,29 @@ pub enum DataDirError {
     /// It cannot be created, or nothing can be written in it.
     #[error("the data directory {path} cannot be written: create it for this user, or set --data-dir")]
     Unwritable {
-        /// Which.
+        /// The file that is concerned.
         path: PathBuf,
-        /// Why.
+        /// What the operating system said.
         #[source]
         source: io::Error,
     },
     /// A file in it could not be read or written.
     #[error("{path} cannot be {what}")]
     File {
-        /// Which.
+        /// The file that is concerned.
         path: PathBuf,
-        /// Read or written.
+        /// "read" or "written": what could not be done with it.
         what: &'static str,
-        /// Why.
+        /// What the operating system said.
         #[source]
         source: io::Error,
     },
     /// The socket for operators could not be made.
     #[error("{path} cannot be listened on; the path of a data directory may have some 90 bytes")]
     Socket {
-        /// Which.
+        /// The file that is concerned.
         path: PathBuf,
-        /// Why.
+        /// What the operating system said.
         #[source]
         source: io::Error,
     },

@@ -16,7 +16,9 @@
 //!                       journal (a file)
 //!              ┌──────────── store ─────────────┐           batches into the database, and reads
 //!              └────────────────────────────────┘
-//!              ┌─────────── control ────────────┐           health and metrics
+//!              ┌─────────── control ────────────┐           health, metrics, the backend's HTTP API, operators
+//!              └────────────────────────────────┘
+//!              ┌─────────── cluster ────────────┐           with Redis: the ledger's order comes from there
 //!              └────────────────────────────────┘
 //! ```
 //!
@@ -43,7 +45,9 @@
 //! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
 //! | [`doctor`] | what a host must be like, what this one is like, what to do | how any of it is set |
 //! | [`commands`] | the manual; what `bench` and `soak` are handed of the gateway: stores, memory limits | how they measure |
-//! | [`ringway_load`] | a crate: clients in crowds, `bench`, `soak`, `chat`, and what tests log in with | the gateway's insides |
+//! | `ringway_client` | a crate: the client's core without sockets, and a blocking and a tokio client on it | the gateway |
+//! | [`ringway_load`] | a crate: clients in crowds, `bench`, `soak`, `chat` | the gateway's insides |
+//! | `ringway_chaos` | a crate: real clusters with faults, and the checker of what clients saw | the gateway's insides |
 //!
 //! # What always holds
 //!

@@ -72,7 +72,7 @@ struct ServeArgs {
     /// Where clients connect [default: 127.0.0.1:7400].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where health and metrics are served over HTTP [default: 127.0.0.1:7401].
+    /// Where health, metrics and the backend's API are served over HTTP [default: 127.0.0.1:7401].
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin: Option<String>,
     /// How many shards, or auto.

@@ -105,7 +105,7 @@ pub fn run(config: &Config) -> Result<(), ServeError> {
     let auth = settings::authenticator(config, &data_dir)?;
     let access = AccessList::read(&config.data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
-    let keys = Keys::load(config.api_keys_file.as_deref(), config.admin.ip().is_loopback())?;
+    let keys = Keys::load(config.api_keys_file.as_deref(), config.admin.ip())?;
     let (admin_listener, admin) = admin_listener(config.admin)?;
     let plan = Plan { config, cpus, clock, auth, connections_max };
 

@@ -32,9 +32,9 @@ pub enum KeyError {
     /// The file is not there or not readable.
     #[error("the key file {path} cannot be read")]
     Read {
-        /// Which.
+        /// The file that is concerned.
         path: PathBuf,
-        /// Why.
+        /// What the operating system said.
         #[source]
         source: io::Error,
     },

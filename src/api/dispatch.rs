@@ -46,7 +46,7 @@ pub(super) enum Question {
     Message {
         /// In whose.
         sender: UserId,
-        /// To whom.
+        /// A user, or a group.
         to: Conversation,
         /// Its name.
         client_msg_id: ClientMsgId,
@@ -57,7 +57,7 @@ pub(super) enum Question {
     Change {
         /// In whose.
         actor: UserId,
-        /// Which.
+        /// As a client would ask for it.
         change: GroupChange,
     },
     /// Who is in a group.
@@ -66,9 +66,9 @@ pub(super) enum Question {
     Groups(UserId),
     /// Rows of an inbox after one.
     Page {
-        /// Whose.
+        /// The user whose inbox is read.
         user: UserId,
-        /// Which.
+        /// The rows above this one.
         after: Seq,
         /// At most so many.
         rows_max: u16,
@@ -82,7 +82,7 @@ pub(super) enum Question {
 pub(super) enum Answer {
     /// The message is durable.
     Numbered {
-        /// Its number.
+        /// The number that the ledger gave it, unique in the cluster and for ever.
         msg_id: MsgId,
         /// Its time, Unix milliseconds.
         sent_at_ms: u64,

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,10 +80,10 @@ pub enum KeysError {
 }
 
 impl Keys {
-    /// From the file; without one, whoever can only be this machine.
-    pub(crate) fn load(file: Option<&Path>, loopback: bool) -> Result<Keys, KeysError> {
+    /// From the file; without one, whoever can only be this machine, where the API listens on a loopback address.
+    pub(crate) fn load(file: Option<&Path>, listens_on: IpAddr) -> Result<Keys, KeysError> {
         let Some(path) = file else {
-            return Ok(if loopback { Keys::ThisMachine } else { Keys::Nobody });
+            return Ok(if listens_on.is_loopback() { Keys::ThisMachine } else { Keys::Nobody });
         };
         let read = |error| KeysError::Read(path.to_owned(), error);
         if std::fs::metadata(path).map_err(read)?.permissions().mode() & 0o077 != 0 {

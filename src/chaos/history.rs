@@ -44,9 +44,9 @@ impl From<To> for Conversation {
 /// A device of a user.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub(crate) struct Device {
-    /// Whose.
+    /// The user who has it.
     pub(crate) user: u64,
-    /// Its number.
+    /// As it logs in; unique for this user.
     pub(crate) device: u64,
 }
 

@@ -19,9 +19,9 @@ pub enum Cause {
     /// The gateway said so.
     #[error("the gateway closed the session: {reason:?}: {message}")]
     Closing {
-        /// Why.
+        /// As the schema names it; it decides what a client may do next.
         reason: CloseReason,
-        /// In its words.
+        /// What the gateway adds, for people to read.
         message: String,
     },
     /// The gateway's end is closed.

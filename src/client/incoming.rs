@@ -98,7 +98,7 @@ pub struct SendAnswer {
 pub struct Refusal<'a> {
     /// The request that was refused.
     pub request: RequestId,
-    /// Why.
+    /// As the schema names it; it says whether asking again can help.
     pub code: ErrorCode,
     /// In the gateway's words, for people.
     pub message: &'a str,
@@ -109,7 +109,7 @@ pub struct Refusal<'a> {
 /// `Closing`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClosingInfo<'a> {
-    /// Why.
+    /// As the schema names it; it decides what a client may do next.
     pub reason: CloseReason,
     /// In the gateway's words, for people.
     pub message: &'a str,

@@ -36,9 +36,9 @@ pub enum ClientError {
     /// The request was refused.
     #[error("the gateway refused: {code:?}: {message}")]
     Refused {
-        /// Why.
+        /// As the schema names it; it says whether asking again can help.
         code: ErrorCode,
-        /// In its words.
+        /// What the gateway adds, for people to read.
         message: String,
     },
     /// The message was not taken.

@@ -133,7 +133,7 @@ impl Buckets {
         Ok((buckets, std::mem::take(&mut tasks.0)))
     }
 
-    /// How many.
+    /// Number of buckets; all nodes of a cluster agree on it.
     pub(super) fn count(&self) -> usize {
         self.roots.len()
     }

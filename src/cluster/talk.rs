@@ -30,7 +30,7 @@ const TO_GROUP: u8 = 2;
 /// Who speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Speaker {
-    /// Its number.
+    /// The number that `cluster.node_id` gives it.
     pub node: u16,
     /// Tells its process from those before it.
     pub process: u64,

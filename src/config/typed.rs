@@ -264,16 +264,16 @@ pub enum TypedError {
     /// The file is not there or not readable.
     #[error("the configuration file {path} cannot be read")]
     Read {
-        /// Which.
+        /// The file that is concerned.
         path: PathBuf,
-        /// Why.
+        /// What the operating system said.
         #[source]
         source: std::io::Error,
     },
     /// The file is no TOML.
     #[error("the configuration file {path} is not valid TOML")]
     Syntax {
-        /// Which.
+        /// The file that is concerned.
         path: PathBuf,
         /// Where and why.
         #[source]

@@ -18,7 +18,7 @@ pub enum Standing {
 /// What is stated about one user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AccessFact {
-    /// About whom.
+    /// The user it is about.
     pub user: UserId,
     /// Whether that user may log in.
     pub standing: Standing,

@@ -65,7 +65,7 @@ pub enum LaneEnvelope {
 /// Whether the shard that hands an ephemeral message to its recipients answers the sender when it has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answers {
-    /// It does.
+    /// This shard answers the sender.
     Here,
     /// Another does, or nobody.
     Elsewhere,
@@ -83,7 +83,7 @@ pub enum LaneAnswer {
     },
     /// An ephemeral message went out.
     EphemeralSent {
-        /// Its number.
+        /// Given by the shard that handed it out; no row and no other message has it.
         msg_id: MsgId,
         /// When, Unix milliseconds.
         sent_at_ms: u64,

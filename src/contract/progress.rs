@@ -1,4 +1,5 @@
-//! How far the ledger and the store are: the only state that two threads share.
+//! How far the ledger and the store are, as numbers that their threads share. (The others that share numbers are the
+//! store's yielding and the count of submissions taken.)
 //!
 //! Written and read by the ledger's, the store's and, in a cluster, Redis's threads; no shard sees it. What always holds:
 //! a position only grows, and nothing below `durable` changes.

@@ -120,8 +120,6 @@ pub struct LedgerCounters {
     pub sync_us: u64,
     /// Now: 1 while the journal takes nothing, because its disk is full or it has as much as it may.
     pub journal_full: u64,
-    /// Now: bytes that the journal's disk still takes; 0 if that cannot be told.
-    pub journal_free_bytes: u64,
     /// In a cluster: why nothing new can be numbered now.
     pub stands_still: Option<StandsStill>,
     /// In a cluster: how far this node's clock is from Redis's, milliseconds; not a counter.

@@ -135,7 +135,7 @@ pub enum LookupFound {
 /// A stored message, as much of it as a repeat needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StoredMessage {
-    /// Its number.
+    /// The number that the ledger gave it, unique in the cluster and for ever.
     pub msg_id: MsgId,
     /// The sender's own row, also after retention deleted it.
     pub seq: Seq,

@@ -97,7 +97,7 @@ traffic_limits! {
 /// A limit is met: nothing was taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limited {
-    /// Which.
+    /// The limit that was met.
     pub limit: TrafficLimit,
     /// When the same would be taken.
     pub retry_after_ms: u32,

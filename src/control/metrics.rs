@@ -217,8 +217,6 @@ impl Page {
         self.single("ringway_ledger_submissions", "gauge", "Submissions waiting for the ledger", report.submissions);
         let full = "1 while the journal takes nothing: its disk is full, or it has as much as it may";
         self.single("ringway_journal_full", "gauge", full, c.journal_full);
-        let free = "Bytes that the journal's disk still takes; 0 if that cannot be told";
-        self.single("ringway_journal_free_bytes", "gauge", free, c.journal_free_bytes);
         let still = "1 while a node of a cluster numbers nothing; /readyz says why";
         self.single("ringway_ledger_stands_still", "gauge", still, u64::from(c.stands_still.is_some()));
         let skew = "How far this node's clock is from Redis's, either way";

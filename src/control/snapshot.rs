@@ -39,7 +39,7 @@ pub(crate) struct Room {
 /// Whether clients should be sent here.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Readiness {
-    /// Yes.
+    /// Yes, and everything can be had.
     Ready,
     /// Yes: messages are taken and delivered. Something else cannot be had meanwhile, and this says what.
     Degraded(String),

@@ -224,7 +224,7 @@ fn cpu_list(text: &str) -> Vec<usize> {
 struct Mount<'a> {
     /// What of the file system is mounted.
     root: &'a str,
-    /// Where.
+    /// Where it is mounted.
     point: &'a str,
     /// ext4, cgroup2, ...
     kind: &'a str,

@@ -21,7 +21,7 @@ pub enum UnfitHost {
     /// What was configured cannot be kept; fewer could.
     #[error("this host cannot keep {connections} connections (limits.connections_max, from {origin}){}", Lines(.findings))]
     CannotKeep {
-        /// How many.
+        /// As many as were asked for.
         connections: u64,
         /// Who wants them.
         origin: Origin,

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::statvfs::fstatvfs;
 
 /// What is written at once when a file system cannot allocate ahead.
 const ZEROES_BYTES: usize = 1 << 20;
@@ -30,8 +29,6 @@ pub trait Disk: Clone + fmt::Debug {
     fn open(&self, name: &str) -> io::Result<Self::File>;
     /// Removes a file, durably.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Bytes that can still be written.
-    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// An open file.
@@ -116,11 +113,6 @@ impl Disk for Directory {
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.of(name))?;
         self.handle.sync_all()
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        let room = fstatvfs(&*self.handle)?;
-        Ok(room.blocks_available().saturating_mul(room.fragment_size()))
     }
 }
 

@@ -159,10 +159,6 @@ impl Disk for MemoryDisk {
         state.removals_to_fail -= u32::from(failed);
         if failed { Err(io::Error::other("the sync of a removal was made to fail")) } else { Ok(()) }
     }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        Ok(if self.state.borrow().full { 0 } else { u64::MAX })
-    }
 }
 
 impl MemoryFile {

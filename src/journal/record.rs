@@ -47,9 +47,9 @@ pub enum Record<'a> {
 /// A roster as group messages refer to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RosterRecord {
-    /// Whose.
+    /// The group whose members these are.
     pub group: GroupId,
-    /// Which version.
+    /// The version that messages name; a later one has another record.
     pub version: RosterVersion,
     /// In the order that the differences in [`GroupRecord`] follow.
     pub members: Vec<RosterRecordMember>,

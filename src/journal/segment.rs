@@ -252,11 +252,6 @@ impl<D: Disk> Journal<D> {
         self.tail
     }
 
-    /// Bytes that its disk still takes; zero if that cannot be told.
-    pub fn free_bytes(&self) -> u64 {
-        self.disk.free_bytes().unwrap_or(0)
-    }
-
     /// Microseconds spent in syncs of batches.
     pub fn sync_us(&self) -> u64 {
         self.sync_us

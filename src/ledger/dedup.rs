@@ -36,7 +36,7 @@ impl Name {
 /// What is kept of a message for its repeats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Known {
-    /// Its number.
+    /// The number that the ledger gave it, unique in the cluster and for ever.
     pub msg_id: MsgId,
     /// The sender's row.
     pub seq: Seq,
@@ -51,7 +51,7 @@ pub enum Seen {
     Never,
     /// Perhaps long ago: ask the store.
     Perhaps,
-    /// Yes.
+    /// It was, and became this message.
     Before(Known),
 }
 

@@ -240,8 +240,8 @@ impl<D: Disk> Engine for JournalEngine<D> {
 
     fn counters(&self) -> LedgerCounters {
         let journal_full = u64::from(self.room.is_none());
-        let (sync_us, journal_free_bytes) = (self.journal.sync_us(), self.journal.free_bytes());
-        LedgerCounters { sync_us, journal_full, journal_free_bytes, ..self.counters }
+        let sync_us = self.journal.sync_us();
+        LedgerCounters { sync_us, journal_full, ..self.counters }
     }
 }
 

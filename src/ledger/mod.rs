@@ -1,6 +1,6 @@
 //! The ledger: what orders messages, numbers rows and makes them durable. One contract, [`Engine`].
 //!
-//! Owned by the ledger's thread, a blocking loop in `topology.rs`. What always holds: nothing that an engine
+//! Owned by the ledger's thread, a blocking loop in `topology/ledger.rs`. What always holds: nothing that an engine
 //! hands out was visible to anybody before it was durable, and what it hands out is in one order per user.
 
 pub(crate) mod bases;
@@ -24,8 +24,7 @@ use crate::journal::JournalError;
 pub use groups::GroupLimits;
 use ringway_wire::ids::Seq;
 
-/// What may be asked of a ledger. The journal engine is one machine's; the contract leaves room for one that
-/// several machines share.
+/// What may be asked of a ledger. [`journal_engine`] is one machine's, [`redis`] the one that several machines share.
 pub trait Engine {
     /// Takes one submission: stages it for the next commit, parks it behind a look-up, or refuses it (the
     /// refusal goes out with the next commit). A message is first looked for among those that were stored: a repeat

@@ -1,6 +1,6 @@
 //! What one commit will hand out, in order, and what becomes of it when the commit fails.
 //!
-//! Owned by the journal engine. What always holds: nothing in here has been seen by anybody.
+//! Owned by an engine of the ledger. What always holds: nothing in here has been seen by anybody.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ pub(crate) enum PendingDelivery {
     Delivery(Delivery),
     /// A [`Delivery::Position`], with whom it is about.
     Position {
-        /// Who asked.
+        /// The shard and the request that the answer goes to.
         origin: Origin,
-        /// About whom.
+        /// The user it is about: what is told is as of the commit.
         user: UserId,
         /// The user's newest row so far.
         newest: Seq,
@@ -33,9 +33,9 @@ pub(crate) enum PendingDelivery {
     },
     /// A [`Delivery::Groups`], with whom it is about.
     Groups {
-        /// Who asked.
+        /// The shard and the request that the answer goes to.
         origin: Origin,
-        /// About whom.
+        /// The user it is about: what is told is as of the commit.
         user: UserId,
         /// The user's groups so far.
         groups: Vec<GroupEntry>,

@@ -33,11 +33,11 @@ pub enum LoadError {
     /// The gateway closed a session it should have kept.
     #[error("the gateway closed the session of user {user}: {reason:?} ({message})")]
     Closed {
-        /// Whose.
+        /// The user whose session it was.
         user: u64,
-        /// Why.
+        /// As the schema names it; it decides what a client may do next.
         reason: CloseReason,
-        /// In its words.
+        /// What the gateway adds, for people to read.
         message: String,
     },
     /// A chat was given another user's token.
@@ -51,9 +51,9 @@ pub enum LoadError {
     /// A request was refused for good.
     #[error("the gateway refused a request: {code:?}: {message}")]
     Refused {
-        /// Why.
+        /// As the schema names it; it says whether asking again can help.
         code: ErrorCode,
-        /// In its words.
+        /// What the gateway adds, for people to read.
         message: String,
     },
     /// The gateway sent what does not fit the session.

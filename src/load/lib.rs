@@ -1,8 +1,9 @@
-//! Ringway's load: what `bench`, `soak` and `chat` run, and what the end-to-end tests log in with.
+//! Ringway's load: what `bench`, `soak` and `chat` run.
 //!
 //! It knows the gateway only by its wire protocol, by what its data directory says and by what the kernel says of its
-//! process; what else it needs of the gateway (the rows it has stored) is handed in, as [`contract`] says. What always holds: a load generator runs on one thread (of each of its processes) and
-//! checks every delivery it counts; a figure is printed only beside the losses found while it was measured.
+//! process; what else it needs of the gateway (the rows it has stored) is handed in, as [`contract`] says. What always
+//! holds: those who count run on one thread (of each process), and an attacker or a floor's peer has one of its own; every
+//! delivery that is counted is checked; a figure is printed only beside the losses found while it was measured.
 //!
 //! - [`swarm`]: thousands of connections on one thread, frames handed to a closure.
 //! - [`crowd`]: the sessions on a swarm: logging in, acknowledging, keeping alive.

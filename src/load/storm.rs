@@ -91,7 +91,8 @@ pub(crate) fn run(args: &StormArgs, stores: &dyn Stores) -> Result<bool, LoadErr
     storm.bar.finish_and_clear();
     let shards = storm.metrics().and_then(|metrics| metrics.value("ringway_shards")).map(|shards| shards as u64);
     let stopped_well = storm.gateway.take().map_or(Ok(true), Gateway::stop)?;
-    let report = StormReport::of(args, shards, login, idle, (quiet, storming), back, &storm.crowd, stopped_well);
+    let mut report = StormReport::of(args, shards, login, idle, (quiet, storming), back, &storm.crowd);
+    report.clean &= stopped_well;
     if args.target.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -51,7 +51,7 @@ pub(crate) struct EventLoop {
     /// What other threads send.
     pub mail: MailReader,
     /// Where new connections come from.
-    pub intake: Intake,
+    pub accepting: Accepting,
     /// Over how long clients come back after a drain.
     pub spread_ms: u32,
     /// Whose time is whose.
@@ -73,7 +73,7 @@ pub(crate) struct Times {
 
 /// Where new connections come from.
 #[derive(Debug)]
-pub(crate) enum Intake {
+pub(crate) enum Accepting {
     /// Peers are let in.
     Open(Listener),
     /// A drain has begun: nobody is let in any more.
@@ -146,7 +146,7 @@ impl EventLoop {
             self.shell.outlets.ring.submit();
             return Next::Work;
         }
-        if matches!(self.intake, Intake::Draining) && self.shell.outlets.connections.is_empty() {
+        if matches!(self.accepting, Accepting::Draining) && self.shell.outlets.connections.is_empty() {
             return Next::End;
         }
         self.sleep();
@@ -158,7 +158,7 @@ impl EventLoop {
         let outlets = &mut self.shell.outlets;
         while let Some(event) = outlets.ring.next_event() {
             match event {
-                Event::Listener => self.intake.notify(),
+                Event::Listener => self.accepting.notify(),
                 Event::Alarm => self.mail.notify(),
                 Event::Socket(conn, watch) => {
                     let connection = outlets.connections.get(conn);
@@ -186,7 +186,7 @@ impl EventLoop {
     fn has_work(&self, budget: Budget) -> bool {
         let outlets = &self.shell.outlets;
         match budget {
-            Budget::Accept => self.intake.is_waiting() || !outlets.run_queues.is_empty(Line::Login),
+            Budget::Accept => self.accepting.is_waiting() || !outlets.run_queues.is_empty(Line::Login),
             Budget::Sessions => !outlets.run_queues.is_empty(Line::Session),
             Budget::Delivery => self.mail.has_work(&self.shell),
             Budget::Timers => false,
@@ -213,9 +213,9 @@ impl EventLoop {
             }
             Budget::Sessions => self.let_connections_turn(Line::Session),
             Budget::Delivery => {
-                let EventLoop { mail, shell, intake, spread_ms, .. } = self;
+                let EventLoop { mail, shell, accepting, spread_ms, .. } = self;
                 mail.take_turn(shell, |core, _, now| {
-                    *intake = Intake::Draining;
+                    *accepting = Accepting::Draining;
                     core.drain(now, *spread_ms);
                 })
             }
@@ -235,12 +235,12 @@ impl EventLoop {
 
     /// Lets some of those in who wait at the listener.
     fn accept_some(&mut self) -> Left {
-        if !self.intake.is_waiting() {
+        if !self.accepting.is_waiting() {
             return Left::Nothing;
         }
         self.shell.outlets.refused.look_at_limit();
         for _ in 0..TURNS_MAX {
-            let Intake::Open(listener) = &mut self.intake else { return Left::Nothing };
+            let Accepting::Open(listener) = &mut self.accepting else { return Left::Nothing };
             match listener.accept(self.shell.outlets.clock.now()) {
                 Accepted::Socket(socket, from) => accept(&mut self.shell, socket, from),
                 Accepted::Nobody => {
@@ -269,9 +269,9 @@ impl EventLoop {
 
     /// Lets time pass: the core's time-outs, connections that have lingered long enough, a listener that was put off.
     fn tick(&mut self) {
-        let intake = &mut self.intake;
+        let accepting = &mut self.accepting;
         self.shell.with_core(|core, outlets, now| {
-            intake.tick(now);
+            accepting.tick(now);
             core.tick(now);
             outlets.end_lingering(now);
             outlets.answer_refused(core, now);
@@ -307,21 +307,21 @@ fn accept(shell: &mut Shell, socket: OwnedFd, from: PeerAddress) {
     });
 }
 
-impl Intake {
+impl Accepting {
     /// Somebody may wait.
     fn notify(&mut self) {
-        if let Intake::Open(listener) = self {
+        if let Accepting::Open(listener) = self {
             listener.notify();
         }
     }
 
     fn is_waiting(&self) -> bool {
-        matches!(self, Intake::Open(listener) if listener.is_waiting())
+        matches!(self, Accepting::Open(listener) if listener.is_waiting())
     }
 
     /// Time passes for a listener that was put off.
     fn tick(&mut self, now: crate::clock::Now) {
-        if let Intake::Open(listener) = self
+        if let Accepting::Open(listener) = self
             && listener.is_due(now)
         {
             listener.notify();

@@ -62,7 +62,7 @@ pub enum ListenError {
         address: SocketAddr,
         /// The key that sets it.
         key: &'static str,
-        /// Why.
+        /// What the operating system said.
         #[source]
         source: io::Error,
     },

@@ -1,5 +1,5 @@
-//! The shell around a shard's core: sockets, the mailbox, the loop. Beside it, only the binary's allocator of threads
-//! (`topology`) knows that there are threads at all, and nobody else knows glommio.
+//! The shell around a shard's core: sockets, the mailbox, the loop. Of what is on a message's way, nothing else knows
+//! glommio (start, the log and the doctor ask it whether it can run here).
 //!
 //! Everything here runs on one shard's thread. What always holds: the core is reached through [`Shell::with_core`]
 //! alone, which passes on what the core wants passed on; the ring is looked at in one place, the [`event_loop`]; the

@@ -20,7 +20,7 @@ use crate::contract::ids::ShardId;
 use crate::contract::report::Report;
 use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH};
 use crate::net::budget::{Budget, Budgets};
-use crate::net::event_loop::{self, EventLoop, Intake, Times};
+use crate::net::event_loop::{self, Accepting, EventLoop, Times};
 use crate::net::listener::Listener;
 use crate::net::mail::MailReader;
 use crate::net::outlets::{Channels, ShardOutlets};
@@ -84,7 +84,7 @@ async fn serve(ends: ShardEnds) -> io::Result<()> {
     let shared = Rc::new(RefCell::new(EventLoop {
         shell: Shell::new(core, ShardOutlets::new(id, ends.clock, ends.channels, ring)),
         mail,
-        intake: Intake::Open(listener),
+        accepting: Accepting::Open(listener),
         spread_ms: ends.spread_ms,
         budgets,
         tasks: Tasks::default(),

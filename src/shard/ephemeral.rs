@@ -56,7 +56,7 @@ struct Queue {
 /// The messages at the front of a queue that go together.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// How many.
+    /// How many messages go together.
     len: usize,
     /// Bytes that a recipient of all of them is given.
     bytes: usize,

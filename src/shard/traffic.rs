@@ -97,7 +97,7 @@ fn spend(spent: &mut Spent, now_ms: u64, (rate, limit): (&Rate, TrafficLimit), u
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(super) enum Admission {
-    /// It does.
+    /// It may be done now; what it takes is counted.
     Admitted,
     /// It was answered.
     Refused,

@@ -121,10 +121,6 @@ impl Disk for SimDisk {
         self.dies()?;
         self.disk.remove(name)
     }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        self.disk.free_bytes()
-    }
 }
 
 impl DiskFile for SimFile {

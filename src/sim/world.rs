@@ -26,7 +26,7 @@ const TICK_MS: u64 = 20;
 /// Whether a gateway goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Runs {
-    /// It does.
+    /// It takes its turns.
     On,
     /// Its process is stopped, or its machine: connections stay, and nobody answers.
     Paused,

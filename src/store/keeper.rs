@@ -2,7 +2,7 @@
 //!
 //! Owned by the store's thread (topology/store_loop.rs), or by the simulator. What always holds: an answer covers everything that
 //! was durable when the question was asked; a page has no hole between the database's rows and the tail's,
-//! because nothing is applied while it is read; and a database that is away delays only what is in it alone.
+//! because how far the database is counts only once the keeper has taken it, which it does between pages; and a database that is away delays only what is in it alone.
 //! It leaves out waiting: [`Keeper::turn`] says when it wants to be called again.
 
 pub(crate) mod devices;

@@ -36,7 +36,7 @@ use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Ros
 use ringway_wire::schema::Role;
 
 /// A database that keeps messages, inbox rows, groups and cursors. Implementations live on the store's thread
-/// only; the futures are awaited there, one at a time.
+/// only. A page or a look-up is awaited there, one at a time; a transaction is on its way beside them ([`Store::Writing`]).
 #[expect(async_fn_in_trait, reason = "used through generics on one thread; no Send bound is wanted")]
 pub trait Store {
     /// A transaction in the form in which the database is sent it.
@@ -150,7 +150,7 @@ pub struct Transaction {
 /// A message as the `messages` table has it; its time is in its number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredBody {
-    /// Its number.
+    /// The number that the ledger gave it, unique in the cluster and for ever.
     pub msg_id: MsgId,
     /// Who sent it.
     pub sender: UserId,
@@ -170,9 +170,9 @@ pub struct StoredBody {
 /// One inbox entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct InboxRow {
-    /// Whose.
+    /// The user whose inbox it is in.
     pub user: UserId,
-    /// Under which number.
+    /// Its number in that inbox, from 1.
     pub seq: Seq,
     /// Which message.
     pub msg_id: MsgId,

@@ -21,7 +21,7 @@ const URGENT_BYTES: u64 = 32 << 20;
 /// ... and below which it is not any more.
 const CALM_BYTES: u64 = 4 << 20;
 /// The niceness of a store that cannot come back: a tenth of a CPU that others want.
-const NICENESS: libc::c_int = 10;
+const NICENESS: i32 = 10;
 
 /// What the thread claims.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ impl Priority {
         if priority.may_change {
             priority.set(Claim::Leftovers);
         } else {
-            // SAFETY: plain numbers; 0 is the calling thread. A refusal leaves it as it was.
-            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+            // No process is named: the calling thread. A refusal leaves it as it was.
+            rustix::process::setpriority_process(None, NICENESS).ok();
         }
         priority
     }

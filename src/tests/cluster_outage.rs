@@ -133,7 +133,11 @@ fn the_stream_fills_up(ledger: &impl Ledger, buckets: usize, away: Away) {
     let rows: Vec<(u64, u64)> = database.rows("SELECT seq, msg_id FROM inbox WHERE user_id = 2 ORDER BY seq");
     assert!(rows.into_iter().eq((1..).zip(all.iter().map(|msg_id| msg_id.0))), "every row once, in order");
     assert_eq!((database.count("messages"), database.count("inbox")), (count, 2 * count));
-    for node in [&mut one, &mut two] {
+    stop_well([&mut one, &mut two]);
+}
+
+fn stop_well(nodes: [&mut Gateway; 2]) {
+    for node in nodes {
         node.terminate();
         assert!(node.wait().success(), "{}", node.log());
     }

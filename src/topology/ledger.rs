@@ -48,11 +48,11 @@ pub(crate) struct LedgerLoop<E: Engine> {
     pub reports: tokio::sync::mpsc::Sender<Report>,
 }
 
-/// Whether the loop goes on.
+/// Whether a shard, or the API, is left that could submit anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Intake {
-    Open,
-    Closed,
+enum Submitters {
+    Present,
+    Gone,
 }
 
 /// What became of the look-ups.
@@ -70,7 +70,7 @@ impl<E: Engine> LedgerLoop<E> {
         let mut waits_for_room = 0;
         let mut reported_ms = 0;
         loop {
-            let intake = self.wait_and_take();
+            let submitters = self.wait_and_take();
             self.engine.commit(self.clock.now(), &mut out)?;
             self.hand_out(&mut out, &mut waits_for_room);
             while self.ask_store(&mut lookups) == Asked::Refused {
@@ -78,7 +78,7 @@ impl<E: Engine> LedgerLoop<E> {
                 self.hand_out(&mut out, &mut waits_for_room);
             }
             let now_ms = self.clock.now().mono_ms;
-            if now_ms - reported_ms >= REPORT_EVERY.as_millis() as u64 || intake == Intake::Closed {
+            if now_ms - reported_ms >= REPORT_EVERY.as_millis() as u64 || submitters == Submitters::Gone {
                 reported_ms = now_ms;
                 let submissions = self.submissions.len() as u64;
                 let (counters, internal) = (self.engine.counters(), InternalErrors::of_this_thread());
@@ -86,14 +86,14 @@ impl<E: Engine> LedgerLoop<E> {
                 // Control that is behind gets the next one.
                 drop(self.reports.try_send(Report::Ledger(report)));
             }
-            if intake == Intake::Closed {
+            if submitters == Submitters::Gone {
                 return Ok(self.engine);
             }
         }
     }
 
     /// Sleeps until something comes, and submits what waits, up to what one commit may hold.
-    fn wait_and_take(&mut self) -> Intake {
+    fn wait_and_take(&mut self) -> Submitters {
         if self.submissions.is_empty() && self.found.is_empty() && !self.engine.has_more() {
             self.sleep();
         }
@@ -112,10 +112,10 @@ impl<E: Engine> LedgerLoop<E> {
                     self.engine.submit(now, submission);
                 }
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return Intake::Closed,
+                Err(TryRecvError::Disconnected) => return Submitters::Gone,
             }
         }
-        Intake::Open
+        Submitters::Present
     }
 
     fn sleep(&mut self) {

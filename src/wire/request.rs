@@ -39,7 +39,7 @@ pub enum PageEnd {
 pub struct Users<'a>(pub(super) flatbuffers::Vector<'a, u64>);
 
 impl<'a> Users<'a> {
-    /// How many.
+    /// Number of users; reads only the vector's length.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -105,7 +105,7 @@ pub enum Request<'a> {
 /// What the gateway says. Used by clients and by tests.
 #[expect(
     missing_docs,
-    reason = "fields are described in the schema, and named as there, but for `repeated` and `at_end`"
+    reason = "fields are described in the schema, and named as there, but for `repeated`, `at_end`, `from` and `to`"
 )]
 #[derive(Clone, Debug)]
 pub enum Reply<'a> {

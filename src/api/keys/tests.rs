@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::net::Ipv4Addr;
+
 use super::*;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -35,7 +37,7 @@ fn a_line_that_is_no_key_is_named() {
 
 #[test]
 fn nobody_calls_from_elsewhere_without_keys() {
-    assert!(matches!(Keys::load(None, true), Ok(Keys::ThisMachine)));
-    let nobody = Keys::load(None, false).unwrap();
+    assert!(matches!(Keys::load(None, Ipv4Addr::LOCALHOST.into()), Ok(Keys::ThisMachine)));
+    let nobody = Keys::load(None, Ipv4Addr::UNSPECIFIED.into()).unwrap();
     assert!(nobody.allow(&headers(&format!("Bearer {KEY}")), Scope::Read).is_err());
 }

@@ -28,11 +28,11 @@ pub enum ListError {
     /// The file could not be read or written.
     #[error("{path} cannot be {what}")]
     File {
-        /// Which.
+        /// The file that is concerned.
         path: PathBuf,
-        /// Read or written.
+        /// "read" or "written": what could not be done with it.
         what: &'static str,
-        /// Why.
+        /// What the operating system said.
         #[source]
         source: io::Error,
     },

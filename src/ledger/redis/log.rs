@@ -215,11 +215,6 @@ impl<D: Disk> Log<D> {
         self.read.clear();
     }
 
-    /// Bytes that its disk still takes; zero if that cannot be told.
-    pub(crate) fn free_bytes(&self) -> u64 {
-        self.journal.free_bytes()
-    }
-
     /// Microseconds spent in syncs.
     pub(crate) fn sync_us(&self) -> u64 {
         self.journal.sync_us()

@@ -270,7 +270,6 @@ impl<D: Disk> Engine for RedisEngine<D> {
     fn counters(&self) -> LedgerCounters {
         LedgerCounters {
             sync_us: self.log.sync_us(),
-            journal_free_bytes: self.log.free_bytes(),
             bytes: self.copy.bytes(),
             stands_still: self.stands_still(),
             clock_skew_ms: self.redis_clock.skew_ms(),

@@ -39,7 +39,9 @@ pub(super) fn printable(body: &[u8]) -> String {
     let mut text = String::with_capacity(body.len());
     for c in String::from_utf8_lossy(body).chars() {
         match c {
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => write_escaped(&mut text, c),
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                write_escaped(&mut text, c)
+            }
             c if c.is_control() => write_escaped(&mut text, c),
             c => text.push(c),
         }
@@ -71,6 +73,7 @@ mod tests {
             r"\u{1b}[2Jgone\r\n[8] user 1: forged\u{7}\t"
         );
         assert_eq!(printable("\u{9b}2J \u{202e}txt\u{2066}".as_bytes()), r"\u{9b}2J \u{202e}txt\u{2066}");
+        assert_eq!(printable("a\u{61c}b".as_bytes()), r"a\u{61c}b", "the Arabic letter mark turns what follows");
         assert_eq!(printable(&[0xff, b'x']), "\u{fffd}x");
     }
 

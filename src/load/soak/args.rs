@@ -102,7 +102,7 @@ descriptors, ports, memory or disk ran out, or would.";
 /// `--groups`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Groups {
-    /// How many.
+    /// Number of groups.
     pub groups: u32,
     /// Members of each.
     pub members: u32,

@@ -68,7 +68,7 @@ impl Outcome {
 pub struct Finding {
     /// The outcome it would have alone; `Passed`: worth knowing.
     pub speaks_for: Outcome,
-    /// In words.
+    /// The measurement and its bound, in a sentence for the report.
     pub text: String,
 }
 
@@ -77,7 +77,7 @@ pub struct Finding {
 pub struct Verdict {
     /// How it ended.
     pub outcome: Outcome,
-    /// Why.
+    /// What was found, for each the outcome it speaks for; empty: nothing to remark.
     pub findings: Vec<Finding>,
 }
 

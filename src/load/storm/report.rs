@@ -202,7 +202,6 @@ impl StormReport {
         traffic: (Traffic, Traffic),
         back: Return,
         crowd: &Crowd,
-        stopped_well: bool,
     ) -> StormReport {
         let (quiet, storm) = traffic;
         login.per_s_per_shard = shards.filter(|shards| *shards > 0).map(|shards| login.per_s / shards as f64);
@@ -215,8 +214,7 @@ impl StormReport {
             && still_connected == args.connections
             && crowd.clients.ends.is_empty()
             && quiet.delivered > 0
-            && storm.delivered > 0
-            && stopped_well;
+            && storm.delivered > 0;
         StormReport {
             scenario: "storm",
             connections: args.connections,

@@ -275,8 +275,10 @@ impl Link {
         let Some(Inline::Known { generation, after, known, .. }) = session.inline.take() else {
             return self.beaten(said);
         };
-        let others = checksums_differ(&said, &known);
-        session.follow(others, generation, after);
+        match checksums_differ(&said, &known) {
+            true => session.found_other_entries(),
+            false => session.follow(generation, after),
+        }
         Ok(())
     }
 

@@ -167,19 +167,22 @@ impl Session {
         self.arrived.remove(at).map(|(_, said)| said)
     }
 
-    pub(super) fn follow(&mut self, others: bool, generation: Generation, after: u64) {
+    pub(super) fn follow(&mut self, generation: Generation, after: u64) {
         self.reading = None;
-        self.following = (!others).then_some((generation, after));
-        if others {
-            self.under_way.push_back(Turn::Answered(Ok(News::OtherEntries)));
-        }
+        self.following = Some((generation, after));
+    }
+
+    /// Redis has other entries under the numbers that are known.
+    pub(super) fn found_other_entries(&mut self) {
+        (self.reading, self.following) = (None, None);
+        self.under_way.push_back(Turn::Answered(Ok(News::OtherEntries)));
     }
 
     pub(super) fn carry_out(&mut self, now_ms: u64, what: What, entries_max: u64) {
         let turn = match what {
             What::Follow { generation, after, known } => {
                 let (Some((first, _)), Some((last, _))) = (known.first(), known.last()) else {
-                    return self.follow(false, generation, after);
+                    return self.follow(generation, after);
                 };
                 let range = Ask::Range { generation: generation.clone(), first: *first, last: *last };
                 let ask = self.ask(now_ms, range);

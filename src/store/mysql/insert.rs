@@ -81,7 +81,7 @@ impl MessagesInsert {
 /// One change of a group.
 #[derive(Debug)]
 pub(crate) struct EncodedGroup {
-    /// Which.
+    /// The group whose roster it is.
     pub group: GroupId,
     /// The version after it.
     pub version: RosterVersion,

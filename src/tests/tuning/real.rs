@@ -42,8 +42,7 @@ fn sheltered(commands: &str) -> Said {
 }
 
 fn am_root() -> bool {
-    // SAFETY: it takes nothing and cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    nix::unistd::geteuid().is_root()
 }
 
 /// The value of a setting of this machine itself.
