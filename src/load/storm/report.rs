@@ -193,7 +193,6 @@ impl Traffic {
 
 impl StormReport {
     /// Sums up; `traffic`: quiet, and during the storm.
-    #[expect(clippy::too_many_arguments, reason = "the phases, in their order")]
     pub(super) fn of(
         args: &StormArgs,
         shards: Option<u64>,
