@@ -136,7 +136,7 @@ impl<D: Disk> RedisEngine<D> {
             if calls.is_empty() {
                 continue;
             }
-            if !self.order(What::Submit { generation: generation.clone(), calls }) {
+            if !self.offer(What::Submit { generation: generation.clone(), calls }) {
                 self.in_flight.unsent.extend(called);
                 break;
             }

@@ -21,6 +21,7 @@
 //! questions.rs  what shards ask                       recent.rs     the last entries, to know the stream again
 //! searches.rs   what is looked for in the store       clock.rs      what Redis says of the time
 //! no_room.rs    why nothing new finds room            start.rs      from the database to an engine
+//! orders.rs     what is given to Redis's thread, and how
 //! group_calls.rs      messages to groups on their way, and at which version
 //! late_creations.rs   groups whose creators were told to ask again
 //! ```
@@ -36,6 +37,7 @@ mod late_creations;
 pub mod link;
 pub(crate) mod log;
 mod no_room;
+mod orders;
 mod questions;
 mod recent;
 pub(crate) mod reload;
@@ -54,9 +56,10 @@ use self::clock::RedisClock;
 use self::copy::StreamCopy;
 use self::in_flight::InFlight;
 use self::late_creations::LateCreations;
-use self::link::{Compared, Found, Generation, LedgerEnds, News, Order, Reply, What, Writer};
+use self::link::{Compared, Found, Generation, News, Order, Reply, What, Writer};
 use self::log::Log;
 use self::no_room::NoRoom;
+use self::orders::Orders;
 use self::questions::{Question, Questions};
 use self::recent::RecentEntries;
 use self::searches::Again;
@@ -113,7 +116,7 @@ pub struct RedisEngine<D: Disk> {
     settings: Settings,
     clock: LedgerClock,
     progress: Arc<Progress>,
-    link: LedgerEnds,
+    orders: Orders,
     log: Log<D>,
     copy: StreamCopy<D>,
     ids: MsgIdSource,
@@ -221,11 +224,12 @@ impl<D: Disk> Engine for RedisEngine<D> {
 
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         let (host, now) = (now, self.clock.read(now));
+        self.orders.give_owed();
         self.in_flight.searches.pass(now.mono_ms);
         self.release(now);
         self.write_log(now)?;
         while self.deliveries.len() < COMMIT_MESSAGES_MAX
-            && let Some(news) = self.link.news()
+            && let Some(news) = self.orders.news()
         {
             self.apply(host, news)?;
         }
@@ -241,6 +245,8 @@ impl<D: Disk> Engine for RedisEngine<D> {
         self.loaded()?;
         self.apply_replies(now);
         self.answer_late(now);
+        // What came back of Redis may have been taken again.
+        self.write_log(now)?;
         self.make_calls(now);
         self.compare();
         self.ask();
@@ -283,7 +289,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn has_more(&self) -> bool {
-        self.link.has_news() || (!self.releasing.is_empty() && !self.full())
+        self.orders.has_news() || (!self.releasing.is_empty() && !self.full())
     }
 }
 
@@ -336,10 +342,10 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Lets Redis compare the windows that this node has followed with what other nodes have told of them.
     fn compare(&mut self) {
-        let (Session::Following(_), Some(generation)) = (self.session, &self.generation) else { return };
+        let (Session::Following(_), Some(generation)) = (self.session, self.generation.clone()) else { return };
         let writer = if self.progress.writes_store() { Writer::This } else { Writer::Other };
         while let Some((window, digest)) = self.windows.front()
-            && self.order(What::Compare {
+            && self.offer(What::Compare {
                 generation: generation.clone(),
                 window,
                 digest,
@@ -351,18 +357,28 @@ impl<D: Disk> RedisEngine<D> {
         }
     }
 
-    /// Gives an order in the current session. False: there is no room for it now, or no session.
-    fn order(&self, what: What) -> bool {
-        let session = match self.session {
-            Session::Disconnected => return false,
+    /// Gives an order that the session's state waits for.
+    fn order(&mut self, what: What) {
+        if let Some(session) = self.session_number() {
+            self.orders.give(Order { session, what });
+        }
+    }
+
+    /// Gives an order that can be made again. False: there is no room for it now, or no session.
+    fn offer(&mut self, what: What) -> bool {
+        self.session_number().is_some_and(|session| self.orders.offer(Order { session, what }))
+    }
+
+    fn session_number(&self) -> Option<u64> {
+        match self.session {
+            Session::Disconnected => None,
             Session::Lost(session)
             | Session::Fencing(session)
             | Session::Behind(session)
             | Session::Loading(session)
             | Session::Seeding(session)
-            | Session::Following(session) => session,
-        };
-        self.link.order(Order { session, what }).is_ok()
+            | Session::Following(session) => Some(session),
+        }
     }
 
     fn apply(&mut self, now: Now, news: News) -> Result<(), LedgerError> {
@@ -408,6 +424,8 @@ impl<D: Disk> RedisEngine<D> {
             News::Away(why) => self.away = why,
             News::Disconnected => {
                 self.session = Session::Disconnected;
+                self.away = StandsStill::Disconnected;
+                self.orders.lost();
                 self.in_flight.lost();
                 self.questions.lost();
             }

@@ -46,7 +46,7 @@ impl<D: Disk> RedisEngine<D> {
             let all = std::mem::take(&mut self.questions.new);
             return all.into_iter().for_each(|question| self.answer(question));
         }
-        if !self.questions.new.is_empty() && self.order(What::Count) {
+        if !self.questions.new.is_empty() && self.offer(What::Count) {
             let new = std::mem::take(&mut self.questions.new);
             self.questions.asked.push_back((None, new));
         }

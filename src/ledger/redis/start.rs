@@ -14,6 +14,7 @@ use super::late_creations::LateCreations;
 use super::link::LedgerEnds;
 use super::log::Log;
 use super::no_room::NoRoom;
+use super::orders::Orders;
 use super::questions::Questions;
 use super::recent::RecentEntries;
 use super::senders::SenderRows;
@@ -91,7 +92,7 @@ impl RedisStart {
             settings,
             clock: LedgerClock::default(),
             progress,
-            link,
+            orders: Orders::new(link),
             log,
             copy,
             ids,

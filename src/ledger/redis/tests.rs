@@ -3,6 +3,7 @@
 
 mod fold;
 mod limited;
+mod orders;
 mod submissions;
 mod world;
 

@@ -61,3 +61,19 @@ fn a_change_that_was_not_answered_in_time_is_found_made_when_it_is_asked_for_aga
         node.engine.groups.roster(group).unwrap().members().iter().map(|member| member.user.0).collect();
     assert_eq!(members, [1, 3]);
 }
+
+#[test]
+fn a_change_that_redis_did_not_take_is_not_called_again_before_it_is_on_disk() {
+    let (mut stream, mut node) = node();
+    change(&mut node, GroupChange::Create(vec![UserId(2)]));
+    takes(&mut node, &mut stream);
+    let group = node.engine.groups.each().next().unwrap().group;
+    change(&mut node, GroupChange::Add(group, vec![UserId(3)]));
+    assert_eq!(submitted(&mut node).len(), 1);
+    node.receive(News::Replies { replies: vec![Reply::Appended], count: stream.found.count }).unwrap();
+    // Another change came first, and the disk fails when this one is to be written again.
+    node.log_disk.cut_writes(1);
+    node.receive(News::Replies { replies: vec![Reply::Bounced], count: stream.found.count }).unwrap();
+    let submitted = submitted(&mut node).len();
+    assert_eq!((node.refused.as_slice(), submitted), (&[ErrorCode::StorageFull][..], 0));
+}
