@@ -14,36 +14,36 @@ use std::sync::Arc;
 use self::shares::Shares;
 use crate::clock::Now;
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
-use crate::contract::digest::digest;
-use crate::contract::ids::{Origin, ShardId};
-use crate::contract::message::{Incoming, Roster};
+use crate::contract::ids::ShardId;
+use crate::contract::message::Roster;
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::spending::FanoutSpending;
-use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
+use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::{ChangeSubmission, MessageSubmission, Submission};
-use crate::contract::traffic::{Limited, TrafficLimits};
+use crate::contract::traffic::TrafficLimits;
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::record::Record;
 use crate::journal::room::Room;
 use crate::journal::segment::Journal;
+use crate::ledger::admission::{Admission, Turn, named_at};
+use crate::ledger::answers::{Answers, Refusal};
 use crate::ledger::bases::Bases;
-use crate::ledger::dedup::{Known, Name, Seen, Window, named_ms};
+use crate::ledger::dedup::{Name, Seen, Window};
 use crate::ledger::groups::{GroupLimits, Groups, Plan};
 use crate::ledger::ledger_clock::LedgerClock;
-use crate::ledger::pending::{Answered, Parked, Pending, Place, Released, Wait};
+use crate::ledger::pending::{Place, Wait};
 use crate::ledger::pending_delivery::PendingDelivery;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::{Engine, LedgerError};
 use crate::limits::{
-    COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX,
-    LEDGER_RETRY_MS, SEGMENT_BYTES, STORAGE_FULL_RETRY_MS, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
+    COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX, SEGMENT_BYTES,
+    TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
 };
-use ringway_wire::ids::{GroupId, MsgId, UserId};
-use ringway_wire::limits::BODY_BYTES_MAX;
+use ringway_wire::ids::{GroupId, MsgId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// The largest record, a roster, and the message behind it, fit in what a batch keeps free.
@@ -101,16 +101,14 @@ pub struct JournalEngine<D: Disk> {
     pub(super) groups: Groups,
     pub(super) window: Window,
     /// A moment is the highest message id of then.
-    pub(super) pending: Pending<MsgId>,
-    /// Senders for whom the store has answered, and whose messages have not all been gone on with.
-    pub(super) releasing: VecDeque<UserId>,
+    pub(super) waiting: Admission<MsgId>,
     pub(super) bases: Bases,
     /// What senders and groups have had lately. What a commit that failed was charged for is not given back.
     pub(super) spending: FanoutSpending,
     pub(super) shares: Shares,
     /// Segments on disk: where each starts, and the ledger's time by then, Unix milliseconds.
     pub(super) segments: VecDeque<(JournalPosition, u64)>,
-    pub(super) counters: LedgerCounters,
+    pub(super) answers: Answers,
     pub(super) room: Room,
     /// The journal has grown since [`Engine::grew`] was asked.
     pub(super) grown: bool,
@@ -125,7 +123,6 @@ pub(super) struct Commit {
     at: Option<JournalPosition>,
     /// There is no room on disk; found out once per commit.
     blocked: bool,
-    deliveries: Vec<PendingDelivery>,
     messages: usize,
     rows: usize,
     changes: usize,
@@ -137,8 +134,8 @@ pub(super) struct Commit {
 
 impl Commit {
     pub(super) fn new(before: MsgId) -> Self {
-        let (batch, deliveries) = (Batch::new(), Vec::new());
-        Commit { batch, at: None, blocked: false, deliveries, messages: 0, rows: 0, changes: 0, weight: 0, before }
+        let batch = Batch::new();
+        Commit { batch, at: None, blocked: false, messages: 0, rows: 0, changes: 0, weight: 0, before }
     }
 
     fn begin_again(&mut self, before: MsgId) {
@@ -150,14 +147,6 @@ impl Commit {
     }
 }
 
-/// Why something was not staged.
-enum Refusal {
-    Code(ErrorCode),
-    StorageFull,
-    RetryLater,
-    Limited(Limited),
-}
-
 impl<D: Disk> Engine for JournalEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
         let now = self.clock.read(now);
@@ -166,16 +155,16 @@ impl<D: Disk> Engine for JournalEngine<D> {
             Submission::Change(change) => {
                 let origin = change.origin;
                 if let Err(refusal) = self.change(now, change) {
-                    self.refuse(origin, refusal);
+                    self.answers.refuse(origin, refusal);
                 }
             }
             Submission::Position { origin, user } => {
                 let newest = self.sequences.newest(user);
-                self.commit.deliveries.push(PendingDelivery::Position { origin, user, newest, given: newest });
+                self.answers.push(PendingDelivery::Position { origin, user, newest, given: newest });
             }
             Submission::Groups { origin, user } => {
                 let groups = self.groups.of_user(user, &self.sequences);
-                self.commit.deliveries.push(PendingDelivery::Groups { origin, user, groups });
+                self.answers.push(PendingDelivery::Groups { origin, user, groups });
             }
             Submission::Roster { shard, group } => {
                 debug_assert_eq!(
@@ -184,20 +173,19 @@ impl<D: Disk> Engine for JournalEngine<D> {
                     "only a group's home asks for its roster"
                 );
                 let roster = self.groups.roster(group).cloned();
-                self.stage(Delivery::Roster { group, roster });
+                self.answers.stage(Delivery::Roster { group, roster });
             }
         }
     }
 
     fn found(&mut self, now: Now, answer: LookupAnswer) {
         let now = self.clock.read(now);
-        self.pending.answered(&answer.lookup, answer.found);
-        self.releasing.push_back(answer.lookup.sender);
+        self.waiting.found(&answer.lookup, answer.found);
         self.release(now);
     }
 
     fn full(&self) -> bool {
-        self.commit.deliveries.len() >= COMMIT_MESSAGES_MAX
+        self.answers.len() >= COMMIT_MESSAGES_MAX
             || self.commit.rows >= COMMIT_ROWS_MAX
             || self.commit.batch.len() >= COMMIT_BYTES_MAX
     }
@@ -210,16 +198,14 @@ impl<D: Disk> Engine for JournalEngine<D> {
         let now = self.clock.read(now);
         self.release(now);
         let written = self.write(now)?;
-        let mut staged = std::mem::take(&mut self.commit.deliveries);
-        if !written {
-            self.take_back(&staged);
-        }
         let shards = self.settings.shards;
-        for item in staged.drain(..) {
-            let item = if written { item } else { self.instead(item) };
-            item.hand_out(shards, out);
+        if written {
+            self.answers.drain().for_each(|delivery| delivery.hand_out(shards, out));
+        } else {
+            let staged = self.answers.take();
+            self.take_back(&staged);
+            staged.into_iter().for_each(|item| self.instead(item).hand_out(shards, out));
         }
-        self.commit.deliveries = staged;
         self.groups.keep();
         self.commit.begin_again(self.ids.last());
         self.window.advance(self.ids.time_ms(now.unix_ms));
@@ -231,17 +217,17 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
-        self.pending.take_lookups(out);
+        self.waiting.take_lookups(out);
     }
 
     fn has_more(&self) -> bool {
-        !self.releasing.is_empty()
+        self.waiting.has_turns()
     }
 
     fn counters(&self) -> LedgerCounters {
         let journal_full = u64::from(self.room.is_none());
         let sync_us = self.journal.sync_us();
-        LedgerCounters { sync_us, journal_full, ..self.counters }
+        LedgerCounters { sync_us, journal_full, ..self.answers.counters }
     }
 }
 
@@ -268,41 +254,20 @@ impl<D: Disk> JournalEngine<D> {
 
     /// Goes on with what waited, of senders for whom the store has answered, as far as the commit has room.
     fn release(&mut self, now: Now) {
-        while let Some(sender) = self.releasing.front().copied() {
-            while !self.full()
-                && let Some(released) = self.pending.next(sender)
-            {
-                self.released(now, released);
-            }
-            if self.full() {
-                return;
-            }
-            self.releasing.pop_front();
-        }
-    }
-
-    fn released(&mut self, now: Now, Released { submission, answered }: Released<MsgId>) {
-        let Incoming { origin, sender, .. } = submission.incoming;
-        let Some(Answered { found, asked }) = answered else { return self.send(now, submission, Place::First) };
-        match found {
-            LookupFound::Unavailable => {
-                self.refuse(origin, Refusal::RetryLater);
-                for behind in self.pending.refuse(sender) {
-                    self.refuse(behind.incoming.origin, Refusal::RetryLater);
+        while !self.full() {
+            match self.waiting.next(&mut self.answers) {
+                None => return,
+                Some(Turn::Over) => {}
+                Some(Turn::Unasked(submission)) => self.send(now, submission, Place::First),
+                // Another asking of the same name may have been numbered since, and even left the window.
+                Some(Turn::NotStored(submission, asked)) => {
+                    match self.window.seen_since(&Name::of(&submission.incoming), asked) {
+                        Seen::Before(known) => self.answers.repeat(&submission.incoming, known),
+                        Seen::Never => self.number(now, submission),
+                        Seen::Perhaps => self.look_up_first(submission),
+                    }
                 }
             }
-            // Whether it is a repeat cannot be known any more.
-            LookupFound::Expired => self.refuse(origin, Refusal::Code(ErrorCode::BadRequest)),
-            LookupFound::Stored(stored) => {
-                let known = Known { msg_id: stored.msg_id, seq: stored.seq, digest: stored.digest };
-                self.repeat(&submission.incoming, known);
-            }
-            // Another asking of the same name may have been numbered since, and even left the window.
-            LookupFound::Nothing => match self.window.seen_since(&Name::of(&submission.incoming), asked) {
-                Seen::Before(known) => self.repeat(&submission.incoming, known),
-                Seen::Never => self.number(now, submission),
-                Seen::Perhaps => self.look_up_first(submission),
-            },
         }
     }
 
@@ -310,52 +275,27 @@ impl<D: Disk> JournalEngine<D> {
     /// its sender sent before.
     fn send(&mut self, now: Now, submission: MessageSubmission, place: Place) {
         let incoming = &submission.incoming;
-        if incoming.body().len() > BODY_BYTES_MAX {
-            return self.refuse(incoming.origin, Refusal::Code(ErrorCode::BodyTooLarge));
-        }
         let time_ms = self.ids.time_ms(now.unix_ms);
         self.window.pass(time_ms);
-        let named_ms = match named_ms(&incoming.client_msg_id, time_ms) {
+        let named_ms = match named_at(incoming, time_ms, &self.clock) {
             Ok(named_ms) => named_ms,
-            // The name may be of the time that is not believed yet.
-            Err(ErrorCode::ClientMsgIdAhead) if self.clock.is_in_doubt() => {
-                return self.refuse(incoming.origin, Refusal::RetryLater);
-            }
-            Err(code) => return self.refuse(incoming.origin, Refusal::Code(code)),
+            Err(refusal) => return self.answers.refuse(incoming.origin, refusal),
         };
         match (self.window.seen(&Name::of(incoming), named_ms), place) {
-            (Seen::Before(known), _) => self.repeat(incoming, known),
-            (Seen::Never, Place::Last) if self.pending.waits_for(incoming.sender) => {
-                self.park(submission, Wait::Behind);
+            (Seen::Before(known), _) => self.answers.repeat(incoming, known),
+            (Seen::Never, Place::Last) if self.waiting.waits_for(incoming.sender) => {
+                self.waiting.park(submission, Wait::Behind, &mut self.answers);
             }
             (Seen::Never, _) => self.number(now, submission),
-            (Seen::Perhaps, Place::Last) => self.park(submission, Wait::Lookup(self.ids.last())),
+            (Seen::Perhaps, Place::Last) => {
+                self.waiting.park(submission, Wait::Lookup(self.ids.last()), &mut self.answers);
+            }
             (Seen::Perhaps, Place::First) => self.look_up_first(submission),
         }
     }
 
     fn look_up_first(&mut self, submission: MessageSubmission) {
-        let parked = self.pending.park_first(submission, self.ids.last());
-        self.counters.lookups += u64::from(parked == Parked::First);
-    }
-
-    fn park(&mut self, submission: MessageSubmission, wait: Wait<MsgId>) {
-        match self.pending.park(submission, wait) {
-            Ok(Parked::First) => self.counters.lookups += 1,
-            Ok(Parked::WithAnother) => {}
-            Err(submission) => self.refuse(submission.incoming.origin, Refusal::RetryLater),
-        }
-    }
-
-    /// Answers what was sent before. If that was in this commit, the answer waits for it like all the others.
-    fn repeat(&mut self, incoming: &Incoming, known: Known) {
-        let origin = incoming.origin;
-        if digest(incoming.to, incoming.body()) != known.digest {
-            return self.refuse(origin, Refusal::Code(ErrorCode::ClientMsgIdReused));
-        }
-        self.counters.repeats += 1;
-        let Known { msg_id, seq, .. } = known;
-        self.stage(Delivery::Repeat { origin, msg_id, seq, sent_at_ms: msg_id.sent_at_ms() });
+        self.waiting.park_first(submission, self.ids.last(), &mut self.answers);
     }
 
     fn change(&mut self, now: Now, submission: ChangeSubmission) -> Result<(), Refusal> {
@@ -363,7 +303,7 @@ impl<D: Disk> JournalEngine<D> {
         let mut record = match self.groups.plan(actor, &change, &self.sequences) {
             Ok(Plan::Change(record)) => record,
             Ok(Plan::Nothing { group, version }) => {
-                self.stage(Delivery::Unchanged { origin, group, version });
+                self.answers.unchanged(origin, group, version);
                 return Ok(());
             }
             Err(ErrorCode::StorageFull) => return Err(Refusal::StorageFull),
@@ -383,7 +323,7 @@ impl<D: Disk> JournalEngine<D> {
         self.commit.batch.push(&Record::Change(record));
         self.commit.changes += 1;
         self.commit.weight += 1;
-        self.stage(Delivery::Changed { origin, roster, announcement: Arc::new(announcement) });
+        self.answers.stage(Delivery::Changed { origin, roster, announcement: Arc::new(announcement) });
         Ok(())
     }
 
@@ -430,25 +370,6 @@ impl<D: Disk> JournalEngine<D> {
             self.segments.push_back((self.journal.segment(), self.ids.time_ms(now.unix_ms)));
         }
         Ok(at)
-    }
-
-    fn stage(&mut self, delivery: Delivery) {
-        self.commit.deliveries.push(PendingDelivery::Delivery(delivery));
-    }
-
-    fn refuse(&mut self, origin: Origin, refusal: Refusal) {
-        let (code, retry_after_ms) = match refusal {
-            Refusal::Code(code) => (code, 0),
-            Refusal::StorageFull => (ErrorCode::StorageFull, STORAGE_FULL_RETRY_MS),
-            Refusal::RetryLater => (ErrorCode::RetryLater, LEDGER_RETRY_MS),
-            Refusal::Limited(Limited { limit, retry_after_ms }) => {
-                self.counters.limited.count(limit);
-                (ErrorCode::RetryLater, retry_after_ms)
-            }
-        };
-        self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
-        self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);
-        self.stage(Delivery::Refused { origin, code, retry_after_ms });
     }
 }
 

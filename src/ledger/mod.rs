@@ -3,6 +3,8 @@
 //! Owned by the ledger's thread, a blocking loop in `topology/ledger.rs`. What always holds: nothing that an engine
 //! hands out was visible to anybody before it was durable, and what it hands out is in one order per user.
 
+pub(crate) mod admission;
+pub(crate) mod answers;
 pub(crate) mod bases;
 pub mod dedup;
 pub(crate) mod groups;

@@ -13,7 +13,6 @@ use crate::contract::ids::LedgerSlot;
 use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
-use crate::contract::report::LedgerCounters;
 use crate::contract::spending::FanoutSpending;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{NewestRow, StoredGroup};
@@ -24,13 +23,14 @@ use crate::journal::record::{GroupRecord, Record, RosterRecord};
 use crate::journal::recovery::{Recovered, TornTail, recover};
 use crate::journal::room::Room;
 use crate::journal::segment::{Journal, SEGMENT_HEADER_BYTES, list_segments, segment_name};
+use crate::ledger::admission::Admission;
+use crate::ledger::answers::Answers;
 use crate::ledger::bases::Bases;
 use crate::ledger::dedup::{Known, Name, Window, floor_behind};
 use crate::ledger::groups::{Groups, OutOfOrder};
 use crate::ledger::journal_engine::shares::Shares;
 use crate::ledger::journal_engine::{Commit, JournalEngine, Settings};
 use crate::ledger::ledger_clock::LedgerClock;
-use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::limits::{LEDGER_USERS_MAX, WINDOW_MS};
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
@@ -159,13 +159,12 @@ impl Start {
             sequences: replay.sequences,
             groups: replay.groups,
             window,
-            pending: Pending::new(settings.seed ^ 2),
-            releasing: VecDeque::new(),
+            waiting: Admission::new(settings.seed ^ 2),
             bases: Bases::new(settings.seed ^ 3),
             shares: Shares::new(TableKey::new(settings.seed ^ 5)),
             spending: FanoutSpending::new(TableKey::new(settings.seed ^ 4)),
             segments,
-            counters: LedgerCounters::default(),
+            answers: Answers::default(),
             room,
             // What was there before the start may not be in the store.
             grown: true,

@@ -32,10 +32,10 @@ impl<D: Disk> JournalEngine<D> {
         self.progress.advance_durable(durable);
         self.room.is_there();
         self.grown = true;
-        self.counters.commits += 1;
-        self.counters.bytes += bytes;
-        self.counters.messages += self.commit.messages as u64;
-        self.counters.rows += self.commit.rows as u64;
+        self.answers.counters.commits += 1;
+        self.answers.counters.bytes += bytes;
+        self.answers.counters.messages += self.commit.messages as u64;
+        self.answers.counters.rows += self.commit.rows as u64;
         Ok(true)
     }
 
@@ -75,7 +75,7 @@ impl<D: Disk> JournalEngine<D> {
     pub(super) fn instead(&mut self, item: PendingDelivery) -> PendingDelivery {
         let answer = item.failed(self.commit.before, self.commit.changes, &self.sequences, &self.groups);
         let full = matches!(answer, PendingDelivery::Delivery(Delivery::Refused { code: ErrorCode::StorageFull, .. }));
-        self.counters.storage_full += u64::from(full);
+        self.answers.counters.storage_full += u64::from(full);
         answer
     }
 

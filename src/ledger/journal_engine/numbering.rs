@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{JournalEngine, Refusal};
+use super::JournalEngine;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
@@ -14,6 +14,7 @@ use crate::contract::spending::Recipient;
 use crate::contract::submission::MessageSubmission;
 use crate::journal::disk::Disk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
+use crate::ledger::answers::Refusal;
 use crate::ledger::dedup::{Known, Name};
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
@@ -27,7 +28,7 @@ impl<D: Disk> JournalEngine<D> {
             Conversation::Group(group) => self.group(now, group, submission.incoming),
         };
         if let Err(refusal) = numbered {
-            self.refuse(origin, refusal);
+            self.answers.refuse(origin, refusal);
         }
     }
 
@@ -49,7 +50,7 @@ impl<D: Disk> JournalEngine<D> {
         self.commit.batch.push(&Record::Direct(record));
         self.count_share(sender, batch_before, 1);
         let message = self.numbered(incoming, msg_id, sender_seq, rows);
-        self.stage(Delivery::Direct { message, sender_seq, recipient_seq, origin });
+        self.answers.stage(Delivery::Direct { message, sender_seq, recipient_seq, origin });
         Ok(())
     }
 
@@ -74,7 +75,7 @@ impl<D: Disk> JournalEngine<D> {
         let weight = if has_roster { 1 + seqs.len() as u64 } else { 1 };
         self.count_share(sender, batch_before, weight);
         let message = self.numbered(incoming, msg_id, sender_seq, seqs.len());
-        self.stage(Delivery::Group { message, roster, seqs, origin });
+        self.answers.stage(Delivery::Group { message, roster, seqs, origin });
         Ok(())
     }
 

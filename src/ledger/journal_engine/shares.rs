@@ -7,11 +7,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{JournalEngine, Refusal};
+use super::JournalEngine;
 use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::contract::traffic::{Limited, TrafficLimit};
 use crate::journal::disk::Disk;
+use crate::ledger::answers::Refusal;
 use crate::limits::STORAGE_FULL_RETRY_MS;
 use ringway_wire::ids::UserId;
 

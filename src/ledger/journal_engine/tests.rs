@@ -7,16 +7,18 @@ mod shares;
 mod waiting;
 
 use super::*;
-use crate::contract::ids::{ConnId, SessionRef, ShardId};
-use crate::contract::store::StorePosition;
-use crate::contract::store::StoredMessage;
+use crate::contract::digest::digest;
+use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
+use crate::contract::message::Incoming;
+use crate::contract::store::{LookupFound, StorePosition, StoredMessage};
 use crate::contract::submission::GroupChange;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::reader::Reader;
 use crate::journal::record::GroupRecord;
 use crate::ledger::start::Start;
 use crate::limits::{JOURNAL_ROOM_LOOK_MS, LOOKUPS_PENDING_MAX, LOOKUPS_PENDING_SENDER_MAX, WINDOW_MS};
-use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq};
+use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq, UserId};
+use ringway_wire::limits::BODY_BYTES_MAX;
 
 const SHARDS: u16 = 2;
 const TIME: u64 = 1_800_000_000_000;

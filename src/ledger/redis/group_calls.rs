@@ -44,9 +44,4 @@ impl GroupCalls {
     pub(super) fn has_older(&self, group: GroupId, version: RosterVersion) -> bool {
         self.groups.get(&group).is_some_and(|on_the_way| on_the_way.version != version)
     }
-
-    /// The session is over: nothing is on its way.
-    pub(super) fn clear(&mut self) {
-        self.groups.clear();
-    }
 }

@@ -1,133 +1,77 @@
-//! What this node has taken and Redis has not settled: on its way, replied to but not read, or searched for.
+//! What this node has taken and Redis has not settled: one table, in which each submission has one stage.
 //!
-//! Owned by the engine. What always holds: calls are made in the order in which submissions were taken, and after a
-//! lost session all that is not settled is called again in that order; what a sender sent behind something that is
-//! searched for waits for it, and what was sent to a group behind something called at an older version of it; a submission
-//! leaves when its entry is read, when an entry of the same name is, or when it is refused or known to be another's; and
-//! whoever waits for it is answered within `SENDS_ANSWERED_MS`.
+//! Owned by the submitter; `src/cluster/README.md` says of each stage what ends it. What always holds: a submission is in
+//! the table until its entry is read, an entry of the same name is, or it is refused or known to be another's; what lists
+//! the submissions of a stage is changed together with the stage, by [`InFlight::list`] and [`InFlight::leave`] alone; calls
+//! are made in the order of taking, and after a lost session all that is not settled is called again in that order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 
-use super::NOBODY;
 use super::group_calls::GroupCalls;
 use super::link::Reply;
-use super::searches::Searches;
+use super::searches::{Again, Searched, Searches};
+use super::subject::Subject;
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
-use crate::contract::message::Incoming;
-use crate::contract::position::JournalPosition;
 use crate::contract::store::Lookup;
-use crate::contract::submission::{ChangeSubmission, MessageSubmission};
-use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::dedup::Name;
 use crate::limits::{CLAIMS_S, CLAIMS_SLACK_S};
-use ringway_wire::ids::{Conversation, GroupId, MsgId, UserId};
+use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 
-/// What was submitted.
-#[derive(Debug)]
-pub(super) enum Subject {
-    /// A message.
-    Message(MessageSubmission),
-    /// A change of a group, as planned on this node's rosters.
-    Change { submission: ChangeSubmission, record: ChangeRecord },
-    /// A message of a former process; if it is to a group, its roster is whichever is current.
-    Old(Incoming),
-    /// A change of a former process, or generation, to be made on whichever roster is current.
-    OldChange(ChangeRecord),
+/// How far a submission has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// In the log, which is not synced yet: Redis must not hear of it.
+    Uncommitted,
+    /// Durable on this node; Redis does not have it, or may not.
+    Unsent,
+    /// Redis was given it, and has not replied, or has replied that it is in the stream.
+    Called,
+    /// Redis has taken nothing of it; that counts when the stream has been read up to this entry.
+    Replied { count: u64, reply: Reply },
+    /// The store is asked whether it has it.
+    Searched,
+    /// One of a former process or generation that stands on a change that is lost: perhaps that is made again.
+    Deferred,
 }
 
-impl Subject {
-    /// Nobody waits for it any more: it has no session, and a message takes whichever roster is current.
-    fn let_go(self) -> Subject {
-        match self {
-            Subject::Message(MessageSubmission { incoming }) => Subject::Old(incoming),
-            Subject::Change { submission, record } => {
-                Subject::Change { submission: ChangeSubmission { origin: NOBODY, ..submission }, record }
-            }
-            other => other,
-        }
-    }
-
-    pub(super) fn origin(&self) -> Origin {
-        match self {
-            Subject::Message(MessageSubmission { incoming }) => incoming.origin,
-            Subject::Change { submission, .. } => submission.origin,
-            Subject::Old(_) | Subject::OldChange(_) => NOBODY,
-        }
-    }
-
-    /// As the log and the stream have it.
-    pub(super) fn record(&self, msg_id: MsgId) -> Record<'_> {
-        match self {
-            Subject::Message(MessageSubmission { incoming }) | Subject::Old(incoming) => {
-                message_record(msg_id, incoming)
-            }
-            Subject::Change { record, .. } | Subject::OldChange(record) => Record::Change(record.clone()),
-        }
-    }
-
-    /// From a former process's log.
-    pub(super) fn from_log(record: &Record<'_>) -> Option<(MsgId, Option<Name>, Subject)> {
-        let (msg_id, incoming) = match record {
-            Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, body, .. }) => {
-                (*msg_id, Incoming::new(NOBODY, *sender, Conversation::User(*to), *client_msg_id, body))
-            }
-            Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, body, .. }) => {
-                (*msg_id, Incoming::new(NOBODY, *sender, Conversation::Group(*group), *client_msg_id, body))
-            }
-            Record::Change(record) => return Some((record.msg_id, None, Subject::OldChange(record.clone()))),
-            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => return None,
-        };
-        Some((msg_id, Some(Name::of(&incoming)), Subject::Old(incoming)))
+impl Stage {
+    /// Redis may take it, or has, as far as was read.
+    fn is_out(&self) -> bool {
+        matches!(self, Stage::Called | Stage::Replied { .. })
     }
 }
 
-/// A message's own fields for its rows are empty: whoever follows the stream numbers them.
-fn message_record(msg_id: MsgId, incoming: &Incoming) -> Record<'_> {
-    let Incoming { sender, to, client_msg_id, .. } = *incoming;
-    let body = incoming.body();
-    match to {
-        Conversation::User(to) => {
-            let (sender_seq, recipient_seq) = Default::default();
-            Record::Direct(DirectRecord { msg_id, sender, to, client_msg_id, sender_seq, recipient_seq, body })
-        }
-        Conversation::Group(group) => {
-            let (roster_at, differences) = (JournalPosition(0), &[][..]);
-            Record::Group(GroupRecord { msg_id, sender, group, client_msg_id, roster_at, differences, body })
-        }
-    }
-}
-
+/// One of them.
 #[derive(Debug)]
 pub(super) struct Flight {
     name: Option<Name>,
     /// Nobody used the name before this second of Redis's clock, or it would have been found.
     pub(super) known_s: u64,
     pub(super) subject: Subject,
+    stage: Stage,
 }
 
-/// All of it.
+/// All of them.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     /// By message, which is the order of taking.
-    pub(super) flights: BTreeMap<MsgId, Flight>,
+    flights: BTreeMap<MsgId, Flight>,
     names: HashMap<Name, MsgId, TableKey>,
-    /// Taken since the last commit.
-    uncommitted: Vec<MsgId>,
-    /// To be called, in order.
-    pub(super) unsent: BTreeSet<MsgId>,
-    /// Called: one list per call, in the order of calls.
-    pub(super) called: VecDeque<Vec<MsgId>>,
-    /// Replied to, with how far the stream must be read before the reply counts.
-    pub(super) replied: VecDeque<(u64, MsgId, Reply)>,
-    /// Messages to groups that were called and are not settled.
-    pub(super) group_calls: GroupCalls,
-    /// Searched for in the store before they are called.
-    pub(super) searches: Searches,
     /// When each was taken, monotonic milliseconds, the oldest first: whoever waits for it is answered in time.
     unanswered: VecDeque<(u64, MsgId)>,
-    /// Old ones that cannot be made on the groups as they are, but perhaps after another lost change has been made again.
-    pub(super) deferred: Vec<MsgId>,
+    /// Calls that have no reply, in their order.
+    calls: VecDeque<Vec<MsgId>>,
+    // What is in a stage. In the order of taking:
+    uncommitted: BTreeSet<MsgId>,
+    unsent: BTreeSet<MsgId>,
+    deferred: BTreeSet<MsgId>,
+    // In the order of replies:
+    replied: VecDeque<MsgId>,
+    // By group, and by sender:
+    group_calls: GroupCalls,
+    searches: Searches,
 }
 
 impl InFlight {
@@ -135,46 +79,17 @@ impl InFlight {
         self.flights.len()
     }
 
+    /// What Redis has not been given.
     pub(super) fn unsent_count(&self) -> usize {
-        self.unsent.len()
+        self.uncommitted.len() + self.unsent.len()
     }
 
-    /// Something that this sender sent is still to be found in the store or not: what it sends waits behind it.
-    pub(super) fn searches_for(&self, sender: UserId) -> bool {
-        self.searches.any_of(sender)
+    pub(super) fn get(&self, msg_id: MsgId) -> Option<&Flight> {
+        self.flights.get(&msg_id)
     }
 
-    /// One whose name Redis may have forgotten, or that had no room: it is searched for before it is called again.
-    pub(super) fn search(&mut self, msg_id: MsgId) {
-        if let Some(flight) = self.flights.get(&msg_id) {
-            self.searches.add(msg_id, flight.name);
-        }
-    }
-
-    /// One that was taken just now. `name`: with the second before which nobody used it.
-    pub(super) fn add(&mut self, mono_ms: u64, msg_id: MsgId, name: Option<(Name, u64)>, subject: Subject) {
-        if subject.origin() != NOBODY {
-            self.unanswered.push_back((mono_ms, msg_id));
-        }
-        self.put(msg_id, name, subject);
-        self.uncommitted.push(msg_id);
-        self.unsent.insert(msg_id);
-    }
-
-    /// One of a former generation or process; [`Self::search_all`] comes next.
-    pub(super) fn add_again(&mut self, msg_id: MsgId, name: Option<Name>, subject: Subject) {
-        if !self.flights.contains_key(&msg_id) {
-            self.put(msg_id, name.map(|name| (name, 0)), subject);
-        }
-    }
-
-    fn put(&mut self, msg_id: MsgId, name: Option<(Name, u64)>, subject: Subject) {
-        let (name, known_s) = (name.map(|(name, _)| name), name.map_or(0, |(_, known_s)| known_s));
-        if let Some(name) = name {
-            // One of a former process may have the name already.
-            self.names.entry(name).or_insert(msg_id);
-        }
-        self.flights.insert(msg_id, Flight { name, known_s, subject });
+    pub(super) fn contains(&self, msg_id: MsgId) -> bool {
+        self.flights.contains_key(&msg_id)
     }
 
     /// What is on its way under this name.
@@ -182,11 +97,266 @@ impl InFlight {
         self.names.get(name).copied()
     }
 
+    /// The group that it is a message to.
+    pub(super) fn group_of(&self, msg_id: MsgId) -> Option<GroupId> {
+        self.get(msg_id).and_then(|flight| flight.subject.group())
+    }
+
+    /// Nobody waits for it: it has to try again by itself.
+    pub(super) fn is_of_nobody(&self, msg_id: MsgId) -> bool {
+        self.get(msg_id).is_some_and(|flight| flight.subject.origin() == Origin::NOBODY)
+    }
+
+    /// One that was taken just now. `name`: with the second before which nobody used it.
+    pub(super) fn add(&mut self, mono_ms: u64, msg_id: MsgId, name: Option<(Name, u64)>, subject: Subject) {
+        if subject.origin() != Origin::NOBODY {
+            self.unanswered.push_back((mono_ms, msg_id));
+        }
+        self.put(msg_id, name, subject, Stage::Uncommitted);
+    }
+
+    /// One of a former generation or process; [`Self::search_all`] comes next.
+    pub(super) fn add_again(&mut self, msg_id: MsgId, name: Option<Name>, subject: Subject) {
+        if !self.contains(msg_id) {
+            self.put(msg_id, name.map(|name| (name, 0)), subject, Stage::Unsent);
+        }
+    }
+
+    fn put(&mut self, msg_id: MsgId, name: Option<(Name, u64)>, subject: Subject, stage: Stage) {
+        let (name, known_s) = (name.map(|(name, _)| name), name.map_or(0, |(_, known_s)| known_s));
+        if let Some(name) = name {
+            // One of a former process may have the name already.
+            self.names.entry(name).or_insert(msg_id);
+        }
+        self.flights.insert(msg_id, Flight { name, known_s, subject, stage: stage.clone() });
+        self.list(msg_id, name, stage);
+    }
+
+    /// It comes to another stage.
+    fn enter(&mut self, msg_id: MsgId, stage: Stage) {
+        let Some(flight) = self.flights.get_mut(&msg_id) else { return };
+        let (is_out, name) = (stage.is_out(), flight.name);
+        let before = std::mem::replace(&mut flight.stage, stage.clone());
+        self.leave(msg_id, &before, is_out);
+        self.list(msg_id, name, stage);
+    }
+
+    fn list(&mut self, msg_id: MsgId, name: Option<Name>, stage: Stage) {
+        match stage {
+            Stage::Uncommitted => drop(self.uncommitted.insert(msg_id)),
+            Stage::Unsent => drop(self.unsent.insert(msg_id)),
+            // Its call has it, and its group.
+            Stage::Called => {}
+            Stage::Replied { .. } => self.replied.push_back(msg_id),
+            Stage::Searched => self.searches.add(msg_id, name),
+            Stage::Deferred => drop(self.deferred.insert(msg_id)),
+        }
+    }
+
+    fn leave(&mut self, msg_id: MsgId, stage: &Stage, stays_out: bool) {
+        match stage {
+            Stage::Uncommitted => drop(self.uncommitted.remove(&msg_id)),
+            Stage::Unsent => drop(self.unsent.remove(&msg_id)),
+            // What has not been read of calls and replies passes over it.
+            Stage::Called | Stage::Replied { .. } => {
+                if let (false, Some(group)) = (stays_out, self.group_of(msg_id)) {
+                    self.group_calls.ended(group, msg_id);
+                }
+            }
+            Stage::Searched => {
+                let name = self.get(msg_id).and_then(|flight| flight.name);
+                self.searches.remove(msg_id, name.as_ref());
+            }
+            Stage::Deferred => drop(self.deferred.remove(&msg_id)),
+        }
+    }
+
+    /// It is settled, or will never be.
+    pub(super) fn remove(&mut self, msg_id: MsgId) -> Option<Subject> {
+        let stage = self.get(msg_id)?.stage.clone();
+        self.leave(msg_id, &stage, false);
+        let flight = self.flights.remove(&msg_id)?;
+        if let Some(name) = flight.name
+            && self.names.get(&name) == Some(&msg_id)
+        {
+            self.names.remove(&name);
+        }
+        Some(flight.subject)
+    }
+
+    /// What was taken since the last commit is on disk.
+    pub(super) fn committed(&mut self) {
+        while let Some(msg_id) = self.uncommitted.first().copied() {
+            self.enter(msg_id, Stage::Unsent);
+        }
+    }
+
+    /// It could not be written.
+    pub(super) fn take_uncommitted(&mut self) -> Vec<Subject> {
+        let uncommitted = self.uncommitted.clone();
+        uncommitted.into_iter().filter_map(|msg_id| self.remove(msg_id)).collect()
+    }
+
+    /// The first that Redis is to be given, behind this one.
+    pub(super) fn next_unsent(&self, behind: MsgId) -> Option<MsgId> {
+        self.unsent.range((Bound::Excluded(behind), Bound::Unbounded)).next().copied()
+    }
+
+    /// It is to be called, now or again.
+    pub(super) fn send(&mut self, msg_id: MsgId) {
+        self.enter(msg_id, Stage::Unsent);
+    }
+
+    /// Its name may have been forgotten, or there was no room for it: the store is asked before it is called.
+    pub(super) fn search(&mut self, msg_id: MsgId) {
+        self.searches.begin_one();
+        self.enter(msg_id, Stage::Searched);
+    }
+
+    /// It cannot be made on the groups as they are, but perhaps after another lost change has been made again.
+    pub(super) fn defer(&mut self, msg_id: MsgId) {
+        self.enter(msg_id, Stage::Deferred);
+    }
+
+    /// A group has changed, or it is time to give up: what was deferred is tried again.
+    pub(super) fn retry_deferred(&mut self) {
+        while let Some(msg_id) = self.deferred.first().copied() {
+            self.enter(msg_id, Stage::Unsent);
+        }
+    }
+
+    /// Redis is given these in one call, each with the version of its group, if it is a message to one.
+    pub(super) fn call(&mut self, called: Vec<(MsgId, Option<RosterVersion>)>) {
+        for (msg_id, version) in &called {
+            self.enter(*msg_id, Stage::Called);
+            if let (Some(group), Some(version)) = (self.group_of(*msg_id), version) {
+                self.group_calls.called(group, *version, *msg_id);
+            }
+        }
+        self.calls.push_back(called.into_iter().map(|(msg_id, _)| msg_id).collect());
+    }
+
+    /// Redis has replied to the first call, when it had so many entries.
+    pub(super) fn reply(&mut self, replies: Vec<Reply>, count: u64) {
+        let called = self.calls.pop_front().unwrap_or_default();
+        for (msg_id, reply) in std::iter::zip(called, replies) {
+            let is_called = self.get(msg_id).is_some_and(|flight| flight.stage == Stage::Called);
+            if reply != Reply::Appended && is_called {
+                self.enter(msg_id, Stage::Replied { count, reply });
+            }
+        }
+    }
+
+    /// The next reply that counts, as the stream has been read up to this entry.
+    pub(super) fn next_reply(&mut self, seen: u64) -> Option<(MsgId, Reply)> {
+        while let Some(msg_id) = self.replied.front().copied() {
+            match self.get(msg_id).map(|flight| &flight.stage) {
+                Some(Stage::Replied { count, .. }) if *count > seen => return None,
+                Some(Stage::Replied { reply, .. }) => {
+                    let reply = reply.clone();
+                    self.replied.pop_front();
+                    return Some((msg_id, reply));
+                }
+                // It is settled, whatever Redis replied.
+                _ => drop(self.replied.pop_front()),
+            }
+        }
+        None
+    }
+
+    /// The session is over: all is called again in the next one.
+    pub(super) fn lost(&mut self) {
+        self.calls.clear();
+        self.replied.clear();
+        let again = |flight: &Flight| flight.stage.is_out() || flight.stage == Stage::Deferred;
+        let again = self.flights.iter().filter(|(_, flight)| again(flight)).map(|(msg_id, _)| *msg_id);
+        for msg_id in again.collect::<Vec<MsgId>>() {
+            self.enter(msg_id, Stage::Unsent);
+        }
+    }
+
+    /// The generation is over: whether any of it is stored has to be found out first, when the store is at this entry.
+    pub(super) fn search_all(&mut self, from: u64) {
+        debug_assert!(self.uncommitted.is_empty(), "what was taken is on disk before news are taken");
+        debug_assert!(self.calls.is_empty(), "Redis replies before it is looked at");
+        self.replied.clear();
+        self.searches.begin_all(from);
+        for msg_id in self.flights.keys().copied().collect::<Vec<MsgId>>() {
+            if self.get(msg_id).is_some_and(|flight| flight.stage != Stage::Searched) {
+                self.enter(msg_id, Stage::Searched);
+            }
+        }
+    }
+
+    /// Something of all that a lost generation may have had is still searched for.
+    pub(super) fn searches_all(&self) -> bool {
+        self.searches.is_of_all()
+    }
+
+    /// Something that this sender sent is still to be found in the store or not: what it sends waits behind it.
+    pub(super) fn searches_for(&self, sender: UserId) -> bool {
+        self.searches.any_of(sender)
+    }
+
+    /// It is a message of a sender of whom something is searched for.
+    pub(super) fn is_held(&self, msg_id: MsgId) -> bool {
+        let name = self.get(msg_id).and_then(|flight| flight.name);
+        name.is_some_and(|name| self.searches.any_of(name.sender))
+    }
+
+    /// Messages to this group are out at another version than this one, which is the newest: if Redis does not take them,
+    /// they go first.
+    pub(super) fn has_older(&self, group: GroupId, version: RosterVersion) -> bool {
+        self.group_calls.has_older(group, version)
+    }
+
+    /// Redis does not rely on its claims of that time any more.
+    pub(super) fn is_forgotten(&self, msg_id: MsgId, redis_s: u64) -> bool {
+        let named = self.get(msg_id).filter(|flight| flight.name.is_some());
+        named.is_some_and(|flight| flight.known_s + CLAIMS_S <= redis_s + CLAIMS_SLACK_S)
+    }
+
+    /// Time passes, monotonic milliseconds.
+    pub(super) fn pass(&mut self, mono_ms: u64) {
+        self.searches.pass(mono_ms);
+    }
+
+    /// Look-ups for what is searched for, [`Searches::take_lookups`].
+    pub(super) fn take_lookups(&mut self, applied: u64, known_s: u64, out: &mut Vec<Lookup>) {
+        for msg_id in self.searches.take_lookups(applied, known_s, out) {
+            self.enter(msg_id, Stage::Unsent);
+        }
+    }
+
+    /// The store has answered: what was asked for under this name.
+    pub(super) fn answered(&mut self, name: &Name) -> Searched {
+        let searched = self.searches.take_answered(name);
+        if !searched.flights.is_empty() {
+            self.searches.is_answered();
+        }
+        searched
+    }
+
+    /// The store could not answer, or its answer is out of date.
+    pub(super) fn ask_again(&mut self, name: &Name, again: Again) {
+        for msg_id in self.searches.take_answered(name).flights {
+            self.searches.put_back(msg_id, *name, again);
+        }
+    }
+
+    /// The store does not have it, nor had anybody used its name before this second of Redis's clock.
+    pub(super) fn not_stored(&mut self, msg_id: MsgId, known_s: u64) {
+        if let Some(flight) = self.flights.get_mut(&msg_id) {
+            flight.known_s = known_s;
+            self.enter(msg_id, Stage::Unsent);
+        }
+    }
+
     /// Those that were taken before this time and that somebody still waits for: nobody does any more.
     pub(super) fn take_unanswered(&mut self, before_ms: u64) -> Vec<(MsgId, Origin)> {
         let mut origins = Vec::new();
         while let Some((taken_ms, msg_id)) = self.unanswered.front().copied() {
-            if self.flights.contains_key(&msg_id) && taken_ms >= before_ms {
+            if self.contains(msg_id) && taken_ms >= before_ms {
                 break;
             }
             self.unanswered.pop_front();
@@ -198,96 +368,23 @@ impl InFlight {
         origins
     }
 
-    /// It is settled.
-    pub(super) fn remove(&mut self, msg_id: MsgId) -> Option<Subject> {
-        self.not_taken(msg_id);
-        let flight = self.flights.remove(&msg_id)?;
-        self.searches.remove(msg_id, flight.name.as_ref());
-        if let Some(name) = flight.name
-            && self.names.get(&name) == Some(&msg_id)
-        {
-            self.names.remove(&name);
+    /// Whatever lists the submissions of a stage has those that are in it, and no others.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let of = |stage: &Stage| -> BTreeSet<MsgId> {
+            let flights = self.flights.iter().filter(|(_, flight)| flight.stage == *stage);
+            flights.map(|(msg_id, _)| *msg_id).collect()
+        };
+        assert_eq!(self.uncommitted, of(&Stage::Uncommitted));
+        assert_eq!(self.unsent, of(&Stage::Unsent));
+        assert_eq!(self.deferred, of(&Stage::Deferred));
+        for (msg_id, flight) in &self.flights {
+            let is_searched = self.searches.has(*msg_id, flight.name.as_ref());
+            assert_eq!(is_searched, flight.stage == Stage::Searched, "{msg_id:?} {flight:?}");
+            let is_replied = matches!(flight.stage, Stage::Replied { .. });
+            assert!(!is_replied || self.replied.contains(msg_id), "{msg_id:?} {flight:?}");
+            let is_of_call = self.calls.iter().flatten().any(|called| called == msg_id);
+            assert!(!is_of_call || flight.stage == Stage::Called, "{msg_id:?} {flight:?}");
         }
-        Some(flight.subject)
-    }
-
-    /// The group that a message is addressed to; `None`: it is a change, one-to-one, or settled.
-    pub(super) fn group_of(&self, msg_id: MsgId) -> Option<GroupId> {
-        match &self.flights.get(&msg_id)?.subject {
-            Subject::Message(MessageSubmission { incoming }) | Subject::Old(incoming) => match incoming.to {
-                Conversation::Group(group) => Some(group),
-                Conversation::User(_) => None,
-            },
-            Subject::Change { .. } | Subject::OldChange(_) => None,
-        }
-    }
-
-    /// Redis has not taken it, or it is settled: it is not on its way any more.
-    pub(super) fn not_taken(&mut self, msg_id: MsgId) {
-        if let Some(group) = self.group_of(msg_id) {
-            self.group_calls.ended(group, msg_id);
-        }
-    }
-
-    /// What was taken since the last commit is on disk.
-    pub(super) fn committed(&mut self) {
-        self.uncommitted.clear();
-    }
-
-    /// It could not be written.
-    pub(super) fn take_uncommitted(&mut self) -> Vec<Subject> {
-        let uncommitted = std::mem::take(&mut self.uncommitted);
-        self.unsent.retain(|msg_id| !uncommitted.contains(msg_id));
-        uncommitted.into_iter().filter_map(|msg_id| self.remove(msg_id)).collect()
-    }
-
-    /// The session is over: all is called again in the next one.
-    pub(super) fn lost(&mut self) {
-        self.called.clear();
-        self.replied.clear();
-        self.deferred.clear();
-        self.group_calls.clear();
-        let unsearched =
-            self.flights.iter().filter(|(msg_id, flight)| !self.searches.has(**msg_id, flight.name.as_ref()));
-        self.unsent = unsearched.map(|(msg_id, _)| *msg_id).collect();
-    }
-
-    /// The generation is over: whether any of it is stored has to be found out first, when the store is at this entry.
-    pub(super) fn search_all(&mut self, from: u64) {
-        self.unsent.clear();
-        self.deferred.clear();
-        self.group_calls.clear();
-        self.searches.add_all(from, self.flights.iter().map(|(msg_id, flight)| (*msg_id, flight.name)));
-    }
-
-    /// It is a message of a sender of whom something is searched for.
-    pub(super) fn is_held(&self, msg_id: MsgId) -> bool {
-        let name = self.flights.get(&msg_id).and_then(|flight| flight.name);
-        name.is_some_and(|name| self.searches.any_of(name.sender))
-    }
-
-    /// Redis does not rely on its claims of that time any more.
-    pub(super) fn is_forgotten(&self, msg_id: MsgId, redis_s: u64) -> bool {
-        let named = self.flights.get(&msg_id).filter(|flight| flight.name.is_some());
-        named.is_some_and(|flight| flight.known_s + CLAIMS_S <= redis_s + CLAIMS_SLACK_S)
-    }
-
-    /// A group has changed, or it is time to give up: what was deferred is tried again.
-    pub(super) fn retry_deferred(&mut self) {
-        self.unsent.extend(self.deferred.drain(..));
-    }
-
-    pub(super) fn replied(&mut self, replies: Vec<Reply>, count: u64) {
-        let called = self.called.pop_front().unwrap_or_default();
-        for (msg_id, reply) in std::iter::zip(called, replies) {
-            if reply != Reply::Appended {
-                self.replied.push_back((count, msg_id, reply));
-            }
-        }
-    }
-
-    /// Look-ups for what is searched for, [`Searches::take_lookups`].
-    pub(super) fn take_lookups(&mut self, applied: u64, known_s: u64, out: &mut Vec<Lookup>) {
-        self.unsent.extend(self.searches.take_lookups(applied, known_s, out));
     }
 }

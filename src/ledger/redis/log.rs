@@ -163,6 +163,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Something was withdrawn, and the disk does not know.
+    #[cfg(test)]
     pub(crate) fn withdraws(&self) -> bool {
         !self.withdrawn.is_empty()
     }

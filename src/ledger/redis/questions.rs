@@ -4,8 +4,9 @@
 
 use std::collections::VecDeque;
 
+use super::RedisEngine;
 use super::link::What;
-use super::{RedisEngine, Session};
+use super::session::Certainty;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::Origin;
 use crate::journal::disk::Disk;
@@ -37,11 +38,12 @@ pub(super) enum Question {
 impl<D: Disk> RedisEngine<D> {
     /// Passes questions on: Redis says how far the stream is. Without Redis the answer is what this node knows.
     pub(super) fn ask(&mut self) {
-        if self.generation.is_none() || self.reads_another_snapshot() {
+        let followed = self.follower.followed.generation();
+        if followed.is_none() || self.session.reads_another_snapshot(followed) {
             // Nothing of the stream has been read since the start: what this node knows may be less than a session.
             return;
         }
-        if !matches!(self.session, Session::Following(_)) {
+        if self.session.reading().is_none() {
             self.questions.lost();
             let all = std::mem::take(&mut self.questions.new);
             return all.into_iter().for_each(|question| self.answer(question));
@@ -51,7 +53,7 @@ impl<D: Disk> RedisEngine<D> {
             self.questions.asked.push_back((None, new));
         }
         while let Some((Some(count), _)) = self.questions.asked.front()
-            && *count <= self.seen
+            && *count <= self.follower.followed.seen()
         {
             let (_, questions) = self.questions.asked.pop_front().unwrap_or_default();
             questions.into_iter().for_each(|question| self.answer(question));
@@ -64,19 +66,21 @@ impl<D: Disk> RedisEngine<D> {
         }
     }
 
-    pub(super) fn answer(&mut self, question: Question) {
-        self.deliveries.push(match question {
+    fn answer(&mut self, question: Question) {
+        let (groups, sequences) = (&self.follower.groups, &self.follower.sequences);
+        self.answers.push(match question {
             Question::Position { origin, user } => {
                 // Another node may have read more than this one, when it does not read, or all of them had.
-                let reads = matches!(self.session, Session::Following(_)) && !self.is_unverified;
-                let given = if reads { self.sequences.floor() } else { Seq(u64::MAX) };
-                PendingDelivery::Position { origin, user, newest: self.sequences.newest(user), given }
+                let reading = self.session.reading();
+                let knows_all = reading.is_some_and(|reading| reading.certainty == Certainty::Confirmed);
+                let given = if knows_all { sequences.floor() } else { Seq(u64::MAX) };
+                PendingDelivery::Position { origin, user, newest: sequences.newest(user), given }
             }
             Question::Groups { origin, user } => {
-                PendingDelivery::Groups { origin, user, groups: self.groups.of_user(user, &self.sequences) }
+                PendingDelivery::Groups { origin, user, groups: groups.of_user(user, sequences) }
             }
             Question::Roster(group) => {
-                PendingDelivery::Delivery(Delivery::Roster { group, roster: self.groups.roster(group).cloned() })
+                PendingDelivery::Delivery(Delivery::Roster { group, roster: groups.roster(group).cloned() })
             }
         });
     }

@@ -29,11 +29,6 @@ impl RecentEntries {
         self.last = count;
     }
 
-    /// Another stream begins.
-    pub(super) fn clear(&mut self) {
-        self.checksums.clear();
-    }
-
     /// Nothing was followed since the stream began, or since the last snapshot.
     pub(super) fn is_empty(&self) -> bool {
         self.checksums.is_empty()

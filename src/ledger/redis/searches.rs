@@ -1,6 +1,6 @@
 //! What is searched for in the store before Redis is called with it.
 //!
-//! Owned by the engine. What always holds: a submission is either to be asked for or being asked for, and once; the store
+//! Owned by what is in flight. What always holds: a submission is either to be asked for or being asked for, and once; the store
 //! is asked for so many names at once, the oldest first; one that could not answer is left alone for a while, twice as long
 //! each time; and of each sender it is known at once whether anything of it is searched for, as all that it sends meanwhile
 //! waits behind that.
@@ -80,7 +80,7 @@ pub(super) enum Again {
 
 impl Searches {
     /// Something is.
-    pub(super) fn any(&self) -> bool {
+    fn any(&self) -> bool {
         !self.waiting.is_empty() || !self.asked.is_empty()
     }
 
@@ -95,6 +95,7 @@ impl Searches {
     }
 
     /// This is.
+    #[cfg(test)]
     pub(super) fn has(&self, msg_id: MsgId, name: Option<&Name>) -> bool {
         self.waiting.contains_key(&msg_id) || self.is_asked(msg_id, name)
     }
@@ -103,17 +104,25 @@ impl Searches {
         name.and_then(|name| self.asked.get(name)).is_some_and(|searched| searched.flights.contains(&msg_id))
     }
 
-    /// Searches for one more.
-    pub(super) fn add(&mut self, msg_id: MsgId, name: Option<Name>) {
+    /// One more is searched for next, beside what there is.
+    pub(super) fn begin_one(&mut self) {
         self.is_all &= self.any();
-        self.put(msg_id, name);
     }
 
-    /// Searches for all that there is, as soon as the store is at this entry.
-    pub(super) fn add_all(&mut self, from: u64, flights: impl Iterator<Item = (MsgId, Option<Name>)>) {
+    /// All that there is is searched for next, as soon as the store is at this entry.
+    pub(super) fn begin_all(&mut self, from: u64) {
         self.from = from;
         self.is_all = true;
-        flights.for_each(|(msg_id, name)| self.put(msg_id, name));
+    }
+
+    /// Searches for this.
+    pub(super) fn add(&mut self, msg_id: MsgId, name: Option<Name>) {
+        if self.is_asked(msg_id, name.as_ref()) || self.waiting.insert(msg_id, name).is_some() {
+            return;
+        }
+        if let Some(name) = name {
+            *self.senders.entry(name.sender).or_default() += 1;
+        }
     }
 
     /// It is to be asked for again.
@@ -121,7 +130,7 @@ impl Searches {
         if let Again::Unavailable(now_ms) = again {
             self.pause.begin(now_ms);
         }
-        self.put(msg_id, Some(name));
+        self.add(msg_id, Some(name));
     }
 
     /// The store can answer.
@@ -132,15 +141,6 @@ impl Searches {
     /// Time passes, monotonic milliseconds.
     pub(super) fn pass(&mut self, now_ms: u64) {
         self.pause.now_ms = now_ms;
-    }
-
-    fn put(&mut self, msg_id: MsgId, name: Option<Name>) {
-        if self.is_asked(msg_id, name.as_ref()) || self.waiting.insert(msg_id, name).is_some() {
-            return;
-        }
-        if let Some(name) = name {
-            *self.senders.entry(name.sender).or_default() += 1;
-        }
     }
 
     /// It is searched for no more.

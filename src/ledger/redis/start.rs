@@ -3,34 +3,25 @@
 //! Runs once, before the ledger's thread loops. What always holds: the database's position, its groups and its newest
 //! rows are of one snapshot, so they are what following the stream up to that position would have made of them.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::calls::Patience;
-use super::clock::RedisClock;
 use super::copy::StreamCopy;
-use super::in_flight::InFlight;
-use super::late_creations::LateCreations;
+use super::follower::Follower;
 use super::link::LedgerEnds;
 use super::log::Log;
-use super::no_room::NoRoom;
 use super::orders::Orders;
 use super::questions::Questions;
-use super::recent::RecentEntries;
-use super::senders::SenderRows;
-use super::windows::Windows;
-use super::{RedisEngine, Session, Settings};
-use crate::contract::keyed::TableKey;
+use super::session::Session;
+use super::submitter::Submitter;
+use super::{RedisEngine, Settings};
 use crate::contract::progress::Progress;
-use crate::contract::report::{LedgerCounters, StandsStill};
+use crate::contract::report::StandsStill;
 use crate::contract::snapshot::SnapshotAsker;
-use crate::contract::spending::FanoutSpending;
 use crate::contract::store::NewestRow;
 use crate::contract::store::{StorePosition, Stored};
 use crate::journal::disk::Disk;
+use crate::ledger::answers::Answers;
 use crate::ledger::groups::Groups;
-use crate::ledger::ledger_clock::LedgerClock;
-use crate::ledger::pending::Pending;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::start::StartError;
 use crate::limits::LEDGER_USERS_MAX;
@@ -88,45 +79,19 @@ impl RedisStart {
         let copy = StreamCopy::begin(copy_disk, settings.segment_bytes, Arc::clone(&progress), settings.seed ^ 3)?;
         progress.advance_applied(at.applied);
         progress.report_followed(at.applied.in_stream());
+        let follower = Follower::new(at, (groups, sequences), copy, settings.seed);
         Ok(RedisEngine {
             settings,
-            clock: LedgerClock::default(),
             progress,
             orders: Orders::new(link),
-            log,
-            copy,
-            ids,
-            sequences,
-            groups,
-            senders: SenderRows::default(),
-            windows: Windows::default(),
-            pending: Pending::new(settings.seed ^ 5),
-            releasing: VecDeque::new(),
-            redis_clock: RedisClock::default(),
-            in_flight: InFlight::default(),
-            late_creations: LateCreations::default(),
-            questions: Questions::default(),
             asker,
-            found: None,
-            spending: FanoutSpending::new(TableKey::new(settings.seed ^ 8)),
-            changed_at: HashMap::with_hasher(TableKey::new(settings.seed ^ 7)),
-            session: Session::Disconnected,
-            away: StandsStill::Disconnected,
-            generation: None,
-            making: None,
+            session: Session::Disconnected { why: StandsStill::Disconnected },
+            submitter: Submitter::new(log, ids, settings.seed),
+            follower,
+            questions: Questions::default(),
+            answers: Answers::default(),
             nonce: settings.seed,
-            highest: 0,
-            recent: RecentEntries::default(),
-            seen: at.applied.0,
-            caught_up_since_ms: None,
-            patience: Patience::Waits,
-            caught_up_at: u64::MAX,
-            is_unverified: false,
-            since_ms: u64::MAX,
-            stored_ms: at.msg_id_max.sent_at_ms(),
-            no_room: NoRoom::default(),
-            deliveries: Vec::new(),
-            counters: LedgerCounters::default(),
+            making_told: 0,
         })
     }
 }

@@ -4,6 +4,8 @@
 mod fold;
 mod limited;
 mod orders;
+mod page;
+mod stages;
 mod submissions;
 mod world;
 

@@ -32,14 +32,14 @@ fn who_waits_for_a_change_of_a_group_is_told_in_time_and_asking_again_makes_no_s
     assert_eq!(node.refused, [ErrorCode::RetryLater; 2]);
     change(&mut node, GroupChange::Create(vec![UserId(2)]));
     takes(&mut node, &mut stream);
-    assert_eq!(node.engine.groups.len(), 2);
+    assert_eq!(node.engine.follower.groups.len(), 2);
     change(&mut node, create());
     let [group] = node.unchanged[..] else { panic!("it is given the one that was made: {:?}", node.unchanged) };
-    assert_eq!(node.engine.groups.roster(group).unwrap().members().len(), 3);
+    assert_eq!(node.engine.follower.groups.roster(group).unwrap().members().len(), 3);
     // Who has been told asks for another one.
     change(&mut node, create());
     takes(&mut node, &mut stream);
-    assert_eq!((node.engine.groups.len(), node.unchanged.len(), node.refused.len()), (3, 1, 2));
+    assert_eq!((node.engine.follower.groups.len(), node.unchanged.len(), node.refused.len()), (3, 1, 2));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_change_that_was_not_answered_in_time_is_found_made_when_it_is_asked_for_aga
     let (mut stream, mut node) = node();
     change(&mut node, GroupChange::Create(vec![UserId(2)]));
     takes(&mut node, &mut stream);
-    let group = node.engine.groups.each().next().unwrap().group;
+    let group = node.engine.follower.groups.each().next().unwrap().group;
     for change_of in [GroupChange::Add(group, vec![UserId(3)]), GroupChange::Remove(group, vec![UserId(2)])] {
         change(&mut node, change_of.clone());
         node.now = Now { mono_ms: node.now.mono_ms + SENDS_ANSWERED_MS + 1, ..node.now };
@@ -58,7 +58,7 @@ fn a_change_that_was_not_answered_in_time_is_found_made_when_it_is_asked_for_aga
         assert_eq!(node.unchanged.pop(), Some(group));
     }
     let members: Vec<u64> =
-        node.engine.groups.roster(group).unwrap().members().iter().map(|member| member.user.0).collect();
+        node.engine.follower.groups.roster(group).unwrap().members().iter().map(|member| member.user.0).collect();
     assert_eq!(members, [1, 3]);
 }
 
@@ -67,7 +67,7 @@ fn a_change_that_redis_did_not_take_is_not_called_again_before_it_is_on_disk() {
     let (mut stream, mut node) = node();
     change(&mut node, GroupChange::Create(vec![UserId(2)]));
     takes(&mut node, &mut stream);
-    let group = node.engine.groups.each().next().unwrap().group;
+    let group = node.engine.follower.groups.each().next().unwrap().group;
     change(&mut node, GroupChange::Add(group, vec![UserId(3)]));
     assert_eq!(submitted(&mut node).len(), 1);
     node.receive(News::Replies { replies: vec![Reply::Appended], count: stream.found.count }).unwrap();

@@ -1,0 +1,188 @@
+//! What shards have submitted by way of this node and Redis has not settled.
+//!
+//! Owned by the engine, which gives it what is heard: entries, replies, the store's answers. It knows nothing of sessions but
+//! whether it may number. What always holds: a submission waits until its name is looked for, or is in flight in one stage
+//! ([`super::in_flight`]), or is over; what is in flight is in the log, on disk before Redis hears of it; and what is over
+//! without being in the stream is marked there before anybody is told.
+
+use super::Settings;
+use super::entry::Entry;
+use super::follower::Follower;
+use super::in_flight::InFlight;
+use super::late_creations::LateCreations;
+use super::log::{Log, Submitted};
+use super::no_room::NoRoom;
+use super::searches::Again;
+use super::session::{Certainty, Reading, Session};
+use super::subject::Subject;
+use crate::clock::Now;
+use crate::contract::digest::digest;
+use crate::contract::ids::Origin;
+use crate::contract::keyed::TableKey;
+use crate::contract::progress::Progress;
+use crate::contract::report::StandsStill;
+use crate::contract::spending::FanoutSpending;
+use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
+use crate::journal::disk::Disk;
+use crate::journal::record::Record;
+use crate::ledger::LedgerError;
+use crate::ledger::admission::Admission;
+use crate::ledger::answers::{Answers, Refusal};
+use crate::ledger::dedup::{Known, Name};
+use crate::ledger::ledger_clock::LedgerClock;
+use crate::ledger::sequence::MsgIdSource;
+use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX};
+use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Submitter<D: Disk> {
+    pub(super) clock: LedgerClock,
+    pub(super) ids: MsgIdSource,
+    pub(super) log: Log<D>,
+    /// A moment is a second of Redis's clock by which all that it had was read.
+    pub(super) waiting: Admission<u64>,
+    pub(super) in_flight: InFlight,
+    pub(super) late_creations: LateCreations,
+    /// What senders and groups have had lately of this node; what Redis did not take in the end is not given back.
+    pub(super) spending: FanoutSpending,
+    pub(super) no_room: NoRoom,
+}
+
+/// What the submitter may see of the rest of the engine, and where its answers go.
+#[derive(Debug)]
+pub(super) struct View<'a, D: Disk> {
+    pub(super) settings: &'a Settings,
+    pub(super) progress: &'a Progress,
+    pub(super) session: &'a Session,
+    pub(super) follower: &'a Follower<D>,
+    pub(super) answers: &'a mut Answers,
+}
+
+impl<D: Disk> Submitter<D> {
+    /// With what a former process left in the log; `ids` goes on above it.
+    pub(super) fn new(log: Log<D>, ids: MsgIdSource, seed: u64) -> Self {
+        Submitter {
+            clock: LedgerClock::default(),
+            ids,
+            log,
+            waiting: Admission::new(seed ^ 5),
+            in_flight: InFlight::default(),
+            late_creations: LateCreations::default(),
+            spending: FanoutSpending::new(TableKey::new(seed ^ 8)),
+            no_room: NoRoom::default(),
+        }
+    }
+
+    /// The stream in which something new can be numbered: Redis is there, and all that it may have lost is on its way
+    /// again. `Err`: why nothing can.
+    pub(super) fn numbering<'s>(
+        &self,
+        session: &'s Session,
+        follower: &Follower<D>,
+    ) -> Result<&'s Reading, StandsStill> {
+        let reading = session.caught_up(follower.followed.seen())?;
+        if reading.certainty == Certainty::Unverified {
+            return Err(StandsStill::Unverified);
+        }
+        if self.in_flight.searches_all() {
+            return Err(StandsStill::Searching);
+        }
+        if follower.redis_clock.is_astray() { Err(StandsStill::Clock) } else { Ok(reading) }
+    }
+
+    pub(super) fn numbers(&self, view: &View<'_, D>) -> bool {
+        self.numbering(view.session, view.follower).is_ok()
+    }
+
+    /// The next commit has reached a limit.
+    pub(super) fn is_full(&self, session: &Session, follower: &Follower<D>, answers: &Answers) -> bool {
+        let sends = session.caught_up(follower.followed.seen()).is_ok();
+        answers.len() >= COMMIT_MESSAGES_MAX
+            || (sends && self.in_flight.unsent_count() >= COMMIT_MESSAGES_MAX)
+            || self.log.staged_bytes() >= COMMIT_BYTES_MAX
+    }
+
+    /// Makes durable what was taken and what was withdrawn. What the disk has no room for is refused.
+    pub(super) fn write_log(&mut self, now: Now, answers: &mut Answers) -> Result<(), LedgerError> {
+        if !self.log.commit()? {
+            self.no_room.meet(now, StandsStill::LogFull);
+            for subject in self.in_flight.take_uncommitted() {
+                answers.refuse(subject.origin(), Refusal::StorageFull);
+            }
+        }
+        self.in_flight.committed();
+        Ok(())
+    }
+
+    /// An entry was read, in which the sender's row has this number. Returns the session that sent it, if that is one of ours.
+    pub(super) fn settle(&mut self, count: u64, entry: &Entry<'_>, seq: Seq, view: &mut View<'_, D>) -> Origin {
+        let Some(msg_id) = entry.record.msg_id() else { return Origin::NOBODY };
+        self.ids.raise(msg_id);
+        let is_change = matches!(entry.record, Record::Change(_));
+        if entry.node == view.settings.node {
+            let what = if is_change { Submitted::Change } else { Submitted::Message };
+            self.log.read(msg_id, count, what);
+        }
+        if is_change {
+            self.in_flight.retry_deferred();
+        }
+        let origin = self.in_flight.remove(msg_id).map_or(Origin::NOBODY, |subject| subject.origin());
+        // Nothing else can have its name.
+        if let Some((name, to, body)) = named(&entry.record)
+            && let Some(other) = self.in_flight.of_name(&name)
+        {
+            self.settle_as_repeat(other, Known { msg_id, seq, digest: digest(to, body) }, view.answers);
+        }
+        origin
+    }
+
+    /// The store's answer: to what is in flight, and to what waits for it.
+    pub(super) fn found(&mut self, now: Now, answer: LookupAnswer, view: &mut View<'_, D>) {
+        let Lookup { sender, client_msg_id, generation } = answer.lookup;
+        let name = Name { sender, client_msg_id };
+        // The database may have got it since, from a generation that is over: whoever still wants to know asks again.
+        let (found, again) = match generation == view.follower.followed.generation_number() {
+            true => (answer.found, Again::Unavailable(now.mono_ms)),
+            false => (LookupFound::Unavailable, Again::OutOfDate),
+        };
+        self.found_in_flight(&name, found, again, view);
+        self.waiting.found(&answer.lookup, found);
+        self.release(now, view);
+    }
+
+    /// All that this node has submitted, and that is perhaps neither in the database, which is at this entry, nor in the
+    /// stream.
+    pub(super) fn submit_again(&mut self, from: u64, follower: &Follower<D>, answers: &mut Answers) {
+        let mut open = Vec::new();
+        let again = self.log.each_open(&mut |record| open.extend(Subject::from_log(&record)));
+        for (msg_id, name, subject) in open {
+            match &subject {
+                Subject::OldChange(record) if follower.is_over(record) => {
+                    self.log.withdraw(msg_id);
+                    let origin = self.in_flight.remove(msg_id).map_or(Origin::NOBODY, |subject| subject.origin());
+                    answers.refuse(origin, Refusal::RetryLater);
+                }
+                Subject::OldChange(record) if follower.is_made(record) => self.log.withdraw(msg_id),
+                _ => self.in_flight.add_again(msg_id, name, subject),
+            }
+        }
+        if let Err(error) = again {
+            tracing::error!(%error, "this node's log cannot be read: what Redis lost of it is not submitted again");
+        }
+        self.in_flight.search_all(from);
+        if self.in_flight.len() > 0 {
+            tracing::info!(submissions = self.in_flight.len(), "looking for what was submitted and may be nowhere");
+        }
+    }
+}
+
+/// What an entry's message is known by.
+fn named<'a>(record: &'a Record<'_>) -> Option<(Name, Conversation, &'a [u8])> {
+    let name = |sender: UserId, client_msg_id: ClientMsgId| Name { sender, client_msg_id };
+    match record {
+        Record::Group(record) => Some((name(record.sender, record.client_msg_id), record.to(), record.body)),
+        Record::Direct(record) => Some((name(record.sender, record.client_msg_id), record.to(), record.body)),
+        Record::Change(_) | Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => None,
+    }
+}
