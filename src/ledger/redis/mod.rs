@@ -20,7 +20,7 @@
 //! orders.rs      what is given to Redis's thread      link.rs       what crosses to it
 //! start.rs       from the database to an engine       entry.rs      submissions and entries as bytes
 //!
-//! submitter.rs   what shards submitted and Redis has not settled
+//! submitter/     what shards submitted and Redis has not settled
 //!   taking.rs    what is taken of shards              calls.rs      calls, and what replies come to
 //!   log.rs       it on disk                           in_flight.rs  its stages; subject.rs: what it is
 //!   searches.rs  what is looked for in the store      group_calls.rs      what is out to groups, at which version
@@ -32,38 +32,28 @@
 //!   clock.rs     what Redis says of the time
 //! ```
 
-mod calls;
 pub(crate) mod clock;
 pub(crate) mod copy;
 pub mod entry;
 mod followed;
 mod follower;
-mod group_calls;
-mod in_flight;
-mod late_creations;
 pub mod link;
-pub(crate) mod log;
-mod no_room;
 mod orders;
 mod questions;
 mod recent;
 pub(crate) mod reload;
-mod searches;
 pub(crate) mod seed;
 pub(crate) mod senders;
 mod session;
 pub mod start;
-mod subject;
 mod submitter;
-mod taking;
 pub(crate) mod windows;
 
 use std::sync::Arc;
 
-use self::calls::Patience;
 use self::entry::Entry;
 use self::follower::Follower;
-use self::link::{Arrival, Compared, News, Order, Reply, What, Writer};
+use self::link::{Arrival, Compared, News, Order, What, Writer};
 use self::orders::Orders;
 use self::questions::{Question, Questions};
 use self::session::Session;
@@ -81,7 +71,7 @@ use crate::ledger::answers::Answers;
 use crate::ledger::groups::GroupLimits;
 use crate::ledger::pending::Place;
 use crate::ledger::{Engine, LedgerError};
-use crate::limits::{COMMIT_MESSAGES_MAX, LOST_CHANGES_MS};
+use crate::limits::COMMIT_MESSAGES_MAX;
 
 /// What an operator or a test decides.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +112,7 @@ pub struct RedisEngine<D: Disk> {
 
 impl<D: Disk> Engine for RedisEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
-        let now = self.submitter.clock.read(now);
+        let now = self.submitter.read_clock(now);
         let (submitter, mut view) = self.submitting();
         match submission {
             Submission::Message(submission) => submitter.send(now, submission, Place::Last, &mut view),
@@ -134,7 +124,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn found(&mut self, now: Now, answer: LookupAnswer) {
-        let now = self.submitter.clock.read(now);
+        let now = self.submitter.read_clock(now);
         let (submitter, mut view) = self.submitting();
         submitter.found(now, answer, &mut view);
     }
@@ -145,7 +135,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
 
     /// What was taken is durable before anything is heard of Redis, and what that comes to before anything is told.
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
-        let (host, now) = (now, self.submitter.clock.read(now));
+        let (host, now) = (now, self.submitter.read_clock(now));
         self.release(now);
         self.write_log(now)?;
         self.hear(host, now)?;
@@ -160,24 +150,14 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
-        let before = out.len();
-        self.submitter.waiting.take_lookups(out);
-        // An answer is worth what of the stream was read when it was asked for.
-        if self.session.caught_up(self.follower.followed.seen()).is_ok() {
-            let (applied, known_s) = (self.progress.applied().0, self.follower.redis_clock.read_s());
-            self.submitter.in_flight.take_lookups(applied, known_s, out);
-        }
-        let generation = self.follower.followed.generation_number();
-        out.iter_mut().skip(before).for_each(|lookup| lookup.generation = generation);
+        self.submitter.take_lookups(self.progress.applied().0, &self.session, &self.follower, out);
     }
 
     fn counters(&self) -> LedgerCounters {
-        let Submitter { log, no_room, .. } = &self.submitter;
-        let numbering = self.submitter.numbering(&self.session, &self.follower);
         LedgerCounters {
-            sync_us: log.sync_us(),
+            sync_us: self.submitter.sync_us(),
             bytes: self.follower.bytes(),
-            stands_still: numbering.err().or_else(|| no_room.why()),
+            stands_still: self.submitter.stands_still(&self.session, &self.follower),
             clock_skew_ms: self.follower.redis_clock.skew_ms(),
             ..self.answers.counters
         }
@@ -189,7 +169,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn has_more(&self) -> bool {
-        self.orders.has_news() || (self.submitter.waiting.has_turns() && !self.full())
+        self.orders.has_news() || (self.submitter.has_turns() && !self.full())
     }
 }
 
@@ -201,8 +181,8 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     fn release(&mut self, now: Now) {
-        self.submitter.in_flight.pass(now.mono_ms);
         let (submitter, mut view) = self.submitting();
+        submitter.pass(now);
         submitter.release(now, &mut view);
     }
 
@@ -223,7 +203,7 @@ impl<D: Disk> RedisEngine<D> {
         let applied = self.progress.applied().0;
         // The database's position in a later generation says nothing of the entries of this one.
         if seed::generation_of(applied) == seed::generation_of(self.follower.followed.seen()) {
-            self.submitter.log.stored(applied);
+            self.submitter.stored(applied);
             self.follower.stored(applied);
         }
         self.settle_unverified(now);
@@ -241,12 +221,8 @@ impl<D: Disk> RedisEngine<D> {
         let (Ok(reading), Some(number)) = (submitter.numbering(session, follower), session.number()) else { return };
         let generation = reading.generation.clone();
         let since_ms = follower.followed.numbers(now.mono_ms);
-        let patience = match now.mono_ms.saturating_sub(since_ms) < LOST_CHANGES_MS {
-            true => Patience::Waits,
-            false => Patience::GivesUp,
-        };
         let mut view = View { settings, progress, session, follower, answers };
-        submitter.make_calls(patience, &mut view, &mut |calls| {
+        submitter.make_calls(now, since_ms, &mut view, &mut |calls| {
             orders.offer(Order { session: number, what: What::Submit { generation: generation.clone(), calls } })
         });
     }
@@ -290,14 +266,7 @@ impl<D: Disk> RedisEngine<D> {
             }
             News::Cut(to) if to > self.follower.followed.seen() => self.fell_behind(to + 1)?,
             News::Cut(_) => {}
-            News::Replies { replies, count } => {
-                for (reply, why) in [(Reply::Full, StandsStill::Full), (Reply::NoMemory, StandsStill::NoMemory)] {
-                    if replies.contains(&reply) {
-                        self.submitter.no_room.meet(now, why);
-                    }
-                }
-                self.submitter.in_flight.reply(replies, count);
-            }
+            News::Replies { replies, count } => self.submitter.reply(now, replies, count),
             News::Count(count) => self.counted(count),
             News::Clock { generation, count, redis_ms } => self.clock(now, &generation, count, redis_ms),
             News::Compared { window, outcome: Compared::Other } => return Err(LedgerError::Diverged(window)),
@@ -309,7 +278,7 @@ impl<D: Disk> RedisEngine<D> {
                     self.make_anew(now, number, Some(there), why);
                 }
             }
-            News::NoRoom(why) => self.submitter.no_room.meet(now, why),
+            News::NoRoom(why) => self.submitter.has_no_room(now, why),
             News::Away(told) => {
                 if let Session::Disconnected { why } = &mut self.session {
                     *why = told;
@@ -318,7 +287,7 @@ impl<D: Disk> RedisEngine<D> {
             News::Disconnected => {
                 self.session = Session::Disconnected { why: StandsStill::Disconnected };
                 self.orders.lost();
-                self.submitter.in_flight.lost();
+                self.submitter.lost();
                 self.questions.lost();
             }
             News::Buckets { theirs, ours } => return Err(LedgerError::Buckets { theirs, ours }),
@@ -329,11 +298,7 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Redis has said the time, and how many entries it has.
     fn clock(&mut self, now: Now, generation: &str, count: u64, redis_ms: u64) {
-        let Submitter { log, no_room, .. } = &mut self.submitter;
-        if no_room.why() == Some(StandsStill::LogFull) && log.make_room().is_err() {
-            no_room.meet(now, StandsStill::LogFull);
-        }
-        no_room.pass(now);
+        self.submitter.look_for_room(now);
         self.follower.redis_clock.compare(now, redis_ms);
         if self.follower.followed.generation().is_some_and(|ours| ours.text() == generation) {
             self.follower.stood(count, redis_ms);

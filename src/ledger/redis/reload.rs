@@ -96,8 +96,7 @@ impl<D: Disk> RedisEngine<D> {
 
     fn take_snapshot(&mut self, snapshot: Snapshot) {
         self.follower.replace(snapshot, &mut self.answers);
-        // Where its own submissions stood in the lost stream says no more whether they are stored.
-        self.submitter.log.forget_entries();
+        self.submitter.forget_entries();
         self.progress.report_followed(self.follower.followed.position());
     }
 }

@@ -2,19 +2,30 @@
 //!
 //! Owned by the engine, which gives it what is heard: entries, replies, the store's answers. It knows nothing of sessions but
 //! whether it may number. What always holds: a submission waits until its name is looked for, or is in flight in one stage
-//! ([`super::in_flight`]), or is over; what is in flight is in the log, on disk before Redis hears of it; and what is over
+//! ([`in_flight`]), or is over; what is in flight is in the log, on disk before Redis hears of it; and what is over
 //! without being in the stream is marked there before anybody is told.
 
+mod calls;
+mod group_calls;
+mod in_flight;
+mod late_creations;
+pub(super) mod log;
+mod no_room;
+mod searches;
+mod subject;
+mod taking;
+
+use self::in_flight::InFlight;
+use self::late_creations::LateCreations;
+use self::log::{Log, Submitted};
+use self::no_room::NoRoom;
+use self::searches::Again;
+use self::subject::Subject;
 use super::Settings;
 use super::entry::Entry;
 use super::follower::Follower;
-use super::in_flight::InFlight;
-use super::late_creations::LateCreations;
-use super::log::{Log, Submitted};
-use super::no_room::NoRoom;
-use super::searches::Again;
+use super::link::Reply;
 use super::session::{Certainty, Reading, Session};
-use super::subject::Subject;
 use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
@@ -37,16 +48,16 @@ use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Submitter<D: Disk> {
-    pub(super) clock: LedgerClock,
-    pub(super) ids: MsgIdSource,
-    pub(super) log: Log<D>,
+    clock: LedgerClock,
+    ids: MsgIdSource,
+    log: Log<D>,
     /// A moment is a second of Redis's clock by which all that it had was read.
-    pub(super) waiting: Admission<u64>,
-    pub(super) in_flight: InFlight,
-    pub(super) late_creations: LateCreations,
+    waiting: Admission<u64>,
+    in_flight: InFlight,
+    late_creations: LateCreations,
     /// What senders and groups have had lately of this node; what Redis did not take in the end is not given back.
-    pub(super) spending: FanoutSpending,
-    pub(super) no_room: NoRoom,
+    spending: FanoutSpending,
+    no_room: NoRoom,
 }
 
 /// What the submitter may see of the rest of the engine, and where its answers go.
@@ -74,6 +85,16 @@ impl<D: Disk> Submitter<D> {
         }
     }
 
+    /// The clock, as far as it is believed.
+    pub(super) fn read_clock(&mut self, now: Now) -> Now {
+        self.clock.read(now)
+    }
+
+    /// Time passes.
+    pub(super) fn pass(&mut self, now: Now) {
+        self.in_flight.pass(now.mono_ms);
+    }
+
     /// The stream in which something new can be numbered: Redis is there, and all that it may have lost is on its way
     /// again. `Err`: why nothing can.
     pub(super) fn numbering<'s>(
@@ -91,8 +112,79 @@ impl<D: Disk> Submitter<D> {
         if follower.redis_clock.is_astray() { Err(StandsStill::Clock) } else { Ok(reading) }
     }
 
-    pub(super) fn numbers(&self, view: &View<'_, D>) -> bool {
+    fn numbers(&self, view: &View<'_, D>) -> bool {
         self.numbering(view.session, view.follower).is_ok()
+    }
+
+    /// Why nothing new can be numbered, or finds room, for operators.
+    pub(super) fn stands_still(&self, session: &Session, follower: &Follower<D>) -> Option<StandsStill> {
+        self.numbering(session, follower).err().or_else(|| self.no_room.why())
+    }
+
+    /// Microseconds spent in syncs.
+    pub(super) fn sync_us(&self) -> u64 {
+        self.log.sync_us()
+    }
+
+    /// The turn of something that waited has come.
+    pub(super) fn has_turns(&self) -> bool {
+        self.waiting.has_turns()
+    }
+
+    /// Moves what the store is to be asked for to `out`.
+    pub(super) fn take_lookups(
+        &mut self,
+        applied: u64,
+        session: &Session,
+        follower: &Follower<D>,
+        out: &mut Vec<Lookup>,
+    ) {
+        let before = out.len();
+        self.waiting.take_lookups(out);
+        // An answer is worth what of the stream was read when it was asked for.
+        if session.caught_up(follower.followed.seen()).is_ok() {
+            self.in_flight.take_lookups(applied, follower.redis_clock.read_s(), out);
+        }
+        let generation = follower.followed.generation_number();
+        out.iter_mut().skip(before).for_each(|lookup| lookup.generation = generation);
+    }
+
+    /// Redis has replied to the first call that has no reply, when it had so many entries.
+    pub(super) fn reply(&mut self, now: Now, replies: Vec<Reply>, count: u64) {
+        for (reply, why) in [(Reply::Full, StandsStill::Full), (Reply::NoMemory, StandsStill::NoMemory)] {
+            if replies.contains(&reply) {
+                self.no_room.meet(now, why);
+            }
+        }
+        self.in_flight.reply(replies, count);
+    }
+
+    /// Nothing new would find room in Redis.
+    pub(super) fn has_no_room(&mut self, now: Now, why: StandsStill) {
+        self.no_room.meet(now, why);
+    }
+
+    /// Looks whether what found no room would find it now.
+    pub(super) fn look_for_room(&mut self, now: Now) {
+        if self.no_room.why() == Some(StandsStill::LogFull) && self.log.make_room().is_err() {
+            self.no_room.meet(now, StandsStill::LogFull);
+        }
+        self.no_room.pass(now);
+    }
+
+    /// The database has all up to this entry of the generation that is followed.
+    pub(super) fn stored(&mut self, applied: u64) {
+        self.log.stored(applied);
+    }
+
+    /// Another stream begins: where submissions stood in the lost one says no more whether they are stored.
+    pub(super) fn forget_entries(&mut self) {
+        self.log.forget_entries();
+    }
+
+    /// The session is over: all is called again in the next one.
+    pub(super) fn lost(&mut self) {
+        self.in_flight.lost();
     }
 
     /// The next commit has reached a limit.
@@ -174,6 +266,13 @@ impl<D: Disk> Submitter<D> {
         if self.in_flight.len() > 0 {
             tracing::info!(submissions = self.in_flight.len(), "looking for what was submitted and may be nowhere");
         }
+    }
+
+    /// How many are in flight, each in one stage.
+    #[cfg(test)]
+    pub(super) fn check(&self) -> usize {
+        self.in_flight.check();
+        self.in_flight.len()
     }
 }
 

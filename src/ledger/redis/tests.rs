@@ -5,7 +5,6 @@ mod fold;
 mod limited;
 mod orders;
 mod page;
-mod stages;
 mod submissions;
 mod world;
 
@@ -14,9 +13,9 @@ use std::sync::Arc;
 use super::copy::StreamCopy;
 use super::entry::{Claimed, Entry};
 use super::link::{Generation, News, link};
-use super::log::{Log, Submitted};
 use super::seed::{base_of, floor_of, generation_of};
 use super::senders::SenderRows;
+use super::submitter::log::{Log, Submitted};
 use super::windows::{EntryRows, Windows};
 use crate::contract::ids::LedgerSlot;
 use crate::contract::message::{Roster, RosterMember};

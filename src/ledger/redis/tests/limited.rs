@@ -32,10 +32,10 @@ fn what_a_sender_may_not_send_now_is_refused_and_not_submitted() {
     }
     node.commit().unwrap();
     assert_eq!(node.refused, [ErrorCode::RetryLater; 2], "two rows each, and one to oneself: five");
-    assert_eq!(node.engine.submitter.in_flight.len(), 3);
+    assert_eq!(node.engine.submitter.check(), 3);
     assert_eq!(node.engine.counters().limited.of(TrafficLimit::UserRows), 2);
     node.now.mono_ms += 1_000;
     send(&mut node, 3, other);
     node.commit().unwrap();
-    assert_eq!(node.engine.submitter.in_flight.len(), 4);
+    assert_eq!(node.engine.submitter.check(), 4);
 }

@@ -28,7 +28,7 @@ fn the_table_of_states_has_those_that_a_session_has() {
 
 #[test]
 fn the_table_of_stages_has_those_that_a_submission_has() {
-    let stages = variants(include_str!("../in_flight.rs"), "Stage");
+    let stages = variants(include_str!("../submitter/in_flight.rs"), "Stage");
     let mut told = first_column("stage");
     // What waits for the store before it is taken has no number, and is not in the table.
     assert!(told.remove("pending"));

@@ -100,7 +100,7 @@ impl Node {
     pub(super) fn commit(&mut self) -> Result<(), LedgerError> {
         let mut out: Vec<Vec<Delivery>> = (0..self.shards).map(|_| Vec::new()).collect();
         self.engine.commit(self.now, &mut out)?;
-        self.engine.submitter.in_flight.check();
+        self.engine.submitter.check();
         for (shard, delivery) in out.into_iter().enumerate().flat_map(|(at, all)| all.into_iter().map(move |d| (at, d)))
         {
             match delivery {

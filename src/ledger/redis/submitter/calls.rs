@@ -4,12 +4,10 @@
 //! been read as far as Redis was then; and what is refused is withdrawn from the log, which is written before anybody is
 //! told.
 
-use super::entry::{Call, Claimed, Entry, change_call, direct_call, group_call};
 use super::in_flight::Flight;
-use super::link::Reply;
 use super::searches::{Again, Searched};
 use super::subject::Subject;
-use super::submitter::{Submitter, View};
+use super::{Submitter, View};
 use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::message::Incoming;
@@ -20,13 +18,15 @@ use crate::journal::record::Record;
 use crate::ledger::answers::{Answers, Refusal};
 use crate::ledger::dedup::{Known, Name};
 use crate::ledger::pending::Place;
-use crate::limits::{CALL_SUBMISSIONS_MAX, SENDS_ANSWERED_MS};
+use crate::ledger::redis::entry::{Call, Claimed, Entry, change_call, direct_call, group_call};
+use crate::ledger::redis::link::Reply;
+use crate::limits::{CALL_SUBMISSIONS_MAX, LOST_CHANGES_MS, SENDS_ANSWERED_MS};
 use ringway_wire::ids::{Conversation, MsgId, RosterVersion};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// Whether what stands on a lost change waits for that to be made again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Patience {
+enum Patience {
     /// It does.
     Waits,
     /// It has.
@@ -56,7 +56,7 @@ impl<D: Disk> Submitter<D> {
 
     /// Tells those who have waited long to ask again. What they sent goes on, and is what they are then answered with; a
     /// change of a group is then found to be made.
-    pub(super) fn answer_late(&mut self, now: Now, answers: &mut Answers) {
+    pub(in crate::ledger::redis) fn answer_late(&mut self, now: Now, answers: &mut Answers) {
         for (msg_id, origin) in self.in_flight.take_unanswered(now.mono_ms.saturating_sub(SENDS_ANSWERED_MS)) {
             if let Some(Flight { subject: Subject::Change { record, .. }, .. }) = self.in_flight.get(msg_id)
                 && record.kind == GroupChangeKind::Created
@@ -94,13 +94,19 @@ impl<D: Disk> Submitter<D> {
         }
     }
 
-    /// Makes calls of what waits for it. `offer`: gives Redis's thread a call, if it has room.
-    pub(super) fn make_calls(
+    /// Makes calls of what waits for it. `since_ms`: since when this node has numbered in the generation, monotonic
+    /// milliseconds. `offer`: gives Redis's thread a call, if it has room.
+    pub(in crate::ledger::redis) fn make_calls(
         &mut self,
-        patience: Patience,
+        now: Now,
+        since_ms: u64,
         view: &mut View<'_, D>,
         offer: &mut dyn FnMut(Vec<Call>) -> bool,
     ) {
+        let patience = match now.mono_ms.saturating_sub(since_ms) < LOST_CHANGES_MS {
+            true => Patience::Waits,
+            false => Patience::GivesUp,
+        };
         if patience == Patience::GivesUp {
             self.in_flight.retry_deferred();
         }
@@ -212,7 +218,7 @@ impl<D: Disk> Submitter<D> {
     }
 
     /// Applies replies that the stream has caught up with.
-    pub(super) fn apply_replies(&mut self, now: Now, view: &mut View<'_, D>) {
+    pub(in crate::ledger::redis) fn apply_replies(&mut self, now: Now, view: &mut View<'_, D>) {
         while let Some((msg_id, reply)) = self.in_flight.next_reply(view.follower.followed.seen()) {
             match reply {
                 Reply::Appended => debug_assert!(false, "it waits for its entry"),

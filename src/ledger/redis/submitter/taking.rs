@@ -3,10 +3,9 @@
 //! On the ledger's thread. What always holds: a message is taken only if nobody can have used its name, as far as Redis and
 //! the store know between them, and only behind what its sender sent before.
 
-use super::follower::Follower;
 use super::late_creations::group_of;
 use super::subject::Subject;
-use super::submitter::{Submitter, View};
+use super::{Submitter, View};
 use crate::clock::Now;
 use crate::contract::message::Incoming;
 use crate::contract::report::StandsStill;
@@ -19,6 +18,7 @@ use crate::ledger::answers::Refusal;
 use crate::ledger::dedup::Name;
 use crate::ledger::groups::Plan;
 use crate::ledger::pending::{Place, Wait};
+use crate::ledger::redis::follower::Follower;
 use crate::limits::{
     JOURNAL_BATCH_BYTES_MAX, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, SUBMISSIONS_IN_FLIGHT_MAX, TAIL_MESSAGES_MAX,
     WINDOW_MS,
@@ -49,7 +49,7 @@ impl Looked {
 
 impl<D: Disk> Submitter<D> {
     /// Goes on with what waited, of senders for whom the store has answered, as far as the commit has room.
-    pub(super) fn release(&mut self, now: Now, view: &mut View<'_, D>) {
+    pub(in crate::ledger::redis) fn release(&mut self, now: Now, view: &mut View<'_, D>) {
         while !self.is_full(view.session, view.follower, view.answers) {
             let turn = match self.numbers(view) {
                 true => self.waiting.next(view.answers),
@@ -74,7 +74,13 @@ impl<D: Disk> Submitter<D> {
 
     /// Takes a message for Redis, or finds that it has to wait: until the store has said whether it was sent long ago, or
     /// for what its sender sent before.
-    pub(super) fn send(&mut self, now: Now, submission: MessageSubmission, place: Place, view: &mut View<'_, D>) {
+    pub(in crate::ledger::redis) fn send(
+        &mut self,
+        now: Now,
+        submission: MessageSubmission,
+        place: Place,
+        view: &mut View<'_, D>,
+    ) {
         let Incoming { origin, sender, .. } = submission.incoming;
         let name = Name::of(&submission.incoming);
         let named = match named_at(&submission.incoming, self.ids.time_ms(now.unix_ms), &self.clock) {
@@ -210,7 +216,7 @@ impl<D: Disk> Submitter<D> {
     }
 
     /// A change is planned on this node's rosters; Redis takes it only if they are the current ones.
-    pub(super) fn change(&mut self, now: Now, submission: ChangeSubmission, view: &mut View<'_, D>) {
+    pub(in crate::ledger::redis) fn change(&mut self, now: Now, submission: ChangeSubmission, view: &mut View<'_, D>) {
         let origin = submission.origin;
         if !self.numbers(view) {
             return view.answers.refuse(origin, Refusal::RetryLater);

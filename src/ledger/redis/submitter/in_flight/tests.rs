@@ -1,12 +1,12 @@
 //! The table of what is in flight, under whatever comes: each submission is in one stage, and none is forgotten.
 
+use super::super::searches::Again;
+use super::super::subject::Subject;
+use super::InFlight;
 use crate::contract::ids::Origin;
 use crate::contract::message::Incoming;
 use crate::ledger::dedup::Name;
-use crate::ledger::redis::in_flight::InFlight;
 use crate::ledger::redis::link::Reply;
-use crate::ledger::redis::searches::Again;
-use crate::ledger::redis::subject::Subject;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, UserId};
 
 /// A message of one of five senders, to one of three groups or to a user.

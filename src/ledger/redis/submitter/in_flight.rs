@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
 use super::group_calls::GroupCalls;
-use super::link::Reply;
 use super::searches::{Again, Searched, Searches};
 use super::subject::Subject;
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
 use crate::contract::store::Lookup;
 use crate::ledger::dedup::Name;
+use crate::ledger::redis::link::Reply;
 use crate::limits::{CLAIMS_S, CLAIMS_SLACK_S};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 
@@ -388,3 +388,6 @@ impl InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
