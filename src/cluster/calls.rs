@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 use super::buckets::{Buckets, FIRST};
 use super::connection::{Ended, UnderWay, bytes_of, sent};
 use super::order::Merge;
-use crate::ledger::redis::entry::{Call, VALUES};
+use crate::contract::internal::{OrCount, Place};
+use crate::ledger::redis::entry::{Call, Claimed, VALUES};
 use crate::ledger::redis::link::{Generation, News, Reply};
 use crate::limits::{CALL_SUBMISSIONS_MAX, CLAIMS_S, CLAIMS_SLACK_S};
 
@@ -160,7 +161,8 @@ pub(super) async fn submit_split(
     }
     let mut parts: Vec<(Vec<usize>, Vec<Call>)> = vec![Default::default(); count];
     for (at, (call, home)) in std::iter::zip(calls, &homes).enumerate() {
-        if let (Some((places, part)), Some(false)) = (parts.get_mut(*home), is_used.get(at)) {
+        let Some((places, part)) = parts.get_mut(*home).or_count(Place::Cluster) else { continue };
+        if is_used.get(at) == Some(&false) {
             places.push(at);
             part.push(call);
         }
@@ -183,7 +185,7 @@ pub(super) async fn submit_split(
         let (part, count) = call.await?;
         counts.push((bucket, count));
         for (at, reply) in std::iter::zip(places, part) {
-            if let Some(place) = replies.get_mut(at) {
+            if let Some(place) = replies.get_mut(at).or_count(Place::Cluster) {
                 place.1 = reply;
             }
         }
@@ -199,7 +201,7 @@ async fn reserve(buckets: &Arc<Buckets>, generation: &Generation, calls: &[Call]
     for (at, call) in calls.iter().enumerate() {
         let home = call.home.bucket(count);
         let Some(named) = call.named.map(|named| named.bucket(count)).filter(|named| *named != home) else { continue };
-        let Some((places, values)) = parts.get_mut(named) else { continue };
+        let Some((places, values)) = parts.get_mut(named).or_count(Place::Cluster) else { continue };
         let [.., name, slice, known, _, _] = &call.values;
         let reserved = [known.as_slice(), &[RESERVED], home.to_string().as_bytes()].concat();
         places.push(at);
@@ -221,7 +223,7 @@ async fn reserve(buckets: &Arc<Buckets>, generation: &Generation, calls: &[Call]
             return Err(Ended::Lost("a reservation's reply makes no sense".to_owned()));
         }
         for (at, word) in std::iter::zip(places, words) {
-            if let Some(is_used) = is_used.get_mut(at) {
+            if let Some(is_used) = is_used.get_mut(at).or_count(Place::Cluster) {
                 *is_used = bytes_of(word).as_deref() != Some(b"A");
             }
         }
@@ -266,7 +268,7 @@ fn understood(reply: Value) -> Option<Reply> {
         (b'F', _) => Some(Reply::Full),
         // Whoever has reserved it here has its conversation elsewhere.
         (b'R', claimed) if claimed.get(KNOWN_BYTES) == Some(&RESERVED) => Some(Reply::Reused),
-        (b'R', claimed) => Some(Reply::Repeat(claimed.to_vec())),
+        (b'R', claimed) => Claimed::decode(claimed).map(|_| Reply::Repeat(claimed.to_vec())),
         _ => None,
     }
 }

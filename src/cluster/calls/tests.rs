@@ -51,6 +51,13 @@ fn a_name_that_is_reserved_for_another_bucket_is_no_claim() {
 }
 
 #[test]
+fn a_claim_that_makes_no_sense_is_no_reply() {
+    let understood = |text: &[u8]| understood(Value::Bytes([b"R", text].concat().into()));
+    assert_eq!(understood(b"short"), None);
+    assert_eq!(understood(&claimed("twelve")), None);
+}
+
+#[test]
 fn answers_come_in_the_order_of_calls_and_all_of_them_go_on_meanwhile() {
     run(async {
         let mut calls = Calls::new();

@@ -137,7 +137,8 @@ impl<D: Disk> Follower<D> {
         let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();
         let mut rows = EntryRows::default();
         std::iter::zip(roster.members(), seqs.iter()).for_each(|(member, seq)| rows.add(member.user, *seq));
-        let sender_seq = seqs.get(sender).copied().unwrap_or_default();
+        // Parallel to the members.
+        let sender_seq = seqs[sender];
         self.numbered(count, record.msg_id, sender_seq, rows);
         self.copy.push_group(record.clone(), &roster, &seqs).map_err(LedgerError::Copy)?;
         Ok(Numbered::Group { record, roster, seqs, sender_seq })

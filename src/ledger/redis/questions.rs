@@ -9,6 +9,7 @@ use super::link::What;
 use super::session::Certainty;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::Origin;
+use crate::contract::internal::{self, OrCount, Place};
 use crate::journal::disk::Disk;
 use crate::ledger::pending_delivery::PendingDelivery;
 use ringway_wire::ids::{GroupId, Seq, UserId};
@@ -55,14 +56,17 @@ impl<D: Disk> RedisEngine<D> {
         while let Some((Some(count), _)) = self.questions.asked.front()
             && *count <= self.follower.followed.seen()
         {
-            let (_, questions) = self.questions.asked.pop_front().unwrap_or_default();
+            let Some((_, questions)) = self.questions.asked.pop_front().or_count(Place::Stream) else { return };
             questions.into_iter().for_each(|question| self.answer(question));
         }
     }
 
     pub(super) fn counted(&mut self, count: u64) {
-        if let Some((waiting, _)) = self.questions.asked.iter_mut().find(|(waiting, _)| waiting.is_none()) {
-            *waiting = Some(count);
+        match self.questions.asked.iter_mut().find(|(waiting, _)| waiting.is_none()) {
+            Some((waiting, _)) => *waiting = Some(count),
+            None if self.session.reading().is_some() => internal::count(Place::Stream),
+            // The stream was found to be another one meanwhile, and they are asked again.
+            None => {}
         }
     }
 

@@ -10,6 +10,7 @@ use super::subject::Subject;
 use super::{Submitter, View};
 use crate::clock::Now;
 use crate::contract::digest::digest;
+use crate::contract::internal::{self, OrCount};
 use crate::contract::message::Incoming;
 use crate::contract::store::{LookupFound, StoredMessage};
 use crate::contract::submission::MessageSubmission;
@@ -197,7 +198,9 @@ impl<D: Disk> Submitter<D> {
         if !matches!(self.in_flight.get(msg_id), Some(Flight { subject: Subject::Message(_), .. })) {
             return self.defer(msg_id, patience);
         }
-        let Some(Subject::Message(submission)) = self.in_flight.remove(msg_id) else { return };
+        let Some(Subject::Message(submission)) = self.in_flight.remove(msg_id) else {
+            return internal::count(internal::Place::InFlight);
+        };
         self.log.withdraw(msg_id);
         self.look_up(submission, Place::Last, view);
     }
@@ -229,7 +232,8 @@ impl<D: Disk> Submitter<D> {
                 Reply::NoMemory | Reply::Full => self.refuse(msg_id, Refusal::StorageFull, view.answers),
                 Reply::Reused => self.refuse(msg_id, Refusal::Code(ErrorCode::ClientMsgIdReused), view.answers),
                 Reply::Repeat(claimed) => {
-                    if let Some(claimed) = Claimed::decode(&claimed) {
+                    // Redis's thread has decoded it before.
+                    if let Some(claimed) = Claimed::decode(&claimed).or_count(internal::Place::InFlight) {
                         self.claimed_before(msg_id, claimed, view);
                     }
                 }
@@ -258,7 +262,9 @@ impl<D: Disk> Submitter<D> {
             // taken later.
             Some(Subject::Message(_) | Subject::Old(_) | Subject::OldChange(_)) => self.in_flight.send(msg_id),
             Some(Subject::Change { .. }) => {
-                let Some(Subject::Change { submission, .. }) = self.in_flight.remove(msg_id) else { return };
+                let Some(Subject::Change { submission, .. }) = self.in_flight.remove(msg_id) else {
+                    return internal::count(internal::Place::InFlight);
+                };
                 self.log.withdraw(msg_id);
                 self.change(now, submission, view);
             }

@@ -33,6 +33,7 @@ impl GroupCalls {
 
     /// It is settled, or to be called again.
     pub(super) fn ended(&mut self, group: GroupId, msg_id: MsgId) {
+        // What is settled by another's entry may never have been called.
         let Some(on_the_way) = self.groups.get_mut(&group) else { return };
         on_the_way.messages.remove(&msg_id);
         if on_the_way.messages.is_empty() {

@@ -12,6 +12,7 @@ use super::group_calls::GroupCalls;
 use super::searches::{Again, Searched, Searches};
 use super::subject::Subject;
 use crate::contract::ids::Origin;
+use crate::contract::internal::{self, OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::store::Lookup;
 use crate::ledger::dedup::Name;
@@ -238,7 +239,10 @@ impl InFlight {
 
     /// Redis has replied to the first call, when it had so many entries.
     pub(super) fn reply(&mut self, replies: Vec<Reply>, count: u64) {
-        let called = self.calls.pop_front().unwrap_or_default();
+        let Some(called) = self.calls.pop_front().or_count(Place::InFlight) else { return };
+        if called.len() != replies.len() {
+            internal::count(Place::InFlight);
+        }
         for (msg_id, reply) in std::iter::zip(called, replies) {
             let is_called = self.get(msg_id).is_some_and(|flight| flight.stage == Stage::Called);
             if reply != Reply::Appended && is_called {

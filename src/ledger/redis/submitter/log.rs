@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::journal::JournalError;
@@ -109,6 +110,7 @@ impl<D: Disk> Log<D> {
 
     /// Stages a submission; [`Self::make_room`] said yes.
     pub(crate) fn stage(&mut self, msg_id: MsgId, record: &Record<'_>) {
+        assert!(self.at.is_some(), "a submission is staged where no room was made for it");
         let at = self.at.unwrap_or_default();
         let at = JournalPosition(at.0 + self.batch.push(record));
         self.staged.push((msg_id, at));
@@ -224,8 +226,9 @@ impl<D: Disk> Log<D> {
 
 fn count(segments: &mut VecDeque<(JournalPosition, usize)>, at: JournalPosition, more: isize) {
     let after = segments.partition_point(|(start, _)| *start <= at);
-    if let Some((_, open)) = after.checked_sub(1).and_then(|index| segments.get_mut(index)) {
-        *open = open.saturating_add_signed(more);
+    let segment = after.checked_sub(1).and_then(|index| segments.get_mut(index));
+    if let Some((_, open)) = segment.or_count(Place::InFlight) {
+        *open = open.checked_add_signed(more).or_count(Place::InFlight).unwrap_or_default();
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::store::Lookup;
 use crate::ledger::dedup::Name;
@@ -160,9 +161,10 @@ impl Searches {
     }
 
     fn ends(&mut self, name: Option<&Name>, count: usize) {
-        let Some(sender) = name.map(|name| name.sender) else { return };
-        if let Some(left) = self.senders.get_mut(&sender) {
-            *left = left.saturating_sub(count);
+        // A change has no name; and the store also answers what others have asked for.
+        let Some(sender) = name.filter(|_| count > 0).map(|name| name.sender) else { return };
+        if let Some(left) = self.senders.get_mut(&sender).or_count(Place::InFlight) {
+            *left = left.checked_sub(count).or_count(Place::InFlight).unwrap_or_default();
             if *left == 0 {
                 self.senders.remove(&sender);
             }
