@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use crate::contract::ids::{LedgerSlot, Origin, ShardId};
+use crate::contract::internal::{OrCount, Place};
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::push::PushDraft;
@@ -122,9 +123,9 @@ impl Roster {
     /// Where in [`Self::members`] a shard's members stand.
     pub fn range(&self, shard: ShardId) -> Range<usize> {
         let at = usize::from(shard.0);
-        let start = if at == 0 { 0 } else { self.ends.get(at - 1).copied().unwrap_or(0) };
-        let end = self.ends.get(at).copied().unwrap_or(start);
-        start as usize..end as usize
+        let Some(end) = self.ends.get(at).or_count(Place::Rosters) else { return 0..0 };
+        let start = if at == 0 { 0 } else { self.ends[at - 1] };
+        start as usize..*end as usize
     }
 
     /// The user's index in [`Self::members`], by binary search.

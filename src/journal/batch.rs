@@ -56,9 +56,12 @@ impl Batch {
     }
 
     /// The bytes to write at `position` of a segment with this salt, and behind them so many zeroes, which are
-    /// no part of the batch. Nothing may be added any more until it is cleared.
+    /// no part of the batch. Nothing may be added any more until it is cleared. What no reader would believe is not
+    /// written: it would be taken for a torn tail after it was acked.
     pub fn seal(&mut self, position: JournalPosition, salt: u64, zeroes: usize) -> &[u8] {
-        let length = (self.bytes.len() - BATCH_HEADER_BYTES) as u32;
+        let length = self.bytes.len() - BATCH_HEADER_BYTES;
+        assert!((1..=JOURNAL_BATCH_BYTES_MAX).contains(&length), "a batch of {length} bytes cannot be read again");
+        let length = length as u32;
         let (header, payload) = self.bytes.split_at_mut(BATCH_HEADER_BYTES);
         header[0..4].copy_from_slice(&BATCH_MAGIC);
         header[4..8].copy_from_slice(&length.to_le_bytes());

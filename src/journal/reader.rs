@@ -11,6 +11,7 @@ use super::batch::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader};
 use super::disk::{Disk, DiskFile};
 use super::record::{RECORD_PREFIX_BYTES, Record, RecordError};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::position::JournalPosition;
 
 /// Segments kept open: those that page reads go back and forth between.
@@ -115,7 +116,7 @@ impl<D: Disk> Reader<D> {
             match self.next(&segment, at)? {
                 Next::Header => at.0 += BATCH_HEADER_BYTES as u64,
                 Next::Record(length) => {
-                    let record = self.batch.record(&segment.header, at).unwrap_or_default();
+                    let record = self.batch.record(&segment.header, at).or_count(Place::Journal).unwrap_or_default();
                     visit(at, Record::decode(record).map_err(|error| not_a_record(&segment.header, at, error))?);
                     at.0 += length;
                     bytes += length;

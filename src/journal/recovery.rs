@@ -73,6 +73,8 @@ pub(crate) fn recover<D: Disk>(disk: &D) -> Result<Recovered, JournalError> {
         recovered.end = last;
         recovered.segments = starts.len() - 1;
     }
+    assert!(recovered.first <= recovered.end, "the journal ends before it begins");
+    assert!(starts.iter().all(|start| *start <= recovered.end), "a segment begins behind the journal's end");
     Ok(recovered)
 }
 

@@ -209,7 +209,7 @@ impl<D: Disk> Journal<D> {
 
     /// Writes a batch at the tail. On an error nothing counts as written: call [`Self::rollback`].
     pub fn append(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
-        debug_assert_eq!(self.state, Tail::Clean, "one batch at a time: append, then sync or roll back");
+        assert_eq!(self.state, Tail::Clean, "one batch at a time: append, then sync or roll back");
         let offset = self.tail.0 - self.header.start.0;
         let length = batch.len() as u64;
         let end = offset + length;
@@ -232,6 +232,7 @@ impl<D: Disk> Journal<D> {
     /// Makes what was appended durable; returns the new tail. An error is final: the kernel may have dropped
     /// the pages, and a second try would report success.
     pub fn sync(&mut self) -> io::Result<JournalPosition> {
+        assert_ne!(self.state, Tail::Broken, "what could not be written is not durable: it is rolled back first");
         if let Tail::Appended(length) = self.state {
             let before = self.clock.mono_us();
             self.file.sync()?;
@@ -245,6 +246,7 @@ impl<D: Disk> Journal<D> {
     /// Counts what was appended as written without a sync: for a journal that need not survive its process. Returns
     /// the new tail.
     pub fn settle(&mut self) -> JournalPosition {
+        assert_ne!(self.state, Tail::Broken, "what could not be written does not count as written");
         if let Tail::Appended(length) = self.state {
             self.tail.0 += length;
             self.state = Tail::Clean;

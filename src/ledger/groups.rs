@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::contract::ids::LedgerSlot;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::{Roster, RosterMember};
 use crate::contract::store::StoredGroup;
@@ -412,9 +413,8 @@ impl Groups {
 
     fn leave(&mut self, slot: LedgerSlot, group: GroupId) {
         let groups = self.of_user.get_mut(slot.0 as usize);
-        if let Some(groups) = groups
-            && let Some(at) = groups.iter().position(|other| *other == group)
-        {
+        let place = groups.and_then(|groups| Some((groups.iter().position(|other| *other == group)?, groups)));
+        if let Some((at, groups)) = place.or_count(Place::Ledger) {
             groups.swap_remove(at);
             self.memberships -= 1;
         }

@@ -317,7 +317,7 @@ impl<D: Disk> JournalEngine<D> {
             record.group = GroupId(record.msg_id.0);
         }
         let applied = self.groups.apply(&record, &mut self.sequences);
-        debug_assert!(applied.is_ok(), "a planned change follows from what it was planned on");
+        assert!(applied.is_ok(), "a planned change follows from what it was planned on");
         let roster = applied.ok().flatten().ok_or(Refusal::StorageFull)?;
         let announcement = GroupAnnouncement { kind: record.kind, actor, users: record.users.clone() };
         self.commit.batch.push(&Record::Change(record));

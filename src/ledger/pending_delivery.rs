@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{Origin, ShardId};
-use crate::contract::internal::{OrCount, Place};
+use crate::contract::internal::{OrCount, Place, count};
 use crate::contract::message::Message;
 use crate::ledger::groups::Groups;
 use crate::ledger::sequence::Sequences;
@@ -48,7 +48,7 @@ impl PendingDelivery {
         let api = ShardId::of_api(shards);
         let mut give = |shard: ShardId, delivery: Delivery| match out.get_mut(usize::from(shard.0)) {
             Some(deliveries) => deliveries.push(delivery),
-            None => debug_assert!(false, "{shard:?} does not exist"),
+            None => count(Place::Ledger),
         };
         let delivery = match self {
             PendingDelivery::Delivery(delivery) => delivery,
@@ -61,7 +61,10 @@ impl PendingDelivery {
             Delivery::Group { message, roster, seqs, origin } => {
                 if origin.session.shard == api {
                     let seq = roster.position(message.sender).and_then(|at| seqs.get(at)).copied();
-                    give(api, numbered(origin, &message, seq.or_count(Place::Ledger).unwrap_or_default()));
+                    // A wrong number would be worse than none: the request is then answered as one that timed out.
+                    if let Some(seq) = seq.or_count(Place::Ledger) {
+                        give(api, numbered(origin, &message, seq));
+                    }
                 }
                 for shard in roster.shards() {
                     let (message, roster, seqs) = (message.clone(), roster.clone(), seqs.clone());

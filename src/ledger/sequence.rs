@@ -120,32 +120,43 @@ impl Sequences {
 
     /// A slot's newest seq.
     pub fn at(&self, slot: LedgerSlot) -> Seq {
-        self.newest.get(slot.0 as usize).copied().unwrap_or_default()
+        self.check(slot);
+        self.newest[slot.0 as usize]
     }
 
     /// Numbers one row.
+    #[inline]
     pub fn next(&mut self, slot: LedgerSlot) -> Seq {
-        match self.newest.get_mut(slot.0 as usize) {
-            Some(newest) => {
-                *newest = (*newest).max(self.floor).next();
-                *newest
-            }
-            None => Seq(0),
-        }
+        let floor = self.floor;
+        let newest = self.of_slot(slot);
+        *newest = (*newest).max(floor).next();
+        *newest
     }
 
     /// Takes the newest row's number back: its commit failed.
     pub fn take_back(&mut self, slot: LedgerSlot) {
-        if let Some(newest) = self.newest.get_mut(slot.0 as usize) {
-            newest.0 = newest.0.saturating_sub(1);
-        }
+        let newest = self.of_slot(slot);
+        assert!(newest.0 > 0, "a number is taken back that was never given");
+        newest.0 -= 1;
     }
 
     /// The user has a row of this number: no lower one will be given.
     pub fn raise(&mut self, slot: LedgerSlot, seq: Seq) {
-        if let Some(newest) = self.newest.get_mut(slot.0 as usize) {
-            *newest = (*newest).max(seq);
-        }
+        let newest = self.of_slot(slot);
+        *newest = (*newest).max(seq);
+    }
+
+    #[inline]
+    fn of_slot(&mut self, slot: LedgerSlot) -> &mut Seq {
+        self.check(slot);
+        &mut self.newest[slot.0 as usize]
+    }
+
+    /// Slots come from [`Self::assign`] alone. What is numbered wrongly is so for ever, on disk and at clients: rather no
+    /// ledger. The comparison is the one that bounds the index.
+    #[inline]
+    fn check(&self, slot: LedgerSlot) {
+        assert!((slot.0 as usize) < self.newest.len(), "slot {} was never assigned", slot.0);
     }
 }
 

@@ -136,6 +136,9 @@ impl Start {
         }
         let window = replay.window(&settings, &recovered, dropped, now);
         let journal = Journal::with_segments_of(settings.segment_bytes, disk, begin, settings.seed)?;
+        // What comes next stands behind all that the store and the journal have, in place and in number.
+        assert!(journal.tail() >= store.applied.in_journal() && journal.tail() > recovered.end);
+        assert!(replay.ids.last() >= store.msg_id_max, "a message id is given twice");
         progress.advance_durable(journal.tail());
         progress.advance_applied(store.applied);
         let mut segments: VecDeque<(JournalPosition, u64)> = replay.segments.into();
@@ -278,7 +281,8 @@ impl Replay {
                     .and_then(|()| self.raise(message.to, message.recipient_seq))
             }
             Record::Change(change) if at >= self.applied => {
-                self.groups.apply(&change, &mut self.sequences).map(|_| ()).map_err(StartError::from)
+                let roster = self.groups.apply(&change, &mut self.sequences).map_err(StartError::from);
+                roster.and_then(|roster| roster.map(drop).ok_or(StartError::Users(LEDGER_USERS_MAX)))
             }
             // Of these the last two are in a cluster's node's files only.
             Record::Change(_) | Record::Mark(_) | Record::Withdrawn(_) => Ok(()),

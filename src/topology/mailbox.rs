@@ -136,6 +136,7 @@ pub(crate) struct Slots {
 
 /// Makes the mailbox of shard `id` of `shards`, or the API's, if `id` is [`ShardId::of_api`].
 pub(crate) fn mailbox(id: ShardId, shards: u16) -> (Mailbox, Slots) {
+    assert!(id.0 <= shards, "{id:?} is neither one of {shards} shards nor the API");
     let waker = Arc::new(AtomicWaker::new());
     let (deliveries, receive_deliveries) = slot(limits::COMMITS_IN_FLIGHT_MAX, &waker);
     let (answers, receive_answers) = slot(limits::STORE_ANSWERS_MAX, &waker);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::contract::ids::ShardId;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::submission::Submission;
 use crate::limits::{self, SUBMISSIONS_BYTES_MAX};
 
@@ -39,6 +40,7 @@ pub(crate) struct SubmissionSenders {
 impl SubmissionSenders {
     /// The one of a shard; call it once for each.
     pub(crate) fn of_shard(&self, shard: ShardId) -> SubmissionSender {
+        assert!(usize::from(shard.0) < self.taken.len(), "{shard:?} submits nothing: the inbox was made without it");
         let SubmissionSenders { submissions, wake, taken } = self.clone();
         SubmissionSender { submissions, wake, taken, shard, sent_bytes: Cell::new(0), known_taken_bytes: Cell::new(0) }
     }
@@ -76,7 +78,7 @@ impl SubmissionSender {
         if bytes <= SMALL_BYTES || waiting(self.known_taken_bytes.get()) + bytes <= SUBMISSIONS_BYTES_MAX {
             return true;
         }
-        let taken = self.taken.get(usize::from(self.shard.0)).map_or(0, |taken| taken.0.load(Ordering::Relaxed));
+        let taken = self.taken[usize::from(self.shard.0)].0.load(Ordering::Relaxed);
         self.known_taken_bytes.set(taken);
         waiting(taken) + bytes <= SUBMISSIONS_BYTES_MAX
     }
@@ -101,7 +103,7 @@ impl SubmissionInbox {
     /// The next submission, if one waits.
     pub(crate) fn next(&self) -> Result<Submission, TryRecvError> {
         let (shard, submission) = self.submissions.try_recv()?;
-        if let Some(Taken(taken)) = self.taken.get(usize::from(shard.0)) {
+        if let Some(Taken(taken)) = self.taken.get(usize::from(shard.0)).or_count(Place::Mailbox) {
             taken.store(taken.load(Ordering::Relaxed) + submission.bytes() as u64, Ordering::Relaxed);
         }
         Ok(submission)

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::limits::{GROUP_BYTES, MEMBERSHIP_BYTES};
 use ringway_wire::ids::UserId;
@@ -63,9 +64,9 @@ impl Makers {
 
     /// It does no longer.
     pub(super) fn forget(&mut self, user: UserId, members: usize) {
-        let Some(made) = self.0.get_mut(&user) else { return };
-        made.groups = made.groups.saturating_sub(1);
-        made.memberships = made.memberships.saturating_sub(members);
+        let Some(made) = self.0.get_mut(&user).or_count(Place::Ledger) else { return };
+        made.groups = made.groups.checked_sub(1).or_count(Place::Ledger).unwrap_or_default();
+        made.memberships = made.memberships.checked_sub(members).or_count(Place::Ledger).unwrap_or_default();
         if *made == Made::default() {
             self.0.remove(&user);
         }

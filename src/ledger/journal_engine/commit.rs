@@ -6,6 +6,7 @@
 use super::JournalEngine;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
+use crate::contract::internal::{OrCount, Place};
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
 use crate::ledger::dedup::Name;
@@ -67,7 +68,7 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     pub(super) fn take_back_row(&mut self, user: UserId) {
-        if let Some(slot) = self.sequences.slot(user) {
+        if let Some(slot) = self.sequences.slot(user).or_count(Place::Ledger) {
             self.sequences.take_back(slot);
         }
     }

@@ -63,7 +63,8 @@ impl<D: Disk> JournalEngine<D> {
         self.check_share(sender)?;
         self.spend(now, &incoming, roster.members().len(), Recipient::Known)?;
         let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();
-        let sender_seq = seqs.get(sender_at).copied().unwrap_or_default();
+        // Parallel to the members.
+        let sender_seq = seqs[sender_at];
         let msg_id = self.ids.next(now.unix_ms);
         let batch_before = self.commit.batch.len();
         let (roster_at, differences) = self.bases.differences(&roster, &seqs, &mut self.commit.batch, batch_at);

@@ -8,6 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::JournalEngine;
+
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::contract::traffic::{Limited, TrafficLimit};
@@ -39,8 +41,8 @@ impl Load {
     }
 
     fn subtract(&mut self, less: Load) {
-        self.bytes = self.bytes.saturating_sub(less.bytes);
-        self.weight = self.weight.saturating_sub(less.weight);
+        self.bytes = self.bytes.checked_sub(less.bytes).or_count(Place::Ledger).unwrap_or_default();
+        self.weight = self.weight.checked_sub(less.weight).or_count(Place::Ledger).unwrap_or_default();
     }
 }
 
@@ -100,7 +102,7 @@ impl Shares {
             && let Some(stretch) = self.stretches.pop_front()
         {
             for (sender, load) in stretch.by_sender {
-                let Some(of_sender) = self.by_sender.get_mut(&sender) else { continue };
+                let Some(of_sender) = self.by_sender.get_mut(&sender).or_count(Place::Ledger) else { continue };
                 of_sender.subtract(load);
                 if *of_sender == Load::default() {
                     self.by_sender.remove(&sender);
@@ -172,6 +174,7 @@ impl<D: Disk> JournalEngine<D> {
     pub(super) fn count_share(&mut self, sender: UserId, batch_before: usize, weight: u64) {
         self.commit.weight += weight;
         if self.shares.counts {
+            debug_assert!(self.commit.batch.len() > batch_before, "a message was staged");
             let bytes = self.commit.batch.len().saturating_sub(batch_before) as u64;
             let end = JournalPosition(self.journal.tail().0 + self.commit.batch.len() as u64);
             self.shares.count(sender, end, Load { bytes, weight });

@@ -81,3 +81,17 @@ fn slots_are_dense_and_found_again() {
     }
     assert!((0..10_000).all(|user| sequences.slot(UserId(user << 32)) == Some(LedgerSlot(user as u32))));
 }
+
+#[test]
+#[should_panic(expected = "slot 3 was never assigned")]
+fn a_slot_that_was_never_assigned_gets_no_number() {
+    Sequences::new(1).next(LedgerSlot(3));
+}
+
+#[test]
+#[should_panic(expected = "a number is taken back that was never given")]
+fn a_number_that_was_never_given_is_not_taken_back() {
+    let mut sequences = Sequences::new(1);
+    let slot = sequences.assign(UserId(5)).unwrap();
+    sequences.take_back(slot);
+}
