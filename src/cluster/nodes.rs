@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::talk::{self, Item, Speaker};
 use crate::contract::access::{AccessNews, AccessOrder};
 use crate::contract::ids::ShardId;
-use crate::contract::internal::InternalErrors;
+use crate::contract::internal::{InternalErrors, OrCount, Place};
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNodes};
 use crate::contract::report::NodesReport;
@@ -218,7 +218,7 @@ impl Nodes {
             match item {
                 Item::Access(order) => orders.push(order),
                 Item::Session(news) => {
-                    if let Some(list) = sessions.get_mut(usize::from(self.home(news.user))) {
+                    if let Some(list) = sessions.get_mut(usize::from(self.home(news.user))).or_count(Place::Cluster) {
                         list.push(news);
                     }
                 }

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use crate::contract::internal::{self, OrCount};
 use crate::ledger::redis::link::Arrival;
 use crate::limits::{MERGE_ENTRIES_MAX, ORDER_RUNS_MAX, STREAM_READ_MAX};
 
@@ -57,7 +58,8 @@ impl OrderEntry {
     }
 
     fn end(&self) -> u64 {
-        self.before.entry + self.to - self.before.buckets.get(self.bucket).copied().unwrap_or(self.to)
+        // One that names another bucket than there is was not parsed.
+        self.before.entry + self.to - self.before.buckets[self.bucket]
     }
 }
 
@@ -123,7 +125,7 @@ impl Merge {
 
     /// Entries of a bucket were read.
     pub(super) fn read(&mut self, bucket: usize, mut arrivals: Vec<Arrival>) {
-        let Some(bucket) = self.buckets.get_mut(bucket) else { return };
+        let Some(bucket) = self.buckets.get_mut(bucket).or_count(internal::Place::Cluster) else { return };
         // They were asked for before some of them were passed over.
         arrivals.retain(|arrival| arrival.count > bucket.read);
         if let Some(last) = arrivals.last() {
@@ -141,7 +143,7 @@ impl Merge {
 
     /// Entries of a bucket are ordered, though the order entry that says so was perhaps not read.
     pub(super) fn knows_ordered(&mut self, bucket: usize, to: u64) {
-        if let Some(bucket) = self.buckets.get_mut(bucket) {
+        if let Some(bucket) = self.buckets.get_mut(bucket).or_count(internal::Place::Cluster) {
             bucket.ordered = bucket.ordered.max(to);
         }
     }
@@ -169,7 +171,8 @@ impl Merge {
                     bucket.pass(*at);
                 }
             }
-            let (to, Some(bucket)) = (order.to, self.buckets.get_mut(order.bucket)) else { break };
+            let to = order.to;
+            let Some(bucket) = self.buckets.get_mut(order.bucket).or_count(internal::Place::Cluster) else { break };
             let before = bucket.given;
             while bucket.given < to
                 && out.len() < count_max

@@ -24,6 +24,7 @@ use super::nodes::Leaseless;
 use super::stream::{Orders, Stream};
 use super::subscription::Subscription;
 use super::{ClusterEnds, notify};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::report::StandsStill;
 use crate::ledger::redis::entry::Call;
 use crate::ledger::redis::link::{Arrival, Compared, Generation, News, Order, Reply, What, Writer};
@@ -335,7 +336,7 @@ async fn connect_reading(
 ) -> Result<(), Ended> {
     let orders = if masters.places().len() > 1 { masters.places().first() } else { None };
     for at in masters.places().iter().chain(orders) {
-        let Some(master) = masters.each().get(*at) else { continue };
+        let Some(master) = masters.each().get(*at).or_count(Place::Cluster) else { continue };
         let (client, task) = connect(&master.config).await?;
         reads.push(client);
         tasks.push(task);

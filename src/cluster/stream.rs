@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::buckets::{Buckets, FIRST};
 use super::connection::{Ended, UnderWay, bytes_of};
 use super::order::{Merge, OrderEntry, Place};
+use crate::contract::internal::{self, OrCount};
 use crate::ledger::redis::link::{Arrival, Generation};
 use crate::limits::{ORDER_EVERY_MS, ORDER_PATIENCE_MS, STREAM_READ_MAX};
 
@@ -101,7 +102,9 @@ impl Stream {
             .enumerate()
             .map(|(bucket, client)| Reader::new(client, key(bucket, "stream")))
             .collect();
-        let Some(client) = reads.get(buckets.count()) else { return Ok(Stream::Nothing) };
+        let Some(client) = reads.get(buckets.count()).or_count(internal::Place::Cluster) else {
+            return Ok(Stream::Nothing);
+        };
         readers.push(Reader::new(client, key(FIRST, "order")));
         let since = vec![None; buckets.count()];
         let (buckets, merge) = (Arc::clone(buckets), Merge::begin(place));

@@ -385,8 +385,9 @@ impl Typed {
         self.set(name.trim(), value.trim().to_owned(), Origin::Flag)
     }
 
-    /// A key's value. Empty for a name that is no key.
+    /// A key's value; empty: nobody has set it, and it has no default.
     pub fn text(&self, name: &str) -> &str {
+        assert!(KEYS.iter().any(|key| key.name == name), "`{name}` is no key of the configuration");
         self.values.get(name).map_or("", |(value, _)| value.as_str())
     }
 

@@ -154,7 +154,10 @@ impl<T> OrCount for Option<T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -170,6 +173,31 @@ mod tests {
             assert_eq!(errors.last().map(Location::file), Some(file!()));
         });
         assert!(of_a_thread_of_its_own.join().is_ok());
+    }
+
+    /// The code of all files under a directory that are no tests', up to the tests in them.
+    fn code_below(dir: &Path, code: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && !["tests", "sim", "chaos", "load", "client", "wire"].contains(&name) {
+                code_below(&path, code);
+            } else if name.ends_with(".rs") && name != "tests.rs" {
+                let text = std::fs::read_to_string(&path).unwrap();
+                code.push_str(text.split("\nmod tests {").next().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn each_place_is_counted_somewhere_in_the_gateway() {
+        let mut code = String::new();
+        code_below(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut code);
+        let is_counted = |place: &Place| {
+            ["count(Place", "count(internal::Place"].iter().any(|call| code.contains(&format!("{call}::{place:?})")))
+        };
+        let uncounted: Vec<&Place> = Place::ALL.iter().filter(|place| !is_counted(place)).collect();
+        assert!(uncounted.is_empty(), "these are labels of a metric that can only be zero: {uncounted:?}");
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub(crate) fn run(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Se
 async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let AccessEnds { list, clock, socket, shards, nodes, mut stage } = ends;
     let listener = socket.map(tokio::net::UnixListener::from_std).transpose()?;
+    assert!(!shards.is_empty(), "every user is at home on one of the shards");
     let (to_nodes, mut from_nodes) = nodes.map_or((None, None), |(to, from)| (Some(to), Some(from)));
     let mut access = Access { list, clock, shards, to_nodes };
     loop {
@@ -157,7 +158,8 @@ impl Access {
             AccessOrder::Kick(user) => user,
         };
         let home = ShardId::of_user(user, self.shards.len() as u16);
-        let Some(shard) = self.shards.get(usize::from(home.0)) else { return };
+        // Whoever is banned must not stay logged in because an order went nowhere.
+        let shard = &self.shards[usize::from(home.0)];
         while shard.put_if_received(Order::Access(order)).is_err() {
             shard.wake();
             tokio::time::sleep(LOOK_AGAIN).await;

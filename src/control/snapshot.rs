@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::contract::ids::ShardId;
-use crate::contract::internal::InternalErrors;
+use crate::contract::internal::{InternalErrors, OrCount, Place};
 use crate::contract::report::{LedgerReport, NodesReport, Report, ShardReport};
 use crate::contract::store_counters::StoreCounters;
 
@@ -70,7 +70,7 @@ impl Snapshot {
         match report {
             Report::Shard(report) => {
                 let ShardId(at) = report.shard;
-                if let Some(place) = self.shards.get_mut(usize::from(at)) {
+                if let Some(place) = self.shards.get_mut(usize::from(at)).or_count(Place::Mailbox) {
                     *place = Some((now_ms, Arc::from(report)));
                 }
             }

@@ -247,6 +247,7 @@ impl Opening<'_> {
                 let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at)?;
                 let engine = LedgerEngine::Redis(Box::new(engine));
                 let cluster = &self.config.cluster;
+                assert!(cluster.redis_url.is_some(), "a cluster's ledger is begun where no Redis was configured");
                 let (url, node) = (cluster.redis_url.clone().unwrap_or_default(), cluster.node_id);
                 // Another one in every process: a copy of the data directory is not this node, and waits until its lease ends.
                 let token = unguessable();

@@ -272,7 +272,13 @@ impl Running {
         senders: Senders,
     ) -> Result<Receiver<ShardId>, ServeError> {
         let config = plan.config;
-        let (listening, receive_listening) = bounded(plan.cpus.shards.len());
+        let shards = plan.cpus.shards.len();
+        assert_eq!(
+            (mailboxes.len(), sockets.len()),
+            (shards, shards),
+            "each shard has a mailbox, a listener and a CPU"
+        );
+        let (listening, receive_listening) = bounded(shards);
         let ends = mailboxes.into_iter().zip(sockets).zip(&plan.cpus.shards).enumerate();
         for (id, ((mailbox, socket), cpu)) in ends {
             let shard = ShardId(id as u16);
@@ -320,16 +326,10 @@ impl Senders {
     /// The API's, which asks as one more shard.
     fn of_api(&self, mailbox: Mailbox) -> DispatcherEnds {
         let api = ShardId::of_api(self.shards.len() as u16);
-        DispatcherEnds {
-            mailbox,
-            submissions: self.submissions.of_shard(api),
-            lanes: self
-                .shards
-                .iter()
-                .filter_map(|slots| slots.lanes.get(usize::from(api.0)).cloned().flatten())
-                .collect(),
-            store: self.store.clone(),
-        }
+        let lane = |slots: &Slots| slots.lanes.get(usize::from(api.0)).cloned().flatten();
+        let lanes: Vec<_> = self.shards.iter().filter_map(lane).collect();
+        assert_eq!(lanes.len(), self.shards.len(), "the API has a lane to each shard, found by the shard's id");
+        DispatcherEnds { mailbox, submissions: self.submissions.of_shard(api), lanes, store: self.store.clone() }
     }
 }
 

@@ -97,7 +97,7 @@ impl Audiences {
         if current.is_none_or(|current| current.version != roster.version) {
             self.change(slot, roster, directory, sessions);
         }
-        if let Some(audience) = self.audiences.at_mut(slot) {
+        if let Some(audience) = self.audiences.at_mut(slot).or_count(Place::Audience) {
             audience.used_lately = true;
         }
         while self.memberships.taken() > self.memberships_max && self.evict_another(slot, directory) {}
@@ -182,7 +182,7 @@ impl Audiences {
 
     fn evict(&mut self, slot: u32, directory: &mut Directory) {
         let audience = self.audiences.reached(slot);
-        let Some(roster) = audience.roster.take() else { return };
+        let Some(roster) = audience.roster.take().or_count(Place::Audience) else { return };
         audience.entries = Vec::new();
         for member in roster.members().get(roster.range(self.shard)).or_count(Place::Audience).unwrap_or_default() {
             unlink(slot, directory.find(member.user), directory, &mut self.memberships);

@@ -101,7 +101,7 @@ impl Shard {
         self.close_unanswered(now);
         for conn in std::mem::take(&mut self.pages.later) {
             let Some(slot) = self.slot_of(conn) else { continue };
-            if let Some(session) = self.sessions.at_mut(slot) {
+            if let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) {
                 session.flags.clear(Flags::PAGE_QUEUED);
             }
             self.want_page(slot);
@@ -306,7 +306,7 @@ impl Shard {
         match purpose {
             PagePurpose::CatchUp => {
                 let Some(slot) = self.slot_of(session.conn) else { return };
-                if let Some(session) = self.sessions.at_mut(slot) {
+                if let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) {
                     session.flags.clear(Flags::PAGE_ASKED);
                 }
                 self.retry_page(slot);

@@ -91,7 +91,7 @@ impl Shard {
         if websocket {
             let mut header = [0; 10];
             let length = websocket::binary_header(frame.len(), &mut header);
-            bytes.extend_from_slice(header.get(..length).unwrap_or_default());
+            bytes.extend_from_slice(&header[..length]);
         }
         bytes.extend_from_slice(frame);
         if websocket {
@@ -222,7 +222,7 @@ impl Shard {
         if !self.begin_closing(now, slot, CloseReason::SlowReader) {
             return;
         }
-        if let Some(session) = self.sessions.at_mut(slot) {
+        if let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) {
             self.outgoing.discard(session);
         }
         self.cut(slot);

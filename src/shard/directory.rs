@@ -57,7 +57,7 @@ impl Directory {
             return slot;
         }
         let slot = self.users.take();
-        if let Some(entry) = self.users.at_mut(slot) {
+        if let Some(entry) = self.users.at_mut(slot).or_count(Place::Directory) {
             *entry = User { id: user, ..User::default() };
         }
         let users = &self.users;

@@ -167,11 +167,11 @@ impl Shard {
             for (row, sender) in run.rows.iter().zip(&per_row) {
                 let Some(&seq) = row.seqs.get(entry.member as usize).or_count(Place::Fanout) else { continue };
                 if *sender == entry.session {
-                    if let Some(session) = self.sessions.at_mut(entry.session) {
+                    if let Some(session) = self.sessions.at_mut(entry.session).or_count(Place::Fanout) {
                         session.newest = session.newest.max(seq);
                     }
                     self.send_ok(now, row.origin, row.message.msg_id, seq, row.message.sent_at_ms, Taken::Now);
-                } else if let Some(session) = self.sessions.at_mut(entry.session) {
+                } else if let Some(session) = self.sessions.at_mut(entry.session).or_count(Place::Fanout) {
                     let Shard { outgoing, effects, .. } = self;
                     pushes += push_row(now, session, entry.session, row.message, seq, outgoing, effects, &mut fallen);
                     self.fell_behind(std::mem::take(&mut fallen));

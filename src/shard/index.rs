@@ -36,7 +36,7 @@ impl Index {
     /// The slot of `id`, where `id_of` tells a slot's id.
     pub(super) fn find(&self, id: u64, id_of: impl Fn(u32) -> u64) -> Option<u32> {
         let hash = self.key.hash(id);
-        let segment = self.segments.get(hash as usize % SEGMENTS)?;
+        let segment = &self.segments[hash as usize % SEGMENTS];
         let mask = segment.table.len().checked_sub(1)?;
         let mut place = (hash >> 32) as usize & mask;
         loop {
@@ -52,7 +52,7 @@ impl Index {
     pub(super) fn insert(&mut self, id: u64, slot: u32, id_of: impl Fn(u32) -> u64) {
         debug_assert!(self.find(id, &id_of).is_none(), "{id} is in already");
         let hash = self.key.hash(id);
-        let Some(segment) = self.segments.get_mut(hash as usize % SEGMENTS) else { return };
+        let segment = &mut self.segments[hash as usize % SEGMENTS];
         if (segment.count as usize + 1) * 8 > segment.table.len() * 7 {
             let grown = vec![NIL; (segment.table.len() * 2).max(TABLE_MIN)].into_boxed_slice();
             let old = std::mem::replace(&mut segment.table, grown);
@@ -67,7 +67,7 @@ impl Index {
     /// Takes `id` out.
     pub(super) fn remove(&mut self, id: u64, id_of: impl Fn(u32) -> u64) {
         let hash = self.key.hash(id);
-        let Some(segment) = self.segments.get_mut(hash as usize % SEGMENTS) else { return };
+        let segment = &mut self.segments[hash as usize % SEGMENTS];
         let Some(mask) = segment.table.len().checked_sub(1).or_count(Place::Index) else { return };
         let table = &mut segment.table;
         let mut hole = (hash >> 32) as usize & mask;

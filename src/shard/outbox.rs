@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::Message;
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::Seq;
@@ -67,7 +68,10 @@ enum Shared {
 impl Tail {
     fn bytes(&self) -> &[u8] {
         match &self.shared {
-            Shared::Body(message) => message.push.bytes().get(message.push.body_at()..).unwrap_or_default(),
+            Shared::Body(message) => {
+                let push = &message.push;
+                push.bytes().get(push.body_at()..).or_count(Place::Fanout).unwrap_or_default()
+            }
             Shared::Frame(frame) => frame,
         }
     }
@@ -119,12 +123,12 @@ impl Outbox {
         let mut tail_read = self.tail_read;
         let mut read_at = self.read_at;
         for chunk in self.full.iter().chain(std::iter::once(&self.last)) {
-            let mut inline = chunk.get(read_at..).unwrap_or_default();
+            let mut inline = chunk.get(read_at..).or_count(Place::Fanout).unwrap_or_default();
             read_at = 0;
             loop {
                 if let Some(tail) = tails.next_if(|tail| tail.after == place) {
                     let Some(slot) = out.get_mut(filled) else { return filled };
-                    *slot = IoSlice::new(tail.bytes().get(tail_read..).unwrap_or_default());
+                    *slot = IoSlice::new(tail.bytes().get(tail_read..).or_count(Place::Fanout).unwrap_or_default());
                     tail_read = 0;
                     filled += 1;
                     continue;
@@ -178,8 +182,8 @@ impl Outbox {
             return;
         }
         self.last.extend_from_slice(bytes);
-        debug_assert!(push.seq_at() + 8 <= bytes.len(), "a push has a seq");
-        if let Some(place) = self.last.get_mut(at + push.seq_at()..).and_then(|rest| rest.first_chunk_mut::<8>()) {
+        let place = self.last.get_mut(at + push.seq_at()..).and_then(|rest| rest.first_chunk_mut::<8>());
+        if let Some(place) = place.or_count(Place::Fanout) {
             *place = seq.0.to_le_bytes();
         }
         self.len += bytes.len();
@@ -189,17 +193,16 @@ impl Outbox {
     /// The same, over the border between two chunks.
     #[cold]
     fn append_push_split(&mut self, bytes: &[u8], seq_at: usize, seq: Seq, pool: &mut OutboxPool) {
-        debug_assert!(seq_at + 8 <= bytes.len(), "a push has a seq");
         let (head, rest) = bytes.split_at(seq_at.min(bytes.len()));
         self.append(head, pool);
         self.append(&seq.0.to_le_bytes(), pool);
-        self.append(rest.get(8..).unwrap_or_default(), pool);
+        self.append(rest.get(8..).or_count(Place::Fanout).unwrap_or_default(), pool);
     }
 
     /// Appends a push with the recipient's `seq`, its body kept by reference.
     pub(super) fn append_shared(&mut self, message: &Arc<Message>, seq: Seq, pool: &mut OutboxPool) {
         let push = &message.push;
-        let head = push.bytes().get(..push.body_at()).unwrap_or_default();
+        let head = push.bytes().get(..push.body_at()).or_count(Place::Fanout).unwrap_or_default();
         self.append_push_split(head, push.seq_at(), seq, pool);
         self.append_tail(Shared::Body(Arc::clone(message)));
     }

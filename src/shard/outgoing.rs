@@ -159,7 +159,7 @@ impl Outgoing {
     fn websocket_header(pool: &mut OutboxPool, outbox: &mut Outbox, frame_bytes: usize) {
         let mut header = [0u8; WEBSOCKET_HEADER_BYTES_MAX];
         let len = binary_header(frame_bytes, &mut header);
-        outbox.append(header.get(..len).unwrap_or_default(), pool);
+        outbox.append(&header[..len], pool);
     }
 
     /// Takes away what was written; gives the outbox back when it is empty.

@@ -348,7 +348,7 @@ fn first_after<D: Disk>(
     let (mut low, mut high) = (0, source.len());
     while low < high {
         let middle = low + (high - low) / 2;
-        let Some(number) = source.number(middle) else { break };
+        let Some(number) = source.number(middle).or_count(Place::Tail) else { break };
         if seq_of(index, spot, source, middle, number)? > after {
             high = middle;
         } else {

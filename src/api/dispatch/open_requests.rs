@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Answer;
 use crate::api::problem::Problem;
 use crate::contract::ids::{ConnId, Origin};
+use crate::contract::internal::{OrCount, Place};
 
 /// The requests, by the slot that is in their questions' origin.
 #[derive(Default)]
@@ -47,7 +48,8 @@ impl OpenRequests {
         self.questions += questions;
         let answers = (0..questions).map(|_| None).collect();
         let request = Some(OpenRequest { given_up_at, missing: questions, answers, answered });
-        let free = self.free.pop().and_then(|slot| Some((slot, self.slots.get_mut(slot as usize)?)));
+        let free = self.free.pop();
+        let free = free.and_then(|slot| Some((slot, self.slots.get_mut(slot as usize).or_count(Place::Mailbox)?)));
         match free {
             Some((slot, place)) => {
                 place.request = request;
@@ -89,8 +91,8 @@ impl OpenRequests {
     }
 
     fn finish(&mut self, slot: u32) {
-        let Some(place) = self.slots.get_mut(slot as usize) else { return };
-        let Some(request) = place.request.take() else { return };
+        let Some(place) = self.slots.get_mut(slot as usize).or_count(Place::Mailbox) else { return };
+        let Some(request) = place.request.take().or_count(Place::Mailbox) else { return };
         place.generation = place.generation.wrapping_add(1);
         self.free.push(slot);
         let answers = request.answers.into_iter();

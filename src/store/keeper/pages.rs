@@ -7,6 +7,7 @@
 use super::position::{Follows, Known};
 use super::{Fault, Keeper};
 use crate::contract::ids::{SessionRef, ShardId};
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::store::{Page, PagePurpose, StoreAnswer};
 use crate::journal::disk::Disk;
 use crate::store::page::Assembly;
@@ -91,7 +92,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         let mut again = again.into_iter();
         for at in doubtful {
-            if let Some(page) = pages.get_mut(at) {
+            if let Some(page) = pages.get_mut(at).or_count(Place::Store) {
                 *page = again.next().unwrap_or(Err(Fault::Away));
             }
         }
@@ -122,7 +123,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         if !wanted.is_empty() {
             let stored = self.store.pages(&wanted, &mut self.messages).await;
             for (place, stored) in std::iter::zip(places, stored) {
-                if let Some(page) = pages.get_mut(place) {
+                if let Some(page) = pages.get_mut(place).or_count(Place::Store) {
                     *page = stored.map(Some).map_err(Fault::Store);
                 }
             }

@@ -7,6 +7,7 @@
 //! They are text: the server parses a row of three numbers in about a microsecond, and one statement of 500 rows
 //! needs no preparation that would be lost with the connection.
 
+use crate::contract::internal::{self, OrCount};
 use crate::contract::position::AppliedPosition;
 use crate::contract::store::CursorRow;
 use crate::store::{GroupWrite, InboxRow, StoredBody, Transaction};
@@ -72,7 +73,7 @@ impl MessagesInsert {
     pub(crate) fn rename(&mut self, name: &NameWritten, substitute: ClientMsgId) {
         let mut digits = Vec::new();
         put_hex(&mut digits, &substitute.0);
-        if let Some(written) = self.text.get_mut(name.at..name.at + digits.len()) {
+        if let Some(written) = self.text.get_mut(name.at..name.at + digits.len()).or_count(internal::Place::Store) {
             written.copy_from_slice(&digits);
         }
     }

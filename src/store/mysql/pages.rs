@@ -16,6 +16,7 @@ use mysql_async::Opts;
 use super::connection::{Connection, Patience, Readers};
 use super::conversation;
 use super::fault::Fault;
+use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::Message;
 use crate::contract::store::Page;
 use crate::store::PageWanted;
@@ -86,7 +87,7 @@ impl Reading<'_> {
             }
             was_idle = false;
             let usable = page.as_ref().map_or_else(Fault::spares_connection, |_| true);
-            if let Some(place) = self.pages.borrow_mut().get_mut(at) {
+            if let Some(place) = self.pages.borrow_mut().get_mut(at).or_count(Place::Store) {
                 *place = Some(page);
             }
             if !usable {

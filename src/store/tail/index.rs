@@ -350,7 +350,7 @@ impl Index {
             self.newest.remove(&snapshot.record.group);
         }
         for member in &snapshot.record.members {
-            if let Some(tail) = self.users.get_mut(&member.user) {
+            if let Some(tail) = self.users.get_mut(&member.user).or_count(Place::Tail) {
                 tail.memberships.remove(at);
                 if tail.is_empty() {
                     self.users.remove(&member.user);
