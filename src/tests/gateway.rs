@@ -18,6 +18,8 @@ use crate::connection::{Connection, ConnectionError};
 pub(crate) const SECRET: &str = "an end-to-end test's secret, 32 bytes or more";
 /// How long anything that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a gateway that runs may take to give its metrics.
+const METRICS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// For a gateway whose test sends more than an account may: what one may send is not limited.
 pub(crate) const UNLIMITED: [(&str, &str); 15] = [
@@ -144,13 +146,39 @@ impl Gateway {
 
     /// Whether the gateway has found a mistake of its own so far: in the metrics, or in what it logs at its end.
     fn assert_no_internal_errors(&self) {
-        let page = self.try_admin_page("/metrics", Duration::from_secs(1)).unwrap_or_default();
-        let counted = page.lines().filter(|line| line.starts_with("ringway_internal_errors_total{"));
-        let errors: Vec<&str> = counted.filter(|line| !line.ends_with(" 0")).collect();
-        assert!(errors.is_empty(), "internal errors: {errors:?}\n{}", self.log());
+        if let Some(page) = self.metrics_if_running() {
+            let counted = page.lines().filter(|line| line.starts_with("ringway_internal_errors_total{"));
+            let errors: Vec<&str> = counted.filter(|line| !line.ends_with(" 0")).collect();
+            assert!(errors.is_empty(), "internal errors: {errors:?}\n{}", self.log());
+        }
         let log = self.log();
         let said: Vec<&str> = log.lines().filter(|line| line.contains("internal error:")).collect();
         assert!(said.is_empty(), "internal errors in the log: {said:?}");
+    }
+
+    /// The metrics, which must come as long as the process runs and says where it gives them; `None`: it does not.
+    fn metrics_if_running(&self) -> Option<String> {
+        let deadline = Instant::now() + METRICS_PATIENCE;
+        while self.is_running() && address(&self.data_dir, "admin").is_some() {
+            let page = self.try_admin_page("/metrics", PATIENCE / 6);
+            match page {
+                Ok(page) if page.starts_with("HTTP/1.1 200") && page.contains("ringway_internal_errors_total{") => {
+                    return Some(page);
+                }
+                // It may be ending just now: that is looked at again.
+                _ if Instant::now() < deadline => pause(Duration::from_millis(20)),
+                page => panic!("the gateway runs and gives no metrics: {page:?}\n{}", self.log()),
+            }
+        }
+        None
+    }
+
+    /// The process has neither ended nor been stopped.
+    fn is_running(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // Behind the program's name, which may have any characters.
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        state.is_some_and(|state| !['Z', 'X', 'T', 't'].contains(&state))
     }
 
     /// SIGKILL, now.

@@ -1,6 +1,6 @@
 //! A client that means harm: what it can choose must not stop the others.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ringway_client::{Event, RequestId};
 use ringway_wire::frame::Encoder;
@@ -15,6 +15,10 @@ use crate::outage::metric;
 
 /// Groups of the largest size: 100,000 members in all.
 const GROUPS: usize = 20;
+/// Where ids collide nothing may be cut off before it is measured.
+const COLLIDING_PATIENCE: Duration = Duration::from_secs(300);
+/// What is below is the machine's noise.
+const GRAIN: Duration = Duration::from_millis(500);
 
 #[test]
 fn large_replies_asked_for_all_at_once_come_one_by_one_and_end_no_session() {
@@ -228,33 +232,52 @@ fn who_makes_groups_without_end_is_told_to_wait_and_nobody_else_is() {
     }
 }
 
+/// Somebody makes groups of these members, each as large as may be, and sends a message to each; behind each, Ann's message
+/// to Bob. How long these took in all, each from its sending until Bob had it.
+fn beside_groups_of(
+    members: &[UserId],
+    maker: &mut Connection,
+    ann: &mut Connection,
+    bob: &mut Connection,
+) -> Duration {
+    let (mut pending, mut took) = (Vec::new(), Duration::ZERO);
+    for (number, members) in members.chunks(GROUP_MEMBERS_MAX - 1).enumerate() {
+        let (group, _) = maker.group_create(members, PATIENCE).unwrap();
+        // With a message to the group the shards take up its members. Nobody waits for the answer.
+        let name = maker.new_client_msg_id();
+        pending.push(maker.send(Conversation::Group(group), name, b"to many").unwrap());
+        // The next group is made meanwhile, in a frame of its own request id.
+        let again = RequestId(1_000_000 + number as u32);
+        maker.send_raw(Encoder::new().group_create(again.0, members)).unwrap();
+        pending.push(again);
+
+        let began = Instant::now();
+        let name = ann.new_client_msg_id();
+        let sent = ann.send(Conversation::User(UserId(2)), name, b"hello").unwrap();
+        assert!(matches!(ann.answer(sent, COLLIDING_PATIENCE).unwrap(), Event::Sent { .. }));
+        match bob.next(COLLIDING_PATIENCE).unwrap() {
+            Some(Event::Row(row)) => assert_eq!(row.body, b"hello"),
+            other => panic!("{other:?}"),
+        }
+        took += began.elapsed();
+    }
+    for request in pending {
+        maker.answer(request, COLLIDING_PATIENCE).unwrap();
+    }
+    took
+}
+
 #[test]
 fn members_chosen_to_collide_do_not_hold_up_the_messages_of_others() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(dir.path(), &[]);
-    let (mut hostile, mut ann, mut bob) =
-        (gateway.client(666, 1, None), gateway.client(1, 1, None), gateway.client(2, 1, None));
-    let ids: Vec<UserId> = colliding_ids((GROUPS * (GROUP_MEMBERS_MAX - 1)) as u64).into_iter().map(UserId).collect();
-    let mut pending = Vec::new();
-    for (number, members) in ids.chunks(GROUP_MEMBERS_MAX - 1).enumerate() {
-        let (group, _) = hostile.group_create(members, PATIENCE).unwrap();
-        // With a message to the group the shards take up its members. Nobody waits for the answer.
-        let name = hostile.new_client_msg_id();
-        pending.push(hostile.send(Conversation::Group(group), name, b"to many").unwrap());
-        // The next group is made meanwhile, in a frame of its own request id.
-        let again = RequestId(1_000_000 + number as u32);
-        hostile.send_raw(Encoder::new().group_create(again.0, members)).unwrap();
-        pending.push(again);
-
-        let name = ann.new_client_msg_id();
-        let sent = ann.send(Conversation::User(UserId(2)), name, b"hello").unwrap();
-        assert!(matches!(ann.answer(sent, PATIENCE).unwrap(), Event::Sent { .. }));
-        match bob.next(PATIENCE).unwrap() {
-            Some(Event::Row(row)) => assert_eq!(row.body, b"hello"),
-            other => panic!("{other:?}"),
-        }
-    }
-    for request in pending {
-        hostile.answer(request, PATIENCE).unwrap();
-    }
+    let (mut ann, mut bob) = (gateway.client(1, 1, None), gateway.client(2, 1, None));
+    let count = GROUPS * (GROUP_MEMBERS_MAX - 1);
+    let mut random = fastrand::Rng::with_seed(7);
+    let any: Vec<UserId> = (0..count).map(|_| UserId(random.u64(1_000..))).collect();
+    let beside_any = beside_groups_of(&any, &mut gateway.client(665, 1, None), &mut ann, &mut bob);
+    let colliding: Vec<UserId> = colliding_ids(count as u64).into_iter().map(UserId).collect();
+    let beside_colliding = beside_groups_of(&colliding, &mut gateway.client(666, 1, None), &mut ann, &mut bob);
+    eprintln!("beside any members {beside_any:?}, beside colliding ones {beside_colliding:?}");
+    assert!(beside_colliding <= beside_any * 5 + GRAIN, "{beside_colliding:?}, beside any members {beside_any:?}");
 }
