@@ -13,6 +13,18 @@ use crate::{CloseReason, ErrorCode, MsgId, Seq, UserId};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct RequestId(pub u32);
 
+impl RequestId {
+    /// The number of the request at this place among those that somebody numbers from 0: none is 0.
+    pub fn of_index(index: u32) -> RequestId {
+        RequestId(index.wrapping_add(1).max(1))
+    }
+
+    /// The place of the request; `None`: nobody asked.
+    pub fn index(self) -> Option<u32> {
+        self.0.checked_sub(1)
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)

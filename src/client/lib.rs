@@ -15,12 +15,14 @@
 //!   `Closing` demands, when to connect again. A crowd has one of these per connection and makes frames with an
 //!   encoder for all.
 //! - [`unanswered`]: messages that are kept until they are answered.
-//! - [`client_core`]: both of them, a deframer and the bytes to be written: all that a transport needs.
+//! - [`crowd`]: the same for many clients at once, without what they say.
+//! - [`client_core`]: a session and what is unanswered, a deframer and the bytes to be written: all that a transport needs.
 //! - [`blocking`] and `tokio` (a feature): clients with a socket, for users. They share all but the socket.
 
 pub mod blocking;
 pub mod client_core;
 mod clock;
+pub mod crowd;
 pub mod event;
 pub mod incoming;
 pub mod reconnect;
@@ -34,6 +36,7 @@ mod transport;
 pub mod unanswered;
 
 pub use client_core::{ClientCore, Device};
+pub use crowd::CrowdRequests;
 pub use event::Cause;
 pub use event::{Event, Row};
 pub use incoming::{Incoming, LoginInfo, RequestId};

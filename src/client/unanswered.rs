@@ -129,9 +129,7 @@ impl Unanswered {
             self.sends.remove(at);
             return Some(Fate::GivenUp);
         }
-        let wait_ms = (u64::from(refusal.retry_after_ms) << kept.refusals.min(16)).min(RETRY_MS_MAX);
-        // The gateway's own time is kept to, however long.
-        let wait_ms = wait_ms.max(u64::from(refusal.retry_after_ms));
+        let wait_ms = retry_ms(refusal.retry_after_ms, kept.refusals);
         kept.refusals = kept.refusals.saturating_add(1);
         kept.state = KeptState::Due(now_ms + wait_ms);
         Some(Fate::Kept)
@@ -200,6 +198,13 @@ impl Unanswered {
     fn place(&self, request: RequestId) -> Option<usize> {
         self.sends.iter().position(|kept| kept.request == request)
     }
+}
+
+/// How long a request waits that the gateway wants again after so long, and that it has refused so often before.
+pub(crate) fn retry_ms(after_ms: u32, refusals: u8) -> u64 {
+    let after_ms = u64::from(after_ms);
+    // The gateway's own time is kept to, however long.
+    (after_ms << refusals.min(16)).min(RETRY_MS_MAX).max(after_ms)
 }
 
 #[cfg(test)]

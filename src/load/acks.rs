@@ -69,10 +69,10 @@ impl Acks {
         self.messages.len() as u64 - self.refused
     }
 
-    /// A message was answered; its latency goes into `latency`. Its index is its request's number less one.
+    /// A message was answered; its latency goes into `latency`. Its index is its request's.
     pub(crate) fn answered(&mut self, answer: &SendAnswer, now_ns: u64, latency: &mut Histogram<u64>) -> Answer {
-        let index = answer.request.0.wrapping_sub(1);
-        let Some(sent) = self.messages.get_mut(index as usize).filter(|m| m.msg_id.is_none()) else {
+        let message = answer.request.index().and_then(|index| self.messages.get_mut(index as usize));
+        let Some(sent) = message.filter(|m| m.msg_id.is_none()) else {
             self.repeated += 1;
             return Answer::Unexpected;
         };

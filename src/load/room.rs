@@ -15,7 +15,7 @@ use super::crowd::{CrowdEvent, CrowdFrame, SessionId};
 use super::error::LoadError;
 use super::latency::latencies;
 use ringway_client::incoming::{ClosingInfo, Refusal};
-use ringway_client::{Incoming, SessionError};
+use ringway_client::{Incoming, RequestId, SessionError};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
 use ringway_wire::request::Durability;
@@ -187,7 +187,8 @@ impl Room {
         body::write(Mark { run, index, sent_ns }, &mut open.body);
         let name = u128::from(run) << 64 | (stream as u128) << 32 | u128::from(index);
         let client_msg_id = ClientMsgId::from_parts(unix_ms, name);
-        out.extend_from_slice(encoder.send(index + 1, open.to, client_msg_id, &open.body, durability));
+        let request = RequestId::of_index(index).0;
+        out.extend_from_slice(encoder.send(request, open.to, client_msg_id, &open.body, durability));
     }
 
     /// A recipient is on another node than the sender.
@@ -272,7 +273,7 @@ impl Room {
             Ok(Incoming::Refused(refusal)) => match (refusal.code, self.kind) {
                 (ErrorCode::RetryLater | ErrorCode::StorageFull, Durability::Durable) => {
                     let due_ns = at_ns + u64::from(refusal.retry_after_ms.max(1)) * 1_000_000;
-                    self.retries.push(Retry { stream, index: refusal.request.0.wrapping_sub(1), due_ns });
+                    self.retries.extend(refusal.request.index().map(|index| Retry { stream, index, due_ns }));
                 }
                 (ErrorCode::RetryLater, Durability::Ephemeral) => open.acks.give_up(),
                 _ => self.aside(session, &Incoming::Refused(refusal)),

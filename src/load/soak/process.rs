@@ -280,7 +280,7 @@ impl Load {
             Incoming::Refused(refusal) => sending.refused(client, &refusal, clients.now_ms()),
             Incoming::Other { request, reply } => match reply {
                 Reply::Pong { .. } => self.pong.saturating_record(since_ping(request.0, at_ns)),
-                Reply::GroupOk { group, .. } => sending.made_by(client, request.0, group),
+                Reply::GroupOk { group, .. } => sending.made_by(client, request, group),
                 Reply::GroupChanged { .. } => {}
                 // Nobody asked for anything else.
                 _ => totals.corrupt += 1,

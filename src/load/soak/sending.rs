@@ -18,6 +18,8 @@ use crate::clock::Clock;
 use crate::latency::latencies;
 use crate::swarm::{LinkId, Swarm};
 use ringway_client::incoming::{Refusal, SendAnswer};
+use ringway_client::unanswered::Fate;
+use ringway_client::{CrowdRequests, RequestId};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
 use ringway_wire::request::Durability;
@@ -52,10 +54,9 @@ pub(crate) struct Sending {
     direct: Vec<Direct>,
     direct_at: u32,
     direct_pace: Pace,
-    open: Vec<Option<Open>>,
-    free: Vec<u32>,
-    /// Opens to send again: when, and which.
-    retries: Vec<(u32, u32)>,
+    requests: CrowdRequests<Open>,
+    /// Messages that were refused for good.
+    given_up: u32,
     making: Making,
     body: Vec<u8>,
     encoder: Encoder,
@@ -78,10 +79,9 @@ struct Direct {
     open: bool,
 }
 
-/// A request that is not answered.
+/// What a request that is not answered is made from.
 #[derive(Clone, Copy)]
 struct Open {
-    client: u32,
     what: What,
     index: u32,
     sent_ns: u64,
@@ -95,6 +95,12 @@ enum What {
     Direct,
     /// The group at this place of `own` itself.
     Make(u32),
+}
+
+impl What {
+    fn is_making(self) -> bool {
+        matches!(self, What::Make(_))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,9 +139,8 @@ impl Sending {
             direct: vec![Direct::default(); assignment.share() as usize],
             direct_at: 0,
             direct_pace: Pace::default(),
-            open: Vec::new(),
-            free: Vec::new(),
-            retries: Vec::new(),
+            requests: CrowdRequests::default(),
+            given_up: 0,
             making: Making::No,
             body: vec![0; body_bytes],
             encoder: Encoder::new(),
@@ -161,9 +166,9 @@ impl Sending {
         self.direct_pace.start(direct_per_s, now_ns);
     }
 
-    /// Requests that are not answered.
+    /// Requests that are not answered, or that were refused for good: those were never acked either.
     pub(crate) fn open(&self) -> u32 {
-        (self.open.len() - self.free.len()) as u32
+        self.requests.len() as u32 + self.given_up
     }
 
     /// Messages acked, by group.
@@ -206,15 +211,12 @@ impl Sending {
 
     /// A client is logged in again: what it has open goes out once more.
     pub(crate) fn back(&mut self, client: u32, now_ms: u32) {
-        let open = self.open.iter().enumerate().filter(|(_, open)| open.is_some_and(|open| open.client == client));
-        let slots: Vec<u32> = open.map(|(slot, _)| slot as u32).collect();
-        self.retries.retain(|(_, slot)| !slots.contains(slot));
-        self.retries.extend(slots.into_iter().map(|slot| (now_ms, slot)));
+        self.requests.back(client, now_ms.into());
     }
 
     /// `SendOk`.
     pub(crate) fn acked_by(&mut self, client: u32, sent: &SendAnswer, at_ns: u64, totals: &mut Totals) -> Acked {
-        let Some(open) = self.close(client, sent.request.0) else { return Acked::Unknown };
+        let Some(open) = self.requests.answered(client, sent.request) else { return Acked::Unknown };
         totals.repeats += u64::from(sent.repeat);
         if !sent.repeat {
             self.ack.saturating_record(at_ns.saturating_sub(open.sent_ns));
@@ -238,8 +240,8 @@ impl Sending {
     }
 
     /// `GroupOk`: the group's id.
-    pub(crate) fn made_by(&mut self, client: u32, request: u32, id: GroupId) {
-        if let Some(Open { what: What::Make(at), .. }) = self.close(client, request)
+    pub(crate) fn made_by(&mut self, client: u32, request: RequestId, id: GroupId) {
+        if let Some(Open { what: What::Make(at), .. }) = self.requests.answered(client, request)
             && let Some(own) = self.own.get_mut(at as usize)
         {
             own.id = Some(id);
@@ -249,52 +251,37 @@ impl Sending {
     /// `Error`: said again when the gateway wants it, or given up.
     pub(crate) fn refused(&mut self, client: u32, refusal: &Refusal<'_>, now_ms: u32) {
         count_name(&mut self.refusals, refusal.code.variant_name().unwrap_or("Unknown"));
-        let (slot, retry_after_ms) = (refusal.request.0.wrapping_sub(1), refusal.retry_after_ms);
-        let Some(Some(open)) = self.open.get_mut(slot as usize) else { return };
-        if open.client == client && retry_after_ms > 0 {
-            self.retries.push((now_ms + retry_after_ms, slot));
+        let is_message =
+            matches!(self.requests.get(refusal.request), Some((_, Open { what, .. })) if !what.is_making());
+        if self.requests.refused(client, now_ms.into(), refusal) == Some(Fate::GivenUp) {
+            self.given_up += u32::from(is_message);
         }
-        // Without a time to try again it stays open: it was never acked, and the verdict says so.
-    }
-
-    fn close(&mut self, client: u32, request: u32) -> Option<Open> {
-        let slot = request.wrapping_sub(1);
-        let place = self.open.get_mut(slot as usize)?;
-        let open = place.take_if(|open| open.client == client)?;
-        self.free.push(slot);
-        Some(open)
     }
 
     fn room(&self) -> bool {
-        self.open.len() < OPEN_MAX || !self.free.is_empty()
+        self.requests.len() < OPEN_MAX
     }
 
-    fn begin(&mut self, open: Open, swarm: &mut Swarm) {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.open.push(None);
-            (self.open.len() - 1) as u32
-        });
-        if let Some(place) = self.open.get_mut(slot as usize) {
-            *place = Some(open);
-        }
-        self.say(slot, swarm);
+    fn begin(&mut self, client: u32, open: Open, swarm: &mut Swarm) {
+        let request = self.requests.begin(client, open);
+        self.say(request, swarm);
     }
 
     /// Sends what is open, the same each time.
-    fn say(&mut self, slot: u32, swarm: &mut Swarm) {
-        let Some(Some(open)) = self.open.get(slot as usize).copied() else { return };
+    fn say(&mut self, request: RequestId, swarm: &mut Swarm) {
+        let Some((client, open)) = self.requests.get(request).map(|(client, open)| (client, *open)) else { return };
         let (to, group) = match open.what {
             What::Make(at) => {
                 let Some(own) = self.own.get(at as usize) else { return };
                 let members: Vec<UserId> =
                     (1..self.assignment.members()).map(|place| self.assignment.member(own.group, place)).collect();
-                return swarm.send(LinkId(open.client), self.encoder.group_create(slot + 1, &members));
+                return swarm.send(LinkId(client), self.encoder.group_create(request.0, &members));
             }
             What::Group(at) => match self.own.get(at as usize).and_then(|own| Some((own.id?, own.group))) {
                 Some((id, group)) => (Conversation::Group(id), group),
                 None => return,
             },
-            What::Direct => match self.assignment.recipient(open.client) {
+            What::Direct => match self.assignment.recipient(client) {
                 Some(to) => (Conversation::User(self.assignment.user(to)), DIRECT),
                 None => return,
             },
@@ -302,39 +289,32 @@ impl Sending {
         body::write(Mark { run: self.run, index: open.index, sent_ns: open.sent_ns }, &mut self.body);
         let name = u128::from(group) << 32 | u128::from(open.index);
         let id = ClientMsgId::from_parts(open.unix_ms, name);
-        swarm.send(LinkId(open.client), self.encoder.send(slot + 1, to, id, &self.body, Durability::Durable));
+        swarm.send(LinkId(client), self.encoder.send(request.0, to, id, &self.body, Durability::Durable));
     }
 
     fn retry_due(&mut self, clients: &Clients, swarm: &mut Swarm) {
-        if self.retries.is_empty() {
-            return;
-        }
-        let now_ms = clients.now_ms();
-        let due: Vec<u32> =
-            self.retries.extract_if(.., |(due_ms, _)| *due_ms <= now_ms).map(|(_, slot)| slot).collect();
-        for slot in due {
+        for request in self.requests.take_due(clients.now_ms().into()) {
             // Away: it goes out when the client is back.
-            let live = self.open.get(slot as usize).is_some_and(|o| o.is_some_and(|o| clients.is_live(o.client)));
-            if live {
-                self.say(slot, swarm);
+            if self.requests.get(request).is_some_and(|(client, _)| clients.is_live(client)) {
+                self.say(request, swarm);
             }
         }
     }
 
     fn make_more(&mut self, clients: &Clients, swarm: &mut Swarm) {
         let Making::From(mut at) = self.making else { return };
-        while (self.open() as usize) < MAKING_MAX {
+        while self.requests.len() < MAKING_MAX {
             let Some(own) = self.own.get(at) else { break };
             let owner = own.owner;
             if clients.is_live(owner) {
                 let (sent_ns, unix_ms) = (self.clock.mono_ns(), clients.server_ms(owner));
-                let open = Open { client: owner, what: What::Make(at as u32), index: 0, sent_ns, unix_ms };
-                self.begin(open, swarm);
+                let open = Open { what: What::Make(at as u32), index: 0, sent_ns, unix_ms };
+                self.begin(owner, open, swarm);
             }
             // The owner never came: a group less, and the report says how many there are.
             at += 1;
         }
-        self.making = if at >= self.own.len() && self.open() == 0 { Making::Done } else { Making::From(at) };
+        self.making = if at >= self.own.len() && self.requests.is_empty() { Making::Done } else { Making::From(at) };
     }
 
     /// False: no group can take a message now.
@@ -355,7 +335,7 @@ impl Sending {
             self.group_pace.done();
             totals.group_sent += 1;
             let what = What::Group(at as u32);
-            self.begin(Open { client, what, index, sent_ns, unix_ms: clients.server_ms(client) }, swarm);
+            self.begin(client, Open { what, index, sent_ns, unix_ms: clients.server_ms(client) }, swarm);
             return true;
         }
         false
@@ -379,7 +359,8 @@ impl Sending {
             let sent_ns = stamp(&self.direct_pace, self.clock.mono_ns());
             self.direct_pace.done();
             totals.direct_sent += 1;
-            self.begin(Open { client, what: What::Direct, index, sent_ns, unix_ms: clients.server_ms(client) }, swarm);
+            let open = Open { what: What::Direct, index, sent_ns, unix_ms: clients.server_ms(client) };
+            self.begin(client, open, swarm);
             return true;
         }
         false

@@ -122,8 +122,8 @@ fn receive(
     match incoming {
         Incoming::LoggedIn(_) => messages.is_live(client),
         Incoming::Row(push) => messages.arrived(client, &push, at_ns),
-        Incoming::Sent(sent) => messages.acked(client, sent.request.0, at_ns),
-        Incoming::Refused(refusal) => messages.refused(client, refusal.request.0, refusal.code),
+        Incoming::Sent(sent) => messages.acked(client, sent.request, at_ns),
+        Incoming::Refused(refusal) => messages.refused(client, refusal.request, refusal.code),
         Incoming::Closing(_) => messages.is_gone(client),
         Incoming::Other { reply: Reply::Pong { .. }, .. } => {}
         // Nobody asked for anything else.

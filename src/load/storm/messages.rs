@@ -14,6 +14,7 @@ use crate::soak::clients::Clients;
 use crate::soak::orders::{Names, count_name};
 use crate::soak::pace::Pace;
 use crate::swarm::{LinkId, Swarm};
+use ringway_client::RequestId;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation};
 use ringway_wire::request::{Durability, PushView};
@@ -156,7 +157,8 @@ impl Messages {
         body::write(Mark { run: self.run, index, sent_ns }, &mut self.body);
         let name = ClientMsgId::from_parts(clients.server_ms(from), u128::from(self.run) << 32 | u128::from(index));
         let conversation = Conversation::User(self.assignment.user(to));
-        swarm.send(LinkId(from), self.encoder.send(index + 1, conversation, name, &self.body, Durability::Durable));
+        let request = RequestId::of_index(index).0;
+        swarm.send(LinkId(from), self.encoder.send(request, conversation, name, &self.body, Durability::Durable));
         self.sent.push(Sent { from, to, sent_ns, arrived: false, acked: false });
         self.open += 2;
     }
@@ -182,8 +184,9 @@ impl Messages {
     }
 
     /// `SendOk`.
-    pub(crate) fn acked(&mut self, client: u32, request: u32, at_ns: u64) {
-        match self.sent.get_mut(request.wrapping_sub(1) as usize).filter(|sent| sent.from == client) {
+    pub(crate) fn acked(&mut self, client: u32, request: RequestId, at_ns: u64) {
+        let sent = request.index().and_then(|index| self.sent.get_mut(index as usize));
+        match sent.filter(|sent| sent.from == client) {
             None => self.corrupt += 1,
             Some(sent) if sent.acked => self.duplicated += 1,
             Some(sent) => {
@@ -195,9 +198,10 @@ impl Messages {
     }
 
     /// An error: the message is given up.
-    pub(crate) fn refused(&mut self, client: u32, request: u32, code: ErrorCode) {
+    pub(crate) fn refused(&mut self, client: u32, request: RequestId, code: ErrorCode) {
         count_name(&mut self.refusals, code.variant_name().unwrap_or("Unknown"));
-        if self.sent.get(request.wrapping_sub(1) as usize).is_some_and(|sent| sent.from == client && !sent.acked) {
+        let sent = request.index().and_then(|index| self.sent.get(index as usize));
+        if sent.is_some_and(|sent| sent.from == client && !sent.acked) {
             self.open -= 2;
         }
     }

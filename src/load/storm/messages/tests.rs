@@ -80,12 +80,12 @@ fn a_message_is_through_when_it_is_acked_and_has_arrived_and_only_once() {
     scene.are_live(&[0, 1]);
     let (from, to) = scene.say();
     assert_eq!((scene.messages.open(), scene.messages.unacked(), scene.messages.lost()), (2, 1, 0));
-    scene.messages.acked(from, 1, 5);
+    scene.messages.acked(from, RequestId(1), 5);
     assert_eq!((scene.messages.open(), scene.messages.unacked(), scene.messages.lost()), (1, 0, 1));
     scene.push(0, from, to);
     assert_eq!((scene.messages.open(), scene.messages.unacked(), scene.messages.lost()), (0, 0, 0));
     scene.push(0, from, to);
-    scene.messages.acked(from, 1, 5);
+    scene.messages.acked(from, RequestId(1), 5);
     assert_eq!((scene.messages.duplicated, scene.messages.corrupt, scene.messages.open()), (2, 0, 0));
     let (delivery, ack) = scene.messages.take_latencies();
     assert_eq!((delivery.len(), ack.len()), (1, 1));
@@ -101,8 +101,8 @@ fn what_was_never_sent_to_whom_it_comes_is_corrupt() {
     scene.push(0, 5, to);
     scene.push(1, from, to);
     scene.push_body(&[0; BODY_BYTES], from, to);
-    scene.messages.acked(to, 1, 5);
-    scene.messages.acked(from, 2, 5);
+    scene.messages.acked(to, RequestId(1), 5);
+    scene.messages.acked(from, RequestId(2), 5);
     assert_eq!((scene.messages.corrupt, scene.messages.open()), (6, 2));
     // The row of a client's own message is none of these.
     scene.push(0, from, from);
@@ -114,7 +114,7 @@ fn a_refused_message_is_given_up_and_never_acked() {
     let mut scene = Scene::new();
     scene.are_live(&[0, 1]);
     let (from, _) = scene.say();
-    scene.messages.refused(from, 1, ErrorCode::RetryLater);
+    scene.messages.refused(from, RequestId(1), ErrorCode::RetryLater);
     assert_eq!((scene.messages.open(), scene.messages.unacked(), scene.messages.lost()), (0, 1, 0));
     assert_eq!(scene.messages.refusals.get("RetryLater"), Some(&1));
 }
