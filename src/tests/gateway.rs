@@ -159,7 +159,7 @@ impl Gateway {
     /// The metrics, which must come as long as the process runs and says where it gives them; `None`: it does not.
     fn metrics_if_running(&self) -> Option<String> {
         let deadline = Instant::now() + METRICS_PATIENCE;
-        while self.is_running() && address(&self.data_dir, "admin").is_some() {
+        while self.is_running() && self.is_reachable() && address(&self.data_dir, "admin").is_some() {
             let page = self.try_admin_page("/metrics", PATIENCE / 6);
             match page {
                 Ok(page) if page.starts_with("HTTP/1.1 200") && page.contains("ringway_internal_errors_total{") => {
@@ -171,6 +171,12 @@ impl Gateway {
             }
         }
         None
+    }
+
+    /// Its addresses are this process's too: some tests give a gateway a network of its own.
+    fn is_reachable(&self) -> bool {
+        let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        network(&self.pid().to_string()) == network("self")
     }
 
     /// The process has neither ended nor been stopped.

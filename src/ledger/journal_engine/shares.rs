@@ -8,7 +8,6 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::JournalEngine;
-
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
