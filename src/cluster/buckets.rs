@@ -31,6 +31,7 @@ const ORDER: &str = concat!(include_str!("order_at.lua"), include_str!("order.lu
 const PLACE: &str = concat!(include_str!("order_at.lua"), include_str!("place.lua"));
 const RESERVE: &str = include_str!("reserve.lua");
 const TRIM: &str = include_str!("trim.lua");
+const LEAVE: &str = include_str!("leave.lua");
 
 /// The bucket in which all that there is once lies: the order, nodes' leases, the lock for a new generation.
 pub(super) const FIRST: usize = 0;
@@ -41,6 +42,7 @@ pub(super) struct Scripts {
     pub(super) submit: String,
     pub(super) seed: String,
     pub(super) heartbeat: String,
+    pub(super) leave: String,
     pub(super) compare: String,
     status: String,
     order: String,
@@ -56,6 +58,7 @@ impl Scripts {
             submit: client.script_load(SUBMIT).await?,
             seed: client.script_load(SEED).await?,
             heartbeat: client.script_load(HEARTBEAT).await?,
+            leave: client.script_load(LEAVE).await?,
             compare: client.script_load(COMPARE).await?,
             status: client.script_load(STATUS).await?,
             ..Scripts::default()

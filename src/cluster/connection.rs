@@ -28,8 +28,8 @@ pub(super) enum Ended {
     ReadOnly(String),
     /// Redis has another generation than this node follows.
     OtherGeneration,
-    /// Another process has the node's id.
-    Taken,
+    /// Another process has the node's id, and has renewed its lease so often.
+    Taken { renewed: u64 },
     /// The nodes that are there have another number of buckets.
     OtherBuckets(u64),
     /// Redis has forgotten the scripts, as after `SCRIPT FLUSH`: they are loaded again.
@@ -64,7 +64,7 @@ impl Ended {
             Ended::Lost(_) => Some(StandsStill::Disconnected),
             Ended::ReadOnly(_) => Some(StandsStill::ReadOnly),
             Ended::NoMemory => Some(StandsStill::NoMemory),
-            Ended::Taken => Some(StandsStill::Taken),
+            Ended::Taken { .. } => Some(StandsStill::Taken),
             Ended::OtherBuckets(_) => Some(StandsStill::OtherBuckets),
         }
     }

@@ -2,24 +2,41 @@
 -- every node has read and the database has.
 --
 -- KEYS[1]  the prefix of the first bucket
--- ARGV     node, token, lease in ms, the last entry read, the last entry stored, entries kept, buckets, and how exactly
---          it is cut: '~' or '='
+-- ARGV     node, token, lease in ms, the last entry read, the last entry stored, entries kept, buckets, how exactly it
+--          is cut: '~' or '=', and the number of the node's session; '': it has none yet, and asks for it
 --
--- Replies {'TAKEN'} if another process has the node's id, {'BUCKETS', how many} if the nodes that are there have another
--- number of buckets, else {'OK', 1 if this node's store is to write else 0, generation, what of each bucket is stored,
--- what of each bucket nobody needs, the time in ms, how many entries there are, 1 if there was memory for more when the
--- call began else 0, nodes alive...}; with one bucket the two about buckets are empty, and it is cut here.
+-- Replies {'SESSION', number} to who asks for it, {'TAKEN', how often its lease was renewed} if another process has the
+-- node's id, or a later session had it last, {'BUCKETS', how many} if the nodes that are there have another number of
+-- buckets, else {'OK', 1 if this node's store is to write else 0, generation, what of each bucket is stored, what of each
+-- bucket nobody needs, the time in ms, how many entries there are, 1 if there was memory for more when the call began else
+-- 0, nodes alive...}; with one bucket the two about buckets are empty, and it is cut here.
+--
+-- A heartbeat may be executed long after its process has died. A session is numbered before it claims the node's id, and
+-- once a later one has had that, no earlier one gets it.
 --
 -- A Redis without memory refuses what could take more, unless the script has written something by then: it is tried once
 -- whether it does, what takes none comes next, and what makes room before all else.
 
 local call = redis.call
 local root = KEYS[1]
-local node, token, lease, buckets = ARGV[1], ARGV[2], ARGV[3], ARGV[7]
-local mine = root .. 'node:' .. node
+local node, token, lease, buckets, session = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[9]
+local mine, sessions = root .. 'node:' .. node, root .. 'sessions'
+
+local numbers = call('HMGET', sessions, node, node .. ':holds')
+local given, holds = tonumber(numbers[1] or '0'), tonumber(numbers[2] or '0')
+if session == '' then
+  -- Microseconds; a higher number each time, also if the clock goes back or nothing is known any more of those before.
+  local now = call('TIME')
+  local number = text(math.max(now[1] * 1000000 + now[2], given + 1, holds + 1))
+  call('HDEL', sessions, 'nothing')
+  call('HSET', sessions, node, number)
+  return { 'SESSION', number }
+end
 
 local holder = call('HGET', mine, 'token')
-if holder and holder ~= token then return { 'TAKEN' } end
+if tonumber(session) < holds or holder and holder ~= token then
+  return { 'TAKEN', call('HGET', mine, 'renewed') or '0' }
+end
 
 local alive, read = {}, tonumber(ARGV[4])
 for _, other in ipairs(call('SMEMBERS', root .. 'nodes')) do
@@ -61,7 +78,9 @@ if number and math.floor(stored / 2 ^ 40) == tonumber(number) then
   call('XTRIM', root .. now[1] .. ':' .. its[3], 'MINID', ARGV[8], number .. '-' .. text(cut + 1))
   if is_more then call('HSET', state, its[1], ARGV[5]) end
 end
+call('HSET', sessions, node .. ':holds', session)
 call('HSET', mine, 'token', token, 'read', ARGV[4], 'buckets', buckets)
+call('HINCRBY', mine, 'renewed', 1)
 call('PEXPIRE', mine, lease)
 call('SADD', root .. 'nodes', node)
 if writer == token then call('SET', root .. 'writer', token, 'PX', lease) end

@@ -15,7 +15,7 @@
 //! stream.rs    reads streams, sees to their order  order.rs     the streams of several buckets, made one
 //! subscription.rs   what nodes say to each other        nodes.rs     who is there; talk.rs: the same as bytes
 //! look.rs      what a Redis says about itself      connection.rs   one connection, and why a session ends
-//! known.rs     whether it still has what was followed
+//! known.rs     whether it still has what was followed   others_lease.rs  whose lease is in the way
 //! ```
 
 mod buckets;
@@ -26,6 +26,7 @@ pub(crate) mod look;
 mod masters;
 pub(crate) mod nodes;
 mod order;
+pub mod others_lease;
 mod session;
 mod stream;
 mod subscription;
@@ -41,6 +42,7 @@ use self::buckets::Memory;
 use self::connection::Ended;
 use self::look::Losses;
 use self::nodes::Nodes;
+use self::others_lease::{LOOK_MS, OthersLease, Verdict};
 use self::session::Session;
 use crate::contract::access::AccessNews;
 use crate::contract::nodes::{FromNodes, ToNodes};
@@ -48,7 +50,7 @@ use crate::contract::progress::Progress;
 use crate::contract::report::NodesReport;
 use crate::contract::report::Report;
 use crate::ledger::redis::link::{News, RedisEnds};
-use crate::limits::{LEASE_MS, REDIS_TIMEOUT_MS, WARN_EVERY_MS};
+use crate::limits::{REDIS_TIMEOUT_MS, WARN_EVERY_MS};
 use crate::topology::mailbox::Slot;
 
 /// The first wait before Redis is tried again; it doubles each time.
@@ -57,10 +59,6 @@ const RETRY_FIRST_MS: u64 = 50;
 const RETRY_MAX_MS: u64 = 1_000;
 /// A Redis that stays away is said so often.
 const WARN_EVERY: Duration = Duration::from_millis(WARN_EVERY_MS);
-/// How long a start waits for leases that are in its way to end, of a former process of the same id or of other settings.
-const TAKEN_PATIENCE_MS: u64 = LEASE_MS + 2_000;
-/// How often it looks meanwhile.
-const TAKEN_LOOK_MS: u64 = 500;
 
 /// What the thread needs to follow the ledger.
 #[derive(Debug)]
@@ -121,14 +119,14 @@ impl ClusterEnds {
 /// Runs until the ledger has ended.
 pub async fn run(mut cluster: ClusterEnds) {
     let mut wait_ms = RETRY_FIRST_MS;
-    let mut taken_for_ms = 0;
+    let mut others_lease = OthersLease::default();
     let mut warned: Option<Instant> = None;
     let mut rng = fastrand::Rng::with_seed(cluster.ledger.token);
     for number in 1.. {
         let limit = Duration::from_millis(REDIS_TIMEOUT_MS);
         let ended = match timeout(limit, Session::begin(&mut cluster, number)).await {
             Ok(Ok(session)) => {
-                (wait_ms, taken_for_ms) = (RETRY_FIRST_MS, 0);
+                (wait_ms, others_lease) = (RETRY_FIRST_MS, OthersLease::default());
                 let ended = session.run(&mut cluster).await;
                 if !matches!(ended, Ended::Done) {
                     notify(&cluster.ledger.ends, News::Disconnected).await;
@@ -145,16 +143,16 @@ pub async fn run(mut cluster: ClusterEnds) {
         }
         match ended {
             Ended::Done => return,
-            Ended::Taken | Ended::OtherBuckets(_) => {
+            Ended::Taken { .. } | Ended::OtherBuckets(_) => {
                 cluster.ledger.progress.set_writes_store(false);
-                if taken_for_ms == 0 {
+                if others_lease.is_new() {
                     warn_of_lease(&cluster.ledger, &ended);
                 }
-                if taken_for_ms >= TAKEN_PATIENCE_MS {
+                let renewed = if let Ended::Taken { renewed } = ended { Some(renewed) } else { None };
+                if others_lease.meet(renewed) == Verdict::Lives {
                     return end(&cluster.ledger, &ended).await;
                 }
-                taken_for_ms += TAKEN_LOOK_MS;
-                sleep(Duration::from_millis(TAKEN_LOOK_MS)).await;
+                sleep(Duration::from_millis(LOOK_MS)).await;
                 continue;
             }
             Ended::OtherGeneration => {}
@@ -187,7 +185,7 @@ fn warn(ended: &Ended) {
         Ended::Lost(error) => {
             tracing::warn!(error, "Redis is away: nothing is numbered until it is back; trying again");
         }
-        Ended::Done | Ended::OtherGeneration | Ended::NoScripts | Ended::Taken | Ended::OtherBuckets(_) => {}
+        Ended::Done | Ended::OtherGeneration | Ended::NoScripts | Ended::Taken { .. } | Ended::OtherBuckets(_) => {}
     }
 }
 
@@ -203,7 +201,7 @@ fn warn_of_lease(ledger: &LedgerLink, ended: &Ended) {
     }
 }
 
-/// No lease of a former process can be in the way any more. The ledger ends with that error, and the process with it: if
+/// Another process lives. The ledger ends with that error, and the process with it: if
 /// this thread ended it might be heard of first, and would be all that the operator is told.
 async fn end(ledger: &LedgerLink, ended: &Ended) {
     let news = match ended {

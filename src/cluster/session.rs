@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::interfaces::KeysInterface;
 use fred::types::{ConnectHandle, Value};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep};
@@ -23,7 +22,7 @@ use super::masters::Masters;
 use super::nodes::Leaseless;
 use super::stream::{Orders, Stream};
 use super::subscription::Subscription;
-use super::{ClusterEnds, notify};
+use super::{ClusterEnds, LedgerLink, notify};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::report::StandsStill;
 use crate::ledger::redis::entry::Call;
@@ -43,6 +42,8 @@ pub(super) struct Session {
     /// A connection for each bucket's stream, and, if there are several, one for their order.
     reads: Vec<Client>,
     subscription: Subscription,
+    /// Under which number it claims the node's id: a later session's is higher.
+    claim: String,
     began: Instant,
     stream: Stream,
     under_way: Calls<Answer>,
@@ -83,6 +84,7 @@ impl Session {
             buckets,
             reads,
             subscription,
+            claim: String::new(),
             began,
             stream,
             under_way,
@@ -91,6 +93,7 @@ impl Session {
             turn,
             tasks,
         };
+        session.claim(&cluster.ledger).await?;
         session.beat(cluster, 0).await?;
         // What the shards said meanwhile is said again, as all they have.
         while cluster.from_shards.try_recv().is_ok() {}
@@ -246,14 +249,20 @@ impl Session {
         Box::pin(submit_split(buckets, generation, entries_max, calls, (turn, next)))
     }
 
-    /// Renews what is leased, and tells Redis how far this node and the database are.
-    async fn beat(&mut self, cluster: &mut ClusterEnds, read: u64) -> Result<(), Ended> {
-        let ClusterEnds { ledger, nodes, .. } = cluster;
-        let generation = self.stream.given().map(|(generation, _)| generation.text()).unwrap_or_default();
-        let stored = ledger.progress.applied().0;
-        // The database may be further than the snapshot from which the ledger is to follow the stream.
-        let read = if generation.is_empty() { ledger.progress.followed().0 } else { read };
-        let values: Vec<Value> = vec![
+    /// Learns which of the node's sessions this is.
+    async fn claim(&mut self, ledger: &LedgerLink) -> Result<(), Ended> {
+        let values = self.heartbeat(ledger, 0, 0);
+        let reply: Vec<String> = self.buckets.call(FIRST, &self.buckets.scripts.heartbeat, values).await?;
+        match reply.as_slice() {
+            [word, number] if word == "SESSION" => self.claim.clone_from(number),
+            _ => return Err(Ended::Lost("Redis does not say which of this node's sessions this is".to_owned())),
+        }
+        Ok(())
+    }
+
+    /// What a heartbeat says.
+    fn heartbeat(&self, ledger: &LedgerLink, read: u64, stored: u64) -> Vec<Value> {
+        vec![
             ledger.node.to_string().into(),
             format!("{:016x}", ledger.token).into(),
             LEASE_MS.to_string().into(),
@@ -262,7 +271,18 @@ impl Session {
             self.memory.kept().to_string().into(),
             self.buckets.count().to_string().into(),
             self.memory.cuts().into(),
-        ];
+            self.claim.clone().into(),
+        ]
+    }
+
+    /// Renews what is leased, and tells Redis how far this node and the database are.
+    async fn beat(&mut self, cluster: &mut ClusterEnds, read: u64) -> Result<(), Ended> {
+        let ClusterEnds { ledger, nodes, .. } = cluster;
+        let generation = self.stream.given().map(|(generation, _)| generation.text()).unwrap_or_default();
+        let stored = ledger.progress.applied().0;
+        // The database may be further than the snapshot from which the ledger is to follow the stream.
+        let read = if generation.is_empty() { ledger.progress.followed().0 } else { read };
+        let values = self.heartbeat(ledger, read, stored);
         let reply: Vec<Value> = self.buckets.call(FIRST, &self.buckets.scripts.heartbeat, values).await?;
         let mut reply = reply.into_iter();
         match reply.next().and_then(|word| word.into_string()).as_deref() {
@@ -271,7 +291,10 @@ impl Session {
                 let theirs = reply.next().and_then(|count| count.into_string()?.parse().ok()).unwrap_or_default();
                 return Err(Ended::OtherBuckets(theirs));
             }
-            _ => return Err(Ended::Taken),
+            _ => {
+                let renewed = reply.next().and_then(|count| count.into_string()?.parse().ok()).unwrap_or_default();
+                return Err(Ended::Taken { renewed });
+            }
         }
         let writes = reply.next().and_then(|flag| flag.as_i64()) == Some(1);
         if writes != ledger.progress.writes_store() {
@@ -316,14 +339,9 @@ impl Session {
 
     /// Gives back what is leased, so that nobody waits for it to end. If Redis does not take it, it ends by itself.
     async fn leave(&self, cluster: &ClusterEnds) {
-        let root = self.buckets.root(FIRST);
-        let mut keys = vec![format!("{root}node:{}", cluster.ledger.node)];
-        if cluster.ledger.progress.writes_store() {
-            keys.push(format!("{root}writer"));
-        }
-        if let Ok(client) = self.buckets.client(FIRST) {
-            client.del::<(), _>(keys).await.ok();
-        }
+        let ledger = &cluster.ledger;
+        let values: Vec<Value> = vec![ledger.node.to_string().into(), format!("{:016x}", ledger.token).into()];
+        self.buckets.call::<String>(FIRST, &self.buckets.scripts.leave, values).await.ok();
         self.subscription.say_last(cluster.nodes.bye()).await;
     }
 }

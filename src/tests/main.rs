@@ -56,6 +56,7 @@ mod soak_losses;
 mod start;
 mod storm;
 mod strict_websocket;
+mod successor;
 mod systemd;
 mod tokens;
 mod traffic;

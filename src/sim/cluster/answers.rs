@@ -37,10 +37,10 @@ fn said_no_memory(said: &Said) -> bool {
 pub(super) fn beat_of(said: Said) -> Result<Beat, Ended> {
     let words = texts(said)?;
     let word = |at: usize| words.get(at).cloned().unwrap_or_default();
-    if word(0) != "OK" {
-        return Err(Ended::Taken);
-    }
     let number = |at: usize| word(at).parse().map_err(|_| Ended::Lost);
+    if word(0) != "OK" {
+        return Err(Ended::Taken { renewed: number(1)? });
+    }
     Ok(Beat {
         writes: word(1) == "1",
         there: word(2),
@@ -48,6 +48,14 @@ pub(super) fn beat_of(said: Said) -> Result<Beat, Ended> {
         count: number(6)?,
         has_memory: word(7) == "1",
     })
+}
+
+/// Which of the node's sessions it is.
+pub(super) fn claim_of(said: Said) -> Result<String, Ended> {
+    match texts(said)?.as_slice() {
+        [word, number] if word == "SESSION" => Ok(number.clone()),
+        _ => Err(Ended::Lost),
+    }
 }
 
 pub(super) fn status_of(session: u64, said: Said) -> Result<News, Ended> {

@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ringway::cluster::others_lease::{LOOK_MS, OthersLease, Verdict};
 use ringway::contract::progress::Progress;
 use ringway::contract::report::StandsStill;
 use ringway::ledger::redis::link::{News, Order, RedisEnds, Reply, What};
 use ringway::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS};
 
-use super::answers::{Beat, arrivals, beat_of, checksums_differ, generation_number, status_of};
+use super::answers::{Beat, arrivals, beat_of, checksums_differ, claim_of, generation_number, status_of};
 use super::mutation::Mutation;
 use super::redis::{Redis, Script};
 use super::session::{Ask, Ended, Inline, Said, Session, Stage, Turn, text};
@@ -21,8 +22,6 @@ use crate::random::Random;
 /// As long as the production thread waits before it tries again.
 const RETRY_FIRST_MS: u64 = 50;
 const RETRY_MAX_MS: u64 = 1_000;
-const TAKEN_LOOK_MS: u64 = 500;
-const TAKEN_PATIENCE_MS: u64 = LEASE_MS + 2_000;
 /// How long one read waits for an entry.
 const READ_BLOCK_MS: u64 = 1_000;
 
@@ -56,7 +55,7 @@ pub(super) struct Link {
     number: u64,
     state: State,
     wait_ms: u64,
-    taken_for_ms: u64,
+    others_lease: OthersLease,
     is_short: bool,
     pending_news: VecDeque<News>,
     /// What the node's clock says, Unix milliseconds.
@@ -80,7 +79,7 @@ impl Link {
             number: 0,
             state: State::Waiting { until_ms: 0 },
             wait_ms: RETRY_FIRST_MS,
-            taken_for_ms: 0,
+            others_lease: OthersLease::default(),
             is_short: false,
             pending_news: VecDeque::new(),
             unix_ms: 0,
@@ -142,23 +141,22 @@ impl Link {
         let why = match ended {
             Ended::Lost => Some(StandsStill::Disconnected),
             Ended::NoMemory => Some(StandsStill::NoMemory),
-            Ended::Taken => Some(StandsStill::Taken),
+            Ended::Taken { .. } => Some(StandsStill::Taken),
             Ended::OtherGeneration => None,
         };
         self.pending_news.extend(why.map(News::Away));
-        if ended != Ended::Taken {
+        let Ended::Taken { renewed } = ended else {
             let wait_ms = self.wait_ms - self.random.below(self.wait_ms as usize / 2 + 1) as u64;
             self.state = State::Waiting { until_ms: now_ms + wait_ms };
             self.wait_ms = (self.wait_ms * 2).min(RETRY_MAX_MS);
             return;
-        }
+        };
         self.progress.set_writes_store(false);
-        self.state = State::Waiting { until_ms: now_ms + TAKEN_LOOK_MS };
-        if self.taken_for_ms >= TAKEN_PATIENCE_MS {
+        self.state = State::Waiting { until_ms: now_ms + LOOK_MS };
+        if self.others_lease.meet(Some(renewed)) == Verdict::Lives {
             self.pending_news.push_back(News::Taken);
             self.state = State::Over;
         }
-        self.taken_for_ms += TAKEN_LOOK_MS;
     }
 
     /// One step of a session.
@@ -169,6 +167,7 @@ impl Link {
         }
         session.take_answers();
         match session.stage {
+            Stage::Numbering => return self.learn_number(now_ms),
             Stage::Claiming => return self.claim(now_ms),
             Stage::Looking => return self.look(),
             Stage::Serving => {}
@@ -190,6 +189,21 @@ impl Link {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    fn learn_number(&mut self, now_ms: u64) -> Result<(), Ended> {
+        let values = self.heartbeat();
+        let State::Begun(session) = &mut self.state else { return Ok(()) };
+        let Some(Inline::Asked(ask)) = session.inline else {
+            let ask = session.ask(now_ms, Ask::Eval(Script::Heartbeat, values));
+            session.inline = Some(Inline::Asked(ask));
+            return Ok(());
+        };
+        let Some(said) = session.take(ask) else { return Ok(()) };
+        session.inline = None;
+        session.claim = claim_of(said)?;
+        session.stage = Stage::Claiming;
         Ok(())
     }
 
@@ -215,27 +229,42 @@ impl Link {
         session.inline = None;
         session.stage = Stage::Serving;
         let status = status_of(session.number, said)?;
-        (self.wait_ms, self.taken_for_ms) = (RETRY_FIRST_MS, 0);
+        (self.wait_ms, self.others_lease) = (RETRY_FIRST_MS, OthersLease::default());
         self.announce(status);
         Ok(())
     }
 
-    /// Sends a heartbeat, if it is time.
-    fn beat(&mut self, now_ms: u64) -> bool {
+    /// What a heartbeat says.
+    fn heartbeat(&self) -> Vec<Vec<u8>> {
+        let State::Begun(session) = &self.state else { return Vec::new() };
         let Settings { node, token, kept, .. } = self.settings;
         let kept = if self.is_short { 0 } else { kept };
         let cuts = if self.is_short { "=" } else { "~" };
         let stored = self.progress.applied().0;
+        let read = session.following.as_ref().map_or(self.progress.followed().0, |(_, after)| *after);
+        let token = format!("{token:016x}");
+        vec![
+            text(node),
+            text(token),
+            text(LEASE_MS),
+            text(read),
+            text(stored),
+            text(kept),
+            text(1),
+            text(cuts),
+            text(&session.claim),
+        ]
+    }
+
+    /// Sends a heartbeat, if it is time.
+    fn beat(&mut self, now_ms: u64) -> bool {
+        let values = self.heartbeat();
         let State::Begun(session) = &mut self.state else { return false };
         if now_ms < session.beat_at_ms {
             return false;
         }
         session.beat_at_ms += HEARTBEAT_MS;
-        let read = session.following.as_ref().map_or(self.progress.followed().0, |(_, after)| *after);
-        let token = format!("{token:016x}");
-        let values =
-            [text(node), text(token), text(LEASE_MS), text(read), text(stored), text(kept), text(1), text(cuts)];
-        let ask = session.ask(now_ms, Ask::Eval(Script::Heartbeat, values.to_vec()));
+        let ask = session.ask(now_ms, Ask::Eval(Script::Heartbeat, values));
         session.inline = Some(Inline::Asked(ask));
         true
     }

@@ -76,9 +76,7 @@ impl Cluster {
         let mut world = World::new(gateways, random.clone());
         world.model.ledger = if plan.losses > 0 { Ledger::ForgetfulRedis } else { Ledger::Redis };
         let mut redis = Redis::new("run 1");
-        if let Mutation::Redis(bent) = mutation {
-            redis.bent = bent;
-        }
+        redis.bent = mutation.of_redis();
         let database = Database::new(random.clone());
         if let Mutation::Database(untrue) = mutation {
             database.set_untrue(untrue);

@@ -38,7 +38,7 @@ pub(crate) enum Mutation {
 }
 
 /// All of them, with what the report must contain, and a seed that reports it, which is tried first.
-pub(crate) const MUTATIONS: [(Mutation, &str, u64); 16] = [
+pub(crate) const MUTATIONS: [(Mutation, &str, u64); 17] = [
     (Mutation::HidesLostSessions, "liveness", 1),
     (Mutation::Redis(Bent::ClaimsNothing), "I4", 1),
     (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 10),
@@ -55,9 +55,20 @@ pub(crate) const MUTATIONS: [(Mutation, &str, u64); 16] = [
     (Mutation::Database(Untrue::ForgetsNewestMessage), "I4", 18),
     (Mutation::HidesSkew, "clock", 47),
     (Mutation::SharesTokens, "number as one node", 5),
+    (Mutation::Redis(Bent::TakesOldSessions), "another gateway runs as node", 1),
 ];
 
 impl Mutation {
+    /// What Redis does otherwise.
+    pub(super) fn of_redis(self) -> Bent {
+        match self {
+            Mutation::Redis(bent) => bent,
+            // Sessions are told apart beside tokens.
+            Mutation::SharesTokens => Bent::TakesOldSessions,
+            _ => Bent::No,
+        }
+    }
+
     /// What the ledger is told in place of this, if anything.
     pub(super) fn bend_news(self, news: News, unix_ms: u64) -> Option<News> {
         Some(match (self, news) {

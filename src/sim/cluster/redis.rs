@@ -48,6 +48,8 @@ pub(crate) enum Bent {
     CutsUnread,
     /// Says that a node was there all the time, when none was.
     ConfirmsItself,
+    /// A heartbeat of an earlier session takes a node's id.
+    TakesOldSessions,
 }
 
 /// Names and what is known of them.
@@ -90,7 +92,15 @@ struct Lease {
     token: String,
     read: u64,
     buckets: String,
+    renewed: u64,
     expires_ms: u64,
+}
+
+/// What a node's sessions are told apart by.
+#[derive(Clone, Copy, Default, Debug)]
+struct Sessions {
+    given: u64,
+    holds: u64,
 }
 
 /// All keys: what a dump of it has.
@@ -100,6 +110,7 @@ pub(crate) struct Data {
     generations: BTreeMap<String, Keys>,
     nodes: BTreeSet<String>,
     leases: BTreeMap<String, Lease>,
+    sessions: BTreeMap<String, Sessions>,
     /// Token, and when it ends.
     writer: Option<(String, u64)>,
 }
@@ -312,13 +323,21 @@ impl Redis {
     }
 
     fn heartbeat(&mut self, now_ms: u64, arguments: &[Vec<u8>]) -> Value {
-        let [node, token, lease_ms, read, stored, kept, buckets, _] = arguments else { return text("TAKEN") };
+        let [node, token, lease_ms, read, stored, kept, buckets, _, session] = arguments else { return text("TAKEN") };
         let (node, token, buckets) = (string(node), string(token), string(buckets));
         let has_memory = !self.is_out_of_memory();
-        let (cuts_unread, data) = (self.bent == Bent::CutsUnread, &mut self.data);
-        let holder = data.leases.get(&node).map(|lease| lease.token.clone());
-        if holder.as_ref().is_some_and(|holder| *holder != token) {
-            return Value::List(vec![text("TAKEN")]);
+        let (cuts_unread, takes_old) = (self.bent == Bent::CutsUnread, self.bent == Bent::TakesOldSessions);
+        let data = &mut self.data;
+        let sessions = data.sessions.entry(node.clone()).or_default();
+        if session.is_empty() {
+            sessions.given = (now_ms * 1_000).max(sessions.given + 1).max(sessions.holds + 1);
+            return Value::List(vec![text("SESSION"), decimal(sessions.given)]);
+        }
+        let lease = data.leases.get(&node);
+        let (holder, renewed) = (lease.map(|lease| lease.token.clone()), lease.map_or(0, |lease| lease.renewed));
+        let is_late = number(session) < sessions.holds && !takes_old;
+        if is_late || holder.as_ref().is_some_and(|holder| *holder != token) {
+            return Value::List(vec![text("TAKEN"), decimal(renewed)]);
         }
         let mut read_by_all = number(read);
         let mut alive = Vec::new();
@@ -355,7 +374,8 @@ impl Redis {
                 state.stored = stored;
             }
         }
-        let lease = Lease { token: token.clone(), read: number(read), buckets, expires_ms };
+        data.sessions.entry(node.clone()).or_default().holds = number(session);
+        let lease = Lease { token: token.clone(), read: number(read), buckets, renewed: renewed + 1, expires_ms };
         data.leases.insert(node.clone(), lease);
         data.nodes.insert(node);
         if writer == token {

@@ -23,7 +23,7 @@ const LOOK_AGAIN_MS: u64 = 200;
 pub(super) enum Ended {
     Lost,
     OtherGeneration,
-    Taken,
+    Taken { renewed: u64 },
     NoMemory,
 }
 
@@ -83,6 +83,8 @@ pub(super) enum Inline {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
+    /// It learns its number.
+    Numbering,
     Claiming,
     Looking,
     Serving,
@@ -92,6 +94,8 @@ pub(super) enum Stage {
 pub(super) struct Session {
     pub(super) number: u64,
     pub(super) stage: Stage,
+    /// Under which number it claims the node's id.
+    pub(super) claim: String,
     pub(super) calls: Pipe,
     pub(super) reads: Pipe,
     run: String,
@@ -120,7 +124,8 @@ impl Session {
     pub(super) fn new(number: u64, run: String, now_ms: u64) -> Session {
         Session {
             number,
-            stage: Stage::Claiming,
+            stage: Stage::Numbering,
+            claim: String::new(),
             calls: Pipe::default(),
             reads: Pipe::default(),
             run,

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::Cluster;
 use super::node::Process;
-use super::redis::{Data, Script};
+use super::redis::Data;
 use super::session::Ask;
 use crate::model::Checked;
 use crate::world::Runs;
@@ -176,10 +176,6 @@ impl Cluster {
         unexecuted.truncate(random.below(unexecuted.len() + 1));
         if random.chance(self.plan.executed_later, 10) {
             let hold_ms = if random.chance(1, 3) { random.between(0, GONE_MS) } else { 0 };
-            if hold_ms > 0 || self.absent.is_some() {
-                // Not the lease of a process that is gone by then.
-                unexecuted.retain(|ask| matches!(ask, Ask::Eval(Script::Submit, _)));
-            }
             self.late.push(Late { from_ms: self.world.now.mono_ms + hold_ms, asks: unexecuted.into() });
         }
         self.world.note(format!("the session of node {} breaks", self.nodes[at].id));
