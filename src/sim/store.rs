@@ -15,7 +15,7 @@ use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition
 use ringway::store::messages::Messages;
 use ringway::store::names::Written;
 use ringway::store::{
-    GroupWrite, InboxRow, PageWanted, Store, StoreError, StoredBody, Transaction, pages_in_turn, snapshot_alone,
+    GroupWrite, InboxRow, NamesFound, PageWanted, Store, StoreError, StoredBody, Transaction, pages_in_turn, snapshot_alone,
 };
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -431,17 +431,22 @@ impl Store for SimStore {
         pages_in_turn(self, wanted, messages).await
     }
 
-    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<NamesFound, StoreError> {
         self.reach("looking up")?;
-        let tables = &self.database.inner.borrow().current;
-        let finds = self.database.inner.borrow().untrue != Some(Untrue::FindsNothing);
+        let inner = self.database.inner.borrow();
+        let (tables, finds) = (&inner.current, inner.untrue != Some(Untrue::FindsNothing));
+        let at = match inner.untrue {
+            Some(Untrue::HidesThatItWentBack) => inner.highest.applied,
+            _ => tables.position.applied,
+        };
         let found = |lookup: &Lookup| {
             let msg_id = *tables.names.get(&(lookup.sender, lookup.client_msg_id))?;
             let StoredBody { sender_seq: seq, digest, .. } = *tables.messages.get(&msg_id)?;
             let sent_at_ms = MSG_ID_EPOCH_MS + (msg_id.0 >> 22);
             Some(StoredMessage { msg_id, seq, sent_at_ms, digest })
         };
-        Ok(lookups.iter().map(|lookup| found(lookup).filter(|_| finds)).collect())
+        let messages = lookups.iter().map(|lookup| found(lookup).filter(|_| finds)).collect();
+        Ok(NamesFound { at, messages })
     }
 
     async fn kept_from(&mut self) -> Result<MsgId, StoreError> {

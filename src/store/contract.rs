@@ -264,7 +264,7 @@ fn a_message_whose_name_is_taken_keeps_nothing_else_from_the_store<B: Bed>(bed: 
     assert_eq!(bed.count("names_taken"), 2);
     assert_eq!(seqs(&page(bed, &mut store, FAR, 0, 100, 10_000)), [1, 2, 3, 4, 5, 6, 7, 8]);
     let first_of = |n| Lookup { sender: UserId(1), client_msg_id: name(n), generation: 0 };
-    let found = bed.run(store.find(&[first_of(2), first_of(4), first_of(8)])).unwrap();
+    let found = bed.run(store.find(&[first_of(2), first_of(4), first_of(8)])).unwrap().messages;
     let found: Vec<u64> = found.iter().map(|found| found.map_or(0, |message| message.msg_id.0 >> 22)).collect();
     assert_eq!(found, [2, 4, 8], "a repeat is answered with the first");
     let written = bed.run(apply(&mut store, transaction(9..=9))).unwrap();
@@ -320,7 +320,9 @@ fn a_repeat_is_found_under_its_sender_and_name_only<B: Bed>(bed: &B) {
         sent_at_ms: MsgId(2 << 22).sent_at_ms(),
         digest: digest(Conversation::User(UserId(FAR)), b"body 2"),
     };
-    assert_eq!(found, [Some(expected), None, None]);
+    assert_eq!(found.messages, [Some(expected), None, None]);
+    assert_eq!(found.at, bed.run(store.position()).unwrap().applied);
+    assert!(found.at > AppliedPosition(0));
 }
 
 fn the_newest_row_of_every_user_is_found_also_of_ids_above_two_to_the_63<B: Bed>(bed: &B) {

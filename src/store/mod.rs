@@ -84,8 +84,8 @@ pub trait Store {
     ) -> Result<Page, StoreError>;
     /// Several pages, each as [`Self::page`] reads it; parallel to `wanted`.
     async fn pages(&mut self, wanted: &[PageWanted], messages: &mut Messages) -> Vec<Result<Page, StoreError>>;
-    /// What was stored under these names, parallel to `lookups`.
-    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError>;
+    /// What was stored under these names.
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<NamesFound, StoreError>;
     /// Messages below this number may have been deleted by retention; zero if none was ever.
     async fn kept_from(&mut self) -> Result<MsgId, StoreError>;
     /// The cursors of devices, all in one question; parallel to `devices`.
@@ -129,6 +129,15 @@ pub struct PageWanted {
     pub rows_max: usize,
     /// No more once their bodies have so many bytes.
     pub bytes_max: usize,
+}
+
+/// What a database has under names, all as it was at one position.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct NamesFound {
+    /// Up to here the database that was asked has everything.
+    pub at: AppliedPosition,
+    /// Parallel to what was looked up.
+    pub messages: Vec<Option<StoredMessage>>,
 }
 
 /// Several batches that go into the database together, in journal order.

@@ -28,7 +28,7 @@ use mysql_async::Opts;
 
 use super::messages::Messages;
 use super::names::Written;
-use super::{PageWanted, Store, StoreError, Transaction};
+use super::{NamesFound, PageWanted, Store, StoreError, Transaction};
 use crate::contract::position::AppliedPosition;
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::contract::store::{StorePosition, Stored};
@@ -252,9 +252,14 @@ impl Store for MySqlStore {
         read.into_iter().map(|page| page.map_err(|fault| fault.into_store(READING_PAGES))).collect()
     }
 
-    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
-        let mut text =
-            b"SELECT sender, client_msg_id, msg_id, sender_seq, sent_at, digest FROM messages WHERE ".to_vec();
+    /// In one statement, which reads one state of the database: a server that lags, or went back, says so itself.
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<NamesFound, StoreError> {
+        let mut text = format!(
+            "SELECT position, x'', position, position, position, position FROM ledger_position WHERE node = {} UNION ALL \
+             SELECT sender, client_msg_id, msg_id, sender_seq, sent_at, digest FROM messages WHERE ",
+            self.writer.sharing().node()
+        )
+        .into_bytes();
         for (at, lookup) in lookups.iter().enumerate() {
             if at > 0 {
                 text.extend_from_slice(b" OR ");
@@ -267,13 +272,19 @@ impl Store for MySqlStore {
         let rows = self.read("looking messages up", async |c: &mut Connection| {
             c.rows::<Found>(text.clone(), Patience::Read).await
         });
-        let rows = rows.await?.into_iter().filter_map(|(sender, name, msg_id, seq, sent_at_ms, digest)| {
-            let name = ClientMsgId(name.try_into().ok()?);
-            let stored = StoredMessage { msg_id: MsgId(msg_id), seq: Seq(seq), sent_at_ms, digest };
-            Some(((UserId(sender), name), stored))
-        });
-        let found: HashMap<(UserId, ClientMsgId), StoredMessage> = rows.collect();
-        Ok(lookups.iter().map(|lookup| found.get(&(lookup.sender, lookup.client_msg_id)).copied()).collect())
+        let (mut at, mut found) = (AppliedPosition(0), HashMap::new());
+        for (sender, name, msg_id, seq, sent_at_ms, digest) in rows.await? {
+            match name.try_into() {
+                Ok(name) => {
+                    let stored = StoredMessage { msg_id: MsgId(msg_id), seq: Seq(seq), sent_at_ms, digest };
+                    found.insert((UserId(sender), ClientMsgId(name)), stored);
+                }
+                // The row of the position has none.
+                Err(_) => at = AppliedPosition(sender),
+            }
+        }
+        let messages = lookups.iter().map(|lookup| found.get(&(lookup.sender, lookup.client_msg_id)).copied());
+        Ok(NamesFound { at, messages: messages.collect() })
     }
 
     async fn kept_from(&mut self) -> Result<MsgId, StoreError> {

@@ -8,6 +8,7 @@
 
 mod expiry;
 mod fault;
+mod find;
 mod insert;
 mod inspect;
 mod wal;
@@ -25,14 +26,15 @@ use super::names::Written;
 use super::page::Assembly;
 use super::schema::{self, SchemaError};
 use super::yielding::yield_to_deliveries;
-use super::{PageWanted, Store, StoreError, Transaction, pages_in_turn, snapshot_alone};
+use super::{NamesFound, PageWanted, Store, StoreError, Transaction, pages_in_turn, snapshot_alone};
 use crate::contract::cause::Cause;
 use crate::contract::chain::Chain;
 use crate::contract::message::Message;
 use crate::contract::position::AppliedPosition;
-use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup, StoredMessage};
+use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup};
 use crate::limits::{SQLITE_TRANSACTION_ROWS_BESIDE_READERS, SQLITE_TRANSACTION_ROWS_MAX};
 use fault::{Inconsistent, failed};
+use find::find;
 use insert::{RowBatch, insert_messages, insert_rows, write_group};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{ConversationKind, Role};
@@ -394,28 +396,8 @@ impl Store for SqliteStore {
         pages_in_turn(self, wanted, messages).await
     }
 
-    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
-        let look = || -> Result<Vec<Option<StoredMessage>>, rusqlite::Error> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT msg_id, sender_seq, sent_at, digest FROM messages WHERE sender = ?1 AND client_msg_id = ?2",
-            )?;
-            lookups
-                .iter()
-                .map(|lookup| {
-                    statement
-                        .query_row(params![stored(lookup.sender.0), &lookup.client_msg_id.0[..]], |row| {
-                            Ok(StoredMessage {
-                                msg_id: MsgId(bits(row.get(0)?)),
-                                seq: Seq(bits(row.get(1)?)),
-                                sent_at_ms: bits(row.get(2)?),
-                                digest: bits(row.get(3)?),
-                            })
-                        })
-                        .optional()
-                })
-                .collect()
-        };
-        look().map_err(failed("looking a message up"))
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<NamesFound, StoreError> {
+        find(&self.connection, lookups).map_err(failed("looking messages up"))
     }
 
     async fn kept_from(&mut self) -> Result<MsgId, StoreError> {

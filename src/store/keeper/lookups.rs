@@ -1,13 +1,15 @@
 //! What was stored under a name, from the database and from the unapplied tail.
 //!
-//! What always holds: what is in the tail needs no database; and a name that retention may have deleted is never said
-//! to be unknown.
+//! What always holds: what is in the tail needs no database; and a name is never said to be unknown that retention may
+//! have deleted, or that a database lacks because it is not so far as this node knows it to have been: it went back, or a
+//! replica that lags was asked.
 
+use super::position::Follows;
 use super::{Fault, Keeper};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::journal::disk::Disk;
-use crate::store::Store;
+use crate::store::{NamesFound, Store};
 use ringway_wire::ids::MsgId;
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 
@@ -53,13 +55,18 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             false => self.store.find(&elsewhere).await.map_err(Fault::Store),
         };
         match stored {
-            Ok(stored) => {
+            Ok(NamesFound { at, messages: stored }) => {
                 let missing = stored.iter().any(Option::is_none);
+                let is_behind = self.follows == Follows::Stream && at < self.progress.applied();
+                if missing && is_behind {
+                    self.refused(&Fault::Away);
+                }
                 // Asked after the look-up: before a message is deleted, this is raised above it.
                 let kept_from = if missing { self.store.kept_from().await? } else { MsgId(0) };
                 for (place, message) in std::iter::zip(places, stored) {
                     found[place] = match message {
                         Some(message) => LookupFound::Stored(message),
+                        None if is_behind => LookupFound::Unavailable,
                         None if is_older(&lookups[place], kept_from) => LookupFound::Expired,
                         None => LookupFound::Nothing,
                     };

@@ -13,7 +13,7 @@ use super::*;
 use crate::contract::ids::SessionRef;
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::snapshots;
-use crate::contract::store::{PagePurpose, StoreAnswer};
+use crate::contract::store::{Lookup, LookupFound, PagePurpose, StoreAnswer};
 use crate::journal::batch::Batch;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, Record};
@@ -106,6 +106,12 @@ impl Node {
         }
     }
 
+    /// What is said of the name of an entry's message.
+    fn look_up(&mut self, entry: u64) -> LookupFound {
+        let client_msg_id = ClientMsgId::from_parts(1_800_000_000_000, u128::from(entry));
+        block_on(self.keeper.lookup(Lookup { sender: UserId(1), client_msg_id, generation: 0 })).found
+    }
+
     fn rows(&self) -> Vec<i64> {
         let database = rusqlite::Connection::open(&self.path).unwrap();
         let mut statement = database.prepare("SELECT seq FROM inbox ORDER BY seq").unwrap();
@@ -165,6 +171,22 @@ fn rows_that_another_node_puts_back_while_a_page_is_read_are_not_said_to_be_gone
         database.execute_batch(&statements).unwrap();
     }));
     assert_eq!(node.page_after(6), Some(((7..=12).map(Seq).collect(), None)));
+}
+
+#[test]
+fn a_name_that_a_database_lost_a_moment_ago_is_not_said_to_be_unknown() {
+    let mut node = Node::behind(0);
+    node.follow(10);
+    node.store();
+    assert_eq!(node.look_up(99), LookupFound::Nothing);
+    node.put_back(6);
+    // Before the store has looked: neither the database nor the tail has it, nor can any other name be told.
+    assert_eq!(node.look_up(8), LookupFound::Unavailable);
+    assert_eq!(node.look_up(99), LookupFound::Unavailable);
+    assert!(matches!(node.look_up(5), LookupFound::Stored(_)), "what is there is known");
+    node.store();
+    assert!(matches!(node.look_up(8), LookupFound::Stored(_)));
+    assert_eq!(node.look_up(99), LookupFound::Nothing);
 }
 
 #[test]

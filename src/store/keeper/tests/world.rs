@@ -136,7 +136,7 @@ impl Store for Flaky {
         pages_in_turn(self, wanted, messages).await
     }
 
-    async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<Option<StoredMessage>>, StoreError> {
+    async fn find(&mut self, lookups: &[Lookup]) -> Result<NamesFound, StoreError> {
         block_on(self.read()?.find(lookups))
     }
     async fn kept_from(&mut self) -> Result<MsgId, StoreError> {
