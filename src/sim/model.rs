@@ -101,6 +101,9 @@ pub(crate) enum Ledger {
     Journal,
     /// Redis: each node numbers messages by its own clock, and the stream orders them.
     Redis,
+    /// The same, whose ledger may be made anew though nothing was lost, as nobody was there to tell: rows are numbered a
+    /// generation higher from then on.
+    RemadeRedis,
     /// Redis, which may lose what it has: rows are given other numbers, a generation above the ones before, and changes
     /// of groups may be lost.
     ForgetfulRedis,
@@ -213,8 +216,9 @@ impl Model {
         if send.acked.is_some() && !repeat && self.ledger != Ledger::ForgetfulRedis {
             return violated!("I4: {number:?} was acked before, and now as new");
         }
-        // What another node has read and stored, this one finds there after Redis has lost it.
-        if repeat && send.attempts < 2 && self.ledger != Ledger::ForgetfulRedis {
+        // What another node has read and stored, this one finds there when the ledger is made anew.
+        let is_made_once = matches!(self.ledger, Ledger::Journal | Ledger::Redis);
+        if repeat && send.attempts < 2 && is_made_once {
             return violated!("I4: {number:?} was sent once and is called a repeat");
         }
         let forgets = self.ledger == Ledger::ForgetfulRedis;
@@ -328,11 +332,12 @@ impl Model {
     }
 
     /// A user was told that these rows are no longer to be had. Nothing is deleted here; but a new generation's rows lie
-    /// far above those of the one before, and a cluster's first one may be made more than once before it has any.
+    /// far above those of the one before, and a cluster's first one may be made more than once before anybody has any.
     pub(crate) fn gap(&self, user: UserId, from: u64, to: u64) -> Checked {
         let jumps = generation_of(from) < generation_of(to + 1);
         match self.ledger {
-            Ledger::Redis if jumps && self.knows_nothing_of(user, from, to) => Ok(()),
+            Ledger::Redis if jumps && self.users_have_nothing_up_to(to) => Ok(()),
+            Ledger::RemadeRedis if jumps && self.knows_nothing_of(user, from, to) => Ok(()),
             Ledger::ForgetfulRedis if jumps => Ok(()),
             _ => violated!("I3: {user} is told that rows {from} to {to} are gone; nothing is deleted here"),
         }
@@ -340,6 +345,10 @@ impl Model {
 
     fn knows_nothing_of(&self, user: UserId, from: u64, to: u64) -> bool {
         self.inboxes.get(&user).is_none_or(|inbox| inbox.rows.range(from..=to).next().is_none())
+    }
+
+    fn users_have_nothing_up_to(&self, seq: u64) -> bool {
+        self.inboxes.keys().all(|user| self.knows_nothing_of(*user, 0, seq))
     }
 
     /// Which message has this body.

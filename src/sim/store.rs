@@ -15,7 +15,8 @@ use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition
 use ringway::store::messages::Messages;
 use ringway::store::names::Written;
 use ringway::store::{
-    GroupWrite, InboxRow, NamesFound, PageWanted, Store, StoreError, StoredBody, Transaction, pages_in_turn, snapshot_alone,
+    GroupWrite, InboxRow, NamesFound, PageWanted, Store, StoreError, StoredBody, Transaction, pages_in_turn,
+    snapshot_alone,
 };
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};

@@ -8,7 +8,8 @@ use crate::redis::Redis;
 const SUBMIT: &str = include_str!("../cluster/submit.lua");
 const COMPARE: &str = include_str!("../cluster/compare.lua");
 const LEAVE: &str = include_str!("../cluster/leave.lua");
-pub(crate) const HEARTBEAT: &str = concat!(include_str!("../cluster/order_at.lua"), include_str!("../cluster/heartbeat.lua"));
+pub(crate) const HEARTBEAT: &str =
+    concat!(include_str!("../cluster/order_at.lua"), include_str!("../cluster/heartbeat.lua"));
 
 pub(crate) const ROOT: &str = "{ringway:0}:3:";
 const GENERATION: &str = "1.000000000000000a";

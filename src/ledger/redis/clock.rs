@@ -16,6 +16,10 @@ const WAITING_MAX: usize = 8;
 pub(super) struct RedisClock {
     latest_s: u64,
     read_s: u64,
+    /// Most entries that the stream was said to have: so far, and in sessions that are over. In one session what was
+    /// looked at before a heartbeat may be told behind it.
+    had: u64,
+    had_before: u64,
     /// Entries that there were, and the second.
     waiting: VecDeque<(u64, u64)>,
     skew_ms: i64,
@@ -26,6 +30,7 @@ impl RedisClock {
     /// Redis had no more than so many entries at this time of its clock.
     pub(super) fn stood(&mut self, count: u64, redis_ms: u64) {
         self.latest_s = redis_ms / 1_000;
+        self.had = self.had.max(count);
         if self.waiting.len() < WAITING_MAX {
             self.waiting.push_back((count, redis_ms / 1_000));
         }
@@ -49,6 +54,17 @@ impl RedisClock {
     /// Another stream is followed: what was heard of the one before says nothing of it.
     pub(super) fn begin(&mut self) {
         self.waiting.clear();
+        (self.had, self.had_before) = (0, 0);
+    }
+
+    /// The session is over: Redis may be started anew before the next one.
+    pub(super) fn ended(&mut self) {
+        self.had_before = self.had;
+    }
+
+    /// The last entry that the stream is known to have had in sessions that are over, read or not; zero: nothing is known.
+    pub(super) fn had_before(&self) -> u64 {
+        self.had_before
     }
 
     /// The stream has been read up to this entry.

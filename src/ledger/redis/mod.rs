@@ -206,7 +206,7 @@ impl<D: Disk> RedisEngine<D> {
             self.submitter.stored(applied);
             self.follower.stored(applied);
         }
-        self.settle_unverified(now);
+        self.settle_unverified();
         self.fence();
         self.loaded()?;
         let (submitter, mut view) = self.submitting();
@@ -287,6 +287,7 @@ impl<D: Disk> RedisEngine<D> {
             News::Disconnected => {
                 self.session = Session::Disconnected { why: StandsStill::Disconnected };
                 self.orders.lost();
+                self.follower.redis_clock.ended();
                 self.submitter.lost();
                 self.questions.lost();
             }

@@ -68,11 +68,18 @@ impl<D: Disk> RedisEngine<D> {
         self.session =
             if was_behind { Session::Behind { number } } else { Session::Lost { number, waits: Waits::Look } };
         if !found.is_confirmed && self.follower.followed.can_confirm(&found.there) {
-            self.order(What::Confirm { generation: found.there, read: self.follower.followed.seen() });
+            // It answers for all that it was told of.
+            let read = self.follower.followed.seen().max(self.follower.redis_clock.had_before());
+            self.order(What::Confirm { generation: found.there, read });
             return Ok(());
         }
         if found.age == Age::Fresh {
             self.order(What::Status);
+            return Ok(());
+        }
+        if !found.is_confirmed && self.has_stored_all_of(&found) {
+            let why = "Redis was started while no node was there to tell whether it has all it had";
+            self.make_anew(now, number, Some(found.there), why);
             return Ok(());
         }
         if found.there.number > generation_of(self.follower.followed.seen()) || was_behind {
@@ -89,8 +96,10 @@ impl<D: Disk> RedisEngine<D> {
         let is_over = there.number < self.known_generation() || there.number < highest;
         let seen = self.follower.followed.seen();
         let has_gone_back = generation_of(seen) == there.number && *count < seen;
-        let is_other =
-            self.follower.followed.generation().is_some_and(|ours| ours.number == there.number && ours != there);
+        // What it was told of and has not read others may have.
+        let is_less = *count < self.follower.redis_clock.had_before();
+        let same = self.follower.followed.generation().filter(|ours| ours.number == there.number);
+        let is_other = same.is_some_and(|ours| ours != there || is_less);
         *extent == Extent::Part || is_over || has_gone_back || is_other
     }
 
@@ -124,19 +133,24 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// Redis was started when no node was there: it may have less than it had. What it has is stored, as nothing else may
-    /// be; then a new generation is made, whose numbers are above all that was ever given out, and what this node has
-    /// submitted and is not stored is submitted again.
-    pub(super) fn settle_unverified(&mut self, now: Now) {
+    /// be. Then Redis is looked at once more, as a node that was there may have come back meanwhile; if none has, a new
+    /// generation is made, whose numbers are above all that was ever given out, and what this node has submitted and is not
+    /// stored is submitted again.
+    pub(super) fn settle_unverified(&mut self) {
         let Session::Following { number, reading } = &self.session else { return };
         let Reading { certainty, caught_up_at, .. } = *reading;
         if certainty == Certainty::Unverified
             && self.follower.followed.seen() >= caught_up_at
             && self.progress.applied().0 >= caught_up_at
         {
-            let (number, there) = (*number, reading.generation.clone());
-            let why = "Redis was started while no node was there to tell whether it has all it had";
-            self.make_anew(now, number, Some(there), why);
+            self.look_again(*number);
         }
+    }
+
+    /// This node has followed all that Redis has, and the database has it.
+    fn has_stored_all_of(&self, found: &Found) -> bool {
+        let is_followed = self.follower.followed.generation() == Some(&found.there);
+        is_followed && self.follower.followed.seen() >= found.count && self.progress.applied().0 >= found.count
     }
 
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.

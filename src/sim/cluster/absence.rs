@@ -37,7 +37,7 @@ impl Cluster {
     }
 
     fn begin_absence(&mut self, at: usize) -> Checked {
-        if self.world.runs(at) != Runs::On || !self.nodes_have_looked() {
+        if self.world.runs(at) != Runs::On {
             return Ok(());
         }
         let random = self.world.random.clone();

@@ -31,8 +31,9 @@ impl Cluster {
         self.count("directory copied");
         self.world.add(gateway);
         let (cut_until_ms, goes_on_at_ms) = (0, 0);
-        let is_over = false;
-        self.nodes.push(Node { id, log, copy, progress, began_at, link, cut_until_ms, goes_on_at_ms, is_over });
+        let (has_numbered, is_over) = (false, false);
+        let node = Node { id, log, copy, progress, began_at, link, cut_until_ms, goes_on_at_ms, has_numbered, is_over };
+        self.nodes.push(node);
     }
 
     /// Two processes of one node do not number for longer than it takes one of them to hear of the other.

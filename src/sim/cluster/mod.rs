@@ -58,7 +58,6 @@ pub(crate) struct Cluster {
     /// Steps in which two processes have numbered as one node.
     twin_steps: usize,
     starts_of_redis: u64,
-    restarted_at_ms: u64,
     database: Database,
     /// What was sent on connections that are gone, and is not executed yet.
     late: Vec<Late>,
@@ -96,6 +95,7 @@ impl Cluster {
                 link,
                 cut_until_ms: 0,
                 goes_on_at_ms: 0,
+                has_numbered: false,
                 is_over: false,
             });
         }
@@ -113,7 +113,6 @@ impl Cluster {
             blackout_in: None,
             twin_steps: 0,
             starts_of_redis,
-            restarted_at_ms: 0,
             database,
             late,
             stalled_until_ms: 0,
@@ -150,6 +149,7 @@ impl Cluster {
                 self.world.client_step(at)?;
             }
         }
+        self.note_who_confirms();
         self.check_twins()?;
         self.check_database()
     }
@@ -191,6 +191,7 @@ impl Cluster {
     fn ledger_turn(&mut self, at: usize) -> Checked {
         let now = self.world.now_at(at);
         self.world.gateways[at].ledger_turn(now)?;
+        self.nodes[at].has_numbered |= self.world.gateways[at].numbers();
         match self.world.gateways[at].ended.take() {
             // The stream was cut behind what it had read of it.
             Some(error)
@@ -286,6 +287,7 @@ impl Cluster {
     /// 10 ms in which everybody has a turn.
     fn round(&mut self) -> Checked {
         self.world.pass_time(10)?;
+        self.note_who_confirms();
         for at in self.world.connections.keys().copied().collect::<Vec<_>>() {
             for which in 0..3 {
                 self.world.connection_step(at, which)?;

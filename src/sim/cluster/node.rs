@@ -37,6 +37,8 @@ pub(super) struct Node {
     pub cut_until_ms: u64,
     /// When its process starts again, or is no longer paused, the world's milliseconds.
     pub goes_on_at_ms: u64,
+    /// Its process has numbered: it can tell whether a Redis that was started since has all it had.
+    pub has_numbered: bool,
     /// It has ended because a copy of its directory is the node now.
     pub is_over: bool,
 }

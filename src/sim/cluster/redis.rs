@@ -432,6 +432,12 @@ impl Redis {
         keys.stream.range(first..=last).map(|(entry, bytes)| (*entry, bytes.clone())).collect()
     }
 
+    /// A node that was there before it was started has said that it has all that node had read; or it has nothing.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        let state = &self.data.state;
+        state.generation.is_empty() || state.vouched.as_deref() == Some(&self.run)
+    }
+
     /// `HGET state count`.
     pub(crate) fn count(&self) -> Option<u64> {
         self.data.state.buckets.map(|_| self.data.state.count)

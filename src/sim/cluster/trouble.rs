@@ -8,7 +8,7 @@ use super::Cluster;
 use super::node::Process;
 use super::redis::Data;
 use super::session::Ask;
-use crate::model::Checked;
+use crate::model::{Checked, Ledger};
 use crate::world::Runs;
 
 /// What a process loses with its end.
@@ -28,8 +28,6 @@ pub(super) struct Late {
 
 /// Longest that a process is gone, stands still, or Redis does: longer than leases last.
 const GONE_MS: u64 = 12_000;
-/// By then every node has looked at a Redis that was started.
-const LOOKED_MS: u64 = 6_000;
 /// How long a start that was refused waits.
 const START_AGAIN_MS: u64 = 300;
 
@@ -48,10 +46,10 @@ impl Cluster {
         if happens(self.plan.kills) && self.world.runs(at) != Runs::Down {
             self.end_process(at, if random.chance(1, 2) { Loss::Nothing } else { Loss::Unsynced })?;
         }
-        if happens(self.plan.pauses) && self.world.runs(at) == Runs::On && self.nodes_have_looked() {
+        if happens(self.plan.pauses) && self.world.runs(at) == Runs::On {
             self.pause(at);
         }
-        if happens(self.plan.cuts) && self.nodes_have_looked() {
+        if happens(self.plan.cuts) {
             let for_ms = random.between(1_000, if random.chance(1, 3) { 2_000_000 } else { 20_000 });
             self.world.note(format!("node {} is cut off from Redis for {for_ms} ms", self.nodes[at].id));
             self.count("cut off");
@@ -87,7 +85,7 @@ impl Cluster {
         if self.plan.losses > 0 && random.chance(1, 300) {
             self.dump = self.redis.data.clone();
         }
-        if happens(self.plan.restarts) && (self.plan.losses > 0 || self.all_nodes_are_there()) {
+        if happens(self.plan.restarts) {
             self.restart_redis("with all it had");
         }
         if happens(self.plan.losses) {
@@ -116,17 +114,22 @@ impl Cluster {
         }
     }
 
-    /// Where Redis loses nothing a node has to be there that says so when it is started: else the ledger is made anew.
-    fn all_nodes_are_there(&self) -> bool {
+    /// Until a node that was there before has said that Redis has all it had, there has to be one that can: else the first
+    /// that is there makes the ledger anew, though nothing was lost.
+    pub(super) fn note_who_confirms(&mut self) {
+        if self.world.model.ledger != Ledger::Redis || self.redis.is_confirmed() {
+            return;
+        }
         let now_ms = self.world.now.mono_ms;
-        (0..self.nodes.len())
-            .filter(|at| !self.nodes[*at].is_over)
-            .all(|at| self.world.runs(at) == Runs::On && now_ms >= self.nodes[at].cut_until_ms)
-    }
-
-    /// And for a moment nothing keeps them from it.
-    pub(super) fn nodes_have_looked(&self) -> bool {
-        self.plan.losses > 0 || self.world.now.mono_ms >= self.restarted_at_ms + LOOKED_MS
+        let confirms = |at: &usize| {
+            let node = &self.nodes[*at];
+            node.has_numbered && self.world.runs(*at) == Runs::On && now_ms >= node.cut_until_ms
+        };
+        if !(0..self.nodes.len()).any(|at| confirms(&at)) {
+            self.world.note("nobody is there to tell what Redis had".to_owned());
+            self.count("nobody to tell what Redis had");
+            self.world.model.ledger = Ledger::RemadeRedis;
+        }
     }
 
     /// Redis is another process from now on; whoever was connected is not.
@@ -137,7 +140,6 @@ impl Cluster {
             self.break_session(at);
         }
         self.late.clear();
-        self.restarted_at_ms = self.world.now.mono_ms;
         self.starts_of_redis += 1;
         self.redis.run = format!("run {}", self.starts_of_redis);
     }
@@ -194,6 +196,7 @@ impl Cluster {
             node.log.lose_power();
             node.copy.lose_power();
         }
+        node.has_numbered = false;
         node.goes_on_at_ms = self.world.now.mono_ms + self.world.random.between(0, GONE_MS);
         self.world.set_runs(at, Runs::Down);
         Ok(())

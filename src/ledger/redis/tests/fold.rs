@@ -299,7 +299,65 @@ fn a_redis_that_was_started_while_no_node_was_there_is_stored_and_made_anew_befo
     database.write(&node.delivered, base_of(2) + 3);
     node.progress.advance_applied(AppliedPosition(database.at));
     node.commit().unwrap();
+    // Perhaps another node was there after all.
+    assert!(matches!(&node.wants[..], [.., What::Status]), "{:?}", node.wants);
+    node.receive(stream.status()).unwrap();
     assert!(matches!(&node.wants[..], [.., What::Begin { generation, .. }] if generation.number == 3));
+}
+
+#[test]
+fn a_ledger_that_another_node_has_confirmed_meanwhile_is_not_made_anew() {
+    let (mut stream, _, _, mut database) = after_a_loss();
+    (0..3).for_each(|_| stream.group());
+    stream.found.is_confirmed = false;
+    let mut node = Node::start(3, 1, &database);
+    node.receive(stream.status()).unwrap();
+    node.follow(&stream, 0).unwrap();
+    database.write(&node.delivered, base_of(2) + 3);
+    node.progress.advance_applied(AppliedPosition(database.at));
+    node.commit().unwrap();
+    // One that was cut off when this one began has come back, and has said that all is there.
+    stream.found.is_confirmed = true;
+    node.receive(stream.status()).unwrap();
+    let is_begin = |what: &What| matches!(what, What::Begin { .. });
+    assert!(!node.wants.iter().any(is_begin), "{:?}", node.wants);
+    assert!(matches!(&node.wants[..], [.., What::Follow { after, .. }] if *after == base_of(2) + 3));
+    assert_eq!(node.engine.counters().stands_still, None);
+}
+
+#[test]
+fn a_node_confirms_no_redis_that_has_less_than_it_was_told_of_though_it_has_not_read_that() {
+    let told = Stream::begin(1, Seq(0), 1).with_count(20);
+    let mut back = Stream::begin(1, Seq(0), 1).with_count(20);
+    back.found.is_confirmed = false;
+    let database = Database { at: base_of(1), ..Database::default() };
+    let begin = |node: u16| {
+        let mut node = Node::start(node, 1, &database);
+        node.receive(told.status()).unwrap();
+        node
+    };
+    let end = |node: &mut Node| {
+        node.receive(News::Disconnected).unwrap();
+        node.wants.clear();
+    };
+    // All of it is there.
+    let mut node = begin(1);
+    end(&mut node);
+    node.receive(back.status()).unwrap();
+    assert!(matches!(node.wants[..], [What::Confirm { read, .. }] if read == base_of(1) + 20), "{:?}", node.wants);
+    // It has gone back, as far as the session's beginning told, or a heartbeat since.
+    let mut node = begin(2);
+    end(&mut node);
+    back.found.count = base_of(1) + 19;
+    node.receive(back.status()).unwrap();
+    assert!(matches!(node.wants[..], [What::Begin { .. }]), "{:?}", node.wants);
+    let mut node = begin(3);
+    let generation = told.found.there.text();
+    node.receive(News::Clock { generation, count: base_of(1) + 25, redis_ms: NOW.unix_ms }).unwrap();
+    end(&mut node);
+    back.found.count = base_of(1) + 24;
+    node.receive(back.status()).unwrap();
+    assert!(matches!(node.wants[..], [What::Begin { .. }]), "{:?}", node.wants);
 }
 
 #[test]

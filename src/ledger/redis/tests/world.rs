@@ -285,9 +285,11 @@ pub(super) fn after_a_loss() -> (Stream, Node, Node, Database) {
     (0..20).for_each(|_| lost.group());
     let mut database = Database { at: base_of(1), members: (1..=5).collect(), version: 1, ..Database::default() };
     let mut nodes = [1, 2].map(|node| Node::start(node, node, &database));
-    // The second has read less of it.
+    // The second has read less of it, and heard of no more.
     for (node, read) in std::iter::zip(&mut nodes, [20, 12]) {
-        node.receive(lost.status()).unwrap();
+        let mut told = lost.found.clone();
+        told.count = base_of(1) + read as u64;
+        node.receive(News::Status { session: 1, found: Some(told), highest: 1 }).unwrap();
         let entries = lost.entries[..read].iter();
         let arrivals = entries.map(|(count, entry)| Arrival { count: *count, entry: entry.clone() });
         node.receive(News::Entries(arrivals.collect())).unwrap();
