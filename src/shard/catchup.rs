@@ -4,7 +4,8 @@
 //! one only while its outbox has room for it; the shard has at most `PAGES_IN_FLIGHT_MAX`, and those who wait
 //! take turns, those who catch up before those who read history; rows go out in order, from the one after the cursor; a session is live again when its cursor is
 //! the newest row, and not before; one whose rows the store cannot read is told so after `STORE_UNREADABLE_MS`, and one
-//! whose page is not answered after `STORE_SILENT_MS`, since it would get nothing, not even what is new.
+//! whose page is not answered after `STORE_SILENT_MS`, since it would get nothing, not even what is new. Who reads history
+//! is told to ask again after `STORE_SILENT_MS`, and stays.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -49,6 +50,8 @@ struct PageAsked {
     purpose: PagePurpose,
     /// Monotonic milliseconds.
     since_ms: u64,
+    /// Who has read history was told to ask again: the answer is for nobody.
+    is_given_up: bool,
 }
 
 /// History that a client has asked for.
@@ -58,6 +61,16 @@ struct Sync {
     request_id: u32,
     after: Seq,
     rows_max: u16,
+    /// Monotonic milliseconds.
+    since_ms: u64,
+}
+
+/// Whether somebody waits for a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Awaited {
+    Yes,
+    /// Who asked was told to ask again.
+    NoMore,
 }
 
 impl Pages {
@@ -115,7 +128,8 @@ impl Shard {
             return false;
         }
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return false };
-        self.pages.syncs.push_back(Sync { conn: session.conn(slot), request_id, after, rows_max });
+        let (conn, since_ms) = (session.conn(slot), self.pages.ticked_ms);
+        self.pages.syncs.push_back(Sync { conn, request_id, after, rows_max, since_ms });
         self.ask_pages();
         true
     }
@@ -123,7 +137,7 @@ impl Shard {
     /// Asks the store for the next ones in turn.
     fn ask_pages(&mut self) {
         while self.pages.asked.len() < PAGES_IN_FLIGHT_MAX {
-            let ask = if let Some(Sync { conn, request_id, after, rows_max }) = self.pages.next_sync() {
+            let ask = if let Some(Sync { conn, request_id, after, rows_max, .. }) = self.pages.next_sync() {
                 self.page_ask(conn, PagePurpose::Sync(request_id), Some(after), rows_max)
             } else if let Some((conn, _)) = self.pages.catching_up.pop_front() {
                 self.catch_up_ask(conn)
@@ -138,10 +152,12 @@ impl Shard {
     }
 
     /// A page is not on its way any more.
-    fn page_settled(&mut self, conn: ConnId, purpose: PagePurpose) {
+    fn page_settled(&mut self, conn: ConnId, purpose: PagePurpose) -> Awaited {
         let is_it = |asked: &PageAsked| asked.conn == conn && asked.purpose == purpose;
-        if let Some(at) = self.pages.asked.iter().position(is_it).or_count(Place::Pages) {
-            self.pages.asked.remove(at);
+        let at = self.pages.asked.iter().position(is_it).or_count(Place::Pages);
+        match at.and_then(|at| self.pages.asked.remove(at)) {
+            Some(PageAsked { is_given_up: true, .. }) => Awaited::NoMore,
+            _ => Awaited::Yes,
         }
     }
 
@@ -169,6 +185,30 @@ impl Shard {
             {
                 self.close(now, slot, CloseReason::StoreUnavailable);
             }
+        }
+        self.give_up_syncs(now);
+    }
+
+    /// The same of those who read history: they are told to ask again.
+    fn give_up_syncs(&mut self, now: Now) {
+        let is_over = |since_ms: u64| now.mono_ms.saturating_sub(since_ms) >= STORE_SILENT_MS;
+        let mut over = Vec::new();
+        for asked in self.pages.asked.iter_mut().filter(|asked| !asked.is_given_up && is_over(asked.since_ms)) {
+            if let PagePurpose::Sync(request_id) = asked.purpose {
+                asked.is_given_up = true;
+                over.push((asked.conn, request_id));
+            }
+        }
+        self.pages.syncs.retain(|sync| {
+            if is_over(sync.since_ms) {
+                over.push((sync.conn, sync.request_id));
+            }
+            !is_over(sync.since_ms)
+        });
+        for (conn, request_id) in over {
+            self.counts.shed.syncs += 1;
+            let origin = Origin { session: self.config.session_ref(conn), request_id };
+            self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
     }
 
@@ -199,15 +239,16 @@ impl Shard {
         let user = self.directory.at(session.user)?.id;
         let after = after.unwrap_or(session.cursor);
         let session = self.config.session_ref(conn);
-        let asked = PageAsked { conn, purpose, since_ms: self.pages.ticked_ms };
+        let asked = PageAsked { conn, purpose, since_ms: self.pages.ticked_ms, is_given_up: false };
         Some((asked, StoreAsk::Page { session, purpose, user, after, rows_max }))
     }
 
     /// The store answers.
     pub(super) fn page(&mut self, now: Now, session: SessionRef, purpose: PagePurpose, after: Seq, page: &Page) {
-        self.page_settled(session.conn, purpose);
+        let awaited = self.page_settled(session.conn, purpose);
         match purpose {
             PagePurpose::CatchUp => self.catch_up_page(now, session.conn, page),
+            PagePurpose::Sync(_) if awaited == Awaited::NoMore => {}
             PagePurpose::Sync(request_id) => self.sync_page(now, Origin { session, request_id }, after, page),
         }
         self.ask_pages();
@@ -302,8 +343,9 @@ impl Shard {
 
     /// The store had no room for the question, or cannot be read now.
     pub(super) fn page_unavailable(&mut self, now: Now, session: SessionRef, purpose: PagePurpose) {
-        self.page_settled(session.conn, purpose);
+        let awaited = self.page_settled(session.conn, purpose);
         match purpose {
+            PagePurpose::Sync(_) if awaited == Awaited::NoMore => {}
             PagePurpose::CatchUp => {
                 let Some(slot) = self.slot_of(session.conn) else { return };
                 if let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use ringway::clock::Clock;
-use ringway::limits::LEASE_MS;
+use ringway::limits::{LEASE_MS, REDIS_SETTLES_MS};
 use ringway_client::Event;
 use ringway_wire::ids::{ClientMsgId, Conversation, UserId};
 use ringway_wire::schema::ErrorCode;
@@ -74,8 +74,11 @@ fn a_redis_that_is_stopped_is_said_in_readyz_and_once_in_the_log() {
     says(&mut gateway, "Redis does not answer this node");
     let name = client.new_client_msg_id();
     assert!(matches!(answer(&mut client, name), Event::Refused { code: ErrorCode::RetryLater, .. }));
+    let clock = Clock::start();
     redis.start_again();
     is_well(&mut gateway, &mut client);
+    let waited_ms = clock.now().mono_ms;
+    assert!(waited_ms >= REDIS_SETTLES_MS, "others may have read more than it has, and say so: {waited_ms} ms");
     assert_eq!(lines(&gateway, "Redis is away"), 1, "{}", gateway.log());
 }
 

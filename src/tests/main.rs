@@ -54,6 +54,7 @@ mod smoke;
 mod soak;
 mod soak_losses;
 mod start;
+mod stops;
 mod storm;
 mod strict_websocket;
 mod successor;

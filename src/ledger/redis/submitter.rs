@@ -17,7 +17,7 @@ mod taking;
 
 use self::in_flight::InFlight;
 use self::late_creations::LateCreations;
-use self::log::{Log, Submitted};
+use self::log::{Committed, Log, Submitted};
 use self::no_room::NoRoom;
 use self::searches::Again;
 use self::subject::Subject;
@@ -197,8 +197,8 @@ impl<D: Disk> Submitter<D> {
 
     /// Makes durable what was taken and what was withdrawn. What the disk has no room for is refused.
     pub(super) fn write_log(&mut self, now: Now, answers: &mut Answers) -> Result<(), LedgerError> {
-        if !self.log.commit()? {
-            self.no_room.meet(now, StandsStill::LogFull);
+        if let Committed::Refused(error) = self.log.commit()? {
+            self.no_room.meet_full_disk(now, &error);
             for subject in self.in_flight.take_uncommitted() {
                 answers.refuse(subject.origin(), Refusal::StorageFull);
             }

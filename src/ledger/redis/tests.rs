@@ -15,7 +15,7 @@ use super::entry::{Claimed, Entry};
 use super::link::{Generation, News, link};
 use super::seed::{base_of, floor_of, generation_of};
 use super::senders::SenderRows;
-use super::submitter::log::{Log, Submitted};
+use super::submitter::log::{Committed, Log, Submitted};
 use super::windows::{EntryRows, Windows};
 use crate::contract::ids::LedgerSlot;
 use crate::contract::message::{Roster, RosterMember};
@@ -72,12 +72,12 @@ fn the_log_has_after_a_crash_what_was_neither_stored_nor_withdrawn() {
         log.make_room().unwrap();
         log.stage(MsgId(msg_id), &direct(msg_id));
     }
-    assert!(log.commit().unwrap());
+    assert!(matches!(log.commit().unwrap(), Committed::Durable));
     log.withdraw(MsgId(2));
     log.read(MsgId(1), 10, Submitted::Message);
     log.read(MsgId(3), 11, Submitted::Message);
     log.stored(10);
-    assert!(log.commit().unwrap());
+    assert!(matches!(log.commit().unwrap(), Committed::Durable));
     assert_eq!(log.open_count(), 3);
     disk.crash();
     let (log, _) = Log::open(disk, 0, 2).unwrap();
@@ -96,11 +96,11 @@ fn a_change_that_is_stored_is_not_made_again_whatever_has_become_of_its_group() 
     let created = ChangeRecord { msg_id, group, version, kind, actor, users, new_owner: None };
     log.make_room().unwrap();
     log.stage(msg_id, &Record::Change(created));
-    assert!(log.commit().unwrap());
+    assert!(matches!(log.commit().unwrap(), Committed::Durable));
     log.read(msg_id, 10, Submitted::Change);
     log.stored(10);
     assert!(log.withdraws());
-    assert!(log.commit().unwrap());
+    assert!(matches!(log.commit().unwrap(), Committed::Durable));
     disk.crash();
     assert_eq!(Log::open(disk, 0, 2).unwrap().0.open_count(), 0);
 }

@@ -7,10 +7,10 @@ use super::world::{Client, Got, World};
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::store::{StoreAnswer, StoreAsk};
-use crate::limits::{PAGES_IN_FLIGHT_MAX, STORE_SILENT_MS, STORE_UNREADABLE_MS};
+use crate::limits::{PAGES_IN_FLIGHT_MAX, STORE_SILENT_MS, STORE_UNREADABLE_MS, SYNCS_IN_FLIGHT_MAX};
 use ringway_wire::ids::{Conversation, Seq, UserId};
 use ringway_wire::request::Durability;
-use ringway_wire::schema::CloseReason;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 const TO_5: Conversation = Conversation::User(UserId(5));
 
@@ -375,4 +375,48 @@ fn a_session_whose_page_is_never_answered_is_told_so_and_one_that_waits_for_its_
     world.settle();
     assert_eq!(world.seqs(again), [1]);
     assert_eq!(world.shards[0].counters().sessions_behind, 0);
+}
+
+#[test]
+fn history_that_the_store_never_gives_is_to_be_asked_for_again_also_by_those_who_wait_for_their_turn() {
+    let mut world = World::new(1);
+    let sender = world.login(1, 1, Some(0));
+    // More than may ask at once, and one that has asked twice.
+    let users = 100..100 + SYNCS_IN_FLIGHT_MAX as u64 + 3;
+    for (request, user) in users.clone().flat_map(|user| [user; 3]).enumerate() {
+        world.send_to(sender, request as u32, Conversation::User(UserId(user)), b"hello");
+    }
+    world.settle();
+    let clients: Vec<Client> = users.map(|user| world.login(user, 1, Some(3))).collect();
+    world.hold_store = true;
+    for client in &clients {
+        world.got(*client);
+        world.frame(*client, |encoder| encoder.sync(7, Seq(0), 5));
+    }
+    world.frame(clients[0], |encoder| encoder.sync(8, Seq(0), 5));
+    let mut waited_ms = 0;
+    let told = loop {
+        let told = world.got(clients[0]);
+        if !told.is_empty() {
+            break told;
+        }
+        world.pass(100);
+        waited_ms += 100;
+        assert!(waited_ms < 2 * STORE_SILENT_MS, "nobody is told");
+    };
+    // Time is told by ticks, one a second.
+    assert!(waited_ms + 1_000 >= STORE_SILENT_MS, "a slow store is waited for: {waited_ms} ms");
+    assert_eq!(told, [Got::Error(7, ErrorCode::RetryLater)]);
+    for client in &clients[1..] {
+        assert_eq!(world.got(*client), [Got::Error(7, ErrorCode::RetryLater)], "once");
+        assert!(world.is_open(*client));
+    }
+    // A request that has the same number is another one, and what comes at last is no answer to it.
+    world.frame(clients[1], |encoder| encoder.sync(7, Seq(2), 5));
+    world.hold_store = false;
+    world.settle();
+    let page = |request, seqs| Got::Page { request, seqs, through: 3, end: true, gap_to: 0 };
+    assert_eq!(world.got(clients[1]), [page(7, vec![3])]);
+    assert_eq!(world.got(clients[0]), [page(8, vec![1, 2, 3])], "its second request had its own time");
+    assert!(clients[2..].iter().all(|client| world.got(*client).is_empty()));
 }

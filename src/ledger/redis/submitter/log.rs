@@ -28,6 +28,15 @@ pub(crate) enum Submitted {
     Change,
 }
 
+/// What became of what was staged.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    /// It is on disk.
+    Durable,
+    /// The disk did not take it.
+    Refused(JournalError),
+}
+
 /// The log.
 #[derive(Debug)]
 pub(crate) struct Log<D: Disk> {
@@ -121,12 +130,12 @@ impl<D: Disk> Log<D> {
         self.batch.len()
     }
 
-    /// Writes and syncs what is staged. `false`: it could not be written, and no trace of it is left; what was withdrawn is
-    /// written as soon as there is room.
-    pub(crate) fn commit(&mut self) -> Result<bool, LedgerError> {
+    /// Writes and syncs what is staged. [`Committed::Refused`]: it could not be written, and no trace of it is left; what was
+    /// withdrawn is written as soon as there is room.
+    pub(crate) fn commit(&mut self) -> Result<Committed, LedgerError> {
         self.stage_withdrawn();
         if self.batch.is_empty() {
-            return Ok(true);
+            return Ok(Committed::Durable);
         }
         let withdrawn_staged = std::mem::take(&mut self.withdrawn_staged);
         let appended = self.journal.append(&mut self.batch);
@@ -134,11 +143,9 @@ impl<D: Disk> Log<D> {
         self.at = None;
         let staged = std::mem::take(&mut self.staged);
         if let Err(error) = appended {
-            tracing::error!(%error, "submissions could not be written and are taken back");
-            if let Err(error) = self.journal.rollback() {
-                tracing::error!(%error, "nothing can be submitted until the failed batch's remains are overwritten");
-            }
-            return Ok(false);
+            // What remains of the batch is overwritten before anything else is written.
+            self.journal.rollback().ok();
+            return Ok(Committed::Refused(error));
         }
         self.journal.sync().map_err(LedgerError::Sync)?;
         self.withdrawn.drain(..withdrawn_staged);
@@ -146,7 +153,7 @@ impl<D: Disk> Log<D> {
             count(&mut self.segments, at, 1);
             self.open.insert(msg_id, at);
         }
-        Ok(true)
+        Ok(Committed::Durable)
     }
 
     /// It is the stream's entry of this number.

@@ -209,8 +209,7 @@ impl<D: Disk> Submitter<D> {
             return Err(Refusal::RetryLater);
         }
         self.log.make_room().map_err(|error| {
-            self.no_room.meet(now, StandsStill::LogFull);
-            tracing::error!(%error, "nothing can be submitted: this node's log has no room");
+            self.no_room.meet_full_disk(now, &error);
             Refusal::StorageFull
         })
     }
