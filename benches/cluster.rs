@@ -27,6 +27,7 @@ use ringway::cluster::{self, LedgerLink};
 use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::{LedgerSlot, Origin, ShardId};
 use ringway::contract::message::{Incoming, Roster, RosterMember};
+use ringway::contract::names_kept::NamesKept;
 use ringway::contract::position::AppliedPosition;
 use ringway::contract::progress::Progress;
 use ringway::contract::snapshot::{SnapshotAnswerer, snapshots};
@@ -316,6 +317,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
         node,
         segment_bytes: SEGMENT_BYTES,
         buckets: args.buckets,
+        names: NamesKept::default(),
         groups: GroupLimits::default(),
         traffic: TrafficLimits::UNLIMITED,
         seed: node.into(),
@@ -332,6 +334,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
         ends,
         url,
         buckets,
+        names: NamesKept::default(),
         node,
         token,
         losses: |_, _| Vec::new(),

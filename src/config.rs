@@ -19,6 +19,7 @@ use mysql_async::Opts;
 use typed::{Origin, Typed};
 
 use crate::contract::device_policy::DevicePolicy;
+use crate::contract::names_kept::{NAMES_S_MIN, NamesKept};
 use crate::contract::policies::Policies;
 use crate::contract::traffic::TrafficLimits;
 use crate::limits;
@@ -177,6 +178,8 @@ pub struct Cluster {
     pub node_id: u16,
     /// Into how many parts the ledger is split.
     pub buckets: usize,
+    /// How long Redis keeps names.
+    pub names: NamesKept,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -186,6 +189,7 @@ impl std::fmt::Debug for Cluster {
             .field("redis_url", &redis_url)
             .field("node_id", &self.node_id)
             .field("buckets", &self.buckets)
+            .field("names", &self.names)
             .finish()
     }
 }
@@ -306,6 +310,7 @@ impl Config {
                 redis_url: typed.redis_url()?,
                 node_id: typed.number("cluster.node_id", 0, 1023)? as u16,
                 buckets: typed.number("cluster.buckets", 1, limits::BUCKETS_MAX as u64)? as usize,
+                names: NamesKept::new(typed.number("limits.names_s", NAMES_S_MIN, limits::CLAIMS_S)?),
             },
             drain: Drain {
                 timeout_s: typed.number("drain.timeout_s", 0, 3600)? as u32,

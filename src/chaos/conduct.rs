@@ -64,6 +64,10 @@ pub(crate) struct RunArgs {
     /// every second run, as chance says
     #[arg(long)]
     pub(crate) redis_keeps_data: bool,
+    /// How long Redis keeps names, 15 s to 15 m: if it is a minute or less, gateways are away for longer again and again,
+    /// and else once, in a run that has time for it
+    #[arg(long, default_value = "15m")]
+    pub(crate) names: humantime::Duration,
     /// A directory for the servers' data, which goes afterwards
     #[arg(long)]
     pub(crate) data: PathBuf,
@@ -84,6 +88,7 @@ struct Run<'a> {
     began: Instant,
     deck: Vec<Fault>,
     losses: Losses,
+    names: Duration,
     /// Gateways whose processes have stood still, or heard nothing of Redis.
     have_stood_still: BTreeSet<usize>,
 }
@@ -112,7 +117,8 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
         return Err(Failure::Usage("--users: at least 4, so that there are groups".to_owned()));
     }
     fs::create_dir_all(&args.report).map_err(|error| Failure::io(&args.report, error))?;
-    let plan = Plan { ringway: args.ringway.clone(), dir: args.data.clone(), report: args.report.clone(), redis };
+    let (ringway, dir, names) = (args.ringway.clone(), args.data.clone(), args.names.into());
+    let plan = Plan { ringway, dir, report: args.report.clone(), redis, names };
     let (driven, talked) = (args.report.join("faults.jsonl"), args.report.join("history.jsonl"));
     let recorder = Recorder::create(&driven)?;
     let lab = Lab::start(&plan).await?;
@@ -125,6 +131,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<bool, Failure> {
         began: Instant::now(),
         deck: Vec::new(),
         losses,
+        names: args.names.into(),
         have_stood_still: BTreeSet::new(),
     };
     run.disturb(args.time.into()).await?;
@@ -157,9 +164,9 @@ impl Run<'_> {
     /// Rounds of faults with quiet spells between, until the time is over.
     async fn disturb(&mut self, time: Duration) -> Result<(), Failure> {
         self.quiet(2_000).await?;
-        self.deck = Fault::deck(&mut self.random);
+        self.deck = Fault::deck(self.names, &mut self.random);
         // Drawn from the other end, when all others have been.
-        for fault in Fault::of_long_runs(time, &mut self.random) {
+        for fault in Fault::of_long_runs(time, self.names, &mut self.random) {
             self.deck.insert(0, fault);
         }
         while self.began.elapsed() < time {
@@ -186,7 +193,7 @@ impl Run<'_> {
             match self.deck.pop() {
                 Some(fault) if self.losses == Losses::Never && self.may_lose(fault) => {}
                 Some(fault) => return fault,
-                None => self.deck = Fault::deck(&mut self.random),
+                None => self.deck = Fault::deck(self.names, &mut self.random),
             }
         }
     }

@@ -34,8 +34,10 @@ pub(crate) enum Fault {
     GatewayStopped(usize),
     /// A gateway is cut off.
     GatewayCut(usize, Peer, Direction),
-    /// A gateway is cut off from Redis for longer than Redis keeps names: only in a long run.
-    GatewayCutBeyondNames(usize),
+    /// A gateway is cut off from Redis for longer than Redis keeps names, which is this.
+    GatewayCutBeyondNames(usize, Duration),
+    /// A gateway stands still for so long.
+    GatewayStoppedBeyondNames(usize, Duration),
     /// What a gateway sends comes late.
     GatewaySlow(usize),
     /// A gateway's disk is full.
@@ -58,23 +60,30 @@ pub(crate) enum Fault {
     MariaDbFailedOver,
 }
 
-/// Redis keeps names for 15 minutes; from a run of so long on one gateway is cut off for longer.
-const LONG_RUN: Duration = Duration::from_secs(40 * 60);
+/// Where Redis keeps names for no longer than this, being away for longer is a fault like the others.
+const NAMES_SHORT: Duration = Duration::from_secs(60);
 /// How many kinds there are that every run has.
 const KINDS: usize = 13;
 
 impl Fault {
     /// One of each kind, in an order and with particulars that chance gives.
-    pub(crate) fn deck(random: &mut fastrand::Rng) -> Vec<Fault> {
+    pub(crate) fn deck(names: Duration, random: &mut fastrand::Rng) -> Vec<Fault> {
         let mut kinds: Vec<usize> = (0..KINDS).collect();
         random.shuffle(&mut kinds);
-        kinds.into_iter().map(|kind| Fault::of_kind(kind, random)).collect()
+        let mut deck: Vec<Fault> = kinds.into_iter().map(|kind| Fault::of_kind(kind, random)).collect();
+        if names <= NAMES_SHORT {
+            deck.push(Fault::GatewayCutBeyondNames(random.usize(..NODES), names));
+            deck.push(Fault::GatewayStoppedBeyondNames(random.usize(..NODES), names));
+            random.shuffle(&mut deck);
+        }
+        deck
     }
 
-    /// What a run of `time` has once, beside those.
-    pub(crate) fn of_long_runs(time: Duration, random: &mut fastrand::Rng) -> Vec<Fault> {
-        match time >= LONG_RUN {
-            true => vec![Fault::GatewayCutBeyondNames(random.usize(..NODES))],
+    /// What a run of `time` has once, beside those: a gateway that is cut off for longer than Redis keeps names, if it has
+    /// time for that and for the others.
+    pub(crate) fn of_long_runs(time: Duration, names: Duration, random: &mut fastrand::Rng) -> Vec<Fault> {
+        match names > NAMES_SHORT && time >= names * 8 / 3 {
+            true => vec![Fault::GatewayCutBeyondNames(random.usize(..NODES), names)],
             false => Vec::new(),
         }
     }
@@ -119,7 +128,8 @@ impl Fault {
                 };
                 format!("a gateway cut off from {peer}, {direction}")
             }
-            Fault::GatewayCutBeyondNames(_) => "a gateway cut off from Redis for longer than names".to_owned(),
+            Fault::GatewayCutBeyondNames(..) => "a gateway cut off from Redis for longer than names".to_owned(),
+            Fault::GatewayStoppedBeyondNames(..) => "a gateway stopped for longer than names".to_owned(),
             Fault::GatewaySlow(_) => "a gateway's line slow".to_owned(),
             Fault::GatewayDiskFull(_) => "a gateway's disk full".to_owned(),
             Fault::RedisKilled(_) => "a Redis killed".to_owned(),
@@ -159,7 +169,8 @@ impl Fault {
         match self {
             Fault::GatewayStopped(at)
             | Fault::GatewayCut(at, Peer::Redis | Peer::Servers, _)
-            | Fault::GatewayCutBeyondNames(at)
+            | Fault::GatewayCutBeyondNames(at, _)
+            | Fault::GatewayStoppedBeyondNames(at, _)
             | Fault::GatewaySlow(at) => at == gateway,
             Fault::RedisKilled(_) | Fault::RedisStopped(_) => true,
             _ => false,
@@ -171,7 +182,8 @@ impl Fault {
             Fault::GatewayKilled(at)
             | Fault::GatewayStopped(at)
             | Fault::GatewayCut(at, ..)
-            | Fault::GatewayCutBeyondNames(at)
+            | Fault::GatewayCutBeyondNames(at, _)
+            | Fault::GatewayStoppedBeyondNames(at, _)
             | Fault::GatewaySlow(at)
             | Fault::GatewayDiskFull(at) => Some(at),
             _ => None,
@@ -189,7 +201,10 @@ impl Fault {
             // Leases are five seconds.
             Fault::GatewayStopped(_) | Fault::RedisStopped(_) | Fault::MariaDbStopped => (1_000, 9_000),
             Fault::GatewayCut(..) => (2_000, 12_000),
-            Fault::GatewayCutBeyondNames(_) => (920_000, 990_000),
+            Fault::GatewayCutBeyondNames(_, names) | Fault::GatewayStoppedBeyondNames(_, names) => {
+                let names_ms = names.as_millis() as u64;
+                (names_ms + names_ms / 45, names_ms + names_ms / 10)
+            }
             Fault::GatewaySlow(_) => (2_000, 8_000),
             Fault::GatewayDiskFull(_) | Fault::RedisFull(_) => (1_000, 6_000),
             Fault::MariaDbFailedOver => (500, 5_000),
@@ -202,9 +217,11 @@ impl Fault {
     pub(crate) async fn begin(self, lab: &mut Lab) -> Result<String, Failure> {
         match self {
             Fault::GatewayKilled(at) => with(lab.gateways.get_mut(at), Process::kill),
-            Fault::GatewayStopped(at) => with(lab.gateways.get_mut(at), |gateway| gateway.signal(Signal::SIGSTOP)),
+            Fault::GatewayStopped(at) | Fault::GatewayStoppedBeyondNames(at, _) => {
+                with(lab.gateways.get_mut(at), |gateway| gateway.signal(Signal::SIGSTOP));
+            }
             Fault::GatewayCut(at, peer, direction) => lab.network.cut(gateway_host(at), &peer.hosts(lab), direction)?,
-            Fault::GatewayCutBeyondNames(at) => {
+            Fault::GatewayCutBeyondNames(at, _) => {
                 lab.network.cut(gateway_host(at), &Peer::Redis.hosts(lab), Direction::Both)?;
             }
             Fault::GatewaySlow(at) => return lab.network.slow_down(gateway_host(at)).map(|how| gateway_is(at, how)),
@@ -229,8 +246,10 @@ impl Fault {
                     gateway.start()?;
                 }
             }
-            Fault::GatewayStopped(at) => with(lab.gateways.get_mut(at), |gateway| gateway.signal(Signal::SIGCONT)),
-            Fault::GatewayCut(at, ..) | Fault::GatewayCutBeyondNames(at) => lab.network.mend(gateway_host(at))?,
+            Fault::GatewayStopped(at) | Fault::GatewayStoppedBeyondNames(at, _) => {
+                with(lab.gateways.get_mut(at), |gateway| gateway.signal(Signal::SIGCONT));
+            }
+            Fault::GatewayCut(at, ..) | Fault::GatewayCutBeyondNames(at, _) => lab.network.mend(gateway_host(at))?,
             Fault::GatewaySlow(at) => lab.network.speed_up(gateway_host(at))?,
             Fault::GatewayDiskFull(at) => drop(std::fs::remove_file(filler(lab, at))),
             Fault::RedisKilled(at) => lab.redis.start_server(at).await?,

@@ -108,6 +108,7 @@ fn gateway(plan: &Plan, at: usize) -> Process {
         .with("RINGWAY_CLUSTER_REDIS_URL", redis_url)
         .with("RINGWAY_CLUSTER_BUCKETS", buckets.to_string())
         .with("RINGWAY_CLUSTER_NODE_ID", (at + 1).to_string())
+        .with("RINGWAY_LIMITS_NAMES_S", plan.names.as_secs().to_string())
         .with("RINGWAY_LIMITS_CONNECTIONS_MAX", "2000")
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) report: PathBuf,
     /// How Redis is run.
     pub(crate) redis: RedisKind,
+    /// How long it keeps names: `limits.names_s`.
+    pub(crate) names: Duration,
 }
 
 /// How Redis is run.

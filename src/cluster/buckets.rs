@@ -17,6 +17,7 @@ use super::connection::{Ended, UnderWay, connect, run_of, sent};
 use super::look::{Losses, RedisKind, RedisNeed, warn_of_losses};
 use super::masters::{Masters, prefix};
 use super::order::Place;
+use crate::contract::names_kept::NamesKept;
 use crate::ledger::redis::entry::{Home, decimal};
 use crate::ledger::redis::link::{Age, Extent, Found, Generation, News};
 use crate::limits::{REDIS_SETTLES_MS, STREAM_KEPT};
@@ -81,6 +82,8 @@ pub(super) struct Buckets {
     runs: Vec<String>,
     /// What each bucket's keys begin with.
     roots: Vec<String>,
+    /// How long names are kept.
+    pub(super) names: NamesKept,
     pub(super) scripts: Scripts,
 }
 
@@ -102,12 +105,15 @@ struct There {
     is_confirmed: bool,
     /// What its master's clock said, Unix milliseconds.
     now_ms: u64,
+    /// Of the first bucket: how long its claims live, seconds.
+    names_s: u64,
 }
 
 impl Buckets {
     /// Connects, and says what masters may lose.
     pub(super) async fn connect(
         masters: &Masters,
+        names: NamesKept,
         entries_max: u64,
         warns: Warns,
     ) -> Result<(Buckets, Vec<ConnectHandle>), Ended> {
@@ -131,6 +137,7 @@ impl Buckets {
             calls: masters.places().iter().filter_map(|at| clients.get(*at).cloned()).collect(),
             runs: of_each(&runs),
             roots: (0..buckets).map(prefix).collect(),
+            names,
             scripts,
         };
         Ok((buckets, std::mem::take(&mut tasks.0)))
@@ -199,7 +206,15 @@ impl Buckets {
                 "the cluster's ledger has another number of buckets, and no node that wants it so"
             );
         }
-        let extent = extent_of(first, others, self.count());
+        let is_kept_alike = first.names_s == self.names.seconds();
+        if !is_kept_alike {
+            tracing::warn!(
+                there_s = first.names_s,
+                configured_s = self.names.seconds(),
+                "the cluster's ledger was made with another limits.names_s, and no node has that now"
+            );
+        }
+        let extent = if is_kept_alike { extent_of(first, others, self.count()) } else { Extent::Part };
         let age = if all.iter().all(|there| there.fresh_ms == 0) { Age::Settled } else { Age::Fresh };
         let mut count = first.count;
         if self.count() > 1 {
@@ -238,6 +253,7 @@ impl Buckets {
             highest: number(8),
             is_confirmed: number(9) == 1,
             now_ms: number(10),
+            names_s: number(11),
         })
     }
 
@@ -311,7 +327,8 @@ impl Buckets {
                     self.seed_step(bucket, "groups", generation, own).await?;
                 }
             }
-            let last = vec![decimal(base), decimal(floor.0), decimal(self.count() as u64)];
+            let last =
+                vec![decimal(base), decimal(floor.0), decimal(self.count() as u64), decimal(self.names.seconds())];
             self.seed_step(bucket, "finish", generation, last).await?;
         }
         let (generation, buckets) = (generation.number, self.count());

@@ -18,7 +18,7 @@ use super::order::Merge;
 use crate::contract::internal::{OrCount, Place};
 use crate::ledger::redis::entry::{Call, Claimed, VALUES};
 use crate::ledger::redis::link::{Generation, News, Reply};
-use crate::limits::{CALL_SUBMISSIONS_MAX, CLAIMS_S, CLAIMS_SLACK_S};
+use crate::limits::CALL_SUBMISSIONS_MAX;
 
 /// What was begun, each answered in its turn.
 pub(super) struct Calls<T> {
@@ -209,7 +209,7 @@ async fn reserve(buckets: &Arc<Buckets>, generation: &Generation, calls: &[Call]
     }
     let mut under_way = Vec::new();
     for (bucket, (places, part)) in parts.into_iter().enumerate().filter(|(_, (places, _))| !places.is_empty()) {
-        let mut values: Vec<Value> = vec![generation.text().into(), CLAIMS_S.to_string().into()];
+        let mut values: Vec<Value> = vec![generation.text().into(), buckets.names.seconds().to_string().into()];
         values.extend(part);
         let buckets = Arc::clone(buckets);
         let call: UnderWay<Value> =
@@ -242,8 +242,8 @@ async fn submit_to(
     let mut values: Vec<Value> = Vec::with_capacity(4 + submissions * VALUES);
     values.push(generation.text().into());
     values.push((entries_max / buckets.count() as u64).to_string().into());
-    values.push(CLAIMS_S.to_string().into());
-    values.push(CLAIMS_SLACK_S.to_string().into());
+    values.push(buckets.names.seconds().to_string().into());
+    values.push(buckets.names.slack_s().to_string().into());
     values.extend(calls.into_iter().flat_map(|call| call.values).map(|bytes| Value::Bytes(bytes.into())));
     let reply: Value = match buckets.call(bucket, &buckets.scripts.submit, values).await {
         // The first thing that it would have written was refused: nothing was, and what it has read says nothing.

@@ -32,6 +32,8 @@ pub(super) enum Ended {
     Taken { renewed: u64 },
     /// The nodes that are there have another number of buckets.
     OtherBuckets(u64),
+    /// The nodes that are there have Redis keep names for so many seconds, and not for as many as this one.
+    OtherNames(u64),
     /// Redis has forgotten the scripts, as after `SCRIPT FLUSH`: they are loaded again.
     NoScripts,
     /// Redis has no memory left for what was asked, and has done nothing.
@@ -66,6 +68,7 @@ impl Ended {
             Ended::NoMemory => Some(StandsStill::NoMemory),
             Ended::Taken { .. } => Some(StandsStill::Taken),
             Ended::OtherBuckets(_) => Some(StandsStill::OtherBuckets),
+            Ended::OtherNames(_) => Some(StandsStill::OtherNames),
         }
     }
 }

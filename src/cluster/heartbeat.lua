@@ -3,11 +3,12 @@
 --
 -- KEYS[1]  the prefix of the first bucket
 -- ARGV     node, token, lease in ms, the last entry read, the last entry stored, entries kept, buckets, how exactly it
---          is cut: '~' or '=', and the number of the node's session; '': it has none yet, and asks for it
+--          is cut: '~' or '=', the number of the node's session ('': it has none yet, and asks for it), and for how many
+--          seconds claims live
 --
 -- Replies {'SESSION', number} to who asks for it, {'TAKEN', how often its lease was renewed} if another process has the
 -- node's id, or a later session had it last, {'BUCKETS', how many} if the nodes that are there have another number of
--- buckets, else {'OK', 1 if this node's store is to write else 0, generation, what of each bucket is stored, what of each
+-- buckets, {'NAMES', for how long} if their claims live for another time, else {'OK', 1 if this node's store is to write else 0, generation, what of each bucket is stored, what of each
 -- bucket nobody needs, the time in ms, how many entries there are, 1 if there was memory for more when the call began else
 -- 0, nodes alive...}; with one bucket the two about buckets are empty, and it is cut here.
 --
@@ -19,7 +20,7 @@
 
 local call = redis.call
 local root = KEYS[1]
-local node, token, lease, buckets, session = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[9]
+local node, token, lease, buckets, session, names_s = ARGV[1], ARGV[2], ARGV[3], ARGV[7], ARGV[9], ARGV[10]
 local mine, sessions = root .. 'node:' .. node, root .. 'sessions'
 
 local numbers = call('HMGET', sessions, node, node .. ':holds')
@@ -40,11 +41,12 @@ end
 
 local alive, read = {}, tonumber(ARGV[4])
 for _, other in ipairs(call('SMEMBERS', root .. 'nodes')) do
-  local at = call('HMGET', root .. 'node:' .. other, 'read', 'buckets')
+  local at = call('HMGET', root .. 'node:' .. other, 'read', 'buckets', 'names_s')
   if other == node then
     -- Told below.
   elseif at[1] then
     if not holder and (at[2] or '1') ~= buckets then return { 'BUCKETS', at[2] or '1' } end
+    if not holder and (at[3] or '900') ~= names_s then return { 'NAMES', at[3] or '900' } end
     alive[#alive + 1] = other
     read = math.min(read, tonumber(at[1]))
   else
@@ -79,7 +81,7 @@ if number and math.floor(stored / 2 ^ 40) == tonumber(number) then
   if is_more then call('HSET', state, its[1], ARGV[5]) end
 end
 call('HSET', sessions, node .. ':holds', session)
-call('HSET', mine, 'token', token, 'read', ARGV[4], 'buckets', buckets)
+call('HSET', mine, 'token', token, 'read', ARGV[4], 'buckets', buckets, 'names_s', names_s)
 call('HINCRBY', mine, 'renewed', 1)
 call('PEXPIRE', mine, lease)
 call('SADD', root .. 'nodes', node)

@@ -45,6 +45,7 @@ use self::nodes::Nodes;
 use self::others_lease::{LOOK_MS, OthersLease, Verdict};
 use self::session::Session;
 use crate::contract::access::AccessNews;
+use crate::contract::names_kept::NamesKept;
 use crate::contract::nodes::{FromNodes, ToNodes};
 use crate::contract::progress::Progress;
 use crate::contract::report::NodesReport;
@@ -69,6 +70,8 @@ pub struct LedgerLink {
     pub url: String,
     /// Into how many buckets the ledger is split.
     pub buckets: usize,
+    /// How long Redis keeps names.
+    pub names: NamesKept,
     /// This node's number.
     pub node: u16,
     /// Tells this process from another with the same number.
@@ -143,7 +146,7 @@ pub async fn run(mut cluster: ClusterEnds) {
         }
         match ended {
             Ended::Done => return,
-            Ended::Taken { .. } | Ended::OtherBuckets(_) => {
+            Ended::Taken { .. } | Ended::OtherBuckets(_) | Ended::OtherNames(_) => {
                 cluster.ledger.progress.set_writes_store(false);
                 if others_lease.is_new() {
                     warn_of_lease(&cluster.ledger, &ended);
@@ -185,7 +188,8 @@ fn warn(ended: &Ended) {
         Ended::Lost(error) => {
             tracing::warn!(error, "Redis is away: nothing is numbered until it is back; trying again");
         }
-        Ended::Done | Ended::OtherGeneration | Ended::NoScripts | Ended::Taken { .. } | Ended::OtherBuckets(_) => {}
+        Ended::Done | Ended::OtherGeneration | Ended::NoScripts => {}
+        Ended::Taken { .. } | Ended::OtherBuckets(_) | Ended::OtherNames(_) => {}
     }
 }
 
@@ -197,6 +201,11 @@ fn warn_of_lease(ledger: &LedgerLink, ended: &Ended) {
             ours = ledger.buckets,
             "the other gateways have another number of buckets; waiting for their leases to end"
         ),
+        Ended::OtherNames(theirs_s) => tracing::warn!(
+            theirs_s,
+            ours_s = ledger.names.seconds(),
+            "the other gateways have another limits.names_s; waiting for their leases to end"
+        ),
         _ => tracing::warn!(node = ledger.node, "another gateway has this node's id; waiting for its lease to end"),
     }
 }
@@ -206,6 +215,7 @@ fn warn_of_lease(ledger: &LedgerLink, ended: &Ended) {
 async fn end(ledger: &LedgerLink, ended: &Ended) {
     let news = match ended {
         Ended::OtherBuckets(theirs) => News::Buckets { theirs: *theirs, ours: ledger.buckets as u64 },
+        Ended::OtherNames(theirs_s) => News::Names { theirs_s: *theirs_s, ours_s: ledger.names.seconds() },
         _ => News::Taken,
     };
     notify(&ledger.ends, news).await;

@@ -7,8 +7,8 @@
 --             another node is at it
 --   'join'    in another bucket: nothing more. Refused if a later generation was begun or made there
 --   'groups'  pairs of group and version
---   'finish'  how many entries there are said to be, what every user's rows are numbered above, and how many buckets there
---             are; everything of the generation before goes
+--   'finish'  how many entries there are said to be, what every user's rows are numbered above, how many buckets there
+--             are, and for how many seconds claims live; everything of the generation before goes
 --
 -- Replies 'OK', 'BUSY' (another node seeds, or seeded a moment ago: look again), or 'GEN' (the generation is another).
 
@@ -52,6 +52,6 @@ elseif step == 'finish' then
   local taken = string.rep(ARGV[3] .. ' ', tonumber(ARGV[5]) - 1) .. ARGV[3]
   call('HSET', state, 'generation', generation, 'count', ARGV[3], 'stored', ARGV[3], 'floor', ARGV[4],
        'since_s', now_s, 'seeding', '', 'run_ms', '0', 'buckets', ARGV[5], 'order', ARGV[3], 'order_stored', ARGV[3],
-       'taken', taken, 'vouched', call('HGET', state, 'run') or '')
+       'taken', taken, 'names_s', ARGV[6], 'vouched', call('HGET', state, 'run') or '')
 end
 return 'OK'

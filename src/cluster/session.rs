@@ -68,7 +68,7 @@ impl Session {
         let entries_max = cluster.ledger.entries_max;
         let masters = Masters::find(&cluster.ledger.url, cluster.ledger.buckets, number).await?;
         let warns = if number == 1 { Warns::With(cluster.ledger.losses) } else { Warns::No };
-        let (buckets, mut tasks) = Buckets::connect(&masters, entries_max, warns).await?;
+        let (buckets, mut tasks) = Buckets::connect(&masters, cluster.ledger.names, entries_max, warns).await?;
         let mut reads = Vec::new();
         let read = connect_reading(&masters, &mut reads, &mut tasks).await;
         let subscription = match read {
@@ -272,6 +272,7 @@ impl Session {
             self.buckets.count().to_string().into(),
             self.memory.cuts().into(),
             self.claim.clone().into(),
+            ledger.names.seconds().to_string().into(),
         ]
     }
 
@@ -287,13 +288,13 @@ impl Session {
         let mut reply = reply.into_iter();
         match reply.next().and_then(|word| word.into_string()).as_deref() {
             Some("OK") => {}
-            Some("BUCKETS") => {
-                let theirs = reply.next().and_then(|count| count.into_string()?.parse().ok()).unwrap_or_default();
-                return Err(Ended::OtherBuckets(theirs));
-            }
-            _ => {
-                let renewed = reply.next().and_then(|count| count.into_string()?.parse().ok()).unwrap_or_default();
-                return Err(Ended::Taken { renewed });
+            word => {
+                let number = reply.next().and_then(|count| count.into_string()?.parse().ok()).unwrap_or_default();
+                return Err(match word {
+                    Some("BUCKETS") => Ended::OtherBuckets(number),
+                    Some("NAMES") => Ended::OtherNames(number),
+                    _ => Ended::Taken { renewed: number },
+                });
             }
         }
         let writes = reply.next().and_then(|flag| flag.as_i64()) == Some(1);

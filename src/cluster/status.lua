@@ -11,8 +11,8 @@
 --
 -- Replies generation, last entry, floor, the second in which the generation was made, how long it is still to be left
 -- alone (ms), and of the first bucket: how many buckets there are, how many entries are ordered, and of each bucket; then
--- the highest number of a generation that was ever begun here, 1 if a node has vouched for it since Redis was started, and
--- the time (ms).
+-- the highest number of a generation that was ever begun here, 1 if a node has vouched for it since Redis was started,
+-- the time (ms), and for how many seconds claims live.
 
 local call = redis.call
 local state = KEYS[1] .. 'state'
@@ -24,7 +24,7 @@ if call('HGET', state, 'run') ~= ARGV[1] then
   call('HSET', state, 'run', ARGV[1], 'run_ms', string.format('%.0f', now_ms))
 end
 local known = call('HMGET', state, 'generation', 'count', 'floor', 'since_s', 'run_ms', 'buckets', 'order', 'taken', 'seeding',
-                   'vouched')
+                   'vouched', 'names_s')
 local entries = known[6] and known[6] ~= '1' and known[7] or known[2]
 if ARGV[3] ~= '' and ARGV[3] == known[1] and tonumber(ARGV[4]) <= tonumber(entries) then
   call('HSET', state, 'vouched', ARGV[1])
@@ -36,4 +36,4 @@ local function number_of(name) return tonumber(string.match(name or '', '^%d+') 
 local highest = math.max(number_of(known[1]), number_of(known[9]))
 return { known[1] or '', known[2] or '0', known[3] or '0', known[4] or '0', left, known[6] or '1', known[7] or '0',
          known[8] or '', string.format('%.0f', highest), known[10] == ARGV[1] and '1' or '0',
-         string.format('%.0f', now_ms) }
+         string.format('%.0f', now_ms), known[11] or '900' }

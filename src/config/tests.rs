@@ -77,6 +77,8 @@ fn values_out_of_range_say_what_would_do() {
     refused("[cluster]\nnode_id = 1024", "from 0 to 1023");
     refused("[cluster]\nbuckets = 0", "from 1 to 16");
     refused("[cluster]\nbuckets = 17", "from 1 to 16");
+    refused("[limits]\nnames_s = 14", "from 15 to 900");
+    refused("[limits]\nnames_s = 901", "from 15 to 900");
     refused("[cluster]\nredis_url = \"http://192.0.2.1\"", "redis-cluster://");
     refused("[cluster]\nredis_url = \"redis-cluster://192.0.2.1:6379\"", "one mysql://... database");
     refused("[limits]\nstream_entries_max = 255", "from 256 to 1048576");

@@ -145,6 +145,12 @@ pub(crate) const KEYS: &[Key] = &[
         Form::Number,
         "of a cluster's stream, messages not yet in MySQL; above: STORAGE_FULL",
     ),
+    key(
+        "limits.names_s",
+        "900",
+        Form::Number,
+        "15 to 900, the same on every node: how long Redis keeps names; less than 900 is for tests",
+    ),
     key("limits.address_logins", ADDRESS_LOGINS, Form::Text, "logins of one address (one /64 with IPv6) to one shard"),
     key("limits.user_logins", USER_LOGINS, Form::Text, "logins of one user"),
     key("limits.session_requests", SESSION_REQUESTS, Form::Text, "requests of one session"),
@@ -215,7 +221,7 @@ const GROUP_SENDS: &str = "2000/s, burst 40000";
 const GROUP_ROWS: &str = "100000/s, burst 2000000";
 
 /// Keys of the table `[limits]`.
-const LIMITS_KEYS_MAX: usize = 24;
+const LIMITS_KEYS_MAX: usize = 25;
 
 const _: () = {
     assert!(KEYS.len() <= 32 + LIMITS_KEYS_MAX, "at most 32 keys and the [limits] table");

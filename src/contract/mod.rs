@@ -17,6 +17,7 @@ pub mod internal;
 pub mod keyed;
 pub mod lane;
 pub mod message;
+pub mod names_kept;
 pub mod nodes;
 pub(crate) mod policies;
 pub mod position;

@@ -137,6 +137,8 @@ pub enum StandsStill {
     Taken,
     /// The nodes that are there have another number of buckets.
     OtherBuckets,
+    /// The nodes that are there have Redis keep names for another time.
+    OtherNames,
     /// The ledger is being made anew.
     Rebuilding,
     /// The stream is not read so far as it was when the session began.
@@ -164,6 +166,9 @@ impl StandsStill {
             StandsStill::Taken => "another gateway has this node's id: nothing is numbered until its lease ends",
             StandsStill::OtherBuckets => {
                 "the other gateways have another number of buckets: nothing is numbered until their leases end"
+            }
+            StandsStill::OtherNames => {
+                "the other gateways have another limits.names_s: nothing is numbered until their leases end"
             }
             StandsStill::Rebuilding => "the cluster's ledger is being made anew: nothing is numbered",
             StandsStill::CatchingUp => "the cluster's stream is not read to its end yet: nothing is numbered",

@@ -113,4 +113,15 @@ pub enum LedgerError {
         /// What this one has.
         ours: u64,
     },
+    /// A cluster has one life of names.
+    #[error(
+        "the gateways of this cluster have limits.names_s = {theirs_s}, and this one has {ours_s}: give all of them the \
+         same; another one is taken when all have been stopped"
+    )]
+    Names {
+        /// What the others have.
+        theirs_s: u64,
+        /// What this one has.
+        ours_s: u64,
+    },
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Now};
 use crate::cluster::LedgerLink;
-use crate::config::{Config, StoreUrl};
+use crate::config::{Cluster, Config, StoreUrl};
 use crate::contract::chain::Chain;
 use crate::contract::delivery::Delivery;
 use crate::contract::keyed::unguessable;
@@ -213,10 +213,11 @@ impl Opening<'_> {
 
     /// The same in a cluster, whose other nodes may write meanwhile.
     async fn read_for_cluster<S: Store>(&self, store: &mut S, seed: u64) -> Result<Known, StoreError> {
-        let (node, buckets) = (self.config.cluster.node_id, self.config.cluster.buckets);
+        let Cluster { node_id: node, buckets, names, .. } = self.config.cluster;
         let (shards, traffic) = (self.shards, self.config.limits.traffic);
         let groups = self.group_limits();
-        let settings = redis::Settings { shards, node, segment_bytes: SEGMENT_BYTES, buckets, groups, traffic, seed };
+        let segment_bytes = SEGMENT_BYTES;
+        let settings = redis::Settings { shards, node, segment_bytes, buckets, names, groups, traffic, seed };
         let mut start = RedisStart::new(settings);
         let at = store.snapshot(&mut |stored| start.visit(stored)).await?;
         Ok(Known::Cluster { start: Box::new(start), at })
@@ -257,6 +258,7 @@ impl Opening<'_> {
                     ends,
                     url,
                     buckets,
+                    names: cluster.names,
                     node,
                     token,
                     entries_max,

@@ -33,6 +33,7 @@ mod hostile;
 mod http;
 mod kept;
 mod lost_changes;
+mod names_kept;
 mod nodes;
 mod numbering;
 mod old_dump;

@@ -98,7 +98,7 @@ fn a_redis_without_memory_takes_heartbeats_and_cuts_off_what_is_stored() {
     assert!(refused.contains("OOM command not allowed"), "{refused}");
     // The database has all but ten of them.
     let stored = (BASE + 990).to_string();
-    let beat = ["1", "token", "5000", &stored, &stored, "0", "1", "=", "1"];
+    let beat = ["1", "token", "5000", &stored, &stored, "0", "1", "=", "1", "900"];
     let answer = eval(&redis, HEARTBEAT, &beat);
     assert!(answer.contains("OK"), "{answer}");
     // Whether there was memory stands behind how many entries there are, before the nodes.
@@ -117,7 +117,7 @@ fn a_redis_without_memory_takes_heartbeats_and_cuts_off_what_is_stored() {
 /// A node's heartbeat in one of its sessions, with a lease of so many milliseconds; the first word of what it says.
 fn beat(redis: &Redis, token: &str, lease_ms: &str, session: &str) -> String {
     let base = BASE.to_string();
-    let answer = eval(redis, HEARTBEAT, &["1", token, lease_ms, &base, &base, "0", "1", "~", session]);
+    let answer = eval(redis, HEARTBEAT, &["1", token, lease_ms, &base, &base, "0", "1", "~", session, "900"]);
     answer.lines().nth(2).unwrap().to_owned()
 }
 
@@ -157,7 +157,7 @@ fn each_session_of_a_node_has_a_higher_number_also_when_the_clock_goes_back_and_
     let redis = ledger();
     let number = || {
         let base = BASE.to_string();
-        let answer = eval(&redis, HEARTBEAT, &["1", "token", "5000", &base, &base, "0", "1", "~", ""]);
+        let answer = eval(&redis, HEARTBEAT, &["1", "token", "5000", &base, &base, "0", "1", "~", "", "900"]);
         let words: Vec<&str> = answer.lines().collect();
         assert_eq!(words[2], "SESSION", "{answer}");
         words[4].parse::<u64>().unwrap()

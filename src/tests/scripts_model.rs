@@ -64,6 +64,9 @@ struct Both<'a> {
     generation: String,
     begun: String,
     number: u64,
+    /// In what some nodes are set otherwise: in the number of buckets, or in how long names are kept. Of both at once
+    /// either may be told first.
+    buckets_differ: bool,
     /// The first call that they have answered otherwise.
     differs: Option<String>,
 }
@@ -142,7 +145,7 @@ impl Both<'_> {
             return;
         }
         let (base, floor) = ((number << 40).to_string(), (number << 20).to_string());
-        self.call(Script::Seed, &["finish".to_owned(), begun.clone(), base, floor, "1".to_owned()]);
+        self.call(Script::Seed, &["finish".to_owned(), begun.clone(), base, floor, "1".to_owned(), "900".to_owned()]);
         (self.generation, self.begun, self.number) = (begun, String::new(), number);
     }
 
@@ -150,6 +153,7 @@ impl Both<'_> {
         let node = self.random.u8(1..4);
         let token = if self.random.u8(..8) == 0 { 9 } else { node };
         let (read, stored, kept) = (self.entry(), self.entry(), self.random.u8(..20));
+        let differs = self.random.u8(..20) == 0;
         let values = [
             node.to_string(),
             token.to_string(),
@@ -157,11 +161,12 @@ impl Both<'_> {
             read.to_string(),
             stored.to_string(),
             kept.to_string(),
-            if self.random.u8(..20) == 0 { "3" } else { "1" }.to_owned(),
+            if differs && self.buckets_differ { "3" } else { "1" }.to_owned(),
             "=".to_owned(),
             if self.random.u8(..8) == 0 { String::new() } else { self.random.u8(1..9).to_string() },
+            if differs && !self.buckets_differ { "20" } else { "900" }.to_owned(),
         ];
-        if values[6] == "1" || token == 9 {
+        if !differs || token == 9 {
             self.call(Script::Heartbeat, &values);
         }
     }
@@ -204,8 +209,9 @@ fn differ(redis: &Redis, bent: Bent, seed: u64) -> Option<String> {
     redis.flush();
     let mut model = Model::new("a run");
     model.bent = bent;
-    let (random, generation, begun) = (fastrand::Rng::with_seed(seed), String::new(), String::new());
-    let mut both = Both { redis, model, random, generation, begun, number: 0, differs: None };
+    let (mut random, generation, begun) = (fastrand::Rng::with_seed(seed), String::new(), String::new());
+    let buckets_differ = random.bool();
+    let mut both = Both { redis, model, random, generation, begun, number: 0, buckets_differ, differs: None };
     for _ in 0..CALLS {
         match both.random.u8(..20) {
             0..9 if !both.generation.is_empty() => both.submit(),

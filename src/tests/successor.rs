@@ -36,7 +36,8 @@ impl Former {
 
     fn beat(&self, redis: &Redis) {
         let base = BASE.to_string();
-        let answer = eval(redis, HEARTBEAT, &["7", &self.token, "5000", &base, &base, "100", "1", "~", &self.session]);
+        let answer =
+            eval(redis, HEARTBEAT, &["7", &self.token, "5000", &base, &base, "100", "1", "~", &self.session, "900"]);
         assert!(answer.starts_with('*'), "{answer}");
     }
 }

@@ -17,6 +17,7 @@ fn there(generation: &str, count: u64) -> There {
         highest: 0,
         is_confirmed: true,
         now_ms: 0,
+        names_s: 900,
     }
 }
 

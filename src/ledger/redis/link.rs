@@ -201,6 +201,13 @@ pub enum News {
     NoRoom(StandsStill),
     /// The node's id is another's.
     Taken,
+    /// The nodes that are there have Redis keep names for so long, and this one was told otherwise.
+    Names {
+        /// What they have, seconds.
+        theirs_s: u64,
+        /// What this node was told.
+        ours_s: u64,
+    },
     /// The nodes that are there have so many buckets, and this one was told otherwise.
     Buckets {
         /// What they have.

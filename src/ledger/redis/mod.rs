@@ -60,6 +60,7 @@ use self::session::Session;
 use self::submitter::{Submitter, View};
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
+use crate::contract::names_kept::NamesKept;
 use crate::contract::progress::Progress;
 use crate::contract::report::{LedgerCounters, StandsStill};
 use crate::contract::snapshot::SnapshotAsker;
@@ -84,6 +85,8 @@ pub struct Settings {
     pub segment_bytes: u64,
     /// Into how many buckets the ledger is split: a call may have so many times as much.
     pub buckets: usize,
+    /// How long Redis keeps names.
+    pub names: NamesKept,
     /// Sizes of groups.
     pub groups: GroupLimits,
     /// What one account may send by way of this node.
@@ -292,6 +295,7 @@ impl<D: Disk> RedisEngine<D> {
                 self.questions.lost();
             }
             News::Buckets { theirs, ours } => return Err(LedgerError::Buckets { theirs, ours }),
+            News::Names { theirs_s, ours_s } => return Err(LedgerError::Names { theirs_s, ours_s }),
             News::Taken => return Err(LedgerError::Lease(self.settings.node)),
         }
         Ok(())

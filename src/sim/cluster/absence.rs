@@ -12,8 +12,6 @@ use crate::world::Runs;
 const STEPS_MAX: u64 = 700;
 /// So many steps before all nodes end Redis is dumped.
 const DUMPED_BEFORE: u64 = 150;
-/// Redis keeps names for 15 minutes.
-const BEYOND_NAMES_MS: (u64, u64) = (905_000, 1_500_000);
 
 /// A node that is away.
 pub(super) struct Absence {
@@ -61,7 +59,8 @@ impl Cluster {
 
     fn return_of_absent(&mut self) -> Checked {
         let Some(Absence { at, unexecuted, .. }) = self.absent.take() else { return Ok(()) };
-        let (from_ms, to_ms) = BEYOND_NAMES_MS;
+        let names_ms = self.plan.names.seconds() * 1_000;
+        let (from_ms, to_ms) = (names_ms + 5_000, names_ms * 5 / 3);
         self.world.pass_time(self.world.random.between(from_ms, to_ms))?;
         self.world.note(format!("node {} is back", self.nodes[at].id));
         self.late.extend(unexecuted);

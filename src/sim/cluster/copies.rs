@@ -31,9 +31,36 @@ impl Cluster {
         self.count("directory copied");
         self.world.add(gateway);
         let (cut_until_ms, goes_on_at_ms) = (0, 0);
-        let (has_numbered, is_over) = (false, false);
-        let node = Node { id, log, copy, progress, began_at, link, cut_until_ms, goes_on_at_ms, has_numbered, is_over };
-        self.nodes.push(node);
+        self.nodes.push(Node {
+            id,
+            log,
+            copy,
+            backup: None,
+            progress,
+            began_at,
+            link,
+            cut_until_ms,
+            goes_on_at_ms,
+            has_numbered: false,
+            is_over: false,
+        });
+    }
+
+    /// A node's directory is backed up; or its process ends, and starts on what was backed up: all that was acked since is in
+    /// Redis.
+    pub(super) fn back_up_or_restore(&mut self, at: usize) -> Checked {
+        if self.world.runs(at) == Runs::Down || self.nodes[at].is_over || self.has_twin(at) {
+            return Ok(());
+        }
+        let Some(backup) = self.nodes[at].backup.take() else {
+            self.nodes[at].backup = copy_of(&self.nodes[at].log, &self.world.random).ok();
+            return Ok(());
+        };
+        self.end_process(at, Loss::Nothing)?;
+        self.world.note(format!("the directory of node {} is put back", self.nodes[at].id));
+        self.count("directory restored");
+        self.nodes[at].log = backup;
+        Ok(())
     }
 
     /// Two processes of one node do not number for longer than it takes one of them to hear of the other.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ringway::cluster::others_lease::{LOOK_MS, OthersLease, Verdict};
+use ringway::contract::names_kept::NamesKept;
 use ringway::contract::progress::Progress;
 use ringway::contract::report::StandsStill;
 use ringway::ledger::redis::link::{News, Order, RedisEnds, Reply, What};
@@ -40,6 +41,7 @@ pub(super) struct Settings {
     pub node: u16,
     pub token: u64,
     pub entries_max: u64,
+    pub names: NamesKept,
     /// Entries that stay in the stream though nobody needs them.
     pub kept: u64,
     pub mutation: Mutation,
@@ -58,6 +60,8 @@ pub(super) struct Link {
     others_lease: OthersLease,
     is_short: bool,
     pending_news: VecDeque<News>,
+    /// What sessions that this side has ended had sent, and Redis has not executed.
+    left_behind: Vec<Ask>,
     /// What the node's clock says, Unix milliseconds.
     unix_ms: u64,
 }
@@ -82,6 +86,7 @@ impl Link {
             others_lease: OthersLease::default(),
             is_short: false,
             pending_news: VecDeque::new(),
+            left_behind: Vec::new(),
             unix_ms: 0,
         }
     }
@@ -89,6 +94,11 @@ impl Link {
     /// The node's clock says so.
     pub(super) fn set_clock(&mut self, unix_ms: u64) {
         self.unix_ms = unix_ms;
+    }
+
+    /// What sessions have left behind in their sockets.
+    pub(super) fn take_left_behind(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.left_behind)
     }
 
     /// The session, if there is one.
@@ -137,6 +147,8 @@ impl Link {
     fn end(&mut self, now_ms: u64, ended: Ended) {
         let was_serving = self.session().is_some_and(|session| session.stage == Stage::Serving);
         was_serving.then_some(News::Disconnected).into_iter().for_each(|news| self.announce(news));
+        let unexecuted = self.session().map(Session::take_unexecuted).unwrap_or_default();
+        self.left_behind.extend(unexecuted);
         self.is_short = ended == Ended::NoMemory;
         let why = match ended {
             Ended::Lost => Some(StandsStill::Disconnected),
@@ -237,7 +249,7 @@ impl Link {
     /// What a heartbeat says.
     fn heartbeat(&self) -> Vec<Vec<u8>> {
         let State::Begun(session) = &self.state else { return Vec::new() };
-        let Settings { node, token, kept, .. } = self.settings;
+        let Settings { node, token, kept, names, .. } = self.settings;
         let kept = if self.is_short { 0 } else { kept };
         let cuts = if self.is_short { "=" } else { "~" };
         let stored = self.progress.applied().0;
@@ -253,6 +265,7 @@ impl Link {
             text(1),
             text(cuts),
             text(&session.claim),
+            text(names.seconds()),
         ]
     }
 
@@ -370,7 +383,7 @@ impl Link {
                 if !matches!(what, What::Submit { .. } | What::Count) {
                     self.events.note(format!("node {} orders {what:?}", self.settings.node));
                 }
-                session.carry_out(now_ms, what, self.settings.entries_max);
+                session.carry_out(now_ms, what, (self.settings.entries_max, self.settings.names));
             }
             // The ledger makes it again.
             Ok(_) => {}

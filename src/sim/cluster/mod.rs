@@ -90,6 +90,7 @@ impl Cluster {
                 id,
                 log,
                 copy,
+                backup: None,
                 progress,
                 began_at,
                 link,
@@ -186,6 +187,10 @@ impl Cluster {
         let unix_ms = self.world.now_at(at).unix_ms;
         self.nodes[at].link.set_clock(unix_ms);
         self.nodes[at].link.turn(now_ms, Some(&self.redis).filter(|_| !is_cut));
+        let left_behind = self.nodes[at].link.take_left_behind();
+        if !left_behind.is_empty() {
+            self.leave_behind(left_behind);
+        }
     }
 
     fn ledger_turn(&mut self, at: usize) -> Checked {

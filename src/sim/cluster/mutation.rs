@@ -38,7 +38,7 @@ pub(crate) enum Mutation {
 }
 
 /// All of them, with what the report must contain, and a seed that reports it, which is tried first.
-pub(crate) const MUTATIONS: [(Mutation, &str, u64); 17] = [
+pub(crate) const MUTATIONS: [(Mutation, &str, u64); 19] = [
     (Mutation::HidesLostSessions, "liveness", 1),
     (Mutation::Redis(Bent::ClaimsNothing), "I4", 1),
     (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 10),
@@ -55,7 +55,9 @@ pub(crate) const MUTATIONS: [(Mutation, &str, u64); 17] = [
     (Mutation::Database(Untrue::ForgetsNewestMessage), "I4", 18),
     (Mutation::HidesSkew, "clock", 47),
     (Mutation::SharesTokens, "number as one node", 5),
-    (Mutation::Redis(Bent::TakesOldSessions), "another gateway runs as node", 1),
+    (Mutation::Redis(Bent::VouchesForForgotten), "I4", 1),
+    (Mutation::Redis(Bent::IgnoresGenerations), "I", 1),
+    (Mutation::Database(Untrue::ForgetsNewestMessage), "was announced, and the ledger has", 1),
 ];
 
 impl Mutation {

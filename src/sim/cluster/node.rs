@@ -29,6 +29,8 @@ pub(super) struct Node {
     pub id: u16,
     pub log: SimDisk,
     pub copy: SimDisk,
+    /// Its log as it was some time ago.
+    pub backup: Option<SimDisk>,
     pub progress: Arc<Progress>,
     /// Where in the stream its process began.
     pub began_at: StreamPosition,
@@ -67,6 +69,7 @@ impl Process {
             node: id,
             segment_bytes: world.plan.segment_bytes,
             buckets: 1,
+            names: plan.names,
             groups: GroupLimits::default(),
             traffic: TrafficLimits::default(),
             seed,
@@ -95,7 +98,8 @@ impl Process {
             Mutation::SharesTokens => u64::from(id),
             _ => random.bits() as u64,
         };
-        let settings = Settings { node: id, token, entries_max: plan.entries_max, kept: plan.kept, mutation };
+        let (entries_max, kept, names) = (plan.entries_max, plan.kept, plan.names);
+        let settings = Settings { node: id, token, entries_max, names, kept, mutation };
         let link = Link::new(ends, Arc::clone(&progress), settings, (random.clone(), world.events.clone()));
         Ok(Process { gateway, link, progress, began_at: at.applied.in_stream() })
     }

@@ -2,6 +2,8 @@
 //!
 //! Pure. What always holds: each kind of trouble is in some runs and not in others: together they would hide one another.
 
+use ringway::contract::names_kept::NamesKept;
+
 use crate::plan::Plan;
 use crate::random::Random;
 
@@ -11,6 +13,8 @@ pub(crate) struct ClusterPlan {
     pub nodes: usize,
     /// Entries that may be unstored.
     pub entries_max: u64,
+    /// How long Redis keeps names.
+    pub names: NamesKept,
     /// Entries that stay in the stream though nobody needs them.
     pub kept: u64,
     /// Of 10,000 steps so many are each of these.
@@ -37,6 +41,8 @@ pub(crate) struct ClusterPlan {
     pub blackouts: u32,
     /// A node's data directory is copied, and the copy started.
     pub copies: u32,
+    /// A data directory is backed up, or put back from a backup.
+    pub restores: u32,
     /// Of 1,000 calls of the database.
     pub database_failing: u32,
     /// Of 10 sessions that break so many leave commands behind that are executed later.
@@ -55,6 +61,7 @@ impl ClusterPlan {
         ClusterPlan {
             nodes: random.between(1, 5) as usize,
             entries_max: if random.chance(1, 4) { random.between(10, 100) } else { 1 << 20 },
+            names: if random.chance(3, 10) { NamesKept::new(random.between(20, 60)) } else { NamesKept::default() },
             kept: if database_back > 0 { 1 << 20 } else { random.between(100, 400) },
             breaks: some(7, 60),
             kills: if may_be_gone { some(5, 20) } else { 0 },
@@ -71,6 +78,7 @@ impl ClusterPlan {
             absences: some(2, 20),
             blackouts: if losses > 0 && may_be_gone { some(4, 10) } else { 0 },
             copies: if may_be_copied { some(3, 30) } else { 0 },
+            restores: if may_be_copied { some(3, 40) } else { 0 },
             database_failing: some(3, 100),
             executed_later: some(7, 9),
         }

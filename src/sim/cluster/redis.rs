@@ -50,6 +50,10 @@ pub(crate) enum Bent {
     ConfirmsItself,
     /// A heartbeat of an earlier session takes a node's id.
     TakesOldSessions,
+    /// Vouches for names that it has forgotten.
+    VouchesForForgotten,
+    /// Takes what was submitted to another generation.
+    IgnoresGenerations,
 }
 
 /// Names and what is known of them.
@@ -84,6 +88,7 @@ struct State {
     order: Option<String>,
     taken: Option<String>,
     vouched: Option<String>,
+    names_s: Option<String>,
 }
 
 /// A node's lease.
@@ -92,6 +97,7 @@ struct Lease {
     token: String,
     read: u64,
     buckets: String,
+    names_s: String,
     renewed: u64,
     expires_ms: u64,
 }
@@ -182,7 +188,7 @@ impl Redis {
         let [generation, unstored_max, claim_s, slack_s, calls @ ..] = arguments else { return text("GEN") };
         let is_out_of_memory = self.is_out_of_memory();
         let Data { state, generations, .. } = &mut self.data;
-        if state.generation.as_bytes() != generation.as_slice() {
+        if state.generation.as_bytes() != generation.as_slice() && self.bent != Bent::IgnoresGenerations {
             return text("GEN");
         }
         if is_out_of_memory {
@@ -197,7 +203,7 @@ impl Redis {
             let (is_message, is_direct) = (kind == b"G" || kind == b"D", kind == b"D");
             let version = number(version);
             let claimed = keys.claims.get(slice).and_then(|(_, names)| names.get(name)).filter(|_| is_message);
-            let is_old = number(since) as i64 <= vouched_s;
+            let is_old = number(since) as i64 <= vouched_s && self.bent != Bent::VouchesForForgotten;
             replies.push(if let Some(claimed) = claimed {
                 text([b"R", claimed.as_slice()].concat())
             } else if is_message && (has_old || is_old) {
@@ -261,7 +267,7 @@ impl Redis {
                 let groups = &mut generations.entry(generation).or_default().groups;
                 groups.extend(pairs.chunks_exact(2).map(|pair| (pair[0].clone(), number(&pair[1]))));
             }
-            (b"finish", [count, floor, buckets]) => {
+            (b"finish", [count, floor, buckets, names_s]) => {
                 // Its claims stay until they expire, and nobody asks for them.
                 generations.remove(&state.generation);
                 let (count_text, each) = (string(count), number(buckets).max(1) as usize);
@@ -277,6 +283,7 @@ impl Redis {
                     taken: Some(vec![count_text.clone(); each].join(" ")),
                     order: Some(count_text),
                     vouched: Some(state.run.clone().unwrap_or_default()),
+                    names_s: Some(string(names_s)),
                     ..std::mem::take(state)
                 };
             }
@@ -319,12 +326,15 @@ impl Redis {
             decimal(number_of(&state.generation).max(number_of(&state.seeding))),
             text(if state.vouched == Some(run) || confirms_itself { "1" } else { "0" }),
             decimal(now_ms),
+            text(state.names_s.as_deref().unwrap_or("900")),
         ])
     }
 
     fn heartbeat(&mut self, now_ms: u64, arguments: &[Vec<u8>]) -> Value {
-        let [node, token, lease_ms, read, stored, kept, buckets, _, session] = arguments else { return text("TAKEN") };
-        let (node, token, buckets) = (string(node), string(token), string(buckets));
+        let [node, token, lease_ms, read, stored, kept, buckets, _, session, names_s] = arguments else {
+            return text("TAKEN");
+        };
+        let (node, token, buckets, names_s) = (string(node), string(token), string(buckets), string(names_s));
         let has_memory = !self.is_out_of_memory();
         let (cuts_unread, takes_old) = (self.bent == Bent::CutsUnread, self.bent == Bent::TakesOldSessions);
         let data = &mut self.data;
@@ -348,6 +358,9 @@ impl Redis {
                 Some(lease) => {
                     if holder.is_none() && lease.buckets != buckets {
                         return Value::List(vec![text("BUCKETS"), text(&lease.buckets)]);
+                    }
+                    if holder.is_none() && lease.names_s != names_s {
+                        return Value::List(vec![text("NAMES"), text(&lease.names_s)]);
                     }
                     read_by_all = read_by_all.min(lease.read);
                     alive.push(text(other));
@@ -375,7 +388,8 @@ impl Redis {
             }
         }
         data.sessions.entry(node.clone()).or_default().holds = number(session);
-        let lease = Lease { token: token.clone(), read: number(read), buckets, renewed: renewed + 1, expires_ms };
+        let (token_kept, read, renewed) = (token.clone(), number(read), renewed + 1);
+        let lease = Lease { token: token_kept, read, buckets, names_s, renewed, expires_ms };
         data.leases.insert(node.clone(), lease);
         data.nodes.insert(node);
         if writer == token {

@@ -7,8 +7,9 @@
 
 use std::collections::VecDeque;
 
+use ringway::contract::names_kept::NamesKept;
 use ringway::ledger::redis::link::{Compared, Generation, News, What, Writer};
-use ringway::limits::{CLAIMS_S, CLAIMS_SLACK_S, REDIS_SETTLES_MS, REDIS_TIMEOUT_MS, STREAM_READ_MAX, WINDOWS_KEPT};
+use ringway::limits::{REDIS_SETTLES_MS, REDIS_TIMEOUT_MS, STREAM_READ_MAX, WINDOWS_KEPT};
 use ringway_wire::ids::Seq;
 
 use super::answers::{replies_of, status_of};
@@ -183,7 +184,7 @@ impl Session {
         self.under_way.push_back(Turn::Answered(Ok(News::OtherEntries)));
     }
 
-    pub(super) fn carry_out(&mut self, now_ms: u64, what: What, entries_max: u64) {
+    pub(super) fn carry_out(&mut self, now_ms: u64, what: What, (entries_max, names): (u64, NamesKept)) {
         let turn = match what {
             What::Follow { generation, after, known } => {
                 let (Some((first, _)), Some((last, _))) = (known.first(), known.last()) else {
@@ -196,7 +197,8 @@ impl Session {
             }
             What::Submit { generation, calls } => {
                 let submissions = calls.len();
-                let mut values = vec![text(generation.text()), text(entries_max), text(CLAIMS_S), text(CLAIMS_SLACK_S)];
+                let (claims_s, slack_s) = (text(names.seconds()), text(names.slack_s()));
+                let mut values = vec![text(generation.text()), text(entries_max), claims_s, slack_s];
                 values.extend(calls.into_iter().flat_map(|call| call.values));
                 Turn::Asked(self.ask(now_ms, Ask::Eval(Script::Submit, values)), Kind::Submit(submissions))
             }
@@ -210,7 +212,7 @@ impl Session {
                 let step = |step: &str, rest: Vec<Vec<u8>>| [vec![text(step), text(generation.text())], rest].concat();
                 let mut steps: VecDeque<Vec<Vec<u8>>> =
                     groups.into_iter().filter(|own| !own.is_empty()).map(|own| step("groups", own)).collect();
-                steps.push_back(step("finish", vec![text(base), text(floor), text(1)]));
+                steps.push_back(step("finish", vec![text(base), text(floor), text(1), text(names.seconds())]));
                 let first = steps.pop_front().unwrap_or_default();
                 Turn::Asked(self.ask(now_ms, Ask::Eval(Script::Seed, first)), Kind::Seed(steps))
             }

@@ -28,6 +28,8 @@ pub(super) struct Late {
 
 /// Longest that a process is gone, stands still, or Redis does: longer than leases last.
 const GONE_MS: u64 = 12_000;
+/// Commands come late enough for names that are kept for less to be forgotten.
+const NAMES_SHORT_MS: u64 = 120_000;
 /// How long a start that was refused waits.
 const START_AGAIN_MS: u64 = 300;
 
@@ -58,6 +60,9 @@ impl Cluster {
         }
         self.absence()?;
         self.blackout()?;
+        if happens(self.plan.restores) {
+            self.back_up_or_restore(at)?;
+        }
         if happens(self.plan.copies) && self.nodes.len() == self.plan.nodes && self.world.runs(at) == Runs::On {
             self.copy_directory(at);
         }
@@ -171,17 +176,27 @@ impl Cluster {
 
     /// A node's connections are gone; what it had sent may be executed, at once, later, or not.
     pub(super) fn break_session(&mut self, at: usize) {
-        let random = self.world.random.clone();
         let Some(session) = self.nodes[at].link.session() else { return };
         session.broken = true;
-        let mut unexecuted = session.take_unexecuted();
-        unexecuted.truncate(random.below(unexecuted.len() + 1));
-        if random.chance(self.plan.executed_later, 10) {
-            let hold_ms = if random.chance(1, 3) { random.between(0, GONE_MS) } else { 0 };
-            self.late.push(Late { from_ms: self.world.now.mono_ms + hold_ms, asks: unexecuted.into() });
-        }
+        let unexecuted = session.take_unexecuted();
+        self.leave_behind(unexecuted);
         self.world.note(format!("the session of node {} breaks", self.nodes[at].id));
         self.count("sessions broken");
+    }
+
+    /// What was sent over a connection that is gone: some of it is executed all the same, now and then much later.
+    pub(super) fn leave_behind(&mut self, mut unexecuted: Vec<Ask>) {
+        let random = &self.world.random;
+        unexecuted.truncate(random.below(unexecuted.len() + 1));
+        if random.chance(self.plan.executed_later, 10) {
+            let names_ms = self.plan.names.seconds() * 1_000;
+            let hold_ms = match random.below(6) {
+                0 => random.between(0, GONE_MS),
+                1 if names_ms < NAMES_SHORT_MS => random.between(0, 2 * names_ms),
+                _ => 0,
+            };
+            self.late.push(Late { from_ms: self.world.now.mono_ms + hold_ms, asks: unexecuted.into() });
+        }
     }
 
     /// A process ends now, and starts again later.

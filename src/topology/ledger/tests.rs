@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use crate::contract::message::Incoming;
+use crate::contract::names_kept::NamesKept;
 use crate::contract::position::AppliedPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
@@ -238,6 +239,7 @@ fn of_cluster(dir: &TempDir, clock: Clock) -> (RedisEngine<Directory>, RedisEnds
         node: 1,
         segment_bytes: 0,
         buckets: 1,
+        names: NamesKept::default(),
         groups: GroupLimits::default(),
         traffic: TrafficLimits::default(),
         seed: 1,

@@ -124,7 +124,7 @@ impl<D: Disk> Submitter<D> {
                 if self.in_flight.is_held(msg_id) || self.is_behind_old_version(msg_id, view) {
                     continue;
                 }
-                if self.in_flight.is_forgotten(msg_id, redis_s) {
+                if self.in_flight.is_forgotten(msg_id, view.settings.names, redis_s) {
                     self.in_flight.search(msg_id);
                     continue;
                 }

@@ -14,10 +14,10 @@ use super::subject::Subject;
 use crate::contract::ids::Origin;
 use crate::contract::internal::{self, OrCount, Place};
 use crate::contract::keyed::TableKey;
+use crate::contract::names_kept::NamesKept;
 use crate::contract::store::Lookup;
 use crate::ledger::dedup::Name;
 use crate::ledger::redis::link::Reply;
-use crate::limits::{CLAIMS_S, CLAIMS_SLACK_S};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 
 /// How far a submission has come.
@@ -315,9 +315,9 @@ impl InFlight {
     }
 
     /// Redis does not rely on its claims of that time any more.
-    pub(super) fn is_forgotten(&self, msg_id: MsgId, redis_s: u64) -> bool {
+    pub(super) fn is_forgotten(&self, msg_id: MsgId, names: NamesKept, redis_s: u64) -> bool {
         let named = self.get(msg_id).filter(|flight| flight.name.is_some());
-        named.is_some_and(|flight| flight.known_s + CLAIMS_S <= redis_s + CLAIMS_SLACK_S)
+        named.is_some_and(|flight| names.is_forgotten(flight.known_s, redis_s))
     }
 
     /// Time passes, monotonic milliseconds.

@@ -21,7 +21,6 @@ use crate::ledger::pending::{Place, Wait};
 use crate::ledger::redis::follower::Follower;
 use crate::limits::{
     JOURNAL_BATCH_BYTES_MAX, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, SUBMISSIONS_IN_FLIGHT_MAX, TAIL_MESSAGES_MAX,
-    WINDOW_MS,
 };
 use ringway_wire::ids::Conversation;
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
@@ -96,7 +95,8 @@ impl<D: Disk> Submitter<D> {
         };
         // Redis knows what was named in its time; and what is in the database was named before its newest message.
         let stored_ms = view.follower.followed.stored_ms();
-        let claimed_ms = since_ms.min(stored_ms + 1).max(now.unix_ms.saturating_sub(WINDOW_MS));
+        let window_ms = view.settings.names.window_ms();
+        let claimed_ms = since_ms.min(stored_ms + 1).max(now.unix_ms.saturating_sub(window_ms));
         let named_at_least_ms = named.saturating_sub(CLIENT_MSG_ID_AHEAD_MS);
         if named_at_least_ms < claimed_ms {
             self.look_up(submission, place, view);

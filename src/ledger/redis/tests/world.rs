@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
+use crate::contract::names_kept::NamesKept;
 use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, snapshots};
@@ -63,6 +64,7 @@ impl Node {
             node,
             segment_bytes: 0,
             buckets: 1,
+            names: NamesKept::default(),
             groups: GroupLimits::default(),
             traffic: TrafficLimits::default(),
             seed: node.into(),
