@@ -39,7 +39,7 @@ fn a_node_whose_ledger_never_had_a_message_stops_at_once_and_so_does_one_that_ot
     // Before it has heard anything of Redis.
     stops(begin(0));
     let other = node(dirs[1].path(), &redis, &database, 2);
-    send(&mut other.client(1, 1, None), Conversation::User(UserId(2)), "written by another");
+    send(&mut other.returning_client(1, 1, None), Conversation::User(UserId(2)), "written by another");
     stops(begin(0));
     stops(other);
 }

@@ -52,8 +52,6 @@ pub(crate) enum Bent {
     TakesOldSessions,
     /// Vouches for names that it has forgotten.
     VouchesForForgotten,
-    /// Takes what was submitted to another generation.
-    IgnoresGenerations,
 }
 
 /// Names and what is known of them.
@@ -188,7 +186,7 @@ impl Redis {
         let [generation, unstored_max, claim_s, slack_s, calls @ ..] = arguments else { return text("GEN") };
         let is_out_of_memory = self.is_out_of_memory();
         let Data { state, generations, .. } = &mut self.data;
-        if state.generation.as_bytes() != generation.as_slice() && self.bent != Bent::IgnoresGenerations {
+        if state.generation.as_bytes() != generation.as_slice() {
             return text("GEN");
         }
         if is_out_of_memory {
