@@ -152,6 +152,25 @@ fn number_of(generation: &str) -> u64 {
     generation.split('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
+impl Data {
+    /// The database has all up to `stored`: cuts off what is not kept and, if that is told, what everybody has read.
+    fn cut(&mut self, stored: u64, kept: u64, read_by_all: Option<u64>) {
+        let state = &mut self.state;
+        if state.generation.is_empty() || stored >> 40 != number_of(&state.generation) {
+            return;
+        }
+        let is_more = stored > state.stored && stored <= state.count;
+        let kept_from = state.count.saturating_sub(kept);
+        let needless = if is_more { stored } else { state.stored };
+        let cut = read_by_all.map_or(kept_from, |read| needless.min(read).min(kept_from));
+        let keys = self.generations.entry(state.generation.clone()).or_default();
+        keys.stream.retain(|entry, _| *entry > cut);
+        if is_more {
+            state.stored = stored;
+        }
+    }
+}
+
 impl Redis {
     /// An empty one.
     pub(crate) fn new(run: &str) -> Redis {
@@ -372,19 +391,7 @@ impl Redis {
         alive.push(text(&node));
         let expires_ms = now_ms + number(lease_ms);
         let writer = data.writer.as_ref().map_or(token.clone(), |(writer, _)| writer.clone());
-        let state = &mut data.state;
-        let stored = number(stored);
-        if !state.generation.is_empty() && stored >> 40 == number_of(&state.generation) {
-            let is_more = stored > state.stored && stored <= state.count;
-            let kept_from = state.count.saturating_sub(number(kept));
-            let cut = (if is_more { stored } else { state.stored }).min(read_by_all).min(kept_from);
-            let cut = if cuts_unread { kept_from } else { cut };
-            let keys = data.generations.entry(state.generation.clone()).or_default();
-            keys.stream.retain(|entry, _| *entry > cut);
-            if is_more {
-                state.stored = stored;
-            }
-        }
+        data.cut(number(stored), number(kept), if cuts_unread { None } else { Some(read_by_all) });
         data.sessions.entry(node.clone()).or_default().holds = number(session);
         let (token_kept, read, renewed) = (token.clone(), number(read), renewed + 1);
         let lease = Lease { token: token_kept, read, buckets, names_s, renewed, expires_ms };
