@@ -143,19 +143,16 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn run_gateway(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
-    let typed = args.config.typed(&[
-        ("listen", &args.listen),
-        ("admin", &args.admin),
-        ("shards", &args.shards),
-        ("cpus", &args.cpus),
-    ])?;
+    let flags = [("listen", &args.listen), ("admin", &args.admin), ("shards", &args.shards), ("cpus", &args.cpus)];
+    let typed = args.config.typed(&flags)?;
     let config = Config::new(&typed)?;
     if args.print_config {
         print!("{}", typed.print());
         return Ok(());
     }
     log::start(&config.log);
-    Ok(serve::run(&config)?)
+    let read_limits = || Ok(Config::new(&args.config.typed(&flags)?)?.limits.traffic);
+    Ok(serve::run(&config, &read_limits)?)
 }
 
 fn exit_code(outcome: Outcome) -> ExitCode {

@@ -48,6 +48,8 @@ pub(crate) struct ControlEnds {
     pub shards: u16,
     /// SIGTERM and SIGINT, to the main thread.
     pub stops: crossbeam_channel::Sender<StopSignal>,
+    /// SIGHUP, to the main thread.
+    pub reloads: crossbeam_channel::Sender<ReloadSignal>,
     /// What is served over HTTP.
     pub http: HttpEnds,
 }
@@ -66,6 +68,10 @@ pub(crate) struct HttpEnds {
     pub dispatcher: oneshot::Receiver<DispatcherEnds>,
 }
 
+/// Somebody wants the settings to be read again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReloadSignal;
+
 /// Somebody wants the process to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StopSignal;
@@ -77,8 +83,9 @@ pub(crate) fn run(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + S
 }
 
 async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let ControlEnds { clock, mut reports, mut store_reports, mut stage, shards, stops, http } = ends;
+    let ControlEnds { clock, mut reports, mut store_reports, mut stage, shards, stops, reloads, http } = ends;
     let mut stop = StopSignals::new()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut other = OtherSignals::new()?;
     let mut snapshot = Snapshot { shards: vec![None; usize::from(shards)], ..Snapshot::default() };
     let (publish, published) = watch::channel(Arc::new(snapshot.clone()));
@@ -107,8 +114,13 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
                 pass_on(&stops);
                 continue;
             }
+            _ = hangup.recv() => {
+                // One that waits already is as good as two.
+                reloads.try_send(ReloadSignal).ok();
+                continue;
+            }
             name = other.received() => {
-                tracing::info!(signal = name, "this signal does nothing here: settings are read at a start");
+                tracing::info!(signal = name, "this signal does nothing here");
                 continue;
             }
             () = Watchdog::due(&mut watchdog) => {
@@ -162,27 +174,20 @@ impl StopSignals {
     }
 }
 
-/// Signals that other programs take for "read your settings again" or "say something": they would end the process if
-/// nobody took them.
+/// Signals that other programs take for "say something": they would end the process if nobody took them.
 struct OtherSignals {
-    hangup: Signal,
     user1: Signal,
     user2: Signal,
 }
 
 impl OtherSignals {
     fn new() -> std::io::Result<OtherSignals> {
-        Ok(OtherSignals {
-            hangup: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
+        Ok(OtherSignals { user1: signal(SignalKind::user_defined1())?, user2: signal(SignalKind::user_defined2())? })
     }
 
     /// Waits for one of them, and says its name.
     async fn received(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.hangup.recv() => "SIGHUP",
             _ = self.user1.recv() => "SIGUSR1",
             _ = self.user2.recv() => "SIGUSR2",
         }

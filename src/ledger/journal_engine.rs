@@ -224,6 +224,10 @@ impl<D: Disk> Engine for JournalEngine<D> {
         self.waiting.has_turns()
     }
 
+    fn limit(&mut self, traffic: TrafficLimits) {
+        self.settings.traffic = traffic;
+    }
+
     fn counters(&self) -> LedgerCounters {
         let journal_full = u64::from(self.room.is_none());
         let sync_us = self.journal.sync_us();

@@ -22,6 +22,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
+use crate::contract::traffic::TrafficLimits;
 use crate::journal::JournalError;
 pub use groups::GroupLimits;
 use ringway_wire::ids::Seq;
@@ -53,6 +54,9 @@ pub trait Engine {
 
     /// There is more to do at once: the loop must not sleep.
     fn has_more(&self) -> bool;
+
+    /// What one account may send from now on.
+    fn limit(&mut self, traffic: TrafficLimits);
 
     /// Plain counters, for metrics.
     fn counters(&self) -> LedgerCounters;

@@ -23,6 +23,7 @@ use crate::contract::snapshot::snapshots;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
+use crate::contract::traffic::TrafficLimits;
 use crate::control::{Stage, StopSignal};
 use crate::doctor::checks::redis::losses_said;
 use crate::journal::disk::Directory;
@@ -320,6 +321,13 @@ impl Engine for LedgerEngine {
         match self {
             LedgerEngine::Journal(engine) => engine.has_more(),
             LedgerEngine::Redis(engine) => engine.has_more(),
+        }
+    }
+
+    fn limit(&mut self, traffic: TrafficLimits) {
+        match self {
+            LedgerEngine::Journal(engine) => engine.limit(traffic),
+            LedgerEngine::Redis(engine) => engine.limit(traffic),
         }
     }
 

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, after, select, tick};
+use crossbeam_channel::{Receiver, after, never, select, tick};
 
+use super::reload::ReadLimits;
 use super::threads::Running;
 use super::{NoReason, ServeError};
 use crate::contract::ids::ShardId;
-use crate::control::Stage;
+use crate::control::{ReloadSignal, Stage};
 use crate::topology::Ended;
 use crate::topology::mailbox::Order;
 
@@ -34,11 +35,20 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until somebody wants the process to stop, or a thread ends by itself.
-    pub(super) fn await_stop(&mut self) -> Result<(), ServeError> {
-        select! {
-            recv(self.stops) -> _ => Ok(()),
-            recv(self.ended) -> ended => Err(unexpected(ended.ok(), &self.ended)),
+    /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile reads limits again when
+    /// somebody wants that.
+    pub(super) fn await_stop(&mut self, read_limits: ReadLimits<'_>) -> Result<(), ServeError> {
+        let mut reloads = self.reloads.clone();
+        loop {
+            select! {
+                recv(self.stops) -> _ => return Ok(()),
+                recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
+                recv(reloads) -> reload => match reload {
+                    Ok(ReloadSignal) => self.reload(read_limits),
+                    // Control has ended, and says so itself.
+                    Err(_) => reloads = never(),
+                },
+            }
         }
     }
 

@@ -27,9 +27,10 @@ use crate::contract::nodes::ToNodes;
 use crate::contract::report::Report;
 use crate::contract::store::LookupAnswer;
 use crate::contract::store_counters::StoreCounters;
+use crate::contract::traffic::TrafficLimits;
 use crate::control::access::AccessEnds;
 use crate::control::access::list::AccessList;
-use crate::control::{self, ControlEnds, HttpEnds, Stage, StopSignal};
+use crate::control::{self, ControlEnds, HttpEnds, ReloadSignal, Stage, StopSignal};
 use crate::limits::TO_NODES_MAX;
 use crate::net::outlets::Channels;
 use crate::net::shard::{self, ShardEnds};
@@ -63,6 +64,12 @@ pub(super) struct Running {
     pub(super) store_wake: Arc<tokio::sync::Notify>,
     /// Somebody wants the process to stop.
     pub(super) stops: Receiver<StopSignal>,
+    /// Somebody wants the settings to be read again.
+    pub(super) reloads: Receiver<ReloadSignal>,
+    /// What one account may send, to the ledger.
+    pub(super) ledger_limits: Sender<TrafficLimits>,
+    /// The same channel's other end: what the ledger has not taken is replaced.
+    pub(super) ledger_limits_untaken: Receiver<TrafficLimits>,
     /// How far the gateway is, for control.
     pub(super) stage: watch::Sender<Stage>,
     /// Gives the API its ends of the channels.
@@ -126,6 +133,8 @@ impl Running {
     ) -> Result<(Running, ReportTo), ServeError> {
         let (end, ended) = bounded(plan.cpus.shards.len() + OTHER_THREADS_MAX);
         let (stop, stops) = bounded(STOPS_MAX);
+        let (reload, reloads) = bounded(1);
+        let (ledger_limits, ledger_limits_untaken) = bounded(1);
         let (reports, receive_reports) = mpsc::channel(control::REPORTS_MAX);
         let (store_reports, receive_store_reports) = mpsc::channel(control::REPORTS_MAX);
         let (stage, receive_stage) = watch::channel(Stage::Starting);
@@ -138,6 +147,7 @@ impl Running {
             stage: receive_stage,
             shards: plan.shards(),
             stops: stop,
+            reloads: reload,
             http: HttpEnds { admin, data_dir, room, keys, dispatcher: receive_dispatcher },
         };
         spawn("control", None, &end, move || control::run(control))?;
@@ -149,6 +159,9 @@ impl Running {
             orders: Vec::new(),
             store_wake,
             stops,
+            reloads,
+            ledger_limits,
+            ledger_limits_untaken,
             stage,
             dispatcher: Some(dispatcher),
         };
@@ -170,6 +183,7 @@ impl Running {
         self.store_wake = Arc::clone(&receivers.store.wake);
         let ledger = LedgerLoop {
             engine,
+            limits: self.ledger_limits_untaken.clone(),
             clock: plan.clock,
             submissions: receivers.submissions,
             found: receivers.found,

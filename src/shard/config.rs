@@ -1,5 +1,5 @@
-//! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here (but
-//! nothing stands in the way of other limits of traffic from one event to the next).
+//! What an operator decides about a shard, as the core needs it. Validated by `crate::config`, immutable here, but for
+//! what one account may send.
 
 use crate::contract::device_policy::DevicePolicy;
 use crate::contract::ids::{ConnId, SessionRef, ShardId};

@@ -104,6 +104,11 @@ pub(super) enum Admission {
 }
 
 impl Shard {
+    /// What one account may send from now on. Whoever owes more than that lets anybody owe begins anew.
+    pub(crate) fn limit(&mut self, traffic: TrafficLimits) {
+        self.config.traffic = traffic;
+    }
+
     /// Any request of a session here that is answered: refused if the session may not ask so much now.
     pub(super) fn admit_asking(&mut self, now: Now, slot: u32, request_id: u32) -> Admission {
         let limit = (&self.config.traffic.session_requests, TrafficLimit::SessionRequests);

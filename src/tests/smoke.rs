@@ -152,6 +152,48 @@ fn a_signal_that_other_programs_read_their_settings_at_does_not_kill() {
 }
 
 #[test]
+fn limits_are_read_again_while_the_gateway_runs_and_what_cannot_be_used_changes_nothing() {
+    use nix::sys::signal::Signal::SIGHUP;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ringway.toml");
+    let write = |rate: &str| std::fs::write(&file, format!("[limits]\nuser_sends = \"{rate}\"\n")).unwrap();
+    write("off");
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "2", "--config", file.to_str().unwrap()]);
+    let mut client = gateway.client(1, 1, None);
+    let taken = |client: &mut Connection| {
+        let mut taken = 0;
+        for _ in 0..10 {
+            let name = client.new_client_msg_id();
+            let sent = client.send(Conversation::User(UserId(2)), name, b"hello").unwrap();
+            taken += usize::from(matches!(client.answer(sent, PATIENCE).unwrap(), Event::Sent { .. }));
+        }
+        taken
+    };
+    assert_eq!(taken(&mut client), 10);
+    // Also while the ledger has nothing to do.
+    for _ in 0..3 {
+        let before = gateway.log().matches("say now").count();
+        crate::gateway::signal(gateway.pid(), SIGHUP).unwrap();
+        gateway.wait_until("the limits are read again", |gateway| gateway.log().matches("say now").count() > before);
+    }
+    for (rate, said, expected) in
+        [("1/s, burst 0", "cannot be used", 10), ("1/s, burst 3", "as the settings say now", 3), ("off", "say now", 10)]
+    {
+        write(rate);
+        let before = gateway.log().matches(said).count();
+        crate::gateway::signal(gateway.pid(), SIGHUP).unwrap();
+        gateway.wait_until("the limits are read again", |gateway| gateway.log().matches(said).count() > before);
+        if expected == 3 {
+            // A shard takes its orders before long, and then refuses.
+            gateway.wait_until("the new limit holds", |_| taken(&mut client) < 10);
+        } else {
+            gateway.wait_until("no limit holds", |_| taken(&mut client) == 10);
+        }
+    }
+    assert_eq!(stop(&mut gateway), Some(0), "{}", gateway.log());
+}
+
+#[test]
 fn a_stop_that_takes_too_long_gives_up_and_says_what_was_left() {
     // A client that does not close its side is given a second to: more than the whole stop may take here.
     let dir = tempfile::tempdir().unwrap();

@@ -22,6 +22,7 @@ use crate::contract::lane::{HandedOver, LaneEnvelope};
 use crate::contract::nodes::FromNodes;
 use crate::contract::report::Depths;
 use crate::contract::store::StoreAnswer;
+use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 
 /// Orders from control that may wait for one shard.
@@ -52,12 +53,14 @@ pub(crate) struct Handover {
 }
 
 /// What control tells a shard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Order {
     /// Stop accepting, tell the clients, end when the last connection is gone.
     Drain,
     /// An operator says who may log in.
     Access(AccessOrder),
+    /// What one account may send from now on.
+    Limits(Box<TrafficLimits>),
 }
 
 /// The receiving side, on its shard.

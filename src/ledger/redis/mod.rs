@@ -156,6 +156,10 @@ impl<D: Disk> Engine for RedisEngine<D> {
         self.submitter.take_lookups(self.progress.applied().0, &self.session, &self.follower, out);
     }
 
+    fn limit(&mut self, traffic: TrafficLimits) {
+        self.settings.traffic = traffic;
+    }
+
     fn counters(&self) -> LedgerCounters {
         LedgerCounters {
             sync_us: self.submitter.sync_us(),

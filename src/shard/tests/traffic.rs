@@ -166,9 +166,9 @@ fn limits_can_be_replaced_while_sessions_send() {
     let client = world.login(1, 1, Some(0));
     world.got(client);
     assert_eq!(taken(&mut world, client, 4, b"x"), 3);
-    world.shards[0].config.traffic = TrafficLimits::UNLIMITED;
+    world.shards[0].limit(TrafficLimits::UNLIMITED);
     assert_eq!(taken(&mut world, client, 40, b"x"), 40);
-    world.shards[0].config.traffic.user_sends = Rate::new(1_000, 20);
+    world.shards[0].limit(TrafficLimits { user_sends: Rate::new(1_000, 20), ..TrafficLimits::UNLIMITED });
     assert_eq!(taken(&mut world, client, 40, b"x"), 20);
 }
 

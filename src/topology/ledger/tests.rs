@@ -43,6 +43,7 @@ struct Echo {
 }
 
 impl Engine for Echo {
+    fn limit(&mut self, _: TrafficLimits) {}
     fn submit(&mut self, _: Now, submission: Submission) {
         match submission {
             Submission::Position { origin, .. } => {
@@ -114,6 +115,7 @@ fn bench_of<E: Engine>(engine: E, nudges: Receiver<()>) -> Bench<E> {
     let (report, reports) = mpsc::channel(100);
     let (api_mailbox, api) = mailbox_of(ShardId::of_api(1), 1);
     let ledger = LedgerLoop {
+        limits: crossbeam_channel::never(),
         nudges,
         engine,
         clock: Clock::start(),
