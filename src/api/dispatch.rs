@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
-use ringway_wire::request::{GroupEntry, Taken};
+use ringway_wire::request::{Adding, GroupEntry, Taken};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
@@ -59,6 +59,8 @@ pub(super) enum Question {
         actor: UserId,
         /// As a client would ask for it.
         change: GroupChange,
+        /// And if some of those whom it adds cannot be added.
+        adding: Adding,
     },
     /// Who is in a group.
     Roster(GroupId),
@@ -89,8 +91,8 @@ pub(super) enum Answer {
         /// Whether it was there before.
         taken: Taken,
     },
-    /// The group is so now.
-    Changed(GroupId, RosterVersion),
+    /// The group is so now, without those who cannot be added.
+    Changed(GroupId, RosterVersion, Vec<UserId>),
     /// The group's members.
     Roster(Arc<Roster>),
     /// The user's groups.
@@ -275,8 +277,8 @@ impl Dispatch {
                 let incoming = Incoming::new(origin, sender, to, client_msg_id, &body);
                 submit(Submission::Message(MessageSubmission { incoming }))
             }
-            Question::Change { actor, change } => {
-                submit(Submission::Change(ChangeSubmission { origin, actor, change }))
+            Question::Change { actor, change, adding } => {
+                submit(Submission::Change(ChangeSubmission { origin, actor, change, adding }))
             }
             Question::Groups(user) => submit(Submission::Groups { origin, user }),
             Question::Roster(group) => {
@@ -329,8 +331,13 @@ fn delivered(delivery: Delivery) -> Option<(Origin, Answer)> {
             Some((origin, Answer::Failed(Problem::refused(code, retry_after_ms))))
         }
         Delivery::Groups { origin, groups } => Some((origin, Answer::Groups(groups))),
-        Delivery::Changed { origin, roster, .. } => Some((origin, Answer::Changed(roster.group, roster.version))),
-        Delivery::Unchanged { origin, group, version } => Some((origin, Answer::Changed(group, version))),
+        Delivery::Changed { origin, roster, announcement } => {
+            Some((origin, Answer::Changed(roster.group, roster.version, announcement.left_out.clone())))
+        }
+        Delivery::Unchanged { origin, group, version } => Some((origin, Answer::Changed(group, version, Vec::new()))),
+        Delivery::NotAdded { origin, code, users } => {
+            Some((origin, Answer::Failed(Problem::refused(code, 0).naming(&users))))
+        }
         _ => {
             count(Place::Mailbox);
             None

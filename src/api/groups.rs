@@ -9,6 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use ringway_wire::ids::{GroupId, UserId};
 use ringway_wire::limits::GROUP_MEMBERS_MAX;
+use ringway_wire::request::Adding;
 use ringway_wire::schema::{ErrorCode, Role};
 use serde::{Deserialize, Serialize};
 
@@ -30,12 +31,23 @@ const OWNERS_TRIED: usize = 3;
 pub(super) struct NewGroup {
     owner: Id,
     members: Vec<Id>,
+    #[serde(default)]
+    best_effort: bool,
 }
 
-/// Whom a change is about.
+/// Who is to be added.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Members {
+pub(super) struct Joining {
+    members: Vec<Id>,
+    #[serde(default)]
+    best_effort: bool,
+}
+
+/// Who is to be removed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Leaving {
     members: Vec<Id>,
 }
 
@@ -44,6 +56,9 @@ pub(super) struct Members {
 pub(super) struct Changed {
     group: Id,
     version: u32,
+    /// With `best_effort`: who was to be added and cannot be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<Id>,
 }
 
 /// A group with its members.
@@ -62,10 +77,10 @@ pub(super) async fn create(
     new: Result<Json<NewGroup>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Changed>), Problem> {
     let key = api.keys.allow(&headers, Scope::Groups)?;
-    let Json(NewGroup { owner, members }) = new?;
+    let Json(NewGroup { owner, members, best_effort }) = new?;
     let members = users(members)?;
-    let change = GroupChange::Create(members);
-    let changed = changed(api.dispatcher.ask_one(Question::Change { actor: UserId(owner.0), change }).await?)?;
+    let (actor, change, adding) = (UserId(owner.0), GroupChange::Create(members), adding(best_effort));
+    let changed = changed(api.dispatcher.ask_one(Question::Change { actor, change, adding }).await?)?;
     tracing::info!(key = &*key, group = changed.group.0, owner = owner.0, "api: a group was made");
     Ok((StatusCode::CREATED, Json(changed)))
 }
@@ -97,12 +112,13 @@ pub(super) async fn add(
     State(api): State<Api>,
     headers: HeaderMap,
     group: Result<Path<String>, PathRejection>,
-    members: Result<Json<Members>, JsonRejection>,
+    members: Result<Json<Joining>, JsonRejection>,
 ) -> Result<Json<Changed>, Problem> {
     let key = api.keys.allow(&headers, Scope::Groups)?;
     let group = GroupId(id_in_path(group)?);
-    let users = users(members?.0.members)?;
-    let changed = as_owner(&api, group, |_, _| GroupChange::Add(group, users.clone())).await?;
+    let Json(Joining { members, best_effort }) = members?;
+    let users = users(members)?;
+    let changed = as_owner(&api, group, adding(best_effort), |_, _| GroupChange::Add(group, users.clone())).await?;
     tracing::info!(key = &*key, group = group.0, users = users.len(), "api: members were added");
     Ok(Json(changed))
 }
@@ -112,7 +128,7 @@ pub(super) async fn remove(
     State(api): State<Api>,
     headers: HeaderMap,
     group: Result<Path<String>, PathRejection>,
-    members: Result<Json<Members>, JsonRejection>,
+    members: Result<Json<Leaving>, JsonRejection>,
 ) -> Result<Json<Changed>, Problem> {
     let key = api.keys.allow(&headers, Scope::Groups)?;
     let group = GroupId(id_in_path(group)?);
@@ -120,7 +136,7 @@ pub(super) async fn remove(
     let mut last = None;
     loop {
         let mut owner_goes = false;
-        let changed = as_owner(&api, group, |roster, owner| {
+        let changed = as_owner(&api, group, Adding::All, |roster, owner| {
             let others: Vec<UserId> = users.iter().copied().filter(|user| *user != owner).collect();
             let any_left = others.iter().any(|user| roster.role(*user).is_some());
             owner_goes = users.contains(&owner);
@@ -148,6 +164,7 @@ pub(super) async fn remove(
 async fn as_owner(
     api: &Api,
     group: GroupId,
+    adding: Adding,
     mut change: impl FnMut(&Roster, UserId) -> GroupChange,
 ) -> Result<Changed, Problem> {
     let mut refused = Problem::unknown_group();
@@ -159,7 +176,7 @@ async fn as_owner(
             return Err(Problem::unknown_group());
         };
         let change = change(&roster, owner.user);
-        match api.dispatcher.ask_one(Question::Change { actor: owner.user, change }).await {
+        match api.dispatcher.ask_one(Question::Change { actor: owner.user, change, adding }).await {
             Ok(answer) => return changed(answer),
             Err(problem)
                 if [Problem::refused(ErrorCode::NotAllowed, 0), Problem::refused(ErrorCode::NotAMember, 0)]
@@ -175,10 +192,17 @@ async fn as_owner(
 
 fn changed(answer: Answer) -> Result<Changed, Problem> {
     match answer {
-        Answer::Changed(group, version) => Ok(Changed { group: Id(group.0), version: version.0 }),
+        Answer::Changed(group, version, left_out) => {
+            let left_out = left_out.into_iter().map(|user| Id(user.0)).collect();
+            Ok(Changed { group: Id(group.0), version: version.0, left_out })
+        }
         Answer::Failed(problem) => Err(problem),
         _ => Err(Problem::no_answer()),
     }
+}
+
+fn adding(best_effort: bool) -> Adding {
+    if best_effort { Adding::BestEffort } else { Adding::All }
 }
 
 fn users(ids: Vec<Id>) -> Result<Vec<UserId>, Problem> {

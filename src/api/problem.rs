@@ -6,9 +6,11 @@
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ringway_wire::ids::UserId;
 use ringway_wire::schema::ErrorCode;
 use serde::Serialize;
 
+use super::ids::Id;
 use crate::limits::RETRY_AFTER_MS;
 
 /// Why a call failed.
@@ -25,6 +27,9 @@ pub(super) struct Problem {
     /// When the same call may succeed, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u32>,
+    /// Because of whom, of those whom the call named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<Id>,
 }
 
 /// As it stands in an answer's body.
@@ -38,11 +43,13 @@ struct Document<'a> {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u32>,
+    #[serde(skip_serializing_if = "<[Id]>::is_empty")]
+    users: &'a [Id],
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Problem {
-        Problem { status, code, detail: detail.into(), retry_after_ms: None }
+        Problem { status, code, detail: detail.into(), retry_after_ms: None, users: Vec::new() }
     }
 
     fn later(status: StatusCode, code: &'static str, detail: impl Into<String>, after_ms: u32) -> Problem {
@@ -100,6 +107,11 @@ impl Problem {
         Problem::later(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", detail, 1_000)
     }
 
+    /// The same because of these.
+    pub(super) fn naming(self, users: &[UserId]) -> Problem {
+        Problem { users: users.iter().map(|user| Id(user.0)).collect(), ..self }
+    }
+
     /// There is no such group.
     pub(super) fn unknown_group() -> Problem {
         Problem::refused(ErrorCode::UnknownGroup, 0)
@@ -145,6 +157,7 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             code: self.code,
             retry_after_ms: self.retry_after_ms,
+            users: &self.users,
         };
         // Strings and numbers: nothing that JSON has not.
         let body = serde_json::to_vec(&document).unwrap_or_default();

@@ -75,7 +75,7 @@ pub enum Event {
     /// The answer to a ping.
     Pong { request: RequestId, server_time_ms: u64 },
     /// A group was made or changed.
-    GroupOk { request: RequestId, group: GroupId, version: u32 },
+    GroupOk { request: RequestId, group: GroupId, version: u32, left_out: Vec<UserId> },
     /// A group's members.
     GroupInfo { request: RequestId, group: GroupId, version: u32, members: Vec<(UserId, Role)> },
     /// Our groups: each with its version, our role, and how many members it has.
@@ -176,7 +176,7 @@ fn other(request: RequestId, reply: Reply<'_>) -> Option<Event> {
         Reply::SyncPage { rows, through, end, gap_to } => {
             Some(Event::Page { request, rows: rows.iter().map(Row::from).collect(), through, end, gap_to })
         }
-        Reply::GroupOk { group, version } => Some(Event::GroupOk { request, group, version }),
+        Reply::GroupOk { group, version, left_out } => Some(Event::GroupOk { request, group, version, left_out }),
         Reply::GroupInfo { group, version, members } => Some(Event::GroupInfo { request, group, version, members }),
         Reply::GroupList { groups } => Some(Event::GroupList { request, groups }),
         Reply::GroupChanged { group, version, kind, actor, members, owner } => {

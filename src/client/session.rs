@@ -366,7 +366,7 @@ impl Session {
                 Ok(Incoming::Sent(SendAnswer { request, msg_id, seq, sent_at_ms, repeat, row }))
             }
             Reply::Gap { from, to } => self.gap(from, to),
-            Reply::Error { code, message, retry_after_ms, server_time_ms } => {
+            Reply::Error { code, message, retry_after_ms, server_time_ms, .. } => {
                 self.apply_server_time(now, server_time_ms);
                 // Only an Ack has no number.
                 if code == ErrorCode::SeqAhead && request == RequestId(0) {

@@ -69,6 +69,15 @@ pub enum Delivery {
         /// When to try again; 0: never.
         retry_after_ms: u32,
     },
+    /// A change of a group was refused, because these cannot be added; to the origin's shard.
+    NotAdded {
+        /// The asking session, which gets the answer.
+        origin: Origin,
+        /// Why.
+        code: ErrorCode,
+        /// Who cannot, sorted.
+        users: Vec<UserId>,
+    },
     /// The answer to `Submission::Position`: every delivery with a seq up to `newest` came before this one.
     Position {
         /// The asking session, which gets the answer.
@@ -135,6 +144,8 @@ pub struct GroupAnnouncement {
     pub actor: UserId,
     /// To whom: only those who were really added or removed, sorted.
     pub users: Vec<UserId>,
+    /// Who was to be added and could not be, sorted: for whoever has asked.
+    pub left_out: Vec<UserId>,
 }
 
 const _: () = assert!(size_of::<Delivery>() <= 56, "deliveries are copied once per shard and commit: keep them small");

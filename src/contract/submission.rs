@@ -4,9 +4,10 @@
 //! back to the shard, which answers the asker.
 
 use ringway_wire::ids::{GroupId, UserId};
+use ringway_wire::request::Adding;
 
 use crate::contract::ids::{Origin, ShardId};
-use crate::contract::message::Incoming;
+use crate::contract::message::{Incoming, Roster};
 
 /// What a shard asks of the ledger.
 #[derive(Debug)]
@@ -72,6 +73,22 @@ pub struct ChangeSubmission {
     pub actor: UserId,
     /// What is to change.
     pub change: GroupChange,
+    /// What becomes of it if some of those whom it adds cannot be added.
+    pub adding: Adding,
+}
+
+impl ChangeSubmission {
+    /// Whom it was to add and has not, where that was no reason to refuse it; the group is as it was made by it.
+    pub(crate) fn left_out(&self, roster: &Roster) -> Vec<UserId> {
+        let (Adding::BestEffort, GroupChange::Create(users) | GroupChange::Add(_, users)) = (self.adding, &self.change)
+        else {
+            return Vec::new();
+        };
+        let mut out: Vec<UserId> = users.iter().copied().filter(|user| roster.position(*user).is_none()).collect();
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
 }
 
 /// What may be done to a group.

@@ -10,6 +10,7 @@ use crate::contract::message::Incoming;
 use crate::contract::report::LedgerCounters;
 use crate::contract::traffic::Limited;
 use crate::ledger::dedup::Known;
+use crate::ledger::groups::NotPlanned;
 use crate::ledger::pending_delivery::PendingDelivery;
 use crate::limits::{LEDGER_RETRY_MS, STORAGE_FULL_RETRY_MS};
 use ringway_wire::ids::{GroupId, RosterVersion};
@@ -69,6 +70,16 @@ impl Answers {
         self.counters.storage_full += u64::from(code == ErrorCode::StorageFull);
         self.counters.retry_later += u64::from(code == ErrorCode::RetryLater);
         self.stage(Delivery::Refused { origin, code, retry_after_ms });
+    }
+
+    /// Refuses a change that this session asked for, and says because of whom.
+    pub(crate) fn not_planned(&mut self, origin: Origin, NotPlanned { code, users }: NotPlanned) {
+        match code {
+            ErrorCode::StorageFull => self.refuse(origin, Refusal::StorageFull),
+            _ if users.is_empty() => self.refuse(origin, Refusal::Code(code)),
+            _ if origin == Origin::NOBODY => {}
+            _ => self.stage(Delivery::NotAdded { origin, code, users }),
+        }
     }
 
     /// Answers what was sent before. If that is in this commit, the answer waits for it like all the others.

@@ -23,7 +23,7 @@ use crate::limits::{
 use makers::{Made, Makers};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 use ringway_wire::limits::{GROUP_MEMBERS_MAX, USER_GROUPS_MAX};
-use ringway_wire::request::GroupEntry;
+use ringway_wire::request::{Adding, GroupEntry};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 /// All groups.
@@ -98,6 +98,20 @@ pub(crate) enum Plan {
     },
     /// This; its number is still to be given, and a new group's id with it.
     Change(ChangeRecord),
+}
+
+/// Why a change cannot be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NotPlanned {
+    pub(crate) code: ErrorCode,
+    /// Because of whom, of those whom it adds; sorted.
+    pub(crate) users: Vec<UserId>,
+}
+
+impl From<ErrorCode> for NotPlanned {
+    fn from(code: ErrorCode) -> Self {
+        NotPlanned { code, users: Vec::new() }
+    }
 }
 
 /// A change that does not follow from what is known: the journal and the store contradict each other.
@@ -214,11 +228,18 @@ impl Groups {
     }
 
     /// What a change would do, or why the actor may not.
-    pub(crate) fn plan(&self, actor: UserId, change: &GroupChange, sequences: &Sequences) -> Result<Plan, ErrorCode> {
+    pub(crate) fn plan(
+        &self,
+        actor: UserId,
+        (change, adding): (&GroupChange, Adding),
+        sequences: &Sequences,
+    ) -> Result<Plan, NotPlanned> {
         match change {
             GroupChange::Create(users) => {
                 let users = sorted(users.iter().copied().filter(|user| *user != actor));
-                self.check_joining(actor, users.iter().chain([&actor]), 0, sequences)?;
+                self.joining(actor, vec![actor], Adding::All, sequences)?;
+                let users = self.joining(actor, users, adding, sequences)?;
+                self.check_room(users.len() + 1, 0, sequences)?;
                 self.check_made(actor, Made::group(users.len() + 1))?;
                 Ok(Plan::Change(ChangeRecord {
                     msg_id: MsgId(0),
@@ -233,7 +254,12 @@ impl Groups {
             GroupChange::Add(group, users) => {
                 let Group { roster, maker } = self.owned(*group, actor)?;
                 let users = sorted(users.iter().copied().filter(|user| roster.position(*user).is_none()));
-                self.check_joining(actor, users.iter(), roster.members().len(), sequences)?;
+                let wanted = users.clone();
+                let users = self.joining(actor, users, adding, sequences)?;
+                if users.is_empty() && !wanted.is_empty() {
+                    return Err(NotPlanned { code: ErrorCode::TooManyGroups, users: wanted });
+                }
+                self.check_room(users.len(), roster.members().len(), sequences)?;
                 let more = if *maker == actor { Made::default() } else { Made::group(roster.members().len()) };
                 self.check_made(actor, more.and(Made::members(users.len())))?;
                 Ok(self.planned(roster, actor, GroupChangeKind::Added, users, None))
@@ -241,7 +267,7 @@ impl Groups {
             GroupChange::Remove(group, users) => {
                 let roster = &self.owned(*group, actor)?.roster;
                 if users.contains(&actor) {
-                    return Err(ErrorCode::NotAllowed);
+                    return Err(ErrorCode::NotAllowed.into());
                 }
                 let users = sorted(users.iter().copied().filter(|user| roster.position(*user).is_some()));
                 Ok(self.planned(roster, actor, GroupChangeKind::Removed, users, None))
@@ -326,20 +352,24 @@ impl Groups {
         }
     }
 
-    fn check_joining<'a>(
+    /// Those of the users whom the actor may put into one more group; without `BestEffort` all of them, or it is refused.
+    fn joining(
         &self,
         actor: UserId,
-        users: impl Iterator<Item = &'a UserId>,
-        members: usize,
+        users: Vec<UserId>,
+        adding: Adding,
         sequences: &Sequences,
-    ) -> Result<(), ErrorCode> {
-        let mut joining = 0;
-        for user in users {
-            joining += 1;
-            if !self.may_join(actor, *user, sequences) {
-                return Err(ErrorCode::TooManyGroups);
-            }
+    ) -> Result<Vec<UserId>, NotPlanned> {
+        let (may, may_not): (Vec<UserId>, Vec<UserId>) =
+            users.into_iter().partition(|user| self.may_join(actor, *user, sequences));
+        if adding == Adding::All && !may_not.is_empty() {
+            return Err(NotPlanned { code: ErrorCode::TooManyGroups, users: may_not });
         }
+        Ok(may)
+    }
+
+    /// Whether so many more may join a group of so many.
+    fn check_room(&self, joining: usize, members: usize, sequences: &Sequences) -> Result<(), ErrorCode> {
         if members + joining > self.limits.group_members_max {
             return Err(ErrorCode::TooManyMembers);
         }

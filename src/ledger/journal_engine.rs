@@ -44,7 +44,7 @@ use crate::limits::{
     TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
 };
 use ringway_wire::ids::{GroupId, MsgId};
-use ringway_wire::schema::{ErrorCode, GroupChangeKind};
+use ringway_wire::schema::GroupChangeKind;
 
 /// The largest record, a roster, and the message behind it, fit in what a batch keeps free.
 const RECORD_RESERVE_BYTES: usize = 1 << 20;
@@ -303,15 +303,17 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     fn change(&mut self, now: Now, submission: ChangeSubmission) -> Result<(), Refusal> {
-        let ChangeSubmission { origin, actor, change } = submission;
-        let mut record = match self.groups.plan(actor, &change, &self.sequences) {
+        let ChangeSubmission { origin, actor, ref change, adding } = submission;
+        let mut record = match self.groups.plan(actor, (change, adding), &self.sequences) {
             Ok(Plan::Change(record)) => record,
             Ok(Plan::Nothing { group, version }) => {
                 self.answers.unchanged(origin, group, version);
                 return Ok(());
             }
-            Err(ErrorCode::StorageFull) => return Err(Refusal::StorageFull),
-            Err(code) => return Err(Refusal::Code(code)),
+            Err(not_planned) => {
+                self.answers.not_planned(origin, not_planned);
+                return Ok(());
+            }
         };
         self.make_room(now)?;
         let taken = self.spending.take_change(now.mono_ms, &self.settings.traffic, actor, record.making());
@@ -323,7 +325,8 @@ impl<D: Disk> JournalEngine<D> {
         let applied = self.groups.apply(&record, &mut self.sequences);
         assert!(applied.is_ok(), "a planned change follows from what it was planned on");
         let roster = applied.ok().flatten().ok_or(Refusal::StorageFull)?;
-        let announcement = GroupAnnouncement { kind: record.kind, actor, users: record.users.clone() };
+        let (users, left_out) = (record.users.clone(), submission.left_out(&roster));
+        let announcement = GroupAnnouncement { kind: record.kind, actor, users, left_out };
         self.commit.batch.push(&Record::Change(record));
         self.commit.changes += 1;
         self.commit.weight += 1;

@@ -109,6 +109,7 @@ impl PendingDelivery {
             Delivery::Numbered { origin, .. }
             | Delivery::Repeat { origin, .. }
             | Delivery::Refused { origin, .. }
+            | Delivery::NotAdded { origin, .. }
             | Delivery::Position { origin, .. }
             | Delivery::Groups { origin, .. }
             | Delivery::Unchanged { origin, .. } => give(origin.session.shard, delivery),
@@ -140,7 +141,9 @@ impl PendingDelivery {
                 storage_full(origin)
             }
             Delivery::Repeat { origin, msg_id, .. } if msg_id > durable => storage_full(origin),
-            Delivery::Unchanged { origin, .. } if groups_changed => storage_full(origin),
+            Delivery::Unchanged { origin, .. } | Delivery::NotAdded { origin, .. } if groups_changed => {
+                storage_full(origin)
+            }
             // Refused because of something staged, perhaps, that is not so any more: let the sender try again.
             Delivery::Refused { origin, code: ErrorCode::ClientMsgIdReused, .. } => storage_full(origin),
             Delivery::Refused { origin, retry_after_ms: 0, .. } if groups_changed => storage_full(origin),

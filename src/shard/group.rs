@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::index::Index;
+use super::requests::text;
 use super::slab::Slab;
 use crate::clock::Now;
 use crate::contract::delivery::GroupAnnouncement;
@@ -232,7 +233,7 @@ impl Shard {
                 self.rosters.put(roster);
             }
         }
-        self.group_ok(now, origin, roster.group, roster.version);
+        self.group_ok(now, origin, roster.group, roster.version, &what.left_out);
         let (group, version, owner) = (roster.group, roster.version, roster.owner());
         let frame: Arc<[u8]> =
             self.encoder.group_changed(group, version, what.kind, what.actor, &what.users, owner).into();
@@ -259,9 +260,25 @@ impl Shard {
     }
 
     /// Answers a change.
-    pub(super) fn group_ok(&mut self, now: Now, origin: Origin, group: GroupId, version: RosterVersion) {
+    pub(super) fn group_ok(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        group: GroupId,
+        version: RosterVersion,
+        left_out: &[UserId],
+    ) {
         if let Some(slot) = self.settle(origin) {
-            self.reply(now, slot, |encoder| encoder.group_ok(origin.request_id, group, version));
+            self.reply(now, slot, |encoder| encoder.group_ok_without(origin.request_id, group, version, left_out));
+        }
+    }
+
+    /// Refuses a change because of these.
+    pub(super) fn not_added(&mut self, now: Now, origin: Origin, code: ErrorCode, users: &[UserId]) {
+        if let Some(slot) = self.settle(origin) {
+            self.reply(now, slot, |encoder| {
+                encoder.error_naming(origin.request_id, code, text(code), users, now.unix_ms)
+            });
         }
     }
 

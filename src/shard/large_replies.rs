@@ -18,6 +18,7 @@ use crate::contract::lane::LaneEnvelope;
 use crate::contract::submission::{ChangeSubmission, GroupChange, Submission};
 use crate::limits::{LARGE_WAITING_BYTES_MAX, LARGE_WAITING_SESSION_BYTES_MAX, RETRY_AFTER_MS};
 use ringway_wire::ids::{GroupId, Seq, UserId};
+use ringway_wire::request::Adding;
 use ringway_wire::schema::ErrorCode;
 
 /// What is asked.
@@ -32,7 +33,7 @@ pub(super) enum LargeAsk {
     /// Who of these is online?
     Presence(Vec<UserId>),
     /// Of a group, with many users.
-    Change(GroupChange),
+    Change(GroupChange, Adding),
 }
 
 impl LargeAsk {
@@ -40,7 +41,7 @@ impl LargeAsk {
     fn bytes(&self) -> usize {
         let users = match self {
             LargeAsk::Presence(users) => users.len(),
-            LargeAsk::Change(change) => change.users().len(),
+            LargeAsk::Change(change, _) => change.users().len(),
             LargeAsk::Groups | LargeAsk::Info(_) | LargeAsk::Sync { .. } => 0,
         };
         size_of::<(u32, LargeAsk)>() + users * size_of::<UserId>()
@@ -175,8 +176,8 @@ impl Shard {
                 }
             }
             LargeAsk::Presence(users) => self.gather_presence(now, origin, users),
-            LargeAsk::Change(change) => {
-                let change = ChangeSubmission { origin, actor: user, change };
+            LargeAsk::Change(change, adding) => {
+                let change = ChangeSubmission { origin, actor: user, change, adding };
                 self.effects.submissions.push_back(Submission::Change(change));
             }
             LargeAsk::Sync { after, rows_max } => {

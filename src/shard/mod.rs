@@ -275,7 +275,8 @@ impl Shard {
             Delivery::Changed { origin, roster, announcement } => self.changed(now, origin, &roster, &announcement),
             Delivery::Reloaded { group, roster } => self.reloaded(group, roster.as_ref()),
             Delivery::Missed { newest } => newest.iter().for_each(|(user, newest)| self.missed(*user, *newest)),
-            Delivery::Unchanged { origin, group, version } => self.group_ok(now, origin, group, version),
+            Delivery::Unchanged { origin, group, version } => self.group_ok(now, origin, group, version, &[]),
+            Delivery::NotAdded { origin, code, users } => self.not_added(now, origin, code, &users),
         }
     }
 

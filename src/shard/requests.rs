@@ -18,7 +18,7 @@ use crate::limits::SMALL_CHANGE_USERS_MAX;
 use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX, PRESENCE_USERS_MAX};
-use ringway_wire::request::{Durability, PageEnd, Request, Users};
+use ringway_wire::request::{Adding, Durability, PageEnd, Request, Users};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// Words for a refusal.
@@ -67,17 +67,18 @@ impl Shard {
             }
             Request::Ack { seq } => self.acknowledge(now, slot, request_id, seq),
             Request::Sync { after, rows_max } => self.sync(now, slot, request_id, after, rows_max),
-            Request::GroupCreate { members } => {
-                self.change(now, slot, request_id, members, GroupChange::Create);
+            Request::GroupCreate { members, adding } => {
+                self.change(now, slot, request_id, (members, adding), GroupChange::Create);
             }
-            Request::GroupAdd { group, members } => {
-                self.change(now, slot, request_id, Some(members), |users| GroupChange::Add(group, users));
+            Request::GroupAdd { group, members, adding } => {
+                self.change(now, slot, request_id, (Some(members), adding), |users| GroupChange::Add(group, users));
             }
             Request::GroupRemove { group, members } => {
-                self.change(now, slot, request_id, Some(members), |users| GroupChange::Remove(group, users));
+                let members = (Some(members), Adding::All);
+                self.change(now, slot, request_id, members, |users| GroupChange::Remove(group, users));
             }
             Request::GroupLeave { group } => {
-                self.change(now, slot, request_id, None, |_| GroupChange::Leave(group));
+                self.change(now, slot, request_id, (None, Adding::All), |_| GroupChange::Leave(group));
             }
             Request::GroupInfo { group } => self.ask_large(now, slot, request_id, LargeAsk::Info(group)),
             Request::GroupList => self.ask_large(now, slot, request_id, LargeAsk::Groups),
@@ -178,7 +179,7 @@ impl Shard {
         now: Now,
         slot: u32,
         request_id: u32,
-        members: Option<Users<'_>>,
+        (members, adding): (Option<Users<'_>>, Adding),
         change: impl FnOnce(Vec<UserId>) -> GroupChange,
     ) {
         let users: Vec<UserId> = members.iter().flat_map(Users::iter).take(GROUP_MEMBERS_MAX + 1).collect();
@@ -205,9 +206,9 @@ impl Shard {
         }
         // Behind what waits it goes too: a session's changes are made in the order in which it asked for them.
         if change.users().len() > SMALL_CHANGE_USERS_MAX || self.large.waits(slot) {
-            return self.wait_for_turn(now, origin, LargeAsk::Change(change));
+            return self.wait_for_turn(now, origin, LargeAsk::Change(change, adding));
         }
-        self.effects.submissions.push_back(Submission::Change(ChangeSubmission { origin, actor, change }));
+        self.effects.submissions.push_back(Submission::Change(ChangeSubmission { origin, actor, change, adding }));
     }
 
     /// The operator does not let clients do it.

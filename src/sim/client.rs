@@ -296,7 +296,9 @@ impl Client {
 
     fn answered(&mut self, model: &mut Model, request: RequestId, reply: Reply<'_>) -> Checked {
         match (self.asked.remove(&request), reply) {
-            (Some(Asked::Change(number)), Reply::GroupOk { group, version }) => model.changed(number, group, version),
+            (Some(Asked::Change(number)), Reply::GroupOk { group, version, .. }) => {
+                model.changed(number, group, version)
+            }
             (Some(Asked::Sync { after }), Reply::SyncPage { rows, through, end, gap_to }) => {
                 self.page(model, after, &rows, (through.0, end, gap_to.map(|to| to.0)))
             }

@@ -8,7 +8,7 @@ use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
 
 use super::generated::ringway::wire as fb;
 use super::push::wire_conversation;
-use super::request::{GroupEntry, Login, PushView};
+use super::request::{Adding, GroupEntry, Login, PushView};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::request::{Durability, PageEnd, Taken};
 
@@ -115,8 +115,22 @@ impl Encoder {
 
     /// A group was changed, or is as asked already.
     pub fn group_ok(&mut self, request_id: u32, group: GroupId, version: RosterVersion) -> &[u8] {
-        let args = fb::GroupOkArgs { group: group.0, version: version.0 };
-        self.server(request_id, fb::Reply::GroupOk, |b| fb::GroupOk::create(b, &args).as_union_value())
+        self.group_ok_without(request_id, group, version, &[])
+    }
+
+    /// The same, but for those who could not be added.
+    pub fn group_ok_without(
+        &mut self,
+        request_id: u32,
+        group: GroupId,
+        version: RosterVersion,
+        left_out: &[UserId],
+    ) -> &[u8] {
+        self.server(request_id, fb::Reply::GroupOk, |b| {
+            let left_out = (!left_out.is_empty()).then(|| users(b, left_out));
+            let args = fb::GroupOkArgs { group: group.0, version: version.0, left_out };
+            fb::GroupOk::create(b, &args).as_union_value()
+        })
     }
 
     /// A group's members, at most `GROUP_MEMBERS_MAX`, in any order.
@@ -195,7 +209,24 @@ impl Encoder {
     ) -> &[u8] {
         self.server(request_id, fb::Reply::Error, |b| {
             let message = Some(b.create_string(message));
-            fb::Error::create(b, &fb::ErrorArgs { code, message, retry_after_ms, server_time_ms }).as_union_value()
+            let args = fb::ErrorArgs { code, message, retry_after_ms, server_time_ms, users: None };
+            fb::Error::create(b, &args).as_union_value()
+        })
+    }
+
+    /// A request was refused because of some whom it names, and is not to be sent again as it is.
+    pub fn error_naming(
+        &mut self,
+        request_id: u32,
+        code: fb::ErrorCode,
+        message: &str,
+        named: &[UserId],
+        server_time_ms: u64,
+    ) -> &[u8] {
+        self.server(request_id, fb::Reply::Error, |b| {
+            let (message, users) = (Some(b.create_string(message)), Some(users(b, named)));
+            fb::Error::create(b, &fb::ErrorArgs { code, message, retry_after_ms: 0, server_time_ms, users })
+                .as_union_value()
         })
     }
 
@@ -284,17 +315,37 @@ impl Encoder {
 
     /// A new group; the caller need not be named.
     pub fn group_create(&mut self, request_id: u32, members: &[UserId]) -> &[u8] {
+        self.group_create_as(request_id, members, Adding::All)
+    }
+
+    /// The same, of whoever can be added.
+    pub fn group_create_best_effort(&mut self, request_id: u32, members: &[UserId]) -> &[u8] {
+        self.group_create_as(request_id, members, Adding::BestEffort)
+    }
+
+    fn group_create_as(&mut self, request_id: u32, members: &[UserId], adding: Adding) -> &[u8] {
+        let best_effort = adding == Adding::BestEffort;
         self.client(request_id, fb::Request::GroupCreate, |b| {
             let members = Some(users(b, members));
-            fb::GroupCreate::create(b, &fb::GroupCreateArgs { members }).as_union_value()
+            fb::GroupCreate::create(b, &fb::GroupCreateArgs { members, best_effort }).as_union_value()
         })
     }
 
     /// Members to add.
     pub fn group_add(&mut self, request_id: u32, group: GroupId, members: &[UserId]) -> &[u8] {
+        self.group_add_as(request_id, group, members, Adding::All)
+    }
+
+    /// The same, of whoever can be added.
+    pub fn group_add_best_effort(&mut self, request_id: u32, group: GroupId, members: &[UserId]) -> &[u8] {
+        self.group_add_as(request_id, group, members, Adding::BestEffort)
+    }
+
+    fn group_add_as(&mut self, request_id: u32, group: GroupId, members: &[UserId], adding: Adding) -> &[u8] {
+        let best_effort = adding == Adding::BestEffort;
         self.client(request_id, fb::Request::GroupAdd, |b| {
             let members = Some(users(b, members));
-            fb::GroupAdd::create(b, &fb::GroupAddArgs { group: group.0, members }).as_union_value()
+            fb::GroupAdd::create(b, &fb::GroupAddArgs { group: group.0, members, best_effort }).as_union_value()
         })
     }
 

@@ -9,7 +9,7 @@ use flatbuffers::VerifierOptions;
 use thiserror::Error;
 
 use super::generated::ringway::wire as fb;
-use super::request::{Login, PushView, Reply, Request, Users};
+use super::request::{Adding, Login, PushView, Reply, Request, Users};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 use crate::limits::{
     CLIENT_FRAME_BYTES_MAX, FRAME_DEPTH_MAX, FRAME_TABLES_MAX, GROUP_MEMBERS_MAX, PAGE_ROWS_MAX,
@@ -115,11 +115,15 @@ fn request<'a>(root: &fb::ClientFrame<'a>, frame: &[u8]) -> Result<Request<'a>, 
         }
         fb::Request::GroupCreate => {
             let t = root.request_as_group_create().ok_or(Malformed)?;
-            Request::GroupCreate { members: t.members().map(Users) }
+            Request::GroupCreate { members: t.members().map(Users), adding: adding(t.best_effort()) }
         }
         fb::Request::GroupAdd => {
             let t = root.request_as_group_add().ok_or(Malformed)?;
-            Request::GroupAdd { group: GroupId(t.group()), members: Users(t.members()) }
+            Request::GroupAdd {
+                group: GroupId(t.group()),
+                members: Users(t.members()),
+                adding: adding(t.best_effort()),
+            }
         }
         fb::Request::GroupRemove => {
             let t = root.request_as_group_remove().ok_or(Malformed)?;
@@ -138,6 +142,10 @@ fn request<'a>(root: &fb::ClientFrame<'a>, frame: &[u8]) -> Result<Request<'a>, 
         fb::Request::Logout => Request::Logout,
         unknown => return Err(FrameError::UnknownRequest(unknown.0)),
     })
+}
+
+fn adding(best_effort: bool) -> Adding {
+    if best_effort { Adding::BestEffort } else { Adding::All }
 }
 
 /// The verified root's reply.
@@ -173,7 +181,8 @@ fn reply<'a>(root: &fb::ServerFrame<'a>) -> Result<Reply<'a>, FrameError> {
         }
         fb::Reply::GroupOk => {
             let t = root.reply_as_group_ok().ok_or(Malformed)?;
-            Reply::GroupOk { group: GroupId(t.group()), version: t.version() }
+            let left_out = t.left_out().iter().flatten().map(UserId).collect();
+            Reply::GroupOk { group: GroupId(t.group()), version: t.version(), left_out }
         }
         fb::Reply::GroupInfoReply => group_info(&root.reply_as_group_info_reply().ok_or(Malformed)?)?,
         fb::Reply::GroupListReply => group_list(&root.reply_as_group_list_reply().ok_or(Malformed)?)?,
@@ -189,6 +198,7 @@ fn reply<'a>(root: &fb::ServerFrame<'a>) -> Result<Reply<'a>, FrameError> {
                 message: t.message().unwrap_or(""),
                 retry_after_ms: t.retry_after_ms(),
                 server_time_ms: t.server_time_ms(),
+                users: t.users().iter().flatten().map(UserId).collect(),
             }
         }
         fb::Reply::Closing => {

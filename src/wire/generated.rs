@@ -1948,6 +1948,7 @@ impl<'a> ::flatbuffers::Follow<'a> for GroupCreate<'a> {
 
 impl<'a> GroupCreate<'a> {
   pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_BEST_EFFORT: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1960,6 +1961,7 @@ impl<'a> GroupCreate<'a> {
   ) -> ::flatbuffers::WIPOffset<GroupCreate<'bldr>> {
     let mut builder = GroupCreateBuilder::new(_fbb);
     if let Some(x) = args.members { builder.add_members(x); }
+    builder.add_best_effort(args.best_effort);
     builder.finish()
   }
 
@@ -1971,6 +1973,14 @@ impl<'a> GroupCreate<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(GroupCreate::VT_MEMBERS, None)}
   }
+  /// Make it without those who cannot be added, and say who they are; without this it is then not made.
+  #[inline]
+  pub fn best_effort(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(GroupCreate::VT_BEST_EFFORT, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GroupCreate<'_> {
@@ -1980,18 +1990,21 @@ impl ::flatbuffers::Verifiable for GroupCreate<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("members", Self::VT_MEMBERS, false)?
+     .visit_field::<bool>("best_effort", Self::VT_BEST_EFFORT, false)?
      .finish();
     Ok(())
   }
 }
 pub struct GroupCreateArgs<'a> {
     pub members: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub best_effort: bool,
 }
 impl<'a> Default for GroupCreateArgs<'a> {
   #[inline]
   fn default() -> Self {
     GroupCreateArgs {
       members: None,
+      best_effort: false,
     }
   }
 }
@@ -2004,6 +2017,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GroupCreateBuilder<'a, 'b, A>
   #[inline]
   pub fn add_members(&mut self, members: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GroupCreate::VT_MEMBERS, members);
+  }
+  #[inline]
+  pub fn add_best_effort(&mut self, best_effort: bool) {
+    self.fbb_.push_slot::<bool>(GroupCreate::VT_BEST_EFFORT, best_effort, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GroupCreateBuilder<'a, 'b, A> {
@@ -2024,6 +2041,7 @@ impl ::core::fmt::Debug for GroupCreate<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("GroupCreate");
       ds.field("members", &self.members());
+      ds.field("best_effort", &self.best_effort());
       ds.finish()
   }
 }
@@ -2045,6 +2063,7 @@ impl<'a> ::flatbuffers::Follow<'a> for GroupAdd<'a> {
 impl<'a> GroupAdd<'a> {
   pub const VT_GROUP: ::flatbuffers::VOffsetT = 4;
   pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_BEST_EFFORT: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2058,6 +2077,7 @@ impl<'a> GroupAdd<'a> {
     let mut builder = GroupAddBuilder::new(_fbb);
     builder.add_group(args.group);
     if let Some(x) = args.members { builder.add_members(x); }
+    builder.add_best_effort(args.best_effort);
     builder.finish()
   }
 
@@ -2076,6 +2096,14 @@ impl<'a> GroupAdd<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(GroupAdd::VT_MEMBERS, None).unwrap()}
   }
+  /// As in GroupCreate.
+  #[inline]
+  pub fn best_effort(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(GroupAdd::VT_BEST_EFFORT, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GroupAdd<'_> {
@@ -2086,6 +2114,7 @@ impl ::flatbuffers::Verifiable for GroupAdd<'_> {
     v.visit_table(pos)?
      .visit_field::<u64>("group", Self::VT_GROUP, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("members", Self::VT_MEMBERS, true)?
+     .visit_field::<bool>("best_effort", Self::VT_BEST_EFFORT, false)?
      .finish();
     Ok(())
   }
@@ -2093,6 +2122,7 @@ impl ::flatbuffers::Verifiable for GroupAdd<'_> {
 pub struct GroupAddArgs<'a> {
     pub group: u64,
     pub members: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub best_effort: bool,
 }
 impl<'a> Default for GroupAddArgs<'a> {
   #[inline]
@@ -2100,6 +2130,7 @@ impl<'a> Default for GroupAddArgs<'a> {
     GroupAddArgs {
       group: 0,
       members: None, // required field
+      best_effort: false,
     }
   }
 }
@@ -2116,6 +2147,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GroupAddBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_members(&mut self, members: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GroupAdd::VT_MEMBERS, members);
+  }
+  #[inline]
+  pub fn add_best_effort(&mut self, best_effort: bool) {
+    self.fbb_.push_slot::<bool>(GroupAdd::VT_BEST_EFFORT, best_effort, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GroupAddBuilder<'a, 'b, A> {
@@ -2138,6 +2173,7 @@ impl ::core::fmt::Debug for GroupAdd<'_> {
     let mut ds = f.debug_struct("GroupAdd");
       ds.field("group", &self.group());
       ds.field("members", &self.members());
+      ds.field("best_effort", &self.best_effort());
       ds.finish()
   }
 }
@@ -4023,6 +4059,7 @@ impl<'a> ::flatbuffers::Follow<'a> for GroupOk<'a> {
 impl<'a> GroupOk<'a> {
   pub const VT_GROUP: ::flatbuffers::VOffsetT = 4;
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_LEFT_OUT: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4031,10 +4068,11 @@ impl<'a> GroupOk<'a> {
   #[allow(unused_mut)]
   pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
     _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args GroupOkArgs
+    args: &'args GroupOkArgs<'args>
   ) -> ::flatbuffers::WIPOffset<GroupOk<'bldr>> {
     let mut builder = GroupOkBuilder::new(_fbb);
     builder.add_group(args.group);
+    if let Some(x) = args.left_out { builder.add_left_out(x); }
     builder.add_version(args.version);
     builder.finish()
   }
@@ -4054,6 +4092,14 @@ impl<'a> GroupOk<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(GroupOk::VT_VERSION, Some(0)).unwrap()}
   }
+  /// With best_effort: those who were named and cannot be added.
+  #[inline]
+  pub fn left_out(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(GroupOk::VT_LEFT_OUT, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GroupOk<'_> {
@@ -4064,20 +4110,23 @@ impl ::flatbuffers::Verifiable for GroupOk<'_> {
     v.visit_table(pos)?
      .visit_field::<u64>("group", Self::VT_GROUP, false)?
      .visit_field::<u32>("version", Self::VT_VERSION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("left_out", Self::VT_LEFT_OUT, false)?
      .finish();
     Ok(())
   }
 }
-pub struct GroupOkArgs {
+pub struct GroupOkArgs<'a> {
     pub group: u64,
     pub version: u32,
+    pub left_out: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
-impl<'a> Default for GroupOkArgs {
+impl<'a> Default for GroupOkArgs<'a> {
   #[inline]
   fn default() -> Self {
     GroupOkArgs {
       group: 0,
       version: 0,
+      left_out: None,
     }
   }
 }
@@ -4094,6 +4143,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GroupOkBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_version(&mut self, version: u32) {
     self.fbb_.push_slot::<u32>(GroupOk::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_left_out(&mut self, left_out: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GroupOk::VT_LEFT_OUT, left_out);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GroupOkBuilder<'a, 'b, A> {
@@ -4115,6 +4168,7 @@ impl ::core::fmt::Debug for GroupOk<'_> {
     let mut ds = f.debug_struct("GroupOk");
       ds.field("group", &self.group());
       ds.field("version", &self.version());
+      ds.field("left_out", &self.left_out());
       ds.finish()
   }
 }
@@ -4795,6 +4849,7 @@ impl<'a> Error<'a> {
   pub const VT_MESSAGE: ::flatbuffers::VOffsetT = 6;
   pub const VT_RETRY_AFTER_MS: ::flatbuffers::VOffsetT = 8;
   pub const VT_SERVER_TIME_MS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_USERS: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4807,6 +4862,7 @@ impl<'a> Error<'a> {
   ) -> ::flatbuffers::WIPOffset<Error<'bldr>> {
     let mut builder = ErrorBuilder::new(_fbb);
     builder.add_server_time_ms(args.server_time_ms);
+    if let Some(x) = args.users { builder.add_users(x); }
     builder.add_retry_after_ms(args.retry_after_ms);
     if let Some(x) = args.message { builder.add_message(x); }
     builder.add_code(args.code);
@@ -4842,6 +4898,14 @@ impl<'a> Error<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Error::VT_SERVER_TIME_MS, Some(0)).unwrap()}
   }
+  /// Of those whom the request named, the ones that it is refused for.
+  #[inline]
+  pub fn users(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(Error::VT_USERS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Error<'_> {
@@ -4854,6 +4918,7 @@ impl ::flatbuffers::Verifiable for Error<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("message", Self::VT_MESSAGE, false)?
      .visit_field::<u32>("retry_after_ms", Self::VT_RETRY_AFTER_MS, false)?
      .visit_field::<u64>("server_time_ms", Self::VT_SERVER_TIME_MS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("users", Self::VT_USERS, false)?
      .finish();
     Ok(())
   }
@@ -4863,6 +4928,7 @@ pub struct ErrorArgs<'a> {
     pub message: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub retry_after_ms: u32,
     pub server_time_ms: u64,
+    pub users: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
 }
 impl<'a> Default for ErrorArgs<'a> {
   #[inline]
@@ -4872,6 +4938,7 @@ impl<'a> Default for ErrorArgs<'a> {
       message: None,
       retry_after_ms: 0,
       server_time_ms: 0,
+      users: None,
     }
   }
 }
@@ -4898,6 +4965,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ErrorBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Error::VT_SERVER_TIME_MS, server_time_ms, 0);
   }
   #[inline]
+  pub fn add_users(&mut self, users: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Error::VT_USERS, users);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ErrorBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ErrorBuilder {
@@ -4919,6 +4990,7 @@ impl ::core::fmt::Debug for Error<'_> {
       ds.field("message", &self.message());
       ds.field("retry_after_ms", &self.retry_after_ms());
       ds.field("server_time_ms", &self.server_time_ms());
+      ds.field("users", &self.users());
       ds.finish()
   }
 }

@@ -15,6 +15,15 @@ pub enum Durability {
     Ephemeral,
 }
 
+/// What becomes of a request to add some who can be added and some who cannot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Adding {
+    /// It is refused, and says for whom.
+    All,
+    /// Those who can be are added, and it says who is left out.
+    BestEffort,
+}
+
 /// Whether a message was taken with this request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Taken {
@@ -85,9 +94,9 @@ pub enum Request<'a> {
     /// See the schema's `Sync`.
     Sync { after: Seq, rows_max: u32 },
     /// See the schema's `GroupCreate`.
-    GroupCreate { members: Option<Users<'a>> },
+    GroupCreate { members: Option<Users<'a>>, adding: Adding },
     /// See the schema's `GroupAdd`.
-    GroupAdd { group: GroupId, members: Users<'a> },
+    GroupAdd { group: GroupId, members: Users<'a>, adding: Adding },
     /// See the schema's `GroupRemove`.
     GroupRemove { group: GroupId, members: Users<'a> },
     /// See the schema's `GroupLeave`.
@@ -122,7 +131,7 @@ pub enum Reply<'a> {
     /// See the schema's `Gap`.
     Gap { from: Seq, to: Seq },
     /// See the schema's `GroupOk`.
-    GroupOk { group: GroupId, version: u32 },
+    GroupOk { group: GroupId, version: u32, left_out: Vec<UserId> },
     /// See the schema's `GroupInfoReply`.
     GroupInfo { group: GroupId, version: u32, members: Vec<(UserId, fb::Role)> },
     /// See the schema's `GroupListReply`: group, version, role, members_count.
@@ -139,7 +148,7 @@ pub enum Reply<'a> {
     /// See the schema's `PresenceInfo`.
     Presence { online: Vec<UserId> },
     /// See the schema's `Error`.
-    Error { code: fb::ErrorCode, message: &'a str, retry_after_ms: u32, server_time_ms: u64 },
+    Error { code: fb::ErrorCode, message: &'a str, retry_after_ms: u32, server_time_ms: u64, users: Vec<UserId> },
     /// See the schema's `Closing`.
     Closing { reason: fb::CloseReason, message: &'a str, reconnect: bool, reconnect_after_ms: u32, server_time_ms: u64 },
 }

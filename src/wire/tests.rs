@@ -9,7 +9,7 @@ use super::generated::ringway::wire as fb;
 use super::request::{GroupEntry, Login, PushView, Reply, Request, Users};
 use crate::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use crate::limits;
-use crate::request::{Durability, PageEnd, Taken};
+use crate::request::{Adding, Durability, PageEnd, Taken};
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 /// User 1001, device 7, until 2033, signed with `0123456789abcdef0123456789abcdef`.
@@ -140,9 +140,11 @@ fn describe_request(request: &Request<'_>) -> String {
         Request::SendToUnknownKind { kind } => format!("Send\n  to: {kind}\n"),
         Request::Ack { seq } => format!("Ack\n  seq: {seq}\n"),
         Request::Sync { after, rows_max } => format!("Sync\n  after_seq: {after}\n  rows_max: {rows_max}\n"),
-        Request::GroupCreate { members } => format!("GroupCreate\n  members: {}\n", users(&members.unwrap())),
-        Request::GroupAdd { group, members } => {
-            format!("GroupAdd\n  group: {group}\n  members: {}\n", users(members))
+        Request::GroupCreate { members, adding } => {
+            format!("GroupCreate\n  members: {}\n{}", users(&members.unwrap()), best_effort(*adding))
+        }
+        Request::GroupAdd { group, members, adding } => {
+            format!("GroupAdd\n  group: {group}\n  members: {}\n{}", users(members), best_effort(*adding))
         }
         Request::GroupRemove { group, members } => {
             format!("GroupRemove\n  group: {group}\n  members: {}\n", users(members))
@@ -188,7 +190,10 @@ fn describe_reply(reply: &Reply<'_>) -> String {
             text
         }
         Reply::Gap { from, to } => format!("Gap\n  from_seq: {from}\n  to_seq: {to}\n"),
-        Reply::GroupOk { group, version } => format!("GroupOk\n  group: {group}\n  version: {version}\n"),
+        Reply::GroupOk { group, version, left_out } => {
+            let left_out = named("left_out", left_out);
+            format!("GroupOk\n  group: {group}\n  version: {version}\n{left_out}")
+        }
         Reply::GroupInfo { group, version, members } => {
             let members: Vec<_> = members.iter().map(|(user, role)| format!("{user} {role:?}")).collect();
             let members = members.join(", ");
@@ -212,9 +217,10 @@ fn describe_reply(reply: &Reply<'_>) -> String {
         Reply::Presence { online } => {
             format!("PresenceInfo\n  online: {:?}\n", online.iter().map(|user| user.0).collect::<Vec<_>>())
         }
-        Reply::Error { code, message, retry_after_ms, server_time_ms } => format!(
+        Reply::Error { code, message, retry_after_ms, server_time_ms, users } => format!(
             "Error\n  code: {code:?}\n  message: {message}\n  retry_after_ms: {retry_after_ms}\n  \
-             server_time_ms: {server_time_ms}\n"
+             server_time_ms: {server_time_ms}\n{}",
+            named("users", users)
         ),
         Reply::Closing { reason, message, reconnect, reconnect_after_ms, server_time_ms } => format!(
             "Closing\n  reason: {reason:?}\n  message: {message}\n  reconnect: {reconnect}\n  \
@@ -321,5 +327,45 @@ fn the_schema_compiles_for_every_language_and_the_generated_code_is_its() {
             String::from_utf8_lossy(&ran.stdout),
             String::from_utf8_lossy(&ran.stderr)
         );
+    }
+}
+
+/// Shown only where it is set.
+fn best_effort(adding: Adding) -> &'static str {
+    if adding == Adding::BestEffort { "  best_effort: true\n" } else { "" }
+}
+
+/// Users that are shown only where there are any.
+fn named(field: &str, users: &[UserId]) -> String {
+    let users: Vec<u64> = users.iter().map(|user| user.0).collect();
+    if users.is_empty() { String::new() } else { format!("  {field}: {users:?}\n") }
+}
+
+#[test]
+fn whom_a_request_is_refused_for_and_who_is_left_out_are_read_back() {
+    let mut e = Encoder::new();
+    let all = [UserId(1), UserId(u64::MAX)];
+    let (7, Reply::GroupOk { left_out, .. }) =
+        read_server(e.group_ok_without(7, GROUP, RosterVersion(1), &all)).unwrap()
+    else {
+        panic!("not a GroupOk")
+    };
+    assert_eq!(left_out, all);
+    let refused = e.error_naming(8, fb::ErrorCode::TooManyGroups, "full", &all, TIME_MS);
+    let (8, Reply::Error { users, retry_after_ms: 0, .. }) = read_server(refused).unwrap() else {
+        panic!("not an Error")
+    };
+    assert_eq!(users, all);
+    for (frame, expected) in [
+        (e.group_create(1, &all).to_vec(), Adding::All),
+        (e.group_create_best_effort(1, &all).to_vec(), Adding::BestEffort),
+        (e.group_add(1, GROUP, &all).to_vec(), Adding::All),
+        (e.group_add_best_effort(1, GROUP, &all).to_vec(), Adding::BestEffort),
+    ] {
+        let (1, Request::GroupCreate { adding, .. } | Request::GroupAdd { adding, .. }) = read_client(&frame).unwrap()
+        else {
+            panic!("another request")
+        };
+        assert_eq!(adding, expected);
     }
 }

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
+use crate::contract::ids::Origin;
+use crate::contract::submission::ChangeSubmission;
 use crate::limits::{GROUP_BYTES, MEMBERSHIP_BYTES};
 
 const LIMITS: GroupLimits = GroupLimits {
@@ -25,7 +27,16 @@ impl World {
 
     /// Plans and applies; the group's members afterwards, `None` if nothing changed.
     fn change(&mut self, actor: u64, change: GroupChange) -> Result<Option<Arc<Roster>>, ErrorCode> {
-        match self.groups.plan(UserId(actor), &change, &self.sequences)? {
+        self.change_as(actor, &change, Adding::All)
+    }
+
+    fn change_as(
+        &mut self,
+        actor: u64,
+        change: &GroupChange,
+        adding: Adding,
+    ) -> Result<Option<Arc<Roster>>, ErrorCode> {
+        match self.groups.plan(UserId(actor), (change, adding), &self.sequences).map_err(|refused| refused.code)? {
             Plan::Nothing { .. } => Ok(None),
             Plan::Change(mut record) => {
                 self.number += 1;
@@ -140,7 +151,7 @@ fn a_change_that_does_not_follow_is_refused() {
     let mut world = World::new();
     let group = world.change(1, GroupChange::Create(users([2]))).unwrap().unwrap().group;
     let Ok(Plan::Change(mut record)) =
-        world.groups.plan(UserId(1), &GroupChange::Add(group, users([3])), &world.sequences)
+        world.groups.plan(UserId(1), (&GroupChange::Add(group, users([3])), Adding::All), &world.sequences)
     else {
         panic!()
     };
@@ -286,4 +297,39 @@ fn nobody_takes_all_places_of_another_who_can_still_make_groups_and_be_added_by_
         world.change(1, GroupChange::Leave(GroupId(group))).unwrap();
     }
     assert!(world.change(5, victim()).is_ok());
+}
+
+#[test]
+fn who_cannot_be_added_is_named_and_left_out_where_that_is_asked() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.change(4, GroupChange::Create(Vec::new())).unwrap();
+    }
+    let refusal = |world: &World, actor, change: &GroupChange, adding| {
+        let planned = world.groups.plan(UserId(actor), (change, adding), &world.sequences);
+        let NotPlanned { code, users } = planned.unwrap_err();
+        (code, users)
+    };
+    let named = (ErrorCode::TooManyGroups, users([4]));
+    let create = GroupChange::Create(users([2, 4, 3]));
+    assert_eq!(refusal(&world, 1, &create, Adding::All), named);
+    let roster = world.change_as(1, &create, Adding::BestEffort).unwrap().unwrap();
+    assert_eq!(members(&roster), [(1, Role::Owner), (2, Role::Member), (3, Role::Member)]);
+    assert_eq!(left_out(create, &roster), users([4]));
+    let group = roster.group;
+    assert_eq!(refusal(&world, 1, &GroupChange::Add(group, users([5, 4])), Adding::All), named);
+    assert_eq!(refusal(&world, 1, &GroupChange::Add(group, users([4])), Adding::BestEffort), named);
+    let add = GroupChange::Add(group, users([5, 4, 4, 2]));
+    let roster = world.change_as(1, &add, Adding::BestEffort).unwrap().unwrap();
+    assert_eq!((members(&roster).len(), left_out(add, &roster)), (4, users([4])));
+    // Those who are in it already are no reason for anything.
+    assert_eq!(world.change_as(1, &GroupChange::Add(group, users([2, 5])), Adding::BestEffort), Ok(None));
+    // Who may be in no more groups is named himself.
+    assert_eq!(refusal(&world, 4, &GroupChange::Create(users([2])), Adding::BestEffort), named);
+}
+
+fn left_out(change: GroupChange, roster: &Roster) -> Vec<UserId> {
+    let submission =
+        ChangeSubmission { origin: Origin::default(), actor: UserId(1), change, adding: Adding::BestEffort };
+    submission.left_out(roster)
 }

@@ -19,6 +19,8 @@ use crate::ledger::start::Start;
 use crate::limits::{JOURNAL_ROOM_LOOK_MS, LOOKUPS_PENDING_MAX, LOOKUPS_PENDING_SENDER_MAX, WINDOW_MS};
 use ringway_wire::ids::{ClientMsgId, Conversation, RosterVersion, Seq, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
+use ringway_wire::request::Adding;
+use ringway_wire::schema::ErrorCode;
 
 const SHARDS: u16 = 2;
 const TIME: u64 = 1_800_000_000_000;
@@ -79,7 +81,8 @@ impl Ledger {
     }
 
     fn change(&mut self, request: u32, actor: u64, change: GroupChange) {
-        let submission = ChangeSubmission { origin: origin(actor, request), actor: UserId(actor), change };
+        let submission =
+            ChangeSubmission { origin: origin(actor, request), actor: UserId(actor), change, adding: Adding::All };
         self.engine.submit(self.now, Submission::Change(submission));
     }
 
@@ -152,6 +155,7 @@ fn answer(delivery: Delivery) -> (Origin, Answer) {
             (origin, Answer::Changed(roster.version, users))
         }
         Delivery::Unchanged { origin, .. } => (origin, Answer::Unchanged),
+        Delivery::NotAdded { origin, code, .. } => (origin, Answer::Refused(code)),
         Delivery::Position { origin, newest, .. } => (origin, Answer::Position(newest.0)),
         Delivery::Groups { origin, .. } => (origin, Answer::Other),
         Delivery::Roster { .. } | Delivery::Reloaded { .. } | Delivery::Missed { .. } => {

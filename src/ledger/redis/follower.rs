@@ -12,6 +12,7 @@ use super::copy::StreamCopy;
 use super::entry::{Entry, Left, decimal};
 use super::followed::Followed;
 use super::senders::SenderRows;
+use super::subject::Subject;
 use super::windows::{EntryRows, Windows};
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::Origin;
@@ -295,8 +296,9 @@ impl Numbered<'_> {
         }
     }
 
-    /// What shards are handed of it; `origin`: the session that sent it.
-    pub(super) fn delivery(self, origin: Origin) -> Delivery {
+    /// What shards are handed of it; `subject`: as it was submitted, if that was here.
+    pub(super) fn delivery(self, subject: Option<&Subject>) -> Delivery {
+        let origin = subject.map_or(Origin::NOBODY, Subject::origin);
         match self {
             Numbered::Group { record, roster, seqs, .. } => {
                 let message = message(record.msg_id, record.sender, record.to(), record.client_msg_id, record.body);
@@ -307,8 +309,12 @@ impl Numbered<'_> {
                 Delivery::Direct { message, sender_seq, recipient_seq, origin }
             }
             Numbered::Change { record, roster } => {
+                let left_out = match subject {
+                    Some(Subject::Change { submission, .. }) => submission.left_out(&roster),
+                    _ => Vec::new(),
+                };
                 let ChangeRecord { kind, actor, ref users, .. } = *record;
-                let announcement = Arc::new(GroupAnnouncement { kind, actor, users: users.clone() });
+                let announcement = Arc::new(GroupAnnouncement { kind, actor, users: users.clone(), left_out });
                 Delivery::Changed { origin, roster, announcement }
             }
         }

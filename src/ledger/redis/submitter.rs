@@ -207,9 +207,9 @@ impl<D: Disk> Submitter<D> {
         Ok(())
     }
 
-    /// An entry was read, in which the sender's row has this number. Returns the session that sent it, if that is one of ours.
-    pub(super) fn settle(&mut self, count: u64, entry: &Entry<'_>, seq: Seq, view: &mut View<'_, D>) -> Origin {
-        let Some(msg_id) = entry.record.msg_id() else { return Origin::NOBODY };
+    /// An entry was read, in which the sender's row has this number. Returns what was submitted, if that was here.
+    pub(super) fn settle(&mut self, count: u64, entry: &Entry<'_>, seq: Seq, view: &mut View<'_, D>) -> Option<Subject> {
+        let msg_id = entry.record.msg_id()?;
         self.ids.raise(msg_id);
         let is_change = matches!(entry.record, Record::Change(_));
         if entry.node == view.settings.node {
@@ -219,14 +219,14 @@ impl<D: Disk> Submitter<D> {
         if is_change {
             self.in_flight.retry_deferred();
         }
-        let origin = self.in_flight.remove(msg_id).map_or(Origin::NOBODY, |subject| subject.origin());
+        let subject = self.in_flight.remove(msg_id);
         // Nothing else can have its name.
         if let Some((name, to, body)) = named(&entry.record)
             && let Some(other) = self.in_flight.of_name(&name)
         {
             self.settle_as_repeat(other, Known { msg_id, seq, digest: digest(to, body) }, view.answers);
         }
-        origin
+        subject
     }
 
     /// The store's answer: to what is in flight, and to what waits for it.

@@ -13,6 +13,7 @@ use crate::journal::record::ChangeRecord;
 use crate::journal::segment::SEGMENT_BYTES_MIN;
 use crate::ledger::Engine;
 use ringway_wire::ids::{Conversation, RosterVersion};
+use ringway_wire::request::Adding;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
 
 const SHARDS: u16 = 3;
@@ -243,7 +244,8 @@ impl World {
     }
 
     fn change(&mut self, actor: u64, change: GroupChange) {
-        let submission = ChangeSubmission { origin: origin(actor, u32::MAX), actor: UserId(actor), change };
+        let submission =
+            ChangeSubmission { origin: origin(actor, u32::MAX), actor: UserId(actor), change, adding: Adding::All };
         self.engine.submit(self.now, Submission::Change(submission));
     }
 

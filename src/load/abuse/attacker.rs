@@ -299,12 +299,12 @@ impl Attacker {
     fn take(&mut self, mut bytes: &[u8]) {
         while let Ok(Some(frame)) = self.deframer.next(&mut bytes, SERVER_FRAME_BYTES_MAX) {
             match read_server(frame) {
-                Ok((_, Reply::GroupOk { group, version: 1 })) if self.attack == Attack::Groups => {
+                Ok((_, Reply::GroupOk { group, version: 1, .. })) if self.attack == Attack::Groups => {
                     self.request = self.request.wrapping_add(1);
                     self.done.asked += 1;
                     self.out.extend_from_slice(self.encoder.group_leave(self.request, group));
                 }
-                Ok((_, Reply::GroupOk { group, version: 1 })) => self.groups.push(group),
+                Ok((_, Reply::GroupOk { group, version: 1, .. })) => self.groups.push(group),
                 Ok((_, Reply::Error { .. } | Reply::Closing { .. })) => self.done.refused += 1,
                 _ => {}
             }

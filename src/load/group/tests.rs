@@ -133,7 +133,7 @@ impl Fake {
                 let newest = Seq(self.inboxes.get(&user).map_or(0, Vec::len) as u64);
                 self.encoder.login_ok(request_id, 1, user, 1, 60_000, newest, newest).to_vec()
             }
-            Request::GroupCreate { members } => {
+            Request::GroupCreate { members, .. } => {
                 self.members = members.unwrap().iter().chain([self.links[&id].1]).collect();
                 self.encoder.group_ok(request_id, GroupId(9), RosterVersion(1)).to_vec()
             }

@@ -15,6 +15,8 @@ pub(crate) enum Got {
     Page { request: u32, seqs: Vec<u64>, through: u64, end: bool, gap_to: u64 },
     Gap(u64, u64),
     GroupOk { request: u32, group: u64, version: u32 },
+    GroupOkWithout { request: u32, left_out: Vec<UserId> },
+    RefusedFor { request: u32, code: ErrorCode, users: Vec<UserId> },
     Members(Vec<u64>),
     Groups(Vec<u64>),
     Changed { group: u64, kind: GroupChangeKind, users: Vec<u64> },
@@ -41,7 +43,9 @@ pub(super) fn owned(frame: &[u8]) -> Got {
             gap_to: gap_to.unwrap_or_default().0,
         },
         Reply::Gap { from, to } => Got::Gap(from.0, to.0),
-        Reply::GroupOk { group, version } => Got::GroupOk { request, group: group.0, version },
+        Reply::GroupOk { left_out, .. } if !left_out.is_empty() => Got::GroupOkWithout { request, left_out },
+        Reply::GroupOk { group, version, .. } => Got::GroupOk { request, group: group.0, version },
+        Reply::Error { code, users, .. } if !users.is_empty() => Got::RefusedFor { request, code, users },
         Reply::GroupInfo { members, .. } => {
             let mut users: Vec<u64> = members.iter().map(|member| member.0.0).collect();
             users.sort_unstable();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::model::FULL;
 use super::world::{Client, Got, World};
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::{Origin, ShardId};
@@ -302,7 +303,12 @@ fn a_message_does_not_overtake_one_that_waits_for_the_roster_though_that_has_com
     world.settle();
     // The group was made a moment ago, through this node: its roster comes with the change.
     let roster = world.ledger.rosters.get(&group).cloned().unwrap();
-    let announcement = Arc::new(GroupAnnouncement { kind: GroupChangeKind::Created, actor: UserId(1), users: vec![] });
+    let announcement = Arc::new(GroupAnnouncement {
+        kind: GroupChangeKind::Created,
+        actor: UserId(1),
+        users: vec![],
+        left_out: vec![],
+    });
     world.deliver(vec![(ShardId(0), Delivery::Changed { origin: Origin::default(), roster, announcement })]);
     world.send_to(sender, 2, Conversation::Group(group), b"second");
     world.settle();
@@ -374,4 +380,22 @@ fn a_session_that_is_told_of_a_group_row_out_of_turn_catches_up_instead_of_skipp
     world.settle();
     world.pass(200);
     assert_eq!(world.seqs(client), [1, 2]);
+}
+
+#[test]
+fn who_cannot_be_added_is_named_to_whoever_asked_and_left_out_where_that_is_asked() {
+    let mut world = World::new(2);
+    let (owner, member) = (world.login(1, 1, Some(0)), world.login(2, 1, Some(0)));
+    for client in [owner, member] {
+        world.got(client);
+    }
+    let named = [UserId(2), FULL];
+    world.frame(owner, |encoder| encoder.group_create(1, &named));
+    world.frame(owner, |encoder| encoder.group_create_best_effort(2, &named));
+    world.settle();
+    let got = world.got(owner);
+    let refused = Got::RefusedFor { request: 1, code: ErrorCode::TooManyGroups, users: vec![FULL] };
+    assert!(got.contains(&refused), "{got:?}");
+    assert!(got.contains(&Got::GroupOkWithout { request: 2, left_out: vec![FULL] }), "{got:?}");
+    assert_eq!(world.got(member).len(), 1, "the member hears of the group that was made, once");
 }

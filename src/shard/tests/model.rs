@@ -7,11 +7,14 @@ use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::{LedgerSlot, Origin, ShardId};
 use crate::contract::message::{Incoming, Message, Roster, RosterMember};
 use crate::contract::store::{Page, StoreAnswer, StoreAsk};
-use crate::contract::submission::{GroupChange, MessageSubmission, Submission};
+use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
-use ringway_wire::request::GroupEntry;
+use ringway_wire::request::{Adding, GroupEntry};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
+
+/// Nobody can add this one to a group.
+pub(crate) const FULL: UserId = UserId(666_666);
 
 /// Numbers rows and remembers everything.
 pub(crate) struct Ledger {
@@ -145,7 +148,7 @@ impl Ledger {
     pub(crate) fn submit(&mut self, submission: Submission) -> Vec<(ShardId, Delivery)> {
         match submission {
             Submission::Message(submission) => self.message(submission),
-            Submission::Change(change) => self.change(change.origin, change.actor, change.change),
+            Submission::Change(change) => self.change(change),
             Submission::Position { origin, user } => {
                 vec![(origin.session.shard, Delivery::Position { origin, newest: self.newest(user), given: Seq(0) })]
             }
@@ -166,10 +169,22 @@ impl Ledger {
     }
 
     /// Whoever asks may do it: who may is the real ledger's business.
-    fn change(&mut self, origin: Origin, actor: UserId, change: GroupChange) -> Vec<(ShardId, Delivery)> {
+    fn change(&mut self, submission: ChangeSubmission) -> Vec<(ShardId, Delivery)> {
+        let ChangeSubmission { origin, actor, mut change, adding } = submission;
         let members = |ledger: &Ledger, group: &GroupId| -> Option<Vec<u64>> {
             Some(ledger.rosters.get(group)?.members().iter().map(|member| member.user.0).collect())
         };
+        let mut left_out = Vec::new();
+        if let GroupChange::Create(users) | GroupChange::Add(_, users) = &mut change
+            && users.contains(&FULL)
+        {
+            if adding == Adding::All {
+                let code = ErrorCode::TooManyGroups;
+                return vec![(origin.session.shard, Delivery::NotAdded { origin, code, users: vec![FULL] })];
+            }
+            users.retain(|user| *user != FULL);
+            left_out.push(FULL);
+        }
         let (group, kind, users, members) = match change {
             GroupChange::Create(users) => {
                 let group = GroupId(self.id());
@@ -206,7 +221,7 @@ impl Ledger {
         if members.is_empty() {
             self.rosters.remove(&group);
         }
-        let announcement = Arc::new(GroupAnnouncement { kind, actor, users });
+        let announcement = Arc::new(GroupAnnouncement { kind, actor, users, left_out });
         (0..self.shards)
             .map(|shard| {
                 let (roster, announcement) = (Arc::clone(&roster), Arc::clone(&announcement));

@@ -7,6 +7,7 @@ use crate::contract::submission::{ChangeSubmission, GroupChange, Submission};
 use crate::limits::{SUBMISSIONS_BYTES_MAX, SUBMISSIONS_MAX};
 use ringway_wire::ids::UserId;
 use ringway_wire::limits::GROUP_MEMBERS_MAX;
+use ringway_wire::request::Adding;
 
 fn large() -> Submission {
     let users = vec![UserId(7); GROUP_MEMBERS_MAX];
@@ -14,6 +15,7 @@ fn large() -> Submission {
         origin: Origin::default(),
         actor: UserId(1),
         change: GroupChange::Create(users),
+        adding: Adding::All,
     })
 }
 

@@ -159,7 +159,8 @@ fn a_body_up_to_the_frame_limit_is_read_and_not_one_byte_more() {
 fn more_members_than_a_group_may_have_are_read_so_that_they_can_be_answered() {
     let users: Vec<UserId> = (0..GROUP_MEMBERS_MAX as u64 + 1).map(UserId).collect();
     let mut encoder = Encoder::new();
-    let Ok((_, Request::GroupCreate { members: Some(members) })) = read_client(encoder.group_create(1, &users)) else {
+    let Ok((_, Request::GroupCreate { members: Some(members), .. })) = read_client(encoder.group_create(1, &users))
+    else {
         panic!("not read")
     };
     assert!(members.iter().eq(users.iter().copied()));
@@ -189,7 +190,7 @@ fn touch(frame: &[u8]) {
     if let Ok((_, request)) = &client {
         drop(format!("{request:?}"));
         match request {
-            Request::GroupCreate { members: Some(users) }
+            Request::GroupCreate { members: Some(users), .. }
             | Request::GroupAdd { members: users, .. }
             | Request::GroupRemove { members: users, .. }
             | Request::Presence { users } => assert_eq!(users.iter().count(), users.len()),

@@ -221,14 +221,13 @@ impl<D: Disk> Submitter<D> {
             return view.answers.refuse(origin, Refusal::RetryLater);
         }
         let Follower { groups, sequences, .. } = view.follower;
-        match groups.plan(submission.actor, &submission.change, sequences) {
+        match groups.plan(submission.actor, (&submission.change, submission.adding), sequences) {
             Ok(Plan::Change(record)) if record.kind == GroupChangeKind::Created => {
                 self.create(now, submission, record, view);
             }
             Ok(Plan::Change(record)) => self.log_change(now, submission, record, view),
             Ok(Plan::Nothing { group, version }) => view.answers.unchanged(origin, group, version),
-            Err(ErrorCode::StorageFull) => view.answers.refuse(origin, Refusal::StorageFull),
-            Err(code) => view.answers.refuse(origin, Refusal::Code(code)),
+            Err(not_planned) => view.answers.not_planned(origin, not_planned),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::ledger::redis::seed::base_of;
 use crate::ledger::redis::submitter::log::Log;
 use crate::limits::{CLOCK_SKEW_MAX_MS, SENDS_ANSWERED_MS};
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use ringway_wire::request::Adding;
 use ringway_wire::schema::ErrorCode;
 
 const TO: Conversation = Conversation::User(UserId(2));
@@ -387,7 +388,7 @@ fn who_waits_for_a_redis_that_does_not_answer_is_told_in_time_and_what_was_sent_
 }
 
 fn change(node: &mut Node, change: GroupChange) {
-    let change = ChangeSubmission { origin: origin(), actor: UserId(1), change };
+    let change = ChangeSubmission { origin: origin(), actor: UserId(1), change, adding: Adding::All };
     node.engine.submit(node.now, Submission::Change(change));
     node.commit().unwrap();
 }
