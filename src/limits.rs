@@ -3,6 +3,9 @@
 //! Constants only (those of the protocol are in `ringway_wire::limits`); what an operator may change is in `config.rs` under `[limits]`, with these as defaults.
 //! What always holds is asserted at compile time at the end of the file.
 
+mod rates;
+
+pub use self::rates::*;
 use ringway_wire::limits::{
     BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SERVER_FRAME_BYTES_MAX, SESSION_IN_FLIGHT_MAX,
     TOKEN_BYTES_MAX, USER_GROUPS_MAX,
@@ -22,42 +25,6 @@ pub const MEMBERSHIP_BYTES: u64 = 150;
 pub const GROUP_BYTES: u64 = 500;
 /// Default of what the groups that one user has made may take of it: some 850,000 memberships.
 pub const USER_GROUPS_BYTES_MAX: u64 = 128 << 20;
-
-// ---- what one account may send: units a second, and units at once --------------------------------------
-
-/// Logins of one address, to one shard: an office, or a carrier's, that comes back at once.
-pub const ADDRESS_LOGINS: (u32, u32) = (10_000, 100_000);
-/// Logins of one user: ten devices that come back twenty times. Each new device is a cursor that is kept.
-pub const USER_LOGINS: (u32, u32) = (2, 200);
-/// Requests of one session: twice as many as messages.
-pub const SESSION_REQUESTS: (u32, u32) = (1_000, 20_000);
-/// Users that a user asks for: 200 lists of contacts of the largest size at once.
-pub const USER_PRESENCE: (u32, u32) = (2_000, 50_000);
-/// Messages of one session. A person sends a few; an integration that sends more than this all the time is told so.
-pub const SESSION_SENDS: (u32, u32) = (500, 10_000);
-/// Bytes that one session sends in them: 128 of the largest messages a second.
-pub const SESSION_BYTES: (u32, u32) = (2 << 20, 32 << 20);
-/// Messages of all of a user's sessions.
-pub const USER_SENDS: (u32, u32) = (1_000, 20_000);
-/// Bytes of all of them.
-pub const USER_BYTES: (u32, u32) = (4 << 20, 64 << 20);
-/// Rows of a user's messages. The embedded store writes some 200,000 a second, so one account owes it at most five
-/// seconds at once, and takes a quarter of it for good; 100 messages a second to 500 members are just within.
-pub const USER_ROWS: (u32, u32) = (50_000, 1_000_000);
-/// Groups that a user makes: an address book of a thousand at once, and then as many as no person makes.
-pub const USER_GROUPS_MADE: (u32, u32) = (10, 1_000);
-/// Members that a user adds: 40 groups of the largest size at once.
-pub const USER_MEMBERS_ADDED: (u32, u32) = (2_000, 200_000);
-/// Users that a user writes to and whom nobody has written to before: each takes a place in the ledger for good.
-pub const USER_RECIPIENTS_NEW: (u32, u32) = (20, 5_000);
-/// What of the journal's and of the tail's unstored part may be one user's, per cent.
-pub const USER_UNSTORED_PERCENT: u32 = 25;
-/// Messages to one group, whoever sends them: twice as many as one account may, so that none can keep out the others.
-pub const GROUP_SENDS: (u32, u32) = (2_000, 40_000);
-/// Rows of them, for the same reason: 20 messages a second to a group of the largest size.
-pub const GROUP_ROWS: (u32, u32) = (100_000, 2_000_000);
-/// Fastest rate that may be configured, units a second; rounding is small up to there.
-pub const RATE_MAX: u32 = 64_000_000;
 
 // ---- shard ------------------------------------------------------------------------------------------
 
@@ -170,6 +137,8 @@ pub const STORE_UNREADABLE_MS: u64 = STORE_RETRY_MAX_MS;
 /// So is one whose page the store has not answered at all for so long: longer than the store takes for all the pages that
 /// it may have been asked for, and than a database that says nothing takes to count as away.
 pub const STORE_SILENT_MS: u64 = 10_000;
+/// A session whose requests are refused too often is not read from for so long at most.
+pub const THROTTLED_MS_MAX: u64 = 5_000;
 /// How often cursors are sent to the store.
 pub const CURSORS_SAVED_EVERY_MS: u64 = 1_000;
 /// How long a peer has to take its last frame.
@@ -475,6 +444,8 @@ const _: () = {
         "any message fits"
     );
     assert!(USER_MEMBERS_ADDED.1 as usize >= GROUP_MEMBERS_MAX, "any group fits");
+    assert!(USER_BYTES_OUT.1 as usize >= SERVER_FRAME_BYTES_MAX, "any reply fits");
+    assert!(USER_REFUSALS.1 >= SESSION_IN_FLIGHT_MAX as u32, "all that is in flight may be refused once");
     assert!(GROUP_SENDS.0 >= 2 * USER_SENDS.0 && GROUP_SENDS.1 >= 2 * USER_SENDS.1, "one member leaves half to others");
     assert!(GROUP_ROWS.0 >= 2 * USER_ROWS.0 && GROUP_ROWS.1 >= 2 * USER_ROWS.1, "one member leaves half to others");
     assert!(SESSION_BYTES.1 as usize >= BODY_BYTES_MAX + GROUP_MEMBERS_MAX * 8, "any message, and any group, fits");

@@ -7,7 +7,7 @@ use super::typed::Typed;
 use crate::contract::rate::Rate;
 use crate::contract::traffic::TrafficLimits;
 use crate::limits::RATE_MAX;
-use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
+use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX, SERVER_FRAME_BYTES_MAX};
 
 /// The most that one request takes of a rate: messages or groups, rows or members, bytes.
 const SENDS_AT_ONCE: u32 = 1;
@@ -21,6 +21,8 @@ impl Typed {
             address_logins: self.rate("limits.address_logins", SENDS_AT_ONCE)?,
             user_logins: self.rate("limits.user_logins", SENDS_AT_ONCE)?,
             session_requests: self.rate("limits.session_requests", SENDS_AT_ONCE)?,
+            user_refusals: self.rate("limits.user_refusals", SENDS_AT_ONCE)?,
+            user_bytes_out: self.rate("limits.user_bytes_out", SERVER_FRAME_BYTES_MAX as u32)?,
             user_presence: self.rate("limits.user_presence", PRESENCE_USERS_MAX as u32)?,
             session_sends: self.rate("limits.session_sends", SENDS_AT_ONCE)?,
             session_bytes: self.rate("limits.session_bytes", BYTES_AT_ONCE)?,

@@ -154,6 +154,18 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.address_logins", ADDRESS_LOGINS, Form::Text, "logins of one address (one /64 with IPv6) to one shard"),
     key("limits.user_logins", USER_LOGINS, Form::Text, "logins of one user"),
     key("limits.session_requests", SESSION_REQUESTS, Form::Text, "requests of one session"),
+    key(
+        "limits.user_refusals",
+        USER_REFUSALS,
+        Form::Text,
+        "refused requests of one user; above, the session is not read from for a while",
+    ),
+    key(
+        "limits.user_bytes_out",
+        USER_BYTES_OUT,
+        Form::Text,
+        "bytes of lists, members and history that one user asks for; above, they wait",
+    ),
     key("limits.user_presence", USER_PRESENCE, Form::Text, "users that a user asks for whether they are online"),
     key(
         "limits.session_sends",
@@ -206,6 +218,8 @@ const STREAM_ENTRIES_MAX: &str = "1048576";
 const ADDRESS_LOGINS: &str = "10000/s, burst 100000";
 const USER_LOGINS: &str = "2/s, burst 200";
 const SESSION_REQUESTS: &str = "1000/s, burst 20000";
+const USER_REFUSALS: &str = "200/s, burst 2000";
+const USER_BYTES_OUT: &str = "4194304/s, burst 33554432";
 const USER_PRESENCE: &str = "2000/s, burst 50000";
 const SESSION_SENDS: &str = "500/s, burst 10000";
 const SESSION_BYTES: &str = "2097152/s, burst 33554432";
@@ -221,7 +235,7 @@ const GROUP_SENDS: &str = "2000/s, burst 40000";
 const GROUP_ROWS: &str = "100000/s, burst 2000000";
 
 /// Keys of the table `[limits]`.
-const LIMITS_KEYS_MAX: usize = 25;
+const LIMITS_KEYS_MAX: usize = 28;
 
 const _: () = {
     assert!(KEYS.len() <= 32 + LIMITS_KEYS_MAX, "at most 32 keys and the [limits] table");

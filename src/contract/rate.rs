@@ -73,6 +73,14 @@ impl Spent {
         let wait_ms = (after - latest).div_ceil(PARTS_PER_MS);
         Err(u32::try_from(wait_ms).unwrap_or(u32::MAX))
     }
+
+    /// What it comes to with so many units more that were taken unasked; what is above a burst is forgiven.
+    #[must_use]
+    pub fn with_all(self, now_ms: u64, rate: &Rate, units: u64) -> Spent {
+        let now = now_ms.saturating_mul(PARTS_PER_MS);
+        let latest = now.saturating_add(rate.parts(rate.burst.into()));
+        self.with(now_ms, rate, units).unwrap_or(Spent(latest))
+    }
 }
 
 #[cfg(test)]

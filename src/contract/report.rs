@@ -14,7 +14,7 @@ pub enum Report {
     /// By a shard.
     Shard(Box<ShardReport>),
     /// By the ledger.
-    Ledger(LedgerReport),
+    Ledger(Box<LedgerReport>),
     /// By the store.
     Store(Box<StoreCounters>),
     /// By the thread that talks to the cluster's other nodes.

@@ -62,6 +62,8 @@ pub struct ShardCounters {
     pub closes_total: [u64; CLOSE_REASONS],
     /// What was shed, by what was full.
     pub shed: ShedCounters,
+    /// Sessions that are not read from because they were refused too often.
+    pub sessions_throttled: u64,
     /// Requests refused because an account may not send more now.
     pub limited: LimitedCounters,
     /// Of its thread.

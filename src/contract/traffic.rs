@@ -1,7 +1,8 @@
 //! What one account may send: the limits, their names, and how often each was met.
 //!
 //! Plain values: each shard and the ledger have a copy, so it can be replaced while they run. What always holds: whoever
-//! is refused gets `RETRY_LATER` with a time, and it is counted under the limit's name.
+//! is refused gets `RETRY_LATER` with a time, and it is counted under the limit's name (what is above the limits of refusals
+//! and of bytes out is not refused, but waits).
 //!
 //! A user lives on one shard of a node, so what its sessions send and how many bytes they send is counted there, exactly.
 //! Rows are counted where it is known how many there are, before a message is numbered: by the ledger, which counts
@@ -70,6 +71,10 @@ traffic_limits! {
     user_logins UserLogins = USER_LOGINS,
     /// Requests of one session, whatever is asked; an Ack is none.
     session_requests SessionRequests = SESSION_REQUESTS,
+    /// Requests of a user that are refused; above it the session is not read from for a while.
+    user_refusals UserRefusals = USER_REFUSALS,
+    /// Bytes of long replies that a user's requests are answered with; above it they wait.
+    user_bytes_out UserBytesOut = USER_BYTES_OUT,
     /// Users that a user asks for whether they are online.
     user_presence UserPresence = USER_PRESENCE,
     /// Messages that one session sends.

@@ -59,6 +59,9 @@ const PER_SHARD: &[PerShard] = &[
     ("ringway_connections_unauthenticated", "gauge", "Not logged in yet", |r| r.core.connections_unauthenticated),
     ("ringway_sessions", "gauge", "Logged in", |r| r.core.sessions),
     ("ringway_sessions_behind", "gauge", "Sessions that catch up", |r| r.core.sessions_behind),
+    ("ringway_sessions_throttled", "gauge", "Sessions not read from because they were refused too often", |r| {
+        r.core.sessions_throttled
+    }),
     ("ringway_users", "gauge", "Users with a session", |r| r.core.users),
     ("ringway_outbox_bytes", "gauge", "Bytes waiting for clients", |r| r.core.outbox_bytes),
     ("ringway_audience_memberships", "gauge", "Memberships held for fan-out", |r| r.core.audience_memberships),

@@ -75,7 +75,7 @@ impl Snapshot {
                 }
             }
             Report::Ledger(report) => {
-                self.ledger = report;
+                self.ledger = *report;
                 self.ledger_at_ms = now_ms;
             }
             Report::Store(counters) => self.store = *counters,

@@ -59,7 +59,7 @@ fn metrics_name_the_shard_the_close_reason_what_was_full_and_the_budget() {
 #[test]
 fn every_metric_has_its_type_before_its_first_value() {
     let mut snapshot = snapshot();
-    snapshot.take(0, Report::Ledger(LedgerReport::default()));
+    snapshot.take(0, Report::Ledger(Box::default()));
     snapshot.take(0, Report::Store(Box::default()));
     let text = metrics::text(&snapshot, &Readiness::Ready, &room(), Some(1));
     let mut typed = std::collections::HashSet::new();
@@ -129,7 +129,7 @@ fn not_being_ready_says_why() {
     check(&snapshot, Stage::Starting, 2_000, &["starting"]);
     check(&snapshot, Stage::WaitingForStore, 2_000, &["waiting for the store"]);
     check(&snapshot, Stage::Draining, 2_000, &["draining"]);
-    snapshot.take(8_000, Report::Ledger(LedgerReport::default()));
+    snapshot.take(8_000, Report::Ledger(Box::default()));
     snapshot.serving_since_ms = 5_000;
     check(&snapshot, Stage::Serving, 9_000, &[]);
     // Shard 0 has never reported: it has as long from the first client on.

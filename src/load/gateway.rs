@@ -55,10 +55,12 @@ pub(crate) enum AccountLimits {
 }
 
 /// The keys of these limits, as environment variables.
-const ACCOUNT_LIMITS: [&str; 14] = [
+const ACCOUNT_LIMITS: [&str; 16] = [
     "RINGWAY_LIMITS_ADDRESS_LOGINS",
     "RINGWAY_LIMITS_USER_LOGINS",
     "RINGWAY_LIMITS_SESSION_REQUESTS",
+    "RINGWAY_LIMITS_USER_REFUSALS",
+    "RINGWAY_LIMITS_USER_BYTES_OUT",
     "RINGWAY_LIMITS_USER_PRESENCE",
     "RINGWAY_LIMITS_SESSION_SENDS",
     "RINGWAY_LIMITS_SESSION_BYTES",

@@ -16,8 +16,10 @@ use crate::net::ring::Watch;
 use crate::net::run_queue::Line;
 use crate::shard::Shard;
 
-/// Times the buffer is read full before others have their turn.
-const READS_PER_TURN_MAX: usize = 4;
+/// Times the buffer is read full before others have their turn, if that takes no longer than `TURN_NS`.
+const READS_PER_TURN_MAX: usize = 16;
+/// After so long others have theirs: a buffer may hold hundreds of short requests.
+const TURN_NS: u64 = 250_000;
 
 /// How a turn ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,7 +35,8 @@ pub(crate) enum TurnEnd {
 /// Lets a connection have its turn.
 pub(crate) fn turn(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn: ConnId) -> TurnEnd {
     let mut emptied = false;
-    for _ in 0..READS_PER_TURN_MAX {
+    let until_ns = outlets.clock.mono_ns() + TURN_NS;
+    for read in 0..READS_PER_TURN_MAX {
         let Some(connection) = outlets.connections.get(conn) else { return TurnEnd::Wait };
         let phase = connection.phase;
         if phase == Phase::Cut {
@@ -54,6 +57,9 @@ pub(crate) fn turn(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, conn:
         if emptied {
             outlets.watch(conn, Watch::Readable);
             return TurnEnd::Wait;
+        }
+        if read > 0 && outlets.clock.mono_ns() >= until_ns {
+            return TurnEnd::Again;
         }
         let bytes = match recv(&connection.socket, &mut outlets.read_buffer[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) => return TurnEnd::Close,

@@ -36,8 +36,9 @@ use crate::topology::store::StoreSender;
 use crate::topology::submissions::SubmissionSender;
 use ringway_wire::schema::CloseReason;
 
-/// Bytes read from a socket at once, one buffer per shard.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// Bytes read from a socket at once, one buffer per shard: so few that what they ask does not take others' time, and so many
+/// that the system call is a small part of it.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 /// The channels from a shard to the other threads.
 #[derive(Debug)]

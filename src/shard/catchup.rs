@@ -317,7 +317,7 @@ impl Shard {
         }
         let through = page.rows.last().map(|(seq, _)| *seq).max(page.gap_to).unwrap_or(after);
         let end = if through >= session.newest { PageEnd::Newest } else { PageEnd::More };
-        self.reply(now, slot, |encoder| {
+        self.reply_large(now, slot, |encoder| {
             let rows = page.rows.iter().map(|(seq, message)| message.view(*seq));
             encoder.sync_page(origin.request_id, rows, page.gap_to, through, end)
         });

@@ -279,6 +279,7 @@ impl Shard {
             self.reply(now, slot, |encoder| {
                 encoder.error_naming(origin.request_id, code, text(code), users, now.unix_ms)
             });
+            self.count_refusal(now, slot, 0);
         }
     }
 

@@ -3,10 +3,12 @@
 //!
 //! Part of the shard's core. A client may send sixteen requests for a list of 100 KB in one piece; what it has no room for
 //! waits here as requests, which are small, and not as replies. What always holds: they are answered in the order in which
-//! they came; each counts among the session's requests in flight from the beginning; what waits of a session and of a shard
-//! is bounded in bytes (`LARGE_WAITING_SESSION_BYTES_MAX`, `LARGE_WAITING_BYTES_MAX`).
+//! they came; each counts among the session's requests in flight from the beginning; what one user is sent in a time is
+//! limited (`user_bytes_out`), and what is above it waits here too; what waits of a session and of a shard is bounded in
+//! bytes (`LARGE_WAITING_SESSION_BYTES_MAX`, `LARGE_WAITING_BYTES_MAX`).
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use super::Shard;
 use super::catchup::PAGE_OUTBOX_BYTES;
@@ -52,12 +54,22 @@ impl LargeAsk {
 #[derive(Debug)]
 struct Asks {
     conn: ConnId,
-    /// The request whose reply is on its way.
-    in_flight: Option<u32>,
+    turn: Turn,
     /// By request id.
     waiting: VecDeque<(u32, LargeAsk)>,
     /// Of these.
     waiting_bytes: usize,
+}
+
+/// Whether a session may be answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    /// It may.
+    Free,
+    /// The reply to this request is on its way.
+    InFlight(u32),
+    /// Not before this moment, monotonic milliseconds: its user was sent as much as may be.
+    Later(u64),
 }
 
 /// All of a shard's: only sessions that have asked.
@@ -67,11 +79,18 @@ pub(super) struct LargeReplies {
     waiting_bytes: usize,
     /// Sessions whose reply has come: the next may follow when it is in the outbox.
     answered: Vec<ConnId>,
+    /// Those whose user was sent as much as may be, by when they go on, slot and generation; the soonest first.
+    later: BinaryHeap<Reverse<(u64, u32, u32)>>,
 }
 
 impl LargeReplies {
     pub(super) fn new(key: TableKey) -> Self {
-        LargeReplies { by_slot: HashMap::with_hasher(key), waiting_bytes: 0, answered: Vec::new() }
+        LargeReplies {
+            by_slot: HashMap::with_hasher(key),
+            waiting_bytes: 0,
+            answered: Vec::new(),
+            later: BinaryHeap::new(),
+        }
     }
 
     /// The session ends.
@@ -90,9 +109,9 @@ impl LargeReplies {
         }
         let conn = origin.session.conn;
         if let Some(asks) = self.by_slot.get_mut(&conn.slot).filter(|asks| asks.conn == conn)
-            && asks.in_flight == Some(origin.request_id)
+            && asks.turn == Turn::InFlight(origin.request_id)
         {
-            asks.in_flight = None;
+            asks.turn = Turn::Free;
             self.answered.push(conn);
         }
     }
@@ -127,7 +146,7 @@ impl Shard {
             self.counts.shed.large_replies += 1;
             return self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
-        let nothing = || Asks { conn, in_flight: None, waiting: VecDeque::new(), waiting_bytes: 0 };
+        let nothing = || Asks { conn, turn: Turn::Free, waiting: VecDeque::new(), waiting_bytes: 0 };
         let asks = self.large.by_slot.entry(slot).or_insert_with(nothing);
         asks.waiting.push_back((request_id, ask));
         asks.waiting_bytes += bytes;
@@ -144,25 +163,60 @@ impl Shard {
         }
     }
 
-    /// Asks what the session asked next, if nothing of it is on its way and its outbox has room for the reply.
+    /// What the session asked next, if nothing of it is on its way and its user may be sent the reply now.
+    fn take_turn(&mut self, now: Now, slot: u32, user: UserId) -> Option<(u32, LargeAsk)> {
+        let asks = self.large.by_slot.get(&slot)?;
+        match asks.turn {
+            Turn::InFlight(_) => return None,
+            Turn::Later(until_ms) if until_ms > now.mono_ms => return None,
+            Turn::Free | Turn::Later(_) => {}
+        }
+        let (conn, next) = (asks.conn, asks.waiting.front());
+        let Some((_, next)) = next else {
+            self.large.by_slot.remove(&slot);
+            return None;
+        };
+        // A change has a short answer, and limits of its own.
+        let wait = if matches!(next, LargeAsk::Change(..)) { Ok(()) } else { self.may_be_answered(now, user) };
+        let asks = self.large.by_slot.get_mut(&slot)?;
+        if let Err(wait_ms) = wait {
+            let until_ms = now.mono_ms + u64::from(wait_ms);
+            asks.turn = Turn::Later(until_ms);
+            self.large.later.push(Reverse((until_ms, conn.slot, conn.generation)));
+            return None;
+        }
+        let (request_id, ask) = asks.waiting.pop_front()?;
+        asks.turn = Turn::InFlight(request_id);
+        asks.waiting_bytes -= ask.bytes();
+        self.large.waiting_bytes -= ask.bytes();
+        Some((request_id, ask))
+    }
+
+    /// Those go on whose user may be sent more again.
+    pub(super) fn later_large_replies(&mut self, now: Now) {
+        while let Some(Reverse((until_ms, slot, generation))) = self.large.later.peek().copied()
+            && until_ms <= now.mono_ms
+        {
+            self.large.later.pop();
+            if self.slot_of(ConnId { slot, generation }).is_some() {
+                self.next_large(now, slot);
+            }
+        }
+    }
+
+    /// Asks what the session asked next, if its turn has come and its outbox has room for the reply.
     pub(super) fn next_large(&mut self, now: Now, slot: u32) {
         if self.large.by_slot.is_empty() {
             return;
         }
-        let Some(asks) = self.large.by_slot.get_mut(&slot).filter(|asks| asks.in_flight.is_none()) else { return };
         let room = self.config.outbox_bytes_max.saturating_sub(PAGE_OUTBOX_BYTES);
-        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
+        let Some(session) = self.sessions.at(slot).filter(|session| session.phase.is_open()) else { return };
         if session.outbox_len() > room {
             return;
         }
-        let Some((request_id, ask)) = asks.waiting.pop_front() else {
-            self.large.by_slot.remove(&slot);
-            return;
-        };
-        asks.in_flight = Some(request_id);
-        asks.waiting_bytes -= ask.bytes();
-        self.large.waiting_bytes -= ask.bytes();
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
+        let Some((request_id, ask)) = self.take_turn(now, slot, user) else { return };
+        let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id };
         match ask {
             LargeAsk::Groups => self.effects.submissions.push_back(Submission::Groups { origin, user }),

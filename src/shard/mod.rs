@@ -15,6 +15,7 @@
 //! large_replies.rs       what is large, one of a session's at a time
 //! remote_sessions.rs     on other nodes        devices.rs   which sessions of a user may stay
 //! unauthenticated.rs     connections before login        traffic.rs   what sessions and users may send
+//! throttle.rs  who is refused too often, and not read from for a while
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
 //! access.rs    who may not log in
@@ -49,6 +50,7 @@ mod requests;
 pub mod route;
 mod session;
 mod slab;
+mod throttle;
 mod timers;
 mod traffic;
 mod unauthenticated;
@@ -76,6 +78,7 @@ use self::presence::Gathers;
 use self::remote_sessions::RemoteSessions;
 use self::session::{Flags, Phase, Session};
 use self::slab::Slab;
+use self::throttle::Throttled;
 use self::traffic::Traffic;
 use self::unauthenticated::Unauthenticated;
 use self::wheel::{Wheel, tick_of};
@@ -113,6 +116,7 @@ pub struct Shard {
     cursors_later: Vec<Origin>,
     heartbeats: Heartbeats,
     large: LargeReplies,
+    throttled: Throttled,
     /// Sessions that were not read from because of all that they had asked, and may be again.
     answered_enough: Vec<ConnId>,
     wheel: Wheel,
@@ -167,6 +171,7 @@ impl Shard {
             cursors_later: Vec::new(),
             heartbeats: Heartbeats::new(&config),
             large: LargeReplies::new(config.table_key),
+            throttled: Throttled::new(config.table_key),
             answered_enough: Vec::new(),
             wheel: Wheel::default(),
             effects: Effects::default(),
@@ -268,7 +273,7 @@ impl Shard {
             Delivery::Position { origin, newest, given } => self.position_found(now, origin, newest, given),
             Delivery::Groups { origin, groups } => {
                 if let Some(slot) = self.settle(origin) {
-                    self.reply(now, slot, |encoder| encoder.group_list(origin.request_id, &groups));
+                    self.reply_large(now, slot, |encoder| encoder.group_list(origin.request_id, &groups));
                 }
             }
             Delivery::Roster { group, roster } => self.roster_found(now, group, roster.as_ref()),
@@ -373,7 +378,8 @@ impl Shard {
     }
 
     /// Whether to read from the connection's socket now. False: it does not read its replies, has asked as
-    /// much as may be unanswered, its login is being looked up, or it is being closed. When it becomes true again it is listed in `Effects::resumed`.
+    /// much as may be unanswered, was refused too often, its login is being looked up, or it is being closed. When it becomes
+    /// true again it is listed in `Effects::resumed`.
     pub fn wants_read(&self, conn: ConnId) -> bool {
         let session = self.slot_of(conn).and_then(|slot| self.sessions.at(slot));
         session.is_some_and(|session| !session.flags.has(Flags::PAUSED))
@@ -432,6 +438,7 @@ impl Shard {
             audience_memberships: self.audiences.memberships_count() as u64,
             rosters: self.rosters.count() as u64,
             ephemerals: self.ephemerals.count() as u64,
+            sessions_throttled: self.throttled.count() as u64,
             remote_sessions: self.remote_sessions.count() as u64,
             internal: InternalErrors::of_this_thread(),
             ..self.counts.clone()

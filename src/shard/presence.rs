@@ -89,7 +89,7 @@ impl Shard {
     fn answer_gather(&mut self, now: Now, gather: &Gather) {
         let Some(slot) = self.settle(gather.origin) else { return };
         let online: Vec<UserId> = gather.asked.iter().copied().filter(|user| gather.online.contains(user)).collect();
-        self.reply(now, slot, |encoder| encoder.presence(gather.origin.request_id, &online));
+        self.reply_large(now, slot, |encoder| encoder.presence(gather.origin.request_id, &online));
     }
 
     /// A lane had no room for the question.

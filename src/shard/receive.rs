@@ -2,7 +2,7 @@
 //!
 //! Part of the shard's core. What always holds: nothing of a frame is looked at before it is verified; the first
 //! request is a login; bytes that may not be looked at yet (a login being answered, an outbox over its cap, as many
-//! requests open as a session may have) are held, at most `HELD_BYTES_MAX` of them.
+//! requests open as a session may have, too many refused) are held, at most `HELD_BYTES_MAX` of them.
 
 use super::Shard;
 use super::session::{Flags, Intake, Phase};
@@ -271,7 +271,7 @@ impl Shard {
     }
 
     /// Whether this connection's next bytes may be looked at; pauses reading when it does not read its replies, or has asked
-    /// as much as may be unanswered.
+    /// as much as may be unanswered, or was refused too often.
     fn flow_of(&mut self, slot: u32) -> Flow {
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return Flow::Gone };
         if !session.phase.is_open() && !session.phase.is_awaiting() && session.phase != Phase::Fresh {
@@ -281,7 +281,8 @@ impl Shard {
         if asks_too_much {
             self.counts.shed.in_flight += 1;
         }
-        if asks_too_much || session.phase.is_awaiting() || self.outgoing.is_over_cap(session) {
+        let is_throttled = session.flags.has(Flags::THROTTLED);
+        if asks_too_much || is_throttled || session.phase.is_awaiting() || self.outgoing.is_over_cap(session) {
             session.flags.set(Flags::PAUSED);
             return Flow::Hold;
         }

@@ -24,8 +24,28 @@ pub(super) const READ_ON_IN_FLIGHT: u16 = SESSION_IN_FLIGHT_MAX / 2;
 impl Shard {
     /// Sends a reply, in the reserve if it must be.
     pub(super) fn reply(&mut self, now: Now, slot: u32, encode: impl for<'e> FnOnce(&'e mut Encoder) -> &'e [u8]) {
-        let Some(session) = self.sessions.at_mut(slot).filter(|session| session.phase.is_open()) else { return };
+        self.reply_of(now, slot, encode);
+    }
+
+    /// The same of one that may be long: it counts for its user.
+    pub(super) fn reply_large(
+        &mut self,
+        now: Now,
+        slot: u32,
+        encode: impl for<'e> FnOnce(&'e mut Encoder) -> &'e [u8],
+    ) {
+        let user = self.sessions.at(slot).and_then(|session| self.directory.at(session.user)).map(|user| user.id);
+        let bytes = self.reply_of(now, slot, encode);
+        if let Some(user) = user {
+            self.count_answered(now, user, bytes);
+        }
+    }
+
+    /// Sends a reply; how long it is.
+    fn reply_of(&mut self, now: Now, slot: u32, encode: impl for<'e> FnOnce(&'e mut Encoder) -> &'e [u8]) -> usize {
+        let Some(session) = self.sessions.at_mut(slot).filter(|session| session.phase.is_open()) else { return 0 };
         let frame = encode(&mut self.encoder);
+        let bytes = frame.len();
         if self.outgoing.has_reserve(session, frame.len()) {
             self.outgoing.frame(session, slot, frame, now.mono_ms, &mut self.effects.dirty);
             if self.outgoing.is_over_cap(session) {
@@ -34,6 +54,7 @@ impl Shard {
         } else {
             self.evict(now, slot);
         }
+        bytes
     }
 
     /// Refuses a request, with the code's own words.
@@ -52,6 +73,7 @@ impl Shard {
         retry_after_ms: u32,
     ) {
         self.reply(now, slot, |encoder| encoder.error(request_id, code, text, retry_after_ms, now.unix_ms));
+        self.count_refusal(now, slot, retry_after_ms);
     }
 
     /// Refuses a request that was in flight, of a session here.
@@ -85,7 +107,7 @@ impl Shard {
             }
             LaneAnswer::Members(roster) => {
                 if let Some(slot) = self.settle(origin) {
-                    self.reply(now, slot, |encoder| {
+                    self.reply_large(now, slot, |encoder| {
                         let members = roster.members().iter().map(|member| (member.user, member.role));
                         encoder.group_info(origin.request_id, roster.group, roster.version, members)
                     });
@@ -108,6 +130,7 @@ impl Shard {
     pub(super) fn resume(&mut self, now: Now, slot: u32) {
         let Some(session) = self.sessions.at_mut(slot).filter(|session| session.phase.is_open()) else { return };
         if !session.flags.has(Flags::PAUSED)
+            || session.flags.has(Flags::THROTTLED)
             || self.outgoing.is_over_cap(session)
             || session.in_flight > READ_ON_IN_FLIGHT
         {

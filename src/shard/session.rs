@@ -105,6 +105,8 @@ impl Flags {
     pub(super) const TRANSPORT_KNOWN: u8 = 32;
     /// Listed among those to cut: nothing is written any more.
     pub(super) const CUT: u8 = 64;
+    /// Not read from because of its refusals.
+    pub(super) const THROTTLED: u8 = 128;
 
     #[inline]
     pub(super) fn has(self, flag: u8) -> bool {

@@ -33,6 +33,8 @@ impl Shard {
             self.save_cursors_at_ms = now.mono_ms + CURSORS_SAVED_EVERY_MS;
             self.save_cursors();
         }
+        self.end_throttles(now);
+        self.later_large_replies(now);
         self.drain_on(now);
         self.notify_nodes();
     }
@@ -91,8 +93,9 @@ impl Shard {
     /// Ends a session whose time is over, or arms its timer for the next moment that could matter.
     fn time_out(&mut self, now: Now, slot: u32) {
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
-        if session.flags.has(Flags::PAUSED) && session.in_flight > READ_ON_IN_FLIGHT {
-            // Its heartbeats are not read until it has been answered.
+        let is_throttled = session.flags.has(Flags::THROTTLED);
+        if is_throttled || (session.flags.has(Flags::PAUSED) && session.in_flight > READ_ON_IN_FLIGHT) {
+            // Its heartbeats are not read until it has been answered, or its time is over.
             session.received_tick = tick_of(now.mono_ms);
         }
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };

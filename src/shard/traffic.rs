@@ -16,6 +16,7 @@ use crate::contract::rate::{Rate, Spent};
 use crate::contract::spending::{FanoutSpending, Recipient, Spending, met};
 use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
 use ringway_wire::ids::UserId;
+use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
 /// What a request counts as.
@@ -37,6 +38,9 @@ pub(super) struct Traffic {
     /// By user: those asked for, and logins.
     presence: Spending<1>,
     logins: Spending<1>,
+    /// By user: requests refused, and bytes of long replies.
+    refusals: Spending<1>,
+    replies: Spending<1>,
     /// By address: logins that came in here.
     addresses: Spending<1>,
     /// Of ephemeral messages, which the ledger does not count: by sender, and by groups that live here.
@@ -51,9 +55,16 @@ impl Traffic {
             users,
             presence: Spending::new(key.derived(5)),
             logins: Spending::new(key.derived(6)),
+            refusals: Spending::new(key.derived(8)),
+            replies: Spending::new(key.derived(9)),
             addresses: Spending::new(key.derived(7)),
             ephemeral: FanoutSpending::new(key.derived(4)),
         }
+    }
+
+    /// Requests of the user that were refused.
+    pub(super) fn refusals_of(&mut self, user: UserId) -> &mut [Spent; 1] {
+        self.refusals.of(user.0)
     }
 
     /// A session begins in this slot.
@@ -123,6 +134,19 @@ impl Shard {
         self.counts.limited.count(limited.limit);
         self.refuse(now, slot, request_id, ErrorCode::RetryLater, limited.retry_after_ms);
         Admission::Refused
+    }
+
+    /// Whether the user may be sent one more long reply now. The error: after so many milliseconds.
+    pub(super) fn may_be_answered(&mut self, now: Now, user: UserId) -> Result<(), u32> {
+        let [sent] = self.traffic.replies.of(user.0);
+        let taken = sent.with(now.mono_ms, &self.config.traffic.user_bytes_out, SERVER_FRAME_BYTES_MAX as u64);
+        taken.map(|_| ()).inspect_err(|_| self.counts.limited.count(TrafficLimit::UserBytesOut))
+    }
+
+    /// The user was sent a long reply of so many bytes.
+    pub(super) fn count_answered(&mut self, now: Now, user: UserId, bytes: usize) {
+        let [sent] = self.traffic.replies.of(user.0);
+        *sent = sent.with_all(now.mono_ms, &self.config.traffic.user_bytes_out, bytes as u64);
     }
 
     /// Whether so many users are online: refused if the session's user may not ask for so many now.

@@ -22,10 +22,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const METRICS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// For a gateway whose test sends more than an account may: what one may send is not limited.
-pub(crate) const UNLIMITED: [(&str, &str); 15] = [
+pub(crate) const UNLIMITED: [(&str, &str); 17] = [
     ("RINGWAY_LIMITS_ADDRESS_LOGINS", "off"),
     ("RINGWAY_LIMITS_USER_LOGINS", "off"),
     ("RINGWAY_LIMITS_SESSION_REQUESTS", "off"),
+    ("RINGWAY_LIMITS_USER_REFUSALS", "off"),
+    ("RINGWAY_LIMITS_USER_BYTES_OUT", "off"),
     ("RINGWAY_LIMITS_USER_PRESENCE", "off"),
     ("RINGWAY_LIMITS_SESSION_SENDS", "off"),
     ("RINGWAY_LIMITS_SESSION_BYTES", "off"),

@@ -87,7 +87,7 @@ impl<E: Engine> LedgerLoop<E> {
                 let (counters, internal) = (self.engine.counters(), InternalErrors::of_this_thread());
                 let report = LedgerReport { counters, submissions, waits_for_room, internal };
                 // Control that is behind gets the next one.
-                drop(self.reports.try_send(Report::Ledger(report)));
+                drop(self.reports.try_send(Report::Ledger(Box::new(report))));
             }
             if submitters == Submitters::Gone {
                 return Ok(self.engine);

@@ -5,6 +5,7 @@ use super::world::{Got, World};
 use crate::contract::ids::PeerAddress;
 use crate::contract::lane::{HandedOver, Transport};
 use crate::contract::store::StoreAsk;
+use crate::contract::traffic::TrafficLimits;
 use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX, SYNCS_IN_FLIGHT_MAX};
 use crate::shard::NotAdopted;
 use ringway_wire::frame::Encoder;
@@ -97,7 +98,7 @@ fn a_session_with_too_many_open_requests_is_not_read_from_until_half_are_answere
 
 #[test]
 fn who_sends_and_never_reads_is_not_read_from_and_its_memory_stays_bounded() {
-    let mut world = World::new(1);
+    let mut world = World::with(1, |config| config.traffic = TrafficLimits::UNLIMITED);
     let client = world.login(5, 1, Some(0));
     world.clients[client.0].stalled = true;
     let ping = Encoder::new().ping(1).to_vec();

@@ -186,8 +186,8 @@ fn what_nobody_may_do_is_refused_and_the_rest_is_not() {
     let cases: [(Adjust, &[u32]); 5] = [
         (|_| {}, &[]),
         (|policies| policies.direct_messages = Permission::Nobody, &[1]),
-        (|policies| policies.group_creation = Permission::Nobody, &[3, 4]),
-        (|policies| policies.adding_members = Permission::Nobody, &[4, 5]),
+        (|policies| policies.group_creation = Permission::Nobody, &[3, 4, 8]),
+        (|policies| policies.adding_members = Permission::Nobody, &[4, 5, 8, 9]),
         (|policies| policies.presence = Permission::Nobody, &[6]),
     ];
     for (adjust, expected) in cases {
@@ -205,6 +205,8 @@ fn what_nobody_may_do_is_refused_and_the_rest_is_not() {
         world.frame(client, |encoder| encoder.group_add(5, group, &others));
         world.frame(client, |encoder| encoder.presence_request(6, &others));
         world.frame(client, |encoder| encoder.group_remove(7, group, &others));
+        world.frame(client, |encoder| encoder.group_create_best_effort(8, &others));
+        world.frame(client, |encoder| encoder.group_add_best_effort(9, group, &others));
         world.settle();
         let refused = |got: Got| match got {
             Got::Error(request, ErrorCode::NotAllowed) => Some(request),
@@ -212,7 +214,7 @@ fn what_nobody_may_do_is_refused_and_the_rest_is_not() {
             other => panic!("{other:?}"),
         };
         assert_eq!(world.got(client).into_iter().filter_map(refused).collect::<Vec<_>>(), expected);
-        let submitted = 6 - expected.iter().filter(|request| **request != 6).count();
+        let submitted = 8 - expected.iter().filter(|request| **request != 6).count();
         assert_eq!(world.held_submissions.len(), submitted, "the others go on");
     }
 }

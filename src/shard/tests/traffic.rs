@@ -3,10 +3,11 @@
 use super::world::{Client, Got, World};
 use crate::contract::rate::Rate;
 use crate::contract::traffic::{TrafficLimit, TrafficLimits};
+use crate::limits::THROTTLED_MS_MAX;
 use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::read_server;
-use ringway_wire::ids::{Conversation, Seq, UserId};
-use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
+use ringway_wire::ids::{Conversation, GroupId, Seq, UserId};
+use ringway_wire::limits::{SERVER_FRAME_BYTES_MAX, SESSION_IN_FLIGHT_MAX};
 use ringway_wire::request::{Durability, Reply};
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
@@ -250,4 +251,109 @@ fn logins_are_limited_by_user_and_the_one_that_is_refused_closes_no_session_that
     let again = world.login(1, 1, Some(0));
     world.got(again);
     assert_eq!(taken(&mut world, again, 1, b"x"), 1);
+}
+
+#[test]
+fn who_is_refused_without_end_is_not_read_from_for_a_while_and_is_answered_all_the_same() {
+    let traffic =
+        TrafficLimits { session_sends: Rate::new(1, 1), user_refusals: Rate::new(10, 5), ..TrafficLimits::UNLIMITED };
+    let mut world = world(1, traffic);
+    let (client, other) = (world.login(1, 1, Some(0)), world.login(2, 1, Some(0)));
+    world.got(client);
+    let pile = |world: &mut World, requests: std::ops::Range<u32>| {
+        for request in requests {
+            world.send_to(client, request, PEER, b"x");
+        }
+        world.settle();
+    };
+    pile(&mut world, 0..50);
+    let (shard, conn) = world.conn(client);
+    assert!(!world.shards[usize::from(shard.0)].wants_read(conn), "it was refused too often");
+    assert_eq!(
+        world.got(client).len(),
+        7,
+        "one was taken, five and one more refused, and nothing was done for the rest"
+    );
+    assert_eq!(limited(&world, TrafficLimit::UserRefusals), 1);
+    assert_eq!(world.shards[0].counters().sessions_throttled, 1);
+    // It waits as long as the refusal says, then goes on at the rate of refusals.
+    world.pass(900);
+    assert_eq!(world.got(client), []);
+    // Others do not wait, and what is sent to it comes.
+    world.send_to(other, 1, Conversation::User(UserId(1)), b"hello");
+    world.settle();
+    assert!(world.got(other).iter().any(|got| matches!(got, Got::SendOk { .. })));
+    assert!(matches!(world.got(client)[..], [Got::Push { .. }]));
+    let mut answered = 7;
+    // For less than a heartbeat.
+    for _ in 0..40 {
+        world.pass(1_000);
+        answered += world.got(client).len();
+    }
+    assert_eq!(answered, 50, "each gets its answer");
+    assert!(world.is_open(client) && world.shards[0].wants_read(conn), "it is no silent one");
+    assert_eq!(world.shards[0].counters().sessions_throttled, 0);
+}
+
+#[test]
+fn no_refusal_however_late_it_asks_to_come_again_keeps_a_session_unread_for_long() {
+    let traffic = TrafficLimits { user_refusals: Rate::new(1, 1), ..TrafficLimits::UNLIMITED };
+    let mut world = world(1, traffic);
+    let client = world.login(1, 1, Some(0));
+    world.got(client);
+    // Refused in the ledger, all at once: none of them was read when the first was refused.
+    for request in 0..100 {
+        world.frame(client, |encoder| encoder.group_leave(request, GroupId(77)));
+    }
+    world.settle();
+    assert_eq!(world.got(client).len(), 100);
+    let (_, conn) = world.conn(client);
+    world.pass(THROTTLED_MS_MAX - 100);
+    assert!(!world.shards[0].wants_read(conn));
+    world.pass(200);
+    assert!(world.shards[0].wants_read(conn));
+}
+
+#[test]
+fn long_replies_wait_when_a_user_has_been_sent_as_much_as_may_be_and_nothing_else_does() {
+    const BURST: u32 = 2 * SERVER_FRAME_BYTES_MAX as u32;
+    let traffic = TrafficLimits { user_bytes_out: Rate::new(BURST / 10, BURST), ..TrafficLimits::UNLIMITED };
+    let mut world = world(2, traffic);
+    let (phone, other) = (world.login(1, 1, Some(0)), world.login(2, 1, Some(0)));
+    let group = world.group_on(1);
+    world.ledger.set_members(group, &(1..=5_000).collect::<Vec<_>>());
+    for client in [phone, other] {
+        world.got(client);
+    }
+    let infos = |world: &mut World, client| {
+        world.settle();
+        world.got(client).iter().filter(|got| matches!(got, Got::Members(_))).count()
+    };
+    for request in 1..=20 {
+        world.frame(phone, |encoder| encoder.group_info_request(request, group));
+    }
+    world.frame(phone, |encoder| encoder.ping(21));
+    world.frame(other, |encoder| encoder.group_info_request(1, group));
+    assert_eq!(infos(&mut world, other), 1);
+    world.settle();
+    let got = world.got(phone);
+    let sent = got.iter().filter(|got| matches!(got, Got::Members(_))).count();
+    // 80 KB each: what is sent leaves room for the longest reply there is.
+    assert_eq!(sent, 2);
+    assert!(got.contains(&Got::Pong(21)), "what is short does not wait: {got:?}");
+    assert!(limited(&world, TrafficLimit::UserBytesOut) > 0);
+    // Another device of the same user has no more; and each reply comes when there is room for it.
+    let tablet = world.login(1, 2, Some(0));
+    world.got(tablet);
+    world.frame(tablet, |encoder| encoder.group_info_request(1, group));
+    assert_eq!(infos(&mut world, tablet), 0);
+    let (mut of_phone, mut of_tablet) = (sent, 0);
+    for second in 1..=70 {
+        world.pass(1_000);
+        of_phone += infos(&mut world, phone);
+        of_tablet += infos(&mut world, tablet);
+        let bytes = (of_phone + of_tablet) * 80_000;
+        assert!(bytes <= (BURST + second * BURST / 10) as usize, "{bytes} after {second} s");
+    }
+    assert_eq!((of_phone, of_tablet), (20, 1), "none is lost");
 }
