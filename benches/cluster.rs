@@ -34,6 +34,7 @@ use ringway::contract::snapshot::{SnapshotAnswerer, snapshots};
 use ringway::contract::store::{LookupAnswer, LookupFound, StoredGroup};
 use ringway::contract::store::{StorePosition, Stored};
 use ringway::contract::submission::{MessageSubmission, Submission};
+use ringway::contract::policies::Policies;
 use ringway::contract::traffic::TrafficLimits;
 use ringway::journal::disk::Directory;
 use ringway::ledger::redis::link::link;
@@ -320,6 +321,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
         names: NamesKept::default(),
         groups: GroupLimits::default(),
         traffic: TrafficLimits::UNLIMITED,
+        policies: Policies::default(),
         seed: node.into(),
     };
     let mut start = RedisStart::new(settings);

@@ -20,7 +20,7 @@ use typed::{Origin, Typed};
 
 use crate::contract::device_policy::DevicePolicy;
 use crate::contract::names_kept::{NAMES_S_MIN, NamesKept};
-use crate::contract::policies::Policies;
+use crate::contract::policies::{Policies, Rules};
 use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 use crate::topology::cpus::Shards;
@@ -283,6 +283,11 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// What of it may change while the gateway runs.
+    pub fn rules(&self) -> Rules {
+        Rules { traffic: self.limits.traffic, policies: self.policies }
+    }
+
     /// What was typed, validated.
     pub fn new(typed: &Typed) -> Result<Config, ConfigError> {
         let listen = typed.address("listen")?;

@@ -151,8 +151,8 @@ fn run_gateway(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     log::start(&config.log);
-    let read_limits = || Ok(Config::new(&args.config.typed(&flags)?)?.limits.traffic);
-    Ok(serve::run(&config, &read_limits)?)
+    let read_rules = || Ok(Config::new(&args.config.typed(&flags)?)?.rules());
+    Ok(serve::run(&config, &read_rules)?)
 }
 
 fn exit_code(outcome: Outcome) -> ExitCode {

@@ -30,7 +30,7 @@ use crate::datadir::{DataDir, DataDirError};
 use crate::doctor::start::UnfitHost;
 use crate::net::listener::{self, ListenError};
 use crate::serve::parts::Persistence;
-pub use crate::serve::reload::ReadLimits;
+pub use crate::serve::reload::ReadRules;
 use crate::serve::threads::{Plan, Running};
 use crate::token::KeyError;
 use crate::topology::cpus::{CpuError, CpuPlan};
@@ -88,8 +88,8 @@ pub enum ServeError {
 #[error("it was not told to, and gave no reason")]
 struct NoReason;
 
-/// Runs the gateway until it is told to stop. `read_limits` is called at each SIGHUP.
-pub fn run(config: &Config, read_limits: ReadLimits<'_>) -> Result<(), ServeError> {
+/// Runs the gateway until it is told to stop. `read_rules` is called at each SIGHUP.
+pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError> {
     let clock = Clock::start();
     // What this process writes, messages above all, is for its user alone.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
@@ -129,7 +129,7 @@ pub fn run(config: &Config, read_limits: ReadLimits<'_>) -> Result<(), ServeErro
     tracing::info!(%listen, %admin, shards, connections_max, data_dir = %config.data_dir.display(), "serving");
     notices.ready(&format!("serving on {listen}, room for {connections_max} connections"));
 
-    running.await_stop(read_limits)?;
+    running.await_stop(read_rules)?;
     notices.stopping("clients are told to come back, then everything is flushed");
     tracing::info!("stopping: clients are told to come back, then everything is flushed");
     data_dir.withdraw_address("listen");

@@ -127,7 +127,9 @@ impl Problem {
             ),
             ErrorCode::UnknownGroup => (StatusCode::NOT_FOUND, "there is no such group"),
             ErrorCode::NotAMember => (StatusCode::FORBIDDEN, "the user is no member of the group"),
-            ErrorCode::NotAllowed => (StatusCode::FORBIDDEN, "only the group's owner may do this"),
+            ErrorCode::NotAllowed => {
+                (StatusCode::FORBIDDEN, "only the group's owner may do this, or whom the operator lets do it")
+            }
             ErrorCode::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "a body has at most 16384 bytes"),
             ErrorCode::ClientMsgIdInvalid => (StatusCode::BAD_REQUEST, "client_msg_id is not a UUIDv7"),
             ErrorCode::ClientMsgIdAhead => {

@@ -1,6 +1,6 @@
 //! What clients are let do, as it is typed.
 //!
-//! Used once at start, on the main thread.
+//! Used on the main thread, at a start and whenever the settings are read again.
 
 use super::ConfigError;
 use super::typed::Typed;
@@ -10,10 +10,10 @@ impl Typed {
     /// Who may do what.
     pub(super) fn policies(&self) -> Result<Policies, ConfigError> {
         Ok(Policies {
-            direct_messages: self.permission("policy.direct_messages")?,
+            direct_messages: self.permission_about_another("policy.direct_messages")?,
             group_creation: self.permission("policy.group_creation")?,
-            adding_members: self.permission("policy.adding_members")?,
-            presence: self.permission("policy.presence")?,
+            adding_members: self.permission_about_another("policy.adding_members")?,
+            presence: self.permission_about_another("policy.presence")?,
         })
     }
 
@@ -22,6 +22,16 @@ impl Typed {
             "anyone" => Ok(Permission::Anyone),
             "nobody" => Ok(Permission::Nobody),
             _ => Err(self.refuse(key, "expected anyone or nobody")),
+        }
+    }
+
+    /// Of what concerns another user.
+    fn permission_about_another(&self, key: &'static str) -> Result<Permission, ConfigError> {
+        match self.text(key) {
+            "anyone" => Ok(Permission::Anyone),
+            "shared-group" => Ok(Permission::SharedGroup),
+            "nobody" => Ok(Permission::Nobody),
+            _ => Err(self.refuse(key, "expected anyone, shared-group or nobody")),
         }
     }
 }

@@ -89,7 +89,7 @@ fn values_out_of_range_say_what_would_do() {
     refused("cpus = \"3-1\"", "CPU numbers");
     refused("[session]\ndevice_policy = \"x\"", "replace-oldest or refuse-new");
     for key in ["direct_messages", "group_creation", "adding_members", "presence"] {
-        refused(&format!("[policy]\n{key} = \"x\""), "anyone or nobody");
+        refused(&format!("[policy]\n{key} = \"x\""), " or nobody");
     }
     refused("[store]\nurl = \"mysql://root@localhost\"", "names no database");
     refused("[store]\nurl = \"mysql://root@localhost/db?colour=red\"", "Unknown connection URL parameter `colour'");

@@ -10,7 +10,7 @@ use ringway_wire::request::GroupEntry;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 use crate::contract::ids::Origin;
-use crate::contract::message::{Message, Roster};
+use crate::contract::message::{Incoming, Message, Roster};
 
 /// What the ledger hands a shard, in the ledger's order; one `Vec` of these per commit and shard. None is ever
 /// dropped: the ledger takes only as many submissions as every shard's mailbox has room for.
@@ -87,6 +87,20 @@ pub enum Delivery {
         /// A client may have been told numbers up to this one: above `newest` lie rows of a lost stream, or such as this
         /// node has not heard of.
         given: Seq,
+    },
+    /// The answer to `Submission::Sharing`.
+    Sharing {
+        /// The asking session.
+        origin: Origin,
+        /// Those of whom it asked that share a group with its user, in the order in which it asked.
+        users: Vec<UserId>,
+    },
+    /// The ephemeral message of `Submission::Ephemeral` may go.
+    Permitted {
+        /// The sending session.
+        origin: Origin,
+        /// The message.
+        incoming: Box<Incoming>,
     },
     /// The answer to `Submission::Groups`.
     Groups {

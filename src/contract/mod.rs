@@ -19,7 +19,7 @@ pub mod lane;
 pub mod message;
 pub mod names_kept;
 pub mod nodes;
-pub(crate) mod policies;
+pub mod policies;
 pub mod position;
 pub mod progress;
 pub mod rate;

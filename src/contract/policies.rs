@@ -1,4 +1,7 @@
-//! What an operator lets clients do.
+//! What an operator lets clients do, and may change while the gateway runs.
+
+use crate::contract::ids::Origin;
+use crate::contract::traffic::TrafficLimits;
 
 /// Who may do something over a client's connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -6,8 +9,17 @@ pub enum Permission {
     /// Whoever has logged in.
     #[default]
     Anyone,
+    /// Who shares a group with the one whom it concerns.
+    SharedGroup,
     /// Nobody.
     Nobody,
+}
+
+impl Permission {
+    /// For whoever asks: the API may always.
+    pub(crate) fn asked_by(self, origin: Origin, shards: u16) -> Permission {
+        if origin.is_api(shards) { Permission::Anyone } else { self }
+    }
 }
 
 /// Who may do what.
@@ -15,10 +27,19 @@ pub enum Permission {
 pub struct Policies {
     /// Write to another user. To oneself one always may.
     pub direct_messages: Permission,
-    /// Make a group.
+    /// Make a group: anyone or nobody.
     pub group_creation: Permission,
     /// Make others members of a group, of a new one too.
     pub adding_members: Permission,
     /// Ask who is online.
     pub presence: Permission,
+}
+
+/// What of the settings may change while the gateway runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// What one account may send.
+    pub traffic: TrafficLimits,
+    /// What clients are let do.
+    pub policies: Policies,
 }

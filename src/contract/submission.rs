@@ -31,6 +31,18 @@ pub enum Submission {
         /// That session's user.
         user: UserId,
     },
+    /// Who of these shares a group with the user? Refused: `RETRY_LATER`.
+    Sharing {
+        /// The asking session.
+        origin: Origin,
+        /// That session's user.
+        user: UserId,
+        /// Others.
+        users: Vec<UserId>,
+    },
+    /// May this ephemeral message go to another user, where its sender must share a group with that user? Refused:
+    /// `RETRY_LATER`.
+    Ephemeral(Incoming),
     /// A group's shard asks for the roster it does not have. Refused: asked again with the next request.
     Roster {
         /// The asking shard, which is the group's home.
@@ -48,6 +60,8 @@ impl Submission {
     pub fn bytes(&self) -> usize {
         let carried = match self {
             Submission::Message(submission) => submission.incoming.body().len(),
+            Submission::Ephemeral(incoming) => incoming.body().len(),
+            Submission::Sharing { users, .. } => size_of_val(&users[..]),
             Submission::Change(submission) => size_of_val(submission.change.users()),
             Submission::Position { .. } | Submission::Groups { .. } | Submission::Roster { .. } => 0,
         };

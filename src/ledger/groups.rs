@@ -5,6 +5,7 @@
 //! members do not exist. Each group counts against one user (`makers.rs`), for as long as there is the group.
 
 mod makers;
+mod permissions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::contract::ids::LedgerSlot;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::{Roster, RosterMember};
+use crate::contract::policies::Permission;
 use crate::contract::store::StoredGroup;
 use crate::contract::submission::GroupChange;
 use crate::journal::record::ChangeRecord;
@@ -215,8 +217,7 @@ impl Groups {
 
     /// The groups of a user, by group id.
     pub(crate) fn of_user(&self, user: UserId, sequences: &Sequences) -> Vec<GroupEntry> {
-        let slot = sequences.slot(user);
-        let groups = slot.and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(&[][..], Vec::as_slice);
+        let groups = self.ids_of(user, sequences);
         let entry = |group: &GroupId| {
             let roster = self.roster(*group)?;
             let members_count = roster.members().len() as u32;
@@ -227,17 +228,23 @@ impl Groups {
         entries
     }
 
-    /// What a change would do, or why the actor may not.
+    fn ids_of(&self, user: UserId, sequences: &Sequences) -> &[GroupId] {
+        let slot = sequences.slot(user);
+        slot.and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(&[][..], Vec::as_slice)
+    }
+
+    /// What a change would do, or why the actor may not. `permission`: whom the actor may make a member.
     pub(crate) fn plan(
         &self,
         actor: UserId,
-        (change, adding): (&GroupChange, Adding),
+        (change, adding, permission): (&GroupChange, Adding, Permission),
         sequences: &Sequences,
     ) -> Result<Plan, NotPlanned> {
+        let adding = (adding, permission);
         match change {
             GroupChange::Create(users) => {
                 let users = sorted(users.iter().copied().filter(|user| *user != actor));
-                self.joining(actor, vec![actor], Adding::All, sequences)?;
+                self.joining(actor, vec![actor], (Adding::All, permission), sequences)?;
                 let users = self.joining(actor, users, adding, sequences)?;
                 self.check_room(users.len() + 1, 0, sequences)?;
                 self.check_made(actor, Made::group(users.len() + 1))?;
@@ -257,7 +264,7 @@ impl Groups {
                 let wanted = users.clone();
                 let users = self.joining(actor, users, adding, sequences)?;
                 if users.is_empty() && !wanted.is_empty() {
-                    return Err(NotPlanned { code: ErrorCode::TooManyGroups, users: wanted });
+                    return Err(self.not_added(actor, wanted, permission, sequences));
                 }
                 self.check_room(users.len(), roster.members().len(), sequences)?;
                 let more = if *maker == actor { Made::default() } else { Made::group(roster.members().len()) };
@@ -357,15 +364,28 @@ impl Groups {
         &self,
         actor: UserId,
         users: Vec<UserId>,
-        adding: Adding,
+        (adding, permission): (Adding, Permission),
         sequences: &Sequences,
     ) -> Result<Vec<UserId>, NotPlanned> {
-        let (may, may_not): (Vec<UserId>, Vec<UserId>) =
-            users.into_iter().partition(|user| self.may_join(actor, *user, sequences));
+        let may =
+            |user: &UserId| self.may_join(actor, *user, sequences) && self.permits(permission, actor, *user, sequences);
+        let (may, may_not): (Vec<UserId>, Vec<UserId>) = users.into_iter().partition(may);
         if adding == Adding::All && !may_not.is_empty() {
-            return Err(NotPlanned { code: ErrorCode::TooManyGroups, users: may_not });
+            return Err(self.not_added(actor, may_not, permission, sequences));
         }
         Ok(may)
+    }
+
+    /// Why none of these can be added.
+    fn not_added(
+        &self,
+        actor: UserId,
+        users: Vec<UserId>,
+        permission: Permission,
+        sequences: &Sequences,
+    ) -> NotPlanned {
+        let is_forbidden = users.iter().any(|user| !self.permits(permission, actor, *user, sequences));
+        NotPlanned { code: if is_forbidden { ErrorCode::NotAllowed } else { ErrorCode::TooManyGroups }, users }
     }
 
     /// Whether so many more may join a group of so many.
@@ -383,8 +403,7 @@ impl Groups {
     /// some are his own, and one account has no more than its share of the others.
     fn may_join(&self, actor: UserId, user: UserId, sequences: &Sequences) -> bool {
         let limits = &self.limits;
-        let slot = sequences.slot(user);
-        let groups = slot.and_then(|slot| self.of_user.get(slot.0 as usize)).map_or(&[][..], Vec::as_slice);
+        let groups = self.ids_of(user, sequences);
         if user == actor {
             return groups.len() < limits.user_groups_max;
         }

@@ -16,6 +16,7 @@ use crate::clock::Now;
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::ShardId;
 use crate::contract::message::Roster;
+use crate::contract::policies::{Policies, Rules};
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub groups: GroupLimits,
     /// What one account may send.
     pub traffic: TrafficLimits,
+    /// What clients are let do.
+    pub policies: Policies,
     /// What salts and hashes are made from; not to be guessed from outside.
     pub seed: u64,
 }
@@ -84,6 +87,7 @@ impl Settings {
             window_entries_max: WINDOW_ENTRIES_MAX,
             groups: GroupLimits::default(),
             traffic: TrafficLimits::default(),
+            policies: Policies::default(),
             seed,
         }
     }
@@ -166,6 +170,17 @@ impl<D: Disk> Engine for JournalEngine<D> {
                 let groups = self.groups.of_user(user, &self.sequences);
                 self.answers.push(PendingDelivery::Groups { origin, user, groups });
             }
+            Submission::Sharing { origin, user, users } => {
+                let users = self.groups.sharing(user, users, &self.sequences);
+                self.answers.stage(Delivery::Sharing { origin, users });
+            }
+            Submission::Ephemeral(incoming) => {
+                let origin = incoming.origin;
+                match self.check_recipient(&incoming) {
+                    Ok(()) => self.answers.stage(Delivery::Permitted { origin, incoming: Box::new(incoming) }),
+                    Err(refusal) => self.answers.refuse(origin, refusal),
+                }
+            }
             Submission::Roster { shard, group } => {
                 debug_assert_eq!(
                     shard,
@@ -224,8 +239,8 @@ impl<D: Disk> Engine for JournalEngine<D> {
         self.waiting.has_turns()
     }
 
-    fn limit(&mut self, traffic: TrafficLimits) {
-        self.settings.traffic = traffic;
+    fn set_rules(&mut self, Rules { traffic, policies }: Rules) {
+        (self.settings.traffic, self.settings.policies) = (traffic, policies);
     }
 
     fn counters(&self) -> LedgerCounters {
@@ -304,7 +319,9 @@ impl<D: Disk> JournalEngine<D> {
 
     fn change(&mut self, now: Now, submission: ChangeSubmission) -> Result<(), Refusal> {
         let ChangeSubmission { origin, actor, ref change, adding } = submission;
-        let mut record = match self.groups.plan(actor, (change, adding), &self.sequences) {
+        let permission = self.settings.policies.adding_members.asked_by(origin, self.settings.shards);
+        let wish = (change, adding, permission);
+        let mut record = match self.groups.plan(actor, wish, &self.sequences) {
             Ok(Plan::Change(record)) => record,
             Ok(Plan::Nothing { group, version }) => {
                 self.answers.unchanged(origin, group, version);

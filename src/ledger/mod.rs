@@ -19,10 +19,10 @@ pub mod start;
 
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
+use crate::contract::policies::Rules;
 use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
-use crate::contract::traffic::TrafficLimits;
 use crate::journal::JournalError;
 pub use groups::GroupLimits;
 use ringway_wire::ids::Seq;
@@ -55,8 +55,8 @@ pub trait Engine {
     /// There is more to do at once: the loop must not sleep.
     fn has_more(&self) -> bool;
 
-    /// What one account may send from now on.
-    fn limit(&mut self, traffic: TrafficLimits);
+    /// What clients may do from now on.
+    fn set_rules(&mut self, rules: Rules);
 
     /// Plain counters, for metrics.
     fn counters(&self) -> LedgerCounters;

@@ -110,6 +110,8 @@ impl PendingDelivery {
             | Delivery::Repeat { origin, .. }
             | Delivery::Refused { origin, .. }
             | Delivery::NotAdded { origin, .. }
+            | Delivery::Sharing { origin, .. }
+            | Delivery::Permitted { origin, .. }
             | Delivery::Position { origin, .. }
             | Delivery::Groups { origin, .. }
             | Delivery::Unchanged { origin, .. } => give(origin.session.shard, delivery),

@@ -156,7 +156,7 @@ impl MailReader {
                     Some(Mail::Deliveries(commit)) => self.commit = commit.into_iter(),
                     Some(Mail::Order(Order::Drain)) => drain(core, outlets, now),
                     Some(Mail::Order(Order::Access(order))) => core.apply_access(now, order),
-                    Some(Mail::Order(Order::Limits(traffic))) => core.limit(*traffic),
+                    Some(Mail::Order(Order::Rules(rules))) => core.set_rules(*rules),
                     Some(mail) => take(core, outlets, now, mail),
                     None => return Left::Nothing,
                 }

@@ -17,13 +17,13 @@ use crate::config::{Cluster, Config, StoreUrl};
 use crate::contract::chain::Chain;
 use crate::contract::delivery::Delivery;
 use crate::contract::keyed::unguessable;
+use crate::contract::policies::Rules;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
 use crate::contract::snapshot::snapshots;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
-use crate::contract::traffic::TrafficLimits;
 use crate::control::{Stage, StopSignal};
 use crate::doctor::checks::redis::losses_said;
 use crate::journal::disk::Directory;
@@ -199,6 +199,7 @@ impl Opening<'_> {
             journal_bytes_max: self.config.limits.journal_bytes_max,
             groups: self.group_limits(),
             traffic: self.config.limits.traffic,
+            policies: self.config.policies,
             ..Settings::new(self.shards, seed)
         };
         let mut start = Start::new(settings, store.position().await?);
@@ -215,10 +216,10 @@ impl Opening<'_> {
     /// The same in a cluster, whose other nodes may write meanwhile.
     async fn read_for_cluster<S: Store>(&self, store: &mut S, seed: u64) -> Result<Known, StoreError> {
         let Cluster { node_id: node, buckets, names, .. } = self.config.cluster;
-        let (shards, traffic) = (self.shards, self.config.limits.traffic);
+        let (shards, Rules { traffic, policies }) = (self.shards, self.config.rules());
         let groups = self.group_limits();
         let segment_bytes = SEGMENT_BYTES;
-        let settings = redis::Settings { shards, node, segment_bytes, buckets, names, groups, traffic, seed };
+        let settings = redis::Settings { shards, node, segment_bytes, buckets, names, groups, traffic, policies, seed };
         let mut start = RedisStart::new(settings);
         let at = store.snapshot(&mut |stored| start.visit(stored)).await?;
         Ok(Known::Cluster { start: Box::new(start), at })
@@ -324,10 +325,10 @@ impl Engine for LedgerEngine {
         }
     }
 
-    fn limit(&mut self, traffic: TrafficLimits) {
+    fn set_rules(&mut self, rules: Rules) {
         match self {
-            LedgerEngine::Journal(engine) => engine.limit(traffic),
-            LedgerEngine::Redis(engine) => engine.limit(traffic),
+            LedgerEngine::Journal(engine) => engine.set_rules(rules),
+            LedgerEngine::Redis(engine) => engine.set_rules(rules),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Limits that are changed while the gateway runs: read again at SIGHUP, handed to whoever holds to them.
+//! Limits and policies that are changed while the gateway runs: read again at SIGHUP, handed to whoever holds to them.
 //!
 //! On the main thread. What always holds: settings that cannot be used change nothing; what can be read only at a start
 //! stays as it was.
@@ -6,34 +6,34 @@
 use std::error::Error;
 
 use super::threads::Running;
-use crate::contract::traffic::TrafficLimits;
+use crate::contract::policies::Rules;
 use crate::topology::mailbox::Order;
 
-/// Reads the settings again, and says what one account may send.
-pub type ReadLimits<'a> = &'a dyn Fn() -> Result<TrafficLimits, Box<dyn Error>>;
+/// Reads the settings again, and says what clients may do from now on.
+pub type ReadRules<'a> = &'a dyn Fn() -> Result<Rules, Box<dyn Error>>;
 
 impl Running {
-    /// Reads the limits again, and hands them to the shards and the ledger.
-    pub(super) fn reload(&self, read_limits: ReadLimits<'_>) {
+    /// Reads the rules again, and hands them to the shards and the ledger.
+    pub(super) fn reload(&self, read_rules: ReadRules<'_>) {
         const SIGNAL: &str = "SIGHUP";
-        let traffic = match read_limits() {
-            Ok(traffic) => traffic,
+        let rules = match read_rules() {
+            Ok(rules) => rules,
             Err(error) => {
                 tracing::error!(signal = SIGNAL, %error, "the settings cannot be used: all stays as it was");
                 return;
             }
         };
         // A ledger that has nothing to do may not have taken the last ones: these replace them.
-        self.ledger_limits_untaken.try_recv().ok();
-        let mut taken = self.ledger_limits.try_send(traffic).is_ok();
+        self.ledger_rules_untaken.try_recv().ok();
+        let mut taken = self.ledger_rules.try_send(rules).is_ok();
         for orders in &self.orders {
-            taken &= orders.put(Order::Limits(Box::new(traffic))).is_ok();
+            taken &= orders.put(Order::Rules(Box::new(rules))).is_ok();
             orders.wake();
         }
         match taken {
             true => tracing::info!(
                 signal = SIGNAL,
-                "what one account may do in a time is as the settings say now; all other settings are read at a start"
+                "what clients may do, and how much in a time, is as the settings say now; all else is read at a start"
             ),
             false => tracing::warn!(
                 signal = SIGNAL,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select, tick};
 
-use super::reload::ReadLimits;
+use super::reload::ReadRules;
 use super::threads::Running;
 use super::{NoReason, ServeError};
 use crate::contract::ids::ShardId;
@@ -35,16 +35,16 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile reads limits again when
+    /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile reads the rules again when
     /// somebody wants that.
-    pub(super) fn await_stop(&mut self, read_limits: ReadLimits<'_>) -> Result<(), ServeError> {
+    pub(super) fn await_stop(&mut self, read_rules: ReadRules<'_>) -> Result<(), ServeError> {
         let mut reloads = self.reloads.clone();
         loop {
             select! {
                 recv(self.stops) -> _ => return Ok(()),
                 recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
                 recv(reloads) -> reload => match reload {
-                    Ok(ReloadSignal) => self.reload(read_limits),
+                    Ok(ReloadSignal) => self.reload(read_rules),
                     // Control has ended, and says so itself.
                     Err(_) => reloads = never(),
                 },

@@ -24,10 +24,10 @@ use crate::contract::access::{AccessFact, AccessNews};
 use crate::contract::ids::ShardId;
 use crate::contract::keyed::unguessable;
 use crate::contract::nodes::ToNodes;
+use crate::contract::policies::Rules;
 use crate::contract::report::Report;
 use crate::contract::store::LookupAnswer;
 use crate::contract::store_counters::StoreCounters;
-use crate::contract::traffic::TrafficLimits;
 use crate::control::access::AccessEnds;
 use crate::control::access::list::AccessList;
 use crate::control::{self, ControlEnds, HttpEnds, ReloadSignal, Stage, StopSignal};
@@ -66,10 +66,10 @@ pub(super) struct Running {
     pub(super) stops: Receiver<StopSignal>,
     /// Somebody wants the settings to be read again.
     pub(super) reloads: Receiver<ReloadSignal>,
-    /// What one account may send, to the ledger.
-    pub(super) ledger_limits: Sender<TrafficLimits>,
+    /// What clients may do, to the ledger.
+    pub(super) ledger_rules: Sender<Rules>,
     /// The same channel's other end: what the ledger has not taken is replaced.
-    pub(super) ledger_limits_untaken: Receiver<TrafficLimits>,
+    pub(super) ledger_rules_untaken: Receiver<Rules>,
     /// How far the gateway is, for control.
     pub(super) stage: watch::Sender<Stage>,
     /// Gives the API its ends of the channels.
@@ -134,7 +134,7 @@ impl Running {
         let (end, ended) = bounded(plan.cpus.shards.len() + OTHER_THREADS_MAX);
         let (stop, stops) = bounded(STOPS_MAX);
         let (reload, reloads) = bounded(1);
-        let (ledger_limits, ledger_limits_untaken) = bounded(1);
+        let (ledger_rules, ledger_rules_untaken) = bounded(1);
         let (reports, receive_reports) = mpsc::channel(control::REPORTS_MAX);
         let (store_reports, receive_store_reports) = mpsc::channel(control::REPORTS_MAX);
         let (stage, receive_stage) = watch::channel(Stage::Starting);
@@ -160,8 +160,8 @@ impl Running {
             store_wake,
             stops,
             reloads,
-            ledger_limits,
-            ledger_limits_untaken,
+            ledger_rules,
+            ledger_rules_untaken,
             stage,
             dispatcher: Some(dispatcher),
         };
@@ -183,7 +183,7 @@ impl Running {
         self.store_wake = Arc::clone(&receivers.store.wake);
         let ledger = LedgerLoop {
             engine,
-            limits: self.ledger_limits_untaken.clone(),
+            rules: self.ledger_rules_untaken.clone(),
             clock: plan.clock,
             submissions: receivers.submissions,
             found: receivers.found,

@@ -16,11 +16,13 @@ use super::session::Session;
 use super::traffic::Admission;
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
-use crate::contract::internal::{OrCount, Place};
+use crate::contract::internal::{OrCount, Place, count};
 use crate::contract::keyed::TableKey;
 use crate::contract::lane::{Answers, LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Incoming, Message, Roster};
 use crate::contract::nodes::Reach;
+use crate::contract::policies::Permission;
+use crate::contract::submission::Submission;
 use crate::limits::{EPHEMERALS_BYTES_MAX, EPHEMERALS_GROUP_MAX, EPHEMERALS_WAITING_MAX, RETRY_AFTER_MS};
 use ringway_wire::ids::{Conversation, GroupId, MSG_ID_EPOCH_MS, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
@@ -269,6 +271,17 @@ impl Shard {
         if self.admit_ephemeral(now, &incoming, 1) == Admission::Refused {
             return;
         }
+        if self.config.policies.direct_messages == Permission::SharedGroup && to != incoming.sender {
+            // Only the ledger knows who is in a group with whom.
+            self.effects.submissions.push_back(Submission::Ephemeral(incoming));
+            return;
+        }
+        self.send_permitted(now, incoming);
+    }
+
+    /// One that may go to its recipient.
+    pub(super) fn send_permitted(&mut self, now: Now, incoming: Incoming) {
+        let Conversation::User(to) = incoming.to else { return count(Place::Mailbox) };
         let origin = incoming.origin;
         let message = self.ephemeral_message(now, incoming);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);

@@ -17,6 +17,7 @@ use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::lane::LaneEnvelope;
+use crate::contract::policies::Permission;
 use crate::contract::submission::{ChangeSubmission, GroupChange, Submission};
 use crate::limits::{LARGE_WAITING_BYTES_MAX, LARGE_WAITING_SESSION_BYTES_MAX, RETRY_AFTER_MS};
 use ringway_wire::ids::{GroupId, Seq, UserId};
@@ -228,6 +229,9 @@ impl Shard {
                 } else {
                     self.effects.lanes.push_back((home, ask));
                 }
+            }
+            LargeAsk::Presence(users) if self.config.policies.presence == Permission::SharedGroup => {
+                self.effects.submissions.push_back(Submission::Sharing { origin, user, users });
             }
             LargeAsk::Presence(users) => self.gather_presence(now, origin, users),
             LargeAsk::Change(change, adding) => {

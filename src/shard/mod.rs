@@ -276,6 +276,8 @@ impl Shard {
                     self.reply_large(now, slot, |encoder| encoder.group_list(origin.request_id, &groups));
                 }
             }
+            Delivery::Sharing { origin, users } => self.gather_presence(now, origin, users),
+            Delivery::Permitted { incoming, .. } => self.send_permitted(now, *incoming),
             Delivery::Roster { group, roster } => self.roster_found(now, group, roster.as_ref()),
             Delivery::Changed { origin, roster, announcement } => self.changed(now, origin, &roster, &announcement),
             Delivery::Reloaded { group, roster } => self.reloaded(group, roster.as_ref()),
@@ -334,7 +336,8 @@ impl Shard {
             }
             Submission::Message(submission) => submission.incoming.origin,
             Submission::Change(submission) => submission.origin,
-            Submission::Groups { origin, .. } => origin,
+            Submission::Groups { origin, .. } | Submission::Sharing { origin, .. } => origin,
+            Submission::Ephemeral(incoming) => incoming.origin,
         };
         let answer = LaneAnswer::Refused { code: ErrorCode::RetryLater, retry_after_ms: RETRY_AFTER_MS };
         self.answer_anywhere(now, origin, answer);

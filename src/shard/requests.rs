@@ -30,7 +30,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::StorageFull => "there is no room to store it; nothing was stored, send it again later",
         ErrorCode::UnknownGroup => "there is no such group",
         ErrorCode::NotAMember => "only members of the group may do this",
-        ErrorCode::NotAllowed => "only the group's owner may do this",
+        ErrorCode::NotAllowed => "only the group's owner may do this, or whom the operator lets do it",
         ErrorCode::BodyTooLarge => "the body is larger than 16384 bytes",
         ErrorCode::ClientMsgIdInvalid => "client_msg_id is not a UUIDv7",
         ErrorCode::ClientMsgIdAhead => "client_msg_id lies more than 5 s ahead of the server's clock",

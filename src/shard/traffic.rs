@@ -12,6 +12,7 @@ use crate::contract::ids::{Origin, PeerAddress};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
+use crate::contract::policies::Rules;
 use crate::contract::rate::{Rate, Spent};
 use crate::contract::spending::{FanoutSpending, Recipient, Spending, met};
 use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
@@ -115,9 +116,10 @@ pub(super) enum Admission {
 }
 
 impl Shard {
-    /// What one account may send from now on. Whoever owes more than that lets anybody owe begins anew.
-    pub(crate) fn limit(&mut self, traffic: TrafficLimits) {
-        self.config.traffic = traffic;
+    /// What clients may do from now on. Whoever owes more than that lets anybody owe begins anew.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        self.config.traffic = rules.traffic;
+        self.config.policies = rules.policies;
     }
 
     /// Any request of a session here that is answered: refused if the session may not ask so much now.

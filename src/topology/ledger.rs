@@ -14,11 +14,11 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::contract::delivery::Delivery;
 use crate::contract::internal::InternalErrors;
+use crate::contract::policies::Rules;
 use crate::contract::report::LedgerReport;
 use crate::contract::report::Report;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::Submission;
-use crate::contract::traffic::TrafficLimits;
 use crate::ledger::{Engine, LedgerError};
 use crate::topology::mailbox::Slot;
 use crate::topology::store::StoreSender;
@@ -39,8 +39,8 @@ pub(crate) struct LedgerLoop<E: Engine> {
     pub found: Receiver<LookupAnswer>,
     /// Wakes the loop when something has come for the engine; never, on one machine.
     pub nudges: Receiver<()>,
-    /// What one account may send, whenever that is changed.
-    pub limits: Receiver<TrafficLimits>,
+    /// What clients may do, whenever that is changed.
+    pub rules: Receiver<Rules>,
     /// To each shard, by its id.
     pub shards: Vec<Slot<Vec<Delivery>>>,
     /// To the API. It is not waited for: what it has no room for goes with the next commit's.
@@ -101,8 +101,8 @@ impl<E: Engine> LedgerLoop<E> {
             self.sleep();
         }
         self.submissions.awake();
-        if let Ok(traffic) = self.limits.try_recv() {
-            self.engine.limit(traffic);
+        if let Ok(rules) = self.rules.try_recv() {
+            self.engine.set_rules(rules);
         }
         let now = self.clock.now();
         // A shut store cannot answer: what waits for it stays unanswered, as the process ends.

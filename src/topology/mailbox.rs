@@ -20,9 +20,9 @@ use crate::contract::delivery::Delivery;
 use crate::contract::ids::ShardId;
 use crate::contract::lane::{HandedOver, LaneEnvelope};
 use crate::contract::nodes::FromNodes;
+use crate::contract::policies::Rules;
 use crate::contract::report::Depths;
 use crate::contract::store::StoreAnswer;
-use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 
 /// Orders from control that may wait for one shard.
@@ -59,8 +59,8 @@ pub(crate) enum Order {
     Drain,
     /// An operator says who may log in.
     Access(AccessOrder),
-    /// What one account may send from now on.
-    Limits(Box<TrafficLimits>),
+    /// What clients may do from now on.
+    Rules(Box<Rules>),
 }
 
 /// The receiving side, on its shard.

@@ -36,7 +36,11 @@ impl World {
         change: &GroupChange,
         adding: Adding,
     ) -> Result<Option<Arc<Roster>>, ErrorCode> {
-        match self.groups.plan(UserId(actor), (change, adding), &self.sequences).map_err(|refused| refused.code)? {
+        match self
+            .groups
+            .plan(UserId(actor), (change, adding, Permission::Anyone), &self.sequences)
+            .map_err(|refused| refused.code)?
+        {
             Plan::Nothing { .. } => Ok(None),
             Plan::Change(mut record) => {
                 self.number += 1;
@@ -150,9 +154,11 @@ fn what_is_taken_back_never_happened() {
 fn a_change_that_does_not_follow_is_refused() {
     let mut world = World::new();
     let group = world.change(1, GroupChange::Create(users([2]))).unwrap().unwrap().group;
-    let Ok(Plan::Change(mut record)) =
-        world.groups.plan(UserId(1), (&GroupChange::Add(group, users([3])), Adding::All), &world.sequences)
-    else {
+    let Ok(Plan::Change(mut record)) = world.groups.plan(
+        UserId(1),
+        (&GroupChange::Add(group, users([3])), Adding::All, Permission::Anyone),
+        &world.sequences,
+    ) else {
         panic!()
     };
     record.version = RosterVersion(7);
@@ -306,7 +312,7 @@ fn who_cannot_be_added_is_named_and_left_out_where_that_is_asked() {
         world.change(4, GroupChange::Create(Vec::new())).unwrap();
     }
     let refusal = |world: &World, actor, change: &GroupChange, adding| {
-        let planned = world.groups.plan(UserId(actor), (change, adding), &world.sequences);
+        let planned = world.groups.plan(UserId(actor), (change, adding, Permission::Anyone), &world.sequences);
         let NotPlanned { code, users } = planned.unwrap_err();
         (code, users)
     };
@@ -332,4 +338,32 @@ fn left_out(change: GroupChange, roster: &Roster) -> Vec<UserId> {
     let submission =
         ChangeSubmission { origin: Origin::default(), actor: UserId(1), change, adding: Adding::BestEffort };
     submission.left_out(roster)
+}
+
+#[test]
+fn where_the_operator_asks_for_it_only_those_are_added_who_share_a_group_already() {
+    let mut world = World::new();
+    let first = world.change(1, GroupChange::Create(users([2, 3]))).unwrap().unwrap();
+    world.change(4, GroupChange::Create(users([5]))).unwrap();
+    let plan = |world: &World, actor, change: &GroupChange, adding, permission| {
+        world.groups.plan(UserId(actor), (change, adding, permission), &world.sequences)
+    };
+    let create = GroupChange::Create(users([3, 5, 9]));
+    let refused = plan(&world, 2, &create, Adding::All, Permission::SharedGroup).unwrap_err();
+    assert_eq!((refused.code, refused.users), (ErrorCode::NotAllowed, users([5, 9])));
+    let Ok(Plan::Change(record)) = plan(&world, 2, &create, Adding::BestEffort, Permission::SharedGroup) else {
+        panic!("the others are added")
+    };
+    assert_eq!(record.users, users([3]));
+    assert!(plan(&world, 2, &create, Adding::All, Permission::Anyone).is_ok());
+    // Alone, or with whom one is with already.
+    for change in [GroupChange::Create(users([])), GroupChange::Create(users([1, 2, 3]))] {
+        assert!(plan(&world, 2, &change, Adding::All, Permission::SharedGroup).is_ok(), "{change:?}");
+    }
+    let add = GroupChange::Add(first.group, users([5]));
+    let refused = plan(&world, 1, &add, Adding::BestEffort, Permission::SharedGroup).unwrap_err();
+    assert_eq!((refused.code, refused.users), (ErrorCode::NotAllowed, users([5])));
+    // Who has left shares it no more.
+    world.change(3, GroupChange::Leave(first.group)).unwrap();
+    assert_eq!(world.groups.sharing(UserId(1), users([1, 2, 3, 5]), &world.sequences), users([1, 2]));
 }

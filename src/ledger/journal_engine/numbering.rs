@@ -35,6 +35,7 @@ impl<D: Disk> JournalEngine<D> {
     fn direct(&mut self, now: Now, to: UserId, incoming: Incoming) -> Result<(), Refusal> {
         let Incoming { origin, sender, client_msg_id, .. } = incoming;
         let rows = if to == sender { 1 } else { 2 };
+        self.check_recipient(&incoming)?;
         self.make_room(now)?;
         self.check_share(sender)?;
         let is_new = to != sender && self.sequences.slot(to).is_none();
@@ -78,6 +79,12 @@ impl<D: Disk> JournalEngine<D> {
         let message = self.numbered(incoming, msg_id, sender_seq, seqs.len());
         self.answers.stage(Delivery::Group { message, roster, seqs, origin });
         Ok(())
+    }
+
+    /// Whether the sender may write to the other user.
+    pub(super) fn check_recipient(&self, incoming: &Incoming) -> Result<(), Refusal> {
+        let permission = self.settings.policies.direct_messages.asked_by(incoming.origin, self.settings.shards);
+        self.groups.check_recipient(permission, incoming, &self.sequences).map_err(Refusal::Code)
     }
 
     /// Takes so many rows of what the sender and the group may have; what the API sends counts for nobody.

@@ -3,6 +3,7 @@
 mod clocks;
 mod failed;
 mod limited;
+mod permissions;
 mod shares;
 mod waiting;
 
@@ -158,6 +159,7 @@ fn answer(delivery: Delivery) -> (Origin, Answer) {
         Delivery::NotAdded { origin, code, .. } => (origin, Answer::Refused(code)),
         Delivery::Position { origin, newest, .. } => (origin, Answer::Position(newest.0)),
         Delivery::Groups { origin, .. } => (origin, Answer::Other),
+        Delivery::Sharing { origin, .. } | Delivery::Permitted { origin, .. } => (origin, Answer::Other),
         Delivery::Roster { .. } | Delivery::Reloaded { .. } | Delivery::Missed { .. } => {
             (Origin::default(), Answer::Other)
         }

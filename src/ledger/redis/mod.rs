@@ -61,6 +61,7 @@ use self::submitter::{Submitter, View};
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::names_kept::NamesKept;
+use crate::contract::policies::{Policies, Rules};
 use crate::contract::progress::Progress;
 use crate::contract::report::{LedgerCounters, StandsStill};
 use crate::contract::snapshot::SnapshotAsker;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub groups: GroupLimits,
     /// What one account may send by way of this node.
     pub traffic: TrafficLimits,
+    /// What clients are let do.
+    pub policies: Policies,
     /// What salts and hashes are made from; not to be guessed from outside.
     pub seed: u64,
 }
@@ -121,6 +124,17 @@ impl<D: Disk> Engine for RedisEngine<D> {
             Submission::Message(submission) => submitter.send(now, submission, Place::Last, &mut view),
             Submission::Change(change) => submitter.change(now, change, &mut view),
             Submission::Position { origin, user } => self.questions.new.push(Question::Position { origin, user }),
+            Submission::Sharing { origin, user, users } => {
+                let users = view.follower.groups.sharing(user, users, &view.follower.sequences);
+                view.answers.stage(Delivery::Sharing { origin, users });
+            }
+            Submission::Ephemeral(incoming) => {
+                let origin = incoming.origin;
+                match view.check_recipient(&incoming) {
+                    Ok(()) => view.answers.stage(Delivery::Permitted { origin, incoming: Box::new(incoming) }),
+                    Err(refusal) => view.answers.refuse(origin, refusal),
+                }
+            }
             Submission::Groups { origin, user } => self.questions.new.push(Question::Groups { origin, user }),
             Submission::Roster { group, .. } => self.questions.new.push(Question::Roster(group)),
         }
@@ -156,8 +170,8 @@ impl<D: Disk> Engine for RedisEngine<D> {
         self.submitter.take_lookups(self.progress.applied().0, &self.session, &self.follower, out);
     }
 
-    fn limit(&mut self, traffic: TrafficLimits) {
-        self.settings.traffic = traffic;
+    fn set_rules(&mut self, Rules { traffic, policies }: Rules) {
+        (self.settings.traffic, self.settings.policies) = (traffic, policies);
     }
 
     fn counters(&self) -> LedgerCounters {

@@ -30,6 +30,7 @@ use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
+use crate::contract::message::Incoming;
 use crate::contract::progress::Progress;
 use crate::contract::report::StandsStill;
 use crate::contract::spending::FanoutSpending;
@@ -68,6 +69,15 @@ pub(super) struct View<'a, D: Disk> {
     pub(super) session: &'a Session,
     pub(super) follower: &'a Follower<D>,
     pub(super) answers: &'a mut Answers,
+}
+
+impl<D: Disk> View<'_, D> {
+    /// Whether the sender may write to the other user, as far as this node knows groups.
+    pub(super) fn check_recipient(&self, incoming: &Incoming) -> Result<(), Refusal> {
+        let permission = self.settings.policies.direct_messages.asked_by(incoming.origin, self.settings.shards);
+        let Follower { groups, sequences, .. } = self.follower;
+        groups.check_recipient(permission, incoming, sequences).map_err(Refusal::Code)
+    }
 }
 
 impl<D: Disk> Submitter<D> {
@@ -208,7 +218,13 @@ impl<D: Disk> Submitter<D> {
     }
 
     /// An entry was read, in which the sender's row has this number. Returns what was submitted, if that was here.
-    pub(super) fn settle(&mut self, count: u64, entry: &Entry<'_>, seq: Seq, view: &mut View<'_, D>) -> Option<Subject> {
+    pub(super) fn settle(
+        &mut self,
+        count: u64,
+        entry: &Entry<'_>,
+        seq: Seq,
+        view: &mut View<'_, D>,
+    ) -> Option<Subject> {
         let msg_id = entry.record.msg_id()?;
         self.ids.raise(msg_id);
         let is_change = matches!(entry.record, Record::Change(_));

@@ -161,11 +161,28 @@ impl Ledger {
                 let groups = self.rosters.values().filter_map(entry).collect();
                 vec![(origin.session.shard, Delivery::Groups { origin, groups })]
             }
+            Submission::Sharing { origin, user, users } => {
+                let users = users.into_iter().filter(|other| self.share(user, *other)).collect();
+                vec![(origin.session.shard, Delivery::Sharing { origin, users })]
+            }
+            Submission::Ephemeral(incoming) => {
+                let (origin, code) = (incoming.origin, ErrorCode::NotAllowed);
+                let may = matches!(incoming.to, Conversation::User(to) if self.share(incoming.sender, to));
+                let delivery = match may {
+                    true => Delivery::Permitted { origin, incoming: Box::new(incoming) },
+                    false => Delivery::Refused { origin, code, retry_after_ms: 0 },
+                };
+                vec![(origin.session.shard, delivery)]
+            }
             Submission::Roster { shard, group } => {
                 self.rosters_asked += 1;
                 vec![(shard, Delivery::Roster { group, roster: self.rosters.get(&group).cloned() })]
             }
         }
+    }
+
+    fn share(&self, one: UserId, other: UserId) -> bool {
+        self.rosters.values().any(|roster| roster.role(one).is_some() && roster.role(other).is_some())
     }
 
     /// Whoever asks may do it: who may is the real ledger's business.

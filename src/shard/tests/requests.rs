@@ -218,3 +218,39 @@ fn what_nobody_may_do_is_refused_and_the_rest_is_not() {
         assert_eq!(world.held_submissions.len(), submitted, "the others go on");
     }
 }
+
+#[test]
+fn among_those_who_share_a_group_presence_is_told_and_ephemeral_messages_come_and_among_others_not() {
+    let mut world = World::with(2, |config| {
+        config.policies.presence = Permission::SharedGroup;
+        config.policies.direct_messages = Permission::SharedGroup;
+    });
+    let group = world.group_on(0);
+    world.ledger.set_members(group, &[5, 6]);
+    let clients: Vec<_> = [5, 6, 7].into_iter().map(|user| world.login(user, 1, Some(0))).collect();
+    for client in &clients {
+        world.got(*client);
+    }
+    world.frame(clients[0], |encoder| encoder.presence_request(1, &[UserId(7), UserId(6), UserId(5)]));
+    world.settle();
+    assert_eq!(world.got(clients[0]), [Got::Online(vec![6, 5])]);
+    let typing = |world: &mut World, client, request, to| {
+        let (to, name) = (Conversation::User(UserId(to)), ClientMsgId::default());
+        world.frame(client, |encoder| encoder.send(request, to, name, b"typing", Durability::Ephemeral));
+        world.settle();
+    };
+    typing(&mut world, clients[0], 2, 6);
+    assert!(matches!(world.got(clients[0])[..], [Got::SendOk { .. }]));
+    assert!(matches!(world.got(clients[1])[..], [Got::Push { seq: 0, .. }]));
+    typing(&mut world, clients[2], 3, 6);
+    assert_eq!(world.got(clients[2]), [Got::Error(3, ErrorCode::NotAllowed)]);
+    typing(&mut world, clients[2], 4, 7);
+    assert!(matches!(world.got(clients[2])[..], [Got::SendOk { .. }]), "to oneself one may");
+    assert_eq!(world.got(clients[1]), []);
+    // A ledger that has no room for the question is told of like any other.
+    world.hold_ledger = true;
+    typing(&mut world, clients[0], 5, 6);
+    world.refuse_next_submission(ShardId::of_user(UserId(5), 2).0);
+    world.settle();
+    assert_eq!(world.got(clients[0]), [Got::Error(5, ErrorCode::RetryLater)]);
+}

@@ -1,6 +1,7 @@
 //! What one account may send: told when to go on, never silent, and nobody else's concern.
 
 use super::world::{Client, Got, World};
+use crate::contract::policies::{Policies, Rules};
 use crate::contract::rate::Rate;
 use crate::contract::traffic::{TrafficLimit, TrafficLimits};
 use crate::limits::THROTTLED_MS_MAX;
@@ -44,6 +45,10 @@ fn retry_after_ms(world: &World, client: Client) -> Option<u32> {
 
 fn limited(world: &World, limit: TrafficLimit) -> u64 {
     world.shards.iter().map(|shard| shard.counters().limited.of(limit)).sum()
+}
+
+fn set_traffic(world: &mut World, traffic: TrafficLimits) {
+    world.shards[0].set_rules(Rules { traffic, policies: Policies::default() });
 }
 
 #[test]
@@ -167,9 +172,9 @@ fn limits_can_be_replaced_while_sessions_send() {
     let client = world.login(1, 1, Some(0));
     world.got(client);
     assert_eq!(taken(&mut world, client, 4, b"x"), 3);
-    world.shards[0].limit(TrafficLimits::UNLIMITED);
+    set_traffic(&mut world, TrafficLimits::UNLIMITED);
     assert_eq!(taken(&mut world, client, 40, b"x"), 40);
-    world.shards[0].limit(TrafficLimits { user_sends: Rate::new(1_000, 20), ..TrafficLimits::UNLIMITED });
+    set_traffic(&mut world, TrafficLimits { user_sends: Rate::new(1_000, 20), ..TrafficLimits::UNLIMITED });
     assert_eq!(taken(&mut world, client, 40, b"x"), 20);
 }
 

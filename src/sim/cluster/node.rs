@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use futures_lite::future::block_on;
+use ringway::contract::policies::Policies;
 use ringway::contract::position::StreamPosition;
 use ringway::contract::progress::Progress;
 use ringway::contract::snapshot::snapshots;
@@ -72,6 +73,7 @@ impl Process {
             names: plan.names,
             groups: GroupLimits::default(),
             traffic: TrafficLimits::default(),
+            policies: Policies::default(),
             seed,
         };
         let mut start = RedisStart::new(settings);

@@ -11,6 +11,7 @@ use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use crate::contract::message::Incoming;
 use crate::contract::names_kept::NamesKept;
+use crate::contract::policies::{Policies, Rules};
 use crate::contract::position::AppliedPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
@@ -43,7 +44,7 @@ struct Echo {
 }
 
 impl Engine for Echo {
-    fn limit(&mut self, _: TrafficLimits) {}
+    fn set_rules(&mut self, _: Rules) {}
     fn submit(&mut self, _: Now, submission: Submission) {
         match submission {
             Submission::Position { origin, .. } => {
@@ -115,7 +116,7 @@ fn bench_of<E: Engine>(engine: E, nudges: Receiver<()>) -> Bench<E> {
     let (report, reports) = mpsc::channel(100);
     let (api_mailbox, api) = mailbox_of(ShardId::of_api(1), 1);
     let ledger = LedgerLoop {
-        limits: crossbeam_channel::never(),
+        rules: crossbeam_channel::never(),
         nudges,
         engine,
         clock: Clock::start(),
@@ -244,6 +245,7 @@ fn of_cluster(dir: &TempDir, clock: Clock) -> (RedisEngine<Directory>, RedisEnds
         names: NamesKept::default(),
         groups: GroupLimits::default(),
         traffic: TrafficLimits::default(),
+        policies: Policies::default(),
         seed: 1,
     };
     let [log, copy] = ["log", "stream"].map(|name| Directory::open(&dir.path().join(name)).unwrap());

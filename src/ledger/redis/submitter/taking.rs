@@ -122,6 +122,9 @@ impl<D: Disk> Submitter<D> {
         let Incoming { origin, sender, to, .. } = submission.incoming;
         let (name, known_s) = (Name::of(&submission.incoming), looked.known_s());
         let Conversation::Group(group) = to else {
+            if let Err(refusal) = view.check_recipient(&submission.incoming) {
+                return view.answers.refuse(origin, refusal);
+            }
             if view.follower.sequences.users() + LEDGER_USERS_RESERVE > LEDGER_USERS_MAX {
                 return view.answers.refuse(origin, Refusal::StorageFull);
             }
@@ -220,8 +223,10 @@ impl<D: Disk> Submitter<D> {
         if !self.numbers(view) {
             return view.answers.refuse(origin, Refusal::RetryLater);
         }
+        let permission = view.settings.policies.adding_members.asked_by(origin, view.settings.shards);
+        let wish = (&submission.change, submission.adding, permission);
         let Follower { groups, sequences, .. } = view.follower;
-        match groups.plan(submission.actor, (&submission.change, submission.adding), sequences) {
+        match groups.plan(submission.actor, wish, sequences) {
             Ok(Plan::Change(record)) if record.kind == GroupChangeKind::Created => {
                 self.create(now, submission, record, view);
             }

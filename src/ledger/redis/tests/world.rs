@@ -7,6 +7,7 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use crate::contract::names_kept::NamesKept;
+use crate::contract::policies::Policies;
 use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, snapshots};
@@ -67,6 +68,7 @@ impl Node {
             names: NamesKept::default(),
             groups: GroupLimits::default(),
             traffic: TrafficLimits::default(),
+            policies: Policies::default(),
             seed: node.into(),
         });
         stored.each(&mut |stored| start.visit(stored));
