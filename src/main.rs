@@ -12,7 +12,7 @@ use ringway::config::Config;
 use ringway::config::args::ConfigArgs;
 use ringway::doctor::cli::DoctorArgs;
 use ringway::token::cli::TokenArgs;
-use ringway::{doctor, journal, log, serve, store_cli, token};
+use ringway::{doctor, log, serve, store_cli, token};
 use ringway_load::args::{BenchArgs, ChatArgs};
 use ringway_load::cli::{run_bench, run_chat};
 use ringway_load::outcome::Outcome;
@@ -132,7 +132,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Chat(args) => return Ok(exit_code(run_chat(&args)?)),
         Command::Admin(args) => admin::run(&args)?,
         Command::Doctor(args) => return doctor::cli::run(&args),
-        Command::Journal(JournalCommand::Verify { dir }) => journal::cli::verify(&dir)?,
+        Command::Journal(JournalCommand::Verify { dir }) => store_cli::verify_journal(&dir)?,
         Command::Store(StoreCommand::Check(args)) => return Ok(store_cli::run(&args.config()?)),
         Command::Store(StoreCommand::Repair(args)) => return Ok(store_cli::repair(&args.config()?)),
         Command::Completions { shell } => manual::completions(&mut Cli::command(), shell, &mut std::io::stdout())?,

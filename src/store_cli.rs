@@ -1,13 +1,19 @@
-//! `ringway store check` and `ringway store repair` on the command line.
+//! `ringway store check`, `ringway store repair` and `ringway journal verify` on the command line.
 //!
 //! On the main thread of a process of its own. What always holds: only `repair` changes anything. On one machine the
 //! store is compared with the journal; a cluster's, whose stream no node has as a whole, with itself.
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, StoreUrl};
+use crate::contract::position::JournalPosition;
+use crate::contract::store::StorePosition;
+use crate::journal::cli;
 use crate::journal::disk::Directory;
+use crate::journal::segment::SEGMENT_HEADER_BYTES;
+use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::check::{CheckError, Findings, check};
 use crate::store::mysql::integrity::{Integrity, Repair};
@@ -37,6 +43,38 @@ pub fn run(config: &Config) -> ExitCode {
 /// as those of [`run`].
 pub fn repair(config: &Config) -> ExitCode {
     report_integrity(config, Repair::DeleteRows)
+}
+
+/// Prints what a journal, or the one in a data directory, holds. The error: it is damaged, or ends before what the store in
+/// the same directory has of it.
+pub fn verify_journal(dir: &Path) -> Result<(), Box<dyn Error>> {
+    let file = dir.join("store.sqlite");
+    // First: a gateway that runs goes on meanwhile, and its store is never ahead of its journal.
+    let applied = if file.is_file() { Some(applied(&file)?) } else { None };
+    let end = cli::verify(dir)?;
+    let Some(applied) = applied else {
+        println!(
+            "  store      not compared: there is no store.sqlite beside it; `ringway store check` compares with others"
+        );
+        return Ok(());
+    };
+    if applied.0 > end.0 + SEGMENT_HEADER_BYTES {
+        let missing =
+            format!("the store has the journal up to position {}, and the journal ends at {}", applied.0, end.0);
+        return Err(
+            format!("{missing}: its last batches are missing, and whatever came after what the store has").into()
+        );
+    }
+    println!("  store      has it up to position {}", applied.0);
+    Ok(())
+}
+
+/// How far the store in this file has the journal.
+fn applied(file: &Path) -> Result<JournalPosition, Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let position: Result<StorePosition, StoreError> =
+        runtime.block_on(async { SqliteStore::open_for_reading(file)?.position().await });
+    Ok(position?.applied.in_journal())
 }
 
 fn report_integrity(config: &Config, repair: Repair) -> ExitCode {

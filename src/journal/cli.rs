@@ -5,13 +5,15 @@ use std::path::Path;
 
 use super::disk::Directory;
 use super::recovery;
+use crate::contract::position::JournalPosition;
+use crate::limits::SEGMENT_BYTES;
 
-/// Prints what a journal, or the one in a data directory, holds; damage is an error.
-pub fn verify(dir: &Path) -> Result<(), Box<dyn Error>> {
+/// Prints what a journal, or the one in a data directory, holds; damage is an error. Returns where it ends.
+pub(crate) fn verify(dir: &Path) -> Result<JournalPosition, Box<dyn Error>> {
     let inner = dir.join("journal");
     let dir = if inner.is_dir() { &inner } else { dir };
     let disk = Directory::existing(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let report = recovery::verify(&disk)?;
+    let report = recovery::verify(&disk, SEGMENT_BYTES)?;
     let journal = &report.journal;
     if journal.segments == 0 {
         return Err(format!("{} holds no journal", dir.display()).into());
@@ -30,5 +32,5 @@ pub fn verify(dir: &Path) -> Result<(), Box<dyn Error>> {
             torn.file, torn.offset
         );
     }
-    Ok(())
+    Ok(journal.end)
 }

@@ -122,6 +122,16 @@ impl MemoryDisk {
             put(&mut content.durable, offset, bytes);
         }
     }
+
+    /// Cuts a file off, durably.
+    #[cfg(test)]
+    pub(crate) fn truncate(&self, name: &str, bytes: usize) {
+        if let Some(content) = self.state.borrow_mut().files.get_mut(name) {
+            content.visible.truncate(bytes);
+            content.durable.truncate(bytes);
+            content.size = bytes as u64;
+        }
+    }
 }
 
 impl Disk for MemoryDisk {

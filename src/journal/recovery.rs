@@ -1,8 +1,10 @@
 //! What a start finds on disk, and what `ringway journal verify` reports.
 //!
 //! Runs before the ledger's thread does. What always holds: bad data is taken for a torn tail, and left out, only
-//! when nothing valid follows it; otherwise the start is refused and nothing on disk is touched. What counts as
-//! journal afterwards is on disk, not only in the page cache that a killed process left behind.
+//! when nothing valid follows it, no more of it than one batch is there, and the file is as long as it was allocated;
+//! otherwise the start is refused and nothing on disk is touched. What counts as journal afterwards is on disk, not only in
+//! the page cache that a killed process left behind. What was overwritten with zeroes from the last batches on looks like
+//! room that was never used: only the store may know better.
 
 use std::io;
 
@@ -10,7 +12,9 @@ use super::JournalError;
 use super::batch::{BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader};
 use super::disk::{Disk, DiskFile};
 use super::record::{RECORD_PREFIX_BYTES, Record, RosterRecord};
-use super::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name};
+use super::segment::{
+    BATCH_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES, SegmentHeader, list_segments, segment_name,
+};
 use crate::contract::position::JournalPosition;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
@@ -44,14 +48,14 @@ pub struct TornTail {
 }
 
 /// Checks every batch and makes the end of the journal durable. A last segment without batches is removed, so
-/// that starts without traffic do not fill the disk.
-pub(crate) fn recover<D: Disk>(disk: &D) -> Result<Recovered, JournalError> {
+/// that starts without traffic do not fill the disk. Segments are at least so long.
+pub(crate) fn recover<D: Disk>(disk: &D, segment_bytes: u64) -> Result<Recovered, JournalError> {
     let mut recovered = Recovered::default();
     let starts = list_segments(disk)?;
     recovered.first = starts.first().copied().unwrap_or_default();
     let mut last_batch = None;
     for (index, start) in starts.iter().enumerate() {
-        let scan = Scan::of(disk, *start, starts.get(index + 1).copied())?;
+        let scan = Scan::of(disk, *start, starts.get(index + 1).copied(), segment_bytes)?;
         let Some(scan) = scan else {
             recovered.end = recovered.end.max(*start);
             break;
@@ -93,13 +97,13 @@ pub(crate) struct Report {
     pub changes: u64,
 }
 
-/// Reads the whole journal, every record too, and changes nothing.
-pub(crate) fn verify<D: Disk>(disk: &D) -> Result<Report, JournalError> {
+/// Reads the whole journal, every record too, and changes nothing. Segments are at least so long.
+pub(crate) fn verify<D: Disk>(disk: &D, segment_bytes: u64) -> Result<Report, JournalError> {
     let mut report = Report::default();
     let starts = list_segments(disk)?;
     report.journal.first = starts.first().copied().unwrap_or_default();
     for (index, start) in starts.iter().enumerate() {
-        let Some(scan) = Scan::of(disk, *start, starts.get(index + 1).copied())? else { break };
+        let Some(scan) = Scan::of(disk, *start, starts.get(index + 1).copied(), segment_bytes)? else { break };
         let mut roster: Option<(JournalPosition, RosterRecord)> = None;
         let batches = scan.batches(&mut |at, record| {
             report.records += 1;
@@ -156,11 +160,12 @@ impl<F: DiskFile> Scan<F> {
         disk: &D,
         start: JournalPosition,
         next: Option<JournalPosition>,
+        segment_bytes: u64,
     ) -> Result<Option<Self>, JournalError> {
         let file = disk.open(&segment_name(start)).map_err(failed(start, "opening a segment"))?;
         let bytes = read_used(&file).map_err(failed(start, "reading"))?;
         match SegmentHeader::read(&file, start) {
-            Ok(header) => Ok(Some(Scan { header, file, bytes, next })),
+            Ok(header) => Scan { header, file, bytes, next }.whole(segment_bytes).map(Some),
             Err(JournalError::Corrupt { .. })
                 if next.is_none() && bytes.get(SEGMENT_HEADER_BYTES as usize..).is_none_or(is_zero) =>
             {
@@ -168,6 +173,16 @@ impl<F: DiskFile> Scan<F> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Itself, unless the file is shorter than it was allocated. Its header was written after that.
+    fn whole(self, segment_bytes: u64) -> Result<Self, JournalError> {
+        let size = self.file.size().map_err(failed(self.header.start, "looking at the size"))?;
+        if size < segment_bytes.max(SEGMENT_BYTES_MIN) {
+            let end = JournalPosition(self.header.start.0 + size);
+            return Err(self.corrupt(end, "the file ends here, though a segment is longer: what lay behind is missing"));
+        }
+        Ok(self)
     }
 
     /// Checks the batches, one right behind the other, and visits their records.
@@ -194,6 +209,9 @@ impl<F: DiskFile> Scan<F> {
             None => {
                 if self.later_batch(offset) {
                     return Err(self.corrupt(found.end, "a batch is damaged, and a whole one follows it"));
+                }
+                if !self.bytes.get(offset + BATCH_BYTES_MAX as usize..).is_none_or(is_zero) {
+                    return Err(self.corrupt(found.end, "more is damaged from here on than one batch has"));
                 }
                 if !self.bytes.get(offset..).is_none_or(is_zero) {
                     found.torn = Some(TornTail { file: segment_name(self.header.start), offset: offset as u64 });

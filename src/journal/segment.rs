@@ -22,7 +22,7 @@ pub const SEGMENT_HEADER_BYTES: u64 = 32;
 pub const SEGMENT_FORMAT: u32 = 1;
 
 /// The largest batch, its header included.
-const BATCH_BYTES_MAX: u64 = (JOURNAL_BATCH_BYTES_MAX + BATCH_HEADER_BYTES) as u64;
+pub(super) const BATCH_BYTES_MAX: u64 = (JOURNAL_BATCH_BYTES_MAX + BATCH_HEADER_BYTES) as u64;
 /// A segment holds at least the largest batch, and a little.
 pub const SEGMENT_BYTES_MIN: u64 = SEGMENT_HEADER_BYTES + BATCH_BYTES_MAX + 4096;
 

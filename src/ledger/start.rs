@@ -123,7 +123,7 @@ impl Start {
         if users_over {
             return Err(StartError::Users(LEDGER_USERS_MAX));
         }
-        let recovered = recover(&disk)?;
+        let recovered = recover(&disk, settings.segment_bytes)?;
         if recovered.segments > 0 && store.applied.in_journal() < recovered.first {
             return Err(StartError::Behind { applied: store.applied.0, first: recovered.first.0 });
         }

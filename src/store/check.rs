@@ -12,7 +12,7 @@ use crate::contract::position::{AppliedPosition, JournalPosition};
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::recovery::verify;
-use crate::journal::segment::list_segments;
+use crate::journal::segment::{SEGMENT_BYTES_MIN, list_segments};
 use crate::limits::TRANSACTION_BYTES_MAX;
 use crate::store::tail::Tail;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -90,7 +90,7 @@ impl Findings {
 pub(crate) async fn check<S: Inspect, D: Disk>(store: &mut S, disk: &D) -> Result<Findings, CheckError> {
     // Before the journal is read: what a running gateway applies meanwhile is in both.
     let applied = store.position().await?.applied;
-    let journal = verify(disk)?.journal;
+    let journal = verify(disk, SEGMENT_BYTES_MIN)?.journal;
     if journal.segments == 0 {
         return Err(CheckError::NoJournal);
     }

@@ -194,6 +194,39 @@ fn limits_are_read_again_while_the_gateway_runs_and_what_cannot_be_used_changes_
 }
 
 #[test]
+fn a_journal_that_was_zeroed_or_cut_off_by_hand_is_said_to_miss_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "1"]);
+    let mut client = gateway.client(1, 1, None);
+    for _ in 0..10 {
+        send(&mut client, Conversation::User(UserId(2)), &"long enough ".repeat(20));
+    }
+    drop(client);
+    assert_eq!(stop(&mut gateway), Some(0), "{}", gateway.log());
+    let verify = || {
+        let output = ringway(&["journal", "verify", path(dir.path())]);
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert_eq!(verify().0, Some(0), "{}", verify().1);
+
+    let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().path();
+    let segment = std::fs::read_dir(dir.path().join("journal")).unwrap().map(name).max().unwrap();
+    let whole = std::fs::read(&segment).unwrap();
+    let mut zeroed = whole.clone();
+    zeroed[100..].fill(0);
+    std::fs::write(&segment, &zeroed).unwrap();
+    let (code, said) = verify();
+    assert!(code == Some(1) && said.contains("its last batches are missing"), "{code:?} {said}");
+    std::fs::write(&segment, &whole[..4096]).unwrap();
+    let (code, said) = verify();
+    assert!(code == Some(1) && said.contains("is missing"), "{code:?} {said}");
+    let mut refused = Gateway::command(dir.path(), &["--shards", "1"]);
+    assert!(!refused.status().unwrap().success(), "it does not start on a journal that is cut off");
+    std::fs::write(&segment, &whole).unwrap();
+    assert_eq!(verify().0, Some(0), "{}", verify().1);
+}
+
+#[test]
 fn a_stop_that_takes_too_long_gives_up_and_says_what_was_left() {
     // A client that does not close its side is given a second to: more than the whole stop may take here.
     let dir = tempfile::tempdir().unwrap();

@@ -33,7 +33,7 @@ fn append(journal: &mut Journal<MemoryDisk>, body: &[u8]) {
 
 #[test]
 fn an_empty_directory_is_an_empty_journal() {
-    assert_eq!(recover(&MemoryDisk::new(1)).unwrap(), Recovered::default());
+    assert_eq!(recover(&MemoryDisk::new(1), SEGMENT_BYTES).unwrap(), Recovered::default());
 }
 
 #[test]
@@ -46,8 +46,8 @@ fn what_was_synced_is_there_after_any_crash_and_the_rest_whole_or_not_at_all() {
         let synced = write(&mut journal, &[2; 3000]);
         append(&mut journal, &[3; 3000]);
         disk.crash();
-        let before = verify(&disk).unwrap();
-        let recovered = recover(&disk).unwrap();
+        let before = verify(&disk, SEGMENT_BYTES).unwrap();
+        let recovered = recover(&disk, SEGMENT_BYTES).unwrap();
         assert_eq!(before.journal, recovered);
         assert!(!disk.has_unsynced(), "what recovery believes is on disk");
         torn += u32::from(recovered.torn.is_some());
@@ -57,7 +57,7 @@ fn what_was_synced_is_there_after_any_crash_and_the_rest_whole_or_not_at_all() {
         // The next start goes on behind what was kept, and what was torn is no corruption to the one after.
         let mut journal = Journal::create(disk.clone(), recovered.end, seed).unwrap();
         write(&mut journal, b"next");
-        let next = recover(&disk).unwrap();
+        let next = recover(&disk, SEGMENT_BYTES).unwrap();
         assert_eq!((next.batches, next.torn), (recovered.batches + 1, None));
     }
     assert!(torn > 10 && kept > 10 && lost > 10, "{torn} {kept} {lost}");
@@ -71,7 +71,7 @@ fn a_damaged_batch_before_a_whole_one_refuses_the_start_and_changes_nothing() {
     write(&mut journal, &[2; 100]);
     write(&mut journal, &[3; 100]);
     disk.damage(&segment_name(JournalPosition(0)), second.0 as usize + 60, b"?");
-    for error in [recover(&disk).unwrap_err(), verify(&disk).map(|_| ()).unwrap_err()] {
+    for error in [recover(&disk, SEGMENT_BYTES).unwrap_err(), verify(&disk, SEGMENT_BYTES).map(|_| ()).unwrap_err()] {
         let JournalError::Corrupt { file, offset, .. } = &error else { panic!("{error}") };
         assert_eq!((file.as_str(), *offset), ("0000000000000000.seg", second.0));
         assert!(error.to_string().contains("journal verify"), "says what to do: {error}");
@@ -88,7 +88,7 @@ fn a_damaged_end_of_a_segment_is_corruption_when_another_segment_follows() {
     let mut journal = Journal::create(disk.clone(), end, 2).unwrap();
     write(&mut journal, &[3; 100]);
     disk.damage(&segment_name(JournalPosition(0)), last.0 as usize + 60, b"?");
-    assert!(matches!(recover(&disk), Err(JournalError::Corrupt { offset, .. }) if offset == last.0));
+    assert!(matches!(recover(&disk, SEGMENT_BYTES), Err(JournalError::Corrupt { offset, .. }) if offset == last.0));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_segment_in_the_middle_that_is_missing_is_corruption() {
         starts.push(write(&mut journal, &[1; 100]));
     }
     disk.remove(&segment_name(starts[1])).unwrap();
-    assert!(matches!(recover(&disk), Err(JournalError::Corrupt { .. })));
+    assert!(matches!(recover(&disk, SEGMENT_BYTES), Err(JournalError::Corrupt { .. })));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_segment_that_was_only_being_created_is_removed() {
     let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     let end = write(&mut journal, &[1; 100]);
     disk.create(&segment_name(end), SEGMENT_BYTES).unwrap();
-    let recovered = recover(&disk).unwrap();
+    let recovered = recover(&disk, SEGMENT_BYTES).unwrap();
     assert_eq!((recovered.end, recovered.segments, recovered.batches), (end, 1, 1));
     assert_eq!(list_segments(&disk).unwrap(), [JournalPosition(0)]);
 }
@@ -120,7 +120,7 @@ fn a_damaged_header_of_a_segment_with_batches_is_corruption() {
     let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
     write(&mut journal, &[1; 100]);
     disk.damage(&segment_name(JournalPosition(0)), 22, b"????");
-    assert!(matches!(recover(&disk), Err(JournalError::Corrupt { offset: 0, .. })));
+    assert!(matches!(recover(&disk, SEGMENT_BYTES), Err(JournalError::Corrupt { offset: 0, .. })));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_body_that_looks_like_a_batch_is_not_taken_for_one() {
     }));
     write(&mut journal, fake.seal(body_at, 0, 0));
     disk.damage(&segment_name(JournalPosition(0)), tail.0 as usize + 18, &[0xff]);
-    let recovered = recover(&disk).unwrap();
+    let recovered = recover(&disk, SEGMENT_BYTES).unwrap();
     assert_eq!(recovered.end, tail);
     assert!(recovered.torn.is_some());
 }
@@ -156,5 +156,35 @@ fn another_versions_segment_is_named_as_such() {
     let crc = crc32c::crc32c(&header[..28]);
     header[28..].copy_from_slice(&crc.to_le_bytes());
     disk.create(&segment_name(JournalPosition(0)), SEGMENT_BYTES).unwrap().write_at(0, &header).unwrap();
-    assert!(matches!(recover(&disk), Err(JournalError::Version { version: 9, expected: 1, .. })));
+    assert!(matches!(recover(&disk, SEGMENT_BYTES), Err(JournalError::Version { version: 9, expected: 1, .. })));
+}
+
+#[test]
+fn a_segment_that_was_cut_off_is_no_torn_end_and_is_said_to_be_missing_from_there() {
+    let disk = MemoryDisk::new(1);
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
+    write(&mut journal, &[1; 100]);
+    let end = write(&mut journal, &[2; 100]);
+    // Behind the last batch, in it, and before it.
+    for size in [SEGMENT_BYTES - 1, end.0 + 10, end.0, end.0 - 10, 200] {
+        disk.truncate(&segment_name(JournalPosition(0)), size as usize);
+        for error in [recover(&disk, SEGMENT_BYTES).unwrap_err(), verify(&disk, SEGMENT_BYTES).map(|_| ()).unwrap_err()]
+        {
+            let JournalError::Corrupt { offset, .. } = &error else { panic!("{error}") };
+            assert_eq!(*offset, size);
+            assert!(error.to_string().contains("is missing"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn more_damage_than_one_batch_has_is_no_torn_end() {
+    let disk = MemoryDisk::new(1);
+    let mut journal = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
+    let end = write(&mut journal, &[1; 100]);
+    let name = segment_name(JournalPosition(0));
+    disk.damage(&name, (end.0 + BATCH_BYTES_MAX) as usize - 1, b"?");
+    assert!(recover(&disk, SEGMENT_BYTES).unwrap().torn.is_some());
+    disk.damage(&name, (end.0 + BATCH_BYTES_MAX) as usize, b"?");
+    assert!(matches!(recover(&disk, SEGMENT_BYTES), Err(JournalError::Corrupt { offset, .. }) if offset == end.0));
 }

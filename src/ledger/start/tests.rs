@@ -417,7 +417,8 @@ fn a_store_that_is_behind_the_journals_first_segment_is_refused() {
     store.apply(&disk, tail);
     one_message(&disk, &store, Now { unix_ms: TIME + 1, ..now });
     disk.remove(&segment_name(JournalPosition(0))).unwrap();
-    let start = Start::new(Settings::new(SHARDS, 1), StorePosition::default());
+    let settings = Settings { segment_bytes: SEGMENT_BYTES_MIN, ..Settings::new(SHARDS, 1) };
+    let start = Start::new(settings, StorePosition::default());
     let refused = start.finish(disk, Arc::new(Progress::default()), now).unwrap_err();
     assert!(matches!(refused, StartError::Behind { applied: 0, .. }), "{refused}");
 }

@@ -61,7 +61,7 @@ pub(crate) struct Log<D: Disk> {
 impl<D: Disk> Log<D> {
     /// Recovers what a former process left, and goes on behind it.
     pub(crate) fn open(disk: D, segment_bytes: u64, seed: u64) -> Result<(Self, Option<TornTail>), JournalError> {
-        let recovered = recover(&disk)?;
+        let recovered = recover(&disk, segment_bytes)?;
         let mut starts = list_segments(&disk)?;
         starts.retain(|start| *start < recovered.end);
         let mut open: HashMap<MsgId, JournalPosition, TableKey> = HashMap::with_hasher(TableKey::new(seed));
