@@ -368,6 +368,8 @@ pub const NAMES_TAKEN_SAID_MAX: usize = 10;
 pub const SECURE_BYTES: u64 = SEGMENT_BYTES / 2;
 /// And at least so often, while anything is applied; each costs syncs on the disk that the ledger syncs on too.
 pub const SECURE_MS: u64 = 30_000;
+/// Cursors that are kept of one user: twice as many as devices may be configured.
+pub const USER_CURSORS_MAX: usize = 128;
 /// Cursors written in one transaction.
 pub const CURSORS_SAVED_MAX: usize = 4_096;
 /// Cursors of devices that log in, read in one question: a statement of 50 KB at most.

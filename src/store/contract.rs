@@ -12,7 +12,7 @@ use super::names::NameTaken;
 use super::sqlite::{PageWrites, SqliteStore};
 use super::*;
 use crate::contract::digest::digest;
-use crate::limits::{BATCH_ROWS, CURSORS_READ_MAX, MYSQL_POOL_SIZE};
+use crate::limits::{BATCH_ROWS, CURSORS_READ_MAX, MYSQL_POOL_SIZE, USER_CURSORS_MAX};
 use crate::services::Database;
 
 pub(super) const FAR: u64 = 1 << 63;
@@ -138,6 +138,7 @@ claims! {
     the_newest_row_of_every_user_is_found_also_of_ids_above_two_to_the_63
     cursors_never_go_back
     cursors_of_a_crowd_are_read_together_each_for_its_device
+    a_user_has_so_many_cursors_and_the_one_furthest_behind_goes
     groups_change_by_version_and_end_with_their_last_member
 }
 
@@ -363,6 +364,31 @@ fn cursors_of_a_crowd_are_read_together_each_for_its_device<B: Bed>(bed: &B) {
     let asked: Vec<(UserId, DeviceId)> = asked.into_iter().map(|(_, device)| device).collect();
     assert_eq!(bed.run(store.cursors(&asked)).unwrap(), expected);
     assert_eq!(bed.run(store.cursors(&[])).unwrap(), []);
+}
+
+fn a_user_has_so_many_cursors_and_the_one_furthest_behind_goes<B: Bed>(bed: &B) {
+    const MORE: u64 = 5;
+    let mut store = bed.open();
+    let max = USER_CURSORS_MAX as u64;
+    let row = |user, device, seq| CursorRow { user: UserId(user), device: DeviceId(device), seq: Seq(seq) };
+    let kept = |store: &mut B::S, user| -> Vec<u64> {
+        let asked: Vec<(UserId, DeviceId)> = (1..=max + MORE).map(|device| (UserId(user), DeviceId(device))).collect();
+        let found = bed.run(store.cursors(&asked)).unwrap();
+        std::iter::zip(1.., found).filter_map(|(device, seq)| seq.map(|_| device)).collect()
+    };
+    // As many as may be, and another user's.
+    let rows: Vec<CursorRow> = (1..=max).map(|device| row(FAR, device, 100 + device)).collect();
+    bed.run(store.save_cursors(&rows)).unwrap();
+    bed.run(store.save_cursors(&[row(FAR + 1, 1, 1)])).unwrap();
+    assert_eq!(kept(&mut store, FAR), (1..=max).collect::<Vec<_>>());
+    // The first one reads on; then more devices come.
+    bed.run(store.save_cursors(&[row(FAR, 1, 10_000)])).unwrap();
+    for device in max + 1..=max + MORE {
+        bed.run(store.save_cursors(&[row(FAR, device, 1_000)])).unwrap();
+    }
+    let expected: Vec<u64> = std::iter::once(1).chain(2 + MORE..=max + MORE).collect();
+    assert_eq!(kept(&mut store, FAR), expected);
+    assert_eq!(kept(&mut store, FAR + 1), [1]);
 }
 
 fn groups<B: Bed>(bed: &B, store: &mut B::S) -> Vec<StoredGroup> {

@@ -8,6 +8,7 @@
 //! It runs on the store's tokio runtime and must be dropped there. One connection writes, others read.
 
 pub(crate) mod connection;
+mod cursors;
 mod expiry;
 pub(crate) mod fault;
 pub(crate) mod insert;
@@ -36,7 +37,7 @@ use crate::limits::MYSQL_TRANSACTION_ROWS_MAX;
 use connection::{Connection, Patience, Readers, options};
 use expiry::Expirer;
 use fault::Fault;
-use insert::{Bounds, Encoded, cursors, encode, put_hex};
+use insert::{Bounds, Encoded, encode, put_hex};
 use pages::read_kept_from;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ConversationKind;
@@ -310,14 +311,8 @@ impl Store for MySqlStore {
     }
 
     async fn save_cursors(&mut self, rows: &[CursorRow]) -> Result<(), StoreError> {
-        let statements = cursors(rows, self.bounds);
-        let save = async |connection: &mut Connection| {
-            for statement in &statements {
-                connection.run(statement.as_slice(), Patience::Write).await?;
-            }
-            Ok(())
-        };
-        self.read("keeping cursors", save).await
+        let bounds = self.bounds;
+        self.read("keeping cursors", async |c: &mut Connection| cursors::save(c, rows, bounds).await).await
     }
 }
 

@@ -6,6 +6,7 @@
 //! synced. One connection reads and writes: both happen on one thread, and they share one page cache.
 //! Other processes may read the file meanwhile.
 
+mod cursors;
 mod expiry;
 mod fault;
 mod find;
@@ -405,36 +406,11 @@ impl Store for SqliteStore {
     }
 
     async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError> {
-        let look = || -> Result<Vec<Option<Seq>>, rusqlite::Error> {
-            let mut statement =
-                self.connection.prepare_cached("SELECT seq FROM cursors WHERE user_id = ?1 AND device_id = ?2")?;
-            devices
-                .iter()
-                .map(|(user, device)| {
-                    statement
-                        .query_row(params![stored(user.0), stored(device.0)], |row| Ok(Seq(bits(row.get(0)?))))
-                        .optional()
-                })
-                .collect()
-        };
-        look().map_err(failed("reading cursors"))
+        cursors::read(&self.connection, devices).map_err(failed("reading cursors"))
     }
 
-    async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {
-        let mut save = || -> Result<(), rusqlite::Error> {
-            let writing = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            {
-                let mut statement = writing.prepare_cached(
-                    "INSERT INTO cursors (user_id, device_id, seq) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (user_id, device_id) DO UPDATE SET seq = max(seq, excluded.seq)",
-                )?;
-                for row in cursors {
-                    statement.execute(params![stored(row.user.0), stored(row.device.0), stored(row.seq.0)])?;
-                }
-            }
-            writing.commit()
-        };
-        save().map_err(failed("keeping cursors"))
+    async fn save_cursors(&mut self, rows: &[CursorRow]) -> Result<(), StoreError> {
+        cursors::save(&mut self.connection, rows).map_err(failed("keeping cursors"))
     }
 }
 
