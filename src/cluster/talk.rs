@@ -23,6 +23,7 @@ const BYE: u8 = 5;
 const EPHEMERAL: u8 = 6;
 const ACCESS: u8 = 7;
 const KICK: u8 = 8;
+const KICK_OF_THEN: u8 = 9;
 
 const TO_USER: u8 = 1;
 const TO_GROUP: u8 = 2;
@@ -78,6 +79,11 @@ pub(crate) fn put(item: &Item, out: &mut Vec<u8>) {
         Item::Access(AccessOrder::Kick(user)) => {
             out.push(KICK);
             out.extend_from_slice(&user.0.to_be_bytes());
+        }
+        Item::Access(AccessOrder::KickOfThen(user, at_ms)) => {
+            out.push(KICK_OF_THEN);
+            out.extend_from_slice(&user.0.to_be_bytes());
+            out.extend_from_slice(&at_ms.to_be_bytes());
         }
         Item::Access(AccessOrder::Fact(AccessFact { user, standing, since_ms, tokens_from_s })) => {
             out.extend_from_slice(&[ACCESS, u8::from(*standing == Standing::Banned)]);
@@ -147,6 +153,7 @@ impl<'a> Rest<'a> {
             BYE => Item::Bye,
             EPHEMERAL => Item::Ephemeral(Arc::new(self.message()?)),
             KICK => Item::Access(AccessOrder::Kick(UserId(self.number()?))),
+            KICK_OF_THEN => Item::Access(AccessOrder::KickOfThen(UserId(self.number()?), self.number()?)),
             ACCESS => {
                 let standing = match self.byte()? {
                     0 => Standing::Allowed,

@@ -50,6 +50,18 @@ pub enum AccessOrder {
     Fact(AccessFact),
     /// The user's sessions are ended. Nobody keeps it.
     Kick(UserId),
+    /// Those that began by this Unix millisecond are: a kick of then, told again to who may have missed it.
+    KickOfThen(UserId, u64),
+}
+
+impl AccessOrder {
+    /// About whom.
+    pub fn user(&self) -> UserId {
+        match self {
+            AccessOrder::Fact(fact) => fact.user,
+            AccessOrder::Kick(user) | AccessOrder::KickOfThen(user, _) => *user,
+        }
+    }
 }
 
 /// What the thread that talks to other nodes has for the one that keeps the facts.

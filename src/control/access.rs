@@ -4,10 +4,11 @@
 //! socket in the data directory (`ringway admin`), which is the gateway's user's alone: a line asks, the lines until the end
 //! answer. What always holds: an answer "ok" means that the facts are on this node's disk and on their way to its shards,
 //! where they are applied in this order; every node keeps all facts, so that each of them survives as long as one node's
-//! directory does; nodes that meet tell each other all.
+//! directory does; nodes that meet, or that Redis comes back to, tell each other all, and whom they have kicked lately.
 
 pub(crate) mod list;
 
+use std::collections::VecDeque;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ const LINE_BYTES_MAX: u64 = 128;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Facts of one message to other nodes.
 const TOLD_AT_ONCE: usize = 64;
+/// Kicks that are told again to nodes that may have missed them, until this process ends; above it the oldest are not.
+const KICKS_KEPT_MAX: usize = 1_024;
 /// Between two looks whether a full mailbox has room.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -64,7 +67,7 @@ async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send 
     let listener = socket.map(tokio::net::UnixListener::from_std).transpose()?;
     assert!(!shards.is_empty(), "every user is at home on one of the shards");
     let (to_nodes, mut from_nodes) = nodes.map_or((None, None), |(to, from)| (Some(to), Some(from)));
-    let mut access = Access { list, clock, shards, to_nodes };
+    let mut access = Access { list, clock, shards, to_nodes, kicks: VecDeque::new() };
     loop {
         tokio::select! {
             Some(stream) = async { Some(listener.as_ref()?.accept().await) } => match stream {
@@ -95,6 +98,8 @@ struct Access {
     clock: Clock,
     shards: Vec<Slot<Order>>,
     to_nodes: Option<mpsc::Sender<ToNodes>>,
+    /// Whom operators have kicked here, when, Unix milliseconds; the oldest first.
+    kicks: VecDeque<(UserId, u64)>,
 }
 
 impl Access {
@@ -129,7 +134,14 @@ impl Access {
             _ => return Err(Refused::Words),
         };
         let said = match order {
-            AccessOrder::Kick(user) => format!("user {}: sessions ended\n", user.0),
+            AccessOrder::Kick(user) | AccessOrder::KickOfThen(user, _) => {
+                self.kicks.retain(|(kicked, _)| *kicked != user);
+                if self.kicks.len() >= KICKS_KEPT_MAX {
+                    self.kicks.pop_front();
+                }
+                self.kicks.push_back((user, now_ms));
+                format!("user {}: sessions ended\n", user.0)
+            }
             AccessOrder::Fact(fact) => {
                 self.list.merge(&[fact])?;
                 format!("{}\n", in_words(&self.list.of(fact.user)))
@@ -153,11 +165,7 @@ impl Access {
 
     /// To the user's shard.
     async fn apply(&self, order: AccessOrder) {
-        let user = match order {
-            AccessOrder::Fact(fact) => fact.user,
-            AccessOrder::Kick(user) => user,
-        };
-        let home = ShardId::of_user(user, self.shards.len() as u16);
+        let home = ShardId::of_user(order.user(), self.shards.len() as u16);
         // Whoever is banned must not stay logged in because an order went nowhere.
         let shard = &self.shards[usize::from(home.0)];
         while shard.put_if_received(Order::Access(order)).is_err() {
@@ -178,12 +186,14 @@ impl Access {
         }
     }
 
-    /// All facts, to the other nodes. Who asked for it asks again if the talk with them ends meanwhile.
+    /// All facts and the last kicks, to the other nodes. Who asked for it asks again if the talk with them ends meanwhile.
     async fn tell_all(&self) {
         let Some(nodes) = &self.to_nodes else { return };
-        let facts: Vec<AccessOrder> = self.list.facts().copied().map(AccessOrder::Fact).collect();
-        for facts in facts.chunks(TOLD_AT_ONCE) {
-            if timeout(PATIENCE, nodes.send(ToNodes::Access(facts.to_vec()))).await.is_err() {
+        let facts = self.list.facts().copied().map(AccessOrder::Fact);
+        let kicks = self.kicks.iter().map(|(user, at_ms)| AccessOrder::KickOfThen(*user, *at_ms));
+        let orders: Vec<AccessOrder> = facts.chain(kicks).collect();
+        for orders in orders.chunks(TOLD_AT_ONCE) {
+            if timeout(PATIENCE, nodes.send(ToNodes::Access(orders.to_vec()))).await.is_err() {
                 return;
             }
         }
@@ -194,7 +204,7 @@ impl Access {
             AccessNews::Heard(orders) => {
                 let facts = orders.iter().filter_map(|order| match order {
                     AccessOrder::Fact(fact) => Some(*fact),
-                    AccessOrder::Kick(_) => None,
+                    AccessOrder::Kick(_) | AccessOrder::KickOfThen(..) => None,
                 });
                 if let Err(error) = self.list.merge(&facts.collect::<Vec<_>>()) {
                     // It holds here until the end of the process, and another node has it on its disk.

@@ -12,6 +12,7 @@ use super::directory::SessionsOf;
 use crate::clock::Now;
 use crate::contract::access::{AccessFact, AccessOrder, Standing};
 use crate::contract::keyed::TableKey;
+use crate::limits::CLOCK_SKEW_WARN_MS;
 use ringway_wire::ids::UserId;
 use ringway_wire::schema::CloseReason;
 
@@ -60,6 +61,18 @@ impl Shard {
                 }
             }
             AccessOrder::Kick(user) => self.close_sessions_of(now, user, CloseReason::Kicked),
+            AccessOrder::KickOfThen(user, at_ms) => {
+                // The other node's clock may be behind.
+                let since_max = at_ms.saturating_add(CLOCK_SKEW_WARN_MS);
+                let at = self.directory.first_session(user);
+                let began_before = |slot: &u32| self.remote_sessions.since_ms(*slot) <= since_max;
+                let is_open = |slot: &u32| self.sessions.at(*slot).is_some_and(|session| session.phase.is_open());
+                let all = SessionsOf { sessions: &self.sessions, at };
+                let slots: Vec<u32> = all.filter(is_open).filter(began_before).collect();
+                for slot in slots {
+                    self.close(now, slot, CloseReason::Kicked);
+                }
+            }
         }
     }
 

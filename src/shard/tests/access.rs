@@ -8,11 +8,7 @@ use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::schema::CloseReason;
 
 fn state(world: &mut World, order: AccessOrder) {
-    let user = match order {
-        AccessOrder::Fact(fact) => fact.user,
-        AccessOrder::Kick(user) => user,
-    };
-    let home = ShardId::of_user(user, world.shards.len() as u16);
+    let home = ShardId::of_user(order.user(), world.shards.len() as u16);
     world.shards[usize::from(home.0)].apply_access(world.now, order);
     world.settle();
 }
@@ -103,4 +99,20 @@ fn revoked_are_the_tokens_of_before_and_those_that_do_not_say_when_they_were_iss
             assert!(world.is_open(client));
         }
     }
+}
+
+#[test]
+fn a_kick_that_is_heard_of_late_ends_the_sessions_of_then_and_none_that_began_since() {
+    let mut world = World::with(1, |config| config.node = Some(1));
+    let before = world.login(5, 1, Some(0));
+    let kicked_ms = world.now.unix_ms;
+    world.pass(60_000);
+    world.frame(before, |encoder| encoder.ping(1));
+    let since = world.login(5, 2, Some(0));
+    let beside = world.login(6, 1, Some(0));
+    for _ in 0..2 {
+        state(&mut world, AccessOrder::KickOfThen(UserId(5), kicked_ms));
+    }
+    assert_eq!(end(&mut world, before), Some(CloseReason::Kicked));
+    assert!(world.is_open(since) && world.is_open(beside));
 }
