@@ -240,6 +240,8 @@ pub struct Limits {
     pub journal_bytes_max: u64,
     /// Entries of a cluster's stream that may be unstored.
     pub stream_entries_max: u64,
+    /// Memory of the process, bytes; `None`: what the host has.
+    pub memory_bytes_max: Option<u64>,
     /// How long accepting, asking or delivering may keep a shard from the others.
     pub turn_ms: u32,
     /// What the groups that one user has made may take of the ledger's memory, bytes.
@@ -342,6 +344,10 @@ impl Config {
                     limits::STREAM_UNSTORED_MAX,
                 )?,
                 turn_ms: typed.number("limits.turn_ms", 1, 1000)? as u32,
+                memory_bytes_max: match typed.text("limits.memory_bytes_max") {
+                    "auto" => None,
+                    _ => Some(typed.number("limits.memory_bytes_max", 1 << 20, 1 << 50)?),
+                },
                 user_groups_bytes_max: typed.number(
                     "limits.user_groups_bytes_max",
                     limits::GROUP_BYTES + GROUP_MEMBERS_MAX as u64 * limits::MEMBERSHIP_BYTES,

@@ -90,6 +90,16 @@ pub const UNAUTHENTICATED_MAX: usize = 20_000;
 pub const UNAUTHENTICATED_PER_ADDRESS_MAX: usize = 5_000;
 /// Where descriptors are short, those make room who have not logged in for so long.
 pub const UNAUTHENTICATED_SPARED_MS: u64 = 500;
+/// When memory is at its limit, sessions are ended for which at least so much is held ...
+pub const GREEDY_SESSION_BYTES_MIN: usize = 64 * 1024;
+/// ... so many of each shard at a time, ten times a second; after each it is looked whether that was enough.
+pub const GREEDY_SESSIONS_CLOSED_MAX: usize = 64;
+/// When whoever is not let in because memory is short is told to come again.
+pub const MEMORY_RETRY_MS: u32 = 5_000;
+/// Between two looks how much memory the process has.
+pub const MEMORY_LOOK_MS: u64 = 100;
+/// What of the host's memory, or of the cgroup's, is the process's by default, per cent: the rest is for its sockets.
+pub const MEMORY_PERCENT: u64 = 90;
 /// Memberships remembered in a shard's audiences (12 bytes each, and 40 a member who is not online); above it the
 /// longest unused audiences go.
 pub const AUDIENCE_MEMBERSHIPS_MAX: usize = 8 << 20;

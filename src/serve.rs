@@ -4,6 +4,7 @@
 //! first address is published; a thread that ends without having been told to ends the process with an error;
 //! and a stop ends with exit code 0 only if everything acknowledged is durable and every thread has said so.
 
+mod memory;
 mod parts;
 mod reload;
 mod rlimits;
@@ -29,6 +30,7 @@ use crate::control::systemd::{Environment, Notices};
 use crate::datadir::{DataDir, DataDirError};
 use crate::doctor::start::UnfitHost;
 use crate::net::listener::{self, ListenError};
+use crate::serve::memory::MemoryWatch;
 use crate::serve::parts::Persistence;
 pub use crate::serve::reload::ReadRules;
 use crate::serve::threads::{Plan, Running};
@@ -104,6 +106,7 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     let shards = cpus.shards.len();
     let room = settings::room(config, shards)?;
     let connections_max = usize::try_from(room.connections_max).unwrap_or(usize::MAX);
+    let memory_bytes_max = settings::memory_bytes_max(config);
     let auth = settings::authenticator(config, &data_dir)?;
     let access = AccessList::read(&config.data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
@@ -129,7 +132,7 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     tracing::info!(%listen, %admin, shards, connections_max, data_dir = %config.data_dir.display(), "serving");
     notices.ready(&format!("serving on {listen}, room for {connections_max} connections"));
 
-    running.await_stop(read_rules)?;
+    running.await_stop(read_rules, MemoryWatch::new(memory_bytes_max))?;
     notices.stopping("clients are told to come back, then everything is flushed");
     tracing::info!("stopping: clients are told to come back, then everything is flushed");
     data_dir.withdraw_address("listen");

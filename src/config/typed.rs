@@ -210,6 +210,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.group_sends", GROUP_SENDS, Form::Text, "messages to one group, whoever sends them"),
     key("limits.group_rows", GROUP_ROWS, Form::Text, "rows that they make"),
     key(
+        "limits.memory_bytes_max",
+        "auto",
+        Form::Text,
+        "memory of the process; near it nobody logs in, at it the greediest sessions end; auto: 9/10 of the host's",
+    ),
+    key(
         "limits.turn_ms",
         "1",
         Form::Number,

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod internal;
 pub mod keyed;
 pub mod lane;
+pub mod memory;
 pub mod message;
 pub mod names_kept;
 pub mod nodes;

@@ -64,6 +64,8 @@ pub struct ShardCounters {
     pub shed: ShedCounters,
     /// Sessions that are not read from because they were refused too often.
     pub sessions_throttled: u64,
+    /// How short of memory the process is: 0 not, 1 nobody is let in, 2 sessions are ended.
+    pub memory_pressure: u64,
     /// Requests refused because an account may not send more now.
     pub limited: LimitedCounters,
     /// Of its thread.
@@ -79,6 +81,10 @@ pub struct ShedCounters {
     pub connections_unauthenticated: u64,
     /// The same: as many as allowed of one address have not logged in.
     pub connections_per_address: u64,
+    /// Logins refused: memory is short.
+    pub memory_logins: u64,
+    /// Sessions ended: memory is at its limit, and much was held for them.
+    pub memory_sessions: u64,
     /// Connections refused: the process has too few descriptors left.
     pub descriptors: u64,
     /// Connections closed: incomplete frames held too much memory.

@@ -59,6 +59,9 @@ const PER_SHARD: &[PerShard] = &[
     ("ringway_connections_unauthenticated", "gauge", "Not logged in yet", |r| r.core.connections_unauthenticated),
     ("ringway_sessions", "gauge", "Logged in", |r| r.core.sessions),
     ("ringway_sessions_behind", "gauge", "Sessions that catch up", |r| r.core.sessions_behind),
+    ("ringway_memory_pressure", "gauge", "Memory: 0 there is room, 1 no logins, 2 sessions are ended", |r| {
+        r.core.memory_pressure
+    }),
     ("ringway_sessions_throttled", "gauge", "Sessions not read from because they were refused too often", |r| {
         r.core.sessions_throttled
     }),
@@ -101,6 +104,8 @@ const SHED: &[Shed] = &[
     ("connections_per_address", |c| c.shed.connections_per_address),
     ("descriptors", |c| c.shed.descriptors),
     ("large_replies", |c| c.shed.large_replies),
+    ("memory_logins", |c| c.shed.memory_logins),
+    ("memory_sessions", |c| c.shed.memory_sessions),
     ("intake", |c| c.shed.intake),
     ("submissions", |c| c.shed.submissions),
     ("lanes", |c| c.shed.lanes),

@@ -73,6 +73,11 @@ impl Kept {
     }
 }
 
+/// Memory of this machine, or of the cgroup that the process is in, bytes; `None`: that cannot be read.
+pub(crate) fn memory_total(config: &Config) -> Option<u64> {
+    Host::read(&ThisMachine, &Values::shipped().ok()?, &config.data_dir).memory_total()
+}
+
 /// How many connections the gateway is going to keep on this machine, whose limits were raised already.
 pub(crate) fn connections(config: &Config, shards: usize) -> Result<Kept, UnfitHost> {
     let values = Values::shipped()?;

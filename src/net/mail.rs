@@ -157,6 +157,7 @@ impl MailReader {
                     Some(Mail::Order(Order::Drain)) => drain(core, outlets, now),
                     Some(Mail::Order(Order::Access(order))) => core.apply_access(now, order),
                     Some(Mail::Order(Order::Rules(rules))) => core.set_rules(*rules),
+                    Some(Mail::Order(Order::Memory(pressure))) => core.set_pressure(now, pressure),
                     Some(mail) => take(core, outlets, now, mail),
                     None => return Left::Nothing,
                 }

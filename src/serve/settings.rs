@@ -8,7 +8,7 @@ use crate::contract::ids::ShardId;
 use crate::control::Room;
 use crate::datadir::{DataDir, SecretOrigin};
 use crate::doctor::start::{self, UnfitHost};
-use crate::limits::STORE_STOP_MS;
+use crate::limits::{MEMORY_PERCENT, STORE_STOP_MS};
 use crate::net::closes;
 use crate::shard::config::ShardConfig;
 use crate::token;
@@ -50,6 +50,11 @@ pub(super) fn room(config: &Config, shards: usize) -> Result<Room, UnfitHost> {
     }
     let limited_by = kept.reduced_by.map_or_else(|| "limits.connections_max".to_owned(), |finding| finding.id);
     Ok(Room { connections_max: kept.connections, limited_by })
+}
+
+/// Memory that the process may have; `None`: nobody knows how much there is.
+pub(super) fn memory_bytes_max(config: &Config) -> Option<u64> {
+    config.limits.memory_bytes_max.or_else(|| Some(start::memory_total(config)? / 100 * MEMORY_PERCENT))
 }
 
 /// The settings of one shard.

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select, tick};
 
+use super::memory::MemoryWatch;
 use super::reload::ReadRules;
 use super::threads::Running;
 use super::{NoReason, ServeError};
 use crate::contract::ids::ShardId;
 use crate::control::{ReloadSignal, Stage};
+use crate::limits::MEMORY_LOOK_MS;
 use crate::topology::Ended;
 use crate::topology::mailbox::Order;
 
@@ -35,14 +37,16 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile reads the rules again when
+    /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile watches memory, and reads the rules again when
     /// somebody wants that.
-    pub(super) fn await_stop(&mut self, read_rules: ReadRules<'_>) -> Result<(), ServeError> {
+    pub(super) fn await_stop(&mut self, read_rules: ReadRules<'_>, mut memory: MemoryWatch) -> Result<(), ServeError> {
+        let looks = tick(Duration::from_millis(MEMORY_LOOK_MS));
         let mut reloads = self.reloads.clone();
         loop {
             select! {
                 recv(self.stops) -> _ => return Ok(()),
                 recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
+                recv(looks) -> _ => self.watch_memory(&mut memory),
                 recv(reloads) -> reload => match reload {
                     Ok(ReloadSignal) => self.reload(read_rules),
                     // Control has ended, and says so itself.

@@ -219,7 +219,12 @@ impl Shard {
 
     /// The peer does not read: its memory is freed at once, and nothing more is written.
     pub(super) fn evict(&mut self, now: Now, slot: u32) {
-        if !self.begin_closing(now, slot, CloseReason::SlowReader) {
+        self.drop_session(now, slot, CloseReason::SlowReader);
+    }
+
+    /// The same for another reason.
+    pub(super) fn drop_session(&mut self, now: Now, slot: u32, reason: CloseReason) {
+        if !self.begin_closing(now, slot, reason) {
             return;
         }
         if let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) {

@@ -15,8 +15,10 @@ use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{HandedOver, Transport};
+use crate::contract::memory::Pressure;
 use crate::contract::store::StoreAsk;
 use crate::contract::submission::Submission;
+use crate::limits::MEMORY_RETRY_MS;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
 use ringway_wire::request::Login;
 use ringway_wire::schema::CloseReason;
@@ -47,6 +49,12 @@ impl Shard {
     /// The first request of a connection.
     pub(super) fn login(&mut self, now: Now, slot: u32, request_id: u32, asked: &Login<'_>, rest: &[u8]) -> Flow {
         let &Login { token, device, cursor, heartbeat_ms } = asked;
+        if self.pressure >= Pressure::NoLogins {
+            self.counts.shed.memory_logins += 1;
+            let (reason, text) = (CloseReason::Overloaded, "the gateway is short of memory");
+            self.close_answering_for(now, slot, request_id, reason, text, MEMORY_RETRY_MS);
+            return Flow::Gone;
+        }
         if let Some(from) = self.address_of(slot)
             && self.admit_login_from(now, slot, request_id, from) == Admission::Refused
         {

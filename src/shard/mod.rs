@@ -18,7 +18,7 @@
 //! throttle.rs  who is refused too often, and not read from for a while
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
-//! access.rs    who may not log in
+//! access.rs    who may not log in               memory.rs    when memory is short
 //! route.rs     where the effects go
 //! session.rs, directory.rs, outgoing.rs, outbox.rs, wheel.rs, index.rs, slab.rs    the state
 //! ```
@@ -40,6 +40,7 @@ mod heartbeats;
 mod index;
 mod large_replies;
 mod login;
+mod memory;
 pub(crate) mod outbox;
 mod outgoing;
 mod presence;
@@ -88,6 +89,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, PeerAddress, ShardId};
 use crate::contract::internal::{InternalErrors, OrCount, Place, count};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
+use crate::contract::memory::Pressure;
 use crate::contract::message::Incoming;
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store::{StoreAnswer, StoreAsk};
@@ -135,6 +137,7 @@ pub struct Shard {
     run_from: u32,
     ephemerals: Ephemerals,
     ephemeral_count: u64,
+    pressure: Pressure,
     retry_at_ms: u64,
     save_cursors_at_ms: u64,
     /// Timers that came out; kept for its memory.
@@ -185,6 +188,7 @@ impl Shard {
             run_from: 0,
             ephemerals: Ephemerals::new(config.table_key),
             ephemeral_count: 0,
+            pressure: Pressure::None,
             retry_at_ms: 0,
             save_cursors_at_ms: 0,
             due: Vec::new(),
@@ -442,6 +446,7 @@ impl Shard {
             rosters: self.rosters.count() as u64,
             ephemerals: self.ephemerals.count() as u64,
             sessions_throttled: self.throttled.count() as u64,
+            memory_pressure: self.pressure as u64,
             remote_sessions: self.remote_sessions.count() as u64,
             internal: InternalErrors::of_this_thread(),
             ..self.counts.clone()

@@ -100,3 +100,14 @@ fn the_closing_that_answers_login_or_logout_carries_the_requests_id() {
     let login = encoder.login(1, &token(7, 1), DeviceId(1), None).to_vec();
     assert_eq!(closed(&gateway, &login, encoder.logout(78)), (78, CloseReason::LoggedOut));
 }
+
+#[test]
+fn a_gateway_that_is_short_of_memory_lets_nobody_in_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "1", "--set", "limits.memory_bytes_max=1048576"]);
+    let shows = |gateway: &mut Gateway, line: &str| gateway.admin_page("/metrics").contains(line);
+    gateway.wait_until("it notices", |gateway| shows(gateway, "ringway_memory_pressure{shard=\"0\"} 2\n"));
+    assert!(gateway.log().contains("memory is at its limit"), "{}", gateway.log());
+    assert_eq!(refused(&gateway, 7, 1, None), CloseReason::Overloaded);
+    gateway.wait_until("it is counted", |gateway| shows(gateway, "what=\"memory_logins\"} 1\n"));
+}

@@ -19,6 +19,7 @@ use crate::contract::access::AccessOrder;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::ShardId;
 use crate::contract::lane::{HandedOver, LaneEnvelope};
+use crate::contract::memory::Pressure;
 use crate::contract::nodes::FromNodes;
 use crate::contract::policies::Rules;
 use crate::contract::report::Depths;
@@ -61,6 +62,8 @@ pub(crate) enum Order {
     Access(AccessOrder),
     /// What clients may do from now on.
     Rules(Box<Rules>),
+    /// So short of memory is the process.
+    Memory(Pressure),
 }
 
 /// The receiving side, on its shard.

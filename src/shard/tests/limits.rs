@@ -1,12 +1,15 @@
 //! Every limit refuses clearly, counts, and lets go again.
 
 use super::closing;
-use super::world::{Got, World};
+use super::world::{Client, Got, World};
 use crate::contract::ids::PeerAddress;
 use crate::contract::lane::{HandedOver, Transport};
+use crate::contract::memory::Pressure;
 use crate::contract::store::StoreAsk;
 use crate::contract::traffic::TrafficLimits;
-use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX, SYNCS_IN_FLIGHT_MAX};
+use crate::limits::{
+    GREEDY_SESSION_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_REPLY_RESERVE_BYTES, PAGES_IN_FLIGHT_MAX, SYNCS_IN_FLIGHT_MAX,
+};
 use crate::shard::NotAdopted;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
@@ -363,4 +366,38 @@ fn a_connection_that_is_not_read_from_but_takes_bytes_lives() {
     // Two and a half heartbeats without a byte taken, and the time for a last frame that is not taken either.
     world.pass(2_600 + 5_200);
     assert!(!world.is_open(client));
+}
+
+#[test]
+fn when_memory_is_short_nobody_is_let_in_and_then_those_sessions_end_for_which_most_is_held() {
+    let mut world = World::new(1);
+    let group = world.group_on(0);
+    let users: Vec<u64> = (1..=3).collect();
+    world.ledger.set_members(group, &users);
+    let clients: Vec<Client> = users.iter().map(|user| world.login(*user, 1, Some(0))).collect();
+    // The second does not read.
+    world.clients[clients[1].0].stalled = true;
+    for request in 0..20 {
+        world.send_to(clients[0], request, Conversation::Group(group), &[7; 10_000]);
+        world.settle();
+    }
+    assert!(world.waiting(clients[1]) > GREEDY_SESSION_BYTES_MIN);
+    let shut_out = |world: &mut World| {
+        let late = world.login(9, 1, Some(0));
+        closing(&world.got(late)) == Some(CloseReason::Overloaded)
+    };
+    let now = world.now;
+    world.shards[0].set_pressure(now, Pressure::NoLogins);
+    world.settle();
+    assert!(shut_out(&mut world));
+    assert!(clients.iter().all(|client| world.is_open(*client)), "nobody who is in has to go");
+    world.shards[0].set_pressure(now, Pressure::CloseGreediest);
+    world.settle();
+    assert!(shut_out(&mut world));
+    let open: Vec<bool> = clients.iter().map(|client| world.is_open(*client)).collect();
+    assert_eq!(open, [true, false, true]);
+    let counters = world.shards[0].counters();
+    assert_eq!((counters.shed.memory_logins, counters.shed.memory_sessions, counters.memory_pressure), (2, 1, 2));
+    world.shards[0].set_pressure(now, Pressure::None);
+    assert!(!shut_out(&mut world));
 }

@@ -1,0 +1,13 @@
+//! How short of memory the process is.
+
+/// What is done about it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Pressure {
+    /// Nothing: there is room.
+    #[default]
+    None,
+    /// Nobody more is let in.
+    NoLogins,
+    /// And those sessions end for which most is held.
+    CloseGreediest,
+}
