@@ -40,6 +40,7 @@ mod old_dump;
 mod order;
 mod outage;
 mod pages;
+mod privacy;
 mod proxy;
 mod redis;
 #[path = "../sim/cluster/redis.rs"]
