@@ -30,6 +30,7 @@ use ringway::ledger::journal_engine::{JournalEngine, Settings};
 use ringway::ledger::sequence::MsgIdSource;
 use ringway::ledger::start::Start;
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use ringway_wire::request::Adding;
 
 /// Limits that are looked at and never met: time stands still here, or nearly so.
 const NEVER_MET: TrafficLimits = TrafficLimits::all(Rate::new(64_000_000, u32::MAX));
@@ -103,7 +104,10 @@ impl<D: Disk> Ledger<D> {
             let actor = UserId(group);
             let users = (1..members).map(|_| UserId(rng.u64(..1_000_000))).collect();
             let change = GroupChange::Create(users);
-            engine.submit(now, Submission::Change(ChangeSubmission { origin: Origin::default(), actor, change }));
+            engine.submit(
+                now,
+                Submission::Change(ChangeSubmission { origin: Origin::default(), actor, change, adding: Adding::All }),
+            );
         }
         let mut out = vec![Vec::new()];
         engine.commit(now, &mut out).unwrap();

@@ -182,8 +182,8 @@ pub const STORE_ANSWERS_MAX: usize = 4_096;
 
 /// Messages of one group commit.
 pub const COMMIT_MESSAGES_MAX: usize = 4_096;
-/// Rows of one group commit.
-pub const COMMIT_ROWS_MAX: usize = 512 * 1024;
+/// Rows of one group commit: with more, who sends to many would let those wait who send to few.
+pub const COMMIT_ROWS_MAX: usize = 64 * 1024;
 /// Bytes of one group commit (the last record may exceed it).
 pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Largest batch recovery believes: a commit plus its largest last record.

@@ -164,18 +164,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.address_logins", ADDRESS_LOGINS, Form::Text, "logins of one address (one /64 with IPv6) to one shard"),
     key("limits.user_logins", USER_LOGINS, Form::Text, "logins of one user"),
     key("limits.session_requests", SESSION_REQUESTS, Form::Text, "requests of one session"),
-    key(
-        "limits.user_refusals",
-        USER_REFUSALS,
-        Form::Text,
-        "refused requests of one user; above, the session is not read from for a while",
-    ),
-    key(
-        "limits.user_bytes_out",
-        USER_BYTES_OUT,
-        Form::Text,
-        "bytes of lists, members and history that one user asks for; above, they wait",
-    ),
+    key("limits.user_refusals", USER_REFUSALS, Form::Text, "refusals of one user; above, it is not read from"),
+    key("limits.user_bytes_out", USER_BYTES_OUT, Form::Text, "bytes of long replies to one user; above, they wait"),
     key("limits.user_presence", USER_PRESENCE, Form::Text, "users that a user asks for whether they are online"),
     key(
         "limits.session_sends",
@@ -209,12 +199,7 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("limits.group_sends", GROUP_SENDS, Form::Text, "messages to one group, whoever sends them"),
     key("limits.group_rows", GROUP_ROWS, Form::Text, "rows that they make"),
-    key(
-        "limits.memory_bytes_max",
-        "auto",
-        Form::Text,
-        "memory of the process; near it nobody logs in, at it the greediest sessions end; auto: 9/10 of the host's",
-    ),
+    key("limits.memory_bytes_max", "auto", Form::Text, "memory of the process; auto: 9/10 of the host's"),
     key(
         "limits.turn_ms",
         "1",
@@ -241,14 +226,14 @@ const SESSION_SENDS: &str = "500/s, burst 10000";
 const SESSION_BYTES: &str = "2097152/s, burst 33554432";
 const USER_SENDS: &str = "1000/s, burst 20000";
 const USER_BYTES: &str = "4194304/s, burst 67108864";
-const USER_ROWS: &str = "50000/s, burst 1000000";
+const USER_ROWS: &str = "50000/s, burst 250000";
 const USER_GROUPS_MADE: &str = "10/s, burst 1000";
 const USER_MEMBERS_ADDED: &str = "2000/s, burst 200000";
 const USER_GROUPS_BYTES_MAX: &str = "134217728";
 const USER_RECIPIENTS_NEW: &str = "20/s, burst 5000";
 const USER_UNSTORED_PERCENT: &str = "25";
 const GROUP_SENDS: &str = "2000/s, burst 40000";
-const GROUP_ROWS: &str = "100000/s, burst 2000000";
+const GROUP_ROWS: &str = "100000/s, burst 500000";
 
 /// Keys of the table `[limits]`.
 const LIMITS_KEYS_MAX: usize = 28;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::contract::ids::ShardId;
-use crate::contract::report::{BUDGETS, Depths, LedgerReport, ShardReport, ShellCounters, Spent};
+use crate::contract::report::{BUDGETS, Depths, ShardReport, ShellCounters, Spent};
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::traffic::TrafficLimit;
 use crate::control::snapshot::Readiness;

@@ -78,7 +78,7 @@ enum Turn {
 pub(super) struct LargeReplies {
     by_slot: HashMap<u32, Asks, TableKey>,
     waiting_bytes: usize,
-    /// Sessions whose reply has come: the next may follow when it is in the outbox.
+    /// Sessions whose reply has come, or whose outbox has more room: the next may follow.
     answered: Vec<ConnId>,
     /// Those whose user was sent as much as may be, by when they go on, slot and generation; the soonest first.
     later: BinaryHeap<Reverse<(u64, u32, u32)>>,
@@ -113,6 +113,14 @@ impl LargeReplies {
             && asks.turn == Turn::InFlight(origin.request_id)
         {
             asks.turn = Turn::Free;
+            self.answered.push(conn);
+        }
+    }
+
+    /// The session's outbox has more room. What follows is not put into it before others have had their turns: whoever reads
+    /// fast would have all of it written in one.
+    pub(super) fn has_room(&mut self, conn: ConnId) {
+        if self.waits(conn.slot) {
             self.answered.push(conn);
         }
     }

@@ -422,7 +422,7 @@ impl Shard {
         if session.phase == Phase::Behind {
             self.want_page(slot);
         }
-        self.next_large(now, slot);
+        self.large.has_room(conn);
         self.resume(now, slot);
         if self.outbox(conn).is_some() {
             self.watch_for_stall(slot);

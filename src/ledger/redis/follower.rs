@@ -12,7 +12,6 @@ use super::copy::StreamCopy;
 use super::entry::{Entry, Left, decimal};
 use super::followed::Followed;
 use super::senders::SenderRows;
-use super::subject::Subject;
 use super::windows::{EntryRows, Windows};
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::Origin;
@@ -20,6 +19,7 @@ use crate::contract::keyed::TableKey;
 use crate::contract::message::{Message, Roster, RosterMember};
 use crate::contract::snapshot::Snapshot;
 use crate::contract::store::{NewestRow, StorePosition};
+use crate::contract::submission::ChangeSubmission;
 use crate::journal::disk::Disk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::LedgerError;
@@ -296,9 +296,9 @@ impl Numbered<'_> {
         }
     }
 
-    /// What shards are handed of it; `subject`: as it was submitted, if that was here.
-    pub(super) fn delivery(self, subject: Option<&Subject>) -> Delivery {
-        let origin = subject.map_or(Origin::NOBODY, Subject::origin);
+    /// What shards are handed of it; `origin`: the session that sent it; `change`: as it was asked for, if that
+    /// was here.
+    pub(super) fn delivery(self, origin: Origin, change: Option<&ChangeSubmission>) -> Delivery {
         match self {
             Numbered::Group { record, roster, seqs, .. } => {
                 let message = message(record.msg_id, record.sender, record.to(), record.client_msg_id, record.body);
@@ -309,10 +309,7 @@ impl Numbered<'_> {
                 Delivery::Direct { message, sender_seq, recipient_seq, origin }
             }
             Numbered::Change { record, roster } => {
-                let left_out = match subject {
-                    Some(Subject::Change { submission, .. }) => submission.left_out(&roster),
-                    _ => Vec::new(),
-                };
+                let left_out = change.map_or_else(Vec::new, |change| change.left_out(&roster));
                 let ChangeRecord { kind, actor, ref users, .. } = *record;
                 let announcement = Arc::new(GroupAnnouncement { kind, actor, users: users.clone(), left_out });
                 Delivery::Changed { origin, roster, announcement }

@@ -342,10 +342,10 @@ impl<D: Disk> RedisEngine<D> {
             let decoded = Entry::decode(&entry).map_err(|_| LedgerError::Entry(count))?;
             let numbered = self.follower.number(count, &decoded)?;
             let (submitter, mut view) = self.submitting();
-            let subject = submitter.settle(count, &decoded, numbered.sender_seq(), &mut view);
+            let (origin, change) = submitter.settle(count, &decoded, numbered.sender_seq(), &mut view);
             self.answers.counters.messages += u64::from(numbered.rows().is_some());
             self.answers.counters.rows += numbered.rows().unwrap_or_default();
-            self.answers.stage(numbered.delivery(subject.as_ref()));
+            self.answers.stage(numbered.delivery(origin, change.as_ref()));
             self.follower.follow(count, &entry)?;
             self.progress.report_followed(self.follower.followed.position());
         }

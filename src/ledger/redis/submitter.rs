@@ -35,6 +35,7 @@ use crate::contract::progress::Progress;
 use crate::contract::report::StandsStill;
 use crate::contract::spending::FanoutSpending;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
+use crate::contract::submission::ChangeSubmission;
 use crate::journal::disk::Disk;
 use crate::journal::record::Record;
 use crate::ledger::LedgerError;
@@ -217,15 +218,16 @@ impl<D: Disk> Submitter<D> {
         Ok(())
     }
 
-    /// An entry was read, in which the sender's row has this number. Returns what was submitted, if that was here.
+    /// An entry was read, in which the sender's row has this number. Returns the session that sent it, and the
+    /// change of a group that it is, if that is one of ours.
     pub(super) fn settle(
         &mut self,
         count: u64,
         entry: &Entry<'_>,
         seq: Seq,
         view: &mut View<'_, D>,
-    ) -> Option<Subject> {
-        let msg_id = entry.record.msg_id()?;
+    ) -> (Origin, Option<ChangeSubmission>) {
+        let Some(msg_id) = entry.record.msg_id() else { return (Origin::NOBODY, None) };
         self.ids.raise(msg_id);
         let is_change = matches!(entry.record, Record::Change(_));
         if entry.node == view.settings.node {
@@ -242,7 +244,12 @@ impl<D: Disk> Submitter<D> {
         {
             self.settle_as_repeat(other, Known { msg_id, seq, digest: digest(to, body) }, view.answers);
         }
-        subject
+        let origin = subject.as_ref().map_or(Origin::NOBODY, Subject::origin);
+        let change = match subject {
+            Some(Subject::Change { submission, .. }) => Some(submission),
+            _ => None,
+        };
+        (origin, change)
     }
 
     /// The store's answer: to what is in flight, and to what waits for it.

@@ -6,6 +6,7 @@ use crate::contract::ids::ShardId;
 use crate::contract::lane::LaneEnvelope;
 use crate::contract::policies::{Permission, Policies};
 use crate::contract::submission::{ChangeSubmission, Submission};
+use crate::shard::AfterWrite;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX};
 use ringway_wire::request::Durability;
@@ -253,4 +254,26 @@ fn among_those_who_share_a_group_presence_is_told_and_ephemeral_messages_come_an
     world.refuse_next_submission(ShardId::of_user(UserId(5), 2).0);
     world.settle();
     assert_eq!(world.got(clients[0]), [Got::Error(5, ErrorCode::RetryLater)]);
+}
+
+#[test]
+fn a_reader_however_fast_gets_one_long_reply_after_the_other_and_not_all_in_one_turn() {
+    let mut world = World::new(1);
+    let client = world.login(5, 1, Some(0));
+    let group = world.group_on(0);
+    world.ledger.set_members(group, &(1..=5_000).collect::<Vec<_>>());
+    world.got(client);
+    world.clients[client.0].stalled = true;
+    for request in 0..100 {
+        world.frame(client, |encoder| encoder.group_info_request(request, group));
+    }
+    world.settle();
+    let (_, conn) = world.conn(client);
+    for _ in 0..10 {
+        let waits = world.waiting(client);
+        assert!(waits > 0);
+        let now = world.now;
+        assert_eq!(world.shards[0].written(now, conn, waits), AfterWrite::Drained, "others have their turns now");
+        world.settle();
+    }
 }
