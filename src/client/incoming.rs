@@ -85,7 +85,7 @@ pub enum OwnRow {
     /// This is the inbox's next row; no push follows.
     Next,
     /// Only the answer: the row comes, or came, as a push.
-    Elsewhere,
+    NotNext,
 }
 
 /// `SendOk`.

@@ -455,7 +455,7 @@ impl Session {
     /// The sender's own row of a message that was taken: the inbox's next one, or one that has come or will come in a page.
     fn own_row(&mut self, seq: Seq) -> OwnRow {
         if seq != self.next_row() {
-            return OwnRow::Elsewhere;
+            return OwnRow::NotNext;
         }
         self.cursor = seq;
         OwnRow::Next

@@ -13,7 +13,7 @@ use fred::interfaces::{HashesInterface, LuaInterface};
 use fred::types::{ConnectHandle, Value};
 use tokio::time::Instant;
 
-use super::connection::{Ended, UnderWay, connect, run_of, sent};
+use super::connection::{Awaited, Ended, connect, run_of, sent};
 use super::look::{Losses, RedisKind, RedisNeed, warn_of_losses};
 use super::masters::{Masters, prefix};
 use super::order::Place;
@@ -187,7 +187,7 @@ impl Buckets {
         let mut looks = Vec::new();
         for bucket in 1..self.count() {
             let this = Arc::clone(&self);
-            let look: UnderWay<There> = Box::pin(async move { this.look(bucket, None).await });
+            let look: Awaited<There> = Box::pin(async move { this.look(bucket, None).await });
             looks.push(sent(look).await);
         }
         let mut all = vec![first];
@@ -298,7 +298,7 @@ impl Buckets {
         for (bucket, (stored, cut)) in std::iter::zip(stored.split(' '), cut.split(' ')).enumerate() {
             let this = Arc::clone(self);
             let values: Vec<Value> = vec![generation.into(), stored.into(), cut.into(), memory.cuts().into()];
-            let trim: UnderWay<String> = Box::pin(async move { this.call(bucket, &this.scripts.trim, values).await });
+            let trim: Awaited<String> = Box::pin(async move { this.call(bucket, &this.scripts.trim, values).await });
             trims.push(sent(trim).await);
         }
         for trim in trims {

@@ -13,7 +13,7 @@ use fred::types::Value;
 use tokio::sync::oneshot;
 
 use super::buckets::{Buckets, FIRST};
-use super::connection::{Ended, UnderWay, bytes_of, sent};
+use super::connection::{Awaited, Ended, bytes_of, sent};
 use super::order::Merge;
 use crate::contract::internal::{OrCount, Place};
 use crate::ledger::redis::entry::{Call, Claimed, VALUES};
@@ -22,34 +22,34 @@ use crate::limits::CALL_SUBMISSIONS_MAX;
 
 /// What was begun, each answered in its turn.
 pub(super) struct Calls<T> {
-    under_way: VecDeque<Turn<T>>,
+    in_flight: VecDeque<Turn<T>>,
 }
 
 /// A call in its turn.
 enum Turn<T> {
-    UnderWay(UnderWay<T>),
+    Awaited(Awaited<T>),
     Answered(T),
 }
 
 impl<T: Send + 'static> Calls<T> {
     pub(super) fn new() -> Calls<T> {
-        Calls { under_way: VecDeque::new() }
+        Calls { in_flight: VecDeque::new() }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.under_way.len()
+        self.in_flight.len()
     }
 
     /// Begins a call.
-    pub(super) async fn push(&mut self, begun: UnderWay<T>) {
-        self.under_way.push_back(Turn::UnderWay(sent(begun).await));
+    pub(super) async fn push(&mut self, begun: Awaited<T>) {
+        self.in_flight.push_back(Turn::Awaited(sent(begun).await));
     }
 
     /// The first one's answer; for ever, if nothing is under way. May be dropped while it waits.
     pub(super) async fn next(&mut self) -> Result<T, Ended> {
         poll_fn(|cx| {
-            for turn in &mut self.under_way {
-                if let Turn::UnderWay(call) = turn
+            for turn in &mut self.in_flight {
+                if let Turn::Awaited(call) = turn
                     && let Poll::Ready(answer) = call.as_mut().poll(cx)
                 {
                     match answer {
@@ -58,10 +58,10 @@ impl<T: Send + 'static> Calls<T> {
                     }
                 }
             }
-            match self.under_way.pop_front() {
+            match self.in_flight.pop_front() {
                 Some(Turn::Answered(answer)) => Poll::Ready(Ok(answer)),
                 Some(first) => {
-                    self.under_way.push_front(first);
+                    self.in_flight.push_front(first);
                     Poll::Pending
                 }
                 None => Poll::Pending,
@@ -167,21 +167,21 @@ pub(super) async fn submit_split(
             part.push(call);
         }
     }
-    let mut under_way = Vec::new();
+    let mut in_flight = Vec::new();
     for (bucket, (places, mut part)) in parts.into_iter().enumerate() {
         for places in places.chunks(CALL_SUBMISSIONS_MAX) {
             let calls: Vec<Call> = part.drain(..places.len()).collect();
             let (buckets, generation) = (Arc::clone(&buckets), generation.clone());
-            let call: UnderWay<(Vec<Reply>, u64)> =
+            let call: Awaited<(Vec<Reply>, u64)> =
                 Box::pin(async move { submit_to(&buckets, bucket, &generation, entries_max, calls).await });
-            under_way.push((bucket, places.to_vec(), sent(call).await));
+            in_flight.push((bucket, places.to_vec(), sent(call).await));
         }
     }
     // If nobody comes after this, nobody waits.
     next.send(()).ok();
     let mut replies: Vec<(usize, Reply)> = homes.into_iter().map(|home| (home, Reply::Reused)).collect();
     let mut counts = Vec::new();
-    for (bucket, places, call) in under_way {
+    for (bucket, places, call) in in_flight {
         let (part, count) = call.await?;
         counts.push((bucket, count));
         for (at, reply) in std::iter::zip(places, part) {
@@ -207,17 +207,17 @@ async fn reserve(buckets: &Arc<Buckets>, generation: &Generation, calls: &[Call]
         places.push(at);
         values.extend([slice, name, &reserved].map(|bytes| Value::Bytes(bytes.clone().into())));
     }
-    let mut under_way = Vec::new();
+    let mut in_flight = Vec::new();
     for (bucket, (places, part)) in parts.into_iter().enumerate().filter(|(_, (places, _))| !places.is_empty()) {
         let mut values: Vec<Value> = vec![generation.text().into(), buckets.names.seconds().to_string().into()];
         values.extend(part);
         let buckets = Arc::clone(buckets);
-        let call: UnderWay<Value> =
+        let call: Awaited<Value> =
             Box::pin(async move { buckets.call(bucket, &buckets.scripts.reserve, values).await });
-        under_way.push((places, sent(call).await));
+        in_flight.push((places, sent(call).await));
     }
     let mut is_used = vec![false; calls.len()];
-    for (places, call) in under_way {
+    for (places, call) in in_flight {
         let Value::Array(words) = call.await? else { return Err(Ended::OtherGeneration) };
         if words.len() != places.len() {
             return Err(Ended::Lost("a reservation's reply makes no sense".to_owned()));

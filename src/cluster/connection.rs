@@ -74,10 +74,10 @@ impl Ended {
 }
 
 /// What was begun and is not answered.
-pub(super) type UnderWay<T> = Pin<Box<dyn Future<Output = Result<T, Ended>> + Send>>;
+pub(super) type Awaited<T> = Pin<Box<dyn Future<Output = Result<T, Ended>> + Send>>;
 
 /// Sends what was begun: the first poll does, so that what is begun later is sent later.
-pub(super) async fn sent<T: Send + 'static>(mut begun: UnderWay<T>) -> UnderWay<T> {
+pub(super) async fn sent<T: Send + 'static>(mut begun: Awaited<T>) -> Awaited<T> {
     match poll_once(&mut begun).await {
         Some(answer) => Box::pin(async move { answer }),
         None => begun,
@@ -85,8 +85,8 @@ pub(super) async fn sent<T: Send + 'static>(mut begun: UnderWay<T>) -> UnderWay<
 }
 
 /// The first of what is under way; for ever, if nothing is.
-pub(super) async fn front<T>(under_way: &mut VecDeque<UnderWay<T>>) -> Result<T, Ended> {
-    match under_way.front_mut() {
+pub(super) async fn front<T>(in_flight: &mut VecDeque<Awaited<T>>) -> Result<T, Ended> {
+    match in_flight.front_mut() {
         Some(first) => first.await,
         None => std::future::pending().await,
     }

@@ -142,7 +142,7 @@ pub async fn run(mut cluster: ClusterEnds) {
         };
         cluster.memory = if matches!(ended, Ended::NoMemory) { Memory::Short } else { Memory::Enough };
         if let Some(why) = ended.stands_still() {
-            notify(&cluster.ledger.ends, News::Away(why)).await;
+            notify(&cluster.ledger.ends, News::NoSession(why)).await;
         }
         match ended {
             Ended::Done => return,

@@ -124,7 +124,7 @@ impl Nodes {
     }
 
     /// Somebody may not know who may log in, and is to be told all.
-    fn tell_access(&mut self) {
+    fn announce_access(&mut self) {
         let asked = self.access.as_ref().map(|access| access.try_send(AccessNews::TellAll));
         self.asks_access = matches!(asked, Some(Err(_)));
     }
@@ -139,7 +139,7 @@ impl Nodes {
         self.misses = false;
         self.say(&Reach::All, &Item::Hello);
         self.flush();
-        self.tell_access();
+        self.announce_access();
         self.go_on();
     }
 
@@ -161,7 +161,7 @@ impl Nodes {
             self.send_forget(shard, forget);
         }
         if self.asks_access {
-            self.tell_access();
+            self.announce_access();
         }
         if std::mem::take(&mut self.misses) {
             self.say(&Reach::All, &Item::Hello);
@@ -229,7 +229,7 @@ impl Nodes {
                 Item::Hello => {
                     self.lapsed.remove(&speaker.node);
                     self.newcomers.insert(speaker.node);
-                    self.tell_access();
+                    self.announce_access();
                 }
                 Item::Bye => {
                     tracing::info!(node = speaker.node, nodes = self.known.len(), "a node has left the cluster");
@@ -421,7 +421,7 @@ impl Nodes {
     /// What another node says of who may log in.
     fn pass_access(&mut self, orders: Vec<AccessOrder>) {
         if let Some(access) = self.access.as_ref().filter(|_| !orders.is_empty())
-            && access.try_send(AccessNews::Heard(orders)).is_err()
+            && access.try_send(AccessNews::Received(orders)).is_err()
         {
             self.missed(1);
         }

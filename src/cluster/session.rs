@@ -16,7 +16,7 @@ use tokio::time::{Instant, interval, sleep};
 
 use super::buckets::{Buckets, FIRST, Memory, Warns};
 use super::calls::{Answer, BucketReplies, Calls, submit, submit_split};
-use super::connection::{Ended, UnderWay, connect};
+use super::connection::{Awaited, Ended, connect};
 use super::known::has_other_entries;
 use super::masters::Masters;
 use super::nodes::Leaseless;
@@ -46,7 +46,7 @@ pub(super) struct Session {
     claim: String,
     began: Instant,
     stream: Stream,
-    under_way: Calls<Answer>,
+    in_flight: Calls<Answer>,
     /// Answered, and not told before the stream has been read as far as it was then.
     held: Option<BucketReplies>,
     memory: Memory,
@@ -76,7 +76,7 @@ impl Session {
             Err(ended) => Err(ended),
         };
         let subscription = subscription.inspect_err(|_| tasks.iter().for_each(ConnectHandle::abort))?;
-        let (buckets, stream, under_way, began) = (Arc::new(buckets), Stream::Nothing, Calls::new(), Instant::now());
+        let (buckets, stream, in_flight, began) = (Arc::new(buckets), Stream::Nothing, Calls::new(), Instant::now());
         let (held, turn, memory) = (None, None, cluster.memory);
         let mut session = Session {
             number,
@@ -87,7 +87,7 @@ impl Session {
             claim: String::new(),
             began,
             stream,
-            under_way,
+            in_flight,
             held,
             memory,
             turn,
@@ -114,16 +114,16 @@ impl Session {
     async fn serve(&mut self, cluster: &mut ClusterEnds) -> Result<(), Ended> {
         let mut beats = interval(Duration::from_millis(HEARTBEAT_MS));
         loop {
-            let has_room = self.under_way.len() < CALLS_IN_FLIGHT_MAX;
+            let has_room = self.in_flight.len() < CALLS_IN_FLIGHT_MAX;
             self.subscription.publish(&mut cluster.nodes).await;
             let orders = if cluster.ledger.progress.writes_store() { Orders::AtOnce } else { Orders::Later };
             tokio::select! {
                 biased;
-                answer = self.under_way.next(), if self.held.is_none() => match self.noticed(answer?) {
+                answer = self.in_flight.next(), if self.held.is_none() => match self.noticed(answer?) {
                     Answer::News(news) => notify(&cluster.ledger.ends, news).await,
                     Answer::Replies(replies) => {
                         self.held = Some(replies);
-                        self.tells_held()?;
+                        self.reports_held()?;
                         self.notify_held(cluster).await;
                     }
                 },
@@ -190,14 +190,14 @@ impl Session {
 
     /// What is held back stands behind what is read of the stream: without one it can never be told, and the next session
     /// begins with all that has no reply.
-    fn tells_held(&self) -> Result<(), Ended> {
+    fn reports_held(&self) -> Result<(), Ended> {
         if self.held.is_some() && self.stream.merge().is_none() { Err(Ended::OtherGeneration) } else { Ok(()) }
     }
 
     /// Begins what the ledger wants; its news come in the order of orders.
     async fn carry_out(&mut self, what: What) -> Result<(), Ended> {
         let (buckets, number) = (Arc::clone(&self.buckets), self.number);
-        let begun: UnderWay<Answer> = match what {
+        let begun: Awaited<Answer> = match what {
             What::Follow { generation, after, known } => {
                 if has_other_entries(&self.buckets, &generation, &known).await? {
                     self.stream = Stream::Nothing;
@@ -228,18 +228,18 @@ impl Session {
             What::Status => {
                 // The ledger follows nothing, and learns what there is to be followed.
                 self.stream = Stream::Nothing;
-                self.tells_held()?;
+                self.reports_held()?;
                 news(async move {
                     sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
                     buckets.status(number, None).await
                 })
             }
         };
-        self.under_way.push(begun).await;
+        self.in_flight.push(begun).await;
         Ok(())
     }
 
-    fn submit(&mut self, generation: Generation, calls: Vec<Call>) -> UnderWay<Answer> {
+    fn submit(&mut self, generation: Generation, calls: Vec<Call>) -> Awaited<Answer> {
         let (buckets, entries_max) = (Arc::clone(&self.buckets), self.entries_max);
         if buckets.count() == 1 {
             return Box::pin(submit(buckets, generation, entries_max, calls));
@@ -364,7 +364,7 @@ async fn connect_reading(
 }
 
 /// Something whose answer can be told as it is.
-fn news(begun: impl Future<Output = Result<News, Ended>> + Send + 'static) -> UnderWay<Answer> {
+fn news(begun: impl Future<Output = Result<News, Ended>> + Send + 'static) -> Awaited<Answer> {
     Box::pin(async move { begun.await.map(Answer::News) })
 }
 

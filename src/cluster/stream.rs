@@ -16,7 +16,7 @@ use fred::types::Value;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::buckets::{Buckets, FIRST};
-use super::connection::{Ended, UnderWay, bytes_of};
+use super::connection::{Awaited, Ended, bytes_of};
 use super::order::{Merge, OrderEntry, Place};
 use crate::contract::internal::{self, OrCount};
 use crate::ledger::redis::link::{Arrival, Generation};
@@ -41,7 +41,7 @@ struct Reader {
     /// It waits for entries: nothing else is asked on it.
     client: Client,
     key: String,
-    reading: Option<UnderWay<Vec<Arrival>>>,
+    reading: Option<Awaited<Vec<Arrival>>>,
 }
 
 impl Reader {
@@ -197,7 +197,7 @@ pub(super) struct Split {
     /// Of each bucket an entry that is known and not ordered, and since when.
     since: Vec<Option<(Instant, u64)>>,
     /// What is being ordered.
-    ordering: Option<UnderWay<Ordered>>,
+    ordering: Option<Awaited<Ordered>>,
     /// When this node ordered last, and when it is to do so next.
     ordered_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,

@@ -25,7 +25,7 @@ if now[1] ~= generation then return 'GEN' end
 local count, stored = tonumber(now[2]), tonumber(now[3])
 local unstored_max, claim_s = tonumber(ARGV[2]), ARGV[3]
 -- What was named before is not vouched for.
-local vouched_s = tonumber(call('TIME')[1]) - tonumber(claim_s) + tonumber(ARGV[4])
+local known_since_s = tonumber(call('TIME')[1]) - tonumber(claim_s) + tonumber(ARGV[4])
 local prefix = root .. generation .. ':'
 local number = string.match(generation, '^%d+')
 local groups, stream = prefix .. 'groups', prefix .. 'stream'
@@ -46,7 +46,7 @@ for at = 5, #ARGV, 8 do
   local reply = 'A'
   if before then
     reply = 'R' .. before
-  elseif is_message and (has_old or tonumber(since) <= vouched_s) then
+  elseif is_message and (has_old or tonumber(since) <= known_since_s) then
     -- What is behind it may be of the same sender, and stays behind it.
     has_old = true
     reply = 'O'

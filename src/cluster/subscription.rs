@@ -11,7 +11,7 @@ use fred::types::config::Config;
 use fred::types::{ConnectHandle, Message};
 use tokio::sync::{broadcast, mpsc};
 
-use super::connection::{Ended, UnderWay, bytes_of, connect_subscriber, front, sent};
+use super::connection::{Awaited, Ended, bytes_of, connect_subscriber, front, sent};
 use super::nodes::{Nodes, Publish};
 use crate::contract::nodes::ToNodes;
 use crate::limits::{NODE_MESSAGES_IN_FLIGHT_MAX, NODE_MESSAGES_MAX};
@@ -38,7 +38,7 @@ pub(super) struct Subscription {
     /// Of all nodes on this database.
     channel: String,
     messages: broadcast::Receiver<Message>,
-    publishing: VecDeque<UnderWay<()>>,
+    publishing: VecDeque<Awaited<()>>,
     /// Keeps the subscription.
     _subscriber: Client,
     task: ConnectHandle,
@@ -84,7 +84,7 @@ impl Subscription {
         }
     }
 
-    fn begun(&self, Publish { to, bytes }: Publish) -> UnderWay<()> {
+    fn begun(&self, Publish { to, bytes }: Publish) -> Awaited<()> {
         let client = self.publishes.clone();
         let channel = to.map_or_else(|| self.channel.clone(), |node| self.channel_of(node));
         Box::pin(async move { Ok(client.publish::<(), _, _>(channel, bytes.as_slice()).await?) })

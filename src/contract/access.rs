@@ -68,7 +68,7 @@ impl AccessOrder {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AccessNews {
     /// Another node says this. Dropped: that node is asked to say everything again.
-    Heard(Vec<AccessOrder>),
+    Received(Vec<AccessOrder>),
     /// Another node wants to be told all facts, or may have missed some. Dropped: asked again later.
     TellAll,
 }

@@ -68,7 +68,7 @@ pub enum Answers {
     /// This shard answers the sender.
     Here,
     /// Another does, or nobody.
-    Elsewhere,
+    Other,
 }
 
 /// What a group's shard, or a user's, answers over a lane.

@@ -34,7 +34,7 @@ const LINE_BYTES_MAX: u64 = 128;
 /// How long an operator's connection may take: the next one waits meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Facts of one message to other nodes.
-const TOLD_AT_ONCE: usize = 64;
+const SENT_AT_ONCE: usize = 64;
 /// Kicks that are told again to nodes that may have missed them, until this process ends; above it the oldest are not.
 const KICKS_KEPT_MAX: usize = 1_024;
 /// Between two looks whether a full mailbox has room.
@@ -75,7 +75,7 @@ async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send 
                 // Out of descriptors, most likely.
                 Err(_) => tokio::time::sleep(PATIENCE / 50).await,
             },
-            Some(news) = async { from_nodes.as_mut()?.recv().await } => access.hear(news).await,
+            Some(news) = async { from_nodes.as_mut()?.recv().await } => access.receive(news).await,
             changed = stage.changed() => if changed.is_err() || *stage.borrow() == Stage::Draining {
                 return Ok(());
             },
@@ -187,21 +187,21 @@ impl Access {
     }
 
     /// All facts and the last kicks, to the other nodes. Who asked for it asks again if the talk with them ends meanwhile.
-    async fn tell_all(&self) {
+    async fn notify_all(&self) {
         let Some(nodes) = &self.to_nodes else { return };
         let facts = self.list.facts().copied().map(AccessOrder::Fact);
         let kicks = self.kicks.iter().map(|(user, at_ms)| AccessOrder::KickOfThen(*user, *at_ms));
         let orders: Vec<AccessOrder> = facts.chain(kicks).collect();
-        for orders in orders.chunks(TOLD_AT_ONCE) {
+        for orders in orders.chunks(SENT_AT_ONCE) {
             if timeout(PATIENCE, nodes.send(ToNodes::Access(orders.to_vec()))).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn hear(&mut self, news: AccessNews) {
+    async fn receive(&mut self, news: AccessNews) {
         match news {
-            AccessNews::Heard(orders) => {
+            AccessNews::Received(orders) => {
                 let facts = orders.iter().filter_map(|order| match order {
                     AccessOrder::Fact(fact) => Some(*fact),
                     AccessOrder::Kick(_) | AccessOrder::KickOfThen(..) => None,
@@ -214,7 +214,7 @@ impl Access {
                     self.apply(order).await;
                 }
             }
-            AccessNews::TellAll => self.tell_all().await,
+            AccessNews::TellAll => self.notify_all().await,
         }
     }
 }

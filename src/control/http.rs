@@ -113,12 +113,12 @@ struct Bounded {
 /// Ends a connection when it is dropped.
 struct Ending {
     end: oneshot::Sender<()>,
-    heard: Arc<Heard>,
+    last_byte: Arc<LastByte>,
 }
 
 /// When a connection last brought something: milliseconds since the first of all connections came.
 #[derive(Default)]
-struct Heard(AtomicU64);
+struct LastByte(AtomicU64);
 
 impl Listener for Bounded {
     type Io = Admitted;
@@ -130,17 +130,18 @@ impl Listener for Bounded {
                 Ok((stream, peer)) => {
                     self.admitted.retain(|one| !one.end.is_closed());
                     if self.admitted.len() >= ADMIN_REQUESTS_MAX {
-                        let heard = |at: &usize| self.admitted.get(*at).map(|one| one.heard.0.load(Ordering::Relaxed));
-                        if let Some(at) = (0..self.admitted.len()).min_by_key(heard) {
+                        let last_byte =
+                            |at: &usize| self.admitted.get(*at).map(|one| one.last_byte.0.load(Ordering::Relaxed));
+                        if let Some(at) = (0..self.admitted.len()).min_by_key(last_byte) {
                             self.admitted.swap_remove(at);
                         }
                     }
                     let since = self.since;
-                    let heard = Arc::new(Heard(AtomicU64::new(since.elapsed().as_millis() as u64)));
+                    let last_byte = Arc::new(LastByte(AtomicU64::new(since.elapsed().as_millis() as u64)));
                     let (end, ended) = oneshot::channel();
-                    self.admitted.push(Ending { end, heard: Arc::clone(&heard) });
+                    self.admitted.push(Ending { end, last_byte: Arc::clone(&last_byte) });
                     let until = Box::pin(tokio::time::sleep(SILENCE_MAX));
-                    return (Admitted { stream, until, ended, heard, since }, peer);
+                    return (Admitted { stream, until, ended, last_byte, since }, peer);
                 }
                 // Out of descriptors, most likely: the shards say so too.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -158,7 +159,7 @@ struct Admitted {
     stream: TcpStream,
     until: Pin<Box<Sleep>>,
     ended: oneshot::Receiver<()>,
-    heard: Arc<Heard>,
+    last_byte: Arc<LastByte>,
     since: Instant,
 }
 
@@ -178,7 +179,7 @@ impl AsyncRead for Admitted {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.until.as_mut().reset(Instant::now() + SILENCE_MAX);
-            self.heard.0.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+            self.last_byte.0.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
         read
     }

@@ -45,7 +45,7 @@ pub(crate) fn named_at(incoming: &Incoming, time_ms: u64, clock: &LedgerClock) -
     }
     named_ms(&incoming.client_msg_id, time_ms).map_err(|code| match code {
         // The name may be of the time that is not believed yet.
-        ErrorCode::ClientMsgIdAhead if clock.is_in_doubt() => Refusal::RetryLater,
+        ErrorCode::ClientMsgIdAhead if clock.is_unverified() => Refusal::RetryLater,
         code => Refusal::Code(code),
     })
 }

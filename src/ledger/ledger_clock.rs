@@ -15,7 +15,7 @@ pub(crate) struct LedgerClock {
     /// The last reading that was believed.
     believed: Option<Now>,
     /// Since when readings have been ahead of that, monotonic milliseconds.
-    doubted_ms: Option<u64>,
+    unverified_since_ms: Option<u64>,
 }
 
 impl LedgerClock {
@@ -29,7 +29,7 @@ impl LedgerClock {
         if !is_ahead {
             return self.believe(now);
         }
-        let since_ms = *self.doubted_ms.get_or_insert(now.mono_ms);
+        let since_ms = *self.unverified_since_ms.get_or_insert(now.mono_ms);
         let lasts = now.mono_ms.saturating_sub(since_ms) >= CLOCK_JUMP_LASTS_MS;
         if lasts && now.unix_ms <= MsgId::TIME_MAX_MS {
             tracing::warn!(ahead_ms = now.unix_ms - expected_ms, "the host's clock was put ahead");
@@ -41,12 +41,12 @@ impl LedgerClock {
     }
 
     /// What the host's clock says is not believed for now.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        self.doubted_ms.is_some()
+    pub(crate) fn is_unverified(&self) -> bool {
+        self.unverified_since_ms.is_some()
     }
 
     fn believe(&mut self, now: Now) -> Now {
-        *self = LedgerClock { believed: Some(now), doubted_ms: None };
+        *self = LedgerClock { believed: Some(now), unverified_since_ms: None };
         now
     }
 }

@@ -118,7 +118,7 @@ impl Persistence {
                     StoreYield::SharedCpu(_) => PageWrites::Yielding,
                 };
                 let store = async || SqliteStore::open(&file, config.store.batch_rows, page_writes);
-                let Opened::Ready(ready) = opening.refused_if_away(store)? else { return Ok(None) };
+                let Opened::Ready(ready) = opening.refused_if_unavailable(store)? else { return Ok(None) };
                 let (parts, keeper) = *ready;
                 (parts, AnyKeeper::Sqlite(Box::new(keeper)))
             }
@@ -146,7 +146,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn refused_if_away<S: Store>(
+    fn refused_if_unavailable<S: Store>(
         &self,
         open: impl AsyncFn() -> Result<S, StoreError>,
     ) -> Result<Opened<S>, Box<dyn Error + Send + Sync>> {

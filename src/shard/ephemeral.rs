@@ -240,7 +240,7 @@ impl Shard {
         let answering = roster.shards().max_by_key(|shard| roster.range(*shard).len());
         for shard in roster.shards() {
             let is_answering = answering == Some(shard) && origin != Origin::NOBODY;
-            let answers = if is_answering { Answers::Here } else { Answers::Elsewhere };
+            let answers = if is_answering { Answers::Here } else { Answers::Other };
             let (message, roster) = (Arc::clone(message), Arc::clone(roster));
             if shard == self.config.id {
                 self.enqueue_ephemeral(now, Ephemeral { message, roster, origin, answers });
@@ -289,7 +289,7 @@ impl Shard {
         if home == self.config.id {
             self.deliver_ephemeral_direct(now, &message, origin);
         } else {
-            let answers = Answers::Elsewhere;
+            let answers = Answers::Other;
             self.effects.lanes.push_back((home, LaneEnvelope::Ephemeral { message, roster: None, origin, answers }));
         }
         self.answered(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });

@@ -90,7 +90,7 @@ pub struct Keeper<S: Store, D: Disk> {
     snapshot_ask: Option<SnapshotAsk>,
     /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
     /// back (a lost connection may take seconds to be noticed, each time).
-    reads_away: bool,
+    reads_unavailable: bool,
     /// Reads that failed are said in the log once a minute, however many ask.
     reads_said: Said,
     /// When the last turn began, monotonic.
@@ -117,7 +117,7 @@ enum Fault {
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("the database was away a moment ago")]
-    Away,
+    Unavailable,
 }
 
 impl<S: Store, D: Disk> Keeper<S, D> {
@@ -138,7 +138,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             looked_ms: 0,
             answerer: None,
             snapshot_ask: None,
-            reads_away: false,
+            reads_unavailable: false,
             reads_said: Said::default(),
             turned_ms: 0,
             backoff: Backoff::new(seed),
@@ -363,7 +363,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.answer_snapshot().await?;
         }
         if self.in_flight.has_next() {
-            self.position = Known::Doubtful;
+            self.position = Known::Unverified;
             self.in_flight.start(&mut self.store);
             turn = self.follow_up(now);
             if let Turn::RetryAt(_) = turn {
@@ -389,7 +389,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// Applies a transaction and waits for its end.
     async fn apply(&mut self, transaction: Transaction) -> Result<(), StoreError> {
-        self.position = Known::Doubtful;
+        self.position = Known::Unverified;
         let encoded = self.store.encode(transaction);
         let written = self.store.apply(encoded).await?;
         self.take_written(&written);
@@ -424,8 +424,8 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     async fn prepare_read(&mut self) -> Result<(), Fault> {
         if self.position == Known::Never {
-            if self.reads_away {
-                return Err(Fault::Away);
+            if self.reads_unavailable {
+                return Err(Fault::Unavailable);
             }
             self.settle().await?;
         }
@@ -436,16 +436,16 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// A read was refused.
     fn refused(&mut self, fault: &Fault) {
         self.counters.reads_refused += 1;
-        if !matches!(fault, Fault::Away) {
+        if !matches!(fault, Fault::Unavailable) {
             self.counters.refuse(fault.kind().0);
         }
         match fault {
-            Fault::Away => {}
+            Fault::Unavailable => {}
             Fault::Store(StoreError::Unavailable { .. }) => {
-                if !self.reads_away {
+                if !self.reads_unavailable {
                     tracing::warn!(error = %Chain(fault), "the store cannot be read now");
                 }
-                self.reads_away = true;
+                self.reads_unavailable = true;
             }
             // It concerns what was read; the rest may be well.
             Fault::Store(StoreError::Broken { .. }) | Fault::Journal(_) => {
@@ -490,7 +490,7 @@ impl Fault {
             Fault::Store(error @ StoreError::Broken { .. }) => (error.cause(), Severity::Contradiction),
             Fault::Store(error) => (error.cause(), Severity::Passing),
             Fault::Journal(_) => (Cause::Journal, Severity::Contradiction),
-            Fault::Away => (Cause::Connection, Severity::Passing),
+            Fault::Unavailable => (Cause::Connection, Severity::Passing),
         }
     }
 }

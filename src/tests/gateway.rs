@@ -3,6 +3,7 @@
 //! Owned by the test that started it. What always holds: a `Gateway` that is dropped leaves no process behind.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -261,9 +262,10 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.assert_no_internal_errors();
-        }
+        let looked = match std::thread::panicking() {
+            true => Ok(()),
+            false => catch_unwind(AssertUnwindSafe(|| self.assert_no_internal_errors())),
+        };
         if matches!(self.child.try_wait(), Ok(None)) {
             // Those first: a program that is killed need not take them along.
             for child in self.children() {
@@ -272,6 +274,8 @@ impl Drop for Gateway {
             drop(self.child.kill());
             drop(self.child.wait());
         }
+        // Whatever was found, no process is left behind.
+        looked.unwrap_or_else(|found| resume_unwind(found));
     }
 }
 

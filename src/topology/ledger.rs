@@ -157,7 +157,7 @@ impl<E: Engine> LedgerLoop<E> {
             }
             slot.wake();
         }
-        // Bounded by what the API may have asked: its desk takes no more while that many wait for an answer.
+        // Bounded by what the API may have asked: the API takes no more while that many wait for an answer.
         if let Some(answers) = out.get_mut(self.shards.len()).filter(|answers| !answers.is_empty()) {
             if let Err(answers_left) = self.api.put_if_received(std::mem::take(answers)) {
                 *answers = answers_left;

@@ -68,11 +68,11 @@ fn a_send_ok_is_the_senders_row_only_in_its_place() {
         Incoming::Sent(sent) => sent.row,
         other => panic!("{other:?}"),
     };
-    assert_eq!(row_of(&mut session, 12), OwnRow::Elsewhere);
+    assert_eq!(row_of(&mut session, 12), OwnRow::NotNext);
     rows(&mut session, 0, 11..=12);
     assert_eq!(row_of(&mut session, 13), OwnRow::Next);
-    assert_eq!(row_of(&mut session, 13), OwnRow::Elsewhere);
-    assert_eq!(row_of(&mut session, 0), OwnRow::Elsewhere);
+    assert_eq!(row_of(&mut session, 13), OwnRow::NotNext);
+    assert_eq!(row_of(&mut session, 0), OwnRow::NotNext);
     assert_eq!(session.cursor(), Seq(13));
 }
 

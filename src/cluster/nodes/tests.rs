@@ -269,7 +269,7 @@ fn who_may_not_log_in_is_told_to_those_who_are_there_and_all_of_it_to_those_who_
     assert_eq!(news_of_b.try_recv(), Ok(AccessNews::TellAll));
     a.nodes.apply_shard(ToNodes::Access(vec![banned(7), AccessOrder::Kick(UserId(8))]));
     settle(&mut [&mut a, &mut b]);
-    assert_eq!(news_of_b.try_recv(), Ok(AccessNews::Heard(vec![banned(7), AccessOrder::Kick(UserId(8))])));
+    assert_eq!(news_of_b.try_recv(), Ok(AccessNews::Received(vec![banned(7), AccessOrder::Kick(UserId(8))])));
     assert!(news_of_a.try_recv().is_err(), "not to the one that says it");
     // Who begins another session with Redis may have missed something, and so may the others.
     a.nodes.begin();

@@ -196,7 +196,7 @@ pub enum News {
     /// The connection is lost, or Redis has another generation than an order said: the session is over.
     Disconnected,
     /// There is no session, and this is why.
-    Away(StandsStill),
+    NoSession(StandsStill),
     /// Nothing new finds room in Redis, and this is why; told with every heartbeat while it lasts.
     NoRoom(StandsStill),
     /// The node's id is another's.

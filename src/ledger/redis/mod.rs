@@ -300,7 +300,7 @@ impl<D: Disk> RedisEngine<D> {
                 }
             }
             News::NoRoom(why) => self.submitter.has_no_room(now, why),
-            News::Away(told) => {
+            News::NoSession(told) => {
                 if let Session::Disconnected { why } = &mut self.session {
                     *why = told;
                 }

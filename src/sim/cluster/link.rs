@@ -156,7 +156,7 @@ impl Link {
             Ended::Taken { .. } => Some(StandsStill::Taken),
             Ended::OtherGeneration => None,
         };
-        self.pending_news.extend(why.map(News::Away));
+        self.pending_news.extend(why.map(News::NoSession));
         let Ended::Taken { renewed } = ended else {
             let wait_ms = self.wait_ms - self.random.below(self.wait_ms as usize / 2 + 1) as u64;
             self.state = State::Waiting { until_ms: now_ms + wait_ms };
@@ -328,7 +328,7 @@ impl Link {
     fn answer(&mut self, now_ms: u64) -> Result<bool, Ended> {
         let State::Begun(session) = &mut self.state else { return Ok(false) };
         session.answer_turns(now_ms);
-        match session.under_way.pop_front() {
+        match session.in_flight.pop_front() {
             Some(Turn::Answered(answer)) => {
                 let news = answer?;
                 self.is_short |= matches!(&news, News::Replies { replies, .. } if replies.contains(&Reply::NoMemory));
@@ -337,7 +337,7 @@ impl Link {
             }
             Some(Turn::Ends(at_ms, ended)) if now_ms >= at_ms => Err(ended),
             other => {
-                other.into_iter().for_each(|turn| session.under_way.push_front(turn));
+                other.into_iter().for_each(|turn| session.in_flight.push_front(turn));
                 Ok(false)
             }
         }
@@ -374,7 +374,7 @@ impl Link {
 
     fn take_order(&mut self, now_ms: u64) -> Result<bool, Ended> {
         let State::Begun(session) = &mut self.state else { return Ok(false) };
-        if session.under_way.len() >= CALLS_IN_FLIGHT_MAX {
+        if session.in_flight.len() >= CALLS_IN_FLIGHT_MAX {
             return Ok(false);
         }
         match self.ends.orders.try_recv() {

@@ -212,7 +212,7 @@ impl Redis {
             return Value::NoMemory;
         }
         let (unstored_max, claim_s, slack_s) = (number(unstored_max), number(claim_s), number(slack_s));
-        let vouched_s = (now_ms / 1_000) as i64 - claim_s as i64 + slack_s as i64;
+        let known_since_s = (now_ms / 1_000) as i64 - claim_s as i64 + slack_s as i64;
         let keys = generations.entry(state.generation.clone()).or_default();
         let (mut replies, mut has_old) = (Vec::new(), false);
         for call in calls.chunks_exact(8) {
@@ -220,7 +220,7 @@ impl Redis {
             let (is_message, is_direct) = (kind == b"G" || kind == b"D", kind == b"D");
             let version = number(version);
             let claimed = keys.claims.get(slice).and_then(|(_, names)| names.get(name)).filter(|_| is_message);
-            let is_old = number(since) as i64 <= vouched_s && self.bent != Bent::VouchesForForgotten;
+            let is_old = number(since) as i64 <= known_since_s && self.bent != Bent::VouchesForForgotten;
             replies.push(if let Some(claimed) = claimed {
                 text([b"R", claimed.as_slice()].concat())
             } else if is_message && (has_old || is_old) {

@@ -105,7 +105,7 @@ pub(super) struct Session {
     /// The last entry that Redis is known to have had: now, and when the read that is under way began.
     pub(super) there: u64,
     pub(super) there_before: u64,
-    pub(super) under_way: VecDeque<Turn>,
+    pub(super) in_flight: VecDeque<Turn>,
     pub(super) inline: Option<Inline>,
     arrived: VecDeque<(u64, Said)>,
     pub(super) asked: u64,
@@ -134,7 +134,7 @@ impl Session {
             reading: None,
             there: 0,
             there_before: 0,
-            under_way: VecDeque::new(),
+            in_flight: VecDeque::new(),
             inline: None,
             arrived: VecDeque::new(),
             asked: 0,
@@ -181,7 +181,7 @@ impl Session {
     /// Redis has other entries under the numbers that are known.
     pub(super) fn found_other_entries(&mut self) {
         (self.reading, self.following) = (None, None);
-        self.under_way.push_back(Turn::Answered(Ok(News::OtherEntries)));
+        self.in_flight.push_back(Turn::Answered(Ok(News::OtherEntries)));
     }
 
     pub(super) fn carry_out(&mut self, now_ms: u64, what: What, (entries_max, names): (u64, NamesKept)) {
@@ -238,30 +238,30 @@ impl Session {
                 Turn::Asked(self.ask(now_ms, ask), Kind::Look)
             }
         };
-        self.under_way.push_back(turn);
+        self.in_flight.push_back(turn);
     }
 
     /// Asks what was to be asked later.
     pub(super) fn ask_what_is_due(&mut self, now_ms: u64) {
-        for at in 0..self.under_way.len() {
-            match self.under_way.remove(at) {
+        for at in 0..self.in_flight.len() {
+            match self.in_flight.remove(at) {
                 Some(Turn::Later(at_ms, ask, kind)) if now_ms >= at_ms => {
                     let asked = self.ask(now_ms, ask);
-                    self.under_way.insert(at, Turn::Asked(asked, kind));
+                    self.in_flight.insert(at, Turn::Asked(asked, kind));
                 }
-                other => other.into_iter().for_each(|turn| self.under_way.insert(at, turn)),
+                other => other.into_iter().for_each(|turn| self.in_flight.insert(at, turn)),
             }
         }
     }
 
     /// Makes answers of what Redis has said.
     pub(super) fn answer_turns(&mut self, now_ms: u64) {
-        for at in 0..self.under_way.len() {
-            let Some(Turn::Asked(ask, _)) = self.under_way.get(at) else { continue };
+        for at in 0..self.in_flight.len() {
+            let Some(Turn::Asked(ask, _)) = self.in_flight.get(at) else { continue };
             let Some(said) = self.take(*ask) else { continue };
-            let Some(Turn::Asked(_, kind)) = self.under_way.remove(at) else { continue };
+            let Some(Turn::Asked(_, kind)) = self.in_flight.remove(at) else { continue };
             let turn = self.answered(now_ms, kind, said);
-            self.under_way.insert(at, turn);
+            self.in_flight.insert(at, turn);
         }
     }
 

@@ -28,8 +28,8 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             return;
         }
         let devices: Vec<(UserId, DeviceId)> = asked.iter().map(|asked| (asked.user, asked.device)).collect();
-        let stored = match self.reads_away {
-            true => Err(Fault::Away),
+        let stored = match self.reads_unavailable {
+            true => Err(Fault::Unavailable),
             false => self.store.cursors(&devices).await.map_err(Fault::Store),
         };
         if let Err(fault) = &stored {

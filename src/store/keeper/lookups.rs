@@ -37,29 +37,29 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     async fn find(&mut self, lookups: &[Lookup]) -> Result<Vec<LookupFound>, Fault> {
         self.prepare_read().await?;
         let mut found = vec![LookupFound::Nothing; lookups.len()];
-        let (mut elsewhere, mut places) = (Vec::new(), Vec::new());
+        let (mut unknown, mut places) = (Vec::new(), Vec::new());
         for (place, lookup) in lookups.iter().enumerate() {
             match self.tail.find(lookup)? {
                 Some(message) => found[place] = LookupFound::Stored(message),
                 None => {
-                    elsewhere.push(*lookup);
+                    unknown.push(*lookup);
                     places.push(place);
                 }
             }
         }
-        if elsewhere.is_empty() {
+        if unknown.is_empty() {
             return Ok(found);
         }
-        let stored = match self.reads_away {
-            true => Err(Fault::Away),
-            false => self.store.find(&elsewhere).await.map_err(Fault::Store),
+        let stored = match self.reads_unavailable {
+            true => Err(Fault::Unavailable),
+            false => self.store.find(&unknown).await.map_err(Fault::Store),
         };
         match stored {
             Ok(NamesFound { at, messages: stored }) => {
                 let missing = stored.iter().any(Option::is_none);
                 let is_behind = self.follows == Follows::Stream && at < self.progress.applied();
                 if missing && is_behind {
-                    self.refused(&Fault::Away);
+                    self.refused(&Fault::Unavailable);
                 }
                 // Asked after the look-up: before a message is deleted, this is raised above it.
                 let kept_from = if missing { self.store.kept_from().await? } else { MsgId(0) };

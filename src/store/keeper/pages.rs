@@ -64,7 +64,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let read = match self.read_pages(asked).await {
             Ok(read) => read,
             Err(fault) => {
-                let others = std::iter::repeat_with(|| Err(Fault::Away));
+                let others = std::iter::repeat_with(|| Err(Fault::Unavailable));
                 std::iter::once(Err(fault)).chain(others).take(asked.len()).collect()
             }
         };
@@ -78,22 +78,22 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// two looks that find the database where it was thought to be; else it is asked for again.
     async fn confirm_gaps(&mut self, asked: &[PageAsked], pages: &mut [Result<Page, Fault>]) {
         let has_gap = |page: &Result<Page, Fault>| page.as_ref().is_ok_and(|page| page.gap_to.is_some());
-        let doubtful: Vec<usize> = (0..).zip(&*pages).filter(|(_, page)| has_gap(page)).map(|(at, _)| at).collect();
-        if self.follows == Follows::Alone || doubtful.is_empty() {
+        let unverified: Vec<usize> = (0..).zip(&*pages).filter(|(_, page)| has_gap(page)).map(|(at, _)| at).collect();
+        if self.follows == Follows::Alone || unverified.is_empty() {
             return;
         }
         let mut again = Vec::new();
         if self.is_where_it_was().await {
-            let asked: Vec<PageAsked> = doubtful.iter().filter_map(|at| asked.get(*at).copied()).collect();
+            let asked: Vec<PageAsked> = unverified.iter().filter_map(|at| asked.get(*at).copied()).collect();
             again = self.whole_pages(&asked).await;
         }
         if again.iter().any(has_gap) && !self.is_where_it_was().await {
-            again.iter_mut().filter(|page| has_gap(page)).for_each(|page| *page = Err(Fault::Away));
+            again.iter_mut().filter(|page| has_gap(page)).for_each(|page| *page = Err(Fault::Unavailable));
         }
         let mut again = again.into_iter();
-        for at in doubtful {
+        for at in unverified {
             if let Some(page) = pages.get_mut(at).or_count(Place::Store) {
-                *page = again.next().unwrap_or(Err(Fault::Away));
+                *page = again.next().unwrap_or(Err(Fault::Unavailable));
             }
         }
     }
@@ -102,7 +102,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     async fn is_where_it_was(&mut self) -> bool {
         let put_back = self.counters.put_back;
         !self.in_flight.is_busy() && {
-            self.position = Known::Doubtful;
+            self.position = Known::Unverified;
             self.settle().await.is_ok() && self.counters.put_back == put_back
         }
     }
@@ -114,11 +114,11 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let (mut wanted, mut places) = (Vec::new(), Vec::new());
         for (place, asked) in asked.iter().enumerate() {
             let in_tail = self.tail.covers(asked.user, asked.after)?;
-            if !in_tail && !self.reads_away {
+            if !in_tail && !self.reads_unavailable {
                 wanted.push(asked.wanted());
                 places.push(place);
             }
-            pages.push(if in_tail { Ok(None) } else { Err(Fault::Away) });
+            pages.push(if in_tail { Ok(None) } else { Err(Fault::Unavailable) });
         }
         if !wanted.is_empty() {
             let stored = self.store.pages(&wanted, &mut self.messages).await;

@@ -26,7 +26,7 @@ pub(super) enum Known {
     Never,
     /// A transaction ended in an error and may have been committed all the same. Reading is right either way: rows
     /// that are in the database and in the tail are taken once.
-    Doubtful,
+    Unverified,
     /// It is the tail's.
     Sure,
 }
@@ -57,7 +57,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let due = now.mono_ms.saturating_sub(self.looked_ms) >= STREAM_LOOK_MS;
         if self.follows == Follows::Stream && self.position == Known::Sure && due {
             self.looked_ms = now.mono_ms;
-            self.position = Known::Doubtful;
+            self.position = Known::Unverified;
         }
     }
 
@@ -94,7 +94,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         // Before the ledger goes on from there: what it had read of a lost stream is taken into the tail, to the last
         // entry, and dropped. Else it would be found later, and count as stored.
         self.ingest()?;
-        self.position = Known::Doubtful;
+        self.position = Known::Unverified;
         self.settle().await?;
         if let (Some(answerer), Some(ask)) = (&self.answerer, self.snapshot_ask.take()) {
             answerer.answer(ask.finish(at));
@@ -104,13 +104,13 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// Learns the database's position where it is not sure, and that a database that was away is back.
     pub(super) async fn settle(&mut self) -> Result<(), Fault> {
-        if self.position == Known::Sure && !self.reads_away {
+        if self.position == Known::Sure && !self.reads_unavailable {
             return Ok(());
         }
         let at = self.store.position().await?;
         let known = self.position;
         self.newest = self.newest.max(at.msg_id_max);
-        self.reads_away = false;
+        self.reads_unavailable = false;
         if self.follows == Follows::Stream {
             if at.applied < self.progress.applied() {
                 self.begin_again(at.applied.in_stream())?;

@@ -12,12 +12,12 @@ use ringway_wire::ids::{GroupId, MsgId, RosterVersion};
 /// What is on its way, by group.
 #[derive(Debug, Default)]
 pub(super) struct GroupCalls {
-    groups: HashMap<GroupId, OnTheWay, TableKey>,
+    groups: HashMap<GroupId, InTransit, TableKey>,
 }
 
 /// What is on its way to one group.
 #[derive(Debug)]
-struct OnTheWay {
+struct InTransit {
     version: RosterVersion,
     messages: BTreeSet<MsgId>,
 }
@@ -25,7 +25,7 @@ struct OnTheWay {
 impl GroupCalls {
     /// Redis is given a message at this version.
     pub(super) fn called(&mut self, group: GroupId, version: RosterVersion, msg_id: MsgId) {
-        let nothing = || OnTheWay { version, messages: BTreeSet::new() };
+        let nothing = || InTransit { version, messages: BTreeSet::new() };
         let on_the_way = self.groups.entry(group).or_insert_with(nothing);
         debug_assert!(on_the_way.version == version, "what is of a newer version waits");
         on_the_way.messages.insert(msg_id);

@@ -57,7 +57,7 @@ fn a_session_begins_though_the_channel_is_full_of_orders_of_the_last_one() {
 fn why_there_is_no_session_is_not_told_of_one_before() {
     let (stream, mut node) = node();
     node.receive(News::Disconnected).unwrap();
-    node.receive(News::Away(StandsStill::NoMemory)).unwrap();
+    node.receive(News::NoSession(StandsStill::NoMemory)).unwrap();
     assert_eq!(node.engine.counters().stands_still, Some(StandsStill::NoMemory));
     node.receive(stream.status()).unwrap();
     assert_eq!(node.engine.counters().stands_still, None);
