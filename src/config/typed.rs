@@ -226,14 +226,14 @@ const SESSION_SENDS: &str = "500/s, burst 10000";
 const SESSION_BYTES: &str = "2097152/s, burst 33554432";
 const USER_SENDS: &str = "1000/s, burst 20000";
 const USER_BYTES: &str = "4194304/s, burst 67108864";
-const USER_ROWS: &str = "50000/s, burst 250000";
+const USER_ROWS: &str = "50000/s, burst 1000000";
 const USER_GROUPS_MADE: &str = "10/s, burst 1000";
 const USER_MEMBERS_ADDED: &str = "2000/s, burst 200000";
 const USER_GROUPS_BYTES_MAX: &str = "134217728";
 const USER_RECIPIENTS_NEW: &str = "20/s, burst 5000";
 const USER_UNSTORED_PERCENT: &str = "25";
 const GROUP_SENDS: &str = "2000/s, burst 40000";
-const GROUP_ROWS: &str = "100000/s, burst 500000";
+const GROUP_ROWS: &str = "100000/s, burst 2000000";
 
 /// Keys of the table `[limits]`.
 const LIMITS_KEYS_MAX: usize = 28;

@@ -24,9 +24,9 @@ pub const SESSION_BYTES: (u32, u32) = (2 << 20, 32 << 20);
 pub const USER_SENDS: (u32, u32) = (1_000, 20_000);
 /// Bytes of all of them.
 pub const USER_BYTES: (u32, u32) = (4 << 20, 64 << 20);
-/// Rows of a user's messages. The embedded store writes some 200,000 a second, so one account owes it little more than a
-/// second at once, and takes a quarter of it for good; 100 messages a second to 500 members are just within.
-pub const USER_ROWS: (u32, u32) = (50_000, 250_000);
+/// Rows of a user's messages. The embedded store writes some 200,000 a second, so one account owes it at most five
+/// seconds at once, and takes a quarter of it for good; 100 messages a second to 500 members are just within.
+pub const USER_ROWS: (u32, u32) = (50_000, 1_000_000);
 /// Groups that a user makes: an address book of a thousand at once, and then as many as no person makes.
 pub const USER_GROUPS_MADE: (u32, u32) = (10, 1_000);
 /// Members that a user adds: 40 groups of the largest size at once.
@@ -38,6 +38,6 @@ pub const USER_UNSTORED_PERCENT: u32 = 25;
 /// Messages to one group, whoever sends them: twice as many as one account may, so that none can keep out the others.
 pub const GROUP_SENDS: (u32, u32) = (2_000, 40_000);
 /// Rows of them, for the same reason: 20 messages a second to a group of the largest size.
-pub const GROUP_ROWS: (u32, u32) = (100_000, 500_000);
+pub const GROUP_ROWS: (u32, u32) = (100_000, 2_000_000);
 /// Fastest rate that may be configured, units a second; rounding is small up to there.
 pub const RATE_MAX: u32 = 64_000_000;
