@@ -17,7 +17,7 @@ pub const STABLE_MS: u32 = 30_000;
 pub enum NextStep {
     /// Connect again at this time (monotonic), and log in as before.
     Reconnect {
-        /// The moment, in milliseconds of the clock that [`Reconnect`] is given.
+        /// The moment, in monotonic milliseconds of the clock that the session is given.
         at_ms: u64,
     },
     /// The token is not, or no longer, accepted: get another, then connect again.
