@@ -254,14 +254,14 @@ impl SimStore {
         SimStore { database, sharing, at: AppliedPosition(0) }
     }
 
-    /// Another node has written, or writes.
-    fn overtaken(&self) -> Option<StoreError> {
+    /// Another node has written, or writes, or has moved the database past this.
+    fn overtaken(&self, applied: AppliedPosition) -> Option<StoreError> {
         let inner = self.database.inner.borrow();
         let found = match inner.untrue {
             Some(Untrue::HidesThatItWentBack) => inner.highest.applied,
             _ => inner.current.position.applied,
         };
-        (self.sharing == Sharing::Cluster && found != self.at).then(|| StoreError::Unavailable {
+        (self.sharing == Sharing::Cluster && (found != self.at || applied <= found)).then(|| StoreError::Unavailable {
             what: "applying",
             cause: Cause::Lock,
             source: "another node has written".into(),
@@ -320,10 +320,7 @@ impl Store for SimStore {
 
     fn apply(&mut self, transaction: Transaction) -> Self::Writing {
         let Transaction { messages, rows, groups, applied, msg_id_max } = transaction;
-        if self.sharing == Sharing::Cluster && applied <= self.at {
-            return std::future::ready(Ok(Written::default()));
-        }
-        if let Some(overtaken) = self.overtaken() {
+        if let Some(overtaken) = self.overtaken(applied) {
             return std::future::ready(Err(overtaken));
         }
         let change = Change::Applied { messages, rows, groups, applied, msg_id_max };

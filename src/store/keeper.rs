@@ -412,16 +412,6 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         Ok(())
     }
 
-    /// Takes all that is durable into the tail.
-    fn ingest(&mut self) -> Result<(), JournalError> {
-        let durable = self.progress.durable();
-        if self.tail.ingested() < durable {
-            self.tail.ingest(durable)?;
-            self.progress.report_tail_messages(self.tail.weight(), self.tail.ingested());
-        }
-        Ok(())
-    }
-
     async fn prepare_read(&mut self) -> Result<(), Fault> {
         if self.position == Known::Never {
             if self.reads_unavailable {

@@ -51,7 +51,7 @@ pub trait Store {
     /// Makes a transaction ready; it may be applied after others.
     fn encode(&self, transaction: Transaction) -> Self::Encoded;
     /// Writes a transaction's batches and its position into the database, all or nothing. One that ends at or below
-    /// the stored position changes nothing. One at a time: the next must wait for its end. After an error it may or
+    /// the stored position changes nothing; in a cluster it is an error, as it may be of a stream that is lost. One at a time: the next must wait for its end. After an error it may or
     /// may not have been committed: ask [`Store::position`] before going on. A message whose name another one has is
     /// no error: see [`names`].
     fn apply(&mut self, transaction: Self::Encoded) -> Self::Writing;

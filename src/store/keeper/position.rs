@@ -7,6 +7,7 @@
 use super::{Fault, Keeper};
 use crate::clock::Now;
 use crate::contract::cause::Cause;
+use crate::contract::internal::{self, Place};
 use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
@@ -147,6 +148,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     fn begin_again(&mut self, at: StreamPosition) -> Result<(), JournalError> {
         let before = self.progress.applied().in_stream();
         self.in_flight = InFlight::default();
+        self.progress.advance_applied(at.into());
         let first = list_segments(&self.disk)?.first().copied().unwrap_or_default();
         // Nothing of the copy goes while it is read.
         self.progress.advance_secured(first);
@@ -172,12 +174,31 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         Ok(())
     }
 
+    /// Takes all that is durable into the tail. In a cluster, but for what the database is past: it has that, or it is of a
+    /// stream that is lost, and then nobody has it, and nobody may write it.
+    pub(super) fn ingest(&mut self) -> Result<(), JournalError> {
+        let durable = self.progress.durable();
+        if self.tail.ingested() < durable {
+            self.tail.ingest(durable)?;
+            if self.follows == Follows::Stream {
+                self.tail.advance(self.progress.applied());
+            }
+            self.progress.report_tail_messages(self.tail.weight(), self.tail.ingested());
+        }
+        Ok(())
+    }
+
     /// In a cluster: below this the copy of the stream is not needed, also if the database goes back a little.
     pub(super) fn copy_needed_from(&self) -> JournalPosition {
         JournalPosition(self.tail.applied().0.saturating_sub(COPY_KEPT_BYTES))
     }
 
+    /// The database has everything up to here. In a cluster it is not less than before, unless [`Self::begin_again`] was told
+    /// so: what is not stored would count as stored.
     pub(super) fn advance(&mut self, applied: AppliedPosition) {
+        if self.follows == Follows::Stream && applied < self.progress.applied() {
+            return internal::count(Place::Store);
+        }
         self.tail.advance(applied);
         self.progress.advance_applied(applied);
         if self.follows == Follows::Stream {

@@ -134,7 +134,11 @@ impl State {
             return Err(Fault::Watching);
         }
         if encoded.applied <= self.at.applied {
-            return Ok(Written::default());
+            return match sharing == Sharing::Cluster {
+                // What lies below may be of a stream that is lost: nobody has written it.
+                true => Err(Fault::Overtaken { found: self.at.applied.0, expected: encoded.applied.0 }),
+                false => Ok(Written::default()),
+            };
         }
         let mut connection = self.take(opts, sharing).await?;
         let mut begun = connection.run("START TRANSACTION", Patience::Write).await;

@@ -209,3 +209,27 @@ fn the_copy_is_not_given_up_as_soon_as_the_database_has_it() {
     node.store();
     assert_eq!(node.progress.secured(), JournalPosition(0), "it is all that a database that goes back can be given");
 }
+
+/// Another node's store has moved the database past the stream that this node follows.
+const NEXT_STREAM: u64 = 1 << 40;
+
+#[test]
+fn entries_of_a_lost_stream_that_come_when_the_database_is_past_it_do_not_count_as_stored() {
+    let mut node = Node::behind(0);
+    node.follow(5);
+    node.store();
+    node.put_back(NEXT_STREAM);
+    // Read by this node's ledger before its store looks where the database is, and after.
+    for _ in 0..2 {
+        node.follow(3);
+        node.store();
+        assert_eq!(
+            node.progress.applied(),
+            AppliedPosition(NEXT_STREAM),
+            "it does not go back to what nobody has written"
+        );
+        assert_eq!(node.look_up(node.entries), LookupFound::Nothing);
+    }
+    assert_eq!(node.rows(), (1..=5).collect::<Vec<_>>());
+    assert_eq!(node.keeper.counters().messages, 5, "what was not written is not counted");
+}

@@ -7,8 +7,8 @@ use std::task::{Context, Waker};
 
 use super::*;
 use crate::limits::MYSQL_WRITER_SILENCE_S;
-use crate::store::Store;
 use crate::store::contract::{Bed, MySql, apply, runtime, transaction};
+use crate::store::{Store, StoreError};
 
 /// Whether a statement of another connection waits for a lock.
 const WAITING: &str = "SELECT COUNT(*) FROM information_schema.processlist \
@@ -57,4 +57,15 @@ fn a_connection_that_writes_is_not_left_open_for_hours_by_the_server() {
             assert_eq!(limit, Some(MYSQL_WRITER_SILENCE_S.to_string()), "{sharing:?}");
         }
     });
+}
+
+#[test]
+fn what_the_database_is_past_is_not_said_to_be_written() {
+    let bed = MySql::new();
+    let (mut one, mut other) = (bed.open_of_cluster(), bed.open_of_cluster());
+    bed.run(apply(&mut one, transaction(4..=6))).unwrap();
+    bed.run(other.position()).unwrap();
+    // Of a stream that is lost: nobody has written it.
+    assert!(matches!(bed.run(apply(&mut other, transaction(1..=3))), Err(StoreError::Unavailable { .. })));
+    assert_eq!(bed.count("inbox"), 6);
 }
