@@ -264,6 +264,11 @@ pub const CLAIMS_SLACK_S: u64 = CLOCK_SKEW_MAX_MS / 1_000;
 pub const CLOCK_SKEW_WARN_MS: u64 = 10_000;
 /// ... and beyond this it numbers nothing: its names and numbers would lie in another time than those of the others.
 pub const CLOCK_SKEW_MAX_MS: u64 = 60_000;
+/// How long MySQL keeps in mind that everybody has left a group, from its creation on: 31 days. A node of a cluster that
+/// was away for longer takes such a group's creation in its log for one that was stored.
+pub const GROUPS_LEFT_KEPT_MS: u64 = 31 * 24 * 3_600_000;
+/// How many of these a transaction forgets at once.
+pub const GROUPS_FORGOTTEN_MAX: u32 = 1_000;
 /// What lasts is said so often in the log.
 pub const WARN_EVERY_MS: u64 = 60_000;
 /// After so long a sender is told to ask again, though what it sent is still on its way: with the ledger's pause, within

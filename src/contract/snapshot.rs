@@ -21,7 +21,7 @@ const SEEN: u32 = 1 << 31;
 pub struct SnapshotAsk {
     /// Tells its answer from those to other questions.
     number: u64,
-    /// What the ledger has; version zero: whatever the database has is to be told.
+    /// What the ledger has, or would make; version zero: whatever the database has is to be told.
     versions: HashMap<GroupId, RosterVersion, TableKey>,
     changed: Vec<StoredGroup>,
     rows: Vec<NewestRow>,
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub changed: Vec<StoredGroup>,
     /// Groups that are not there.
     pub gone: Vec<GroupId>,
+    /// Those of them that were there, and that everybody has left. It may also have been so a moment later.
+    pub left: Vec<GroupId>,
     /// Every user's newest row (16 bytes each).
     pub rows: Vec<NewestRow>,
 }
@@ -53,24 +55,29 @@ impl SnapshotAsk {
     pub fn visit(&mut self, stored: Stored) {
         match stored {
             Stored::Newest(row) => self.rows.push(row),
-            Stored::Group(group) if self.versions.get(&group.group) != Some(&group.version) => self.changed.push(group),
             Stored::Group(group) => {
-                if let Some(version) = self.versions.get_mut(&group.group) {
-                    // Seen: what is left at the end is gone.
+                let known = self.versions.get_mut(&group.group);
+                let is_other = known.as_ref().is_none_or(|version| **version != group.version);
+                if let Some(version) = known {
+                    // What is not seen in the end is gone.
                     version.0 |= SEEN;
+                }
+                if is_other {
+                    self.changed.push(group);
                 }
             }
         }
     }
 
-    /// All have been visited.
-    pub fn finish(mut self, at: StorePosition) -> Snapshot {
-        for group in &self.changed {
-            self.versions.remove(&group.group);
-        }
+    /// Those of the ledger's groups that were not visited, when all have been.
+    pub fn gone(&self) -> Vec<GroupId> {
         let unseen = self.versions.iter().filter(|(_, version)| version.0 & SEEN == 0);
-        let gone = unseen.map(|(group, _)| *group).collect();
-        Snapshot { number: self.number, at, changed: self.changed, gone, rows: self.rows }
+        unseen.map(|(group, _)| *group).collect()
+    }
+
+    /// All have been visited; `left`: of those that are [`Self::gone`].
+    pub fn finish(self, at: StorePosition, gone: Vec<GroupId>, left: Vec<GroupId>) -> Snapshot {
+        Snapshot { number: self.number, at, changed: self.changed, gone, left, rows: self.rows }
     }
 }
 

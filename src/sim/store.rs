@@ -6,7 +6,7 @@
 //! moment of the commit. A row that contradicts one already stored is remembered as a violation.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ringway::contract::cause::Cause;
@@ -74,6 +74,8 @@ struct Tables {
     inbox: BTreeMap<(UserId, Seq), MsgId>,
     groups: BTreeMap<GroupId, (RosterVersion, BTreeMap<UserId, u8>)>,
     makers: BTreeMap<GroupId, UserId>,
+    /// Groups that everybody has left.
+    left: BTreeSet<GroupId>,
     cursors: BTreeMap<(UserId, DeviceId), Seq>,
     position: StorePosition,
 }
@@ -225,6 +227,7 @@ impl Tables {
         members.extend(write.put.iter().map(|(user, role)| (*user, role.0)));
         self.makers.extend(write.maker.map(|maker| (write.group, maker)));
         if members.is_empty() {
+            self.left.insert(write.group);
             self.groups.remove(&write.group);
             self.makers.remove(&write.group);
         }
@@ -370,6 +373,12 @@ impl Store for SimStore {
         let read = snapshot_alone(self, visit).await;
         self.at = at;
         read
+    }
+
+    async fn left(&mut self, groups: &[GroupId]) -> Result<Vec<GroupId>, StoreError> {
+        self.reach("reading which groups were left")?;
+        let left = &self.database.inner.borrow().current.left;
+        Ok(groups.iter().copied().filter(|group| left.contains(group)).collect())
     }
 
     fn write_back(&mut self) {}

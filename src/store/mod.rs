@@ -63,6 +63,9 @@ pub trait Store {
     async fn groups(&mut self, visit: &mut dyn FnMut(StoredGroup)) -> Result<(), StoreError>;
     /// Groups and newest rows as they were at one position, handed to `visit`; returns the position.
     async fn snapshot(&mut self, visit: &mut dyn FnMut(Stored)) -> Result<StorePosition, StoreError>;
+    /// Which of these groups, of which the database has none, it had once, and everybody has left. Only a cluster asks: the
+    /// journal of a gateway by itself has each change once, and such a store knows of none.
+    async fn left(&mut self, groups: &[GroupId]) -> Result<Vec<GroupId>, StoreError>;
     /// Makes what was applied survive a power loss; returns the position up to which that holds.
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError>;
     /// Begins to write some of what was applied to the disk, without waiting for it, so that [`Self::secure`] finds

@@ -223,6 +223,16 @@ impl Store for MySqlStore {
         attempt.await.map_err(|fault: Fault| fault.into_store("reading a snapshot of groups and newest rows"))
     }
 
+    async fn left(&mut self, groups: &[GroupId]) -> Result<Vec<GroupId>, StoreError> {
+        let attempt = async {
+            let mut connection = self.readers.take().await?;
+            let left = snapshot::left(&mut connection, groups).await?;
+            self.readers.give_back(connection);
+            Ok(left)
+        };
+        attempt.await.map_err(|fault: Fault| fault.into_store("reading which groups were left"))
+    }
+
     /// What is written there is the server's.
     fn write_back(&mut self) {}
 

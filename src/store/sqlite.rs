@@ -321,6 +321,10 @@ impl Store for SqliteStore {
         snapshot_alone(self, visit).await
     }
 
+    async fn left(&mut self, _: &[GroupId]) -> Result<Vec<GroupId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError> {
         self.sync()
     }

@@ -4,7 +4,7 @@
 //! taken in order and none is left out, so every node gives each row the same number, which is one more than the user's
 //! last; nothing but the entries and the snapshot they began from goes into it, no clock and no setting of this node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::clock::RedisClock;
@@ -26,7 +26,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::answers::Answers;
 use crate::ledger::groups::Groups;
 use crate::ledger::sequence::Sequences;
-use crate::limits::CLOCK_SKEW_MAX_MS;
+use crate::limits::{CLOCK_SKEW_MAX_MS, GROUPS_LEFT_KEPT_MS};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::push::PushFrame;
 use ringway_wire::schema::GroupChangeKind;
@@ -47,6 +47,9 @@ pub(super) struct Follower<D: Disk> {
     copy: StreamCopy<D>,
     /// Groups that have changed, and the entry that changed them last, until the database has it.
     changed_at: HashMap<GroupId, u64, TableKey>,
+    /// Of the groups that this node's log would make: those that the database had, and that everybody has left. `None`: it
+    /// was not asked since the start.
+    left: Option<BTreeSet<GroupId>>,
     seed: u64,
 }
 
@@ -78,6 +81,7 @@ impl<D: Disk> Follower<D> {
             windows: Windows::default(),
             copy,
             changed_at: HashMap::with_hasher(TableKey::new(seed ^ 7)),
+            left: None,
             seed,
         }
     }
@@ -204,12 +208,22 @@ impl<D: Disk> Follower<D> {
         self.groups.roster(record.group).is_some_and(|roster| roster.version >= record.version)
     }
 
-    /// Created long before the newest message that the database has, which has no such group: it was stored, and everybody
-    /// has left since. (What is lost with Redis is younger, as far as clocks are apart.)
+    /// It makes a group that this node does not know: one that is lost, or that was stored, and everybody has left since.
+    pub(super) fn makes_unknown(&self, record: &ChangeRecord) -> bool {
+        record.kind == GroupChangeKind::Created && self.groups.roster(record.group).is_none()
+    }
+
+    /// Whether [`Self::is_over`] can tell one from the other.
+    pub(super) fn knows_left(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// It makes a group that was stored, and that everybody has left since: the database says so, or it is so long ago that
+    /// the database has forgotten it.
     pub(super) fn is_over(&self, record: &ChangeRecord) -> bool {
-        record.kind == GroupChangeKind::Created
-            && self.groups.roster(record.group).is_none()
-            && record.msg_id.sent_at_ms() + CLOCK_SKEW_MAX_MS < self.followed.stored_ms()
+        let is_left = self.left.as_ref().is_some_and(|left| left.contains(&record.group));
+        let kept_until_ms = record.msg_id.sent_at_ms() + GROUPS_LEFT_KEPT_MS - CLOCK_SKEW_MAX_MS;
+        self.makes_unknown(record) && (is_left || kept_until_ms < self.followed.stored_ms())
     }
 
     /// What a snapshot is compared with: this node's groups; at version zero those that the database may not have, as another
@@ -240,7 +254,10 @@ impl<D: Disk> Follower<D> {
 
     /// Goes on from what the database has.
     pub(super) fn replace(&mut self, snapshot: Snapshot, answers: &mut Answers) {
-        let Snapshot { at, changed, gone, rows, .. } = snapshot;
+        let Snapshot { at, changed, gone, left, rows, .. } = snapshot;
+        let is_known = |group: &GroupId| self.groups.roster(*group).is_some();
+        let gone: Vec<GroupId> = gone.into_iter().filter(is_known).collect();
+        self.left = Some(left.into_iter().collect());
         if self.followed.generation().is_some() && changed.len() + gone.len() > 0 {
             tracing::warn!(
                 groups = changed.len() + gone.len(),

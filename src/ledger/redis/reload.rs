@@ -13,6 +13,7 @@ use super::session::{Session, Then};
 use crate::contract::snapshot::Snapshot;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
+use ringway_wire::ids::RosterVersion;
 
 impl<D: Disk> RedisEngine<D> {
     /// Asks for a snapshot.
@@ -40,7 +41,14 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     fn ask_for_snapshot(&mut self) {
-        self.asker.ask(|| self.follower.versions());
+        let RedisEngine { asker, follower, submitter, .. } = self;
+        asker.ask(|| {
+            let mut versions = follower.versions();
+            // Whether the database had these, and everybody has left, tells whether they are to be made again.
+            let unknown = submitter.unknown_groups(follower);
+            versions.extend(unknown.into_iter().map(|group| (group, RosterVersion(0))));
+            versions
+        });
     }
 
     /// Takes the answer, if it has come.

@@ -155,6 +155,11 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.
     pub(super) fn follow_from(&mut self, number: u64, found: Found) -> Result<(), LedgerError> {
+        if !self.follower.knows_left() && !self.submitter.unknown_groups(&self.follower).is_empty() {
+            // Begun from a snapshot that does not say what became of them.
+            self.load(number, Then::Follow(found));
+            return Ok(());
+        }
         let (reading, seen) = (Reading::of(&found), self.follower.followed.seen());
         let Found { there, count, floor, now_ms, .. } = found;
         let goes = self.follower.followed.follow(&reading);

@@ -45,7 +45,7 @@ use crate::ledger::dedup::{Known, Name};
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::sequence::MsgIdSource;
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX};
-use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 
 /// See the module.
 #[derive(Debug)]
@@ -264,6 +264,17 @@ impl<D: Disk> Submitter<D> {
         self.found_in_flight(&name, found, again, view);
         self.waiting.found(&answer.lookup, found);
         self.release(now, view);
+    }
+
+    /// Groups that the log would make and that this node does not know.
+    pub(super) fn unknown_groups(&self, follower: &Follower<D>) -> Vec<GroupId> {
+        let mut unknown = Vec::new();
+        let read = self.log.each_open(&mut |record| match record {
+            Record::Change(record) if follower.makes_unknown(&record) => unknown.push(record.group),
+            _ => {}
+        });
+        // Said when it is read to be submitted again.
+        read.map_or_else(|_| Vec::new(), |()| unknown)
     }
 
     /// All that this node has submitted, and that is perhaps neither in the database, which is at this entry, nor in the

@@ -9,6 +9,7 @@ use crate::clock::Now;
 use crate::contract::cause::Cause;
 use crate::contract::internal::{self, Place};
 use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
+use crate::contract::snapshot::SnapshotAsk;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::segment::list_segments;
@@ -97,8 +98,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         self.ingest()?;
         self.position = Known::Unverified;
         self.settle().await?;
+        let gone = self.snapshot_ask.as_ref().map(SnapshotAsk::gone).unwrap_or_default();
+        let left = if gone.is_empty() { Vec::new() } else { self.store.left(&gone).await? };
         if let (Some(answerer), Some(ask)) = (&self.answerer, self.snapshot_ask.take()) {
-            answerer.answer(ask.finish(at));
+            answerer.answer(ask.finish(at, gone, left));
         }
         Ok(())
     }

@@ -160,7 +160,7 @@ fn insert_rows(rows: &[InboxRow], bounds: Bounds) -> Vec<Vec<u8>> {
     list.finish()
 }
 
-/// A group whose last member left is deleted: its number is never given out again.
+/// A group whose last member left is deleted, and kept in mind: its number is never given out again.
 fn group_statements(write: &GroupWrite, bounds: Bounds) -> Vec<Vec<u8>> {
     let group = write.group.0;
     let mut head = ValueLists::new(
@@ -195,6 +195,11 @@ fn group_statements(write: &GroupWrite, bounds: Bounds) -> Vec<Vec<u8>> {
     }
     statements.append(&mut maker.finish());
     if !write.delete.is_empty() {
+        let left = format!(
+            "INSERT IGNORE INTO groups_left (group_id) SELECT {group} FROM DUAL \
+             WHERE NOT EXISTS (SELECT 1 FROM group_members WHERE group_id = {group})"
+        );
+        statements.push(left.into_bytes());
         for table in ["chat_groups", "group_makers"] {
             let text = format!(
                 "DELETE FROM {table} WHERE group_id = {group} \

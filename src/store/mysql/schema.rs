@@ -14,6 +14,8 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::fault::Fault;
+#[cfg(doc)]
+use crate::limits::GROUPS_LEFT_KEPT_MS;
 
 /// The version of the last of `STEPS`; an empty database has version 0.
 pub(crate) const VERSION: u32 = STEPS.len() as u32;
@@ -21,8 +23,9 @@ pub(crate) const VERSION: u32 = STEPS.len() as u32;
 /// How long another gateway's steps are waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What each version adds to the one before. Tables and columns are those of the embedded store (`store::schema`).
-const STEPS: [&[&str]; 4] = [TABLES, RETENTION, NAMES_TAKEN, MAKERS];
+/// What each version adds to the one before. Tables and columns are those of the embedded store (`store::schema`), and
+/// what only a cluster asks for.
+const STEPS: [&[&str]; 5] = [TABLES, RETENTION, NAMES_TAKEN, MAKERS, LEFT];
 
 const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS messages (
@@ -87,6 +90,12 @@ const MAKERS: &[&str] = &["CREATE TABLE IF NOT EXISTS group_makers (
        group_id BIGINT UNSIGNED NOT NULL PRIMARY KEY,
        user_id  BIGINT UNSIGNED NOT NULL
      ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET=binary"];
+
+/// Groups that everybody has left, for as long as [`GROUPS_LEFT_KEPT_MS`] says: a node that was away meanwhile tells by it
+/// that a creation in its log was stored, and is over.
+const LEFT: &[&str] = &["CREATE TABLE IF NOT EXISTS groups_left (
+       group_id BIGINT UNSIGNED NOT NULL PRIMARY KEY
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC"];
 
 /// Where the version is kept; made first, so that its presence says whose tables the others are.
 const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS ringway_schema (

@@ -12,6 +12,9 @@ use crate::contract::store::{StorePosition, Stored};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
 
+/// Groups of one statement.
+const GROUPS_ASKED_AT_ONCE: usize = 1_000;
+
 /// Reads it in one transaction. After an error the connection is not to be used again.
 pub(super) async fn read(
     connection: &mut Connection,
@@ -66,6 +69,17 @@ pub(super) async fn groups(connection: &mut Connection, visit: &mut dyn FnMut(St
     connection.visit::<(u64, u32, u64, u8, Option<u64>)>(statement, &mut row).await?;
     reading.into_iter().for_each(visit);
     Ok(())
+}
+
+/// Which of these groups everybody has left.
+pub(super) async fn left(connection: &mut Connection, groups: &[GroupId]) -> Result<Vec<GroupId>, Fault> {
+    let mut left = Vec::new();
+    for some in groups.chunks(GROUPS_ASKED_AT_ONCE) {
+        let list = some.iter().map(|group| group.0.to_string()).collect::<Vec<_>>().join(", ");
+        let statement = format!("SELECT group_id FROM groups_left WHERE group_id IN ({list})");
+        connection.visit::<u64>(&statement, &mut |group| left.push(GroupId(group))).await?;
+    }
+    Ok(left)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::insert::{Encoded, EncodedGroup};
 use super::{schema, snapshot, taken};
 use crate::contract::position::AppliedPosition;
 use crate::contract::store::StorePosition;
+use crate::limits::{GROUPS_FORGOTTEN_MAX, GROUPS_LEFT_KEPT_MS};
 use crate::store::StoreError;
 use crate::store::names::Written;
 use ringway_wire::ids::MsgId;
@@ -236,8 +237,13 @@ async fn write(
     for statement in &encoded.rows {
         connection.run(statement.as_slice(), Patience::Write).await?;
     }
-    write_groups(connection, &encoded.groups).await?;
     let (applied, msg_id_max) = (encoded.applied, MsgId(msg_id_max).max(encoded.msg_id_max));
+    write_groups(connection, &encoded.groups).await?;
+    if !encoded.groups.is_empty() {
+        let before = MsgId::first_at(msg_id_max.sent_at_ms().saturating_sub(GROUPS_LEFT_KEPT_MS));
+        let forget = format!("DELETE FROM groups_left WHERE group_id < {} LIMIT {GROUPS_FORGOTTEN_MAX}", before.0);
+        connection.run(forget, Patience::Write).await?;
+    }
     let update = format!(
         "UPDATE ledger_position SET position = {}, msg_id_max = {} WHERE node = {node}",
         applied.0, msg_id_max.0

@@ -395,20 +395,23 @@ fn change(node: &mut Node, change: GroupChange) {
 
 #[test]
 fn a_group_that_everybody_has_left_is_not_made_again_but_one_that_was_lost_is() {
-    // The database's newest message is of two minutes later, or of the same time.
-    for (newest_ms, again) in [(NOW.unix_ms + 120_000, 0), (NOW.unix_ms, 1)] {
+    // Whether the database knows that it was left, and how much later its newest message is.
+    let day_ms = 24 * 3_600_000;
+    for (were_left, later_ms, again) in
+        [(true, 0, 0), (true, day_ms, 0), (false, 0, 1), (false, day_ms, 1), (false, 31 * day_ms, 0)]
+    {
         let (next, mut one, _, mut database) = after_a_loss();
         one.receive(Stream::begin(1, Seq(0), 1).with_count(20).status()).unwrap();
         change(&mut one, GroupChange::Create(vec![UserId(2)]));
         assert_eq!(submitted(&mut one).len(), 1);
         one.receive(News::Disconnected).unwrap();
-        database.newest_ms = newest_ms;
+        (database.were_left, database.newest_ms) = (were_left, NOW.unix_ms + later_ms);
         one.progress.advance_applied(AppliedPosition(base_of(2)));
         one.receive(next.status()).unwrap();
         one.answer(&database).unwrap();
         lookups(&mut one);
         one.commit().unwrap();
-        assert_eq!(submitted(&mut one).len(), again, "{newest_ms}");
+        assert_eq!(submitted(&mut one).len(), again, "{were_left} {later_ms}");
     }
 }
 

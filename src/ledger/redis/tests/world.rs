@@ -74,8 +74,7 @@ impl Node {
         stored.each(&mut |stored| start.visit(stored));
         let log_disk = MemoryDisk::new(1);
         let disks = (log_disk.clone(), MemoryDisk::new(2));
-        let at = StorePosition { applied: AppliedPosition(stored.at), msg_id_max: stored.msg_id_max() };
-        let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at).unwrap();
+        let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), stored.position()).unwrap();
         let (delivered, repeats, missed) = Default::default();
         let (refused, unchanged, wants) = Default::default();
         let now = NOW;
@@ -148,8 +147,9 @@ impl Node {
         let mut ask = self.store.next().unwrap();
         ask.begin();
         stored.each(&mut |stored| ask.visit(stored));
-        self.store
-            .answer(ask.finish(StorePosition { applied: AppliedPosition(stored.at), msg_id_max: stored.msg_id_max() }));
+        let (at, gone) = (stored.position(), ask.gone());
+        let left = if stored.were_left { gone.clone() } else { Vec::new() };
+        self.store.answer(ask.finish(at, gone, left));
         self.commit()
     }
 }
@@ -163,11 +163,14 @@ pub(super) struct Database {
     pub(super) newest: BTreeMap<u64, u64>,
     pub(super) members: Vec<u64>,
     pub(super) version: u32,
+    /// Groups that it does not have were there, and everybody has left them.
+    pub(super) were_left: bool,
 }
 
 impl Database {
-    pub(super) fn msg_id_max(&self) -> MsgId {
-        MsgId(self.newest_ms.saturating_sub(MSG_ID_EPOCH_MS) << 22)
+    fn position(&self) -> StorePosition {
+        let msg_id_max = MsgId(self.newest_ms.saturating_sub(MSG_ID_EPOCH_MS) << 22);
+        StorePosition { applied: AppliedPosition(self.at), msg_id_max }
     }
 
     pub(super) fn each(&self, visit: &mut dyn FnMut(Stored)) {

@@ -109,6 +109,10 @@ impl Store for Flaky {
         snapshot_alone(self, visit).await
     }
 
+    async fn left(&mut self, groups: &[GroupId]) -> Result<Vec<GroupId>, StoreError> {
+        self.inner.borrow_mut().left(groups).await
+    }
+
     fn write_back(&mut self) {}
 
     fn cache_bytes(&self) -> u64 {
