@@ -258,7 +258,7 @@ pub const STREAM_UNSTORED_MIN: u64 = 256;
 pub const STREAM_KEPT: u64 = 100_000;
 /// How long Redis remembers a name at the least: longer than nodes rely on it (`WINDOW_MS`), because clocks differ.
 pub const CLAIMS_S: u64 = 15 * 60;
-/// What Redis does not vouch for any more though it may still have the name: as far as clocks may be apart.
+/// What Redis does not rely on any more though it may still have the name: as far as clocks may be apart.
 pub const CLAIMS_SLACK_S: u64 = CLOCK_SKEW_MAX_MS / 1_000;
 /// A node whose clock is further from Redis's says so ...
 pub const CLOCK_SKEW_WARN_MS: u64 = 10_000;

@@ -167,7 +167,7 @@ fn ed25519() -> (EncodingKey, String) {
 }
 
 #[test]
-fn a_header_that_is_known_vouches_for_nothing_else() {
+fn a_header_that_is_known_proves_nothing_else() {
     let mut auth = Authenticator::hs256(SECRET);
     let good = |user: u64| mint_hs256(SECRET, UserId(user), None, 2000);
     let [one, two] = [good(1), good(2)];

@@ -4,7 +4,7 @@
 -- KEYS[1]  the prefix of the first bucket
 -- ARGV     generation, then pairs: a bucket, and the last entry of it that is known to be there
 --
--- While nobody has vouched that the first bucket has all it had before its master was started, nothing is ordered: it
+-- While nobody has confirmed that the first bucket has all it had before its master was started, nothing is ordered: it
 -- might be otherwise than it was.
 --
 -- An entry of the order is 'bucket last all buckets before it'; its id has the number of its last entry in the whole
@@ -12,7 +12,7 @@
 
 local root, generation = KEYS[1], ARGV[1]
 local state = root .. 'state'
-local now = redis.call('HMGET', state, 'generation', 'order', 'taken', 'run', 'vouched')
+local now = redis.call('HMGET', state, 'generation', 'order', 'taken', 'run', 'confirmed')
 if now[1] ~= generation then return 'GEN' end
 if now[4] ~= now[5] then return now[2] .. ' ' .. now[3] end
 local last, taken = tonumber(now[2]), numbers(now[3])

@@ -52,6 +52,6 @@ elseif step == 'finish' then
   local taken = string.rep(ARGV[3] .. ' ', tonumber(ARGV[5]) - 1) .. ARGV[3]
   call('HSET', state, 'generation', generation, 'count', ARGV[3], 'stored', ARGV[3], 'floor', ARGV[4],
        'since_s', now_s, 'seeding', '', 'run_ms', '0', 'buckets', ARGV[5], 'order', ARGV[3], 'order_stored', ARGV[3],
-       'taken', taken, 'names_s', ARGV[6], 'vouched', call('HGET', state, 'run') or '')
+       'taken', taken, 'names_s', ARGV[6], 'confirmed', call('HGET', state, 'run') or '')
 end
 return 'OK'

@@ -2,7 +2,7 @@
 --
 -- A Redis that was started again may have less than it had, and a node that has read more must be able to say so before
 -- another goes on with what there is. So for a while after a start nobody goes on; and if no node was there all the
--- time, which could vouch that it has all it had, nobody knows.
+-- time, which could confirm that it has all it had, nobody knows.
 --
 -- KEYS[1]  a bucket's prefix
 -- ARGV     what Redis calls its own process, how long nodes take to look (ms); and of a node that was there before
@@ -11,7 +11,7 @@
 --
 -- Replies generation, last entry, floor, the second in which the generation was made, how long it is still to be left
 -- alone (ms), and of the first bucket: how many buckets there are, how many entries are ordered, and of each bucket; then
--- the highest number of a generation that was ever begun here, 1 if a node has vouched for it since Redis was started,
+-- the highest number of a generation that was ever begun here, 1 if a node has confirmed it since Redis was started,
 -- the time (ms), and for how many seconds claims live.
 
 local call = redis.call
@@ -24,10 +24,10 @@ if call('HGET', state, 'run') ~= ARGV[1] then
   call('HSET', state, 'run', ARGV[1], 'run_ms', string.format('%.0f', now_ms))
 end
 local known = call('HMGET', state, 'generation', 'count', 'floor', 'since_s', 'run_ms', 'buckets', 'order', 'taken', 'seeding',
-                   'vouched', 'names_s')
+                   'confirmed', 'names_s')
 local entries = known[6] and known[6] ~= '1' and known[7] or known[2]
 if ARGV[3] ~= '' and ARGV[3] == known[1] and tonumber(ARGV[4]) <= tonumber(entries) then
-  call('HSET', state, 'vouched', ARGV[1])
+  call('HSET', state, 'confirmed', ARGV[1])
   known[10] = ARGV[1]
 end
 local settled_ms = tonumber(known[5]) + tonumber(ARGV[2])

@@ -24,7 +24,7 @@ local now = call('HMGET', state, 'generation', 'count', 'stored')
 if now[1] ~= generation then return 'GEN' end
 local count, stored = tonumber(now[2]), tonumber(now[3])
 local unstored_max, claim_s = tonumber(ARGV[2]), ARGV[3]
--- What was named before is not vouched for.
+-- What was named before may be forgotten.
 local known_since_s = tonumber(call('TIME')[1]) - tonumber(claim_s) + tonumber(ARGV[4])
 local prefix = root .. generation .. ':'
 local number = string.match(generation, '^%d+')

@@ -31,7 +31,7 @@ impl NamesKept {
         self.seconds
     }
 
-    /// Of these the last ones, for which it does not vouch.
+    /// Of these the last ones, which it may have forgotten.
     pub fn slack_s(self) -> u64 {
         self.seconds * CLAIMS_SLACK_S / CLAIMS_S
     }
@@ -41,7 +41,7 @@ impl NamesKept {
         self.seconds * WINDOW_MS / CLAIMS_S
     }
 
-    /// Redis does not vouch any more for names of this second of its clock.
+    /// Redis may have forgotten names of this second of its clock.
     pub fn is_forgotten(self, named_s: u64, redis_s: u64) -> bool {
         named_s + self.seconds <= redis_s + self.slack_s()
     }

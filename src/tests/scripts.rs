@@ -51,7 +51,7 @@ fn reply(answer: &str) -> &str {
 }
 
 #[test]
-fn redis_does_not_vouch_for_a_name_that_it_may_have_forgotten() {
+fn redis_does_not_rely_on_a_name_that_it_may_have_forgotten() {
     let redis = ledger();
     let now = seconds(&redis);
     assert_eq!(reply(&submit(&redis, "a", now, "one")), "A");

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn nodes_rely_on_no_name_that_redis_does_not_vouch_for() {
+fn nodes_rely_on_no_name_that_redis_may_have_forgotten() {
     let default = NamesKept::default();
     assert_eq!((default.seconds(), default.slack_s(), default.window_ms()), (CLAIMS_S, CLAIMS_SLACK_S, WINDOW_MS));
     for seconds in NAMES_S_MIN..=CLAIMS_S {

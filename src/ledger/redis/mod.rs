@@ -155,7 +155,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
         let (host, now) = (now, self.submitter.read_clock(now));
         self.release(now);
         self.write_log(now)?;
-        self.hear(host, now)?;
+        self.take_news(host, now)?;
         self.write_log(now)?;
         self.make_calls(now);
         self.compare();
@@ -212,8 +212,8 @@ impl<D: Disk> RedisEngine<D> {
         self.submitter.write_log(now, &mut self.answers)
     }
 
-    /// Takes what is heard of Redis and of the store, and goes on as far as that leads. `host`: the clock as it was read.
-    fn hear(&mut self, host: Now, now: Now) -> Result<(), LedgerError> {
+    /// Takes the news of Redis and of the store, and goes on as far as they lead. `host`: the clock as it was read.
+    fn take_news(&mut self, host: Now, now: Now) -> Result<(), LedgerError> {
         self.orders.give_owed();
         while self.answers.len() < COMMIT_MESSAGES_MAX
             && let Some(news) = self.orders.news()

@@ -85,7 +85,7 @@ struct State {
     buckets: Option<u64>,
     order: Option<String>,
     taken: Option<String>,
-    vouched: Option<String>,
+    confirmed: Option<String>,
     names_s: Option<String>,
 }
 
@@ -299,7 +299,7 @@ impl Redis {
                     buckets: Some(number(buckets)),
                     taken: Some(vec![count_text.clone(); each].join(" ")),
                     order: Some(count_text),
-                    vouched: Some(state.run.clone().unwrap_or_default()),
+                    confirmed: Some(state.run.clone().unwrap_or_default()),
                     names_s: Some(string(names_s)),
                     ..std::mem::take(state)
                 };
@@ -328,7 +328,7 @@ impl Redis {
             if is_out_of_memory && !is_new {
                 return Value::NoMemory;
             }
-            state.vouched = Some(run.clone());
+            state.confirmed = Some(run.clone());
         }
         let left_ms = (state.run_ms + number(settles_ms)).saturating_sub(now_ms);
         Value::List(vec![
@@ -341,7 +341,7 @@ impl Redis {
             text(state.order.as_deref().unwrap_or("0")),
             text(state.taken.as_deref().unwrap_or("")),
             decimal(number_of(&state.generation).max(number_of(&state.seeding))),
-            text(if state.vouched == Some(run) || confirms_itself { "1" } else { "0" }),
+            text(if state.confirmed == Some(run) || confirms_itself { "1" } else { "0" }),
             decimal(now_ms),
             text(state.names_s.as_deref().unwrap_or("900")),
         ])
@@ -454,7 +454,7 @@ impl Redis {
     /// A node that was there before it was started has said that it has all that node had read; or it has nothing.
     pub(crate) fn is_confirmed(&self) -> bool {
         let state = &self.data.state;
-        state.generation.is_empty() || state.vouched.as_deref() == Some(&self.run)
+        state.generation.is_empty() || state.confirmed.as_deref() == Some(&self.run)
     }
 
     /// `HGET state count`.

@@ -1,6 +1,6 @@
 //! Where the database stands: learned when it is not sure, moved past a lost stream, and found out when it went back.
 //!
-//! What always holds: nothing is applied on top of a position that was not read since the last doubt; and rows that a
+//! What always holds: nothing is applied on top of a position that was not read since it was last unverified; and rows that a
 //! database has lost with a position that went back are applied to it again, as far as the journal reaches back, or are
 //! named in the log.
 

@@ -4,7 +4,7 @@
 //! been read as far as Redis was then; and what is refused is withdrawn from the log, which is written before anybody is
 //! told.
 
-use super::in_flight::Flight;
+use super::in_flight::Tracked;
 use super::searches::{Again, Searched};
 use super::subject::Subject;
 use super::{Submitter, View};
@@ -40,8 +40,8 @@ impl<D: Disk> Submitter<D> {
         if found == LookupFound::Unavailable {
             return self.in_flight.ask_again(name, again);
         }
-        let Searched { flights, known_s } = self.in_flight.answered(name);
-        for msg_id in flights {
+        let Searched { submissions, known_s } = self.in_flight.answered(name);
+        for msg_id in submissions {
             match found {
                 LookupFound::Unavailable => {}
                 // It was acked: rather sent twice under its number, which recipients know, than lost.
@@ -59,7 +59,7 @@ impl<D: Disk> Submitter<D> {
     /// change of a group is then found to be made.
     pub(in crate::ledger::redis) fn answer_late(&mut self, now: Now, answers: &mut Answers) {
         for (msg_id, origin) in self.in_flight.take_unanswered(now.mono_ms.saturating_sub(SENDS_ANSWERED_MS)) {
-            if let Some(Flight { subject: Subject::Change { record, .. }, .. }) = self.in_flight.get(msg_id)
+            if let Some(Tracked { subject: Subject::Change { record, .. }, .. }) = self.in_flight.get(msg_id)
                 && record.kind == GroupChangeKind::Created
             {
                 self.late_creations.push(now.mono_ms, msg_id, record);
@@ -157,7 +157,7 @@ impl<D: Disk> Submitter<D> {
         view: &mut View<'_, D>,
     ) -> Option<(Call, Option<RosterVersion>)> {
         let node = view.settings.node;
-        let Flight { subject, known_s, .. } = self.in_flight.get(msg_id)?;
+        let Tracked { subject, known_s, .. } = self.in_flight.get(msg_id)?;
         let change = match subject {
             Subject::Message(MessageSubmission { incoming }) | Subject::Old(incoming) => {
                 let version = match incoming.to {
@@ -195,7 +195,7 @@ impl<D: Disk> Submitter<D> {
     /// perhaps the change is lost that made its sender a member. Else it may still be a repeat, which the store can tell, and
     /// is refused if it is none.
     fn not_a_member(&mut self, msg_id: MsgId, patience: Patience, view: &mut View<'_, D>) {
-        if !matches!(self.in_flight.get(msg_id), Some(Flight { subject: Subject::Message(_), .. })) {
+        if !matches!(self.in_flight.get(msg_id), Some(Tracked { subject: Subject::Message(_), .. })) {
             return self.defer(msg_id, patience);
         }
         let Some(Subject::Message(submission)) = self.in_flight.remove(msg_id) else {
@@ -257,7 +257,7 @@ impl<D: Disk> Submitter<D> {
 
     fn bounced_by_redis(&mut self, now: Now, msg_id: MsgId, view: &mut View<'_, D>) {
         view.answers.counters.bounced += 1;
-        match self.in_flight.get(msg_id).map(|flight| &flight.subject) {
+        match self.in_flight.get(msg_id).map(|tracked| &tracked.subject) {
             // Another change came first, and has been read: this goes to what that one made of the group, before what was
             // taken later.
             Some(Subject::Message(_) | Subject::Old(_) | Subject::OldChange(_)) => self.in_flight.send(msg_id),

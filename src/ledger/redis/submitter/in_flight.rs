@@ -46,7 +46,7 @@ impl Stage {
 
 /// One of them.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct Tracked {
     name: Option<Name>,
     /// Nobody used the name before this second of Redis's clock, or it would have been found.
     pub(super) known_s: u64,
@@ -58,7 +58,7 @@ pub(super) struct Flight {
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
     /// By message, which is the order of taking.
-    flights: BTreeMap<MsgId, Flight>,
+    submissions: BTreeMap<MsgId, Tracked>,
     names: HashMap<Name, MsgId, TableKey>,
     /// When each was taken, monotonic milliseconds, the oldest first: whoever waits for it is answered in time.
     unanswered: VecDeque<(u64, MsgId)>,
@@ -77,7 +77,7 @@ pub(super) struct InFlight {
 
 impl InFlight {
     pub(super) fn len(&self) -> usize {
-        self.flights.len()
+        self.submissions.len()
     }
 
     /// What Redis has not been given.
@@ -85,12 +85,12 @@ impl InFlight {
         self.uncommitted.len() + self.unsent.len()
     }
 
-    pub(super) fn get(&self, msg_id: MsgId) -> Option<&Flight> {
-        self.flights.get(&msg_id)
+    pub(super) fn get(&self, msg_id: MsgId) -> Option<&Tracked> {
+        self.submissions.get(&msg_id)
     }
 
     pub(super) fn contains(&self, msg_id: MsgId) -> bool {
-        self.flights.contains_key(&msg_id)
+        self.submissions.contains_key(&msg_id)
     }
 
     /// What is on its way under this name.
@@ -100,12 +100,12 @@ impl InFlight {
 
     /// The group that it is a message to.
     pub(super) fn group_of(&self, msg_id: MsgId) -> Option<GroupId> {
-        self.get(msg_id).and_then(|flight| flight.subject.group())
+        self.get(msg_id).and_then(|tracked| tracked.subject.group())
     }
 
     /// Nobody waits for it: it has to try again by itself.
     pub(super) fn is_of_nobody(&self, msg_id: MsgId) -> bool {
-        self.get(msg_id).is_some_and(|flight| flight.subject.origin() == Origin::NOBODY)
+        self.get(msg_id).is_some_and(|tracked| tracked.subject.origin() == Origin::NOBODY)
     }
 
     /// One that was taken just now. `name`: with the second before which nobody used it.
@@ -129,15 +129,15 @@ impl InFlight {
             // One of a former process may have the name already.
             self.names.entry(name).or_insert(msg_id);
         }
-        self.flights.insert(msg_id, Flight { name, known_s, subject, stage: stage.clone() });
+        self.submissions.insert(msg_id, Tracked { name, known_s, subject, stage: stage.clone() });
         self.list(msg_id, name, stage);
     }
 
     /// It comes to another stage.
     fn enter(&mut self, msg_id: MsgId, stage: Stage) {
-        let Some(flight) = self.flights.get_mut(&msg_id) else { return };
-        let (is_out, name) = (stage.is_out(), flight.name);
-        let before = std::mem::replace(&mut flight.stage, stage.clone());
+        let Some(tracked) = self.submissions.get_mut(&msg_id).or_count(Place::InFlight) else { return };
+        let (is_out, name) = (stage.is_out(), tracked.name);
+        let before = std::mem::replace(&mut tracked.stage, stage.clone());
         self.leave(msg_id, &before, is_out);
         self.list(msg_id, name, stage);
     }
@@ -165,7 +165,7 @@ impl InFlight {
                 }
             }
             Stage::Searched => {
-                let name = self.get(msg_id).and_then(|flight| flight.name);
+                let name = self.get(msg_id).and_then(|tracked| tracked.name);
                 self.searches.remove(msg_id, name.as_ref());
             }
             Stage::Deferred => drop(self.deferred.remove(&msg_id)),
@@ -176,18 +176,18 @@ impl InFlight {
     pub(super) fn remove(&mut self, msg_id: MsgId) -> Option<Subject> {
         let stage = self.get(msg_id)?.stage.clone();
         self.leave(msg_id, &stage, false);
-        let flight = self.flights.remove(&msg_id)?;
-        if let Some(name) = flight.name
+        let tracked = self.submissions.remove(&msg_id)?;
+        if let Some(name) = tracked.name
             && self.names.get(&name) == Some(&msg_id)
         {
             self.names.remove(&name);
         }
-        Some(flight.subject)
+        Some(tracked.subject)
     }
 
     /// What was taken since the last commit is on disk.
     pub(super) fn committed(&mut self) {
-        while let Some(msg_id) = self.uncommitted.first().copied() {
+        while let Some(msg_id) = self.uncommitted.pop_first() {
             self.enter(msg_id, Stage::Unsent);
         }
     }
@@ -221,7 +221,7 @@ impl InFlight {
 
     /// A group has changed, or it is time to give up: what was deferred is tried again.
     pub(super) fn retry_deferred(&mut self) {
-        while let Some(msg_id) = self.deferred.first().copied() {
+        while let Some(msg_id) = self.deferred.pop_first() {
             self.enter(msg_id, Stage::Unsent);
         }
     }
@@ -244,7 +244,7 @@ impl InFlight {
             internal::count(Place::InFlight);
         }
         for (msg_id, reply) in std::iter::zip(called, replies) {
-            let is_called = self.get(msg_id).is_some_and(|flight| flight.stage == Stage::Called);
+            let is_called = self.get(msg_id).is_some_and(|tracked| tracked.stage == Stage::Called);
             if reply != Reply::Appended && is_called {
                 self.enter(msg_id, Stage::Replied { count, reply });
             }
@@ -254,7 +254,7 @@ impl InFlight {
     /// The next reply that counts, as the stream has been read up to this entry.
     pub(super) fn next_reply(&mut self, seen: u64) -> Option<(MsgId, Reply)> {
         while let Some(msg_id) = self.replied.front().copied() {
-            match self.get(msg_id).map(|flight| &flight.stage) {
+            match self.get(msg_id).map(|tracked| &tracked.stage) {
                 Some(Stage::Replied { count, .. }) if *count > seen => return None,
                 Some(Stage::Replied { reply, .. }) => {
                     let reply = reply.clone();
@@ -272,8 +272,8 @@ impl InFlight {
     pub(super) fn lost(&mut self) {
         self.calls.clear();
         self.replied.clear();
-        let again = |flight: &Flight| flight.stage.is_out() || flight.stage == Stage::Deferred;
-        let again = self.flights.iter().filter(|(_, flight)| again(flight)).map(|(msg_id, _)| *msg_id);
+        let again = |tracked: &Tracked| tracked.stage.is_out() || tracked.stage == Stage::Deferred;
+        let again = self.submissions.iter().filter(|(_, tracked)| again(tracked)).map(|(msg_id, _)| *msg_id);
         for msg_id in again.collect::<Vec<MsgId>>() {
             self.enter(msg_id, Stage::Unsent);
         }
@@ -285,8 +285,8 @@ impl InFlight {
         debug_assert!(self.calls.is_empty(), "Redis replies before it is looked at");
         self.replied.clear();
         self.searches.begin_all(from);
-        for msg_id in self.flights.keys().copied().collect::<Vec<MsgId>>() {
-            if self.get(msg_id).is_some_and(|flight| flight.stage != Stage::Searched) {
+        for msg_id in self.submissions.keys().copied().collect::<Vec<MsgId>>() {
+            if self.get(msg_id).is_some_and(|tracked| tracked.stage != Stage::Searched) {
                 self.enter(msg_id, Stage::Searched);
             }
         }
@@ -304,7 +304,7 @@ impl InFlight {
 
     /// It is a message of a sender of whom something is searched for.
     pub(super) fn is_held(&self, msg_id: MsgId) -> bool {
-        let name = self.get(msg_id).and_then(|flight| flight.name);
+        let name = self.get(msg_id).and_then(|tracked| tracked.name);
         name.is_some_and(|name| self.searches.any_of(name.sender))
     }
 
@@ -316,8 +316,8 @@ impl InFlight {
 
     /// Redis does not rely on its claims of that time any more.
     pub(super) fn is_forgotten(&self, msg_id: MsgId, names: NamesKept, redis_s: u64) -> bool {
-        let named = self.get(msg_id).filter(|flight| flight.name.is_some());
-        named.is_some_and(|flight| names.is_forgotten(flight.known_s, redis_s))
+        let named = self.get(msg_id).filter(|tracked| tracked.name.is_some());
+        named.is_some_and(|tracked| names.is_forgotten(tracked.known_s, redis_s))
     }
 
     /// Time passes, monotonic milliseconds.
@@ -335,7 +335,7 @@ impl InFlight {
     /// The store has answered: what was asked for under this name.
     pub(super) fn answered(&mut self, name: &Name) -> Searched {
         let searched = self.searches.take_answered(name);
-        if !searched.flights.is_empty() {
+        if !searched.submissions.is_empty() {
             self.searches.is_answered();
         }
         searched
@@ -343,15 +343,15 @@ impl InFlight {
 
     /// The store could not answer, or its answer is out of date.
     pub(super) fn ask_again(&mut self, name: &Name, again: Again) {
-        for msg_id in self.searches.take_answered(name).flights {
+        for msg_id in self.searches.take_answered(name).submissions {
             self.searches.put_back(msg_id, *name, again);
         }
     }
 
     /// The store does not have it, nor had anybody used its name before this second of Redis's clock.
     pub(super) fn not_stored(&mut self, msg_id: MsgId, known_s: u64) {
-        if let Some(flight) = self.flights.get_mut(&msg_id) {
-            flight.known_s = known_s;
+        if let Some(tracked) = self.submissions.get_mut(&msg_id) {
+            tracked.known_s = known_s;
             self.enter(msg_id, Stage::Unsent);
         }
     }
@@ -364,9 +364,9 @@ impl InFlight {
                 break;
             }
             self.unanswered.pop_front();
-            if let Some(flight) = self.flights.remove(&msg_id) {
-                origins.push((msg_id, flight.subject.origin()));
-                self.flights.insert(msg_id, Flight { subject: flight.subject.let_go(), ..flight });
+            if let Some(tracked) = self.submissions.remove(&msg_id) {
+                origins.push((msg_id, tracked.subject.origin()));
+                self.submissions.insert(msg_id, Tracked { subject: tracked.subject.let_go(), ..tracked });
             }
         }
         origins
@@ -376,19 +376,19 @@ impl InFlight {
     #[cfg(test)]
     pub(super) fn check(&self) {
         let of = |stage: &Stage| -> BTreeSet<MsgId> {
-            let flights = self.flights.iter().filter(|(_, flight)| flight.stage == *stage);
-            flights.map(|(msg_id, _)| *msg_id).collect()
+            let of_stage = self.submissions.iter().filter(|(_, tracked)| tracked.stage == *stage);
+            of_stage.map(|(msg_id, _)| *msg_id).collect()
         };
         assert_eq!(self.uncommitted, of(&Stage::Uncommitted));
         assert_eq!(self.unsent, of(&Stage::Unsent));
         assert_eq!(self.deferred, of(&Stage::Deferred));
-        for (msg_id, flight) in &self.flights {
-            let is_searched = self.searches.has(*msg_id, flight.name.as_ref());
-            assert_eq!(is_searched, flight.stage == Stage::Searched, "{msg_id:?} {flight:?}");
-            let is_replied = matches!(flight.stage, Stage::Replied { .. });
-            assert!(!is_replied || self.replied.contains(msg_id), "{msg_id:?} {flight:?}");
+        for (msg_id, tracked) in &self.submissions {
+            let is_searched = self.searches.has(*msg_id, tracked.name.as_ref());
+            assert_eq!(is_searched, tracked.stage == Stage::Searched, "{msg_id:?} {tracked:?}");
+            let is_replied = matches!(tracked.stage, Stage::Replied { .. });
+            assert!(!is_replied || self.replied.contains(msg_id), "{msg_id:?} {tracked:?}");
             let is_of_call = self.calls.iter().flatten().any(|called| called == msg_id);
-            assert!(!is_of_call || flight.stage == Stage::Called, "{msg_id:?} {flight:?}");
+            assert!(!is_of_call || tracked.stage == Stage::Called, "{msg_id:?} {tracked:?}");
         }
     }
 }

@@ -20,7 +20,7 @@ const ASKED_AT_ONCE: usize = 256;
 /// What is searched for under one name.
 #[derive(Debug, Default)]
 pub(super) struct Searched {
-    pub(super) flights: Vec<MsgId>,
+    pub(super) submissions: Vec<MsgId>,
     /// The store was asked when all that Redis had by this second had been read.
     pub(super) known_s: u64,
 }
@@ -102,7 +102,7 @@ impl Searches {
     }
 
     fn is_asked(&self, msg_id: MsgId, name: Option<&Name>) -> bool {
-        name.and_then(|name| self.asked.get(name)).is_some_and(|searched| searched.flights.contains(&msg_id))
+        name.and_then(|name| self.asked.get(name)).is_some_and(|searched| searched.submissions.contains(&msg_id))
     }
 
     /// One more is searched for next, beside what there is.
@@ -151,10 +151,10 @@ impl Searches {
         }
         let Some(name) = name else { return };
         let Some(searched) = self.asked.get_mut(name) else { return };
-        let before = searched.flights.len();
-        searched.flights.retain(|other| *other != msg_id);
-        let gone = before - searched.flights.len();
-        if searched.flights.is_empty() {
+        let before = searched.submissions.len();
+        searched.submissions.retain(|other| *other != msg_id);
+        let gone = before - searched.submissions.len();
+        if searched.submissions.is_empty() {
             self.asked.remove(name);
         }
         self.ends(Some(name), gone);
@@ -174,7 +174,7 @@ impl Searches {
     /// The store has answered: what was asked for under this name.
     pub(super) fn take_answered(&mut self, name: &Name) -> Searched {
         let searched = self.asked.remove(name).unwrap_or_default();
-        self.ends(Some(name), searched.flights.len());
+        self.ends(Some(name), searched.submissions.len());
         searched
     }
 
@@ -193,9 +193,9 @@ impl Searches {
                 continue;
             };
             let searched = self.asked.entry(name).or_default();
-            searched.flights.push(msg_id);
+            searched.submissions.push(msg_id);
             // One of a former process may have the same name as another that took its place.
-            if searched.flights.len() == 1 {
+            if searched.submissions.len() == 1 {
                 searched.known_s = known_s;
                 out.push(Lookup { sender: name.sender, client_msg_id: name.client_msg_id, generation: 0 });
             }

@@ -61,7 +61,7 @@ fn search(table: &mut InFlight, rng: &mut fastrand::Rng) {
         let name = Name { sender: lookup.sender, client_msg_id: lookup.client_msg_id };
         match rng.u8(..3) {
             0 => table.ask_again(&name, Again::OutOfDate),
-            _ => table.answered(&name).flights.into_iter().for_each(|msg_id| table.not_stored(msg_id, 1)),
+            _ => table.answered(&name).submissions.into_iter().for_each(|msg_id| table.not_stored(msg_id, 1)),
         }
     }
 }
