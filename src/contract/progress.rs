@@ -85,6 +85,11 @@ impl Progress {
         self.fence_asked.store(position.0, Ordering::Release);
     }
 
+    /// It is not to be moved any more; perhaps it was already.
+    pub fn take_back_fence(&self) {
+        self.fence_asked.store(0, Ordering::Release);
+    }
+
     /// In a cluster: the last position that this node's store, and no other, has moved the database's to.
     pub fn fenced(&self) -> StreamPosition {
         StreamPosition(self.fenced.load(Ordering::Acquire))

@@ -228,6 +228,7 @@ impl<D: Disk> RedisEngine<D> {
             self.follower.stored(applied);
         }
         self.settle_unverified();
+        self.leave_unstorable();
         self.fence();
         self.loaded()?;
         let (submitter, mut view) = self.submitting();
@@ -307,6 +308,7 @@ impl<D: Disk> RedisEngine<D> {
             }
             News::Disconnected => {
                 self.session = Session::Disconnected { why: StandsStill::Disconnected };
+                self.progress.take_back_fence();
                 self.orders.lost();
                 self.follower.redis_clock.ended();
                 self.submitter.lost();

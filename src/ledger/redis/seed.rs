@@ -20,6 +20,9 @@ use ringway_wire::ids::Seq;
 /// Entries of a generation are numbered in so many bits.
 const ENTRY_BITS: u32 = 40;
 
+/// Before it nothing was lost.
+pub(crate) const FIRST_GENERATION: u64 = 1;
+
 /// The generation that an entry, or a position of the database, belongs to.
 pub(crate) fn generation_of(entry: u64) -> u64 {
     entry >> ENTRY_BITS
@@ -53,6 +56,8 @@ impl<D: Disk> RedisEngine<D> {
         if let Some(found) = &found {
             self.follower.redis_clock.compare(now, found.now_ms);
         }
+        // What the database was to be moved past may be here again.
+        self.progress.take_back_fence();
         let was_behind = matches!(self.session, Session::Behind { .. });
         let found = match found {
             Some(found) if !self.is_lost(&found, highest) => found,
@@ -143,6 +148,16 @@ impl<D: Disk> RedisEngine<D> {
             && self.follower.followed.seen() >= caught_up_at
             && self.progress.applied().0 >= caught_up_at
         {
+            self.look_again(*number);
+        }
+    }
+
+    /// The database was moved past the generation that is followed: by a node that found Redis without it, though it is
+    /// there again, or because the next one is there and this node does not know it yet. What is numbered in it can never
+    /// be stored. Redis is looked at again, and what was submitted goes into the next one.
+    pub(super) fn leave_unstorable(&mut self) {
+        let Session::Following { number, reading } = &self.session else { return };
+        if generation_of(self.progress.applied().0) > reading.generation.number {
             self.look_again(*number);
         }
     }

@@ -25,6 +25,7 @@ use super::Settings;
 use super::entry::Entry;
 use super::follower::Follower;
 use super::link::Reply;
+use super::seed::FIRST_GENERATION;
 use super::session::{Certainty, Reading, Session};
 use crate::clock::Now;
 use crate::contract::digest::digest;
@@ -44,8 +45,9 @@ use crate::ledger::answers::{Answers, Refusal};
 use crate::ledger::dedup::{Known, Name};
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::sequence::MsgIdSource;
-use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX};
+use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, LOST_CHANGES_MS};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
+use ringway_wire::schema::ErrorCode;
 
 /// See the module.
 #[derive(Debug)]
@@ -78,6 +80,17 @@ impl<D: Disk> View<'_, D> {
         let permission = self.settings.policies.direct_messages.asked_by(incoming.origin, self.settings.shards);
         let Follower { groups, sequences, .. } = self.follower;
         groups.check_recipient(permission, incoming, sequences).map_err(Refusal::Code)
+    }
+
+    /// Refuses who is in no such group, as far as this node knows. A moment after a ledger was made anew that is for now: a
+    /// change that was lost is made again by the node that took it, and what was sent to its group is a repeat then.
+    fn refuse_stranger(&mut self, origin: Origin, code: ErrorCode) {
+        let latest_ms = self.follower.redis_clock.latest_s() * 1_000;
+        let is_new = |reading: &Reading| {
+            reading.generation.number > FIRST_GENERATION && latest_ms < reading.since_ms + LOST_CHANGES_MS
+        };
+        let is_remade = self.session.reading().is_some_and(is_new);
+        self.answers.refuse(origin, if is_remade { Refusal::RetryLater } else { Refusal::Code(code) });
     }
 }
 

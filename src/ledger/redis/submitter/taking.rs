@@ -16,7 +16,7 @@ use crate::journal::record::ChangeRecord;
 use crate::ledger::admission::{Turn, named_at};
 use crate::ledger::answers::Refusal;
 use crate::ledger::dedup::Name;
-use crate::ledger::groups::Plan;
+use crate::ledger::groups::{NotPlanned, Plan};
 use crate::ledger::pending::{Place, Wait};
 use crate::ledger::redis::follower::Follower;
 use crate::limits::{
@@ -136,8 +136,8 @@ impl<D: Disk> Submitter<D> {
             _ if let (false, Looked::NoNeed { place, .. }) = (is_member, looked) => {
                 self.look_up(submission, place, view);
             }
-            None => view.answers.refuse(origin, Refusal::Code(ErrorCode::UnknownGroup)),
-            Some(_) if !is_member => view.answers.refuse(origin, Refusal::Code(ErrorCode::NotAMember)),
+            None => view.refuse_stranger(origin, ErrorCode::UnknownGroup),
+            Some(_) if !is_member => view.refuse_stranger(origin, ErrorCode::NotAMember),
             Some(roster) => {
                 let rows = roster.members().len();
                 self.log_message(now, (name, known_s), submission, rows, view);
@@ -232,6 +232,9 @@ impl<D: Disk> Submitter<D> {
             }
             Ok(Plan::Change(record)) => self.log_change(now, submission, record, view),
             Ok(Plan::Nothing { group, version }) => view.answers.unchanged(origin, group, version),
+            Err(NotPlanned { code: code @ (ErrorCode::UnknownGroup | ErrorCode::NotAMember), .. }) => {
+                view.refuse_stranger(origin, code);
+            }
             Err(not_planned) => view.answers.not_planned(origin, not_planned),
         }
     }

@@ -405,6 +405,35 @@ fn a_generation_is_made_only_by_the_node_that_has_moved_the_database_to_it() {
 }
 
 #[test]
+fn a_ledger_past_which_the_database_was_moved_is_made_anew() {
+    // A node has moved it because Redis had lost its data, and then Redis is back with all of them: what is numbered there
+    // can never be stored.
+    let stream = stream(100);
+    let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
+    node.receive(stream.status()).unwrap();
+    node.follow(&stream, 0).unwrap();
+    node.progress.advance_applied(AppliedPosition(base_of(2)));
+    node.wants.clear();
+    node.commit().unwrap();
+    assert!(matches!(node.wants[..], [What::Status]), "{:?}", node.wants);
+    node.wants.clear();
+    node.receive(stream.status()).unwrap();
+    assert!(matches!(&node.wants[..], [What::Begin { generation, .. }] if generation.number == 3), "{:?}", node.wants);
+}
+
+#[test]
+fn the_database_is_not_moved_any_more_when_redis_is_looked_at_again() {
+    for news in [News::Disconnected, stream(100).status()] {
+        let (_, mut node, ..) = after_a_loss();
+        node.receive(News::Status { session: 1, found: None, highest: 0 }).unwrap();
+        node.receive(News::Begun).unwrap();
+        assert_eq!(node.progress.fence_asked(), StreamPosition(base_of(2)));
+        node.receive(news).unwrap();
+        assert_eq!(node.progress.fence_asked(), StreamPosition(0));
+    }
+}
+
+#[test]
 fn a_node_behind_which_the_stream_was_cut_ends_though_nothing_new_comes() {
     let stream = stream(100);
     let mut node = Node::start(1, 1, &Database::default());

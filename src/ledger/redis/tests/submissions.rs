@@ -17,8 +17,8 @@ use crate::ledger::redis::entry::{Call, Entry};
 use crate::ledger::redis::link::{Arrival, News, Reply, What};
 use crate::ledger::redis::seed::base_of;
 use crate::ledger::redis::submitter::log::Log;
-use crate::limits::{CLOCK_SKEW_MAX_MS, SENDS_ANSWERED_MS};
-use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
+use crate::limits::{CLOCK_SKEW_MAX_MS, LOST_CHANGES_MS, SENDS_ANSWERED_MS};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::request::Adding;
 use ringway_wire::schema::ErrorCode;
 
@@ -412,6 +412,29 @@ fn a_group_that_everybody_has_left_is_not_made_again_but_one_that_was_lost_is() 
         lookups(&mut one);
         one.commit().unwrap();
         assert_eq!(submitted(&mut one).len(), again, "{were_left} {later_ms}");
+    }
+}
+
+#[test]
+fn who_sends_to_a_group_that_is_lost_is_refused_for_good_only_when_nobody_makes_it_again() {
+    let stranger = Conversation::Group(GroupId(77));
+    // Of the first generation, of one that was made just now, and of one that was made a minute ago.
+    for (generation, age_ms, code) in [
+        (1, 0, ErrorCode::UnknownGroup),
+        (2, 0, ErrorCode::RetryLater),
+        (2, LOST_CHANGES_MS + 1_000, ErrorCode::UnknownGroup),
+    ] {
+        let mut stream = Stream::begin(generation, Seq(0), 0);
+        stream.found.since_ms = NOW.unix_ms - age_ms;
+        let mut node = Node::start(1, 1, &Database { at: base_of(generation), ..Database::default() });
+        node.receive(stream.status()).unwrap();
+        node.receive(clock(&stream, NOW.unix_ms)).unwrap();
+        send_to(&mut node, stranger, named(0, 1));
+        node.commit().unwrap();
+        let asked = lookups(&mut node);
+        found(&mut node, asked[0], LookupFound::Nothing);
+        change(&mut node, GroupChange::Leave(GroupId(77)));
+        assert_eq!(node.refused, [code, code], "generation {generation}, {age_ms} ms old");
     }
 }
 
