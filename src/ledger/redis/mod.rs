@@ -308,7 +308,6 @@ impl<D: Disk> RedisEngine<D> {
             }
             News::Disconnected => {
                 self.session = Session::Disconnected { why: StandsStill::Disconnected };
-                self.progress.take_back_fence();
                 self.orders.lost();
                 self.follower.redis_clock.ended();
                 self.submitter.lost();

@@ -56,8 +56,6 @@ impl<D: Disk> RedisEngine<D> {
         if let Some(found) = &found {
             self.follower.redis_clock.compare(now, found.now_ms);
         }
-        // What the database was to be moved past may be here again.
-        self.progress.take_back_fence();
         let was_behind = matches!(self.session, Session::Behind { .. });
         let found = match found {
             Some(found) if !self.is_lost(&found, highest) => found,
@@ -177,6 +175,10 @@ impl<D: Disk> RedisEngine<D> {
         }
         let (reading, seen) = (Reading::of(&found), self.follower.followed.seen());
         let Found { there, count, floor, now_ms, .. } = found;
+        if self.progress.fence_asked().0 > base_of(there.number) {
+            // What the database was to be moved past is here again.
+            self.progress.take_back_fence();
+        }
         let goes = self.follower.followed.follow(&reading);
         self.follower.sequences.set_floor(floor);
         self.session = Session::Following { number, reading };

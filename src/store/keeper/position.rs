@@ -79,8 +79,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.apply(transaction).await?;
             self.advance(applied);
         }
-        self.apply(Transaction { applied: to.into(), ..Transaction::default() }).await?;
-        self.progress.report_fenced(to);
+        if self.progress.applied() < to.into() {
+            self.apply(Transaction { applied: to.into(), ..Transaction::default() }).await?;
+            self.progress.report_fenced(to);
+        }
         self.settle().await
     }
 

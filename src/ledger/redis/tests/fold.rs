@@ -422,15 +422,18 @@ fn a_ledger_past_which_the_database_was_moved_is_made_anew() {
 }
 
 #[test]
-fn the_database_is_not_moved_any_more_when_redis_is_looked_at_again() {
-    for news in [News::Disconnected, stream(100).status()] {
-        let (_, mut node, ..) = after_a_loss();
-        node.receive(News::Status { session: 1, found: None, highest: 0 }).unwrap();
-        node.receive(News::Begun).unwrap();
-        assert_eq!(node.progress.fence_asked(), StreamPosition(base_of(2)));
-        node.receive(news).unwrap();
-        assert_eq!(node.progress.fence_asked(), StreamPosition(0));
-    }
+fn the_database_is_not_moved_any_more_past_a_ledger_that_is_there_again() {
+    let stream = stream(100);
+    let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
+    node.receive(stream.status()).unwrap();
+    node.follow(&stream, 0).unwrap();
+    node.receive(News::Disconnected).unwrap();
+    node.receive(News::Status { session: 1, found: None, highest: 0 }).unwrap();
+    node.receive(News::Begun).unwrap();
+    assert_eq!(node.progress.fence_asked(), StreamPosition(base_of(2)));
+    node.receive(News::Disconnected).unwrap();
+    node.receive(stream.status()).unwrap();
+    assert_eq!(node.progress.fence_asked(), StreamPosition(0));
 }
 
 #[test]
