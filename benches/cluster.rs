@@ -460,7 +460,8 @@ impl Node {
         if let Some(mut ask) = self.store.next() {
             ask.begin();
             self.shared.groups.iter().for_each(|group| ask.visit(Stored::Group(group.clone())));
-            self.store.answer(ask.finish(StorePosition { applied: AppliedPosition(base), msg_id_max: MsgId(0) }));
+            let at = StorePosition { applied: AppliedPosition(base), msg_id_max: MsgId(0) };
+            self.store.answer(ask.finish(at, Vec::new(), Vec::new()));
         }
     }
 }

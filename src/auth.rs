@@ -30,21 +30,21 @@ const MINTED_BYTES_MAX: usize = 256;
 
 /// What a verified token says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// The bearer.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// The only device the token is for; `None`: any.
-    pub device: Option<DeviceId>,
+    pub(crate) device: Option<DeviceId>,
     /// Not valid from this Unix second on.
-    pub expires_at_s: u64,
+    pub(crate) expires_at_s: u64,
     /// The Unix second in which it was issued; 0: it does not say.
-    pub issued_at_s: u64,
+    pub(crate) issued_at_s: u64,
 }
 
 /// Why a token does not count, in the words that its bearer is told. What exactly is wrong with it is for the log and for
 /// `ringway token check`: somebody who forges one shall not learn from it.
 #[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]
-pub enum AuthError {
+pub(crate) enum AuthError {
     /// Not a token, not signed with our key, or without the claims it needs.
     #[error("the token is not one that this gateway accepts: expected a JWT signed with its key, with sub and exp")]
     Invalid(TokenFault),
@@ -55,7 +55,7 @@ pub enum AuthError {
 
 /// What exactly is wrong with a token.
 #[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]
-pub enum TokenFault {
+pub(crate) enum TokenFault {
     /// Nobody's token is so long.
     #[error("it has more than {TOKEN_BYTES_MAX} bytes")]
     TooLong,
@@ -104,7 +104,7 @@ pub enum AuthKeyError {
 
 /// What tokens are verified with; goes to every shard.
 #[derive(Clone)]
-pub struct AuthKey {
+pub(crate) struct AuthKey {
     key: DecodingKey,
     algorithm: Algorithm,
     /// What a token's `aud` must name; `None`: it is not looked at.
@@ -113,12 +113,12 @@ pub struct AuthKey {
 
 impl AuthKey {
     /// Tokens are signed with HMAC-SHA256 and this secret.
-    pub fn hs256(secret: &[u8]) -> AuthKey {
+    pub(crate) fn hs256(secret: &[u8]) -> AuthKey {
         AuthKey::new(DecodingKey::from_secret(secret), Algorithm::HS256)
     }
 
     /// Tokens are signed with the Ed25519 key whose public half this is, in PEM form.
-    pub fn eddsa_pem(pem: &[u8]) -> Result<AuthKey, AuthKeyError> {
+    pub(crate) fn eddsa_pem(pem: &[u8]) -> Result<AuthKey, AuthKeyError> {
         let key = DecodingKey::from_ed_pem(pem).map_err(|_| AuthKeyError::NotEd25519Pem)?;
         Ok(AuthKey::new(key, Algorithm::EdDSA))
     }
@@ -129,7 +129,7 @@ impl AuthKey {
     }
 
     /// The same key, for tokens that are made for this audience, among others or alone. Empty: for any.
-    pub fn for_audience(self, audience: &str) -> AuthKey {
+    pub(crate) fn for_audience(self, audience: &str) -> AuthKey {
         AuthKey { audience: Some(audience).filter(|audience| !audience.is_empty()).map(Arc::from), ..self }
     }
 }
@@ -152,7 +152,7 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// Nothing is verified yet.
-    pub fn new(key: &AuthKey) -> Self {
+    pub(crate) fn new(key: &AuthKey) -> Self {
         let mut validation = Validation::new(key.algorithm);
         validation.required_spec_claims.clear();
         (validation.validate_exp, validation.validate_aud) = (false, false);
@@ -165,7 +165,7 @@ impl Authenticator {
     }
 
     /// What the token says, if it is genuine and has not expired at `now_unix_s`.
-    pub fn verify(&mut self, token: &str, now_unix_s: u64) -> Result<Claims, AuthError> {
+    pub(crate) fn verify(&mut self, token: &str, now_unix_s: u64) -> Result<Claims, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::Invalid(TokenFault::TooLong));
         }
@@ -285,12 +285,12 @@ impl Minter {
     }
 
     /// Makes them for this audience. Empty: for any.
-    pub fn for_audience(self, audience: &str) -> Minter {
+    pub(crate) fn for_audience(self, audience: &str) -> Minter {
         Minter { audience: Some(audience.to_owned()).filter(|audience| !audience.is_empty()), ..self }
     }
 
     /// The token that [`mint_hs256`] makes.
-    pub fn mint(&self, user: UserId, device: Option<DeviceId>, expires_at_s: u64) -> String {
+    pub(crate) fn mint(&self, user: UserId, device: Option<DeviceId>, expires_at_s: u64) -> String {
         self.mint_issued(user, device, None, expires_at_s)
     }
 

@@ -30,7 +30,7 @@ impl Clock {
     }
 
     /// A clock whose monotonic time is the host's: a time of one process can be compared with one of another.
-    pub fn of_host() -> Self {
+    pub(crate) fn of_host() -> Self {
         Clock { start_ns: 0 }
     }
 
@@ -47,7 +47,7 @@ impl Clock {
     }
 
     /// Microseconds since the process started, for latencies.
-    pub fn mono_us(&self) -> u64 {
+    pub(crate) fn mono_us(&self) -> u64 {
         self.mono_ns() / 1_000
     }
 }

@@ -27,52 +27,52 @@ use crate::topology::cpus::Shards;
 use ringway_wire::limits::GROUP_MEMBERS_MAX;
 
 /// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
-pub const SECRET_BYTES_MIN: usize = 32;
+pub(crate) const SECRET_BYTES_MIN: usize = 32;
 /// What `log.level` may be, the quietest first.
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Highest shard count: a lane from each to each must stay affordable.
-pub const SHARDS_MAX: u16 = 256;
+pub(crate) const SHARDS_MAX: u16 = 256;
 
 /// What is in force.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients connect.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Where the admin HTTP server listens.
-    pub admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     /// Who may call the HTTP API; `None`: on a loopback address the programs of this machine.
-    pub api_keys_file: Option<PathBuf>,
+    pub(crate) api_keys_file: Option<PathBuf>,
     /// Everything the gateway keeps on disk.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// How many shards.
-    pub shards: Shards,
+    pub(crate) shards: Shards,
     /// The CPUs the whole gateway may use; `None`: those the process may run on.
-    pub cpus: Option<Vec<usize>>,
+    pub(crate) cpus: Option<Vec<usize>>,
     /// What verifies tokens.
-    pub auth: Auth,
+    pub(crate) auth: Auth,
     /// Whom tokens must be made for; empty: anybody.
-    pub audience: String,
+    pub(crate) audience: String,
     /// About sessions.
-    pub session: Session,
+    pub(crate) session: Session,
     /// About the store.
-    pub store: Store,
+    pub(crate) store: Store,
     /// About the other nodes.
-    pub cluster: Cluster,
+    pub(crate) cluster: Cluster,
     /// About stopping.
-    pub drain: Drain,
+    pub(crate) drain: Drain,
     /// About logs.
     pub log: Log,
     /// What clients are let do.
-    pub policies: Policies,
+    pub(crate) policies: Policies,
     /// Bounds an operator may move.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Who said how many connections: the default is what the host can keep, anything else is kept or refused.
-    pub connections_origin: Origin,
+    pub(crate) connections_origin: Origin,
 }
 
 /// What verifies tokens.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Auth {
+pub(crate) enum Auth {
     /// A shared secret.
     Secret(Vec<u8>),
     /// A file with a shared secret.
@@ -96,39 +96,39 @@ impl std::fmt::Debug for Auth {
 
 /// About sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Session {
+pub(crate) struct Session {
     /// What clients are told; silence of two and a half of these ends a session.
-    pub heartbeat_s: u32,
+    pub(crate) heartbeat_s: u32,
     /// The longest that a client may ask for instead.
-    pub heartbeat_max_s: u32,
+    pub(crate) heartbeat_max_s: u32,
     /// How long a connection may take to log in.
-    pub login_timeout_s: u32,
+    pub(crate) login_timeout_s: u32,
     /// Sessions of one user at a time.
-    pub devices_max: u16,
+    pub(crate) devices_max: u16,
     /// What happens above.
-    pub device_policy: DevicePolicy,
+    pub(crate) device_policy: DevicePolicy,
     /// How long a connection may take no byte.
-    pub stall_timeout_s: u32,
+    pub(crate) stall_timeout_s: u32,
 }
 
 /// About the store.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Store {
+pub(crate) struct Store {
     /// Which database.
-    pub url: StoreUrl,
+    pub(crate) url: StoreUrl,
     /// How long to wait for more rows.
-    pub linger_ms: u32,
+    pub(crate) linger_ms: u32,
     /// Rows of one insert.
-    pub batch_rows: usize,
+    pub(crate) batch_rows: usize,
     /// Connections to a database server.
-    pub pool_size: usize,
+    pub(crate) pool_size: usize,
     /// How long messages are kept; 0: for ever.
-    pub retention_days: u32,
+    pub(crate) retention_days: u32,
 }
 
 /// Which database.
 #[derive(Clone, PartialEq, Eq)]
-pub enum StoreUrl {
+pub(crate) enum StoreUrl {
     /// SQLite, in this file; `None`: in the data directory.
     Sqlite(Option<PathBuf>),
     /// A MySQL or MariaDB server.
@@ -137,7 +137,7 @@ pub enum StoreUrl {
 
 impl StoreUrl {
     /// What was typed, understood; or what would do.
-    pub fn parse(url: &str) -> Result<StoreUrl, String> {
+    pub(crate) fn parse(url: &str) -> Result<StoreUrl, String> {
         const EXPECTED: &str =
             "expected sqlite: (in data_dir), sqlite:PATH or mysql://USER:PASSWORD@HOST:PORT/DATABASE";
         match url.split_once(':') {
@@ -171,15 +171,15 @@ impl std::fmt::Debug for StoreUrl {
 
 /// About the other nodes.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The Redis, or the Redis Cluster, that the nodes share; `None`: there is this node alone.
-    pub redis_url: Option<String>,
+    pub(crate) redis_url: Option<String>,
     /// The node's part of message ids.
-    pub node_id: u16,
+    pub(crate) node_id: u16,
     /// Into how many parts the ledger is split.
-    pub buckets: usize,
+    pub(crate) buckets: usize,
     /// How long Redis keeps names.
-    pub names: NamesKept,
+    pub(crate) names: NamesKept,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -196,25 +196,25 @@ impl std::fmt::Debug for Cluster {
 
 /// About stopping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Drain {
+pub(crate) struct Drain {
     /// When to give up.
-    pub timeout_s: u32,
+    pub(crate) timeout_s: u32,
     /// Over how long the clients' reconnects are spread.
-    pub spread_s: u32,
+    pub(crate) spread_s: u32,
 }
 
 /// About logs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log {
     /// A level or a tracing filter.
-    pub level: String,
+    pub(crate) level: String,
     /// For whom.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
 }
 
 /// How a log line looks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Human on a terminal, JSON otherwise.
     Auto,
     /// For people.
@@ -225,29 +225,29 @@ pub enum LogFormat {
 
 /// Bounds an operator may move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections of the whole gateway that have logged in.
-    pub connections_max: usize,
+    pub(crate) connections_max: usize,
     /// Those that have not.
-    pub unauthenticated_max: usize,
+    pub(crate) unauthenticated_max: usize,
     /// Of these, those of one address.
-    pub unauthenticated_per_address_max: usize,
+    pub(crate) unauthenticated_per_address_max: usize,
     /// Bytes that may wait for one connection.
-    pub outbox_bytes_max: usize,
+    pub(crate) outbox_bytes_max: usize,
     /// Bytes that may wait for all connections of a shard.
-    pub outbox_bytes_per_shard_max: usize,
+    pub(crate) outbox_bytes_per_shard_max: usize,
     /// Journal bytes not yet in the store.
-    pub journal_bytes_max: u64,
+    pub(crate) journal_bytes_max: u64,
     /// Entries of a cluster's stream that may be unstored.
-    pub stream_entries_max: u64,
+    pub(crate) stream_entries_max: u64,
     /// Memory of the process, bytes; `None`: what the host has.
-    pub memory_bytes_max: Option<u64>,
+    pub(crate) memory_bytes_max: Option<u64>,
     /// How long accepting, asking or delivering may keep a shard from the others.
-    pub turn_ms: u32,
+    pub(crate) turn_ms: u32,
     /// What the groups that one user has made may take of the ledger's memory, bytes.
-    pub user_groups_bytes_max: u64,
+    pub(crate) user_groups_bytes_max: u64,
     /// What one account may send.
-    pub traffic: TrafficLimits,
+    pub(crate) traffic: TrafficLimits,
 }
 
 /// What was typed makes no sense.

@@ -65,7 +65,7 @@
 /// The version, and in a release the commit it was built from.
 pub const VERSION: &str = env!("BUILD_VERSION");
 
-pub mod api;
+pub(crate) mod api;
 pub mod auth;
 pub mod clock;
 pub mod cluster;

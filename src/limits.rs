@@ -5,7 +5,7 @@
 
 mod rates;
 
-pub use self::rates::*;
+pub(crate) use self::rates::*;
 use ringway_wire::limits::{
     BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SERVER_FRAME_BYTES_MAX, SESSION_IN_FLIGHT_MAX,
     TOKEN_BYTES_MAX, USER_GROUPS_MAX,
@@ -14,282 +14,282 @@ use ringway_wire::limits::{
 // ---- groups -----------------------------------------------------------------------------------------
 
 /// Of the groups that a user may be in, those that others put him into.
-pub const USER_GROUPS_BY_OTHERS_MAX: usize = USER_GROUPS_MAX / 4 * 3;
+pub(crate) const USER_GROUPS_BY_OTHERS_MAX: usize = USER_GROUPS_MAX / 4 * 3;
 /// And those of one who does.
-pub const USER_GROUPS_BY_ONE_MAX: usize = USER_GROUPS_MAX / 4;
+pub(crate) const USER_GROUPS_BY_ONE_MAX: usize = USER_GROUPS_MAX / 4;
 /// Memberships over all groups: the ledger keeps every roster in memory.
-pub const MEMBERSHIPS_MAX: usize = 32 << 20;
+pub(crate) const MEMBERSHIPS_MAX: usize = 32 << 20;
 /// What one takes there, about: of one who is in no other group, and has no row.
-pub const MEMBERSHIP_BYTES: u64 = 150;
+pub(crate) const MEMBERSHIP_BYTES: u64 = 150;
 /// What a group takes there beside its members, about.
-pub const GROUP_BYTES: u64 = 500;
+pub(crate) const GROUP_BYTES: u64 = 500;
 /// Default of what the groups that one user has made may take of it: some 850,000 memberships.
-pub const USER_GROUPS_BYTES_MAX: u64 = 128 << 20;
+pub(crate) const USER_GROUPS_BYTES_MAX: u64 = 128 << 20;
 
 // ---- shard ------------------------------------------------------------------------------------------
 
 /// Default cap of the gateway's connections. A million idle ones take about 140 MB of its own memory (`make soak-vm`
 /// measures it), and several times as much of the kernel's for their sockets. The default is reduced to what
 /// the host can keep (`doctor::start`).
-pub const CONNECTIONS_MAX: usize = 1_000_000;
+pub(crate) const CONNECTIONS_MAX: usize = 1_000_000;
 
 /// Descriptors that no client gets, of those that the process may have: for hand-overs, which hold a socket twice for
 /// a moment, and for refusing peers in words.
 pub const DESCRIPTORS_FREE_OF_CLIENTS: u64 = 128;
 /// Of these, what hand-overs and refusals leave alone: the store, the journal and the admin server open files too.
-pub const DESCRIPTORS_FREE_ALWAYS: u64 = 64;
+pub(crate) const DESCRIPTORS_FREE_ALWAYS: u64 = 64;
 
 /// Watches of sockets that a shard hands to the kernel at once.
-pub const RING_SUBMISSIONS: u32 = 4_096;
+pub(crate) const RING_SUBMISSIONS: u32 = 4_096;
 /// Events of sockets that wait for a shard; what is above, the kernel keeps until there is room.
-pub const RING_EVENTS: u32 = 16_384;
+pub(crate) const RING_EVENTS: u32 = 16_384;
 /// Entries of each of the executor's own rings, in which nothing ever happens: few.
-pub const EXECUTOR_RING_DEPTH: usize = 128;
+pub(crate) const EXECUTOR_RING_DEPTH: usize = 128;
 /// The executor's registered buffers, which sockets do not use: as little as it takes.
-pub const EXECUTOR_IO_MEMORY_BYTES: usize = 64 * 1024;
+pub(crate) const EXECUTOR_IO_MEMORY_BYTES: usize = 64 * 1024;
 
 /// Bytes that may wait for one connection before its session stops being live.
 pub const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Least of it that may be configured: with less, it could not hold a page, and catching up would never end.
-pub const OUTBOX_BYTES_MIN: usize = 128 * 1024;
+pub(crate) const OUTBOX_BYTES_MIN: usize = 128 * 1024;
 /// Above the cap, room for replies to requests already read: the largest of all, and `SESSION_IN_FLIGHT_MAX` small ones.
 /// Beyond it the connection is closed.
 pub const OUTBOX_REPLY_RESERVE_BYTES: usize = 384 * 1024;
 /// Bytes of requests for large replies that wait in a shard for their turns (48 each, and 8 for each user that Presence
 /// or a change of a group names); above it `RETRY_LATER`.
-pub const LARGE_WAITING_BYTES_MAX: usize = 64 << 20;
+pub(crate) const LARGE_WAITING_BYTES_MAX: usize = 64 << 20;
 /// Of these, of one session.
-pub const LARGE_WAITING_SESSION_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const LARGE_WAITING_SESSION_BYTES_MAX: usize = 256 * 1024;
 /// A change of a group that names more users counts as large: of a session's, one is in the ledger at a time.
-pub const SMALL_CHANGE_USERS_MAX: usize = 64;
+pub(crate) const SMALL_CHANGE_USERS_MAX: usize = 64;
 /// Bytes that the fan-out of a run of messages puts into outboxes before they are written and others get their turn:
 /// a quarter of the cache a core has to itself, so that writing finds them there.
-pub const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
+pub(crate) const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
 /// Ephemeral messages to groups that wait in a shard for their recipients; above it `RETRY_LATER`.
-pub const EPHEMERALS_WAITING_MAX: usize = 16_384;
+pub(crate) const EPHEMERALS_WAITING_MAX: usize = 16_384;
 /// Of these, those of one group: as many as one session may have in flight.
-pub const EPHEMERALS_GROUP_MAX: usize = SESSION_IN_FLIGHT_MAX as usize;
+pub(crate) const EPHEMERALS_GROUP_MAX: usize = SESSION_IN_FLIGHT_MAX as usize;
 /// Bytes of all of them.
-pub const EPHEMERALS_BYTES_MAX: usize = 32 << 20;
+pub(crate) const EPHEMERALS_BYTES_MAX: usize = 32 << 20;
 /// Bytes that may wait in all outboxes of a shard.
-pub const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
+pub(crate) const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Least of them that may be configured: a few connections at their caps.
-pub const OUTBOX_SHARD_BYTES_MIN: usize = 1024 * 1024;
+pub(crate) const OUTBOX_SHARD_BYTES_MIN: usize = 1024 * 1024;
 /// Bytes that the kernel takes for a connection and has not sent yet. What it has taken goes before everything that comes
 /// later: with its usual buffer of some megabytes, an answer to a slow reader would wait a minute behind it.
-pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+pub(crate) const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// How often within the time after which a connection has stalled it is looked whether its peer takes anything.
-pub const STALL_LOOKS: u64 = 4;
+pub(crate) const STALL_LOOKS: u64 = 4;
 /// Bodies above this are kept in the outbox as a reference and written with `writev`; smaller ones are copied.
-pub const OUTBOX_INLINE_BODY_BYTES_MAX: usize = 1024;
+pub(crate) const OUTBOX_INLINE_BODY_BYTES_MAX: usize = 1024;
 /// Default of the connections that have not logged in yet: each takes its socket and may hold a partial frame. They have
 /// no part in `CONNECTIONS_MAX`; above it the oldest of them goes.
-pub const UNAUTHENTICATED_MAX: usize = 20_000;
+pub(crate) const UNAUTHENTICATED_MAX: usize = 20_000;
 /// Default of those of one address (IPv6: of one /64): an office behind one address that comes back at once logs in
 /// within moments; above it the oldest of the address goes.
-pub const UNAUTHENTICATED_PER_ADDRESS_MAX: usize = 5_000;
+pub(crate) const UNAUTHENTICATED_PER_ADDRESS_MAX: usize = 5_000;
 /// Where descriptors are short, those make room who have not logged in for so long.
-pub const UNAUTHENTICATED_SPARED_MS: u64 = 500;
+pub(crate) const UNAUTHENTICATED_SPARED_MS: u64 = 500;
 /// When memory is at its limit, sessions are ended for which at least so much is held ...
-pub const GREEDY_SESSION_BYTES_MIN: usize = 64 * 1024;
+pub(crate) const GREEDY_SESSION_BYTES_MIN: usize = 64 * 1024;
 /// ... so many of each shard at a time, ten times a second; after each it is looked whether that was enough.
-pub const GREEDY_SESSIONS_CLOSED_MAX: usize = 64;
+pub(crate) const GREEDY_SESSIONS_CLOSED_MAX: usize = 64;
 /// When whoever is not let in because memory is short is told to come again.
-pub const MEMORY_RETRY_MS: u32 = 5_000;
+pub(crate) const MEMORY_RETRY_MS: u32 = 5_000;
 /// Between two looks how much memory the process has.
-pub const MEMORY_LOOK_MS: u64 = 100;
+pub(crate) const MEMORY_LOOK_MS: u64 = 100;
 /// What of the host's memory, or of the cgroup's, is the process's by default, per cent: the rest is for its sockets.
-pub const MEMORY_PERCENT: u64 = 90;
+pub(crate) const MEMORY_PERCENT: u64 = 90;
 /// Memberships remembered in a shard's audiences (12 bytes each, and 40 a member who is not online); above it the
 /// longest unused audiences go.
-pub const AUDIENCE_MEMBERSHIPS_MAX: usize = 8 << 20;
+pub(crate) const AUDIENCE_MEMBERSHIPS_MAX: usize = 8 << 20;
 /// Rosters a shard keeps for the groups that live on it; above it the longest unused go and are asked for again.
-pub const SHARD_ROSTERS_MAX: usize = 65_536;
+pub(crate) const SHARD_ROSTERS_MAX: usize = 65_536;
 /// Sends that wait for their group's roster, per group.
-pub const ROSTER_WAITERS_MAX: usize = 256;
+pub(crate) const ROSTER_WAITERS_MAX: usize = 256;
 /// How long a task queue of a shard may let the others wait. Between two turns the executor makes some five system
 /// calls: a few microseconds, but half a millisecond where the CPU is emulated, where this must be longer.
-pub const TURN_MS: u32 = 1;
+pub(crate) const TURN_MS: u32 = 1;
 /// Items a task handles before it lets the others run.
-pub const TURN_ITEMS_MAX: usize = 64;
+pub(crate) const TURN_ITEMS_MAX: usize = 64;
 /// Verified tokens remembered per shard until they expire.
-pub const TOKENS_CACHED_MAX: usize = 16_384;
+pub(crate) const TOKENS_CACHED_MAX: usize = 16_384;
 /// Cursors waiting to be stored, per shard; above it they are sent at once.
-pub const CURSORS_WAITING_MAX: usize = 4_096;
+pub(crate) const CURSORS_WAITING_MAX: usize = 4_096;
 /// Pages a shard may have asked for at once; sessions above it wait their turn.
-pub const PAGES_IN_FLIGHT_MAX: usize = 64;
+pub(crate) const PAGES_IN_FLIGHT_MAX: usize = 64;
 /// Of these, Syncs: those who want what is new do not wait behind those who read what is old.
-pub const SYNCS_IN_FLIGHT_MAX: usize = 8;
+pub(crate) const SYNCS_IN_FLIGHT_MAX: usize = 8;
 
 /// Bytes read from a connection that may not be looked at yet: one read after reading was paused.
-pub const HELD_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const HELD_BYTES_MAX: usize = 256 * 1024;
 /// Syncs that wait for the store, per shard; above it `RETRY_LATER`.
-pub const SYNCS_WAITING_MAX: usize = 4_096;
+pub(crate) const SYNCS_WAITING_MAX: usize = 4_096;
 /// Sends that wait for any roster, per shard: at most 128 MB of bodies; above it `RETRY_LATER`.
-pub const ROSTER_WAITERS_SHARD_MAX: usize = 8_192;
+pub(crate) const ROSTER_WAITERS_SHARD_MAX: usize = 8_192;
 /// Largest frame before login: a token and the tables around it.
-pub const LOGIN_FRAME_BYTES_MAX: usize = TOKEN_BYTES_MAX + 1024;
+pub(crate) const LOGIN_FRAME_BYTES_MAX: usize = TOKEN_BYTES_MAX + 1024;
 /// Bytes of incomplete frames that all of a shard's connections may hold; who adds to them then is closed.
-pub const INTAKE_SHARD_BYTES_MAX: usize = 256 << 20;
+pub(crate) const INTAKE_SHARD_BYTES_MAX: usize = 256 << 20;
 /// Presence questions to other shards that a shard may have open; above it `RETRY_LATER`.
-pub const PRESENCE_GATHERS_MAX: usize = 4_096;
+pub(crate) const PRESENCE_GATHERS_MAX: usize = 4_096;
 /// How long a Presence question waits for the other shards.
-pub const PRESENCE_TIMEOUT_MS: u64 = 2_000;
+pub(crate) const PRESENCE_TIMEOUT_MS: u64 = 2_000;
 /// Answers kept for a lane that is full, per shard; above it they are dropped, and the client's own time-out counts.
-pub const LANE_ANSWERS_WAITING_MAX: usize = 4_096;
+pub(crate) const LANE_ANSWERS_WAITING_MAX: usize = 4_096;
 /// What a peer that was refused with `RETRY_LATER` is told to wait.
-pub const RETRY_AFTER_MS: u32 = 200;
+pub(crate) const RETRY_AFTER_MS: u32 = 200;
 /// How often a shard asks again what was refused or unavailable.
-pub const RETRY_EVERY_MS: u64 = 100;
+pub(crate) const RETRY_EVERY_MS: u64 = 100;
 /// A session whose rows the store cannot read is closed with `StoreUnavailable` after so long: a database that is back
 /// is noticed sooner.
-pub const STORE_UNREADABLE_MS: u64 = STORE_RETRY_MAX_MS;
+pub(crate) const STORE_UNREADABLE_MS: u64 = STORE_RETRY_MAX_MS;
 /// So is one whose page the store has not answered at all for so long: longer than the store takes for all the pages that
 /// it may have been asked for, and than a database that says nothing takes to count as away.
-pub const STORE_SILENT_MS: u64 = 10_000;
+pub(crate) const STORE_SILENT_MS: u64 = 10_000;
 /// A session whose requests are refused too often is not read from for so long at most.
-pub const THROTTLED_MS_MAX: u64 = 5_000;
+pub(crate) const THROTTLED_MS_MAX: u64 = 5_000;
 /// How often cursors are sent to the store.
-pub const CURSORS_SAVED_EVERY_MS: u64 = 1_000;
+pub(crate) const CURSORS_SAVED_EVERY_MS: u64 = 1_000;
 /// How long a peer has to take its last frame.
-pub const CLOSING_TIMEOUT_MS: u64 = 5_000;
+pub(crate) const CLOSING_TIMEOUT_MS: u64 = 5_000;
 /// Connections a drain closes in one tick: their last frames are in memory together.
-pub const DRAIN_CLOSES_PER_TICK_MAX: usize = 4_096;
+pub(crate) const DRAIN_CLOSES_PER_TICK_MAX: usize = 4_096;
 /// The soonest that a drain lets a client come back: one that came at once would find the gateway still stopping.
-pub const DRAIN_AFTER_MS_MIN: u32 = 500;
+pub(crate) const DRAIN_AFTER_MS_MIN: u32 = 500;
 /// How long a drain waits for the answers to requests in flight.
-pub const DRAIN_GRACE_MS: u64 = 1_000;
+pub(crate) const DRAIN_GRACE_MS: u64 = 1_000;
 
 /// Users of whom it is stated that they may not log in, or not with some tokens (about 100 bytes each, and as many in a file).
-pub const ACCESS_FACTS_MAX: usize = 65_536;
+pub(crate) const ACCESS_FACTS_MAX: usize = 65_536;
 
 // ---- between threads --------------------------------------------------------------------------------
 
 /// Envelopes one lane (shard to shard) holds; at the limit the sender gets `RETRY_LATER`.
-pub const LANE_ENVELOPES_MAX: usize = 8_192;
+pub(crate) const LANE_ENVELOPES_MAX: usize = 8_192;
 /// Submissions the ledger's mailbox holds, all shards together; at the limit the sender gets `RETRY_LATER`.
-pub const SUBMISSIONS_MAX: usize = 32_768;
+pub(crate) const SUBMISSIONS_MAX: usize = 32_768;
 /// Bytes of these, of each shard: what waits longer than the ledger takes for so much is not to wait longer still.
-pub const SUBMISSIONS_BYTES_MAX: usize = 16 << 20;
+pub(crate) const SUBMISSIONS_BYTES_MAX: usize = 16 << 20;
 /// Deliveries in flight from the ledger to one shard, counted in commits; the ledger waits at the limit.
-pub const COMMITS_IN_FLIGHT_MAX: usize = 64;
+pub(crate) const COMMITS_IN_FLIGHT_MAX: usize = 64;
 /// Questions the store's mailbox holds; at the limit they are asked again later.
-pub const STORE_ASKS_MAX: usize = 4_096;
+pub(crate) const STORE_ASKS_MAX: usize = 4_096;
 /// Answers from the store one shard's mailbox holds: never less than a shard may have asked for.
-pub const STORE_ANSWERS_MAX: usize = 4_096;
+pub(crate) const STORE_ANSWERS_MAX: usize = 4_096;
 
 // ---- ledger and journal -----------------------------------------------------------------------------
 
 /// Messages of one group commit.
-pub const COMMIT_MESSAGES_MAX: usize = 4_096;
+pub(crate) const COMMIT_MESSAGES_MAX: usize = 4_096;
 /// Rows of one group commit: with more, who sends to many would let those wait who send to few.
-pub const COMMIT_ROWS_MAX: usize = 64 * 1024;
+pub(crate) const COMMIT_ROWS_MAX: usize = 64 * 1024;
 /// Bytes of one group commit (the last record may exceed it).
-pub const COMMIT_BYTES_MAX: usize = 4 << 20;
+pub(crate) const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Largest batch recovery believes: a commit plus its largest last record.
-pub const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
+pub(crate) const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
 /// A segment's preallocated size.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Default cap of the journal's unapplied part; above it `STORAGE_FULL`.
-pub const JOURNAL_BYTES_MAX: u64 = 8 << 30;
+pub(crate) const JOURNAL_BYTES_MAX: u64 = 8 << 30;
 /// Unapplied messages the tail indexes (about 110 bytes each; a member of a roster that one of them refers to, about
 /// 90, counts as one); above it `STORAGE_FULL`.
-pub const TAIL_MESSAGES_MAX: usize = 4 << 20;
+pub(crate) const TAIL_MESSAGES_MAX: usize = 4 << 20;
 /// Members of rosters that the tail keeps though no unapplied message refers to them (about 90 bytes each, 3 MiB in
 /// all): the group's next message will, and need not look for it in the journal.
-pub const TAIL_IDLE_MEMBERSHIPS_MAX: usize = 1 << 15;
+pub(crate) const TAIL_IDLE_MEMBERSHIPS_MAX: usize = 1 << 15;
 /// The ledger's time is at most so far ahead of the host's, whatever messages are dated: a clock that was wrong for a
 /// while has dated some ahead, and names are those of the time as it is now.
-pub const LEDGER_AHEAD_MAX_MS: u64 = 60_000;
+pub(crate) const LEDGER_AHEAD_MAX_MS: u64 = 60_000;
 /// A reading of the host's clock that is further ahead than this of the time that has passed is doubted ...
-pub const CLOCK_JUMP_MS: u64 = 10_000;
+pub(crate) const CLOCK_JUMP_MS: u64 = 10_000;
 /// ... until it has lasted for so long.
-pub const CLOCK_JUMP_LASTS_MS: u64 = 5_000;
+pub(crate) const CLOCK_JUMP_LASTS_MS: u64 = 5_000;
 /// How long the de-duplication window reaches back.
-pub const WINDOW_MS: u64 = 10 * 60 * 1000;
+pub(crate) const WINDOW_MS: u64 = 10 * 60 * 1000;
 /// Entries of the window (about 80 bytes each); above it the horizon moves up.
-pub const WINDOW_ENTRIES_MAX: usize = 1 << 20;
+pub(crate) const WINDOW_ENTRIES_MAX: usize = 1 << 20;
 /// Submissions that wait for a look-up in the store.
-pub const LOOKUPS_PENDING_MAX: usize = 8_192;
+pub(crate) const LOOKUPS_PENDING_MAX: usize = 8_192;
 /// Those of one sender: what it sends behind one waits too, and takes nobody else's room.
-pub const LOOKUPS_PENDING_SENDER_MAX: usize = 1_024;
+pub(crate) const LOOKUPS_PENDING_SENDER_MAX: usize = 1_024;
 /// Users the ledger numbers rows for (about 60 bytes each); above it `STORAGE_FULL`.
-pub const LEDGER_USERS_MAX: usize = 64 << 20;
+pub(crate) const LEDGER_USERS_MAX: usize = 64 << 20;
 /// Segments kept only for the window's next rebuilding (1 GiB); above it the next start's horizon is later.
-pub const WINDOW_SEGMENTS_MAX: usize = 16;
+pub(crate) const WINDOW_SEGMENTS_MAX: usize = 16;
 /// When to try again after `STORAGE_FULL`: an operator or the store must make room first.
-pub const STORAGE_FULL_RETRY_MS: u32 = 2_000;
+pub(crate) const STORAGE_FULL_RETRY_MS: u32 = 2_000;
 /// When to try again after the ledger's `RETRY_LATER`: a queue drains within that.
-pub const LEDGER_RETRY_MS: u32 = 200;
+pub(crate) const LEDGER_RETRY_MS: u32 = 200;
 
 // ---- cluster ----------------------------------------------------------------------------------------
 
 /// Orders that wait for the thread that talks to Redis; at the limit submissions wait in the ledger.
-pub const LINK_ORDERS_MAX: usize = 64;
+pub(crate) const LINK_ORDERS_MAX: usize = 64;
 /// News from Redis that wait for the ledger; at the limit the stream is not read on.
-pub const LINK_NEWS_MAX: usize = 64;
+pub(crate) const LINK_NEWS_MAX: usize = 64;
 /// Submissions of one call to one bucket: Redis does nothing else meanwhile (about 20 us for each, whatever its recipients).
-pub const CALL_SUBMISSIONS_MAX: usize = 16;
+pub(crate) const CALL_SUBMISSIONS_MAX: usize = 16;
 /// Calls on their way at once.
 pub const CALLS_IN_FLIGHT_MAX: usize = 8;
 /// Entries read at once.
 pub const STREAM_READ_MAX: usize = 128;
 /// Buckets that the ledger may be split into: a connection each, and a call each wherever all are asked.
-pub const BUCKETS_MAX: usize = 16;
+pub(crate) const BUCKETS_MAX: usize = 16;
 /// Entries of a bucket that wait for their turn in the ledger's order, and entries of the order that wait for what they
 /// order (each entry holds its body); at the limit that stream is not read on.
-pub const MERGE_ENTRIES_MAX: usize = 1_024;
+pub(crate) const MERGE_ENTRIES_MAX: usize = 1_024;
 /// Stretches of a bucket's entries of which a node knows where in the ledger they stand (24 bytes each), to answer repeats
 /// without asking the store.
-pub const ORDER_RUNS_MAX: usize = 4_096;
+pub(crate) const ORDER_RUNS_MAX: usize = 4_096;
 /// Between two calls of one node that order entries: the first one waits for nothing.
-pub const ORDER_EVERY_MS: u64 = 1;
+pub(crate) const ORDER_EVERY_MS: u64 = 1;
 /// How long entries of a bucket may be unordered before a node orders them whose turn it is not: the one whose store
 /// writes does so at once.
-pub const ORDER_PATIENCE_MS: u64 = 10;
+pub(crate) const ORDER_PATIENCE_MS: u64 = 10;
 /// Submissions of one node that Redis has not settled (each holds its body); above it `RETRY_LATER`.
-pub const SUBMISSIONS_IN_FLIGHT_MAX: usize = 16_384;
+pub(crate) const SUBMISSIONS_IN_FLIGHT_MAX: usize = 16_384;
 /// Entries of the stream that may be unstored; above it `STORAGE_FULL`. Each takes its body and about 100 bytes.
 pub const STREAM_UNSTORED_MAX: u64 = 1 << 20;
 /// Least of them that may be configured: with less, a second in which nothing is stored would refuse senders.
-pub const STREAM_UNSTORED_MIN: u64 = 256;
+pub(crate) const STREAM_UNSTORED_MIN: u64 = 256;
 /// Entries of the stream that are kept though they are stored, for nodes that stood still a moment, or read the database
 /// before they follow: some 30 MB.
-pub const STREAM_KEPT: u64 = 100_000;
+pub(crate) const STREAM_KEPT: u64 = 100_000;
 /// How long Redis remembers a name at the least: longer than nodes rely on it (`WINDOW_MS`), because clocks differ.
-pub const CLAIMS_S: u64 = 15 * 60;
+pub(crate) const CLAIMS_S: u64 = 15 * 60;
 /// What Redis does not rely on any more though it may still have the name: as far as clocks may be apart.
-pub const CLAIMS_SLACK_S: u64 = CLOCK_SKEW_MAX_MS / 1_000;
+pub(crate) const CLAIMS_SLACK_S: u64 = CLOCK_SKEW_MAX_MS / 1_000;
 /// A node whose clock is further from Redis's says so ...
-pub const CLOCK_SKEW_WARN_MS: u64 = 10_000;
+pub(crate) const CLOCK_SKEW_WARN_MS: u64 = 10_000;
 /// ... and beyond this it numbers nothing: its names and numbers would lie in another time than those of the others.
-pub const CLOCK_SKEW_MAX_MS: u64 = 60_000;
+pub(crate) const CLOCK_SKEW_MAX_MS: u64 = 60_000;
 /// How long MySQL keeps in mind that everybody has left a group, from its creation on: 31 days. A node of a cluster that
 /// was away for longer takes such a group's creation in its log for one that was stored.
-pub const GROUPS_LEFT_KEPT_MS: u64 = 31 * 24 * 3_600_000;
+pub(crate) const GROUPS_LEFT_KEPT_MS: u64 = 31 * 24 * 3_600_000;
 /// How many of these a transaction forgets at once.
-pub const GROUPS_FORGOTTEN_MAX: u32 = 1_000;
+pub(crate) const GROUPS_FORGOTTEN_MAX: u32 = 1_000;
 /// What lasts is said so often in the log.
-pub const WARN_EVERY_MS: u64 = 60_000;
+pub(crate) const WARN_EVERY_MS: u64 = 60_000;
 /// After so long a sender is told to ask again, though what it sent is still on its way: with the ledger's pause, within
 /// five seconds.
-pub const SENDS_ANSWERED_MS: u64 = 4_000;
+pub(crate) const SENDS_ANSWERED_MS: u64 = 4_000;
 /// Creations of groups whose creators were told to ask again, and that may be made all the same (their members, 8 bytes
 /// each); above it the oldest may be made twice.
-pub const LATE_CREATIONS_MAX: usize = 256;
+pub(crate) const LATE_CREATIONS_MAX: usize = 256;
 /// How long they are remembered when Redis has settled them: a client asks again sooner.
-pub const LATE_CREATIONS_KEPT_MS: u64 = 60_000;
+pub(crate) const LATE_CREATIONS_KEPT_MS: u64 = 60_000;
 /// The longest wait until the store is asked again for what is searched for, after it could not answer: nothing is numbered
 /// before a new ledger's searches are over, and a database that is away answers at once.
-pub const SEARCH_RETRY_MAX_MS: u64 = 1_000;
+pub(crate) const SEARCH_RETRY_MAX_MS: u64 = 1_000;
 /// The jump of every number when Redis has lost its data: as many as can have been given out and not stored, because
 /// an entry has at most one row of each user.
-pub const SEQ_JUMP: u64 = 1 << 20;
+pub(crate) const SEQ_JUMP: u64 = 1 << 20;
 /// How long a node waits, after Redis has lost its data, for other nodes to make changes of groups again on which its own
 /// messages stand: a node that was killed has time to start.
-pub const LOST_CHANGES_MS: u64 = 60_000;
+pub(crate) const LOST_CHANGES_MS: u64 = 60_000;
 /// Entries whose sender's row a node knows without asking the store (8 bytes each).
-pub const SENDER_ROWS_MAX: usize = 1 << 20;
+pub(crate) const SENDER_ROWS_MAX: usize = 1 << 20;
 /// Entries whose rows nodes compare at once.
 pub const WINDOW_ENTRIES: u64 = 1_024;
 /// Windows that Redis keeps to compare with, about 60 bytes each: all that may be unstored, so that a node which starts
@@ -297,7 +297,7 @@ pub const WINDOW_ENTRIES: u64 = 1_024;
 pub const WINDOWS_KEPT: u64 = 1 << 10;
 /// Users that may still become known when a message to somebody new is refused: more than all nodes together have on
 /// their way.
-pub const LEDGER_USERS_RESERVE: usize = 1 << 22;
+pub(crate) const LEDGER_USERS_RESERVE: usize = 1 << 22;
 /// How long a node's lease lasts.
 pub const LEASE_MS: u64 = 5_000;
 /// How often it is renewed.
@@ -309,137 +309,137 @@ pub const REDIS_SETTLES_MS: u64 = 2_000;
 pub const REDIS_TIMEOUT_MS: u64 = 3_000;
 /// What all shards have to tell other nodes and is not taken yet (an ephemeral message holds its body); at the limit
 /// news of sessions wait in their shard, and ephemeral messages stay on their node.
-pub const TO_NODES_MAX: usize = 1_024;
+pub(crate) const TO_NODES_MAX: usize = 1_024;
 /// What other nodes have told and one shard has not taken; at the limit ephemeral messages are dropped, and news of
 /// sessions are asked for again.
-pub const FROM_NODES_MAX: usize = 1_024;
+pub(crate) const FROM_NODES_MAX: usize = 1_024;
 /// News of sessions that wait in a shard (32 bytes each); above it all sessions are told again later.
-pub const SESSION_NEWS_MAX: usize = 65_536;
+pub(crate) const SESSION_NEWS_MAX: usize = 65_536;
 /// News of sessions that a shard tells in one tick: about 50,000 a second.
-pub const SESSION_NEWS_PER_TICK_MAX: usize = 1_024;
+pub(crate) const SESSION_NEWS_PER_TICK_MAX: usize = 1_024;
 /// Sessions of other nodes that a shard knows (40 bytes each); above it those that come later are not known here.
-pub const REMOTE_SESSIONS_MAX: usize = 4 << 20;
+pub(crate) const REMOTE_SESSIONS_MAX: usize = 4 << 20;
 /// Sessions of other nodes that a shard looks at in one tick when some have ended with their node.
-pub const SESSIONS_SWEPT_PER_TICK_MAX: u32 = 4_096;
+pub(crate) const SESSIONS_SWEPT_PER_TICK_MAX: u32 = 4_096;
 /// Messages of other nodes that were received and not looked at; above it the nodes are asked to tell everything again.
-pub const NODE_MESSAGES_MAX: usize = 4_096;
+pub(crate) const NODE_MESSAGES_MAX: usize = 4_096;
 /// A message to other nodes is sent when it is so long, or when nothing more waits.
-pub const NODE_MESSAGE_BYTES: usize = 32 * 1024;
+pub(crate) const NODE_MESSAGE_BYTES: usize = 32 * 1024;
 /// Messages to other nodes on their way at once.
-pub const NODE_MESSAGES_IN_FLIGHT_MAX: usize = 16;
+pub(crate) const NODE_MESSAGES_IN_FLIGHT_MAX: usize = 16;
 
 // ---- store ------------------------------------------------------------------------------------------
 
 /// Rows of one insert, by default.
 pub const BATCH_ROWS: usize = 500;
 /// Most rows of one insert that may be configured: SQLite binds three values a row, and at most 32,766.
-pub const BATCH_ROWS_MAX: usize = 10_000;
+pub(crate) const BATCH_ROWS_MAX: usize = 10_000;
 /// Rows of one transaction in SQLite: 100 batches, about 50 ms for which a reader may have to wait. 20 batches would
 /// cost twice the time a row, because the same pages are written again for the next ones.
-pub const SQLITE_TRANSACTION_ROWS_MAX: usize = 50_000;
+pub(crate) const SQLITE_TRANSACTION_ROWS_MAX: usize = 50_000;
 /// The same while somebody reads, and every page of theirs may have to wait for one: a twentieth of it.
-pub const SQLITE_TRANSACTION_ROWS_BESIDE_READERS: usize = 2_500;
+pub(crate) const SQLITE_TRANSACTION_ROWS_BESIDE_READERS: usize = 2_500;
 /// How long pages are read before the next transaction, while there are readers: no longer, so that what is durable is
 /// applied as well.
-pub const STORE_READING_MS: u64 = 10;
+pub(crate) const STORE_READING_MS: u64 = 10;
 /// Whoever has got a page asks for the next within that time; if nobody does, the transaction waits no longer.
-pub const STORE_READER_GAP_MS: u64 = 2;
+pub(crate) const STORE_READER_GAP_MS: u64 = 2;
 /// Transactions are short until nobody has read for so long.
-pub const STORE_READ_LATELY_MS: u64 = 200;
+pub(crate) const STORE_READ_LATELY_MS: u64 = 200;
 /// Rows of one transaction in MySQL: 20 batches.
-pub const MYSQL_TRANSACTION_ROWS_MAX: usize = 10_000;
+pub(crate) const MYSQL_TRANSACTION_ROWS_MAX: usize = 10_000;
 /// Questions of shards (for cursors: `CURSORS_READ_MAX`), and as many look-ups, that the store answers between two
 /// transactions.
-pub const STORE_ANSWERED_MAX: usize = 64;
+pub(crate) const STORE_ANSWERED_MAX: usize = 64;
 /// How long rows wait in the tail for others to be written with them. A row costs what its page of the table costs,
 /// so twenty messages to the same members cost little more than one: 500 rows take 5 ms and 2.2 MB of log alone,
 /// 0.6 ms and 0.2 MB among twenty. What the log takes, the disk takes from the journal's `fdatasync`.
-pub const STORE_LINGER_MS: u64 = 500;
+pub(crate) const STORE_LINGER_MS: u64 = 500;
 /// They do not wait when there are so many.
-pub const STORE_LINGER_ROWS: usize = 25_000;
+pub(crate) const STORE_LINGER_ROWS: usize = 25_000;
 /// Nor when no more have come for so long: a burst is stored when it is over.
-pub const STORE_QUIET_MS: u64 = 20;
+pub(crate) const STORE_QUIET_MS: u64 = 20;
 /// How often the store looks how far the journal has grown while rows wait. Looking costs the time of reading what is
 /// new, and a kernel that has picked the store's thread on a shared CPU lets it run for 3 ms before it looks again.
-pub const STORE_LOOK_MS: u64 = 10;
+pub(crate) const STORE_LOOK_MS: u64 = 10;
 /// How long the store may go on applying when the gateway stops, at most (and half of the time that the stop may take);
 /// what is left stays in the journal.
-pub const STORE_STOP_MS: u64 = 10_000;
+pub(crate) const STORE_STOP_MS: u64 = 10_000;
 /// Journal bytes that go into one transaction (the first record may exceed it): bodies may be long.
-pub const TRANSACTION_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const TRANSACTION_BYTES_MAX: u64 = 8 << 20;
 /// The first wait after the store refused a write; it doubles each time.
-pub const STORE_RETRY_FIRST_MS: u64 = 50;
+pub(crate) const STORE_RETRY_FIRST_MS: u64 = 50;
 /// The longest wait: how late the store may notice that the database is back.
-pub const STORE_RETRY_MAX_MS: u64 = 5_000;
+pub(crate) const STORE_RETRY_MAX_MS: u64 = 5_000;
 /// How often the log says again what is wrong with the store while it lasts.
-pub const STORE_TROUBLE_SAID_MS: u64 = 60_000;
+pub(crate) const STORE_TROUBLE_SAID_MS: u64 = 60_000;
 /// That the journal takes nothing is said again so often, while it lasts.
-pub const JOURNAL_FULL_SAID_MS: u64 = 60_000;
+pub(crate) const JOURNAL_FULL_SAID_MS: u64 = 60_000;
 /// While it does, it is looked so often whether it has room again.
-pub const JOURNAL_ROOM_LOOK_MS: u64 = 1_000;
+pub(crate) const JOURNAL_ROOM_LOOK_MS: u64 = 1_000;
 /// Messages of one transaction whose names were taken that the log names.
-pub const NAMES_TAKEN_SAID_MAX: usize = 10;
+pub(crate) const NAMES_TAKEN_SAID_MAX: usize = 10;
 /// What was applied is secured after so many journal bytes: half a segment, since segments go only behind that.
-pub const SECURE_BYTES: u64 = SEGMENT_BYTES / 2;
+pub(crate) const SECURE_BYTES: u64 = SEGMENT_BYTES / 2;
 /// And at least so often, while anything is applied; each costs syncs on the disk that the ledger syncs on too.
-pub const SECURE_MS: u64 = 30_000;
+pub(crate) const SECURE_MS: u64 = 30_000;
 /// Cursors that are kept of one user: twice as many as devices may be configured.
-pub const USER_CURSORS_MAX: usize = 128;
+pub(crate) const USER_CURSORS_MAX: usize = 128;
 /// Cursors written in one transaction.
-pub const CURSORS_SAVED_MAX: usize = 4_096;
+pub(crate) const CURSORS_SAVED_MAX: usize = 4_096;
 /// Cursors of devices that log in, read in one question: a statement of 50 KB at most.
-pub const CURSORS_READ_MAX: usize = 1_024;
+pub(crate) const CURSORS_READ_MAX: usize = 1_024;
 /// Cursors that may wait for a store that is away (about 50 bytes each).
-pub const CURSORS_KEPT_MAX: usize = 1 << 20;
+pub(crate) const CURSORS_KEPT_MAX: usize = 1 << 20;
 /// Messages kept encoded for those who catch up together (a group's members read the same ones).
-pub const MESSAGES_SHARED_MAX: usize = 4_096;
+pub(crate) const MESSAGES_SHARED_MAX: usize = 4_096;
 /// Bytes of frames kept so.
-pub const MESSAGES_SHARED_BYTES_MAX: usize = 16 << 20;
+pub(crate) const MESSAGES_SHARED_BYTES_MAX: usize = 16 << 20;
 
 /// Users whose inboxes one step of retention looks at.
-pub const RETENTION_USERS: usize = 100;
+pub(crate) const RETENTION_USERS: usize = 100;
 /// Rows, or messages, that one step of retention deletes: some milliseconds.
-pub const RETENTION_ROWS: usize = 500;
+pub(crate) const RETENTION_ROWS: usize = 500;
 /// Between two steps: 25,000 rows a second at most, and most of the time left to others.
-pub const RETENTION_STEP_EVERY_MS: u64 = 20;
+pub(crate) const RETENTION_STEP_EVERY_MS: u64 = 20;
 /// Between two passes over all inboxes.
-pub const RETENTION_PASS_EVERY_MS: u64 = 60 * 60 * 1000;
+pub(crate) const RETENTION_PASS_EVERY_MS: u64 = 60 * 60 * 1000;
 /// A clock that is so far ahead of the newest stored message may be wrong: nothing was sent for a day, or ...
-pub const RETENTION_CLOCK_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
+pub(crate) const RETENTION_CLOCK_AHEAD_MS: u64 = 24 * 60 * 60 * 1000;
 /// ... and then nothing is deleted before it has been steady for so long.
-pub const RETENTION_CLOCK_STEADY_MS: u64 = 60 * 60 * 1000;
+pub(crate) const RETENTION_CLOCK_STEADY_MS: u64 = 60 * 60 * 1000;
 /// So far the clock may be from the time that has passed and count as steady.
-pub const RETENTION_CLOCK_STEP_MS: u64 = 60_000;
+pub(crate) const RETENTION_CLOCK_STEP_MS: u64 = 60_000;
 /// After a failure.
-pub const RETENTION_AGAIN_MS: u64 = 60 * 1000;
+pub(crate) const RETENTION_AGAIN_MS: u64 = 60 * 1000;
 /// How long a new connection to MySQL may take, its settings included.
-pub const MYSQL_CONNECT_TIMEOUT_MS: u64 = 2_000;
+pub(crate) const MYSQL_CONNECT_TIMEOUT_MS: u64 = 2_000;
 /// How long a read from MySQL may take: sessions wait for it, and those whose rows are in the tail as well.
-pub const MYSQL_READ_TIMEOUT_MS: u64 = 2_000;
+pub(crate) const MYSQL_READ_TIMEOUT_MS: u64 = 2_000;
 /// How long one statement of a transaction may take: longer than the server waits for a lock.
-pub const MYSQL_WRITE_TIMEOUT_MS: u64 = 30_000;
+pub(crate) const MYSQL_WRITE_TIMEOUT_MS: u64 = 30_000;
 /// How long the server waits for a lock.
-pub const MYSQL_LOCK_TIMEOUT_S: u64 = 10;
+pub(crate) const MYSQL_LOCK_TIMEOUT_S: u64 = 10;
 /// A node's copy of the stream is kept so far back behind what the database has, so that rows can be written again when
 /// the database goes back a little: a replica that takes over lacks the last seconds. It costs as much disk, and a
 /// segment.
-pub const COPY_KEPT_BYTES: u64 = SEGMENT_BYTES;
+pub(crate) const COPY_KEPT_BYTES: u64 = SEGMENT_BYTES;
 /// The server ends a writing connection that says nothing for so long inside a transaction, and takes back what it had
 /// begun: its gateway was stopped, or its host is gone.
-pub const MYSQL_WRITER_SILENCE_S: u64 = 15;
+pub(crate) const MYSQL_WRITER_SILENCE_S: u64 = 15;
 /// Longest statement sent to MySQL, if the server takes so much (`max_allowed_packet`, 16 MiB by default).
-pub const MYSQL_STATEMENT_BYTES_MAX: usize = 1 << 20;
+pub(crate) const MYSQL_STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// Connections to MySQL, by default: one writes, the others read.
-pub const MYSQL_POOL_SIZE: usize = 4;
+pub(crate) const MYSQL_POOL_SIZE: usize = 4;
 /// Most connections to MySQL that may be configured.
-pub const MYSQL_POOL_SIZE_MAX: usize = 64;
+pub(crate) const MYSQL_POOL_SIZE_MAX: usize = 64;
 
 // ---- control ----------------------------------------------------------------------------------------
 
 /// How often the log names a place in the code where internal errors go on being met.
-pub const INTERNAL_ERRORS_SAID_MS: u64 = 60_000;
+pub(crate) const INTERNAL_ERRORS_SAID_MS: u64 = 60_000;
 /// Requests the admin server answers at once.
-pub const ADMIN_REQUESTS_MAX: usize = 64;
+pub(crate) const ADMIN_REQUESTS_MAX: usize = 64;
 
 const _: () = {
     assert!(BATCH_ROWS_MAX * 3 <= 32_766, "SQLite binds so many values");

@@ -32,7 +32,7 @@ use crate::doctor::start::UnfitHost;
 use crate::net::listener::{self, ListenError};
 use crate::serve::memory::MemoryWatch;
 use crate::serve::parts::Persistence;
-pub use crate::serve::reload::ReadRules;
+pub(crate) use crate::serve::reload::ReadRules;
 use crate::serve::threads::{Plan, Running};
 use crate::token::KeyError;
 use crate::topology::cpus::{CpuError, CpuPlan};

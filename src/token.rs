@@ -18,7 +18,7 @@ use crate::datadir::{self, DataDirError};
 use ringway_wire::ids::{DeviceId, UserId};
 
 /// Longest life of a token that is minted here.
-pub const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub(crate) const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// Why there is no token, or no key to verify one with.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub enum KeyError {
 
 /// Why this gateway would not accept a token.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckError {
+pub(crate) enum CheckError {
     /// There is no key to verify it with.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -69,7 +69,7 @@ pub enum CheckError {
 }
 
 /// What a token says to a gateway with this configuration.
-pub fn check(config: &Config, token: &str, now_unix_s: u64) -> Result<Claims, CheckError> {
+pub(crate) fn check(config: &Config, token: &str, now_unix_s: u64) -> Result<Claims, CheckError> {
     let key = verifying_key(config)?;
     Authenticator::new(&key).verify(token, now_unix_s).map_err(|error| match error {
         AuthError::Invalid(fault) => CheckError::Invalid(fault),
@@ -98,7 +98,7 @@ fn secret(config: &Config) -> Result<Vec<u8>, KeyError> {
 }
 
 /// Mints a token for `user` that expires after `ttl`.
-pub fn mint(config: &Config, user: UserId, device: Option<DeviceId>, ttl: Duration) -> Result<String, KeyError> {
+pub(crate) fn mint(config: &Config, user: UserId, device: Option<DeviceId>, ttl: Duration) -> Result<String, KeyError> {
     let secret = secret(config)?;
     let now_s = Clock::start().now().unix_ms / 1000;
     let minter = Minter::hs256(&secret).for_audience(&config.audience);
@@ -106,7 +106,7 @@ pub fn mint(config: &Config, user: UserId, device: Option<DeviceId>, ttl: Durati
 }
 
 /// A shared secret from a file; white space around it is not part of it.
-pub fn read_secret(path: &Path) -> Result<Vec<u8>, KeyError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, KeyError> {
     let bytes = read_key_file(path)?;
     let secret = bytes.trim_ascii().to_vec();
     if secret.len() < SECRET_BYTES_MIN {
@@ -116,12 +116,12 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, KeyError> {
 }
 
 /// The bytes of a key file.
-pub fn read_key_file(path: &Path) -> Result<Vec<u8>, KeyError> {
+pub(crate) fn read_key_file(path: &Path) -> Result<Vec<u8>, KeyError> {
     std::fs::read(path).map_err(|source| KeyError::Read { path: path.to_owned(), source })
 }
 
 /// Reads durations as people write them: `90s`, `15m`, `1h30m`, `7d`; a bare number means seconds.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let duration = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),

@@ -21,15 +21,15 @@ use crate::contract::internal::InternalErrors;
 
 /// A thread came to its end.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// Its name.
-    pub thread: String,
+    pub(crate) thread: String,
     /// How it went.
-    pub outcome: Result<(), Box<dyn Error + Send + Sync>>,
+    pub(crate) outcome: Result<(), Box<dyn Error + Send + Sync>>,
 }
 
 /// Starts a thread of this name, pinned to `cpu` if there is one. Its end is reported to `ended`.
-pub fn spawn(
+pub(crate) fn spawn(
     name: String,
     cpu: Option<usize>,
     ended: Sender<Ended>,

@@ -108,13 +108,13 @@ pub(super) enum Answer {
 /// The dispatcher's ends of the channels to the other threads.
 pub(crate) struct DispatcherEnds {
     /// What the others send.
-    pub mailbox: Mailbox,
+    pub(crate) mailbox: Mailbox,
     /// To the ledger.
-    pub submissions: SubmissionSender,
+    pub(crate) submissions: SubmissionSender,
     /// To each shard, by its id.
-    pub lanes: Vec<Slot<Crossing>>,
+    pub(crate) lanes: Vec<Slot<Crossing>>,
     /// To the store.
-    pub store: StoreSender,
+    pub(crate) store: StoreSender,
 }
 
 /// Where requests are handed in.

@@ -13,7 +13,7 @@
 pub(crate) mod dispatch;
 mod groups;
 mod ids;
-pub mod keys;
+pub(crate) mod keys;
 mod messages;
 mod problem;
 mod users;
@@ -37,11 +37,11 @@ const REQUEST_BYTES_MAX: usize = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct Api {
     /// Asks the other threads.
-    pub dispatcher: Dispatcher,
+    pub(crate) dispatcher: Dispatcher,
     /// Who may call what.
-    pub keys: Arc<Keys>,
+    pub(crate) keys: Arc<Keys>,
     /// The process's time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 /// The calls there are.

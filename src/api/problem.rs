@@ -18,18 +18,18 @@ use crate::limits::RETRY_AFTER_MS;
 pub(super) struct Problem {
     /// The status of the answer.
     #[serde(skip)]
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// A name that programs can compare.
-    pub code: &'static str,
+    pub(crate) code: &'static str,
     /// A sentence for people.
     #[serde(rename = "message")]
-    pub detail: String,
+    pub(crate) detail: String,
     /// When the same call may succeed, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u32>,
+    pub(crate) retry_after_ms: Option<u32>,
     /// Because of whom, of those whom the call named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub users: Vec<Id>,
+    pub(crate) users: Vec<Id>,
 }
 
 /// As it stands in an answer's body.

@@ -25,22 +25,22 @@ const SETTINGS: [&str; 2] = ["append*", "maxmemory*"];
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Look {
     /// From `INFO`.
-    pub info: HashMap<String, String>,
+    pub(crate) info: HashMap<String, String>,
     /// From `CONFIG GET`; nothing where that command is forbidden.
-    pub settings: HashMap<String, String>,
+    pub(crate) settings: HashMap<String, String>,
     /// The median of some round trips.
-    pub round_trip_us: Option<u64>,
+    pub(crate) round_trip_us: Option<u64>,
 }
 
 impl Look {
     /// Takes what `INFO` answers.
-    pub fn take_info(&mut self, text: &str) {
+    pub(crate) fn take_info(&mut self, text: &str) {
         let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
         self.info.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     /// Takes what `CONFIG GET` answers: names and values by turns.
-    pub fn take_settings(&mut self, words: &[String]) {
+    pub(crate) fn take_settings(&mut self, words: &[String]) {
         let pairs = words.chunks_exact(2).filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())));
         self.settings.extend(pairs);
     }
@@ -50,16 +50,16 @@ impl Look {
 #[derive(Clone, Debug)]
 pub struct RedisNeed<'a> {
     /// Its address, as it is configured.
-    pub url: &'a str,
+    pub(crate) url: &'a str,
     /// Entries of the streams in it that may be unstored.
-    pub stream_entries_max: u64,
+    pub(crate) stream_entries_max: u64,
     /// As what it is named.
-    pub kind: RedisKind,
+    pub(crate) kind: RedisKind,
 }
 
 /// What the configured URL says of a Redis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RedisKind {
+pub(crate) enum RedisKind {
     /// It is by itself.
     Alone,
     /// It is a master of a Redis Cluster, found by what that says of its slots.
@@ -68,7 +68,7 @@ pub enum RedisKind {
 
 impl RedisNeed<'_> {
     /// The address without the password, which `redis-cli` takes from `REDISCLI_AUTH`.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         match self.url.rsplit_once('@') {
             Some((before, host)) => {
                 let user = before.rsplit("//").next().and_then(|login| login.split(':').next()).unwrap_or_default();
@@ -82,7 +82,7 @@ impl RedisNeed<'_> {
     }
 
     /// Sets something for now and for the next start.
-    pub fn sets(&self, name: &str, value: &str) -> String {
+    pub(crate) fn sets(&self, name: &str, value: &str) -> String {
         let cli = format!("redis-cli -u {}", self.address());
         format!("{cli} config set {name} {value} && {cli} config rewrite")
     }
@@ -95,11 +95,11 @@ pub(crate) type Losses = fn(&Look, &RedisNeed<'_>) -> Vec<String>;
 #[derive(Debug)]
 pub(crate) struct Looked {
     /// Its URL.
-    pub url: String,
+    pub(crate) url: String,
     /// How many buckets it has.
-    pub buckets: usize,
+    pub(crate) buckets: usize,
     /// What it says; an error says why nothing was heard.
-    pub look: Result<Look, String>,
+    pub(crate) look: Result<Look, String>,
 }
 
 /// Looks at every master that has some of so many buckets of the ledger; an error says why they could not be found.

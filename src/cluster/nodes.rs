@@ -31,9 +31,9 @@ use ringway_wire::ids::{Conversation, UserId};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Publish {
     /// To whom; `None`: all.
-    pub to: Option<u16>,
+    pub(crate) to: Option<u16>,
     /// [`talk`].
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Another node that is alive.

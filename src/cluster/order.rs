@@ -15,9 +15,9 @@ use crate::limits::{MERGE_ENTRIES_MAX, ORDER_RUNS_MAX, STREAM_READ_MAX};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Place {
     /// The entry.
-    pub entry: u64,
+    pub(crate) entry: u64,
     /// Each bucket's last one.
-    pub buckets: Vec<u64>,
+    pub(crate) buckets: Vec<u64>,
 }
 
 impl Place {

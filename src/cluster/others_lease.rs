@@ -43,7 +43,7 @@ impl OthersLease {
     }
 
     /// Nothing of it was seen yet.
-    pub fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.waited_ms == 0
     }
 }

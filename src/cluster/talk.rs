@@ -32,11 +32,11 @@ const TO_GROUP: u8 = 2;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Speaker {
     /// The number that `cluster.node_id` gives it.
-    pub node: u16,
+    pub(crate) node: u16,
     /// Tells its process from those before it.
-    pub process: u64,
+    pub(crate) process: u64,
     /// One more each time it begins to tell everything.
-    pub epoch: u32,
+    pub(crate) epoch: u32,
 }
 
 /// What is said.

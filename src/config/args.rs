@@ -13,13 +13,13 @@ use super::typed::{Origin, Typed, TypedError};
 pub struct ConfigArgs {
     /// TOML file with settings (also RINGWAY_CONFIG).
     #[arg(long, value_name = "FILE", env = "RINGWAY_CONFIG")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Where the journal, the store and the development secret are.
     #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<String>,
+    pub(crate) data_dir: Option<String>,
     /// Any key of the configuration, as in --set session.heartbeat_s=20.
     #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
+    pub(crate) set: Vec<String>,
 }
 
 impl ConfigArgs {

@@ -13,13 +13,13 @@ use crate::limits;
 #[derive(Debug)]
 pub(crate) struct Key {
     /// Dotted name, as in the file.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What holds if nobody says otherwise; empty: nothing.
-    pub default: &'static str,
+    pub(crate) default: &'static str,
     /// Written as a number in TOML.
-    pub form: Form,
+    pub(crate) form: Form,
     /// One line for `--print-config`.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
 }
 
 /// How a key's value is written.
@@ -340,19 +340,19 @@ pub struct Typed {
 
 impl Typed {
     /// The defaults alone.
-    pub fn defaults() -> Self {
+    pub(crate) fn defaults() -> Self {
         Typed { values: KEYS.iter().map(|k| (k.name, (k.default.to_owned(), Origin::Default))).collect() }
     }
 
     /// Puts a file's values over what is there.
-    pub fn read_file(&mut self, path: &Path) -> Result<(), TypedError> {
+    pub(crate) fn read_file(&mut self, path: &Path) -> Result<(), TypedError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| TypedError::Read { path: path.to_owned(), source })?;
         self.read_toml(&text, path)
     }
 
     /// As [`Self::read_file`], of text already read.
-    pub fn read_toml(&mut self, text: &str, path: &Path) -> Result<(), TypedError> {
+    pub(crate) fn read_toml(&mut self, text: &str, path: &Path) -> Result<(), TypedError> {
         let table: toml::Table =
             text.parse().map_err(|source| TypedError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         self.read_table("", &table, &Origin::File(path.to_owned()))
@@ -378,7 +378,7 @@ impl Typed {
     }
 
     /// Puts the environment's values over what is there: `RINGWAY_SESSION_HEARTBEAT_S` is `session.heartbeat_s`.
-    pub fn read_environment(&mut self, vars: impl Iterator<Item = (String, String)>) -> Result<(), TypedError> {
+    pub(crate) fn read_environment(&mut self, vars: impl Iterator<Item = (String, String)>) -> Result<(), TypedError> {
         for (name, value) in vars {
             let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
             if ENV_OTHER.contains(&name.as_str()) || rest.starts_with(TEST_PREFIX) || made_by_kubernetes(rest) {
@@ -394,26 +394,26 @@ impl Typed {
     }
 
     /// Puts one value over what is there.
-    pub fn set(&mut self, name: &str, value: String, origin: Origin) -> Result<(), TypedError> {
+    pub(crate) fn set(&mut self, name: &str, value: String, origin: Origin) -> Result<(), TypedError> {
         let key = known(name, &origin)?;
         self.values.insert(key.name, (value, origin));
         Ok(())
     }
 
     /// Puts `KEY=VALUE` from the command line over what is there.
-    pub fn set_pair(&mut self, pair: &str) -> Result<(), TypedError> {
+    pub(crate) fn set_pair(&mut self, pair: &str) -> Result<(), TypedError> {
         let (name, value) = pair.split_once('=').ok_or_else(|| TypedError::NotAPair(pair.to_owned()))?;
         self.set(name.trim(), value.trim().to_owned(), Origin::Flag)
     }
 
     /// A key's value; empty: nobody has set it, and it has no default.
-    pub fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         assert!(KEYS.iter().any(|key| key.name == name), "`{name}` is no key of the configuration");
         self.values.get(name).map_or("", |(value, _)| value.as_str())
     }
 
     /// A key's value as it may be printed.
-    pub fn shown(&self, name: &str) -> String {
+    pub(crate) fn shown(&self, name: &str) -> String {
         let text = self.text(name);
         match KEYS.iter().find(|key| key.name == name).map(|key| key.form) {
             Some(Form::Secret) if !text.is_empty() => "(hidden)".to_owned(),
@@ -423,7 +423,7 @@ impl Typed {
     }
 
     /// Where it came from.
-    pub fn origin(&self, name: &str) -> Origin {
+    pub(crate) fn origin(&self, name: &str) -> Origin {
         self.values.get(name).map_or(Origin::Default, |(_, origin)| origin.clone())
     }
 

@@ -7,7 +7,7 @@ use ringway_wire::ids::UserId;
 
 /// Whether a user may log in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// With a token that counts.
     #[default]
     Allowed,
@@ -19,24 +19,24 @@ pub enum Standing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AccessFact {
     /// The user it is about.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// Whether that user may log in.
-    pub standing: Standing,
+    pub(crate) standing: Standing,
     /// Since when, Unix milliseconds; 0: nothing was ever stated.
-    pub since_ms: u64,
+    pub(crate) since_ms: u64,
     /// Tokens that were issued before this Unix second do not count; 0: all do.
-    pub tokens_from_s: u64,
+    pub(crate) tokens_from_s: u64,
 }
 
 impl AccessFact {
     /// Nothing is stated.
-    pub fn none(user: UserId) -> Self {
+    pub(crate) fn none(user: UserId) -> Self {
         AccessFact { user, standing: Standing::Allowed, since_ms: 0, tokens_from_s: 0 }
     }
 
     /// Both of two facts about one user: of two standings the later one; of two at the same moment the stricter.
     #[must_use]
-    pub fn with(self, other: AccessFact) -> AccessFact {
+    pub(crate) fn with(self, other: AccessFact) -> AccessFact {
         debug_assert_eq!(self.user, other.user, "facts about two users are merged");
         let (since_ms, standing) = (self.since_ms, self.standing).max((other.since_ms, other.standing));
         AccessFact { user: self.user, standing, since_ms, tokens_from_s: self.tokens_from_s.max(other.tokens_from_s) }
@@ -56,7 +56,7 @@ pub enum AccessOrder {
 
 impl AccessOrder {
     /// About whom.
-    pub fn user(&self) -> UserId {
+    pub(crate) fn user(&self) -> UserId {
         match self {
             AccessOrder::Fact(fact) => fact.user,
             AccessOrder::Kick(user) | AccessOrder::KickOfThen(user, _) => *user,

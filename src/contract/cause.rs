@@ -37,9 +37,9 @@ pub enum Cause {
 
 impl Cause {
     /// How many there are.
-    pub const COUNT: usize = Self::ALL.len();
+    pub(crate) const COUNT: usize = Self::ALL.len();
     /// All of them, in the order of their declaration.
-    pub const ALL: [Cause; 14] = [
+    pub(crate) const ALL: [Cause; 14] = [
         Cause::Connection,
         Cause::Timeout,
         Cause::ReadOnly,
@@ -57,7 +57,7 @@ impl Cause {
     ];
 
     /// As metrics and logs name it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Cause::Connection => "connection",
             Cause::Timeout => "timeout",

@@ -6,7 +6,7 @@ use std::fmt;
 /// An error and all that it comes from, in one line: the JSON of a log line would have the first alone. What the line
 /// has already is not said again.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Chain<'a>(pub &'a dyn Error);
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -153,13 +153,13 @@ pub enum Delivery {
 #[derive(PartialEq, Eq, Debug)]
 pub struct GroupAnnouncement {
     /// What was done.
-    pub kind: GroupChangeKind,
+    pub(crate) kind: GroupChangeKind,
     /// By whom.
-    pub actor: UserId,
+    pub(crate) actor: UserId,
     /// To whom: only those who were really added or removed, sorted.
-    pub users: Vec<UserId>,
+    pub(crate) users: Vec<UserId>,
     /// Who was to be added and could not be, sorted: for whoever has asked.
-    pub left_out: Vec<UserId>,
+    pub(crate) left_out: Vec<UserId>,
 }
 
 const _: () = assert!(size_of::<Delivery>() <= 56, "deliveries are copied once per shard and commit: keep them small");

@@ -41,11 +41,11 @@ id!(
 /// Whom a connection comes from, as far as limits tell peers apart: an IPv4 address, or the 64 bits of an IPv6 address
 /// that name a network, since each of its hosts has as many addresses as it likes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct PeerAddress(pub u64);
+pub struct PeerAddress(pub(crate) u64);
 
 impl PeerAddress {
     /// IPv4 addresses lie in a range that IPv6 gives to no network.
-    pub fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => PeerAddress(0xFFFF_0000_0000 | u64::from(address.to_bits())),
             IpAddr::V6(address) => PeerAddress((address.to_bits() >> 64) as u64),
@@ -91,13 +91,13 @@ impl Origin {
 
 impl Origin {
     /// Whether the API asked, whose callers have a key and are trusted.
-    pub fn is_api(&self, shards: u16) -> bool {
+    pub(crate) fn is_api(&self, shards: u16) -> bool {
         self.session.shard == ShardId::of_api(shards)
     }
 }
 
 /// Spreads a number over 64 bits (the finalizer of SplitMix64); the same in every process.
-pub const fn mixed(number: u64) -> u64 {
+pub(crate) const fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -106,7 +106,7 @@ pub const fn mixed(number: u64) -> u64 {
 
 impl ShardId {
     /// The API's place: it asks and is answered as a shard is, and has the number behind the last of them.
-    pub fn of_api(shards: u16) -> Self {
+    pub(crate) fn of_api(shards: u16) -> Self {
         ShardId(shards)
     }
 

@@ -12,16 +12,16 @@ macro_rules! places {
     ($($(#[$doc:meta])* $place:ident => $name:literal,)*) => {
         /// Where an internal error was met.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Place {
+        pub(crate) enum Place {
             $($(#[$doc])* $place,)*
         }
 
         impl Place {
             /// All of them, in the order of [`InternalErrors`].
-            pub const ALL: &[Place] = &[$(Place::$place,)*];
+            pub(crate) const ALL: &[Place] = &[$(Place::$place,)*];
 
             /// As a metric's label.
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(Place::$place => $name,)*
                 }
@@ -88,7 +88,7 @@ impl Default for InternalErrors {
 
 impl InternalErrors {
     /// Nothing was counted.
-    pub const NONE: InternalErrors = InternalErrors { counts: [0; Place::ALL.len()], last: None };
+    pub(crate) const NONE: InternalErrors = InternalErrors { counts: [0; Place::ALL.len()], last: None };
 
     /// What the calling thread has counted since it began.
     pub fn of_this_thread() -> InternalErrors {
@@ -96,7 +96,7 @@ impl InternalErrors {
     }
 
     /// Each place with its count.
-    pub fn each(&self) -> impl Iterator<Item = (Place, u64)> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = (Place, u64)> {
         std::iter::zip(Place::ALL.iter().copied(), self.counts)
     }
 
@@ -107,7 +107,7 @@ impl InternalErrors {
 
     /// With what another thread has counted.
     #[must_use]
-    pub fn with(mut self, other: &InternalErrors) -> InternalErrors {
+    pub(crate) fn with(mut self, other: &InternalErrors) -> InternalErrors {
         for (ours, (_, theirs)) in self.counts.iter_mut().zip(other.each()) {
             *ours += theirs;
         }
@@ -129,14 +129,14 @@ impl InternalErrors {
 /// Counts one, on the calling thread. What was to be done is left undone.
 #[cold]
 #[track_caller]
-pub fn count(place: Place) {
+pub(crate) fn count(place: Place) {
     let mut here = HERE.get();
     here.add(place, Location::caller());
     HERE.set(here);
 }
 
 /// What is always there, unless this program is wrong.
-pub trait OrCount {
+pub(crate) trait OrCount {
     /// Counts an internal error if it is not there.
     #[must_use]
     fn or_count(self, place: Place) -> Self;

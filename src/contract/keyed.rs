@@ -29,19 +29,19 @@ impl TableKey {
     }
 
     /// The process's own.
-    pub fn of_process() -> TableKey {
+    pub(crate) fn of_process() -> TableKey {
         static KEY: OnceLock<TableKey> = OnceLock::new();
         *KEY.get_or_init(|| TableKey::new(unguessable()))
     }
 
     /// Another one, for another purpose.
-    pub const fn derived(self, purpose: u64) -> TableKey {
+    pub(crate) const fn derived(self, purpose: u64) -> TableKey {
         TableKey::new(self.word ^ mixed(purpose))
     }
 
     /// Spreads an id over 64 bits.
     #[inline]
-    pub fn hash(&self, id: u64) -> u64 {
+    pub(crate) fn hash(&self, id: u64) -> u64 {
         folded(folded(self.word ^ id, self.multipliers[0]), self.multipliers[1])
     }
 }
@@ -130,7 +130,7 @@ const fn folded(one: u64, other: u64) -> u64 {
 }
 
 /// A number that nobody outside can guess (std keys its hasher from the kernel).
-pub fn unguessable() -> u64 {
+pub(crate) fn unguessable() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 

@@ -99,30 +99,30 @@ pub enum LaneAnswer {
 #[derive(Debug)]
 pub struct HandedOver {
     /// The login's request id.
-    pub request_id: u32,
+    pub(crate) request_id: u32,
     /// From the verified token.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// From the login.
-    pub device: DeviceId,
+    pub(crate) device: DeviceId,
     /// When the token expires, Unix seconds.
-    pub expires_at_s: u64,
+    pub(crate) expires_at_s: u64,
     /// When it was issued; 0: it does not say.
-    pub issued_at_s: u64,
+    pub(crate) issued_at_s: u64,
     /// The login's cursor; `None`: the one that the gateway keeps for the device.
-    pub cursor: Option<Seq>,
+    pub(crate) cursor: Option<Seq>,
     /// The heartbeat that the login asks for, milliseconds.
-    pub heartbeat_ms: u32,
+    pub(crate) heartbeat_ms: u32,
     /// TCP or WebSocket.
-    pub transport: Transport,
+    pub(crate) transport: Transport,
     /// Bytes that came behind the login.
-    pub unread: Vec<u8>,
+    pub(crate) unread: Vec<u8>,
     /// Bytes that wait to be written (a WebSocket handshake).
-    pub unsent: Vec<u8>,
+    pub(crate) unsent: Vec<u8>,
 }
 
 /// How a connection carries frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// Nothing has been read yet.
     #[default]
     Unknown,

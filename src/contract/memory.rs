@@ -2,7 +2,7 @@
 
 /// What is done about it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum Pressure {
+pub(crate) enum Pressure {
     /// Nothing: there is room.
     #[default]
     None,

@@ -20,7 +20,7 @@ use ringway_wire::schema::Role;
 #[derive(Debug)]
 pub struct Incoming {
     /// The sending session, which is answered.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// That session's user.
     pub sender: UserId,
     /// Where it is addressed: a user (perhaps the sender) or a group.
@@ -43,7 +43,7 @@ impl Incoming {
     }
 
     /// The message, now that it has a number.
-    pub fn numbered(self, msg_id: MsgId) -> Message {
+    pub(crate) fn numbered(self, msg_id: MsgId) -> Message {
         let Incoming { sender, to, client_msg_id, push, .. } = self;
         let sent_at_ms = msg_id.sent_at_ms();
         Message { msg_id, sender, to, client_msg_id, sent_at_ms, push: push.numbered(msg_id, sent_at_ms) }
@@ -69,7 +69,7 @@ pub struct Message {
 
 impl Message {
     /// The message as a recipient sees it, who has it as row `seq`.
-    pub fn view(&self, seq: Seq) -> PushView<'_> {
+    pub(crate) fn view(&self, seq: Seq) -> PushView<'_> {
         let body = self.push.body();
         PushView { seq, msg_id: self.msg_id, sender: self.sender, to: self.to, sent_at_ms: self.sent_at_ms, body }
     }
@@ -121,7 +121,7 @@ impl Roster {
     }
 
     /// Where in [`Self::members`] a shard's members stand.
-    pub fn range(&self, shard: ShardId) -> Range<usize> {
+    pub(crate) fn range(&self, shard: ShardId) -> Range<usize> {
         let at = usize::from(shard.0);
         let Some(end) = self.ends.get(at).or_count(Place::Rosters) else { return 0..0 };
         let start = if at == 0 { 0 } else { self.ends[at - 1] };
@@ -129,24 +129,24 @@ impl Roster {
     }
 
     /// The user's index in [`Self::members`], by binary search.
-    pub fn position(&self, user: UserId) -> Option<usize> {
+    pub(crate) fn position(&self, user: UserId) -> Option<usize> {
         let shards = self.ends.len() as u16;
         let key = (ShardId::of_user(user, shards), user);
         self.members.binary_search_by_key(&key, |m| (ShardId::of_user(m.user, shards), m.user)).ok()
     }
 
     /// The user's role, if a member.
-    pub fn role(&self, user: UserId) -> Option<Role> {
+    pub(crate) fn role(&self, user: UserId) -> Option<Role> {
         self.position(user).and_then(|at| self.members.get(at)).map(|m| m.role)
     }
 
     /// Who owns the group; `None`: it has no members.
-    pub fn owner(&self) -> Option<UserId> {
+    pub(crate) fn owner(&self) -> Option<UserId> {
         self.members.iter().find(|member| member.role == Role::Owner).map(|member| member.user)
     }
 
     /// The shards that have at least one member.
-    pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
         (0..self.ends.len() as u16).map(ShardId).filter(|s| !self.range(*s).is_empty())
     }
 }

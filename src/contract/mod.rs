@@ -6,7 +6,7 @@
 //! sessions ([`nodes`]), and all of them report to control ([`report`]). Each variant's comment says who recovers
 //! if it is dropped. What always holds: no envelope holds a lock, and nothing here knows who sends or receives it.
 
-pub mod access;
+pub(crate) mod access;
 pub mod cause;
 pub(crate) mod chain;
 pub mod delivery;
@@ -16,7 +16,7 @@ pub mod ids;
 pub mod internal;
 pub mod keyed;
 pub mod lane;
-pub mod memory;
+pub(crate) mod memory;
 pub mod message;
 pub mod names_kept;
 pub mod nodes;

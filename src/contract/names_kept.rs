@@ -6,7 +6,7 @@
 use crate::limits::{CLAIMS_S, CLAIMS_SLACK_S, WINDOW_MS};
 
 /// The fewest seconds: longer than what is on its way may take.
-pub const NAMES_S_MIN: u64 = 15;
+pub(crate) const NAMES_S_MIN: u64 = 15;
 
 /// The same on all nodes of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,12 +37,12 @@ impl NamesKept {
     }
 
     /// Nodes rely on it for names that are no older than this.
-    pub fn window_ms(self) -> u64 {
+    pub(crate) fn window_ms(self) -> u64 {
         self.seconds * WINDOW_MS / CLAIMS_S
     }
 
     /// Redis may have forgotten names of this second of its clock.
-    pub fn is_forgotten(self, named_s: u64, redis_s: u64) -> bool {
+    pub(crate) fn is_forgotten(self, named_s: u64, redis_s: u64) -> bool {
         named_s + self.seconds <= redis_s + self.slack_s()
     }
 }

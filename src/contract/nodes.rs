@@ -13,12 +13,12 @@ use ringway_wire::ids::{DeviceId, UserId};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionNews {
     /// The session's user.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// On which device.
-    pub device: DeviceId,
+    pub(crate) device: DeviceId,
     /// When it began, Unix milliseconds, and later than every session of this user that its node knew of then; `None`:
     /// it has ended.
-    pub since_ms: Option<u64>,
+    pub(crate) since_ms: Option<u64>,
 }
 
 /// A shard's notice to other nodes of one of its sessions.

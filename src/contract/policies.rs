@@ -5,7 +5,7 @@ use crate::contract::traffic::TrafficLimits;
 
 /// Who may do something over a client's connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Permission {
+pub(crate) enum Permission {
     /// Whoever has logged in.
     #[default]
     Anyone,
@@ -26,20 +26,20 @@ impl Permission {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Policies {
     /// Write to another user. To oneself one always may.
-    pub direct_messages: Permission,
+    pub(crate) direct_messages: Permission,
     /// Make a group: anyone or nobody.
-    pub group_creation: Permission,
+    pub(crate) group_creation: Permission,
     /// Make others members of a group, of a new one too.
-    pub adding_members: Permission,
+    pub(crate) adding_members: Permission,
     /// Ask who is online.
-    pub presence: Permission,
+    pub(crate) presence: Permission,
 }
 
 /// What of the settings may change while the gateway runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rules {
     /// What one account may send.
-    pub traffic: TrafficLimits,
+    pub(crate) traffic: TrafficLimits,
     /// What clients are let do.
-    pub policies: Policies,
+    pub(crate) policies: Policies,
 }

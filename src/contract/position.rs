@@ -17,7 +17,7 @@ pub struct AppliedPosition(pub u64);
 
 impl AppliedPosition {
     /// On one machine.
-    pub fn in_journal(self) -> JournalPosition {
+    pub(crate) fn in_journal(self) -> JournalPosition {
         JournalPosition(self.0)
     }
 

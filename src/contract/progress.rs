@@ -45,7 +45,7 @@ impl Progress {
     }
 
     /// Everything below is in the store so that a power loss cannot take it back: segments below may go.
-    pub fn secured(&self) -> JournalPosition {
+    pub(crate) fn secured(&self) -> JournalPosition {
         JournalPosition(self.secured.load(Ordering::Acquire))
     }
 
@@ -61,12 +61,12 @@ impl Progress {
     }
 
     /// The ledger has read so far.
-    pub fn report_followed(&self, position: StreamPosition) {
+    pub(crate) fn report_followed(&self, position: StreamPosition) {
         self.followed.store(position.0, Ordering::Release);
     }
 
     /// In a cluster: this node's store is the one that writes.
-    pub fn writes_store(&self) -> bool {
+    pub(crate) fn writes_store(&self) -> bool {
         self.writes_store.load(Ordering::Relaxed)
     }
 
@@ -81,7 +81,7 @@ impl Progress {
     }
 
     /// Asks the store's thread to move the database's position there.
-    pub fn ask_fence(&self, position: StreamPosition) {
+    pub(crate) fn ask_fence(&self, position: StreamPosition) {
         self.fence_asked.store(position.0, Ordering::Release);
     }
 
@@ -91,7 +91,7 @@ impl Progress {
     }
 
     /// In a cluster: the last position that this node's store, and no other, has moved the database's to.
-    pub fn fenced(&self) -> StreamPosition {
+    pub(crate) fn fenced(&self) -> StreamPosition {
         StreamPosition(self.fenced.load(Ordering::Acquire))
     }
 
@@ -101,32 +101,32 @@ impl Progress {
     }
 
     /// The journal takes nothing: messages are refused.
-    pub fn journal_is_full(&self) -> bool {
+    pub(crate) fn journal_is_full(&self) -> bool {
         self.journal_is_full.load(Ordering::Relaxed)
     }
 
     /// The ledger could not write, or may not.
-    pub fn journal_refuses_messages(&self) {
+    pub(crate) fn journal_refuses_messages(&self) {
         self.journal_is_full.store(true, Ordering::Relaxed);
     }
 
     /// The ledger can write again.
-    pub fn journal_takes_messages(&self) {
+    pub(crate) fn journal_takes_messages(&self) {
         self.journal_is_full.store(false, Ordering::Relaxed);
     }
 
     /// Messages the tail indexes that the store has not applied.
-    pub fn tail_messages(&self) -> u64 {
+    pub(crate) fn tail_messages(&self) -> u64 {
         self.tail_messages.load(Ordering::Relaxed)
     }
 
     /// Everything below is in the tail, or was, and counted there.
-    pub fn ingested(&self) -> JournalPosition {
+    pub(crate) fn ingested(&self) -> JournalPosition {
         JournalPosition(self.ingested.load(Ordering::Acquire))
     }
 
     /// The store's thread says how many messages its tail indexes, and up to where it has taken the journal in.
-    pub fn report_tail_messages(&self, count: u64, ingested: JournalPosition) {
+    pub(crate) fn report_tail_messages(&self, count: u64, ingested: JournalPosition) {
         self.tail_messages.store(count, Ordering::Relaxed);
         self.ingested.store(ingested.0, Ordering::Release);
     }

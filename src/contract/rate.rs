@@ -23,7 +23,7 @@ pub struct Rate {
 
 impl Rate {
     /// Nothing is refused.
-    pub const UNLIMITED: Rate = Rate { per_s: 0, burst: 0, unit_parts: 0 };
+    pub(crate) const UNLIMITED: Rate = Rate { per_s: 0, burst: 0, unit_parts: 0 };
 
     /// `per_s` units a second on average, and `burst` at once; if one of them is 0, nothing is refused.
     pub const fn new(per_s: u32, burst: u32) -> Rate {
@@ -31,16 +31,6 @@ impl Rate {
             return Rate::UNLIMITED;
         }
         Rate { per_s, burst, unit_parts: PARTS_PER_S / per_s as u64 }
-    }
-
-    /// Units a second; 0: not limited.
-    pub const fn per_s(&self) -> u32 {
-        self.per_s
-    }
-
-    /// Units at once; 0: not limited.
-    pub const fn burst(&self) -> u32 {
-        self.burst
     }
 
     /// What earning so many units takes.
@@ -53,13 +43,13 @@ impl Rate {
 /// What somebody has taken of a rate: the moment at which all of it will have been earned again, parts of a nanosecond
 /// since the process started. A moment that has passed: nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-pub struct Spent(u64);
+pub(crate) struct Spent(u64);
 
 impl Spent {
     /// What it comes to with so many units more, at `now_ms`, monotonic milliseconds. The error: they are not granted,
     /// and would be after so many milliseconds (at least one); more than a burst never is.
     #[inline]
-    pub fn with(self, now_ms: u64, rate: &Rate, units: u64) -> Result<Spent, u32> {
+    pub(crate) fn with(self, now_ms: u64, rate: &Rate, units: u64) -> Result<Spent, u32> {
         if rate.per_s == 0 {
             return Ok(self);
         }
@@ -76,7 +66,7 @@ impl Spent {
 
     /// What it comes to with so many units more that were taken unasked; what is above a burst is forgiven.
     #[must_use]
-    pub fn with_all(self, now_ms: u64, rate: &Rate, units: u64) -> Spent {
+    pub(crate) fn with_all(self, now_ms: u64, rate: &Rate, units: u64) -> Spent {
         let now = now_ms.saturating_mul(PARTS_PER_MS);
         let latest = now.saturating_add(rate.parts(rate.burst.into()));
         self.with(now_ms, rate, units).unwrap_or(Spent(latest))

@@ -25,43 +25,43 @@ pub enum Report {
 #[derive(Clone, Debug)]
 pub struct ShardReport {
     /// The shard that reports.
-    pub shard: ShardId,
+    pub(crate) shard: ShardId,
     /// The core's counters.
-    pub core: ShardCounters,
+    pub(crate) core: ShardCounters,
     /// The shell's.
-    pub shell: ShellCounters,
+    pub(crate) shell: ShellCounters,
     /// What waits in its mailbox.
-    pub depths: Depths,
+    pub(crate) depths: Depths,
     /// Questions that wait for the store, all shards' together.
-    pub store_asks: u64,
+    pub(crate) store_asks: u64,
     /// What each budget has taken of the shard's time.
-    pub budgets: [Spent; BUDGETS],
+    pub(crate) budgets: [Spent; BUDGETS],
 }
 
 /// What the shell counts beside the core; all only grow.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct ShellCounters {
+pub(crate) struct ShellCounters {
     /// Successful reads of sockets.
-    pub reads: u64,
+    pub(crate) reads: u64,
     /// System calls that wrote to sockets.
-    pub sends: u64,
+    pub(crate) sends: u64,
     /// Sockets that took less than there was.
-    pub sockets_full: u64,
+    pub(crate) sockets_full: u64,
     /// Times that descriptors or memory ran out while accepting.
-    pub descriptors_out: u64,
+    pub(crate) descriptors_out: u64,
     /// Connections closed because they could not be handed over.
-    pub handovers_refused: u64,
+    pub(crate) handovers_refused: u64,
 }
 
 /// How many wait in one mailbox.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Depths {
+pub(crate) struct Depths {
     /// Commits from the ledger.
-    pub commits: u64,
+    pub(crate) commits: u64,
     /// Envelopes from other shards.
-    pub lanes: u64,
+    pub(crate) lanes: u64,
     /// Answers from the store.
-    pub answers: u64,
+    pub(crate) answers: u64,
 }
 
 /// How many budgets there are.
@@ -69,28 +69,28 @@ pub(crate) const BUDGETS: usize = 4;
 
 /// What a budget was given and has taken.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Spent {
+pub(crate) struct Spent {
     /// `Budget::name`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Its part of the time when all want some.
-    pub shares: u64,
+    pub(crate) shares: u64,
     /// Time spent in it; other threads of the CPU may have had some of that.
-    pub busy_ns: u64,
+    pub(crate) busy_ns: u64,
     /// How often it had its turn.
-    pub turns: u64,
+    pub(crate) turns: u64,
 }
 
 /// What control is told about the ledger, once a second.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct LedgerReport {
     /// The engine's counters.
-    pub counters: LedgerCounters,
+    pub(crate) counters: LedgerCounters,
     /// Submissions that wait.
-    pub submissions: u64,
+    pub(crate) submissions: u64,
     /// How often a shard's mailbox was full and the ledger waited.
-    pub waits_for_room: u64,
+    pub(crate) waits_for_room: u64,
     /// Of its thread.
-    pub internal: InternalErrors,
+    pub(crate) internal: InternalErrors,
 }
 
 /// What the ledger counts, since the process started.
@@ -99,7 +99,7 @@ pub struct LedgerCounters {
     /// Messages made durable.
     pub messages: u64,
     /// Rows numbered.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Commits with at least one record.
     pub commits: u64,
     /// Journal bytes written.
@@ -111,19 +111,19 @@ pub struct LedgerCounters {
     /// Submissions refused with `STORAGE_FULL`.
     pub storage_full: u64,
     /// Submissions refused with `RETRY_LATER`.
-    pub retry_later: u64,
+    pub(crate) retry_later: u64,
     /// Of these, those whose sender or group may not have more now.
-    pub limited: LimitedCounters,
+    pub(crate) limited: LimitedCounters,
     /// Group messages and changes that Redis did not take, because another change of the group had come first.
     pub bounced: u64,
     /// Microseconds spent in `fdatasync`.
     pub sync_us: u64,
     /// Now: 1 while the journal takes nothing, because its disk is full or it has as much as it may.
-    pub journal_full: u64,
+    pub(crate) journal_full: u64,
     /// In a cluster: why nothing new can be numbered now.
     pub stands_still: Option<StandsStill>,
     /// In a cluster: how far this node's clock is from Redis's, milliseconds; not a counter.
-    pub clock_skew_ms: u64,
+    pub(crate) clock_skew_ms: u64,
 }
 
 /// Why a node of a cluster numbers nothing.
@@ -159,7 +159,7 @@ pub enum StandsStill {
 
 impl StandsStill {
     /// What an operator is told.
-    pub fn said(self) -> &'static str {
+    pub(crate) fn said(self) -> &'static str {
         match self {
             StandsStill::Disconnected => "Redis does not answer this node: nothing is numbered",
             StandsStill::ReadOnly => "Redis takes no writes, as a replica, or for want of disk: nothing is numbered",
@@ -191,17 +191,17 @@ impl StandsStill {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct NodesReport {
     /// Nodes alive, this one too; none that is known to be while Redis is away.
-    pub nodes: u64,
+    pub(crate) nodes: u64,
     /// Messages published.
-    pub published: u64,
+    pub(crate) published: u64,
     /// Messages of other nodes that came.
-    pub received: u64,
+    pub(crate) received: u64,
     /// Messages, or parts for a shard, that were lost here.
-    pub missed: u64,
+    pub(crate) missed: u64,
     /// Messages that make no sense.
-    pub unreadable: u64,
+    pub(crate) unreadable: u64,
     /// Ephemeral messages that a shard had no room for.
-    pub ephemeral_dropped: u64,
+    pub(crate) ephemeral_dropped: u64,
     /// Of its thread.
-    pub internal: InternalErrors,
+    pub(crate) internal: InternalErrors,
 }

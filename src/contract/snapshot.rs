@@ -32,15 +32,15 @@ pub struct SnapshotAsk {
 pub struct Snapshot {
     number: u64,
     /// The database's position: all entries up to it are in this, and none behind.
-    pub at: StorePosition,
+    pub(crate) at: StorePosition,
     /// Groups at other versions, or not known to the ledger.
-    pub changed: Vec<StoredGroup>,
+    pub(crate) changed: Vec<StoredGroup>,
     /// Groups that are not there.
-    pub gone: Vec<GroupId>,
+    pub(crate) gone: Vec<GroupId>,
     /// Those of them that were there, and that everybody has left. It may also have been so a moment later.
-    pub left: Vec<GroupId>,
+    pub(crate) left: Vec<GroupId>,
     /// Every user's newest row (16 bytes each).
-    pub rows: Vec<NewestRow>,
+    pub(crate) rows: Vec<NewestRow>,
 }
 
 impl SnapshotAsk {
@@ -110,13 +110,13 @@ pub fn snapshots(nudge: Sender<()>) -> (SnapshotAsker, SnapshotAnswerer) {
 
 impl SnapshotAsker {
     /// What is asked next is another question.
-    pub fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.is_asked = false;
     }
 
     /// Asks, if it was not asked yet and there is room. `versions`: what the ledger has, at version zero what is to be
     /// told whatever the database has.
-    pub fn ask(&mut self, versions: impl FnOnce() -> HashMap<GroupId, RosterVersion, TableKey>) {
+    pub(crate) fn ask(&mut self, versions: impl FnOnce() -> HashMap<GroupId, RosterVersion, TableKey>) {
         if self.is_asked || self.asks.is_full() {
             return;
         }
@@ -126,7 +126,7 @@ impl SnapshotAsker {
     }
 
     /// The answer to the last question, if it has come.
-    pub fn answer(&self) -> Option<Snapshot> {
+    pub(crate) fn answer(&self) -> Option<Snapshot> {
         self.answers.try_iter().find(|snapshot| snapshot.number == self.number)
     }
 }

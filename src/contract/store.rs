@@ -107,7 +107,7 @@ pub struct Lookup {
     /// Under which name.
     pub client_msg_id: ClientMsgId,
     /// In which generation of a cluster's ledger it was asked; zero on one machine.
-    pub generation: u64,
+    pub(crate) generation: u64,
 }
 
 /// What the store found, in its rows and in the unapplied tail.

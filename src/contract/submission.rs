@@ -54,10 +54,10 @@ pub enum Submission {
 
 impl Submission {
     /// What one takes beside what it carries, about.
-    pub const BYTES_MIN: usize = 256;
+    pub(crate) const BYTES_MIN: usize = 256;
 
     /// Bytes of memory while it waits, about.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let carried = match self {
             Submission::Message(submission) => submission.incoming.body().len(),
             Submission::Ephemeral(incoming) => incoming.body().len(),
@@ -120,7 +120,7 @@ pub enum GroupChange {
 
 impl GroupChange {
     /// Those whom it names.
-    pub fn users(&self) -> &[UserId] {
+    pub(crate) fn users(&self) -> &[UserId] {
         match self {
             GroupChange::Create(users) | GroupChange::Add(_, users) | GroupChange::Remove(_, users) => users,
             GroupChange::Leave(_) => &[],

@@ -17,14 +17,14 @@ macro_rules! traffic_limits {
         /// What one account may send, and what may be sent to one group.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub struct TrafficLimits {
-            $($(#[$doc])* pub $field: Rate,)*
+            $($(#[$doc])* pub(crate) $field: Rate,)*
             /// Of what may be unstored, so much per cent may be one user's; 100: all of it.
-            pub user_unstored_percent: u32,
+            pub(crate) user_unstored_percent: u32,
         }
 
         /// One of them.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum TrafficLimit {
+        pub(crate) enum TrafficLimit {
             $($(#[$doc])* $limit,)*
             /// A user's share of what is unstored.
             UserUnstored,
@@ -51,10 +51,10 @@ macro_rules! traffic_limits {
 
         impl TrafficLimit {
             /// All of them, in the order of [`LimitedCounters`].
-            pub const ALL: &[TrafficLimit] = &[$(TrafficLimit::$limit,)* TrafficLimit::UserUnstored];
+            pub(crate) const ALL: &[TrafficLimit] = &[$(TrafficLimit::$limit,)* TrafficLimit::UserUnstored];
 
             /// As a metric's label, and as its key in the table `[limits]`.
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 match self {
                     $(TrafficLimit::$limit => stringify!($field),)*
                     TrafficLimit::UserUnstored => "user_unstored_percent",
@@ -101,16 +101,16 @@ traffic_limits! {
 
 /// A limit is met: nothing was taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limited {
+pub(crate) struct Limited {
     /// The limit that was met.
-    pub limit: TrafficLimit,
+    pub(crate) limit: TrafficLimit,
     /// When the same would be taken.
-    pub retry_after_ms: u32,
+    pub(crate) retry_after_ms: u32,
 }
 
 /// How often each limit was met.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct LimitedCounters([u64; TrafficLimit::ALL.len()]);
+pub(crate) struct LimitedCounters([u64; TrafficLimit::ALL.len()]);
 
 impl LimitedCounters {
     /// Counts one refusal.

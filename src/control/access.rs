@@ -43,17 +43,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// What the thread is given.
 pub(crate) struct AccessEnds {
     /// What is known from before; the shards know it already.
-    pub list: AccessList,
+    pub(crate) list: AccessList,
     /// The process's time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Already listening; `None`: it could not be made, and operators are not heard.
-    pub socket: Option<UnixListener>,
+    pub(crate) socket: Option<UnixListener>,
     /// To each shard, by its id.
-    pub shards: Vec<Slot<Order>>,
+    pub(crate) shards: Vec<Slot<Order>>,
     /// To and from the thread that talks to other nodes, if there are any.
-    pub nodes: Option<(mpsc::Sender<ToNodes>, mpsc::Receiver<AccessNews>)>,
+    pub(crate) nodes: Option<(mpsc::Sender<ToNodes>, mpsc::Receiver<AccessNews>)>,
     /// From the main thread.
-    pub stage: watch::Receiver<Stage>,
+    pub(crate) stage: watch::Receiver<Stage>,
 }
 
 /// Runs until the gateway stops.

@@ -36,15 +36,15 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Facts {
     /// The latest reports.
-    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     /// Where the gateway is in its life.
-    pub stage: watch::Receiver<Stage>,
+    pub(crate) stage: watch::Receiver<Stage>,
     /// The process's time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// How many connections there is room for.
-    pub room: Arc<Room>,
+    pub(crate) room: Arc<Room>,
     /// Where the journal is.
-    pub data_dir: Arc<Path>,
+    pub(crate) data_dir: Arc<Path>,
 }
 
 impl Facts {

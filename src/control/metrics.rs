@@ -67,6 +67,7 @@ const PER_SHARD: &[PerShard] = &[
     }),
     ("ringway_users", "gauge", "Users with a session", |r| r.core.users),
     ("ringway_outbox_bytes", "gauge", "Bytes waiting for clients", |r| r.core.outbox_bytes),
+    ("ringway_intake_bytes", "gauge", "Bytes of frames that are not whole yet", |r| r.core.intake_bytes),
     ("ringway_audience_memberships", "gauge", "Memberships held for fan-out", |r| r.core.audience_memberships),
     ("ringway_rosters", "gauge", "Rosters held", |r| r.core.rosters),
     ("ringway_ephemerals_waiting", "gauge", "Ephemeral messages waiting for their recipients", |r| r.core.ephemerals),

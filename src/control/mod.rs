@@ -37,35 +37,35 @@ pub(crate) const REPORTS_MAX: usize = 1_024;
 /// What control is given.
 pub(crate) struct ControlEnds {
     /// The process's time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// From the shards and the ledger.
-    pub reports: mpsc::Receiver<Report>,
+    pub(crate) reports: mpsc::Receiver<Report>,
     /// From the store.
-    pub store_reports: mpsc::Receiver<StoreCounters>,
+    pub(crate) store_reports: mpsc::Receiver<StoreCounters>,
     /// From the main thread.
-    pub stage: watch::Receiver<Stage>,
+    pub(crate) stage: watch::Receiver<Stage>,
     /// How many shards should report.
-    pub shards: u16,
+    pub(crate) shards: u16,
     /// SIGTERM and SIGINT, to the main thread.
-    pub stops: crossbeam_channel::Sender<StopSignal>,
+    pub(crate) stops: crossbeam_channel::Sender<StopSignal>,
     /// SIGHUP, to the main thread.
-    pub reloads: crossbeam_channel::Sender<ReloadSignal>,
+    pub(crate) reloads: crossbeam_channel::Sender<ReloadSignal>,
     /// What is served over HTTP.
-    pub http: HttpEnds,
+    pub(crate) http: HttpEnds,
 }
 
 /// What is served over HTTP, and to whom.
 pub(crate) struct HttpEnds {
     /// Already listening.
-    pub admin: TcpListener,
+    pub(crate) admin: TcpListener,
     /// Where the journal is, to tell how much room its disk has.
-    pub data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
     /// How many connections there is room for.
-    pub room: Room,
+    pub(crate) room: Room,
     /// Who may call the API.
-    pub keys: Keys,
+    pub(crate) keys: Keys,
     /// The API's ends of the channels between threads, once there are some.
-    pub dispatcher: oneshot::Receiver<DispatcherEnds>,
+    pub(crate) dispatcher: oneshot::Receiver<DispatcherEnds>,
 }
 
 /// Somebody wants the settings to be read again.

@@ -30,10 +30,10 @@ pub(crate) enum Stage {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Room {
     /// So many.
-    pub connections_max: u64,
+    pub(crate) connections_max: u64,
     /// What keeps them down to that: `limits.connections_max`, or what the host has too little of, as the doctor calls
     /// it.
-    pub limited_by: String,
+    pub(crate) limited_by: String,
 }
 
 /// Whether clients should be sent here.
@@ -51,17 +51,17 @@ pub(crate) enum Readiness {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Snapshot {
     /// By shard, with the monotonic millisecond it came.
-    pub shards: Vec<Option<(u64, Arc<ShardReport>)>>,
+    pub(crate) shards: Vec<Option<(u64, Arc<ShardReport>)>>,
     /// The ledger's; zeroes before the first.
-    pub ledger: LedgerReport,
+    pub(crate) ledger: LedgerReport,
     /// The monotonic millisecond it came.
-    pub ledger_at_ms: u64,
+    pub(crate) ledger_at_ms: u64,
     /// Since when reports are expected.
-    pub serving_since_ms: u64,
+    pub(crate) serving_since_ms: u64,
     /// The store's; zeroes before the first.
-    pub store: StoreCounters,
+    pub(crate) store: StoreCounters,
     /// Of the cluster's nodes, if this is one.
-    pub nodes: Option<NodesReport>,
+    pub(crate) nodes: Option<NodesReport>,
 }
 
 impl Snapshot {

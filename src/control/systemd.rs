@@ -38,11 +38,11 @@ pub(crate) enum SystemdError {
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Environment {
     /// `NOTIFY_SOCKET`.
-    pub socket: Option<OsString>,
+    pub(crate) socket: Option<OsString>,
     /// `WATCHDOG_USEC`.
-    pub watchdog_us: Option<OsString>,
+    pub(crate) watchdog_us: Option<OsString>,
     /// `WATCHDOG_PID`: for whom the watchdog is, if it is not for everybody.
-    pub watchdog_pid: Option<OsString>,
+    pub(crate) watchdog_pid: Option<OsString>,
 }
 
 impl Environment {

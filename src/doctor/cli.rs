@@ -45,7 +45,7 @@ pub struct DoctorArgs {
 
 /// Why nothing could be said.
 #[derive(Debug, thiserror::Error)]
-pub enum DoctorError {
+pub(crate) enum DoctorError {
     /// The file that says what to demand.
     #[error(transparent)]
     Values(#[from] ValuesError),

@@ -57,66 +57,66 @@ pub(crate) trait Machine {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ProcessLimit {
     /// What holds now.
-    pub soft: u64,
+    pub(crate) soft: u64,
     /// What the process may raise it to by itself, as `serve` does.
-    pub hard: u64,
+    pub(crate) hard: u64,
 }
 
 /// Memory of the machine, bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Memory {
     /// All there is.
-    pub total: u64,
+    pub(crate) total: u64,
     /// What can be had without swapping.
-    pub available: u64,
+    pub(crate) available: u64,
 }
 
 /// The data directory's file system, as the kernel tells it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct DiskSpace {
     /// The directory, or the nearest one above it that exists, without links.
-    pub directory: String,
+    pub(crate) directory: String,
     /// Bytes that this user may still write, or why they are not known.
-    pub free_bytes: Result<u64, String>,
+    pub(crate) free_bytes: Result<u64, String>,
 }
 
 /// Everything that was read of a host.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     /// `kernel.osrelease`.
-    pub release: Reading,
+    pub(crate) release: Reading,
     /// Open files.
-    pub descriptors: Option<ProcessLimit>,
+    pub(crate) descriptors: Option<ProcessLimit>,
     /// Locked memory.
-    pub memlock: Option<ProcessLimit>,
+    pub(crate) memlock: Option<ProcessLimit>,
     /// What started it says so.
-    pub is_container: bool,
+    pub(crate) is_container: bool,
     /// `CAP_IPC_LOCK`: locked memory is not counted.
-    pub locks_uncounted: bool,
+    pub(crate) locks_uncounted: bool,
     /// `None`: /proc/meminfo does not tell.
-    pub memory: Option<Memory>,
+    pub(crate) memory: Option<Memory>,
     /// What the process's own cgroups allow it.
-    pub cgroups: Cgroups,
+    pub(crate) cgroups: Cgroups,
     /// The CPUs this process may run on.
-    pub cpus: Vec<usize>,
+    pub(crate) cpus: Vec<usize>,
     /// What the kernel reads the time from.
-    pub clock_source: Reading,
+    pub(crate) clock_source: Reading,
     /// What it could read it from.
-    pub clock_sources: Reading,
+    pub(crate) clock_sources: Reading,
     /// What io_uring answered.
-    pub uring: Uring,
+    pub(crate) uring: Uring,
     /// Where the data is to be.
-    pub disk: DiskSpace,
+    pub(crate) disk: DiskSpace,
     /// The type of that file system: ext4, tmpfs, ...
-    pub file_system: Option<String>,
+    pub(crate) file_system: Option<String>,
     /// Every sysctl that a rule or a check names.
-    pub sysctls: BTreeMap<String, Reading>,
+    pub(crate) sysctls: BTreeMap<String, Reading>,
     /// Every file below /sys that a rule names, by the rule's key: path and what it holds.
-    pub sysfs: BTreeMap<String, Vec<(String, Reading)>>,
+    pub(crate) sysfs: BTreeMap<String, Vec<(String, Reading)>>,
     /// A NIC's packets are spread over several CPUs.
-    pub packets_spread: bool,
+    pub(crate) packets_spread: bool,
     /// The tuning scripts keep the gateway's port out of the table of tracked connections.
-    pub port_untracked: bool,
+    pub(crate) port_untracked: bool,
 }
 
 /// Sysctls that checks look at and no rule names.

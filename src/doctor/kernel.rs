@@ -7,16 +7,16 @@ use std::fmt;
 
 /// A kernel's version, as far as it decides anything.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct KernelVersion {
+pub(crate) struct KernelVersion {
     /// The first number.
-    pub major: u32,
+    pub(crate) major: u32,
     /// The second.
-    pub minor: u32,
+    pub(crate) minor: u32,
 }
 
 impl KernelVersion {
     /// From `6.1.0-18-cloud-amd64` or `5.8`.
-    pub fn parse(release: &str) -> Option<KernelVersion> {
+    pub(crate) fn parse(release: &str) -> Option<KernelVersion> {
         let (major, rest) = release.trim().split_once('.')?;
         let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
         Some(KernelVersion { major: major.parse().ok()?, minor: digits.parse().ok()? })

@@ -27,24 +27,24 @@ use crate::doctor::values::{Profile, Values};
 
 /// What is to be kept, and by what.
 #[derive(Clone, Debug)]
-pub struct Need<'a> {
+pub(crate) struct Need<'a> {
     /// Connections at once.
-    pub connections: u64,
+    pub(crate) connections: u64,
     /// Shards that share them.
-    pub shards: usize,
+    pub(crate) shards: usize,
     /// The profile asked for, or the smallest for so many connections.
-    pub profile: &'a Profile,
+    pub(crate) profile: &'a Profile,
     /// Who chose the profile.
-    pub profile_by: ProfileBy,
+    pub(crate) profile_by: ProfileBy,
     /// Bytes that the journal may take there before senders are refused.
-    pub journal_bytes_max: u64,
+    pub(crate) journal_bytes_max: u64,
     /// The rules.
-    pub values: &'a Values,
+    pub(crate) values: &'a Values,
 }
 
 impl Need<'_> {
     /// The command that sets what a host must be like for this.
-    pub fn tuning(&self) -> String {
+    pub(crate) fn tuning(&self) -> String {
         let Need { profile, connections, .. } = self;
         match profile.connections >= *connections {
             true => format!("tuning/apply.sh --profile {}", profile.name),
@@ -55,7 +55,7 @@ impl Need<'_> {
 
 /// Who chose a profile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProfileBy {
+pub(crate) enum ProfileBy {
     /// The operator: the host is to be one of its kind.
     Operator,
     /// The number of connections: its size is advice.
@@ -65,7 +65,7 @@ pub enum ProfileBy {
 /// What it means if a check is not good, the worst last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Debug)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub(crate) enum Severity {
     /// It costs speed or memory, nothing else.
     Hint,
     /// So many connections can be kept until load or a reconnect storm comes.
@@ -77,7 +77,7 @@ pub enum Severity {
 /// How a check went.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// As it should be.
     Good,
     /// Not as it should be.
@@ -90,24 +90,24 @@ pub enum Verdict {
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
 pub struct Finding {
     /// What was looked at: a sysctl's own name, a path, or a name of ours.
-    pub id: String,
+    pub(crate) id: String,
     /// What it is.
-    pub current: String,
+    pub(crate) current: String,
     /// What it must be for so many connections.
-    pub required: String,
+    pub(crate) required: String,
     /// What it means if it is not.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// Whether it is.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// What to do: a command where there is one. Nothing if it is good.
-    pub fix: Option<String>,
+    pub(crate) fix: Option<String>,
     /// What it is required for.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 impl Finding {
     /// What is wrong, or that nothing is.
-    pub fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         let Finding { id, current, required, why, .. } = self;
         match self.verdict {
             Verdict::Good => format!("{id}: {current}, as it should be ({required})"),
@@ -117,7 +117,7 @@ impl Finding {
     }
 
     /// So many connections cannot be kept because of it.
-    pub fn is_fatal(&self) -> bool {
+    pub(crate) fn is_fatal(&self) -> bool {
         self.verdict == Verdict::Bad && self.severity == Severity::Fatal
     }
 }

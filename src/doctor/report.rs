@@ -17,17 +17,17 @@ const COLUMNS: usize = 80;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct HostReport {
     /// How many are to be kept.
-    pub connections: u64,
+    pub(crate) connections: u64,
     /// Why so many.
-    pub because: String,
+    pub(crate) because: String,
     /// By how many shards.
-    pub shards: usize,
+    pub(crate) shards: usize,
     /// The profile whose values were demanded.
-    pub profile: String,
+    pub(crate) profile: String,
     /// What it comes to.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// Every check.
-    pub checks: Vec<Finding>,
+    pub(crate) checks: Vec<Finding>,
     /// Sets all that can be set.
     #[serde(skip)]
     tuning: String,

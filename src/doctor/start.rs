@@ -52,12 +52,12 @@ impl fmt::Display for Lines<'_> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Kept {
     /// Connections of the whole gateway.
-    pub connections: u64,
+    pub(crate) connections: u64,
     /// If they are fewer than the default: what keeps them down.
-    pub reduced_by: Option<Finding>,
+    pub(crate) reduced_by: Option<Finding>,
     /// What else is fatal for a configured number, and no matter of this process: the kernel will drop connections
     /// that the gateway could keep.
-    pub warnings: Vec<Finding>,
+    pub(crate) warnings: Vec<Finding>,
 }
 
 impl Kept {

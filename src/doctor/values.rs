@@ -18,46 +18,46 @@ const NUMBER_MAX: u64 = 1 << 53;
 
 /// The whole file.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Values {
+pub(crate) struct Values {
     /// From the smallest up.
-    pub profiles: Vec<Profile>,
+    pub(crate) profiles: Vec<Profile>,
     /// In the file's order.
-    pub rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
 }
 
 /// A size of host, and what it is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// As `--profile` takes it.
-    pub name: String,
+    pub(crate) name: String,
     /// CPUs it is meant to have.
-    pub cpus: usize,
+    pub(crate) cpus: usize,
     /// Memory it is meant to have.
-    pub memory_gib: u64,
+    pub(crate) memory_gib: u64,
     /// Connections it is for.
-    pub connections: u64,
+    pub(crate) connections: u64,
 }
 
 /// One demand.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// What the key names.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Without the field's number.
-    pub key: String,
+    pub(crate) key: String,
     /// Which of the value's several numbers, from 1.
-    pub field: Option<usize>,
+    pub(crate) field: Option<usize>,
     /// When the host is good.
-    pub compare: Compare,
+    pub(crate) compare: Compare,
     /// What it means if it is not.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// One sentence for whoever reads the output.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 /// What a rule's key names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// The kernel's version.
     Kernel,
     /// Bytes of memory.
@@ -76,7 +76,7 @@ pub enum Kind {
 
 /// When a value is good.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Compare {
+pub(crate) enum Compare {
     /// At least so much.
     Min(Amount),
     /// At most so much.
@@ -89,16 +89,16 @@ pub enum Compare {
 
 /// A number that may grow with the connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Amount {
+pub(crate) struct Amount {
     /// For none.
-    pub base: u64,
+    pub(crate) base: u64,
     /// For each.
-    pub per_connection: u64,
+    pub(crate) per_connection: u64,
 }
 
 impl Amount {
     /// For so many.
-    pub fn for_connections(self, connections: u64) -> u64 {
+    pub(crate) fn for_connections(self, connections: u64) -> u64 {
         self.base.saturating_add(self.per_connection.saturating_mul(connections))
     }
 }
@@ -123,12 +123,12 @@ pub enum ValuesError {
 
 impl Values {
     /// Those the program was built with.
-    pub fn shipped() -> Result<Values, ValuesError> {
+    pub(crate) fn shipped() -> Result<Values, ValuesError> {
         Values::parse(SHIPPED)
     }
 
     /// Understands a whole file.
-    pub fn parse(text: &str) -> Result<Values, ValuesError> {
+    pub(crate) fn parse(text: &str) -> Result<Values, ValuesError> {
         let mut values = Values { profiles: Vec::new(), rules: Vec::new() };
         for (at, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {
@@ -147,18 +147,18 @@ impl Values {
     }
 
     /// The profile of this name.
-    pub fn profile(&self, name: &str) -> Option<&Profile> {
+    pub(crate) fn profile(&self, name: &str) -> Option<&Profile> {
         self.profiles.iter().find(|profile| profile.name == name)
     }
 
     /// The smallest profile for so many connections; the largest there is if none is.
-    pub fn profile_for(&self, connections: u64) -> Result<&Profile, ValuesError> {
+    pub(crate) fn profile_for(&self, connections: u64) -> Result<&Profile, ValuesError> {
         let enough = self.profiles.iter().find(|profile| profile.connections >= connections);
         enough.or(self.profiles.last()).ok_or(ValuesError::Missing("profile"))
     }
 
     /// The amount that is demanded of something the doctor cannot do without.
-    pub fn amount(&self, kind: Kind, key: &'static str) -> Result<Amount, ValuesError> {
+    pub(crate) fn amount(&self, kind: Kind, key: &'static str) -> Result<Amount, ValuesError> {
         let rule = self.rules.iter().find(|rule| rule.kind == kind && rule.key == key);
         match rule.map(|rule| &rule.compare) {
             Some(Compare::Min(amount) | Compare::Max(amount)) => Ok(*amount),

@@ -9,11 +9,11 @@ use crate::contract::position::JournalPosition;
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
 
 /// Magic, payload length, position, records, CRC-32C: five little-endian fields.
-pub const BATCH_HEADER_BYTES: usize = 24;
+pub(crate) const BATCH_HEADER_BYTES: usize = 24;
 
 /// The first four bytes of a batch. As a record's length it would be out of range, so that a reader who stands
 /// between two records can tell what comes.
-pub const BATCH_MAGIC: [u8; 4] = *b"RWB1";
+pub(crate) const BATCH_MAGIC: [u8; 4] = *b"RWB1";
 
 const _: () = assert!(u32::from_le_bytes(BATCH_MAGIC) as usize > JOURNAL_BATCH_BYTES_MAX);
 
@@ -32,7 +32,7 @@ impl Batch {
     }
 
     /// Empties it; the memory is kept.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.truncate(BATCH_HEADER_BYTES);
         self.records = 0;
     }
@@ -46,19 +46,19 @@ impl Batch {
     }
 
     /// Bytes, header included.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// No records.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.records == 0
     }
 
     /// The bytes to write at `position` of a segment with this salt, and behind them so many zeroes, which are
     /// no part of the batch. Nothing may be added any more until it is cleared. What no reader would believe is not
     /// written: it would be taken for a torn tail after it was acked.
-    pub fn seal(&mut self, position: JournalPosition, salt: u64, zeroes: usize) -> &[u8] {
+    pub(crate) fn seal(&mut self, position: JournalPosition, salt: u64, zeroes: usize) -> &[u8] {
         let length = self.bytes.len() - BATCH_HEADER_BYTES;
         assert!((1..=JOURNAL_BATCH_BYTES_MAX).contains(&length), "a batch of {length} bytes cannot be read again");
         let length = length as u32;
@@ -82,18 +82,18 @@ impl Default for Batch {
 
 /// What a batch says of itself; believed only with [`BatchHeader::proves`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BatchHeader {
+pub(crate) struct BatchHeader {
     /// Bytes of its records.
-    pub payload_bytes: usize,
+    pub(crate) payload_bytes: usize,
     /// How many records.
-    pub records: u32,
+    pub(crate) records: u32,
     crc: u32,
     head: [u8; 20],
 }
 
 impl BatchHeader {
     /// Reads the header of a batch at `position`; `None`: there is none, or it is for another position.
-    pub fn read(bytes: &[u8], position: JournalPosition) -> Option<BatchHeader> {
+    pub(crate) fn read(bytes: &[u8], position: JournalPosition) -> Option<BatchHeader> {
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
         let (length, rest) = rest.split_first_chunk::<4>()?;
         let (at, rest) = rest.split_first_chunk::<8>()?;
@@ -111,12 +111,12 @@ impl BatchHeader {
     }
 
     /// The payload is the one that was written, in the segment with this salt.
-    pub fn proves(&self, salt: u64, payload: &[u8]) -> bool {
+    pub(crate) fn proves(&self, salt: u64, payload: &[u8]) -> bool {
         payload.len() == self.payload_bytes && checksum(salt, &self.head, payload) == self.crc
     }
 
     /// The batch's bytes, header included.
-    pub fn batch_bytes(&self) -> u64 {
+    pub(crate) fn batch_bytes(&self) -> u64 {
         (BATCH_HEADER_BYTES + self.payload_bytes) as u64
     }
 }

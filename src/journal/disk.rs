@@ -63,7 +63,7 @@ impl Directory {
     }
 
     /// Opens a directory that must be there.
-    pub fn existing(path: &Path) -> io::Result<Directory> {
+    pub(crate) fn existing(path: &Path) -> io::Result<Directory> {
         if !path.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such directory"));
         }

@@ -101,12 +101,14 @@ impl MemoryDisk {
     }
 
     /// The next so many removals happen, and then it is reported that they could not be made durable.
-    pub fn fail_syncs_of_removals(&self, count: u32) {
+    #[cfg(test)]
+    pub(crate) fn fail_syncs_of_removals(&self, count: u32) {
         self.state.borrow_mut().removals_to_fail = count;
     }
 
     /// Syncs that succeeded so far.
-    pub fn syncs(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn syncs(&self) -> u64 {
         self.state.borrow().syncs
     }
 
@@ -116,7 +118,8 @@ impl MemoryDisk {
     }
 
     /// Bytes of a file are not what was written any more.
-    pub fn damage(&self, name: &str, offset: usize, bytes: &[u8]) {
+    #[cfg(test)]
+    pub(crate) fn damage(&self, name: &str, offset: usize, bytes: &[u8]) {
         if let Some(content) = self.state.borrow_mut().files.get_mut(name) {
             put(&mut content.visible, offset, bytes);
             put(&mut content.durable, offset, bytes);

@@ -4,7 +4,7 @@
 //! nothing below `Progress::durable` changes; what lies above it may be torn, and recovery throws it away.
 
 pub mod batch;
-pub mod cli;
+pub(crate) mod cli;
 pub mod disk;
 pub mod memory_disk;
 pub(crate) mod reader;

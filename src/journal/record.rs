@@ -17,7 +17,7 @@ use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion
 use ringway_wire::schema::{GroupChangeKind, Role};
 
 /// A record's length stands before it in so many bytes.
-pub const RECORD_PREFIX_BYTES: usize = 4;
+pub(crate) const RECORD_PREFIX_BYTES: usize = 4;
 
 const TAG_ROSTER: u8 = 1;
 const TAG_GROUP: u8 = 2;
@@ -89,43 +89,43 @@ pub struct GroupRecord<'a> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirectRecord<'a> {
     /// Its number, which holds its time too.
-    pub msg_id: MsgId,
+    pub(crate) msg_id: MsgId,
     /// Who sent it.
-    pub sender: UserId,
+    pub(crate) sender: UserId,
     /// To whom; may be the sender.
-    pub to: UserId,
+    pub(crate) to: UserId,
     /// The sender's name for it.
-    pub client_msg_id: ClientMsgId,
+    pub(crate) client_msg_id: ClientMsgId,
     /// The sender's row.
-    pub sender_seq: Seq,
+    pub(crate) sender_seq: Seq,
     /// The recipient's row; equal to `sender_seq` in a message to oneself.
-    pub recipient_seq: Seq,
+    pub(crate) recipient_seq: Seq,
     /// What was said.
-    pub body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 /// A change of a group, complete enough to be applied to the version before it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChangeRecord {
     /// Its number: changes and messages share one counter.
-    pub msg_id: MsgId,
+    pub(crate) msg_id: MsgId,
     /// Which group.
-    pub group: GroupId,
+    pub(crate) group: GroupId,
     /// The version after the change; 1 for a new group.
-    pub version: RosterVersion,
+    pub(crate) version: RosterVersion,
     /// What was done.
-    pub kind: GroupChangeKind,
+    pub(crate) kind: GroupChangeKind,
     /// By whom; the owner, when the group is new.
-    pub actor: UserId,
+    pub(crate) actor: UserId,
     /// Who was added or removed; all members but the owner, when the group is new.
-    pub users: Vec<UserId>,
+    pub(crate) users: Vec<UserId>,
     /// Who becomes owner, when the owner left.
-    pub new_owner: Option<UserId>,
+    pub(crate) new_owner: Option<UserId>,
 }
 
 /// Why bytes are no record. Behind a good CRC this is another version's journal or a defect of ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RecordError {
+pub(crate) enum RecordError {
     /// The bytes end before the record does.
     #[error("the record is cut short")]
     Short,
@@ -153,7 +153,7 @@ impl From<Cut> for RecordError {
 
 impl Record<'_> {
     /// The message's or the change's number; a roster has none.
-    pub fn msg_id(&self) -> Option<MsgId> {
+    pub(crate) fn msg_id(&self) -> Option<MsgId> {
         match self {
             Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => None,
             Record::Group(record) => Some(record.msg_id),
@@ -163,7 +163,7 @@ impl Record<'_> {
     }
 
     /// Appends the record with its length in front.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_PREFIX_BYTES]);
         match self {
@@ -187,7 +187,7 @@ impl Record<'_> {
 
 impl<'a> Record<'a> {
     /// Reads a record from exactly its bytes, the length in front not included.
-    pub fn decode(bytes: &'a [u8]) -> Result<Record<'a>, RecordError> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Record<'a>, RecordError> {
         let mut input = Input(bytes);
         match input.byte()? {
             TAG_ROSTER => RosterRecord::decode(input).map(Record::Roster),
@@ -207,7 +207,7 @@ impl<'a> Record<'a> {
     }
 
     /// The length that stands before a record, if it can be one. A batch's magic, and zeroes, cannot.
-    pub fn length(prefix: [u8; RECORD_PREFIX_BYTES]) -> Option<usize> {
+    pub(crate) fn length(prefix: [u8; RECORD_PREFIX_BYTES]) -> Option<usize> {
         let length = u32::from_le_bytes(prefix) as usize;
         (1..=JOURNAL_BATCH_BYTES_MAX).contains(&length).then_some(length)
     }
@@ -246,12 +246,12 @@ impl RosterRecord {
 
 impl<'a> GroupRecord<'a> {
     /// Where it was addressed.
-    pub fn to(&self) -> Conversation {
+    pub(crate) fn to(&self) -> Conversation {
         Conversation::Group(self.group)
     }
 
     /// Every row of the message: who, and under which seq, in the roster's order.
-    pub fn rows<'r>(
+    pub(crate) fn rows<'r>(
         &'r self,
         roster: &'r RosterRecord,
     ) -> Result<impl Iterator<Item = (UserId, Seq)> + 'r, RecordError> {
@@ -260,7 +260,7 @@ impl<'a> GroupRecord<'a> {
     }
 
     /// The row of the member at `index` of the roster, without decoding the others.
-    pub fn seq_at(&self, roster: &RosterRecord, index: usize) -> Option<Seq> {
+    pub(crate) fn seq_at(&self, roster: &RosterRecord, index: usize) -> Option<Seq> {
         let base = roster.members.get(index)?.base;
         let difference = if self.differences.len() == roster.members.len() {
             u64::from(*self.differences.get(index).filter(|byte| **byte < 0x80)?)
@@ -271,7 +271,7 @@ impl<'a> GroupRecord<'a> {
     }
 
     /// The differences, one a member, after checking that there are as many as members.
-    pub fn seqs(&self, members: usize) -> Result<impl Iterator<Item = u64> + 'a, RecordError> {
+    pub(crate) fn seqs(&self, members: usize) -> Result<impl Iterator<Item = u64> + 'a, RecordError> {
         let differences = varint::count(self.differences)?;
         if differences != members {
             return Err(RecordError::Differences { differences, members });
@@ -306,7 +306,7 @@ impl<'a> GroupRecord<'a> {
 
 impl<'a> DirectRecord<'a> {
     /// Where it was addressed.
-    pub fn to(&self) -> Conversation {
+    pub(crate) fn to(&self) -> Conversation {
         Conversation::User(self.to)
     }
 

@@ -27,24 +27,24 @@ const _: () = assert!(READ_BYTES > GROUP_MEMBERS_MAX * 20 + BODY_BYTES_MAX + 102
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Recovered {
     /// Where its first segment starts.
-    pub first: JournalPosition,
+    pub(crate) first: JournalPosition,
     /// Where its last batch ends; zero if it has no segments. The next segment starts here.
-    pub end: JournalPosition,
+    pub(crate) end: JournalPosition,
     /// Segments with at least a header.
-    pub segments: usize,
+    pub(crate) segments: usize,
     /// Batches that are whole.
-    pub batches: u64,
+    pub(crate) batches: u64,
     /// The unfinished end of the last segment, which was thrown away.
-    pub torn: Option<TornTail>,
+    pub(crate) torn: Option<TornTail>,
 }
 
 /// A batch that was being written when the power went. Nobody was told of its messages.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TornTail {
+pub(crate) struct TornTail {
     /// In which file.
-    pub file: String,
+    pub(crate) file: String,
     /// From which byte.
-    pub offset: u64,
+    pub(crate) offset: u64,
 }
 
 /// Checks every batch and makes the end of the journal durable. A last segment without batches is removed, so
@@ -86,15 +86,15 @@ pub(crate) fn recover<D: Disk>(disk: &D, segment_bytes: u64) -> Result<Recovered
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Report {
     /// As a start would find it.
-    pub journal: Recovered,
+    pub(crate) journal: Recovered,
     /// Records of all kinds.
-    pub records: u64,
+    pub(crate) records: u64,
     /// Messages.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Inbox rows of the messages.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Changes of groups.
-    pub changes: u64,
+    pub(crate) changes: u64,
 }
 
 /// Reads the whole journal, every record too, and changes nothing. Segments are at least so long.

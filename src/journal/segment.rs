@@ -17,14 +17,14 @@ use crate::contract::position::JournalPosition;
 use crate::limits::{JOURNAL_BATCH_BYTES_MAX, SEGMENT_BYTES};
 
 /// Magic, format, start, salt, CRC-32C.
-pub const SEGMENT_HEADER_BYTES: u64 = 32;
+pub(crate) const SEGMENT_HEADER_BYTES: u64 = 32;
 /// The format that this version writes and reads.
-pub const SEGMENT_FORMAT: u32 = 1;
+pub(crate) const SEGMENT_FORMAT: u32 = 1;
 
 /// The largest batch, its header included.
 pub(super) const BATCH_BYTES_MAX: u64 = (JOURNAL_BATCH_BYTES_MAX + BATCH_HEADER_BYTES) as u64;
 /// A segment holds at least the largest batch, and a little.
-pub const SEGMENT_BYTES_MIN: u64 = SEGMENT_HEADER_BYTES + BATCH_BYTES_MAX + 4096;
+pub(crate) const SEGMENT_BYTES_MIN: u64 = SEGMENT_HEADER_BYTES + BATCH_BYTES_MAX + 4096;
 
 /// How far the writer fills a segment with zeroes ahead of its batches. The first write to an allocated block
 /// changes the file's metadata, which makes `fdatasync` commit the file system's own journal too (172 instead of
@@ -34,18 +34,18 @@ const ZEROES_AHEAD_BYTES: u64 = 256 * 1024;
 const SEGMENT_MAGIC: [u8; 8] = *b"RWJOURNL";
 
 /// The file name of the segment that starts at a position.
-pub fn segment_name(start: JournalPosition) -> String {
+pub(crate) fn segment_name(start: JournalPosition) -> String {
     format!("{:016x}.seg", start.0)
 }
 
 /// The position in a file name; `None`: this is no segment's name.
-pub fn segment_start(name: &str) -> Option<JournalPosition> {
+pub(crate) fn segment_start(name: &str) -> Option<JournalPosition> {
     let hex = name.strip_suffix(".seg").filter(|hex| hex.len() == 16)?;
     u64::from_str_radix(hex, 16).ok().map(JournalPosition).filter(|start| segment_name(*start) == name)
 }
 
 /// The starts of all segments in a directory, in order.
-pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<JournalPosition>, JournalError> {
+pub(crate) fn list_segments<D: Disk>(disk: &D) -> Result<Vec<JournalPosition>, JournalError> {
     let names = disk.list().map_err(|source| JournalError::Io {
         what: "listing the directory",
         file: String::new(),
@@ -58,16 +58,16 @@ pub fn list_segments<D: Disk>(disk: &D) -> Result<Vec<JournalPosition>, JournalE
 
 /// What a segment's first bytes say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SegmentHeader {
+pub(crate) struct SegmentHeader {
     /// Where it starts.
-    pub start: JournalPosition,
+    pub(crate) start: JournalPosition,
     /// A number that goes into the CRC of each of its batches.
-    pub salt: u64,
+    pub(crate) salt: u64,
 }
 
 impl SegmentHeader {
     /// The bytes of it.
-    pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         bytes[0..8].copy_from_slice(&SEGMENT_MAGIC);
         bytes[8..12].copy_from_slice(&SEGMENT_FORMAT.to_le_bytes());
@@ -79,7 +79,7 @@ impl SegmentHeader {
     }
 
     /// Reads and checks the header of the segment that should start at `start`.
-    pub fn read<F: DiskFile>(file: &F, start: JournalPosition) -> Result<SegmentHeader, JournalError> {
+    pub(crate) fn read<F: DiskFile>(file: &F, start: JournalPosition) -> Result<SegmentHeader, JournalError> {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
         let filled = file.read_at(0, &mut bytes).map_err(|source| JournalError::Io {
             what: "reading the header",
@@ -147,7 +147,7 @@ impl<D: Disk> Journal<D> {
     }
 
     /// The same with segments of another size, at least large enough for the largest batch.
-    pub fn with_segments_of(
+    pub(crate) fn with_segments_of(
         segment_bytes: u64,
         disk: D,
         start: JournalPosition,
@@ -175,17 +175,18 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Where the next batch goes; everything below it has been synced.
-    pub fn tail(&self) -> JournalPosition {
+    pub(crate) fn tail(&self) -> JournalPosition {
         self.tail
     }
 
     /// Where the oldest segment on disk starts.
-    pub fn first(&self) -> JournalPosition {
+    #[cfg(test)]
+    pub(crate) fn first(&self) -> JournalPosition {
         self.segments.front().copied().unwrap_or(self.header.start)
     }
 
     /// Where the segment being written to starts.
-    pub fn segment(&self) -> JournalPosition {
+    pub(crate) fn segment(&self) -> JournalPosition {
         self.header.start
     }
 
@@ -245,7 +246,7 @@ impl<D: Disk> Journal<D> {
 
     /// Counts what was appended as written without a sync: for a journal that need not survive its process. Returns
     /// the new tail.
-    pub fn settle(&mut self) -> JournalPosition {
+    pub(crate) fn settle(&mut self) -> JournalPosition {
         assert_ne!(self.state, Tail::Broken, "what could not be written does not count as written");
         if let Tail::Appended(length) = self.state {
             self.tail.0 += length;
@@ -255,12 +256,12 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Microseconds spent in syncs of batches.
-    pub fn sync_us(&self) -> u64 {
+    pub(crate) fn sync_us(&self) -> u64 {
         self.sync_us
     }
 
     /// Takes back what was appended and not synced: makes its header unbelievable, durably.
-    pub fn rollback(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn rollback(&mut self) -> Result<(), JournalError> {
         if self.state == Tail::Clean {
             return Ok(());
         }
@@ -276,7 +277,7 @@ impl<D: Disk> Journal<D> {
     }
 
     /// Removes the segments that lie wholly below a position, but never the one written to. Returns how many.
-    pub fn retire(&mut self, below: JournalPosition) -> Result<usize, JournalError> {
+    pub(crate) fn retire(&mut self, below: JournalPosition) -> Result<usize, JournalError> {
         let mut removed = 0;
         while let (Some(first), Some(next)) = (self.segments.front().copied(), self.segments.get(1).copied()) {
             if next > below {

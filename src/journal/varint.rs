@@ -7,7 +7,7 @@ pub(crate) const VARINT_BYTES_MAX: usize = 10;
 
 /// The bytes are no whole number: they end within it, or it does not fit 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cut;
+pub(crate) struct Cut;
 
 /// Appends a number.
 pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {

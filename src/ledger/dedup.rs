@@ -28,7 +28,7 @@ pub struct Name {
 
 impl Name {
     /// A message's.
-    pub fn of(incoming: &Incoming) -> Name {
+    pub(crate) fn of(incoming: &Incoming) -> Name {
         Name { sender: incoming.sender, client_msg_id: incoming.client_msg_id }
     }
 }
@@ -84,24 +84,20 @@ impl Window {
     }
 
     /// A window with another limit of entries than `WINDOW_ENTRIES_MAX`.
-    pub fn with_entries_max(mut self, entries_max: usize) -> Self {
+    pub(crate) fn with_entries_max(mut self, entries_max: usize) -> Self {
         self.entries_max = entries_max.max(1);
         self
     }
 
     /// From when on (ledger time, Unix milliseconds) every message is known.
-    pub fn horizon_ms(&self) -> u64 {
+    pub(crate) fn horizon_ms(&self) -> u64 {
         self.horizon_ms
     }
 
     /// How many messages are known.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.order.len()
-    }
-
-    /// None are.
-    pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
     }
 
     /// Has this been sent before? `named_ms` is the time in the name. A message is numbered at the earliest
@@ -115,7 +111,7 @@ impl Window {
     }
 
     /// Has this been sent since this message was the newest, if it had not been sent before?
-    pub fn seen_since(&self, name: &Name, newest: MsgId) -> Seen {
+    pub(crate) fn seen_since(&self, name: &Name, newest: MsgId) -> Seen {
         match self.entries.get(name) {
             Some(known) => Seen::Before(*known),
             None if self.let_go <= newest => Seen::Never,
@@ -134,7 +130,7 @@ impl Window {
     }
 
     /// Forgets the newest entry: its commit failed.
-    pub fn take_back(&mut self, name: &Name) {
+    pub(crate) fn take_back(&mut self, name: &Name) {
         if self.order.back() == Some(name) {
             self.order.pop_back();
             self.entries.remove(name);
@@ -142,12 +138,12 @@ impl Window {
     }
 
     /// It is this time by the ledger. When that goes back, so does the horizon, to what was let go.
-    pub fn pass(&mut self, time_ms: u64) {
+    pub(crate) fn pass(&mut self, time_ms: u64) {
         self.horizon_ms = self.floor_ms.max(time_ms.saturating_sub(WINDOW_MS));
     }
 
     /// Lets go what is older than `WINDOW_MS` by now, the ledger's time.
-    pub fn advance(&mut self, time_ms: u64) {
+    pub(crate) fn advance(&mut self, time_ms: u64) {
         self.pass(time_ms);
         for _ in 0..EVICTIONS_MAX {
             let oldest = self.order.front().and_then(|name| self.entries.get(name));
@@ -175,7 +171,7 @@ pub(crate) fn floor_behind(name: &Name) -> u64 {
 }
 
 /// The time in a name, if a message may have it now; `time_ms` is the ledger's time.
-pub fn named_ms(client_msg_id: &ClientMsgId, time_ms: u64) -> Result<u64, ErrorCode> {
+pub(crate) fn named_ms(client_msg_id: &ClientMsgId, time_ms: u64) -> Result<u64, ErrorCode> {
     match client_msg_id.unix_ms() {
         None => Err(ErrorCode::ClientMsgIdInvalid),
         Some(named) if named > time_ms.saturating_add(CLIENT_MSG_ID_AHEAD_MS) => Err(ErrorCode::ClientMsgIdAhead),

@@ -54,17 +54,17 @@ struct Group {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupLimits {
     /// Members of one group.
-    pub group_members_max: usize,
+    pub(crate) group_members_max: usize,
     /// Groups of one user; and groups that count against one user.
-    pub user_groups_max: usize,
+    pub(crate) user_groups_max: usize,
     /// Of a user's groups, those that others put him into: the rest is for those he makes.
-    pub user_groups_by_others_max: usize,
+    pub(crate) user_groups_by_others_max: usize,
     /// And those of one who puts him into them.
-    pub user_groups_by_one_max: usize,
+    pub(crate) user_groups_by_one_max: usize,
     /// What groups that count against one user may take of the ledger's memory, bytes.
-    pub user_groups_bytes_max: u64,
+    pub(crate) user_groups_bytes_max: u64,
     /// Memberships in all.
-    pub memberships_max: usize,
+    pub(crate) memberships_max: usize,
 }
 
 impl Default for GroupLimits {
@@ -121,11 +121,11 @@ impl From<ErrorCode> for NotPlanned {
 #[error("group {group} is at version {known}, the change makes it version {change}")]
 pub struct OutOfOrder {
     /// The group.
-    pub group: GroupId,
+    pub(crate) group: GroupId,
     /// The version known; zero: no such group.
-    pub known: RosterVersion,
+    pub(crate) known: RosterVersion,
     /// The version after the change.
-    pub change: RosterVersion,
+    pub(crate) change: RosterVersion,
 }
 
 impl Groups {

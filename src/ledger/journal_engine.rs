@@ -15,7 +15,6 @@ use self::shares::Shares;
 use crate::clock::Now;
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::ShardId;
-use crate::contract::message::Roster;
 use crate::contract::policies::{Policies, Rules};
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
@@ -257,17 +256,14 @@ impl<D: Disk> JournalEngine<D> {
     }
 
     /// From when on (Unix milliseconds) repeats are known without asking the store.
-    pub fn horizon_ms(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn horizon_ms(&self) -> u64 {
         self.window.horizon_ms()
     }
 
-    /// How many users have a slot.
-    pub fn users(&self) -> usize {
-        self.sequences.users()
-    }
-
     /// A group's current roster.
-    pub fn roster(&self, group: GroupId) -> Option<&Arc<Roster>> {
+    #[cfg(test)]
+    pub(super) fn roster(&self, group: GroupId) -> Option<&Arc<crate::contract::message::Roster>> {
         self.groups.roster(group)
     }
 

@@ -46,9 +46,9 @@ enum Until<M> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Answered<M> {
     /// What it found.
-    pub found: LookupFound,
+    pub(crate) found: LookupFound,
     /// When it was asked.
-    pub asked: M,
+    pub(crate) asked: M,
 }
 
 /// Where a message stands among those of its sender.
@@ -82,9 +82,9 @@ pub(crate) enum Parked {
 #[derive(Debug)]
 pub(crate) struct Released<M> {
     /// It.
-    pub submission: MessageSubmission,
+    pub(crate) submission: MessageSubmission,
     /// What the store answered; `None`: it was not asked.
-    pub answered: Option<Answered<M>>,
+    pub(crate) answered: Option<Answered<M>>,
 }
 
 impl<M: Copy> Pending<M> {

@@ -27,18 +27,18 @@ impl MsgIdSource {
     }
 
     /// The highest id so far.
-    pub fn last(&self) -> MsgId {
+    pub(crate) fn last(&self) -> MsgId {
         self.last
     }
 
     /// No id at or below this one will be made.
-    pub fn raise(&mut self, msg_id: MsgId) {
+    pub(crate) fn raise(&mut self, msg_id: MsgId) {
         self.last = self.last.max(msg_id);
     }
 
     /// The ledger's time: the clock's, or the last message's if that is later, but not by more than
     /// `LEDGER_AHEAD_MAX_MS`.
-    pub fn time_ms(&self, unix_ms: u64) -> u64 {
+    pub(crate) fn time_ms(&self, unix_ms: u64) -> u64 {
         unix_ms.max(self.last.sent_at_ms().min(unix_ms.saturating_add(LEDGER_AHEAD_MAX_MS)))
     }
 
@@ -61,7 +61,7 @@ impl MsgIdSource {
 
 /// Every known user's newest seq, by a dense index that spares the hot path a hash look-up per row.
 #[derive(Debug)]
-pub struct Sequences {
+pub(crate) struct Sequences {
     slots: PartedMap<UserId, LedgerSlot>,
     newest: Vec<Seq>,
     /// Rows are numbered above this, whoever's they are.
@@ -70,37 +70,37 @@ pub struct Sequences {
 
 impl Sequences {
     /// Nobody is known. The seed keeps those who choose user ids from choosing collisions.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Sequences { slots: PartedMap::new(seed), newest: Vec::new(), floor: Seq(0) }
     }
 
     /// The highest seq of all users.
-    pub fn highest(&self) -> Seq {
+    pub(crate) fn highest(&self) -> Seq {
         self.newest.iter().copied().max().unwrap_or_default()
     }
 
     /// What rows are numbered above.
-    pub fn floor(&self) -> Seq {
+    pub(crate) fn floor(&self) -> Seq {
         self.floor
     }
 
     /// From now on rows are numbered above this.
-    pub fn set_floor(&mut self, floor: Seq) {
+    pub(crate) fn set_floor(&mut self, floor: Seq) {
         self.floor = floor;
     }
 
     /// How many users are known.
-    pub fn users(&self) -> usize {
+    pub(crate) fn users(&self) -> usize {
         self.newest.len()
     }
 
     /// The user's slot, if it has one.
-    pub fn slot(&self, user: UserId) -> Option<LedgerSlot> {
+    pub(crate) fn slot(&self, user: UserId) -> Option<LedgerSlot> {
         self.slots.get(&user).copied()
     }
 
     /// The user's slot, a new one if need be; `None` at `LEDGER_USERS_MAX`.
-    pub fn assign(&mut self, user: UserId) -> Option<LedgerSlot> {
+    pub(crate) fn assign(&mut self, user: UserId) -> Option<LedgerSlot> {
         if let Some(slot) = self.slot(user) {
             return Some(slot);
         }
@@ -114,19 +114,19 @@ impl Sequences {
     }
 
     /// The user's newest seq; zero for one who is not known.
-    pub fn newest(&self, user: UserId) -> Seq {
+    pub(crate) fn newest(&self, user: UserId) -> Seq {
         self.slot(user).map_or(Seq(0), |slot| self.at(slot))
     }
 
     /// A slot's newest seq.
-    pub fn at(&self, slot: LedgerSlot) -> Seq {
+    pub(crate) fn at(&self, slot: LedgerSlot) -> Seq {
         self.check(slot);
         self.newest[slot.0 as usize]
     }
 
     /// Numbers one row.
     #[inline]
-    pub fn next(&mut self, slot: LedgerSlot) -> Seq {
+    pub(crate) fn next(&mut self, slot: LedgerSlot) -> Seq {
         let floor = self.floor;
         let newest = self.of_slot(slot);
         *newest = (*newest).max(floor).next();
@@ -134,14 +134,14 @@ impl Sequences {
     }
 
     /// Takes the newest row's number back: its commit failed.
-    pub fn take_back(&mut self, slot: LedgerSlot) {
+    pub(crate) fn take_back(&mut self, slot: LedgerSlot) {
         let newest = self.of_slot(slot);
         assert!(newest.0 > 0, "a number is taken back that was never given");
         newest.0 -= 1;
     }
 
     /// The user has a row of this number: no lower one will be given.
-    pub fn raise(&mut self, slot: LedgerSlot, seq: Seq) {
+    pub(crate) fn raise(&mut self, slot: LedgerSlot, seq: Seq) {
         let newest = self.of_slot(slot);
         *newest = (*newest).max(seq);
     }

@@ -67,17 +67,17 @@ pub enum StartError {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Started {
     /// Users with at least one row or group.
-    pub users: usize,
+    pub(crate) users: usize,
     /// Groups.
-    pub groups: usize,
+    pub(crate) groups: usize,
     /// Messages in the journal that the store did not have.
-    pub messages_replayed: u64,
+    pub(crate) messages_replayed: u64,
     /// From when on repeats are known without asking the store, Unix milliseconds.
-    pub horizon_ms: u64,
+    pub(crate) horizon_ms: u64,
     /// What was thrown away.
-    pub torn: Option<TornTail>,
+    pub(crate) torn: Option<TornTail>,
     /// Segments removed because the store is ahead of all they have.
-    pub segments_dropped: usize,
+    pub(crate) segments_dropped: usize,
 }
 
 /// Gathers what the store knows; [`Start::finish`] adds the journal.

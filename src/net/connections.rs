@@ -20,14 +20,14 @@ const CHUNK_SLOTS: usize = 1_024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// The socket.
-    pub socket: OwnedFd,
+    pub(crate) socket: OwnedFd,
     generation: u32,
     /// Where it is in its life.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// Who writes its outbox.
-    pub writer: Writer,
+    pub(crate) writer: Writer,
     /// In which queue it waits for its turns.
-    pub line: Line,
+    pub(crate) line: Line,
     /// Bits of [`Watch`], and `QUEUED`.
     flags: u8,
 }

@@ -47,21 +47,21 @@ pub(crate) type SharedLoop = Rc<RefCell<EventLoop>>;
 /// What a shard's thread has.
 pub(crate) struct EventLoop {
     /// The core, and what its effects go to.
-    pub shell: Shell,
+    pub(crate) shell: Shell,
     /// What other threads send.
-    pub mail: MailReader,
+    pub(crate) mail: MailReader,
     /// Where new connections come from.
-    pub accepting: Accepting,
+    pub(crate) accepting: Accepting,
     /// Over how long clients come back after a drain.
-    pub spread_ms: u32,
+    pub(crate) spread_ms: u32,
     /// Whose time is whose.
-    pub budgets: Budgets,
+    pub(crate) budgets: Budgets,
     /// Who has stopped for want of work.
-    pub tasks: Tasks,
+    pub(crate) tasks: Tasks,
     /// To control.
-    pub reports: mpsc::Sender<Report>,
+    pub(crate) reports: mpsc::Sender<Report>,
     /// When time last passed for the core, and when control was last told.
-    pub times: Times,
+    pub(crate) times: Times,
 }
 
 /// When something was last done, in monotonic milliseconds.

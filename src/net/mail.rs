@@ -203,7 +203,7 @@ fn take(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, mail: Mail) {
         Mail::Crossing(Crossing::Envelope(envelope)) => core.lane(now, envelope),
         Mail::Crossing(Crossing::Connection(handover)) => adopt(core, outlets, now, *handover),
         Mail::Answer(answer) => core.stored(now, answer),
-        Mail::Nodes(envelope) => core.from_nodes(now, envelope),
+        Mail::Nodes(envelope) => core.receive_from_nodes(now, envelope),
         Mail::Deliveries(_) | Mail::Order(_) => count(Place::Mailbox),
     }
 }

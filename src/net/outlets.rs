@@ -44,37 +44,37 @@ const READ_BUFFER_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Channels {
     /// To the ledger.
-    pub submissions: SubmissionSender,
+    pub(crate) submissions: SubmissionSender,
     /// To each other shard, by its id.
-    pub lanes: Vec<Option<Slot<Crossing>>>,
+    pub(crate) lanes: Vec<Option<Slot<Crossing>>>,
     /// To the store.
-    pub store: StoreSender,
+    pub(crate) store: StoreSender,
     /// To the cluster's other nodes, if there is a cluster.
-    pub nodes: Option<mpsc::Sender<ToNodes>>,
+    pub(crate) nodes: Option<mpsc::Sender<ToNodes>>,
 }
 
 /// Where a shard's effects go.
 pub(crate) struct ShardOutlets {
     /// Whose they are.
-    pub shard: ShardId,
+    pub(crate) shard: ShardId,
     /// Its time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Its connections.
-    pub connections: Connections,
+    pub(crate) connections: Connections,
     /// Those that wait for their turns.
-    pub run_queues: RunQueues,
+    pub(crate) run_queues: RunQueues,
     /// Tells what can be read or written.
-    pub ring: SocketRing,
+    pub(crate) ring: SocketRing,
     /// Sockets of peers that were not taken.
-    pub refused: Refused,
+    pub(crate) refused: Refused,
     /// What is read lies here until the core has seen it.
-    pub read_buffer: Box<[u8]>,
+    pub(crate) read_buffer: Box<[u8]>,
     /// What was done with sockets.
-    pub counters: ShellCounters,
+    pub(crate) counters: ShellCounters,
     /// Outboxes to write; whoever writes them takes the whole list, so that the last on it has its turn too.
-    pub dirty: Vec<ConnId>,
+    pub(crate) dirty: Vec<ConnId>,
     /// Closed connections whose peers may still close first.
-    pub lingering: Lingering,
+    pub(crate) lingering: Lingering,
     channels: Channels,
     /// Whom this batch has been sent to, and who is still to be woken.
     unwoken: Unwoken,

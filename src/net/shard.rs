@@ -38,27 +38,27 @@ const LOOK_AT_OWN_RINGS: Duration = Duration::from_secs(3_600);
 /// Everything a shard's thread is given.
 pub(crate) struct ShardEnds {
     /// The core's settings.
-    pub config: ShardConfig,
+    pub(crate) config: ShardConfig,
     /// Verifies tokens.
-    pub auth: AuthKey,
+    pub(crate) auth: AuthKey,
     /// Which of its users may not log in.
-    pub access: Vec<AccessFact>,
+    pub(crate) access: Vec<AccessFact>,
     /// The process's time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Bound, not listening yet.
-    pub socket: Socket,
+    pub(crate) socket: Socket,
     /// Where to receive from.
-    pub mailbox: Mailbox,
+    pub(crate) mailbox: Mailbox,
     /// Where to send to.
-    pub channels: Channels,
+    pub(crate) channels: Channels,
     /// How long one budget may let the others wait.
-    pub turn: Duration,
+    pub(crate) turn: Duration,
     /// To control.
-    pub reports: mpsc::Sender<Report>,
+    pub(crate) reports: mpsc::Sender<Report>,
     /// Over how long a drain spreads the clients' reconnects.
-    pub spread_ms: u32,
+    pub(crate) spread_ms: u32,
     /// Told when the shard listens.
-    pub listening: crossbeam_channel::Sender<ShardId>,
+    pub(crate) listening: crossbeam_channel::Sender<ShardId>,
 }
 
 /// Runs a shard on the calling thread until a drain is through.

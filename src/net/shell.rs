@@ -14,7 +14,7 @@ use crate::shard::Shard;
 pub(crate) struct Shell {
     core: Shard,
     /// What its effects go to.
-    pub outlets: ShardOutlets,
+    pub(crate) outlets: ShardOutlets,
 }
 
 impl Shell {

@@ -50,15 +50,15 @@ const COPY_DIRECTORY: &str = "cluster-copy";
 /// What the ledger's, the store's and Redis's threads own.
 pub(super) struct Persistence {
     /// For the ledger's thread.
-    pub engine: LedgerEngine,
+    pub(crate) engine: LedgerEngine,
     /// Wakes the ledger's loop when Redis's thread has something for it; never, without a cluster.
-    pub nudges: Receiver<()>,
+    pub(crate) nudges: Receiver<()>,
     /// For Redis's thread, in a cluster.
-    pub redis: Option<LedgerLink>,
+    pub(crate) redis: Option<LedgerLink>,
     /// For the store's thread.
-    pub keeper: AnyKeeper,
+    pub(crate) keeper: AnyKeeper,
     /// What the store was opened on, and has to run on.
-    pub runtime: Runtime,
+    pub(crate) runtime: Runtime,
 }
 
 /// One of the ledger's two engines.

@@ -10,7 +10,7 @@ use crate::contract::policies::Rules;
 use crate::topology::mailbox::Order;
 
 /// Reads the settings again, and says what clients may do from now on.
-pub type ReadRules<'a> = &'a dyn Fn() -> Result<Rules, Box<dyn Error>>;
+pub(crate) type ReadRules<'a> = &'a dyn Fn() -> Result<Rules, Box<dyn Error>>;
 
 impl Running {
     /// Reads the rules again, and hands them to the shards and the ledger.

@@ -79,15 +79,15 @@ pub(super) struct Running {
 /// What is known before any thread runs.
 pub(super) struct Plan<'a> {
     /// What was configured.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// Which thread runs where.
-    pub cpus: CpuPlan,
+    pub(crate) cpus: CpuPlan,
     /// The process's time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// Verifies tokens.
-    pub auth: AuthKey,
+    pub(crate) auth: AuthKey,
     /// Connections of the whole gateway.
-    pub connections_max: usize,
+    pub(crate) connections_max: usize,
 }
 
 impl Plan<'_> {

@@ -53,7 +53,7 @@ impl Access {
 
 impl Shard {
     /// An operator has stated something of a user who lives here, or ends that user's sessions.
-    pub fn apply_access(&mut self, now: Now, order: AccessOrder) {
+    pub(crate) fn apply_access(&mut self, now: Now, order: AccessOrder) {
         match order {
             AccessOrder::Fact(fact) => {
                 if let Some(reason) = self.access.keep(fact) {

@@ -71,7 +71,7 @@ impl Shard {
     }
 
     /// The same as an answer to HTTP.
-    pub fn encode_refusal_http(reason: CloseReason) -> Vec<u8> {
+    pub(crate) fn encode_refusal_http(reason: CloseReason) -> Vec<u8> {
         let (text, reconnect_after_ms) = words_of(reason);
         let after_ms = reconnect_after_ms.unwrap_or(RETRY_AFTER_MS).max(1);
         websocket::unavailable(&format!("The connection is refused: {text}."), after_ms.div_ceil(1_000))
@@ -102,13 +102,13 @@ impl Shard {
 
     /// A connection could not be sent to its user's shard. Write these bytes to its socket, if it takes them, and
     /// close it.
-    pub fn handover_failed(&mut self, now: Now, handed: &HandedOver) -> Vec<u8> {
+    pub(crate) fn handover_failed(&mut self, now: Now, handed: &HandedOver) -> Vec<u8> {
         self.count_close(CloseReason::Overloaded);
         self.encode_refusal_on_the_way(now, handed, CloseReason::Overloaded)
     }
 
     /// A peer was accepted only to be told that there are too few descriptors left: send `encode_refusal`'s bytes.
-    pub fn refused_for_descriptors(&mut self) {
+    pub(crate) fn refused_for_descriptors(&mut self) {
         self.counts.shed.descriptors += 1;
         self.count_close(CloseReason::Overloaded);
     }

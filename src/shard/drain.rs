@@ -26,7 +26,7 @@ impl Shard {
     /// Stop intake: new connections are refused, and over the next ticks every connection is told `Draining`, to
     /// reconnect at a time spread over `spread_ms`, and closed when that is written. Done when
     /// `counters().connections` is 0.
-    pub fn drain(&mut self, now: Now, spread_ms: u32) {
+    pub(crate) fn drain(&mut self, now: Now, spread_ms: u32) {
         if self.draining.is_none() {
             let grace_until_ms = now.mono_ms + DRAIN_GRACE_MS;
             self.draining = Some(Drain { spread_ms, grace_until_ms, next_slot: 0, notified_count: 0 });

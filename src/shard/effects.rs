@@ -20,51 +20,51 @@ pub struct Effects {
     /// To the ledger.
     pub submissions: VecDeque<Submission>,
     /// To other shards' cores, never to the own one.
-    pub lanes: VecDeque<(ShardId, LaneEnvelope)>,
+    pub(crate) lanes: VecDeque<(ShardId, LaneEnvelope)>,
     /// To the store.
-    pub asks: VecDeque<StoreAsk>,
+    pub(crate) asks: VecDeque<StoreAsk>,
     /// To the cluster's other nodes; nothing without a cluster.
-    pub to_nodes: VecDeque<ToNodes>,
+    pub(crate) to_nodes: VecDeque<ToNodes>,
     /// Connections whose outboxes have something to write, each listed once until `Shard::written` (or
     /// `disconnected`) is called for it. Call `written` with 0 when the socket took nothing.
     pub dirty: Vec<ConnId>,
     /// Connections to close at once, without writing: they did not read, or did not take their last frame in
     /// time. The shell closes the socket and calls `disconnected`.
-    pub cuts: Vec<ConnId>,
+    pub(crate) cuts: Vec<ConnId>,
     /// Connections whose user lives on another shard. The shell duplicates the descriptor and sends it along;
     /// the old `ConnId` is already free, `disconnected` need not be called for it.
-    pub handovers: Vec<(ConnId, ShardId, HandedOver)>,
+    pub(crate) handovers: Vec<(ConnId, ShardId, HandedOver)>,
     /// Connections whose sockets have taken nothing for a while: how much has the kernel taken for each that its peer has
     /// not acknowledged? Call `Shard::look_for_progress`.
-    pub stalls: Vec<ConnId>,
+    pub(crate) stalls: Vec<ConnId>,
     /// Connections that had `wants_read` false and may be read again.
-    pub resumed: Vec<ConnId>,
+    pub(crate) resumed: Vec<ConnId>,
     /// Connections that were closed, if `ShardConfig::lists_closes`: for the log.
-    pub closed: Vec<Closed>,
+    pub(crate) closed: Vec<Closed>,
 }
 
 /// The end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Closed {
     /// Which; its socket may still be open, for the last frame.
-    pub conn: ConnId,
+    pub(crate) conn: ConnId,
     /// The reason that its peer was told.
-    pub reason: CloseReason,
+    pub(crate) reason: CloseReason,
     /// Who it was, if it had logged in.
-    pub who: Option<Who>,
+    pub(crate) who: Option<Who>,
     /// What is wrong with its token, if it is that: the peer is not told.
-    pub fault: Option<TokenFault>,
+    pub(crate) fault: Option<TokenFault>,
 }
 
 /// Who a session is, for people.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Who {
+pub(crate) struct Who {
     /// The session's number, as `LoginOk` says it.
-    pub session: u64,
+    pub(crate) session: u64,
     /// Whose it is.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// On which device.
-    pub device: DeviceId,
+    pub(crate) device: DeviceId,
 }
 
 impl Effects {

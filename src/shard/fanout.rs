@@ -31,16 +31,16 @@ const PART_WRITTEN_BYTES_MIN: usize = 4 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Delivered {
     /// Bytes that a recipient of all of it was given.
-    pub recipient_bytes: usize,
+    pub(crate) recipient_bytes: usize,
     /// Bytes that all recipients together were given.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// Whether outboxes are to be written before the next step.
-    pub write: Write,
+    pub(crate) write: Write,
 }
 
 /// When the outboxes of a step are to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Write {
+pub(crate) enum Write {
     /// Now: they are complete for a while, and in the cache.
     Now,
     /// When enough has come together.

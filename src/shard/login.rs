@@ -40,9 +40,9 @@ struct Verified {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotAdopted {
     /// The reason that its peer is told.
-    pub reason: CloseReason,
+    pub(crate) reason: CloseReason,
     /// The last frame, in the connection's transport.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Shard {

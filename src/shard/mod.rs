@@ -72,7 +72,7 @@ use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
 use self::heartbeats::Heartbeats;
 use self::large_replies::LargeReplies;
-pub use self::login::NotAdopted;
+pub(crate) use self::login::NotAdopted;
 use self::outbox::Outbox;
 use self::outgoing::Outgoing;
 use self::presence::Gathers;
@@ -197,7 +197,7 @@ impl Shard {
     }
 
     /// Which shard this is.
-    pub fn id(&self) -> ShardId {
+    pub(crate) fn id(&self) -> ShardId {
         self.config.id
     }
 
@@ -328,7 +328,7 @@ impl Shard {
     }
 
     /// The ledger's mailbox was full.
-    pub fn refused_submission(&mut self, now: Now, submission: Submission) {
+    pub(crate) fn refused_submission(&mut self, now: Now, submission: Submission) {
         self.counts.shed.submissions += 1;
         let origin = match submission {
             Submission::Roster { group, .. } => return self.roster_refused(now, group),
@@ -348,7 +348,7 @@ impl Shard {
     }
 
     /// The lane to `shard` was full.
-    pub fn refused_lane(&mut self, now: Now, shard: ShardId, envelope: LaneEnvelope) {
+    pub(crate) fn refused_lane(&mut self, now: Now, shard: ShardId, envelope: LaneEnvelope) {
         self.counts.shed.lanes += 1;
         match envelope {
             LaneEnvelope::GroupSend { incoming: Incoming { origin, .. }, .. }
@@ -370,7 +370,7 @@ impl Shard {
     }
 
     /// The store's mailbox was full.
-    pub fn refused_ask(&mut self, now: Now, ask: StoreAsk) {
+    pub(crate) fn refused_ask(&mut self, now: Now, ask: StoreAsk) {
         self.counts.shed.store_asks += 1;
         match ask {
             StoreAsk::Page { session, purpose, .. } => self.page_unavailable(now, session, purpose),
@@ -393,7 +393,7 @@ impl Shard {
     }
 
     /// Whether the connection is one of its user's sessions: its login was accepted, if perhaps not answered yet.
-    pub fn is_registered(&self, conn: ConnId) -> bool {
+    pub(crate) fn is_registered(&self, conn: ConnId) -> bool {
         let session = self.slot_of(conn).and_then(|slot| self.sessions.at(slot));
         session.is_some_and(|session| session.phase.is_awaiting() || session.phase.is_open())
     }

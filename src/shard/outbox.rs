@@ -110,7 +110,7 @@ impl Outbox {
     }
 
     /// Nothing waits. The core takes such an outbox away from its connection at once.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
@@ -149,7 +149,7 @@ impl Outbox {
     }
 
     /// Copies all that waits, for a hand-over and for tests.
-    pub fn to_vec(&self) -> Vec<u8> {
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut slices = vec![IoSlice::new(&[]); self.full.len() + 1 + 2 * self.tails.len()];
         let filled = self.slices(&mut slices);
         slices.iter().take(filled).flat_map(|slice| slice.iter().copied()).collect()

@@ -252,7 +252,7 @@ impl Shard {
     }
 
     /// Applies what another node sends.
-    pub fn from_nodes(&mut self, now: Now, envelope: FromNodes) {
+    pub(crate) fn receive_from_nodes(&mut self, now: Now, envelope: FromNodes) {
         match envelope {
             FromNodes::Sessions { node, stamp, news } => {
                 for SessionNews { user, device, since_ms } in news {
@@ -331,7 +331,7 @@ impl Shard {
     }
 
     /// The thread that talks to other nodes had no room. Several: the last one first.
-    pub fn refused_to_nodes(&mut self, refused: ToNodes) {
+    pub(crate) fn refused_to_nodes(&mut self, refused: ToNodes) {
         match refused {
             ToNodes::Sessions(notices) => {
                 let waiting = &mut self.remote_sessions.notices;

@@ -207,7 +207,7 @@ impl Shard {
 
     /// Descriptors are short: some of those go who have not logged in for a while, if there are any and nobody goes
     /// already. Their sockets are closed a little later. Returns how many go.
-    pub fn make_room_for_descriptors(&mut self, now: Now) -> usize {
+    pub(crate) fn make_room_for_descriptors(&mut self, now: Now) -> usize {
         if self.closing_count() > 0 {
             return self.closing_count();
         }

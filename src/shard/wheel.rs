@@ -7,7 +7,7 @@
 use super::slab::Chunked;
 
 /// Milliseconds of one tick.
-pub const TICK_MS: u64 = 32;
+pub(crate) const TICK_MS: u64 = 32;
 /// Slots: one turn takes 262 s, longer than two and a half heartbeats of the default interval.
 const SLOTS: usize = 8_192;
 /// Timers handed out by one advance before it leaves the rest to the next one.
@@ -16,7 +16,7 @@ const DUE_MAX: usize = 4_096;
 const NIL: u32 = u32::MAX;
 
 /// A point in monotonic time, in ticks; 2^32 of them are four years of running.
-pub fn tick_of(mono_ms: u64) -> u32 {
+pub(crate) fn tick_of(mono_ms: u64) -> u32 {
     u32::try_from(mono_ms / TICK_MS).unwrap_or(u32::MAX - 1)
 }
 
@@ -26,7 +26,6 @@ pub struct Wheel {
     heads: Vec<u32>,
     timers: Chunked<Timer>,
     now: u32,
-    armed: usize,
 }
 
 #[derive(Debug)]
@@ -45,7 +44,7 @@ impl Default for Timer {
 
 impl Default for Wheel {
     fn default() -> Self {
-        Wheel { heads: vec![NIL; SLOTS], timers: Chunked::new(), now: 0, armed: 0 }
+        Wheel { heads: vec![NIL; SLOTS], timers: Chunked::new(), now: 0 }
     }
 }
 
@@ -63,7 +62,6 @@ impl Wheel {
         if let Some(timer) = self.timers.at_mut(next) {
             timer.prev = id;
         }
-        self.armed += 1;
     }
 
     /// Disarms `id`, if it is armed.
@@ -80,11 +78,10 @@ impl Wheel {
         if let Some(timer) = self.timers.at_mut(next) {
             timer.prev = prev;
         }
-        self.armed -= 1;
     }
 
     /// When `id` is due; `None`: not armed.
-    pub fn deadline(&self, id: u32) -> Option<u32> {
+    pub(crate) fn deadline(&self, id: u32) -> Option<u32> {
         self.timers.at(id).map(|timer| timer.deadline).filter(|deadline| *deadline != 0)
     }
 
@@ -111,11 +108,6 @@ impl Wheel {
             }
         }
         self.now = self.now.max(to);
-    }
-
-    /// How many timers are armed.
-    pub fn armed(&self) -> usize {
-        self.armed
     }
 }
 

@@ -51,25 +51,25 @@ pub(crate) enum CheckError {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Findings {
     /// Where the journal begins, and where it ends.
-    pub journal: (JournalPosition, JournalPosition),
+    pub(crate) journal: (JournalPosition, JournalPosition),
     /// Up to where the store says it has it.
-    pub applied: AppliedPosition,
+    pub(crate) applied: AppliedPosition,
     /// Messages that both have.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Rows that both have.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Messages that both have, the store under a substitute because their names were taken.
-    pub names_taken: u64,
+    pub(crate) names_taken: u64,
     /// Messages that retention has deleted from the store.
-    pub expired: u64,
+    pub(crate) expired: u64,
     /// Messages of the journal that the store is still to get.
-    pub waiting_messages: u64,
+    pub(crate) waiting_messages: u64,
     /// And their rows.
-    pub waiting_rows: u64,
+    pub(crate) waiting_rows: u64,
     /// The first differences.
-    pub differences: Vec<String>,
+    pub(crate) differences: Vec<String>,
     /// All of them.
-    pub differences_count: u64,
+    pub(crate) differences_count: u64,
 }
 
 impl Findings {

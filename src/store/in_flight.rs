@@ -15,13 +15,13 @@ use crate::contract::position::AppliedPosition;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Load {
     /// Everything below is in it or in one before.
-    pub applied: AppliedPosition,
+    pub(crate) applied: AppliedPosition,
     /// Its inbox rows.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Its messages.
-    pub messages: usize,
+    pub(crate) messages: usize,
     /// Its changes of groups.
-    pub groups: usize,
+    pub(crate) groups: usize,
 }
 
 impl Load {

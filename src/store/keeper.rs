@@ -64,11 +64,11 @@ pub enum Turn {
 
 /// What is durable and not applied.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     /// In the journal.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// In inboxes.
-    pub rows: usize,
+    pub(crate) rows: usize,
 }
 
 /// Applies and answers.
@@ -206,12 +206,12 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// Waits until the transaction on its way has ended, for [`Self::turn`] to look at; for ever, if there is none.
-    pub async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         self.in_flight.ended().await;
     }
 
     /// A transaction is on its way, or its end was not looked at yet.
-    pub fn is_writing(&self) -> bool {
+    pub(crate) fn is_writing(&self) -> bool {
         self.in_flight.is_busy()
     }
 
@@ -289,7 +289,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// Begins to write some of what was applied to the disk.
-    pub fn write_back(&mut self) {
+    pub(crate) fn write_back(&mut self) {
         self.store.write_back();
     }
 
@@ -307,12 +307,12 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// Adds to the time spent applying; measured outside, where there is a clock.
-    pub fn applied_in(&mut self, us: u64) {
+    pub(crate) fn applied_in(&mut self, us: u64) {
         self.counters.apply_us += us;
     }
 
     /// Nothing waits to be written: all that is durable is applied, and no cursor waits.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let written = match self.follows {
             // What this node's store is not to write, another's will.
             Follows::Stream if !self.progress.writes_store() => true,
@@ -323,7 +323,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// What waits to be applied and is not on its way, as far as the journal can be read; `None`: it is not known yet
     /// where to start.
-    pub fn backlog(&mut self) -> Option<Backlog> {
+    pub(crate) fn backlog(&mut self) -> Option<Backlog> {
         if self.position == Known::Never {
             return None;
         }
@@ -402,7 +402,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// Saves some of the cursors that wait.
-    pub async fn save_cursors(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn save_cursors(&mut self) -> Result<(), StoreError> {
         let rows = self.cursors.some(CURSORS_SAVED_MAX);
         if !rows.is_empty() {
             self.store.save_cursors(&rows).await?;
@@ -456,19 +456,19 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
 impl<S: Expire, D: Disk> Keeper<S, D> {
     /// Deletes a little of what is old, if that is due.
-    pub fn retain(&mut self, now: Now) {
+    pub(crate) fn retain(&mut self, now: Now) {
         if self.position != Known::Never && self.backoff.refusals() == 0 {
             self.retention.step(&mut self.store, now, self.newest, &mut self.counters);
         }
     }
 
     /// When [`Self::retain`] has something to do, on the monotonic clock.
-    pub fn retain_due_ms(&self) -> Option<u64> {
+    pub(crate) fn retain_due_ms(&self) -> Option<u64> {
         self.retention.due_ms()
     }
 
     /// Keeps messages so many days; 0: for ever.
-    pub fn with_retention_days(mut self, days: u32) -> Self {
+    pub(crate) fn with_retention_days(mut self, days: u32) -> Self {
         self.retention = Retention::new(days);
         self
     }

@@ -23,7 +23,7 @@ pub struct Messages {
 
 impl Messages {
     /// The message, if it was read lately.
-    pub fn find(&self, msg_id: MsgId) -> Option<&Arc<Message>> {
+    pub(crate) fn find(&self, msg_id: MsgId) -> Option<&Arc<Message>> {
         self.by_id.get(&msg_id)
     }
 

@@ -125,13 +125,13 @@ pub async fn pages_in_turn<S: Store>(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageWanted {
     /// Whose inbox.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// Rows after this one.
-    pub after: Seq,
+    pub(crate) after: Seq,
     /// At most so many.
-    pub rows_max: usize,
+    pub(crate) rows_max: usize,
     /// No more once their bodies have so many bytes.
-    pub bytes_max: usize,
+    pub(crate) bytes_max: usize,
 }
 
 /// What a database has under names, all as it was at one position.
@@ -234,14 +234,14 @@ pub enum StoreError {
 
 impl StoreError {
     /// Why it failed, as a metric counts it.
-    pub fn cause(&self) -> Cause {
+    pub(crate) fn cause(&self) -> Cause {
         match self {
             StoreError::Unavailable { cause, .. } | StoreError::Broken { cause, .. } => *cause,
         }
     }
 
     /// Whether a start should wait for it. What was configured wrongly is better said at once.
-    pub fn passes_by_itself(&self) -> bool {
+    pub(crate) fn passes_by_itself(&self) -> bool {
         let configured = [Cause::Denied, Cause::NoDatabase, Cause::Schema, Cause::Packet];
         matches!(self, StoreError::Unavailable { cause, .. } if !configured.contains(cause))
     }

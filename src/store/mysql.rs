@@ -84,11 +84,11 @@ const READING_PAGES: &str = "reading pages of inboxes";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Use {
     /// Rows of one insert.
-    pub batch_rows: usize,
+    pub(crate) batch_rows: usize,
     /// Connections: one writes, the others read. While old messages are deleted there is one more.
-    pub pool_size: usize,
+    pub(crate) pool_size: usize,
     /// Who else writes.
-    pub sharing: Sharing,
+    pub(crate) sharing: Sharing,
 }
 
 /// A store in a database.

@@ -11,27 +11,27 @@ use ringway_wire::ids::{ClientMsgId, MsgId, UserId};
 
 /// A name that another message of the same sender has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NameTaken {
+pub(crate) struct NameTaken {
     /// The message that came with it.
-    pub msg_id: MsgId,
+    pub(crate) msg_id: MsgId,
     /// Who sent both.
-    pub sender: UserId,
+    pub(crate) sender: UserId,
     /// The name of both.
-    pub client_msg_id: ClientMsgId,
+    pub(crate) client_msg_id: ClientMsgId,
     /// The message that has it.
-    pub first: MsgId,
+    pub(crate) first: MsgId,
 }
 
 /// What a transaction met that was not asked of it.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Written {
     /// Messages whose names were taken.
-    pub names_taken: Vec<NameTaken>,
+    pub(crate) names_taken: Vec<NameTaken>,
 }
 
 impl Written {
     /// Logs it as errors; of many only the first.
-    pub fn log(&self) {
+    pub(crate) fn log(&self) {
         for taken in self.names_taken.iter().take(NAMES_TAKEN_SAID_MAX) {
             tracing::error!(
                 msg_id = taken.msg_id.0,
@@ -50,7 +50,7 @@ impl Written {
 }
 
 /// What a message is stored as whose name is taken. It is no UUIDv7, so no client can send it.
-pub fn substitute(msg_id: MsgId) -> ClientMsgId {
+pub(crate) fn substitute(msg_id: MsgId) -> ClientMsgId {
     let mut name = [0xff; 16];
     name[8..].copy_from_slice(&msg_id.0.to_be_bytes());
     ClientMsgId(name)

@@ -91,18 +91,18 @@ pub enum Walk {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RowsExpired {
     /// Rows deleted.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Where to go on.
-    pub walk: Walk,
+    pub(crate) walk: Walk,
 }
 
 /// What a step over messages did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MessagesExpired {
     /// Messages deleted.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Where to go on; `None`: those were the last old ones.
-    pub through: Option<MsgId>,
+    pub(crate) through: Option<MsgId>,
 }
 
 /// How late it is at least, whatever the host's clock says.

@@ -31,7 +31,7 @@ const NAP: Duration = Duration::from_micros(100);
 
 /// Where shards and ledger say that deliveries are in hand. Decided once at start.
 #[derive(Clone, Debug)]
-pub enum StoreYield {
+pub(crate) enum StoreYield {
     /// The store has a CPU of its own: there is nothing to say.
     OwnCpu,
     /// The store shares a CPU with a shard.
@@ -41,26 +41,26 @@ pub enum StoreYield {
 /// Until when the store is to yield, in microseconds of the host's monotonic clock. (One allocation: who reads one reads
 /// the other.)
 #[derive(Debug, Default)]
-pub struct YieldUntil {
+pub(crate) struct YieldUntil {
     commit_us: AtomicU64,
     step_us: AtomicU64,
 }
 
 impl StoreYield {
     /// For a store that shares a CPU with a shard.
-    pub fn shared_cpu() -> StoreYield {
+    pub(crate) fn shared_cpu() -> StoreYield {
         StoreYield::SharedCpu(Arc::default())
     }
 
     /// The ledger begins to commit.
-    pub fn commit_begins(&self) {
+    pub(crate) fn commit_begins(&self) {
         if let StoreYield::SharedCpu(until) = self {
             until.commit_us.store(Clock::of_host().mono_us() + COMMIT_US, Ordering::Relaxed);
         }
     }
 
     /// The commit has landed, and goes to the shards.
-    pub fn commit_lands(&self) {
+    pub(crate) fn commit_lands(&self) {
         if let StoreYield::SharedCpu(until) = self {
             until.step();
             until.commit_us.store(0, Ordering::Relaxed);
@@ -68,7 +68,7 @@ impl StoreYield {
     }
 
     /// Deliveries, or what becomes some, go from one step to the next.
-    pub fn delivery_step(&self) {
+    pub(crate) fn delivery_step(&self) {
         if let StoreYield::SharedCpu(until) = self {
             until.step();
         }

@@ -30,11 +30,11 @@ pub struct CpuPlan {
     /// One entry per shard.
     pub shards: Vec<usize>,
     /// The ledger's own CPU, if there are enough.
-    pub ledger: Option<usize>,
+    pub(crate) ledger: Option<usize>,
     /// The store's; the ledger's if there is only one left.
-    pub store: Option<usize>,
+    pub(crate) store: Option<usize>,
     /// Everything the process may use.
-    pub all: Vec<usize>,
+    pub(crate) all: Vec<usize>,
 }
 
 /// Why there is no plan.
@@ -55,7 +55,7 @@ pub enum CpuError {
 
 impl CpuPlan {
     /// The plan on this machine, over these CPUs or all that the process may use.
-    pub fn new(cpus: Option<&[usize]>, shards: Shards) -> Result<CpuPlan, CpuError> {
+    pub(crate) fn new(cpus: Option<&[usize]>, shards: Shards) -> Result<CpuPlan, CpuError> {
         let set = sched_getaffinity(CALLING_THREAD).map_err(|error| CpuError::Affinity(error.into()))?;
         let allowed: Vec<usize> = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu) == Ok(true)).collect();
         let cpus = cpus.unwrap_or(&allowed);
@@ -83,7 +83,7 @@ impl CpuPlan {
     }
 
     /// Whether the store yields to deliveries: where it shares a CPU with a shard.
-    pub fn store_yield(&self) -> StoreYield {
+    pub(crate) fn store_yield(&self) -> StoreYield {
         match self.store {
             Some(cpu) if !self.shards.contains(&cpu) => StoreYield::OwnCpu,
             _ => StoreYield::shared_cpu(),
@@ -91,13 +91,13 @@ impl CpuPlan {
     }
 
     /// Keeps the calling thread, and all threads it starts from now on, on the plan's CPUs.
-    pub fn confine(&self) -> Result<(), CpuError> {
+    pub(crate) fn confine(&self) -> Result<(), CpuError> {
         keep_on(&self.all).map_err(CpuError::Affinity)
     }
 }
 
 /// Keeps the calling thread on these CPUs.
-pub fn keep_on(cpus: &[usize]) -> io::Result<()> {
+pub(crate) fn keep_on(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cpus.iter().try_for_each(|cpu| set.set(*cpu))?;
     Ok(sched_setaffinity(CALLING_THREAD, &set)?)

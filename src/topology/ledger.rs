@@ -30,25 +30,25 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The ledger's ends, on its thread.
 pub(crate) struct LedgerLoop<E: Engine> {
     /// What orders and makes durable.
-    pub engine: E,
+    pub(crate) engine: E,
     /// Its time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// From every shard.
-    pub submissions: SubmissionInbox,
+    pub(crate) submissions: SubmissionInbox,
     /// From the store.
-    pub found: Receiver<LookupAnswer>,
+    pub(crate) found: Receiver<LookupAnswer>,
     /// Wakes the loop when something has come for the engine; never, on one machine.
-    pub nudges: Receiver<()>,
+    pub(crate) nudges: Receiver<()>,
     /// What clients may do, whenever that is changed.
-    pub rules: Receiver<Rules>,
+    pub(crate) rules: Receiver<Rules>,
     /// To each shard, by its id.
-    pub shards: Vec<Slot<Vec<Delivery>>>,
+    pub(crate) shards: Vec<Slot<Vec<Delivery>>>,
     /// To the API. It is not waited for: what it has no room for goes with the next commit's.
-    pub api: Slot<Vec<Delivery>>,
+    pub(crate) api: Slot<Vec<Delivery>>,
     /// To the store.
-    pub store: StoreSender,
+    pub(crate) store: StoreSender,
     /// To control.
-    pub reports: tokio::sync::mpsc::Sender<Report>,
+    pub(crate) reports: tokio::sync::mpsc::Sender<Report>,
 }
 
 /// Whether a shard, or the API, is left that could submit anything.

@@ -48,9 +48,9 @@ pub(crate) enum Crossing {
 #[derive(Debug)]
 pub(crate) struct Handover {
     /// The socket.
-    pub descriptor: OwnedFd,
+    pub(crate) descriptor: OwnedFd,
     /// Its session.
-    pub session: HandedOver,
+    pub(crate) session: HandedOver,
 }
 
 /// What control tells a shard.
@@ -92,12 +92,12 @@ impl<T> Clone for Slot<T> {
 
 impl<T> Slot<T> {
     /// Puts it in without waking anybody; a full or abandoned mailbox hands it back.
-    pub fn put(&self, envelope: T) -> Result<(), T> {
+    pub(crate) fn put(&self, envelope: T) -> Result<(), T> {
         self.sender.try_send(envelope).map_err(TrySendError::into_inner)
     }
 
     /// The same, but what nobody will ever receive is dropped: only a full mailbox hands it back.
-    pub fn put_if_received(&self, envelope: T) -> Result<(), T> {
+    pub(crate) fn put_if_received(&self, envelope: T) -> Result<(), T> {
         match self.sender.try_send(envelope) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
             Err(TrySendError::Full(envelope)) => Err(envelope),
@@ -105,23 +105,13 @@ impl<T> Slot<T> {
     }
 
     /// Puts it in, waiting for room. For threads that may block; hands it back if nobody receives any more.
-    pub fn put_waiting(&self, envelope: T) -> Result<(), T> {
+    pub(crate) fn put_waiting(&self, envelope: T) -> Result<(), T> {
         self.sender.send(envelope).map_err(|refused| refused.0)
     }
 
     /// Wakes the receiver. A system call if it sleeps, an atomic read if not.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.waker.wake();
-    }
-
-    /// How many wait in it.
-    pub fn len(&self) -> usize {
-        self.sender.len()
-    }
-
-    /// Nothing waits in it.
-    pub fn is_empty(&self) -> bool {
-        self.sender.is_empty()
     }
 }
 
@@ -129,15 +119,15 @@ impl<T> Slot<T> {
 #[derive(Debug)]
 pub(crate) struct Slots {
     /// For the ledger: one `Vec` per commit.
-    pub deliveries: Slot<Vec<Delivery>>,
+    pub(crate) deliveries: Slot<Vec<Delivery>>,
     /// For each other shard, by its id, and the API behind the last; the shard's own is `None`.
-    pub lanes: Vec<Option<Slot<Crossing>>>,
+    pub(crate) lanes: Vec<Option<Slot<Crossing>>>,
     /// For the store.
-    pub answers: Slot<StoreAnswer>,
+    pub(crate) answers: Slot<StoreAnswer>,
     /// For control.
-    pub orders: Slot<Order>,
+    pub(crate) orders: Slot<Order>,
     /// For the thread that talks to other nodes.
-    pub nodes: Slot<FromNodes>,
+    pub(crate) nodes: Slot<FromNodes>,
 }
 
 /// Makes the mailbox of shard `id` of `shards`, or the API's, if `id` is [`ShardId::of_api`].

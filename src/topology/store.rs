@@ -59,19 +59,19 @@ impl StoreSender {
 #[derive(Debug)]
 pub(crate) struct StoreInbox {
     /// From the shards.
-    pub asks: Receiver<StoreAsk>,
+    pub(crate) asks: Receiver<StoreAsk>,
     /// From the ledger.
-    pub lookups: Receiver<Lookup>,
+    pub(crate) lookups: Receiver<Lookup>,
     /// Notified after each batch of questions, and when the store is to end.
-    pub wake: Arc<Notify>,
+    pub(crate) wake: Arc<Notify>,
     /// Notified when the journal has grown.
-    pub grew: Arc<Notify>,
+    pub(crate) grew: Arc<Notify>,
     /// What shards and ledger say of deliveries in hand.
-    pub yields: StoreYield,
+    pub(crate) yields: StoreYield,
     /// To each shard, by its id. A full one means that the answer waits for room.
-    pub answers: Vec<Slot<StoreAnswer>>,
+    pub(crate) answers: Vec<Slot<StoreAnswer>>,
     /// To the ledger. A full one means that the answer waits for room.
-    pub found: Sender<LookupAnswer>,
+    pub(crate) found: Sender<LookupAnswer>,
 }
 
 /// Makes the store's inbox, a sending end, and the ledger's end for answers. `yields`: whether the store yields to

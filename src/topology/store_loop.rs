@@ -39,11 +39,11 @@ const REPORT_MS: u64 = 1_000;
 /// The loop, on the store's thread.
 pub(crate) struct StoreLoop<S: Store, D: Disk> {
     /// What applies and answers.
-    pub keeper: Keeper<S, D>,
+    pub(crate) keeper: Keeper<S, D>,
     /// What connects it to the others.
-    pub ends: StoreEnds,
+    pub(crate) ends: StoreEnds,
     /// What the thread claims of its CPU.
-    pub priority: Priority,
+    pub(crate) priority: Priority,
     /// Since when a transaction has been on its way, or made ready.
     writing_since_us: Option<u64>,
 }
@@ -51,15 +51,15 @@ pub(crate) struct StoreLoop<S: Store, D: Disk> {
 /// What connects the store to the others, whatever its database.
 pub(crate) struct StoreEnds {
     /// Its time.
-    pub clock: Clock,
+    pub(crate) clock: Clock,
     /// What it receives from, and where answers go.
-    pub inbox: StoreInbox,
+    pub(crate) inbox: StoreInbox,
     /// To control.
-    pub report: mpsc::Sender<StoreCounters>,
+    pub(crate) report: mpsc::Sender<StoreCounters>,
     /// How long rows may wait for others to be written with them.
-    pub linger_ms: u64,
+    pub(crate) linger_ms: u64,
     /// How long applying may take at the end.
-    pub stop_ms: u64,
+    pub(crate) stop_ms: u64,
 }
 
 /// How the loop ended.

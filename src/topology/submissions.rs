@@ -96,7 +96,7 @@ pub(crate) struct SubmissionInbox {
     submissions: Receiver<(ShardId, Submission)>,
     taken: Arc<[Taken]>,
     /// For the ledger's sleep.
-    pub wake: Receiver<()>,
+    pub(crate) wake: Receiver<()>,
 }
 
 impl SubmissionInbox {

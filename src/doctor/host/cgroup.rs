@@ -9,20 +9,20 @@ use crate::doctor::host::{Machine, Mount, Reading, mounts};
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Cgroups {
     /// Of memory.
-    pub memory: Vec<MemoryLimit>,
+    pub(crate) memory: Vec<MemoryLimit>,
     /// Of CPU time, in thousandths of a CPU: the least.
-    pub cpu_quota_milli: Option<u64>,
+    pub(crate) cpu_quota_milli: Option<u64>,
 }
 
 /// A cgroup's limit of memory, bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct MemoryLimit {
     /// The file that says it.
-    pub file: String,
+    pub(crate) file: String,
     /// What it says.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// What is taken of it and would not be given back when needed.
-    pub used: u64,
+    pub(crate) used: u64,
 }
 
 /// Version 1 says "no limit" with a number near 2^63.

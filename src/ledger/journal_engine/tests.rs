@@ -10,7 +10,7 @@ mod waiting;
 use super::*;
 use crate::contract::digest::digest;
 use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
-use crate::contract::message::Incoming;
+use crate::contract::message::{Incoming, Roster};
 use crate::contract::store::{LookupFound, StorePosition, StoredMessage};
 use crate::contract::submission::GroupChange;
 use crate::journal::memory_disk::MemoryDisk;

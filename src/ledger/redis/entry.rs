@@ -9,24 +9,24 @@ use crate::ledger::dedup::Name;
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, UserId};
 
 /// Values of one submission in a call.
-pub const VALUES: usize = 8;
+pub(crate) const VALUES: usize = 8;
 /// The time that names of one hash of claims lie in, milliseconds.
 const CLAIMS_SLICE_MS: u64 = 10_000;
 
 /// An entry of the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// Who submitted it.
-    pub node: u16,
+    pub(crate) node: u16,
     /// Of a group message: the roster's version. Zero otherwise.
-    pub version: RosterVersion,
+    pub(crate) version: RosterVersion,
     /// What it is. A message's own fields for its rows are empty.
-    pub record: Record<'a>,
+    pub(crate) record: Record<'a>,
 }
 
 impl<'a> Entry<'a> {
     /// As bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(&self.node.to_le_bytes());
         out.extend_from_slice(&self.version.0.to_le_bytes());
@@ -35,7 +35,7 @@ impl<'a> Entry<'a> {
     }
 
     /// From exactly its bytes.
-    pub fn decode(bytes: &'a [u8]) -> Result<Entry<'a>, RecordError> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Entry<'a>, RecordError> {
         let (node, rest) = bytes.split_first_chunk::<2>().ok_or(RecordError::Short)?;
         let (version, rest) = rest.split_first_chunk::<4>().ok_or(RecordError::Short)?;
         let record = rest.get(RECORD_PREFIX_BYTES..).ok_or(RecordError::Short)?;
@@ -46,18 +46,18 @@ impl<'a> Entry<'a> {
 
 /// What is kept of a claimed name: message, digest, and the number of its entry, which Redis adds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Claimed {
+pub(crate) struct Claimed {
     /// The message that has the name.
-    pub msg_id: MsgId,
+    pub(crate) msg_id: MsgId,
     /// [`crate::contract::digest::digest`] of it.
-    pub digest: u64,
+    pub(crate) digest: u64,
     /// Its entry.
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 impl Claimed {
     /// From what a call replied.
-    pub fn decode(bytes: &[u8]) -> Option<Claimed> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Claimed> {
         let (msg_id, rest) = bytes.split_first_chunk::<8>()?;
         let (digest, rest) = rest.split_first_chunk::<8>()?;
         let (msg_id, digest) = (MsgId(u64::from_be_bytes(*msg_id)), u64::from_be_bytes(*digest));
@@ -72,9 +72,9 @@ pub struct Call {
     /// What `submit.lua` takes of it.
     pub values: [Vec<u8>; VALUES],
     /// Where it belongs.
-    pub home: Home,
+    pub(crate) home: Home,
     /// Where its name belongs, if it has one.
-    pub named: Option<Home>,
+    pub(crate) named: Option<Home>,
 }
 
 /// What decides in which of the ledger's buckets something lies: the same on every node, for as long as there is a
@@ -100,7 +100,7 @@ impl Home {
 }
 
 /// A one-to-one message's. `known_s`: nobody used its name before this second, or that is not known to this node.
-pub fn direct_call(name: &Name, msg_id: MsgId, (digest, known_s): (u64, u64), entry: &Entry<'_>) -> Call {
+pub(crate) fn direct_call(name: &Name, msg_id: MsgId, (digest, known_s): (u64, u64), entry: &Entry<'_>) -> Call {
     let (key, slice, known) = claim(name, msg_id, digest);
     let values = [b"D".to_vec(), Vec::new(), Vec::new(), key, slice, known, decimal(known_s), entry.encode()];
     let home = Home::of_sender(name.sender);
@@ -108,7 +108,7 @@ pub fn direct_call(name: &Name, msg_id: MsgId, (digest, known_s): (u64, u64), en
 }
 
 /// A group message's; `known_s` as above.
-pub fn group_call(
+pub(crate) fn group_call(
     name: &Name,
     msg_id: MsgId,
     (digest, known_s): (u64, u64),
@@ -123,7 +123,7 @@ pub fn group_call(
 
 /// What a change leaves of its group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Left {
+pub(crate) enum Left {
     /// Somebody is in it.
     Members,
     /// Nobody.
@@ -131,7 +131,7 @@ pub enum Left {
 }
 
 /// A change's.
-pub fn change_call(group: GroupId, before: RosterVersion, left: Left, entry: &Entry<'_>) -> Call {
+pub(crate) fn change_call(group: GroupId, before: RosterVersion, left: Left, entry: &Entry<'_>) -> Call {
     let kind = match left {
         Left::Members => b"C",
         Left::Nobody => b"E",
@@ -142,7 +142,7 @@ pub fn change_call(group: GroupId, before: RosterVersion, left: Left, entry: &En
 }
 
 /// A number as Redis keeps it.
-pub fn decimal(number: u64) -> Vec<u8> {
+pub(crate) fn decimal(number: u64) -> Vec<u8> {
     number.to_string().into_bytes()
 }
 

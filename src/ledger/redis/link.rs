@@ -16,9 +16,9 @@ use ringway_wire::ids::Seq;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Generation {
     /// One more each time.
-    pub number: u64,
+    pub(crate) number: u64,
     /// Tells two nodes apart that make the same one.
-    pub nonce: u64,
+    pub(crate) nonce: u64,
 }
 
 impl Generation {
@@ -272,19 +272,19 @@ pub struct LedgerEnds {
 
 impl LedgerEnds {
     /// Gives an order; a full channel hands it back.
-    pub fn order(&self, order: Order) -> Result<(), Order> {
+    pub(crate) fn order(&self, order: Order) -> Result<(), Order> {
         self.orders.try_send(order).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(order) | mpsc::error::TrySendError::Closed(order) => order,
         })
     }
 
     /// The next news, if there are any.
-    pub fn news(&self) -> Option<News> {
+    pub(crate) fn news(&self) -> Option<News> {
         self.news.try_recv().ok()
     }
 
     /// More news wait.
-    pub fn has_news(&self) -> bool {
+    pub(crate) fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
 }

@@ -33,7 +33,7 @@ fn news(user: u64, device: u64, since_ms: Option<u64>) -> SessionNews {
 fn apply_news(world: &mut World, node: u16, stamp: u32, news: SessionNews) {
     let home = ShardId::of_user(news.user, world.shards.len() as u16);
     let envelope = FromNodes::Sessions { node, stamp, news: vec![news] };
-    world.shards[usize::from(home.0)].from_nodes(world.now, envelope);
+    world.shards[usize::from(home.0)].receive_from_nodes(world.now, envelope);
     world.settle();
 }
 
@@ -82,7 +82,7 @@ fn presence_tells_of_sessions_on_other_nodes_until_they_end_or_their_node_is_for
     apply_news(&mut world, 3, 9, news(3, 2, Some(6)));
     for (gone, below, left) in [(2, 8, &users[1..]), (3, 9, &users[1..2])] {
         for shard in &mut world.shards {
-            shard.from_nodes(world.now, FromNodes::Forget { node: gone, below });
+            shard.receive_from_nodes(world.now, FromNodes::Forget { node: gone, below });
         }
         assert_eq!(online(&mut world, asker, &users), left, "at once");
         world.pass(20);
@@ -177,7 +177,7 @@ fn nodes_are_told_what_happens_in_its_order_and_everything_when_they_ask() {
     assert_eq!(session_notices(&mut world), [logged_in, SessionNotice::Changed(news(1, 5, None)), logged_in]);
     assert!(!world.is_open(first));
     let other = world.login(2, 6, Some(0));
-    world.shards[0].from_nodes(world.now, FromNodes::NotifyAll(4));
+    world.shards[0].receive_from_nodes(world.now, FromNodes::NotifyAll(4));
     world.hang_up(again);
     let later = began + 20;
     assert_eq!(
@@ -218,7 +218,7 @@ fn what_is_refused_is_told_later_and_when_too_much_happens_everything_is_told_ag
     world.to_nodes.clear();
     world.pass(20);
     assert!(matches!(world.to_nodes[..], [ToNodes::Incomplete]));
-    world.shards[0].from_nodes(world.now, FromNodes::NotifyAll(1));
+    world.shards[0].receive_from_nodes(world.now, FromNodes::NotifyAll(1));
     let notices = session_notices(&mut world);
     assert!(notices.len() <= SESSION_NEWS_PER_TICK_MAX);
     let again: Vec<&SessionNotice> =
@@ -255,7 +255,7 @@ fn an_ephemeral_message_goes_to_the_nodes_where_its_recipient_is_and_comes_from_
     world.to_nodes.clear();
     let there = world.login(recipient, 9, Some(0));
     world.got(there);
-    world.shards[1].from_nodes(world.now, FromNodes::Ephemeral(ephemeral(to)));
+    world.shards[1].receive_from_nodes(world.now, FromNodes::Ephemeral(ephemeral(to)));
     world.settle();
     assert_eq!(world.got(there), [Got::Push { seq: 0, sender: 900, body: b"typing".to_vec() }]);
     assert!(!world.to_nodes.iter().any(|envelope| matches!(envelope, ToNodes::Ephemeral { .. })));
@@ -271,7 +271,7 @@ fn an_ephemeral_message_of_another_node_to_a_group_reaches_the_members_here() {
     clients.iter().for_each(|client| drop(world.got(*client)));
     let home = usize::from(ShardId::of_group(group, 2).0);
     // Its roster is not here yet: it is asked for.
-    world.shards[home].from_nodes(world.now, FromNodes::Ephemeral(ephemeral(Conversation::Group(group))));
+    world.shards[home].receive_from_nodes(world.now, FromNodes::Ephemeral(ephemeral(Conversation::Group(group))));
     world.settle();
     for client in clients {
         assert_eq!(world.got(client), [Got::Push { seq: 0, sender: 900, body: b"typing".to_vec() }]);
@@ -279,7 +279,7 @@ fn an_ephemeral_message_of_another_node_to_a_group_reaches_the_members_here() {
     // Of no group: dropped, and counted.
     let unknown = GroupId(world.group_on(0).0 + (1 << 40));
     let home = usize::from(ShardId::of_group(unknown, 2).0);
-    world.shards[home].from_nodes(world.now, FromNodes::Ephemeral(ephemeral(Conversation::Group(unknown))));
+    world.shards[home].receive_from_nodes(world.now, FromNodes::Ephemeral(ephemeral(Conversation::Group(unknown))));
     world.settle();
     assert_eq!(world.shards[home].counters().shed.ephemeral, 1);
 }

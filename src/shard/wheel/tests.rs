@@ -4,6 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
+/// How many of the first so many ids are armed.
+fn armed(wheel: &Wheel, ids: u32) -> usize {
+    (0..ids).filter(|id| wheel.deadline(*id).is_some()).count()
+}
+
 #[test]
 fn a_wheel_agrees_with_a_sorted_map_whatever_is_armed_cancelled_and_advanced() {
     for seed in 0..20 {
@@ -35,7 +40,7 @@ fn a_wheel_agrees_with_a_sorted_map_whatever_is_armed_cancelled_and_advanced() {
                 }
             }
             assert_eq!(wheel.deadline(id), model.get(&id).copied());
-            assert_eq!(wheel.armed(), model.len());
+            assert_eq!(armed(&wheel, 500), model.len());
         }
     }
 }
@@ -48,7 +53,7 @@ fn very_many_timers_at_once_come_out_over_several_advances_and_none_is_lost() {
     }
     let mut all = BTreeSet::new();
     let mut advances = 0;
-    while wheel.armed() > 0 {
+    while armed(&wheel, 20_000) > 0 {
         let mut due = Vec::new();
         wheel.advance(20, &mut due);
         all.extend(due);

@@ -12,18 +12,18 @@ use ringway_wire::ids::{DeviceId, UserId};
 
 /// A cursor that a shard asks for: see `StoreAsk::Cursor`.
 #[derive(Clone, Copy, Debug)]
-pub struct CursorAsked {
+pub(crate) struct CursorAsked {
     /// Who logs in.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// Its user.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// Its device.
-    pub device: DeviceId,
+    pub(crate) device: DeviceId,
 }
 
 impl<S: Store, D: Disk> Keeper<S, D> {
     /// Answers shards, several at once; the answers are appended, parallel to `asked`.
-    pub async fn cursors(&mut self, asked: &[CursorAsked], answers: &mut Vec<(ShardId, StoreAnswer)>) {
+    pub(crate) async fn cursors(&mut self, asked: &[CursorAsked], answers: &mut Vec<(ShardId, StoreAnswer)>) {
         if asked.is_empty() {
             return;
         }

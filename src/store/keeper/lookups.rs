@@ -22,7 +22,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// Answers the ledger, several at once; the answers are appended, parallel to the look-ups.
-    pub async fn lookups(&mut self, lookups: &[Lookup], answers: &mut Vec<LookupAnswer>) {
+    pub(crate) async fn lookups(&mut self, lookups: &[Lookup], answers: &mut Vec<LookupAnswer>) {
         self.counters.lookups += lookups.len() as u64;
         let found = match self.find(lookups).await {
             Ok(found) => found,

@@ -17,17 +17,17 @@ use ringway_wire::limits::{PAGE_BYTES_MAX, PAGE_ROWS_MAX};
 
 /// A page that a shard asks for: see `StoreAsk::Page`.
 #[derive(Clone, Copy, Debug)]
-pub struct PageAsked {
+pub(crate) struct PageAsked {
     /// Who reads.
-    pub session: SessionRef,
+    pub(crate) session: SessionRef,
     /// What for.
-    pub purpose: PagePurpose,
+    pub(crate) purpose: PagePurpose,
     /// Whose inbox.
-    pub user: UserId,
+    pub(crate) user: UserId,
     /// Rows after this one.
-    pub after: Seq,
+    pub(crate) after: Seq,
     /// At most so many.
-    pub rows_max: u16,
+    pub(crate) rows_max: u16,
 }
 
 impl PageAsked {
@@ -39,7 +39,7 @@ impl PageAsked {
 
 impl<S: Store, D: Disk> Keeper<S, D> {
     /// Answers shards, several at once; the answers are appended, parallel to `asked`.
-    pub async fn pages(&mut self, asked: &[PageAsked], answers: &mut Vec<(ShardId, StoreAnswer)>) {
+    pub(crate) async fn pages(&mut self, asked: &[PageAsked], answers: &mut Vec<(ShardId, StoreAnswer)>) {
         let mut whole = self.whole_pages(asked).await;
         self.confirm_gaps(asked, &mut whole).await;
         for (asked, page) in std::iter::zip(asked, whole) {

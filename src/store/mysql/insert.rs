@@ -24,46 +24,46 @@ const NUMBERS_BYTES_MAX: usize = 128;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     /// Rows of one statement.
-    pub rows_max: usize,
+    pub(crate) rows_max: usize,
     /// Bytes of one statement; at least `STATEMENT_BYTES_MIN`.
-    pub bytes_max: usize,
+    pub(crate) bytes_max: usize,
 }
 
 /// A transaction, encoded.
 #[derive(Debug, Default)]
 pub(crate) struct Encoded {
     /// No statement is longer.
-    pub bytes_max: usize,
+    pub(crate) bytes_max: usize,
     /// Messages.
-    pub messages: Vec<MessagesInsert>,
+    pub(crate) messages: Vec<MessagesInsert>,
     /// Their rows.
-    pub rows: Vec<Vec<u8>>,
+    pub(crate) rows: Vec<Vec<u8>>,
     /// Changes of groups: each is written only if the stored version is lower.
-    pub groups: Vec<EncodedGroup>,
+    pub(crate) groups: Vec<EncodedGroup>,
     /// As in [`Transaction`].
-    pub applied: AppliedPosition,
+    pub(crate) applied: AppliedPosition,
     /// As in [`Transaction`].
-    pub msg_id_max: MsgId,
+    pub(crate) msg_id_max: MsgId,
 }
 
 /// A statement that inserts messages.
 #[derive(Debug)]
 pub(crate) struct MessagesInsert {
     /// It.
-    pub text: Vec<u8>,
+    pub(crate) text: Vec<u8>,
     /// The names in it, in order.
-    pub names: Vec<NameWritten>,
+    pub(crate) names: Vec<NameWritten>,
 }
 
 /// A message's name in the text of a statement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NameWritten {
     /// The message.
-    pub msg_id: MsgId,
+    pub(crate) msg_id: MsgId,
     /// Who sent it.
-    pub sender: UserId,
+    pub(crate) sender: UserId,
     /// Its name.
-    pub client_msg_id: ClientMsgId,
+    pub(crate) client_msg_id: ClientMsgId,
     /// Where the name's hexadecimal digits begin.
     at: usize,
 }
@@ -83,11 +83,11 @@ impl MessagesInsert {
 #[derive(Debug)]
 pub(crate) struct EncodedGroup {
     /// The group whose roster it is.
-    pub group: GroupId,
+    pub(crate) group: GroupId,
     /// The version after it.
-    pub version: RosterVersion,
+    pub(crate) version: RosterVersion,
     /// What writes it.
-    pub statements: Vec<Vec<u8>>,
+    pub(crate) statements: Vec<Vec<u8>>,
 }
 
 /// Encodes a transaction.

@@ -31,21 +31,21 @@ pub(crate) enum Repair {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Integrity {
     /// The stream's entries up to this one are in it.
-    pub applied: u64,
+    pub(crate) applied: u64,
     /// Inbox rows that were looked at.
-    pub rows: u64,
+    pub(crate) rows: u64,
     /// Messages that were looked at.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Messages that are stored under a substitute because their names were taken.
-    pub names_taken: u64,
+    pub(crate) names_taken: u64,
     /// Inboxes with numbers left out: some are left out on purpose when Redis has lost data.
-    pub inboxes_with_gaps: u64,
+    pub(crate) inboxes_with_gaps: u64,
     /// Rows that were deleted.
-    pub repaired: u64,
+    pub(crate) repaired: u64,
     /// The first contradictions.
-    pub contradictions: Vec<String>,
+    pub(crate) contradictions: Vec<String>,
     /// All of them.
-    pub contradictions_count: u64,
+    pub(crate) contradictions_count: u64,
 }
 
 impl Integrity {

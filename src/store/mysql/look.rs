@@ -11,13 +11,13 @@ use crate::store::StoreError;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Look {
     /// `VERSION()`.
-    pub version: String,
+    pub(crate) version: String,
     /// `@@version_comment`.
-    pub comment: String,
+    pub(crate) comment: String,
     /// `@@innodb_flush_log_at_trx_commit`.
-    pub flush_at_commit: u8,
+    pub(crate) flush_at_commit: u8,
     /// `@@global.read_only`.
-    pub is_read_only: bool,
+    pub(crate) is_read_only: bool,
 }
 
 /// Connects, looks, and hangs up.

@@ -13,7 +13,7 @@ use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 impl SqliteStore {
     /// Opens a file that is there, only to read it; a gateway may be writing it meanwhile.
-    pub fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open_for_reading(path: &Path) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed("opening the store's file"))?;
         schema::expect(&connection).map_err(|error| match error {
