@@ -47,7 +47,7 @@ use self::session::Session;
 use crate::contract::access::AccessNews;
 use crate::contract::names_kept::NamesKept;
 use crate::contract::nodes::{FromNodes, ToNodes};
-use crate::contract::progress::Progress;
+use crate::contract::progress::{Progress, StoreWriter};
 use crate::contract::report::NodesReport;
 use crate::contract::report::Report;
 use crate::ledger::redis::link::{News, RedisEnds};
@@ -147,7 +147,7 @@ pub async fn run(mut cluster: ClusterEnds) {
         match ended {
             Ended::Done => return,
             Ended::Taken { .. } | Ended::OtherBuckets(_) | Ended::OtherNames(_) => {
-                cluster.ledger.progress.set_writes_store(false);
+                cluster.ledger.progress.set_store_writer(StoreWriter::NotThisNode);
                 if others_lease.is_new() {
                     warn_of_lease(&cluster.ledger, &ended);
                 }

@@ -24,6 +24,7 @@ use super::stream::{Orders, Stream};
 use super::subscription::Subscription;
 use super::{ClusterEnds, LedgerLink, notify};
 use crate::contract::internal::{OrCount, Place};
+use crate::contract::progress::StoreWriter;
 use crate::contract::report::StandsStill;
 use crate::ledger::redis::entry::Call;
 use crate::ledger::redis::link::{Arrival, Compared, Generation, News, Order, Reply, What, Writer};
@@ -300,7 +301,7 @@ impl Session {
         let writes = reply.next().and_then(|flag| flag.as_i64()) == Some(1);
         if writes != ledger.progress.writes_store() {
             tracing::info!(writes, "the right to write the cluster's store has changed hands");
-            ledger.progress.set_writes_store(writes);
+            ledger.progress.set_store_writer(StoreWriter::of(writes));
         }
         let mut text = || reply.next().and_then(|text| text.into_string()).unwrap_or_default();
         let (there, stored_of_each, cut_of_each) = (text(), text(), text());

@@ -8,6 +8,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
 
+/// In a cluster, whose store writes the database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreWriter {
+    /// This node's.
+    ThisNode,
+    /// Another node's, or nobody's.
+    NotThisNode,
+}
+
+impl StoreWriter {
+    /// From the flag that Redis answers.
+    pub fn of(is_this_node: bool) -> StoreWriter {
+        if is_this_node { StoreWriter::ThisNode } else { StoreWriter::NotThisNode }
+    }
+}
+
 /// How far the journal and the store are, shared by the ledger's and the store's threads (no shard sees it).
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -70,9 +86,9 @@ impl Progress {
         self.writes_store.load(Ordering::Relaxed)
     }
 
-    /// In a cluster: whether this node's store is to write from now on.
-    pub fn set_writes_store(&self, writes: bool) {
-        self.writes_store.store(writes, Ordering::Relaxed);
+    /// In a cluster: which node's store is to write from now on.
+    pub fn set_store_writer(&self, writer: StoreWriter) {
+        self.writes_store.store(writer == StoreWriter::ThisNode, Ordering::Relaxed);
     }
 
     /// In a cluster: the position that the database is to be moved to, past a stream that is lost.

@@ -61,8 +61,9 @@ impl<'a> Subject<'a> {
     }
 
     /// It could be seen, and is as required or `fix` helps.
-    fn seen(self, current: String, required: String, is_good: bool, fix: impl FnOnce() -> String) -> Finding {
-        if is_good { self.good(current, required) } else { self.bad(current, required, fix) }
+    fn seen(self, current: String, required: String, verdict: Verdict, fix: impl FnOnce() -> String) -> Finding {
+        let fix = (verdict != Verdict::Good).then(fix);
+        self.finding(current, required, verdict, fix)
     }
 
     fn good(self, current: String, required: String) -> Finding {

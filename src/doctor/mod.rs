@@ -86,6 +86,12 @@ pub(crate) enum Verdict {
     Unknown,
 }
 
+impl Verdict {
+    fn good_if(is_as_it_should_be: bool) -> Verdict {
+        if is_as_it_should_be { Verdict::Good } else { Verdict::Bad }
+    }
+}
+
 /// One check's outcome, whatever was looked at: the host, or a service the gateway needs.
 #[derive(Clone, PartialEq, Eq, Serialize, Debug)]
 pub struct Finding {

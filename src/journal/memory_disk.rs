@@ -85,9 +85,14 @@ impl MemoryDisk {
         }
     }
 
-    /// From now on nothing can be created or written (`true`), or again everything (`false`).
-    pub fn set_full(&self, full: bool) {
-        self.state.borrow_mut().full = full;
+    /// From now on nothing can be created or written.
+    pub fn fill(&self) {
+        self.state.borrow_mut().full = true;
+    }
+
+    /// From now on everything can be created and written.
+    pub fn make_room(&self) {
+        self.state.borrow_mut().full = false;
     }
 
     /// The next so many writes stop in the middle and fail.

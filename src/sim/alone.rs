@@ -39,7 +39,9 @@ impl Alone {
         let plan = Plan { table_seed: seed, ..Plan::new(&random, steps, mutation) };
         let durable = Durable { disk: SimDisk::new(random.clone()), database: Database::new(random.clone()) };
         durable.disk.set_faults(DiskFaults { lies: mutation == Mutation::LyingDisk, ..DiskFaults::default() });
-        durable.database.set_forgetful(mutation == Mutation::ForgetfulStore);
+        if mutation == Mutation::ForgetfulStore {
+            durable.database.become_forgetful();
+        }
         let mut world = World::new(plan, random);
         let gateway = Gateway::start(world.now, &durable, &world.plan, &world.random, &world.events);
         world.add(gateway.map_err(Violation)?);
@@ -75,7 +77,7 @@ impl Alone {
         let lies = self.world.plan.mutation == Mutation::LyingDisk;
         self.durable.disk.set_faults(DiskFaults { lies, ..DiskFaults::default() });
         self.durable.database.set_failing(0);
-        self.durable.database.set_away(false);
+        self.durable.database.come_back();
     }
 
     fn step(&mut self) -> Checked {
@@ -121,9 +123,8 @@ impl Alone {
             self.crash(if self.world.random.chance(1, 2) { Crash::Kill } else { Crash::PowerLoss })?;
         }
         if outage {
-            let away = !self.durable.database.is_away();
-            self.world.note(format!("the store is away: {away}"));
-            self.durable.database.set_away(away);
+            self.durable.database.go_or_come();
+            self.world.note(format!("the store is away: {}", self.durable.database.is_away()));
         }
         if full {
             let faults = self.durable.disk.faults();
@@ -206,7 +207,9 @@ impl Alone {
         let rosters = self.world.gateways[0].rosters(self.world.now, &self.world.users);
         self.durable.disk.set_faults(faults);
         self.durable.database.set_failing(self.world.plan.store_failing);
-        self.durable.database.set_away(away);
+        if away {
+            self.durable.database.go_away();
+        }
         for (group, (version, members)) in rosters {
             let known = self.world.model.newest_version(group);
             if version < known {

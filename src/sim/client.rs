@@ -15,7 +15,7 @@ use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
-use ringway_wire::request::{Durability, PushView, Reply};
+use ringway_wire::request::{Durability, PushView, Reply, Taken};
 use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 
 use crate::model::{ChangeNo, Checked, Ledger, Model, SeenRow, SendKind, SendNo, Violation, passes, violated};
@@ -264,7 +264,8 @@ impl Client {
         let SendAnswer { request, msg_id, seq, sent_at_ms, repeat, row } = sent;
         match self.asked.remove(&request) {
             Some(Asked::Send(number, _)) => {
-                model.acked(number, msg_id, seq.0, sent_at_ms, repeat)?;
+                let taken = if repeat { Taken::Before } else { Taken::Now };
+                model.acked(number, msg_id, seq.0, sent_at_ms, taken)?;
                 if seq.0 > 0 && !self.acked.contains(&number) {
                     self.acked.push(number);
                 }

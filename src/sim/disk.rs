@@ -60,7 +60,10 @@ impl SimDisk {
     /// From now on, these faults.
     pub(crate) fn set_faults(&self, faults: DiskFaults) {
         self.faults.set(faults);
-        self.disk.set_full(faults.full);
+        match faults.full {
+            true => self.disk.fill(),
+            false => self.disk.make_room(),
+        }
     }
 
     /// A power loss could take something.

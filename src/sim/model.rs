@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
+use ringway_wire::request::Taken;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 /// Why the run failed: which invariant, and what was seen.
@@ -205,7 +206,7 @@ impl Model {
     }
 
     /// SendOk came.
-    pub(crate) fn acked(&mut self, number: SendNo, msg_id: MsgId, seq: u64, sent_at_ms: u64, repeat: bool) -> Checked {
+    pub(crate) fn acked(&mut self, number: SendNo, msg_id: MsgId, seq: u64, sent_at_ms: u64, taken: Taken) -> Checked {
         let send = &self.sends[number.0];
         if send.reuses {
             return violated!("I4: {number:?} reuses the name of another message and was acked as {msg_id:?}");
@@ -213,12 +214,12 @@ impl Model {
         if send.ephemeral {
             return if seq == 0 { Ok(()) } else { violated!("ephemeral {number:?} was acked with seq {seq}") };
         }
-        if send.acked.is_some() && !repeat && self.ledger != Ledger::ForgetfulRedis {
+        if send.acked.is_some() && taken == Taken::Now && self.ledger != Ledger::ForgetfulRedis {
             return violated!("I4: {number:?} was acked before, and now as new");
         }
         // What another node has read and stored, this one finds there when the ledger is made anew.
         let is_made_once = matches!(self.ledger, Ledger::Journal | Ledger::Redis);
-        if repeat && send.attempts < 2 && is_made_once {
+        if taken == Taken::Before && send.attempts < 2 && is_made_once {
             return violated!("I4: {number:?} was sent once and is called a repeat");
         }
         let forgets = self.ledger == Ledger::ForgetfulRedis;

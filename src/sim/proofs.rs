@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, UserId};
+use ringway_wire::request::Taken;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 use crate::check::{StoredRow, audit};
@@ -40,7 +41,7 @@ impl History {
 
     fn acked(&mut self, number: SendNo, msg_id: u64, seq: u64) {
         let sent_at_ms = 1_704_067_200_000 + (msg_id >> 22);
-        let checked = self.model.acked(number, MsgId(msg_id), seq, sent_at_ms, false);
+        let checked = self.model.acked(number, MsgId(msg_id), seq, sent_at_ms, Taken::Now);
         self.check(checked);
     }
 

@@ -110,9 +110,22 @@ impl Database {
         Database { inner: Rc::new(RefCell::new(inner)) }
     }
 
+    /// From now on it answers nothing.
+    pub(crate) fn go_away(&self) {
+        self.inner.borrow_mut().away = true;
+    }
+
+    /// It answers again.
+    pub(crate) fn come_back(&self) {
+        self.inner.borrow_mut().away = false;
+    }
+
     /// It goes away, or comes back.
-    pub(crate) fn set_away(&self, away: bool) {
-        self.inner.borrow_mut().away = away;
+    pub(crate) fn go_or_come(&self) {
+        match self.is_away() {
+            true => self.come_back(),
+            false => self.go_away(),
+        }
     }
 
     /// Whether it is away.
@@ -126,8 +139,8 @@ impl Database {
     }
 
     /// From now on it forgets what it secured.
-    pub(crate) fn set_forgetful(&self, forgetful: bool) {
-        self.inner.borrow_mut().forgetful = forgetful;
+    pub(crate) fn become_forgetful(&self) {
+        self.inner.borrow_mut().forgetful = true;
     }
 
     /// From now on it does this.

@@ -2,7 +2,7 @@
 
 use super::Subject;
 use crate::doctor::host::{CLOCK_SOURCE, Host};
-use crate::doctor::{Finding, Need, ProfileBy, Severity};
+use crate::doctor::{Finding, Need, ProfileBy, Severity, Verdict};
 
 /// Reading these takes a system call or a bus, about a microsecond each.
 const SLOW_CLOCKS: [&str; 5] = ["hpet", "acpi_pm", "pit", "jiffies", "refined-jiffies"];
@@ -21,7 +21,7 @@ pub(super) fn count(host: &Host, need: &Need<'_>) -> Finding {
     if host.cpus.is_empty() {
         return subject.unseen("not told by /proc/self/status".to_owned(), required, "nproc".to_owned());
     }
-    subject.seen(host.cpus.len().to_string(), required, host.cpus.len() >= need.profile.cpus, || {
+    subject.seen(host.cpus.len().to_string(), required, Verdict::good_if(host.cpus.len() >= need.profile.cpus), || {
         "more CPUs (in a container: --cpuset-cpus), or a smaller profile".to_owned()
     })
 }
@@ -39,7 +39,7 @@ pub(super) fn quota(host: &Host) -> Finding {
         None => "none".to_owned(),
     };
     let good = host.cgroups.cpu_quota_milli.is_none_or(|milli| milli >= cpus * 1_000);
-    subject.seen(current, format!("none, or {cpus} CPUs"), good, || {
+    subject.seen(current, format!("none, or {cpus} CPUs"), Verdict::good_if(good), || {
         "give it CPUs instead of time: AllowedCPUs= for CPUQuota= (systemd), --cpuset-cpus for --cpus (docker)"
             .to_owned()
     })
@@ -55,12 +55,16 @@ pub(super) fn clock_source(host: &Host) -> Finding {
     let required = "one that is read without a system call".to_owned();
     match host.clock_source.value() {
         None => subject.unseen("not to be seen".to_owned(), required, format!("cat {CLOCK_SOURCE}")),
-        Some(clock) => subject.seen(clock.to_owned(), required, !SLOW_CLOCKS.contains(&clock), || {
-            let there = host.clock_sources.value().unwrap_or_default();
-            match FAST_CLOCKS.iter().find(|fast| there.split_whitespace().any(|clock| clock == **fast)) {
-                Some(fast) => format!("echo {fast} | tee {CLOCK_SOURCE}"),
-                None => "the kernel has found the CPUs' counters unfit: see `dmesg | grep -i clocksource`".to_owned(),
-            }
-        }),
+        Some(clock) => {
+            subject.seen(clock.to_owned(), required, Verdict::good_if(!SLOW_CLOCKS.contains(&clock)), || {
+                let there = host.clock_sources.value().unwrap_or_default();
+                match FAST_CLOCKS.iter().find(|fast| there.split_whitespace().any(|clock| clock == **fast)) {
+                    Some(fast) => format!("echo {fast} | tee {CLOCK_SOURCE}"),
+                    None => {
+                        "the kernel has found the CPUs' counters unfit: see `dmesg | grep -i clocksource`".to_owned()
+                    }
+                }
+            })
+        }
     }
 }

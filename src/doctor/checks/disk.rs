@@ -2,7 +2,7 @@
 
 use super::{BYTES_PER_MIB, Subject};
 use crate::doctor::host::Host;
-use crate::doctor::{Finding, Need, Severity};
+use crate::doctor::{Finding, Need, Severity, Verdict};
 use crate::limits::{SEGMENT_BYTES, WINDOW_SEGMENTS_MAX};
 
 /// What a start takes: a segment is preallocated whole, and the store wants some room beside it.
@@ -36,7 +36,7 @@ pub(super) fn free(host: &Host, need: &Need<'_>) -> Finding {
     match free < START_BYTES {
         true => Subject { severity: Severity::Fatal, why: "a start preallocates a segment of the journal", ..subject }
             .bad(current, required(START_BYTES), fix),
-        false => subject.seen(current, required(wanted), free >= wanted, fix),
+        false => subject.seen(current, required(wanted), Verdict::good_if(free >= wanted), fix),
     }
 }
 
@@ -56,5 +56,5 @@ pub(super) fn file_system(host: &Host) -> Finding {
         _ => (true, lasting),
     };
     let fix = || format!("--data-dir on a disk, or mount one at {}", host.disk.directory);
-    subject(why).seen(kind.to_owned(), required, good, fix)
+    subject(why).seen(kind.to_owned(), required, Verdict::good_if(good), fix)
 }

@@ -5,7 +5,7 @@ use crate::doctor::host::Host;
 use crate::doctor::kernel::KernelVersion;
 use crate::doctor::uring::{OPERATIONS, RingCall, Uring};
 use crate::doctor::values::{Compare, Rule};
-use crate::doctor::{Finding, Severity};
+use crate::doctor::{Finding, Severity, Verdict};
 
 const DISABLED: &str = "kernel.io_uring_disabled";
 const WHY: &str = "every shard is an io_uring loop";
@@ -27,7 +27,9 @@ pub(super) fn release(host: &Host, rule: &Rule) -> Finding {
     let required = format!("at least {wanted}");
     let fix = format!("boot Linux {wanted} or newer, such as Debian 12's or later");
     match (host.kernel(), host.release.value()) {
-        (Some(version), Some(release)) => subject.seen(release.to_owned(), required, version >= *wanted, || fix),
+        (Some(version), Some(release)) => {
+            subject.seen(release.to_owned(), required, Verdict::good_if(version >= *wanted), || fix)
+        }
         _ => subject.unseen("its version cannot be read".to_owned(), required, "uname -r".to_owned()),
     }
 }

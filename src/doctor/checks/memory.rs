@@ -3,7 +3,7 @@
 use super::Subject;
 use crate::doctor::host::Host;
 use crate::doctor::values::{Amount, Compare, Rule};
-use crate::doctor::{Finding, Need};
+use crate::doctor::{Finding, Need, Verdict};
 
 /// The check of what is left.
 pub(crate) const AVAILABLE: &str = "memory.available";
@@ -43,7 +43,7 @@ fn enough(subject: Subject<'_>, have: Option<u64>, host: &Host, need: &Need<'_>,
         Some(memory) => format!("{current} (cgroup limit {} MiB)", memory.limit / BYTES_PER_MIB),
         None => current,
     };
-    subject.seen(current, required, have >= bytes, || {
+    subject.seen(current, required, Verdict::good_if(have >= bytes), || {
         let more = match cgroup {
             Some(memory) => format!(
                 "raise the limit in {} by {} MiB (systemd: MemoryMax=, docker run --memory)",

@@ -9,7 +9,7 @@ use mysql_async::Opts;
 
 use super::Subject;
 use crate::contract::chain::Chain;
-use crate::doctor::{Finding, Severity};
+use crate::doctor::{Finding, Severity, Verdict};
 use crate::limits::MYSQL_CONNECT_TIMEOUT_MS;
 use crate::store::StoreError;
 use crate::store::mysql::look::Look;
@@ -55,14 +55,14 @@ fn version(look: &Look, address: &str) -> Finding {
         "TiDB" => false,
         _ => (major, minor) >= MYSQL,
     };
-    subject.seen(current, required, is_good, || format!("run one of these at {address}"))
+    subject.seen(current, required, Verdict::good_if(is_good), || format!("run one of these at {address}"))
 }
 
 fn writes(look: &Look, address: &str) -> Finding {
     let why = "what is acked stays in the journals, until that is full and senders are refused";
     let subject = Subject { id: "mysql.read_only", severity: Severity::Fatal, why };
     let current = if look.is_read_only { "on" } else { "off" };
-    subject.seen(current.to_owned(), "off".to_owned(), !look.is_read_only, || {
+    subject.seen(current.to_owned(), "off".to_owned(), Verdict::good_if(!look.is_read_only), || {
         format!("SET GLOBAL read_only = 0, or name the primary in store.url instead of {address}")
     })
 }
@@ -70,7 +70,7 @@ fn writes(look: &Look, address: &str) -> Finding {
 fn durable(look: &Look) -> Finding {
     let why = "a power loss of the server may take messages that the journal has given up already";
     let subject = Subject { id: "mysql.innodb_flush_log_at_trx_commit", severity: Severity::Warning, why };
-    subject.seen(look.flush_at_commit.to_string(), "1".to_owned(), look.flush_at_commit == 1, || {
+    subject.seen(look.flush_at_commit.to_string(), "1".to_owned(), Verdict::good_if(look.flush_at_commit == 1), || {
         "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and the same in the server's configuration".to_owned()
     })
 }

@@ -4,7 +4,7 @@ use super::io_uring::RINGS_NOT_LOCKED;
 use super::{BYTES_PER_MIB, Subject};
 use crate::doctor::host::{Host, ProcessLimit};
 use crate::doctor::values::{Compare, Rule};
-use crate::doctor::{Finding, Need, Severity};
+use crate::doctor::{Finding, Need, Severity, Verdict};
 use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH, RING_EVENTS, RING_SUBMISSIONS};
 
 /// The check of open files.
@@ -29,7 +29,8 @@ pub(super) fn descriptors(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding 
     let Some(limit) = host.descriptors else {
         return subject.unseen("not told by /proc/self/limits".to_owned(), wanted, "ulimit -Hn".to_owned());
     };
-    subject.seen(shown(limit), wanted, limit.hard >= required, || raise(host, need, "nofile", required))
+    subject
+        .seen(shown(limit), wanted, Verdict::good_if(limit.hard >= required), || raise(host, need, "nofile", required))
 }
 
 /// Locked memory: below what the executors insist on nothing runs, below the rule's value buffers are not registered.
@@ -46,13 +47,17 @@ pub(super) fn memlock(host: &Host, need: &Need<'_>, rule: &Rule) -> Finding {
     };
     let fix = || raise(host, need, "memlock", wanted);
     match limit.hard < floor {
-        true => Subject { severity: Severity::Fatal, ..Subject::of("locked_memory", rule) }.seen(
+        true => Subject { severity: Severity::Fatal, ..Subject::of("locked_memory", rule) }.bad(
             shown(limit),
             required(floor),
-            false,
             fix,
         ),
-        false => Subject::of("locked_memory", rule).seen(shown(limit), required(wanted), limit.hard >= wanted, fix),
+        false => Subject::of("locked_memory", rule).seen(
+            shown(limit),
+            required(wanted),
+            Verdict::good_if(limit.hard >= wanted),
+            fix,
+        ),
     }
 }
 
@@ -103,7 +108,7 @@ pub(super) fn client_ports(host: &Host, need: &Need<'_>) -> Finding {
         return subject.unseen("not to be seen".to_owned(), required, format!("sysctl {PORTS}"));
     };
     let addresses = need.connections.div_ceil(ports);
-    subject.seen(format!("{ports} from one address"), required, addresses == 1, || {
+    subject.seen(format!("{ports} from one address"), required, Verdict::good_if(addresses == 1), || {
         format!("nothing for clients from everywhere; for load from here: {addresses} source addresses")
     })
 }

@@ -85,7 +85,8 @@ fn setting(
     let id = format!("redis.{name}");
     let subject = Subject { id: &id, severity, why };
     match look.settings.get(name) {
-        Some(current) => subject.seen(current.clone(), value.to_owned(), current == value, || need.sets(name, value)),
+        Some(current) => subject
+            .seen(current.clone(), value.to_owned(), Verdict::good_if(current == value), || need.sets(name, value)),
         None => subject.unseen(
             "Redis does not tell".to_owned(),
             value.to_owned(),
@@ -130,9 +131,11 @@ fn version(look: &Look, need: &RedisNeed<'_>) -> Finding {
     };
     let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => subject.seen(current, required, (major, minor) >= wanted, || {
-            format!("run {} {}.{} or newer at {}", server.name(), wanted.0, wanted.1, need.address())
-        }),
+        (Some(Ok(major)), Some(Ok(minor))) => {
+            subject.seen(current, required, Verdict::good_if((major, minor) >= wanted), || {
+                format!("run {} {}.{} or newer at {}", server.name(), wanted.0, wanted.1, need.address())
+            })
+        }
         _ => {
             let fix = format!("redis-cli -u {} info server", need.address());
             subject.unseen(current, required, fix)
@@ -145,7 +148,7 @@ fn role(look: &Look, need: &RedisNeed<'_>) -> Finding {
     let subject = Subject { id: "redis.role", severity: Severity::Fatal, why };
     let required = "master".to_owned();
     match look.info.get("role") {
-        Some(role) => subject.seen(role.clone(), required, role == "master", || {
+        Some(role) => subject.seen(role.clone(), required, Verdict::good_if(role == "master"), || {
             let of = |name: &str| look.info.get(name).map(String::as_str).unwrap_or("?").to_owned();
             format!("cluster.redis_url = \"redis://{}:{}\"", of("master_host"), of("master_port"))
         }),
@@ -165,11 +168,12 @@ fn slots(look: &Look, need: &RedisNeed<'_>) -> Finding {
         RedisKind::OfCluster => "a node of a Redis Cluster".to_owned(),
     };
     match look.info.get("cluster_enabled").map(String::as_str) {
-        Some("1") => {
-            subject.seen("a node of a Redis Cluster".to_owned(), required, need.kind == RedisKind::OfCluster, || {
-                format!("cluster.redis_url = \"{}\"", need.address().replace("redis://", "redis-cluster://"))
-            })
-        }
+        Some("1") => subject.seen(
+            "a node of a Redis Cluster".to_owned(),
+            required,
+            Verdict::good_if(need.kind == RedisKind::OfCluster),
+            || format!("cluster.redis_url = \"{}\"", need.address().replace("redis://", "redis-cluster://")),
+        ),
         Some(_) => subject.good("one by itself".to_owned(), required),
         None => {
             let fix = format!("redis-cli -u {} info cluster", need.address());
@@ -192,7 +196,7 @@ fn memory(look: &Look, need: &RedisNeed<'_>) -> Finding {
     };
     let free = limit.saturating_sub(used);
     let current = format!("{} MiB of {} MiB free", free / BYTES_PER_MIB, limit / BYTES_PER_MIB);
-    subject.seen(current, required, free >= wanted, || match number("maxmemory") {
+    subject.seen(current, required, Verdict::good_if(free >= wanted), || match number("maxmemory") {
         Some(bytes) if bytes > 0 => need.sets("maxmemory", &(used + wanted + wanted / 8).to_string()),
         _ => format!("a machine with more memory, or a lower limits.stream_entries_max ({})", need.stream_entries_max),
     })
@@ -204,7 +208,7 @@ fn round_trip(look: &Look, need: &RedisNeed<'_>) -> Finding {
     let required = format!("at most {ROUND_TRIP_US_MAX} µs");
     let fix = || format!("redis-cli -u {} --latency; run Redis near to the gateways", need.address());
     match look.round_trip_us {
-        Some(us) => subject.seen(format!("{us} µs"), required, us <= ROUND_TRIP_US_MAX, fix),
+        Some(us) => subject.seen(format!("{us} µs"), required, Verdict::good_if(us <= ROUND_TRIP_US_MAX), fix),
         None => subject.unseen("not answered".to_owned(), required, fix()),
     }
 }

@@ -5,7 +5,7 @@
 use super::Subject;
 use crate::doctor::host::{Host, Reading};
 use crate::doctor::values::{Compare, Kind, Rule};
-use crate::doctor::{Finding, Need};
+use crate::doctor::{Finding, Need, Verdict};
 
 /// Older kernels do not have it, and do not switch io_uring off.
 const SWITCH: &str = "kernel.io_uring_disabled";
@@ -68,7 +68,7 @@ fn sysctl(host: &Host, need: &Need<'_>, first: &Rule, rules: &[&Rule]) -> Findin
                 _ => format!("sysctl -w {key}=\"{}\"", words.join(" ")),
             };
             let current = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            Subject::of(key, worst.unwrap_or(first)).seen(current, required, worst.is_none(), fix)
+            Subject::of(key, worst.unwrap_or(first)).seen(current, required, Verdict::good_if(worst.is_none()), fix)
         }
         Reading::Absent if key == SWITCH => does_not_count("not there: this kernel does not switch it off"),
         Reading::Absent if first.kind == Kind::Conntrack => does_not_count("connections are not tracked"),

@@ -105,9 +105,9 @@ fn a_full_disk_at_the_start_of_a_segment_leaves_the_journal_usable() {
         write(&mut journal, written..written + 100, &body);
         written += 100;
     }
-    disk.set_full(true);
+    disk.fill();
     assert!(matches!(journal.prepare(), Err(JournalError::NoRoom { .. })));
-    disk.set_full(false);
+    disk.make_room();
     write(&mut journal, written..written + 1, &body);
     assert_eq!(journal.segments.len(), 2);
     assert_eq!(read_all(&mut Reader::new(disk), journal.tail(), 1 << 20), (0..=written).collect::<Vec<_>>());
@@ -116,7 +116,7 @@ fn a_full_disk_at_the_start_of_a_segment_leaves_the_journal_usable() {
 #[test]
 fn a_first_segment_that_finds_no_room_says_how_much_it_wants() {
     let disk = MemoryDisk::new(1);
-    disk.set_full(true);
+    disk.fill();
     let refused = Journal::create(disk, JournalPosition(0), 1).unwrap_err().to_string();
     assert!(refused.contains("no room for a segment of 64 MiB"), "{refused}");
 }

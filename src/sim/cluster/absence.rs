@@ -85,10 +85,10 @@ impl Cluster {
             Some(_) => {
                 self.blackout_in = None;
                 self.end_all()?;
-                self.database.set_away(false);
+                self.database.come_back();
             }
             None if random.chance(self.plan.blackouts, 10_000) => {
-                self.database.set_away(true);
+                self.database.go_away();
                 self.blackout_in = Some(DUMPED_BEFORE + random.between(10, 300));
             }
             None => {}

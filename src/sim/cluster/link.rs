@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ringway::cluster::others_lease::{LOOK_MS, OthersLease, Verdict};
 use ringway::contract::names_kept::NamesKept;
-use ringway::contract::progress::Progress;
+use ringway::contract::progress::{Progress, StoreWriter};
 use ringway::contract::report::StandsStill;
 use ringway::ledger::redis::link::{News, Order, RedisEnds, Reply, What};
 use ringway::limits::{CALLS_IN_FLIGHT_MAX, HEARTBEAT_MS, LEASE_MS};
@@ -163,7 +163,7 @@ impl Link {
             self.wait_ms = (self.wait_ms * 2).min(RETRY_MAX_MS);
             return;
         };
-        self.progress.set_writes_store(false);
+        self.progress.set_store_writer(StoreWriter::NotThisNode);
         self.state = State::Waiting { until_ms: now_ms + LOOK_MS };
         if self.others_lease.meet(Some(renewed)) == Verdict::Lives {
             self.pending_news.push_back(News::Taken);
@@ -287,7 +287,7 @@ impl Link {
         let State::Begun(session) = &mut self.state else { return Ok(()) };
         session.inline = None;
         let Beat { writes, there, redis_ms, count, has_memory } = beat_of(said)?;
-        self.progress.set_writes_store(writes);
+        self.progress.set_store_writer(StoreWriter::of(writes));
         if session.following.as_ref().is_some_and(|(generation, _)| generation.text() != there) {
             return Err(Ended::OtherGeneration);
         }

@@ -154,7 +154,7 @@ impl Cluster {
         let happens = |of_10_000: u32| random.chance(of_10_000, 10_000);
         self.database.set_failing(self.plan.database_failing);
         if happens(self.plan.database_away) {
-            self.database.set_away(!self.database.is_away());
+            self.database.go_or_come();
             self.world.note(format!("the database is away: {}", self.database.is_away()));
             self.count("database away");
         }
@@ -264,7 +264,7 @@ impl Cluster {
         self.stalled_until_ms = 0;
         (self.absent, self.blackout_in) = (None, None);
         self.redis.entries_max = usize::MAX;
-        self.database.set_away(false);
+        self.database.come_back();
         self.database.set_failing(0);
         self.world.set_clocks_right();
         for node in self.nodes.iter_mut().filter(|node| !node.is_over) {

@@ -136,9 +136,9 @@ impl InFlight {
     /// It comes to another stage.
     fn enter(&mut self, msg_id: MsgId, stage: Stage) {
         let Some(tracked) = self.submissions.get_mut(&msg_id).or_count(Place::InFlight) else { return };
-        let (is_out, name) = (stage.is_out(), tracked.name);
+        let name = tracked.name;
         let before = std::mem::replace(&mut tracked.stage, stage.clone());
-        self.leave(msg_id, &before, is_out);
+        self.leave(msg_id, &before, Some(&stage));
         self.list(msg_id, name, stage);
     }
 
@@ -154,13 +154,16 @@ impl InFlight {
         }
     }
 
-    fn leave(&mut self, msg_id: MsgId, stage: &Stage, stays_out: bool) {
+    /// It leaves a stage's list for that of the `next` stage, or for none.
+    fn leave(&mut self, msg_id: MsgId, stage: &Stage, next: Option<&Stage>) {
         match stage {
             Stage::Uncommitted => drop(self.uncommitted.remove(&msg_id)),
             Stage::Unsent => drop(self.unsent.remove(&msg_id)),
             // What has not been read of calls and replies passes over it.
             Stage::Called | Stage::Replied { .. } => {
-                if let (false, Some(group)) = (stays_out, self.group_of(msg_id)) {
+                if !next.is_some_and(Stage::is_out)
+                    && let Some(group) = self.group_of(msg_id)
+                {
                     self.group_calls.ended(group, msg_id);
                 }
             }
@@ -175,7 +178,7 @@ impl InFlight {
     /// It is settled, or will never be.
     pub(super) fn remove(&mut self, msg_id: MsgId) -> Option<Subject> {
         let stage = self.get(msg_id)?.stage.clone();
-        self.leave(msg_id, &stage, false);
+        self.leave(msg_id, &stage, None);
         let tracked = self.submissions.remove(&msg_id)?;
         if let Some(name) = tracked.name
             && self.names.get(&name) == Some(&msg_id)

@@ -337,7 +337,7 @@ fn one_reading_of_a_clock_that_is_an_hour_ahead_dates_nothing_of_a_cluster() {
 #[test]
 fn a_node_whose_disk_is_full_refuses_and_says_so_until_there_is_room() {
     let (stream, mut node) = node();
-    node.log_disk.set_full(true);
+    node.log_disk.fill();
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!((submitted(&mut node).len(), node.refused.as_slice()), (0, &[ErrorCode::StorageFull][..]));
@@ -347,7 +347,7 @@ fn a_node_whose_disk_is_full_refuses_and_says_so_until_there_is_room() {
         node.receive(clock(&stream, node.now.unix_ms)).unwrap();
         assert_eq!(node.engine.counters().stands_still, Some(StandsStill::LogFull), "{seconds} s");
     }
-    node.log_disk.set_full(false);
+    node.log_disk.make_room();
     node.now = later(30_000);
     node.receive(clock(&stream, node.now.unix_ms)).unwrap();
     assert_eq!(node.engine.counters().stands_still, None);
@@ -461,11 +461,11 @@ fn who_is_refused_while_the_disk_is_full_is_not_submitted_again_after_a_crash() 
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!(submitted(&mut node).len(), 1);
-    node.log_disk.set_full(true);
+    node.log_disk.fill();
     let replies = vec![Reply::Reused];
     node.receive(News::Replies { replies, count: stream.found.count }).unwrap();
     // Whoever was told, the disk knows; and who was not, is told when it does.
-    node.log_disk.set_full(false);
+    node.log_disk.make_room();
     let told = node.refused.len();
     node.commit().unwrap();
     node.now = later(1_000);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::contract::ids::SessionRef;
-use crate::contract::progress::Progress;
+use crate::contract::progress::{Progress, StoreWriter};
 use crate::contract::snapshot::snapshots;
 use crate::contract::store::{Lookup, LookupFound, PagePurpose, StoreAnswer};
 use crate::journal::batch::Batch;
@@ -46,7 +46,7 @@ impl Node {
         let disk = MemoryDisk::new(1);
         let copy = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();
         let progress = Arc::new(Progress::default());
-        progress.set_writes_store(true);
+        progress.set_store_writer(StoreWriter::ThisNode);
         let (_, answerer) = snapshots(bounded(1).0);
         let keeper = Keeper::of_cluster(Flaky::new(store), disk, Arc::clone(&progress), answerer, 1);
         Node { _dir: dir, path, copy, progress, keeper, entries: entry, now_ms: 0 }
