@@ -26,24 +26,12 @@ impl Cluster {
         let Ok(log) = copy_of(&self.nodes[at].log, &random) else { return };
         let (id, copy) = (self.nodes[at].id, SimDisk::new(random));
         let started = Process::start(&self.world, &self.plan, (id, self.mutation), (&log, &copy), &self.database);
-        let Ok(Process { gateway, link, progress, began_at }) = started else { return };
+        let Ok(process) = started else { return };
         self.world.note(format!("the directory of node {id} is copied, and started"));
         self.count("directory copied");
+        let (node, gateway) = Node::new(id, (log, copy), process);
         self.world.add(gateway);
-        let (cut_until_ms, goes_on_at_ms) = (0, 0);
-        self.nodes.push(Node {
-            id,
-            log,
-            copy,
-            backup: None,
-            progress,
-            began_at,
-            link,
-            cut_until_ms,
-            goes_on_at_ms,
-            has_numbered: false,
-            is_over: false,
-        });
+        self.nodes.push(node);
     }
 
     /// A node's directory is backed up; or its process ends, and starts on what was backed up: all that was acked since is in

@@ -83,22 +83,10 @@ impl Cluster {
         let mut nodes = Vec::new();
         for id in 1..=plan.nodes as u16 {
             let (log, copy) = (SimDisk::new(random.clone()), SimDisk::new(random.clone()));
-            let started = Process::start(&world, &plan, (id, mutation), (&log, &copy), &database);
-            let Process { gateway, link, progress, began_at } = started.map_err(Violation)?;
+            let process = Process::start(&world, &plan, (id, mutation), (&log, &copy), &database).map_err(Violation)?;
+            let (node, gateway) = Node::new(id, (log, copy), process);
             world.add(gateway);
-            nodes.push(Node {
-                id,
-                log,
-                copy,
-                backup: None,
-                progress,
-                began_at,
-                link,
-                cut_until_ms: 0,
-                goes_on_at_ms: 0,
-                has_numbered: false,
-                is_over: false,
-            });
+            nodes.push(node);
         }
         let late = Vec::new();
         let (dump, recent_dump, starts_of_redis) = (Data::default(), Data::default(), 1);

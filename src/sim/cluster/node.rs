@@ -46,6 +46,27 @@ pub(super) struct Node {
     pub is_over: bool,
 }
 
+impl Node {
+    /// One whose first process has started on these disks, a log and a copy.
+    pub(super) fn new(id: u16, (log, copy): (SimDisk, SimDisk), process: Process) -> (Node, Gateway) {
+        let Process { gateway, link, progress, began_at } = process;
+        let node = Node {
+            id,
+            log,
+            copy,
+            backup: None,
+            progress,
+            began_at,
+            link,
+            cut_until_ms: 0,
+            goes_on_at_ms: 0,
+            has_numbered: false,
+            is_over: false,
+        };
+        (node, gateway)
+    }
+}
+
 /// What its process is made of.
 pub(super) struct Process {
     pub gateway: Gateway,
