@@ -14,7 +14,7 @@ use ringway_wire::request::{Durability, Login};
 use crate::incoming::{Incoming, RequestId};
 use crate::reconnect::NextStep;
 use crate::session::{Due, Session, SessionError};
-use crate::unanswered::{TooManyUnanswered, Unanswered};
+use crate::unanswered::{NameIs, TooManyUnanswered, Unanswered};
 use crate::{ClientMsgId, Conversation, DeviceId, GroupId, Now, Seq, UserId};
 
 /// Memory for bytes to be written that is kept while there are none.
@@ -139,10 +139,10 @@ impl ClientCore {
     /// answers it, over as many connections as it takes. What was sent before and is due goes first.
     pub fn send(&mut self, now: Now, to: Conversation, body: &[u8], random: u128) -> Result<RequestId, SendError> {
         let client_msg_id = self.session.new_client_msg_id(now, random);
-        self.send_as(now, client_msg_id, to, body)
+        self.send_named(now, (client_msg_id, NameIs::New), to, body)
     }
 
-    /// The same under a name that the caller has made, or kept from an earlier life.
+    /// The same under a name that the caller has made, or kept from an earlier life: it is never made anew.
     pub fn send_as(
         &mut self,
         now: Now,
@@ -150,15 +150,25 @@ impl ClientCore {
         to: Conversation,
         body: &[u8],
     ) -> Result<RequestId, SendError> {
+        self.send_named(now, (client_msg_id, NameIs::Used), to, body)
+    }
+
+    fn send_named(
+        &mut self,
+        now: Now,
+        (client_msg_id, name): (ClientMsgId, NameIs),
+        to: Conversation,
+        body: &[u8],
+    ) -> Result<RequestId, SendError> {
         check_body(body)?;
         let request = self.session.next_request();
         if self.session.is_live() {
             self.send_due(now, || None);
-            self.unanswered.keep(request, client_msg_id, to, body)?;
+            self.unanswered.keep(request, client_msg_id, name, to, body)?;
             self.output.extend_from_slice(self.encoder.send(request.0, to, client_msg_id, body, Durability::Durable));
             self.session.sent(now);
         } else {
-            self.unanswered.keep_for_later(request, client_msg_id, to, body)?;
+            self.unanswered.keep_for_later(request, client_msg_id, name, to, body)?;
         }
         Ok(request)
     }

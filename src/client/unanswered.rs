@@ -1,8 +1,8 @@
 //! Messages that are kept until the gateway has answered them for good.
 //!
 //! Part of a client; a connection's end does not touch it. What always holds: a message keeps its `client_msg_id` and
-//! its request's number through refusals and reconnects (only a name that the gateway found to lie in the future is
-//! made anew: under that one nothing was stored); at most [`UNANSWERED_MAX`] are kept; they are sent again in the
+//! its request's number through refusals and reconnects (only a name that lies in the future is made anew, and only if the
+//! message cannot be stored under it); at most [`UNANSWERED_MAX`] are kept; they are sent again in the
 //! order they were first sent in.
 
 use std::collections::VecDeque;
@@ -21,6 +21,10 @@ pub const RETRY_MS_MAX: u64 = 30_000;
 /// A message whose name is found to lie in the future that often is given up: the clock is beyond help.
 const RENAMES_MAX: u8 = 3;
 
+/// The shortest that a message waits that may be stored under a name that lies in the future: until the gateway's clock is
+/// there, and it can say so.
+const AHEAD_RETRY_MS: u32 = 1_000;
+
 /// There are [`UNANSWERED_MAX`] already.
 #[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]
 #[error("{UNANSWERED_MAX} messages wait for their answer already: send more when some have been answered")]
@@ -38,10 +42,20 @@ struct Kept {
     client_msg_id: ClientMsgId,
     to: Conversation,
     body: Box<[u8]>,
+    name: NameIs,
     state: KeptState,
     /// Refusals since its connection began.
     refusals: u8,
     renames: u8,
+}
+
+/// Whether a message may be stored under its name already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NameIs {
+    /// It cannot: what was sent under the name, if anything, was refused for the name.
+    New,
+    /// It may: it was sent, and whether it was taken is not known. Another name could make two messages of it.
+    Used,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,10 +92,11 @@ impl Unanswered {
         &mut self,
         request: RequestId,
         client_msg_id: ClientMsgId,
+        name: NameIs,
         to: Conversation,
         body: &[u8],
     ) -> Result<(), TooManyUnanswered> {
-        self.add(request, client_msg_id, to, body, KeptState::InFlight)
+        self.add(KeptState::InFlight, request, (client_msg_id, name), to, body)
     }
 
     /// Keeps a message that is to be sent when there is a connection.
@@ -89,10 +104,11 @@ impl Unanswered {
         &mut self,
         request: RequestId,
         client_msg_id: ClientMsgId,
+        name: NameIs,
         to: Conversation,
         body: &[u8],
     ) -> Result<(), TooManyUnanswered> {
-        self.add(request, client_msg_id, to, body, KeptState::Due(0))
+        self.add(KeptState::Due(0), request, (client_msg_id, name), to, body)
     }
 
     /// How many are kept.
@@ -120,16 +136,21 @@ impl Unanswered {
     pub fn refused(&mut self, now_ms: u64, refusal: &Refusal<'_>) -> Option<Fate> {
         let at = self.place(refusal.request)?;
         let kept = self.sends.get_mut(at)?;
-        if refusal.code == ErrorCode::ClientMsgIdAhead && kept.renames < RENAMES_MAX {
-            kept.renames += 1;
-            kept.state = KeptState::Rename;
-            return Some(Fate::Kept);
-        }
-        if refusal.retry_after_ms == 0 {
-            self.sends.remove(at);
-            return Some(Fate::GivenUp);
-        }
-        let wait_ms = retry_ms(refusal.retry_after_ms, kept.refusals);
+        let after_ms = match (refusal.code, kept.name) {
+            (ErrorCode::ClientMsgIdAhead, NameIs::New) if kept.renames < RENAMES_MAX => {
+                kept.renames += 1;
+                kept.state = KeptState::Rename;
+                return Some(Fate::Kept);
+            }
+            (ErrorCode::ClientMsgIdAhead, NameIs::Used) => refusal.retry_after_ms.max(AHEAD_RETRY_MS),
+            _ if refusal.retry_after_ms == 0 => {
+                self.sends.remove(at);
+                return Some(Fate::GivenUp);
+            }
+            _ => refusal.retry_after_ms,
+        };
+        kept.name = NameIs::Used;
+        let wait_ms = retry_ms(after_ms, kept.refusals);
         kept.refusals = kept.refusals.saturating_add(1);
         kept.state = KeptState::Due(now_ms + wait_ms);
         Some(Fate::Kept)
@@ -139,6 +160,9 @@ impl Unanswered {
     pub fn disconnected(&mut self) {
         for kept in &mut self.sends {
             kept.refusals = 0;
+            if kept.state == KeptState::InFlight {
+                kept.name = NameIs::Used;
+            }
             if kept.state != KeptState::Rename {
                 kept.state = KeptState::Due(0);
             }
@@ -160,7 +184,7 @@ impl Unanswered {
                 KeptState::Due(_) => {}
                 KeptState::Rename => {
                     let Some(name) = rename() else { continue };
-                    kept.client_msg_id = name;
+                    (kept.client_msg_id, kept.name) = (name, NameIs::New);
                 }
             }
             kept.state = KeptState::InFlight;
@@ -181,16 +205,17 @@ impl Unanswered {
 
     fn add(
         &mut self,
+        state: KeptState,
         request: RequestId,
-        client_msg_id: ClientMsgId,
+        (client_msg_id, name): (ClientMsgId, NameIs),
         to: Conversation,
         body: &[u8],
-        state: KeptState,
     ) -> Result<(), TooManyUnanswered> {
         if self.sends.len() >= UNANSWERED_MAX {
             return Err(TooManyUnanswered);
         }
-        self.sends.push_back(Kept { request, client_msg_id, to, body: body.into(), state, refusals: 0, renames: 0 });
+        let (body, refusals, renames) = (body.into(), 0, 0);
+        self.sends.push_back(Kept { request, client_msg_id, to, body, name, state, refusals, renames });
         Ok(())
     }
 

@@ -13,7 +13,7 @@ fn name(n: u8) -> ClientMsgId {
 fn in_flight(count: u8) -> Unanswered {
     let mut unanswered = Unanswered::default();
     for n in 1..=count {
-        unanswered.keep(RequestId(n.into()), name(n), TO, &[n]).unwrap();
+        unanswered.keep(RequestId(n.into()), name(n), NameIs::New, TO, &[n]).unwrap();
     }
     unanswered
 }
@@ -88,13 +88,37 @@ fn a_name_from_the_future_is_made_anew_but_not_for_ever() {
 }
 
 #[test]
+fn what_may_be_stored_under_its_name_keeps_it_though_it_lies_in_the_future() {
+    let ahead = |unanswered: &mut Unanswered| refuse(unanswered, 0, 1, ErrorCode::ClientMsgIdAhead, 0);
+    let check = |mut unanswered: Unanswered, what: &str| {
+        assert_eq!(ahead(&mut unanswered), Some(Fate::Kept), "{what}");
+        let first_ms = unanswered.next_due_ms().unwrap();
+        assert!(first_ms >= AHEAD_RETRY_MS.into(), "{what}: {first_ms}");
+        assert_eq!(due(&mut unanswered, first_ms), [(1, name(1))], "{what}");
+        assert_eq!(ahead(&mut unanswered), Some(Fate::Kept), "{what}");
+        assert_eq!(unanswered.next_due_ms(), Some(2 * first_ms), "{what}: later each time");
+    };
+    let mut lost = in_flight(1);
+    lost.disconnected();
+    due(&mut lost, 0);
+    check(lost, "its first answer was lost with the connection");
+    let mut busy = in_flight(1);
+    refuse(&mut busy, 0, 1, ErrorCode::RetryLater, 200);
+    due(&mut busy, 200);
+    check(busy, "a busy gateway may have stored it all the same");
+    let mut earlier = Unanswered::default();
+    earlier.keep(RequestId(1), name(1), NameIs::Used, TO, b"x").unwrap();
+    check(earlier, "an earlier life of the program has sent it");
+}
+
+#[test]
 fn no_more_is_kept_than_the_limit() {
     let mut unanswered = Unanswered::default();
     for n in 0..UNANSWERED_MAX {
-        unanswered.keep(RequestId(n as u32 + 1), name(1), TO, b"x").unwrap();
+        unanswered.keep(RequestId(n as u32 + 1), name(1), NameIs::New, TO, b"x").unwrap();
     }
-    assert_eq!(unanswered.keep(RequestId(9_999), name(1), TO, b"x"), Err(TooManyUnanswered));
+    assert_eq!(unanswered.keep(RequestId(9_999), name(1), NameIs::New, TO, b"x"), Err(TooManyUnanswered));
     unanswered.answered(RequestId(5));
-    unanswered.keep_for_later(RequestId(9_999), name(1), TO, b"x").unwrap();
+    unanswered.keep_for_later(RequestId(9_999), name(1), NameIs::New, TO, b"x").unwrap();
     assert_eq!(due(&mut unanswered, 0), [(9_999, name(1))]);
 }
