@@ -1,7 +1,8 @@
 //! What Redis's clock has said, how far the stream had come by then, and how far this node's clock is from it.
 //!
 //! Owned by the engine. What always holds: everything that Redis had taken by [`RedisClock::read_s`] has been read; and
-//! whatever this node's clock does, names are judged by Redis's alone (`submit.lua`).
+//! whatever this node's clock does, names are judged by Redis's alone (`submit.lua`), and nothing is dated further than
+//! `CLOCK_SKEW_MAX_MS` from Redis's time, also between what Redis says and while the host's clock is not believed.
 
 use std::collections::VecDeque;
 
@@ -22,7 +23,11 @@ pub(super) struct RedisClock {
     had_before: u64,
     /// Entries that there were, and the second.
     waiting: VecDeque<(u64, u64)>,
+    /// The time that Redis said last, and the monotonic time then.
+    said: Option<(u64, u64)>,
     skew_ms: i64,
+    /// What messages are dated by, which is not always what the host's clock says.
+    dated_by: Now,
     warned_ms: Option<u64>,
 }
 
@@ -38,6 +43,7 @@ impl RedisClock {
 
     /// Redis has said the time, a moment ago.
     pub(super) fn compare(&mut self, now: Now, redis_ms: u64) {
+        self.said = Some((redis_ms, now.mono_ms));
         self.skew_ms = now.unix_ms.cast_signed().wrapping_sub(redis_ms.cast_signed());
         let is_due = self.warned_ms.is_none_or(|before| now.mono_ms.saturating_sub(before) >= WARN_EVERY_MS);
         if self.skew_ms.unsigned_abs() > CLOCK_SKEW_WARN_MS && is_due {
@@ -49,6 +55,17 @@ impl RedisClock {
                 "this node's clock and Redis's differ: set both by NTP; beyond a minute the node numbers nothing"
             );
         }
+    }
+
+    /// Messages are dated by this from now on.
+    pub(super) fn date_by(&mut self, believed: Now) {
+        self.dated_by = believed;
+    }
+
+    /// How far from Redis's time that is.
+    fn dates_skew_ms(&self) -> u64 {
+        let Some((redis_ms, mono_ms)) = self.said else { return 0 };
+        self.dated_by.unix_ms.abs_diff(redis_ms + self.dated_by.mono_ms.saturating_sub(mono_ms))
     }
 
     /// Another stream is followed: what was heard of the one before says nothing of it.
@@ -94,6 +111,6 @@ impl RedisClock {
 
     /// Too far to number by it.
     pub(super) fn is_astray(&self) -> bool {
-        self.skew_ms() > CLOCK_SKEW_MAX_MS
+        self.skew_ms().max(self.dates_skew_ms()) > CLOCK_SKEW_MAX_MS
     }
 }

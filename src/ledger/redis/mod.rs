@@ -118,7 +118,7 @@ pub struct RedisEngine<D: Disk> {
 
 impl<D: Disk> Engine for RedisEngine<D> {
     fn submit(&mut self, now: Now, submission: Submission) {
-        let now = self.submitter.read_clock(now);
+        let now = self.read_clock(now);
         let (submitter, mut view) = self.submitting();
         match submission {
             Submission::Message(submission) => submitter.send(now, submission, Place::Last, &mut view),
@@ -141,7 +141,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn found(&mut self, now: Now, answer: LookupAnswer) {
-        let now = self.submitter.read_clock(now);
+        let now = self.read_clock(now);
         let (submitter, mut view) = self.submitting();
         submitter.found(now, answer, &mut view);
     }
@@ -152,7 +152,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
 
     /// What was taken is durable before anything is heard of Redis, and what that comes to before anything is told.
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
-        let (host, now) = (now, self.submitter.read_clock(now));
+        let (host, now) = (now, self.read_clock(now));
         self.release(now);
         self.write_log(now)?;
         self.take_news(host, now)?;
@@ -195,6 +195,13 @@ impl<D: Disk> Engine for RedisEngine<D> {
 }
 
 impl<D: Disk> RedisEngine<D> {
+    /// The clock, as far as it is believed: messages are dated by it.
+    fn read_clock(&mut self, now: Now) -> Now {
+        let believed = self.submitter.read_clock(now);
+        self.follower.redis_clock.date_by(believed);
+        believed
+    }
+
     /// The submitter, and what it may see.
     fn submitting(&mut self) -> (&mut Submitter<D>, View<'_, D>) {
         let RedisEngine { settings, progress, session, follower, submitter, answers, .. } = self;

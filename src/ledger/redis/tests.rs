@@ -1,6 +1,7 @@
 //! The parts that need no Redis: entries, numbers, the log, the copy that the store's thread reads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod clocks;
 mod fold;
 mod limited;
 mod orders;

@@ -17,7 +17,7 @@ use crate::ledger::redis::entry::{Call, Entry};
 use crate::ledger::redis::link::{Arrival, News, Reply, What};
 use crate::ledger::redis::seed::base_of;
 use crate::ledger::redis::submitter::log::Log;
-use crate::limits::{CLOCK_SKEW_MAX_MS, LOST_CHANGES_MS, SENDS_ANSWERED_MS};
+use crate::limits::{LOST_CHANGES_MS, SENDS_ANSWERED_MS};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::request::Adding;
 use ringway_wire::schema::ErrorCode;
@@ -25,7 +25,7 @@ use ringway_wire::schema::ErrorCode;
 const TO: Conversation = Conversation::User(UserId(2));
 
 /// A node that follows an empty ledger, of which Redis has said the time.
-fn node() -> (Stream, Node) {
+pub(super) fn node() -> (Stream, Node) {
     let stream = Stream::begin(1, Seq(0), 0);
     let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
     node.receive(stream.status()).unwrap();
@@ -34,16 +34,16 @@ fn node() -> (Stream, Node) {
     (stream, node)
 }
 
-fn later(ms: u64) -> Now {
+pub(super) fn later(ms: u64) -> Now {
     Now { mono_ms: NOW.mono_ms + ms, unix_ms: NOW.unix_ms + ms }
 }
 
-fn clock(stream: &Stream, redis_ms: u64) -> News {
+pub(super) fn clock(stream: &Stream, redis_ms: u64) -> News {
     News::Clock { generation: stream.found.there.text(), count: stream.found.count, redis_ms }
 }
 
 /// A name that was given so long ago.
-fn named(ago_ms: u64, random: u128) -> ClientMsgId {
+pub(super) fn named(ago_ms: u64, random: u128) -> ClientMsgId {
     ClientMsgId::from_parts(NOW.unix_ms - ago_ms, random << 16)
 }
 
@@ -69,7 +69,7 @@ fn found(node: &mut Node, lookup: Lookup, found: LookupFound) {
 }
 
 /// The names that were submitted, in order.
-fn submitted(node: &mut Node) -> Vec<Vec<u8>> {
+pub(super) fn submitted(node: &mut Node) -> Vec<Vec<u8>> {
     let calls = node.wants.drain(..).flat_map(|what| match what {
         What::Submit { calls, .. } => calls,
         _ => Vec::new(),
@@ -293,21 +293,6 @@ fn a_ledger_that_was_made_a_moment_ago_does_not_look_for_what_no_database_can_ha
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!((lookups(&mut node).len(), submitted(&mut node).len()), (0, 1));
-}
-
-#[test]
-fn a_node_whose_clock_is_more_than_a_minute_from_redis_numbers_nothing_and_says_so() {
-    let (stream, mut node) = node();
-    node.receive(clock(&stream, NOW.unix_ms - CLOCK_SKEW_MAX_MS - 1)).unwrap();
-    assert!(node.engine.counters().stands_still.is_some());
-    send(&mut node, named(0, 1));
-    node.commit().unwrap();
-    assert_eq!((submitted(&mut node).len(), node.refused.as_slice()), (0, &[ErrorCode::RetryLater][..]));
-    node.receive(clock(&stream, NOW.unix_ms + CLOCK_SKEW_MAX_MS)).unwrap();
-    assert_eq!(node.engine.counters().stands_still, None);
-    send(&mut node, named(0, 1));
-    node.commit().unwrap();
-    assert_eq!(submitted(&mut node).len(), 1);
 }
 
 #[test]
