@@ -3,11 +3,12 @@
 //! Part of the world. What always holds: each body is sent under one name and is like no other; what a client
 //! asks is something the protocol allows it to ask, though not always something it is allowed to do.
 
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
+use ringway_client::client_core::Question;
+use ringway_wire::ids::{Conversation, GroupId, Seq, UserId};
 use ringway_wire::schema::GroupChangeKind;
 
-use crate::client::State;
-use crate::model::{Checked, Ledger, SendKind};
+use crate::client::{Acks, Names};
+use crate::model::{Checked, Ledger, SendKind, SendNo};
 use crate::world::World;
 
 /// Requests a client has open at once.
@@ -18,17 +19,16 @@ const GROUPS_MAX: usize = 6;
 impl World {
     /// One client does something.
     pub(crate) fn client_step(&mut self, at: usize) -> Checked {
-        if self.clients[at].state != State::Online || self.random.chance(1, 4) {
-            self.client_upkeep(at);
+        if !self.clients[at].is_live() || self.random.chance(1, 4) {
+            return self.client_upkeep(at);
+        }
+        if self.clients[at].check.in_flight() >= IN_FLIGHT_MAX {
             return Ok(());
         }
-        if self.clients[at].in_flight() >= IN_FLIGHT_MAX {
-            return Ok(());
-        }
-        let bytes = match self.random.below(100) {
+        match self.random.below(100) {
             0..28 => {
                 let to = Conversation::User(self.any_user());
-                self.new_send(at, to)
+                self.new_send(at, to);
             }
             28..50 if self.plan.leaves => self.change_group(at),
             28..68 => match self.any_group(at) {
@@ -37,17 +37,29 @@ impl World {
             },
             68..71 => self.new_group(at),
             71..80 => self.change_group(at),
-            80..86 => self.clients[at].acknowledge(),
+            80..86 => self.acknowledge(at),
             86..89 => {
-                let after = self.random.below(self.clients[at].cursor as usize + 1) as u64;
-                self.clients[at].sync(after, self.random.between(1, 50) as u32)
+                let after = Seq(self.random.below(self.clients[at].check.cursor as usize + 1) as u64);
+                self.ask(at, Question::Sync { after, rows_max: self.random.between(1, 50) as u32 });
             }
             89..93 => self.ask_something(at),
             93..98 => self.send_again(at),
             _ => self.reuse_a_name(at),
-        };
-        self.transmit(at, &bytes);
-        Ok(())
+        }
+        self.transmit(at)
+    }
+
+    fn ask(&mut self, at: usize, question: Question<'_>) {
+        self.clients[at].ask(self.now, question);
+    }
+
+    fn send(&mut self, at: usize, number: SendNo, names: Names) {
+        self.clients[at].send(&self.model, self.now, number, names);
+    }
+
+    fn acknowledge(&mut self, at: usize) {
+        let acks = if self.random.chance(1, 2) { Acks::AtOnce } else { Acks::Later };
+        self.clients[at].acknowledge(self.now, acks);
     }
 
     fn any_user(&self) -> UserId {
@@ -69,12 +81,6 @@ impl World {
         self.random.pick(from).copied()
     }
 
-    fn name(&self) -> ClientMsgId {
-        // The client's clock is a little off; ahead of the server's by less than is refused.
-        let skew = self.random.between(0, 4_000);
-        ClientMsgId::from_parts(self.now.unix_ms + 2_000 - skew, self.random.bits())
-    }
-
     fn body(&self) -> Vec<u8> {
         let mut body = format!("message {}: ", self.model.sends.len()).into_bytes();
         let most = if self.plan.floods || self.random.chance(1, 4) {
@@ -87,32 +93,34 @@ impl World {
         body
     }
 
-    fn new_send(&mut self, at: usize, to: Conversation) -> Vec<u8> {
-        let kind = if self.random.chance(1, 20) { SendKind::Ephemeral } else { SendKind::Stored };
-        let (name, body) = (self.name(), self.body());
+    fn new_send(&mut self, at: usize, to: Conversation) {
+        let ((name, names), body) = (self.clients[at].name(self.now, &self.random), self.body());
+        let kind = match names {
+            Names::Core(_) if self.random.chance(1, 10) => SendKind::Ephemeral,
+            _ => SendKind::Stored,
+        };
         let number = self.model.made(self.clients[at].user, to, name, body, kind);
         self.events.note(format!("client {at} makes {number:?} {name:?} to {to:?} {kind:?}"));
-        self.clients[at].send(&mut self.model, number)
+        self.send(at, number, names);
     }
 
     /// An acked message comes once more, now and then from long ago.
-    fn send_again(&mut self, at: usize) -> Vec<u8> {
-        match self.random.pick(&self.clients[at].acked).copied() {
+    fn send_again(&mut self, at: usize) {
+        let acked = self.random.pick(&self.clients[at].check.acked).copied();
+        match acked.filter(|number| !self.clients[at].keeps(*number)) {
             Some(number) => {
                 self.events.note(format!("client {at} repeats {number:?}"));
-                self.clients[at].send(&mut self.model, number)
+                self.send(at, number, Names::User);
             }
-            None => self.clients[at].other(2, &[]),
+            None => self.ask(at, Question::Ping),
         }
     }
 
-    fn reuse_a_name(&mut self, at: usize) -> Vec<u8> {
-        if self.model.ledger == Ledger::ForgetfulRedis {
-            // Who does that where Redis loses what was acked may lose the first message.
-            return self.clients[at].other(2, &[]);
-        }
-        let Some(first) = self.random.pick(&self.clients[at].acked).copied() else {
-            return self.clients[at].other(2, &[]);
+    fn reuse_a_name(&mut self, at: usize) {
+        let acked = self.random.pick(&self.clients[at].check.acked).copied();
+        // Who does that where Redis loses what was acked may lose the first message.
+        let Some(first) = acked.filter(|_| self.model.ledger != Ledger::ForgetfulRedis) else {
+            return self.ask(at, Question::Ping);
         };
         let (sender, to, name) = {
             let send = &self.model.sends[first.0];
@@ -121,18 +129,18 @@ impl World {
         let body = self.body();
         let number = self.model.made(sender, to, name, body, SendKind::Reuse);
         self.events.note(format!("client {at} reuses the name of {first:?} for {number:?}"));
-        self.clients[at].send(&mut self.model, number)
+        self.send(at, number, Names::User);
     }
 
-    fn new_group(&mut self, at: usize) -> Vec<u8> {
+    fn new_group(&mut self, at: usize) {
         if self.model.groups.len() >= GROUPS_MAX {
-            return self.clients[at].acknowledge();
+            return self.acknowledge(at);
         }
         let users = self.any_users();
-        self.clients[at].change(&mut self.model, None, GroupChangeKind::Created, users)
+        self.ask(at, Question::GroupCreate { members: &users });
     }
 
-    fn change_group(&mut self, at: usize) -> Vec<u8> {
+    fn change_group(&mut self, at: usize) {
         let Some(group) = self.any_group(at) else { return self.new_group(at) };
         let kind = match self.random.below(10) {
             2.. if self.plan.leaves => GroupChangeKind::Left,
@@ -141,21 +149,30 @@ impl World {
             _ => GroupChangeKind::Left,
         };
         let user = self.clients[at].user;
-        let users = match kind {
+        let others = match kind {
             GroupChangeKind::Left => Vec::new(),
             _ => self.any_users().into_iter().filter(|other| *other != user).collect(),
         };
-        if users.is_empty() && kind != GroupChangeKind::Left {
-            return self.clients[at].info(group);
-        }
-        self.clients[at].change(&mut self.model, Some(group), kind, users)
+        let members = others.as_slice();
+        self.ask(
+            at,
+            match kind {
+                GroupChangeKind::Left => Question::GroupLeave { group },
+                _ if members.is_empty() => Question::GroupInfo { group },
+                GroupChangeKind::Added => Question::GroupAdd { group, members },
+                _ => Question::GroupRemove { group, members },
+            },
+        );
     }
 
-    fn ask_something(&mut self, at: usize) -> Vec<u8> {
+    fn ask_something(&mut self, at: usize) {
         let users = self.any_users();
-        match (self.random.below(4), self.any_group(at)) {
-            (0, Some(group)) => self.clients[at].info(group),
-            (which, _) => self.clients[at].other(which.min(2), &users),
-        }
+        let question = match (self.random.below(4), self.any_group(at)) {
+            (0, Some(group)) => Question::GroupInfo { group },
+            (0, None) => Question::GroupList,
+            (1, _) => Question::Presence { users: &users },
+            _ => Question::Ping,
+        };
+        self.ask(at, question);
     }
 }

@@ -16,6 +16,9 @@ use crate::world::{Whom, World};
 /// Tries to start before the run gives up.
 const STARTS_MAX: usize = 20;
 
+/// Rounds of a world without trouble, 5 ms each, before something is stuck.
+const SETTLES_ROUNDS: usize = 20_000;
+
 /// How a process ends before its time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Crash {
@@ -226,6 +229,7 @@ impl Alone {
     /// inboxes are audited.
     fn settle_and_audit(&mut self) -> Checked {
         self.clear_faults();
+        self.world.hurry_clients();
         self.run_until_settled(Whom::Readers)?;
         self.world.clients.iter_mut().for_each(|client| client.stalled = false);
         self.run_until_settled(Whom::Everybody)?;
@@ -235,9 +239,12 @@ impl Alone {
     }
 
     fn run_until_settled(&mut self, whom: Whom) -> Checked {
-        for _ in 0..20_000 {
+        for round in 0..SETTLES_ROUNDS {
             if self.is_settled(whom) {
                 return Ok(());
+            }
+            if round == SETTLES_ROUNDS / 2 {
+                self.world.reach_all_names()?;
             }
             self.world.pass_time(5)?;
             for at in self.world.connections.keys().copied().collect::<Vec<_>>() {
@@ -251,7 +258,7 @@ impl Alone {
             self.world.gateways[0].ledger_turn(self.world.now)?;
             self.world.gateways[0].store_turn(self.world.now);
             for at in 0..self.world.clients.len() {
-                self.world.client_upkeep(at);
+                self.world.client_upkeep(at)?;
             }
         }
         violated!("I3/I5: the world does not settle:\n{}", self.unsettled(whom))

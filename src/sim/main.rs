@@ -16,6 +16,7 @@ mod brief;
 mod check;
 mod client;
 mod cluster;
+mod device_check;
 mod disk;
 mod events;
 mod gateway;

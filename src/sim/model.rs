@@ -49,6 +49,8 @@ pub(crate) struct Send {
     pub was_refused: bool,
     /// How often it was refused.
     pub refusals: u32,
+    /// How often its name was refused as one of the future: under that one nothing was stored.
+    ahead: u32,
     /// Its number, once anybody has seen it.
     pub msg_id: Option<MsgId>,
     /// The same in each generation, as far as a Redis that forgets may have let it be made twice.
@@ -186,6 +188,7 @@ impl Model {
             attempts: 0,
             was_refused: false,
             refusals: 0,
+            ahead: 0,
             msg_id: None,
             msg_ids: BTreeMap::new(),
             acked: None,
@@ -196,13 +199,21 @@ impl Model {
         number
     }
 
-    /// It was put on a wire, in this session of this device.
-    pub(crate) fn attempted(&mut self, number: SendNo, session: (DeviceId, u64)) {
+    /// It was put on a wire under this name, in this session of this device.
+    pub(crate) fn attempted(&mut self, number: SendNo, name: ClientMsgId, session: (DeviceId, u64)) -> Checked {
         let send = &mut self.sends[number.0];
+        if send.name != name && !send.ephemeral {
+            if send.ahead < send.attempts {
+                let (first, attempts) = (send.name, send.attempts);
+                return violated!("I4: {number:?} was sent {attempts} times as {first:?}, and is now sent as {name:?}");
+            }
+            send.name = name;
+        }
         if send.attempts == 0 {
             send.session = session;
         }
         send.attempts += 1;
+        Ok(())
     }
 
     /// SendOk came.
@@ -235,6 +246,7 @@ impl Model {
     pub(crate) fn refused(&mut self, number: SendNo, code: ErrorCode) -> Checked {
         let send = &mut self.sends[number.0];
         send.was_refused = true;
+        send.ahead += u32::from(code == ErrorCode::ClientMsgIdAhead);
         // Whoever waits too long for Redis is told to ask again, and what was sent may be stored all the same.
         send.refusals += u32::from(self.ledger == Ledger::Journal || !passes(code));
         if code == ErrorCode::ClientMsgIdReused && !send.reuses {

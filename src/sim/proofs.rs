@@ -35,8 +35,13 @@ impl History {
         let at = self.model.sends.len();
         let name = ClientMsgId::from_parts(1, at as u128);
         let number = self.model.made(sender, to, name, format!("body {at}").into_bytes(), SendKind::Stored);
-        self.model.attempted(number, Default::default());
+        self.sent(number, name);
         number
+    }
+
+    fn sent(&mut self, number: SendNo, name: ClientMsgId) {
+        let checked = self.model.attempted(number, name, Default::default());
+        self.check(checked);
     }
 
     fn acked(&mut self, number: SendNo, msg_id: u64, seq: u64) {
@@ -89,6 +94,11 @@ pub(crate) fn all() -> Vec<(&'static str, Result<(), String>)> {
         ("a refused message that is stored is reported", refused(refused_and_stored(), "refused")),
         ("rows against the order of the messages are reported", refused(out_of_order(), "order")),
         ("what a session sent first and is stored last is reported", refused(overtaken(), "I3")),
+        (
+            "a new name for what was found to be of the future is accepted",
+            accepted(renamed(ErrorCode::ClientMsgIdAhead)),
+        ),
+        ("a new name for what may be stored is reported", refused(renamed(ErrorCode::RetryLater), "I4")),
     ]
 }
 
@@ -167,9 +177,21 @@ fn acked_and_refused() -> Option<String> {
     let mut history = History::default();
     let number = history.made(A, Conversation::Group(GROUP));
     history.acked(number, 1 << 22, 1);
-    history.model.attempted(number, Default::default());
+    let name = history.model.sends[number.0].name;
+    history.sent(number, name);
     let checked = history.model.refused(number, ErrorCode::NotAMember);
     history.check(checked);
+    history.has(A, 1, 1 << 22, number);
+    history.end()
+}
+
+fn renamed(code: ErrorCode) -> Option<String> {
+    let mut history = History::default();
+    let number = history.made(A, Conversation::User(A));
+    let checked = history.model.refused(number, code);
+    history.check(checked);
+    history.sent(number, ClientMsgId::from_parts(2, 0));
+    history.acked(number, 1 << 22, 1);
     history.has(A, 1, 1 << 22, number);
     history.end()
 }

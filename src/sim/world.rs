@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringway::auth::mint_hs256;
 use ringway::clock::Now;
 use ringway::contract::ids::ShardId;
+use ringway_client::NextStep;
+use ringway_client::client_core::Liveliness;
 use ringway_wire::ids::{DeviceId, UserId};
 
-use crate::client::{Client, State};
+use crate::client::Client;
 use crate::events::Events;
 use crate::gateway::Gateway;
 use crate::model::{Checked, Model};
@@ -20,6 +22,10 @@ use crate::random::Random;
 
 /// When a run begins, Unix milliseconds.
 const START_UNIX_MS: u64 = 1_760_000_000_000;
+/// How far a device's wall clock is from what is so, at most.
+const CLOCK_OFF_MAX_MS: u64 = 3_600_000;
+/// No clock is ever further ahead of what the time really is.
+const NAMES_AHEAD_MAX_MS: u64 = 7_200_000;
 /// How often the gateways' clocks tick.
 const TICK_MS: u64 = 20;
 
@@ -84,7 +90,8 @@ impl World {
         let users: Vec<UserId> = (1..=plan.users).map(UserId).collect();
         let device = |user: UserId, device: u64| {
             let token = mint_hs256(SECRET, user, Some(DeviceId(device)), START_UNIX_MS / 1000 + 10_000_000);
-            Client::new(user, DeviceId(device), token)
+            let off_ms = random.between(0, 2 * CLOCK_OFF_MAX_MS).cast_signed() - CLOCK_OFF_MAX_MS.cast_signed();
+            Client::new(user, DeviceId(device), token, off_ms)
         };
         let devices = plan.devices;
         let clients = users.iter().flat_map(|user| (1..=devices).map(|d| device(*user, d))).collect();
@@ -207,12 +214,22 @@ impl World {
         }
         if ended {
             self.connections.remove(&at);
-            let reason = self.clients[client].closing;
-            self.clients[client].disconnected();
-            self.clients[client].connect_at_ms = self.now.mono_ms + self.random.between(0, 200);
+            let reason = self.clients[client].check.closing;
             self.note(format!("client {client} lost its connection ({reason:?})"));
+            self.disconnected(client, 200);
         }
         Ok(())
+    }
+
+    /// A client has no connection any more. It comes back when its core says, or sooner, within so many milliseconds: whoever
+    /// has the device in his hand sees that it is offline.
+    fn disconnected(&mut self, client: usize, sooner_ms: u64) {
+        let step = self.clients[client].disconnected(self.now, self.random.bits() as u64);
+        let sooner_ms = self.now.mono_ms + self.random.between(0, sooner_ms);
+        self.clients[client].connect_at_ms = match step {
+            NextStep::Reconnect { at_ms } if self.random.chance(1, 8) => at_ms,
+            _ => sooner_ms,
+        };
     }
 
     /// The client goes away without a word.
@@ -223,8 +240,7 @@ impl World {
             connection.is_open = false;
             connection.up.cut(&self.random);
         }
-        self.clients[client].disconnected();
-        self.clients[client].connect_at_ms = self.now.mono_ms + self.random.between(0, 500);
+        self.disconnected(client, 500);
     }
 
     /// Half of the clients that a gateway has go away without a word.
@@ -237,29 +253,40 @@ impl World {
         }
     }
 
-    /// The client connects to whichever shard accepts.
-    pub(crate) fn connect(&mut self, client: usize) {
+    /// The client connects to whichever shard accepts, now and then as a program that has been started anew.
+    fn connect(&mut self, at: usize) -> Checked {
         let up: Vec<usize> = (0..self.gateways.len()).filter(|node| self.runs(*node) != Runs::Down).collect();
-        let Some(&node) = self.random.pick(&up) else { return };
+        let Some(&node) = self.random.pick(&up) else { return Ok(()) };
         let shard = ShardId(self.random.below(self.gateways[node].shards.len()) as u16);
-        let last_seq = self.random.chance(9, 10).then_some(self.clients[client].cursor);
-        let login = self.clients[client].login(&self.model, self.now, last_seq);
-        let mut up = Pipe::new(usize::MAX);
-        up.push(&login);
+        let client = &mut self.clients[at];
+        if self.random.chance(1, 8) {
+            let had = client.check.had;
+            let has = match self.random.below(4) {
+                0 => Some(self.random.between(0, had)),
+                1 => Some(had),
+                _ => None,
+            };
+            self.events.note(format!("client {at} is started anew, from {has:?}"));
+            client.restart(&self.model, self.now, has);
+        }
+        client.connected(self.now);
         let down = Pipe::new(self.plan.socket_bytes);
-        let connection = Connection { client, node, place: Place::Backlog(shard), is_open: true, up, down };
-        self.clients[client].sent_at_ms = self.now.mono_ms;
+        let (up, place) = (Pipe::new(usize::MAX), Place::Backlog(shard));
         self.connections_count += 1;
-        self.connections.insert(self.connections_count, connection);
-        self.note(format!("client {client} connects to gateway {node} {shard:?} from {last_seq:?}"));
+        self.connections
+            .insert(self.connections_count, Connection { client: at, node, place, is_open: true, up, down });
+        self.note(format!("client {at} connects to gateway {node} {shard:?}"));
+        self.transmit(at)
     }
 
-    /// Bytes from a client into its connection.
-    pub(crate) fn transmit(&mut self, client: usize, bytes: &[u8]) {
-        self.clients[client].sent_at_ms = self.now.mono_ms;
-        if let Some(connection) = self.connections.values_mut().find(|c| c.client == client && c.is_open) {
-            connection.up.push(bytes);
-        }
+    /// What a client's core wants to be sent goes into its connection.
+    pub(crate) fn transmit(&mut self, at: usize) -> Checked {
+        let bytes = self.clients[at].take_output();
+        let Some(connection) = self.connections.values_mut().find(|c| c.client == at && c.is_open) else {
+            return Ok(());
+        };
+        connection.up.push(&bytes);
+        self.clients[at].check.sent(&mut self.model, self.now.mono_ms, &bytes)
     }
 
     pub(crate) fn shard_step(&mut self, node: usize, shard: usize) -> Checked {
@@ -275,22 +302,30 @@ impl World {
     }
 
     /// What a client does even when nothing else happens: connect, send again, show that it is there.
-    pub(crate) fn client_upkeep(&mut self, at: usize) {
+    pub(crate) fn client_upkeep(&mut self, at: usize) -> Checked {
         let client = &mut self.clients[at];
-        match client.state {
-            State::Offline if self.now.mono_ms >= client.connect_at_ms => self.connect(at),
-            State::Online if client.in_flight() < 8 => {
-                if let Some(&number) = client.unanswered.first() {
-                    let bytes = client.send(&mut self.model, number);
-                    self.note(format!("client {at} sends {number:?} again"));
-                    self.transmit(at, &bytes);
-                } else if self.now.mono_ms > client.sent_at_ms + 20_000 {
-                    let bytes = client.other(2, &[]);
-                    self.transmit(at, &bytes);
-                }
-            }
-            _ => {}
+        if client.is_offline() {
+            return if self.now.mono_ms >= client.connect_at_ms { self.connect(at) } else { Ok(()) };
         }
+        if client.stalled {
+            return Ok(());
+        }
+        if client.tick(self.now, &self.random) == Liveliness::GiveUp {
+            self.drop_connection(at);
+        }
+        self.transmit(at)
+    }
+
+    /// So much time passes that all clocks have reached what was ever believed to be the time: under names of then there may
+    /// be messages, which are sent again until a gateway can tell.
+    pub(crate) fn reach_all_names(&mut self) -> Checked {
+        self.note("so much time passes that no name lies ahead".to_owned());
+        self.pass_time(NAMES_AHEAD_MAX_MS)
+    }
+
+    /// Whoever is offline comes back now.
+    pub(crate) fn hurry_clients(&mut self) {
+        self.clients.iter_mut().for_each(|client| client.connect_at_ms = 0);
     }
 
     /// The connections of a gateway whose process has ended. What had left it may still arrive, and counts as seen.
@@ -302,8 +337,7 @@ impl World {
                 connection.down.cut(&self.random);
                 let bytes = connection.down.read_all();
                 self.clients[connection.client].receive(&mut self.model, self.now, &bytes)?;
-                self.clients[connection.client].disconnected();
-                self.clients[connection.client].connect_at_ms = self.now.mono_ms + self.random.between(0, 300);
+                self.disconnected(connection.client, 300);
             }
         }
         let connections = &self.connections;
@@ -327,10 +361,10 @@ impl World {
         for (at, client) in self.clients.iter().enumerate() {
             if whom.has(client) && !self.has_all(client) {
                 text += &format!(
-                    "client {at}, user {} {:?}: row {} of {}, waits for {}\n",
+                    "client {at}, user {}, live: {}: row {} of {}, waits for {}\n",
                     client.user,
-                    client.state,
-                    client.cursor,
+                    client.is_live(),
+                    client.check.cursor,
                     self.model.newest_row(client.user),
                     client.waiting()
                 );

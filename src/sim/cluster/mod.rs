@@ -25,7 +25,6 @@ use self::redis::{Data, Redis};
 use self::session::execute;
 use self::trouble::{Late, Loss};
 use crate::check::audit;
-use crate::client::State;
 use crate::disk::SimDisk;
 use crate::model::{Checked, Ledger, Violation, violated};
 use crate::random::Random;
@@ -236,12 +235,8 @@ impl Cluster {
     /// Who waits too long goes elsewhere.
     fn impatience(&mut self, at: usize) {
         let client = &self.world.clients[at];
-        let waits_ms = self.world.now.mono_ms.saturating_sub(client.sent_at_ms);
-        let gives_up = match client.state {
-            State::LoggingIn => waits_ms > LOGIN_PATIENCE_MS,
-            State::Online => client.in_flight() > 0 && waits_ms > ANSWER_PATIENCE_MS,
-            State::Offline => false,
-        };
+        let patience_ms = if client.is_live() { ANSWER_PATIENCE_MS } else { LOGIN_PATIENCE_MS };
+        let gives_up = client.check.waits_ms(self.world.now.mono_ms) > patience_ms;
         if gives_up {
             self.world.drop_connection(at);
         }
@@ -268,9 +263,12 @@ impl Cluster {
     }
 
     fn run_until(&mut self, what: &str, is_so: impl Fn(&Cluster) -> bool) -> Checked {
-        for _ in 0..SETTLES_ROUNDS {
+        for round in 0..SETTLES_ROUNDS {
             if is_so(self) {
                 return Ok(());
+            }
+            if round == SETTLES_ROUNDS / 2 {
+                self.world.reach_all_names()?;
             }
             self.round()?;
         }
@@ -302,7 +300,7 @@ impl Cluster {
         }
         self.redis_step();
         for at in 0..self.world.clients.len() {
-            self.world.client_upkeep(at);
+            self.world.client_upkeep(at)?;
         }
         self.check_database()
     }

@@ -267,6 +267,7 @@ impl Cluster {
         self.database.come_back();
         self.database.set_failing(0);
         self.world.set_clocks_right();
+        self.world.hurry_clients();
         for node in self.nodes.iter_mut().filter(|node| !node.is_over) {
             (node.goes_on_at_ms, node.cut_until_ms) = (0, 0);
         }
