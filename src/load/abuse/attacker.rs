@@ -1,7 +1,9 @@
 //! One account that means harm: as much of one thing as its connection takes.
 //!
 //! On a thread of its own. What always holds: it writes until its socket takes no more, reads whatever comes, and counts
-//! what was refused; it breaks no rule of the protocol, so that nothing but limits stops it.
+//! what was refused; its session is that of [`ringway_client`], so it breaks no rule of the protocol, and nothing but limits
+//! stops it: it is back when a `Closing` lets it, and goes when that says so. It sends nothing twice, and has no row in safety,
+//! so it acknowledges none.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,9 +13,10 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::LoadError;
 use crate::tokens::Secret;
+use ringway_client::{Due, Incoming, NextStep, Now, Session};
 use ringway_wire::deframer::Deframer;
-use ringway_wire::frame::{Encoder, read_server};
-use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, Seq, UserId};
+use ringway_wire::frame::Encoder;
+use ringway_wire::ids::{Conversation, DeviceId, GroupId, Seq, UserId};
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX, SERVER_FRAME_BYTES_MAX};
 use ringway_wire::request::{Durability, Reply};
 
@@ -128,11 +131,12 @@ pub(crate) struct Attacker {
     token: String,
     clock: Clock,
     stream: TcpStream,
+    device: DeviceId,
+    session: Session,
     deframer: Deframer,
     encoder: Encoder,
     /// What is to be written.
     out: Vec<u8>,
-    request: u32,
     invented: u64,
     groups: Vec<GroupId>,
     done: Done,
@@ -154,16 +158,18 @@ impl Attacker {
             token,
             clock,
             stream: connect(addr)?,
+            device: DeviceId(1),
+            session: Session::new(Some(Seq(0))),
             deframer: Deframer::default(),
             encoder: Encoder::new(),
             out: Vec::new(),
-            request: 1,
             invented: FIRST_INVENTED + (number << 32),
             groups: Vec::new(),
             done: Done::default(),
         };
-        attacker.login(DeviceId(1));
+        attacker.login();
         attacker.write_all()?;
+        attacker.read_until(|attacker| attacker.session.is_live())?;
         let (groups, members) = attack.groups();
         for _ in 0..groups {
             let members = attacker.invent(members);
@@ -176,7 +182,7 @@ impl Attacker {
         Ok(attacker)
     }
 
-    /// Attacks until it is told to stop, or its connection ends.
+    /// Attacks until it is told to stop, or not to come back.
     pub(crate) fn run(&mut self, stop: &AtomicBool, asked: &AtomicU64) -> Done {
         let mut silent = Vec::new();
         let mut buffer = vec![0; READ_BYTES];
@@ -185,14 +191,14 @@ impl Attacker {
         }
         while !stop.load(Ordering::Relaxed) {
             let moved = match self.attack {
-                Attack::Logins => self.log_in_again(&mut buffer),
+                Attack::Logins => self.log_in_anew(&mut buffer),
                 Attack::Silent if silent.len() < SILENT_MAX => {
                     silent.extend(connect(self.addr).ok());
                     self.done.asked += 1;
                     Some(true)
                 }
                 Attack::Silent => Some(false),
-                _ => self.turn(&mut buffer),
+                _ => self.turn(&mut buffer).or_else(|| self.come_back(stop)),
             };
             asked.store(self.done.asked, Ordering::Relaxed);
             match moved {
@@ -206,7 +212,14 @@ impl Attacker {
 
     /// Writes and reads what there is; whether that was anything; `None`: the connection has ended.
     fn turn(&mut self, buffer: &mut [u8]) -> Option<bool> {
-        while self.out.len() < READY_BYTES {
+        while let Some(due) = self.session.due(self.now()) {
+            match due {
+                Due::Ping => self.put(|encoder, request| encoder.ping(request)),
+                Due::Ack(seq) => self.out.extend_from_slice(self.encoder.ack(seq)),
+                Due::GiveUp => return None,
+            }
+        }
+        while self.session.is_live() && self.out.len() < READY_BYTES {
             self.ask();
         }
         let mut moved = false;
@@ -221,7 +234,7 @@ impl Attacker {
         match self.stream.read(buffer) {
             Ok(0) => return None,
             Ok(bytes) => {
-                self.take(buffer.get(..bytes).unwrap_or_default());
+                self.take(buffer.get(..bytes).unwrap_or_default())?;
                 moved = true;
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -230,11 +243,27 @@ impl Attacker {
         Some(moved)
     }
 
+    /// The connection has ended: the next one is made when the session says; `None`: it does not, or none can be made.
+    fn come_back(&mut self, stop: &AtomicBool) -> Option<bool> {
+        let NextStep::Reconnect { at_ms } = self.session.ended(self.now(), fastrand::u64(..)) else { return None };
+        while self.now().mono_ms < at_ms && !stop.load(Ordering::Relaxed) {
+            std::thread::park_timeout(PAUSE);
+        }
+        self.stream = connect(self.addr).ok()?;
+        self.stream.set_nonblocking(true).ok()?;
+        self.login();
+        Some(true)
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_ms: self.clock.mono_ns() / 1_000_000, unix_ms: self.clock.unix_ms() }
+    }
+
     /// One more request.
     fn ask(&mut self) {
         const MANY: usize = 500;
-        let name = ClientMsgId::from_parts(self.clock.unix_ms(), fastrand::u128(..));
-        let group = self.groups.get(self.request as usize % self.groups.len().max(1)).copied().unwrap_or_default();
+        let name = self.session.new_client_msg_id(self.now(), fastrand::u128(..));
+        let group = self.groups.get(self.done.asked as usize % self.groups.len().max(1)).copied().unwrap_or_default();
         let to_group = Conversation::Group(group);
         match self.attack {
             Attack::Rows => self.put(|e, r| e.send(r, to_group, name, &[b'x'; 100], Durability::Durable)),
@@ -265,11 +294,10 @@ impl Attacker {
     }
 
     /// One more connection, of another device; the one before is dropped.
-    fn log_in_again(&mut self, buffer: &mut [u8]) -> Option<bool> {
+    fn log_in_anew(&mut self, buffer: &mut [u8]) -> Option<bool> {
         self.stream = connect(self.addr).ok()?;
-        self.deframer = Deframer::default();
-        self.out.clear();
-        self.login(DeviceId(fastrand::u64(..)));
+        (self.device, self.session) = (DeviceId(fastrand::u64(..)), Session::new(Some(Seq(0))));
+        self.login();
         self.write_all().ok()?;
         // Its first answer says enough.
         let bytes = self.stream.read(buffer).unwrap_or(0);
@@ -277,15 +305,18 @@ impl Attacker {
         Some(true)
     }
 
-    fn login(&mut self, device: DeviceId) {
-        let token = self.token.clone();
-        self.put(|encoder, request| encoder.login(request, &token, device, Some(Seq(0))));
+    /// A connection begins.
+    fn login(&mut self) {
+        self.deframer = Deframer::default();
+        self.out.clear();
+        self.session.connecting(self.now());
+        let (token, device, cursor) = (self.token.clone(), self.device, self.session.last_seq());
+        self.put(|encoder, request| encoder.login(request, &token, device, cursor));
     }
 
     fn put(&mut self, frame: impl for<'e> FnOnce(&'e mut Encoder, u32) -> &'e [u8]) {
-        self.request = self.request.wrapping_add(1);
         self.done.asked += 1;
-        self.out.extend_from_slice(frame(&mut self.encoder, self.request));
+        self.out.extend_from_slice(frame(&mut self.encoder, self.session.next_request().0));
     }
 
     /// So many whom nobody has heard of.
@@ -295,20 +326,24 @@ impl Attacker {
         (first..self.invented).map(UserId).collect()
     }
 
-    /// Looks at what came.
-    fn take(&mut self, mut bytes: &[u8]) {
-        while let Ok(Some(frame)) = self.deframer.next(&mut bytes, SERVER_FRAME_BYTES_MAX) {
-            match read_server(frame) {
-                Ok((_, Reply::GroupOk { group, version: 1, .. })) if self.attack == Attack::Groups => {
-                    self.request = self.request.wrapping_add(1);
-                    self.done.asked += 1;
-                    self.out.extend_from_slice(self.encoder.group_leave(self.request, group));
-                }
-                Ok((_, Reply::GroupOk { group, version: 1, .. })) => self.groups.push(group),
-                Ok((_, Reply::Error { .. } | Reply::Closing { .. })) => self.done.refused += 1,
+    /// Looks at what came; `None`: the session cannot go on.
+    fn take(&mut self, mut bytes: &[u8]) -> Option<()> {
+        let now = self.now();
+        while let Some(frame) = self.deframer.next(&mut bytes, SERVER_FRAME_BYTES_MAX).ok()? {
+            match self.session.receive(now, frame).ok()? {
+                Incoming::Other { reply: Reply::GroupOk { group, version: 1, .. }, .. } => match self.attack {
+                    Attack::Groups => {
+                        self.done.asked += 1;
+                        let request = self.session.next_request();
+                        self.out.extend_from_slice(self.encoder.group_leave(request.0, group));
+                    }
+                    _ => self.groups.push(group),
+                },
+                Incoming::Refused(_) | Incoming::Closing(_) => self.done.refused += 1,
                 _ => {}
             }
         }
+        Some(())
     }
 
     fn write_all(&mut self) -> Result<(), LoadError> {
@@ -321,7 +356,10 @@ impl Attacker {
         while !done(self) {
             match self.stream.read(&mut buffer).map_err(LoadError::io("the attacker cannot read"))? {
                 0 => return Err(LoadError::Options("the attacker was thrown out before it began")),
-                bytes => self.take(buffer.get(..bytes).unwrap_or_default()),
+                bytes => {
+                    let taken = self.take(buffer.get(..bytes).unwrap_or_default());
+                    taken.ok_or(LoadError::Options("the attacker was told what it did not ask for"))?;
+                }
             }
         }
         Ok(())
