@@ -19,7 +19,6 @@ use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::Origin;
 use ringway::contract::message::{Incoming, Roster};
 use ringway::contract::progress::Progress;
-use ringway::contract::rate::Rate;
 use ringway::contract::store::StorePosition;
 use ringway::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use ringway::contract::traffic::TrafficLimits;
@@ -29,6 +28,7 @@ use ringway::ledger::dedup::{Known, Name, Window};
 use ringway::ledger::journal_engine::{JournalEngine, Settings};
 use ringway::ledger::sequence::MsgIdSource;
 use ringway::ledger::start::Start;
+use ringway::rate::Rate;
 use ringway_wire::ids::{ClientMsgId, Conversation, MsgId, Seq, UserId};
 use ringway_wire::request::Adding;
 

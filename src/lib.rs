@@ -32,7 +32,8 @@
 //! | module | what it is | what it does not know |
 //! |---|---|---|
 //! | [`ringway_wire`] | a crate: ids, frames, WebSocket, as pure functions | sockets, clocks |
-//! | [`limits`], [`clock`], [`contract`] | bounds, time, what crosses threads | anything else |
+//! | [`limits`], [`clock`], [`rate`], [`contract`] | bounds, time, so much in a time, what crosses threads | anything else |
+//! | [`spending`] | what accounts and groups have taken of their limits | who limits them |
 //! | [`auth`] | tokens, as pure functions | sockets, clocks |
 //! | [`shard`] | the core of a shard: sessions, groups, fan-out, outboxes, time-outs | sockets, files, clocks, threads |
 //! | [`ledger`] | what orders messages, numbers rows and makes them durable: by the journal alone, or by Redis | sockets, clocks, shards' state |
@@ -81,12 +82,14 @@ pub mod ledger;
 pub mod limits;
 pub mod log;
 pub(crate) mod net;
+pub mod rate;
 pub(crate) mod send;
 pub mod serve;
 #[cfg(test)]
 #[path = "tests/services.rs"]
 mod services;
 pub mod shard;
+pub(crate) mod spending;
 pub mod store;
 pub mod store_cli;
 pub mod token;

@@ -4,9 +4,9 @@
 
 use super::ConfigError;
 use super::typed::Typed;
-use crate::contract::rate::Rate;
 use crate::contract::traffic::TrafficLimits;
 use crate::limits::RATE_MAX;
+use crate::rate::Rate;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PRESENCE_USERS_MAX, SERVER_FRAME_BYTES_MAX};
 
 /// The most that one request takes of a rate: messages or groups, rows or members, bytes.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::typed::{KEYS, Typed};
 use super::*;
-use crate::contract::rate::Rate;
+use crate::rate::Rate;
 use crate::contract::traffic::TrafficLimit;
 
 fn typed(file: &str, env: &[(&str, &str)], flags: &[&str]) -> Result<Typed, String> {

@@ -1,4 +1,4 @@
-//! The contracts between threads, and what several of them count by ([`rate`], [`traffic`]): neutral types.
+//! The contracts between threads, and the limits that several of them keep ([`traffic`]): neutral types.
 //!
 //! What crosses from one thread to another is one of the envelopes here, a closed set: a shard submits to the ledger
 //! ([`submission`]), the ledger hands out deliveries ([`delivery`]), shards ask each other ([`lane`]) and the store
@@ -23,11 +23,9 @@ pub mod nodes;
 pub mod policies;
 pub mod position;
 pub mod progress;
-pub mod rate;
 pub mod report;
 pub(crate) mod shard_counters;
 pub mod snapshot;
-pub(crate) mod spending;
 pub mod store;
 pub(crate) mod store_counters;
 pub mod submission;

@@ -9,8 +9,8 @@
 //! changes of groups as well; for ephemeral messages, which it never sees, by the group's shard. So an account has at most each node's part of every limit, and of
 //! rows that are not stored each shard's.
 
-use crate::contract::rate::Rate;
 use crate::limits;
+use crate::rate::Rate;
 
 macro_rules! traffic_limits {
     ($($(#[$doc:meta])* $field:ident $limit:ident = $default:ident,)*) => {

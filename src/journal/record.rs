@@ -11,8 +11,8 @@ use std::iter;
 
 use super::varint::{self, Cut};
 use crate::contract::position::JournalPosition;
-use crate::contract::spending::Making;
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
+use crate::spending::Making;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{GroupChangeKind, Role};
 

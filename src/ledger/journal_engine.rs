@@ -19,7 +19,6 @@ use crate::contract::policies::{Policies, Rules};
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::LedgerCounters;
-use crate::contract::spending::FanoutSpending;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::{ChangeSubmission, MessageSubmission, Submission};
 use crate::contract::traffic::TrafficLimits;
@@ -43,6 +42,7 @@ use crate::limits::{
     COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX, SEGMENT_BYTES,
     TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
 };
+use crate::spending::FanoutSpending;
 use ringway_wire::ids::{GroupId, MsgId};
 use ringway_wire::schema::GroupChangeKind;
 

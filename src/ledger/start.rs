@@ -13,7 +13,7 @@ use crate::contract::ids::LedgerSlot;
 use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
-use crate::contract::spending::FanoutSpending;
+use crate::spending::FanoutSpending;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{NewestRow, StoredGroup};
 use crate::journal::JournalError;

@@ -10,12 +10,12 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::digest::digest;
 use crate::contract::message::{Incoming, Message};
-use crate::contract::spending::Recipient;
 use crate::contract::submission::MessageSubmission;
 use crate::journal::disk::Disk;
 use crate::journal::record::{DirectRecord, GroupRecord, Record};
 use crate::ledger::answers::Refusal;
 use crate::ledger::dedup::{Known, Name};
+use crate::spending::Recipient;
 use ringway_wire::ids::{Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 

@@ -34,7 +34,6 @@ use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
 use crate::contract::progress::Progress;
 use crate::contract::report::StandsStill;
-use crate::contract::spending::FanoutSpending;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
 use crate::contract::submission::ChangeSubmission;
 use crate::journal::disk::Disk;
@@ -46,6 +45,7 @@ use crate::ledger::dedup::{Known, Name};
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::sequence::MsgIdSource;
 use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, LOST_CHANGES_MS};
+use crate::spending::FanoutSpending;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 

@@ -2,9 +2,9 @@
 
 use super::world::{Client, Got, World};
 use crate::contract::policies::{Policies, Rules};
-use crate::contract::rate::Rate;
 use crate::contract::traffic::{TrafficLimit, TrafficLimits};
 use crate::limits::THROTTLED_MS_MAX;
+use crate::rate::Rate;
 use ringway_wire::deframer::Deframer;
 use ringway_wire::frame::read_server;
 use ringway_wire::ids::{Conversation, GroupId, Seq, UserId};

@@ -1,8 +1,8 @@
 //! Rows are limited where they arise: by sender and by group, before a message has a number.
 
 use super::*;
-use crate::contract::rate::Rate;
 use crate::contract::traffic::TrafficLimit;
+use crate::rate::Rate;
 
 const RETRY_LATER: Answer = Answer::Refused(ErrorCode::RetryLater);
 

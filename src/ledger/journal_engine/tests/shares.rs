@@ -101,8 +101,7 @@ fn one_senders_rosters_are_his_share_of_the_tail() {
 
 #[test]
 fn recipients_that_nobody_knows_are_limited_and_those_whom_somebody_knows_are_not() {
-    let traffic =
-        TrafficLimits { user_recipients_new: crate::contract::rate::Rate::new(1, 3), ..TrafficLimits::UNLIMITED };
+    let traffic = TrafficLimits { user_recipients_new: crate::rate::Rate::new(1, 3), ..TrafficLimits::UNLIMITED };
     let mut ledger = Ledger::with(Settings { traffic, ..Settings::new(SHARDS, 7) });
     let name = ledger.name();
     ledger.direct(0, 9, 8, name, b"these two are known now");

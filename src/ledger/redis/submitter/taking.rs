@@ -9,7 +9,6 @@ use super::{Submitter, View};
 use crate::clock::Now;
 use crate::contract::message::Incoming;
 use crate::contract::report::StandsStill;
-use crate::contract::spending::Recipient;
 use crate::contract::submission::{ChangeSubmission, MessageSubmission};
 use crate::journal::disk::Disk;
 use crate::journal::record::ChangeRecord;
@@ -22,6 +21,7 @@ use crate::ledger::redis::follower::Follower;
 use crate::limits::{
     JOURNAL_BATCH_BYTES_MAX, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, SUBMISSIONS_IN_FLIGHT_MAX, TAIL_MESSAGES_MAX,
 };
+use crate::spending::Recipient;
 use ringway_wire::ids::Conversation;
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};

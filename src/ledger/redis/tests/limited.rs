@@ -2,12 +2,12 @@
 
 use super::world::{Database, NOW, Node, Stream, origin};
 use crate::contract::message::Incoming;
-use crate::contract::rate::Rate;
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::contract::traffic::{TrafficLimit, TrafficLimits};
 use crate::ledger::Engine;
 use crate::ledger::redis::link::News;
 use crate::ledger::redis::seed::base_of;
+use crate::rate::Rate;
 use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 

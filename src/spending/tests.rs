@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::contract::rate::Rate;
+use crate::rate::Rate;
 use ringway_wire::ids::GroupId;
 
 const ONE: Rate = Rate::new(1, 1);

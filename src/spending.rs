@@ -5,8 +5,8 @@
 //! that nobody gets rid of what he owes by the help of accounts that owe less. Its hash is keyed.
 
 use crate::contract::keyed::TableKey;
-use crate::contract::rate::Spent;
 use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
+use crate::rate::Spent;
 use ringway_wire::ids::{Conversation, UserId};
 
 /// Places that an id may have: two or three cache lines.
