@@ -137,16 +137,23 @@ impl DataDir {
     }
 
     fn replace(&self, name: &str, content: &str) -> Result<(), DataDirError> {
-        let path = self.path.join(name);
-        let new = self.path.join(format!("{name}.new"));
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-            file.write_all(content.as_bytes())?;
-            file.sync_data()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(|source| DataDirError::File { path: path.clone(), what: "written", source })
+        replace_file(&self.path, name, content).map_err(|source| DataDirError::File {
+            path: self.path.join(name),
+            what: "written",
+            source,
+        })
     }
+}
+
+/// Replaces a file of a data directory, which need not be locked, or makes it: readable by this user alone, and on disk
+/// when this returns. After an error or a crash the file has its former content or the new one, whole.
+pub(crate) fn replace_file(data_dir: &Path, name: &str, content: &str) -> io::Result<()> {
+    let new = data_dir.join(format!("{name}.new"));
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_data()?;
+    fs::rename(&new, data_dir.join(name))?;
+    File::open(data_dir)?.sync_all()
 }
 
 /// The development secret of a data directory that need not be locked; `None`: it has none.

@@ -25,6 +25,19 @@ fn a_file_where_the_directory_should_be_is_a_clear_error() {
 }
 
 #[test]
+fn a_replaced_file_is_whole_and_private_and_one_that_cannot_be_written_keeps_its_content() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    replace_file(dir.path(), "facts", "a long first text").unwrap();
+    replace_file(dir.path(), "facts", "second").unwrap();
+    assert_eq!((fs::read_to_string(dir.path().join("facts")).unwrap().as_str(), files().len()), ("second", 1));
+    assert_eq!(fs::metadata(dir.path().join("facts")).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::create_dir(dir.path().join("facts.new")).unwrap();
+    replace_file(dir.path(), "facts", "third").unwrap_err();
+    assert_eq!(fs::read_to_string(dir.path().join("facts")).unwrap(), "second");
+}
+
+#[test]
 fn the_development_secret_is_private_and_stays_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = DataDir::lock(dir.path()).unwrap();

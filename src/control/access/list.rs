@@ -8,12 +8,12 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::contract::access::{AccessFact, Standing};
+use crate::datadir::replace_file;
 use crate::limits::ACCESS_FACTS_MAX;
 use ringway_wire::ids::UserId;
 
@@ -102,16 +102,12 @@ impl AccessList {
     }
 
     fn write(&self, facts: &BTreeMap<u64, AccessFact>) -> Result<(), ListError> {
-        let (path, new) = (self.data_dir.join(FILE), self.data_dir.join("access.new"));
         let lines: Vec<String> = std::iter::once(HEAD.to_owned()).chain(facts.values().map(line_of)).collect();
-        let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-            file.write_all((lines.join("\n") + "\n").as_bytes())?;
-            file.sync_data()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.data_dir)?.sync_all()
-        };
-        write().map_err(|source| ListError::File { path: path.clone(), what: "written", source })
+        replace_file(&self.data_dir, FILE, &(lines.join("\n") + "\n")).map_err(|source| ListError::File {
+            path: self.data_dir.join(FILE),
+            what: "written",
+            source,
+        })
     }
 }
 
