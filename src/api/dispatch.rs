@@ -2,7 +2,7 @@
 //!
 //! One task on control's thread. To the others it is one more shard, with a mailbox like theirs, under the number of
 //! [`ShardId::of_api`]. What always holds: it never waits for another thread, and none waits for it; a request is answered
-//! once, when all its questions are or when [`ANSWER_PATIENCE`] is over; at most [`QUESTIONS_OPEN_MAX`] questions are open;
+//! once, when all its questions are or when [`ANSWER_PATIENCE`] is over; at most [`API_QUESTIONS_OPEN_MAX`] questions are open;
 //! when the gateway stops it takes no more, and lets go of its ends so that the others can end.
 
 mod open_requests;
@@ -26,18 +26,15 @@ use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Incoming, Roster};
 use crate::contract::store::{Page, PagePurpose, StoreAnswer, StoreAsk};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
+use crate::limits::{API_ANSWER_MS, API_LOOK_MS, API_QUESTIONS_OPEN_MAX, API_REQUESTS_MAX};
 use crate::topology::mailbox::{Crossing, Mail, Mailbox, Slot};
 use crate::topology::store::StoreSender;
 use crate::topology::submissions::SubmissionSender;
 
 /// How long a request waits for its answers.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_PATIENCE: Duration = Duration::from_millis(API_ANSWER_MS);
 /// How often it is looked whose patience is over.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Requests that wait to be asked.
-const REQUESTS_MAX: usize = 1_024;
-/// Questions that are open at a time; each may be a message of 16 KiB on its way.
-const QUESTIONS_OPEN_MAX: usize = 16_384;
+const LOOK_EVERY: Duration = Duration::from_millis(API_LOOK_MS);
 
 /// Something that another thread is asked.
 #[derive(Debug)]
@@ -137,7 +134,7 @@ impl Dispatcher {
         ends: oneshot::Receiver<DispatcherEnds>,
         serving: watch::Receiver<Serving>,
     ) -> Dispatcher {
-        let (requests, receive_requests) = mpsc::channel(REQUESTS_MAX);
+        let (requests, receive_requests) = mpsc::channel(API_REQUESTS_MAX);
         tokio::spawn(run(shards, ends, serving, receive_requests));
         Dispatcher { requests, shards }
     }
@@ -245,7 +242,7 @@ impl Dispatch {
     fn take(&mut self, Request { questions, answers }: Request) {
         let now = Instant::now();
         let count = questions.len();
-        if count == 0 || self.open.questions() + count > QUESTIONS_OPEN_MAX {
+        if count == 0 || self.open.questions() + count > API_QUESTIONS_OPEN_MAX {
             // Dropping would say that the gateway stops.
             let refused = (0..count).map(|_| Answer::Failed(Problem::too_many())).collect();
             answers.send(refused).ok();

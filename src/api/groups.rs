@@ -21,9 +21,7 @@ use super::problem::Problem;
 use super::users::id_in_path;
 use crate::contract::message::Roster;
 use crate::contract::submission::GroupChange;
-
-/// How often a change is tried when the owner has just changed.
-const OWNERS_TRIED: usize = 3;
+use crate::limits::API_OWNERS_TRIED;
 
 /// A group to be made.
 #[derive(Deserialize)]
@@ -168,7 +166,7 @@ async fn as_owner(
     mut change: impl FnMut(&Roster, UserId) -> GroupChange,
 ) -> Result<Changed, Problem> {
     let mut refused = Problem::unknown_group();
-    for _ in 0..OWNERS_TRIED {
+    for _ in 0..API_OWNERS_TRIED {
         let Answer::Roster(roster) = api.dispatcher.ask_one(Question::Roster(group)).await? else {
             return Err(Problem::no_answer());
         };

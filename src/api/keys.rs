@@ -15,9 +15,8 @@ use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
+use crate::limits::API_KEY_CHARS_MIN;
 
-/// The shortest key taken.
-const KEY_CHARS_MIN: usize = 32;
 /// What may be done.
 const SCOPES: [(&str, Scope); 4] =
     [("send", Scope::Send), ("groups", Scope::Groups), ("read", Scope::Read), ("operate", Scope::Operate)];
@@ -71,7 +70,7 @@ pub enum KeysError {
     /// A line that is none.
     #[error(
         "api.keys_file: line {0} is not `NAME SCOPE[,SCOPE] KEY`, with scopes of send, groups, read, operate and a key of \
-             at least {KEY_CHARS_MIN} characters"
+             at least {API_KEY_CHARS_MIN} characters"
     )]
     Line(usize),
     /// Nobody could call.
@@ -138,7 +137,9 @@ fn parse(text: &str) -> Result<Vec<Key>, KeysError> {
             .split(',')
             .map(|scope| SCOPES.iter().find(|(name, _)| *name == scope).map(|(_, scope)| *scope))
             .collect();
-        let Some(scopes) = scopes.filter(|_| key.len() >= KEY_CHARS_MIN) else { return Err(KeysError::Line(at + 1)) };
+        let Some(scopes) = scopes.filter(|_| key.len() >= API_KEY_CHARS_MIN) else {
+            return Err(KeysError::Line(at + 1));
+        };
         keys.push(Key { name: name.into(), scopes, sha256: Sha256::digest(key).into() });
     }
     Ok(keys)

@@ -26,9 +26,7 @@ use super::ids::Id;
 use super::keys::Scope;
 use super::problem::Problem;
 use crate::contract::keyed::unguessable;
-
-/// Messages of one call.
-const MESSAGES_MAX: usize = 1_000;
+use crate::limits::API_MESSAGES_MAX;
 
 /// One message or several.
 pub(super) enum Posts {
@@ -54,7 +52,7 @@ impl<'de> Deserialize<'de> for Posts {
                 let mut several = Vec::new();
                 while let Some(post) = posts.next_element()? {
                     // One too many says that there are too many; more need no room.
-                    if several.len() <= MESSAGES_MAX {
+                    if several.len() <= API_MESSAGES_MAX {
                         several.push(post);
                     }
                 }
@@ -130,8 +128,8 @@ pub(super) async fn post(
                 sent => Ok(Json(sent).into_response()),
             }
         }
-        Posts::Several(posts) if posts.is_empty() || posts.len() > MESSAGES_MAX => {
-            Err(Problem::bad_request(format!("an array of 1 to {MESSAGES_MAX} messages is expected")))
+        Posts::Several(posts) if posts.is_empty() || posts.len() > API_MESSAGES_MAX => {
+            Err(Problem::bad_request(format!("an array of 1 to {API_MESSAGES_MAX} messages is expected")))
         }
         Posts::Several(posts) => {
             let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(posts.len());

@@ -29,9 +29,7 @@ use crate::api::dispatch::Dispatcher;
 use crate::api::keys::Keys;
 use crate::api::problem::Problem;
 use crate::clock::Clock;
-
-/// Bytes of a request's body: a thousand messages of some 3 KiB each, or fewer longer ones.
-const REQUEST_BYTES_MAX: usize = 4 << 20;
+use crate::limits::API_BODY_BYTES_MAX;
 
 /// What every call needs.
 #[derive(Clone)]
@@ -56,7 +54,7 @@ pub(crate) fn routes(api: Api) -> Router {
         .route("/presence", post(users::presence))
         .fallback(unknown)
         .method_not_allowed_fallback(not_so)
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX))
         .with_state(api);
     Router::new().nest("/api/v1", calls)
 }

@@ -22,9 +22,7 @@ use super::keys::Scope;
 use super::messages::Address;
 use super::problem::Problem;
 use crate::contract::ids::ShardId;
-
-/// Users of one look-up of presence.
-const PRESENCE_MAX: usize = 1_000;
+use crate::limits::API_PRESENCE_MAX;
 
 /// One of a user's groups.
 #[derive(Serialize)]
@@ -163,8 +161,8 @@ pub(super) async fn presence(
 ) -> Result<Json<Online>, Problem> {
     api.keys.allow(&headers, Scope::Read)?;
     let Json(Users { users }) = users?;
-    if users.is_empty() || users.len() > PRESENCE_MAX {
-        return Err(Problem::bad_request(format!("users are 1 to {PRESENCE_MAX}")));
+    if users.is_empty() || users.len() > API_PRESENCE_MAX {
+        return Err(Problem::bad_request(format!("users are 1 to {API_PRESENCE_MAX}")));
     }
     let mut by_shard: BTreeMap<ShardId, Vec<UserId>> = BTreeMap::new();
     for user in &users {

@@ -1,0 +1,29 @@
+//! The bounds of the admin server: the API, metrics, what is said in the log.
+//!
+//! Constants only.
+
+/// How often the log names a place in the code where internal errors go on being met.
+pub(crate) const INTERNAL_ERRORS_SAID_MS: u64 = 60_000;
+/// Requests the admin server answers at once.
+pub(crate) const ADMIN_REQUESTS_MAX: usize = 64;
+
+/// Bytes of a request's body to the API: a thousand messages of some 3 KiB each, or fewer longer ones.
+pub(crate) const API_BODY_BYTES_MAX: usize = 4 << 20;
+/// Messages of one call.
+pub(crate) const API_MESSAGES_MAX: usize = 1_000;
+/// Users of one look-up of presence.
+pub(crate) const API_PRESENCE_MAX: usize = 1_000;
+/// The shortest key taken: 32 random characters cannot be found by trying.
+pub(crate) const API_KEY_CHARS_MIN: usize = 32;
+/// How long a request waits for its answers.
+pub(crate) const API_ANSWER_MS: u64 = 10_000;
+/// How often it is looked which requests have waited for so long.
+pub(crate) const API_LOOK_MS: u64 = 250;
+/// Requests that wait to be asked.
+pub(crate) const API_REQUESTS_MAX: usize = 1_024;
+/// Questions that are open at a time; each may be a message of 16 KiB on its way.
+pub(crate) const API_QUESTIONS_OPEN_MAX: usize = 16_384;
+/// How often a change is tried when the owner has just changed.
+pub(crate) const API_OWNERS_TRIED: usize = 3;
+
+const _: () = assert!(API_MESSAGES_MAX <= API_QUESTIONS_OPEN_MAX, "a call of the largest size can be asked");
