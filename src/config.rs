@@ -5,6 +5,7 @@
 //! and the disk. Precedence rises from defaults over file and environment to the command line.
 
 pub mod args;
+mod keys;
 mod policies;
 mod rates;
 pub(crate) mod typed;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::typed::{KEYS, Typed};
+use super::keys::KEYS;
+use super::typed::Typed;
 use super::*;
-use crate::rate::Rate;
 use crate::contract::traffic::TrafficLimit;
+use crate::rate::Rate;
 
 fn typed(file: &str, env: &[(&str, &str)], flags: &[&str]) -> Result<Typed, String> {
     let mut typed = Typed::defaults();
