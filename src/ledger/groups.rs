@@ -136,15 +136,16 @@ impl Groups {
         Groups { groups, makers, of_user: Vec::new(), memberships: 0, shards, undo: Vec::new(), limits }
     }
 
-    /// A group as the store has it.
-    pub(crate) fn load(&mut self, stored: &StoredGroup, sequences: &mut Sequences) {
-        let members: Vec<RosterMember> = stored
+    /// A group as the store has it. `None`: no room is left for one of its members, and nothing has changed.
+    #[must_use]
+    pub(crate) fn load(&mut self, stored: &StoredGroup, sequences: &mut Sequences) -> Option<()> {
+        let slots = stored
             .members
             .iter()
-            .filter_map(|(user, role)| Some(RosterMember { user: *user, slot: sequences.assign(*user)?, role: *role }))
-            .collect();
+            .map(|(user, role)| sequences.assign(*user).map(|slot| RosterMember { user: *user, slot, role: *role }));
+        let members: Vec<RosterMember> = slots.collect::<Option<_>>()?;
         if members.is_empty() {
-            return;
+            return Some(());
         }
         let roster = Roster::new(stored.group, stored.version, members, self.shards);
         for member in roster.members() {
@@ -153,12 +154,14 @@ impl Groups {
         // Of a group that an older version has stored, it is not known who made it.
         let maker = stored.maker.or(roster.owner()).unwrap_or_default();
         self.put(stored.group, Some(Group { roster: Arc::new(roster), maker }));
+        Some(())
     }
 
-    /// A group as the store has it, in place of what is known.
-    pub(crate) fn replace(&mut self, stored: &StoredGroup, sequences: &mut Sequences) {
+    /// A group as the store has it, in place of what is known. `None`: as of [`Self::load`], and it is not known any more.
+    #[must_use]
+    pub(crate) fn replace(&mut self, stored: &StoredGroup, sequences: &mut Sequences) -> Option<()> {
         self.remove(stored.group);
-        self.load(stored, sequences);
+        self.load(stored, sequences)
     }
 
     /// The store has no such group.

@@ -24,6 +24,7 @@ use crate::contract::report::LedgerCounters;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
 use crate::journal::JournalError;
+use crate::limits::LEDGER_USERS_MAX;
 pub use groups::GroupLimits;
 use ringway_wire::ids::Seq;
 
@@ -103,6 +104,9 @@ pub enum LedgerError {
     /// An entry does not follow from those before it.
     #[error("entry {0} of the cluster's stream cannot be understood: are all nodes of the same version?")]
     Entry(u64),
+    /// The database has more users than this node has room for.
+    #[error("the database has more users than the limit of {LEDGER_USERS_MAX}")]
+    Users,
     /// Somebody else is this node.
     #[error("another gateway runs as node {0} of this cluster: give each its own cluster.node_id")]
     Lease(u16),

@@ -66,12 +66,19 @@ pub(crate) struct Sequences {
     newest: Vec<Seq>,
     /// Rows are numbered above this, whoever's they are.
     floor: Seq,
+    users_max: usize,
 }
 
 impl Sequences {
     /// Nobody is known. The seed keeps those who choose user ids from choosing collisions.
     pub(crate) fn new(seed: u64) -> Self {
-        Sequences { slots: PartedMap::new(seed), newest: Vec::new(), floor: Seq(0) }
+        Sequences { slots: PartedMap::new(seed), newest: Vec::new(), floor: Seq(0), users_max: LEDGER_USERS_MAX }
+    }
+
+    /// With room for so many users.
+    #[cfg(test)]
+    pub(crate) fn with_room(seed: u64, users_max: usize) -> Self {
+        Sequences { users_max, ..Sequences::new(seed) }
     }
 
     /// The highest seq of all users.
@@ -104,7 +111,7 @@ impl Sequences {
         if let Some(slot) = self.slot(user) {
             return Some(slot);
         }
-        if self.newest.len() >= LEDGER_USERS_MAX {
+        if self.newest.len() >= self.users_max {
             return None;
         }
         let slot = LedgerSlot(self.newest.len() as u32);

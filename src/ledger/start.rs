@@ -13,7 +13,6 @@ use crate::contract::ids::LedgerSlot;
 use crate::contract::keyed::TableKey;
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
-use crate::spending::FanoutSpending;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{NewestRow, StoredGroup};
 use crate::journal::JournalError;
@@ -33,6 +32,7 @@ use crate::ledger::journal_engine::{Commit, JournalEngine, Settings};
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::limits::{LEDGER_USERS_MAX, WINDOW_MS};
+use crate::spending::FanoutSpending;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, Seq, UserId};
 
 /// Why the ledger cannot start.
@@ -108,7 +108,7 @@ impl Start {
 
     /// A group in the store.
     pub fn group(&mut self, group: &StoredGroup) {
-        self.groups.load(group, &mut self.sequences);
+        self.users_over |= self.groups.load(group, &mut self.sequences).is_none();
     }
 
     /// Recovers and replays the journal in `disk` and begins a new segment. `progress` is set to where the

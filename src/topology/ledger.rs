@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::contract::delivery::Delivery;
-use crate::contract::internal::InternalErrors;
+use crate::contract::internal::{InternalErrors, OrCount, Place};
 use crate::contract::policies::Rules;
 use crate::contract::report::LedgerReport;
 use crate::contract::report::Report;
@@ -158,7 +158,8 @@ impl<E: Engine> LedgerLoop<E> {
             slot.wake();
         }
         // Bounded by what the API may have asked: the API takes no more while that many wait for an answer.
-        if let Some(answers) = out.get_mut(self.shards.len()).filter(|answers| !answers.is_empty()) {
+        let answers = out.get_mut(self.shards.len()).or_count(Place::Mailbox);
+        if let Some(answers) = answers.filter(|answers| !answers.is_empty()) {
             if let Err(answers_left) = self.api.put_if_received(std::mem::take(answers)) {
                 *answers = answers_left;
             }

@@ -178,7 +178,7 @@ fn what_the_store_has_takes_the_place_of_what_was_known() {
         members: members.iter().map(|(user, role)| (UserId(*user), *role)).collect(),
         maker: Some(UserId(1)),
     };
-    world.groups.replace(&stored(&[(1, Role::Owner), (2, Role::Member)]), &mut world.sequences);
+    world.groups.replace(&stored(&[(1, Role::Owner), (2, Role::Member)]), &mut world.sequences).unwrap();
     assert_eq!(members(world.groups.roster(group).unwrap()), [(1, Role::Owner), (2, Role::Member)]);
     assert_eq!((world.groups_of(3), world.groups_of(4)), (vec![], vec![]));
     world.groups.remove(other);
@@ -366,4 +366,20 @@ fn where_the_operator_asks_for_it_only_those_are_added_who_share_a_group_already
     // Who has left shares it no more.
     world.change(3, GroupChange::Leave(first.group)).unwrap();
     assert_eq!(world.groups.sharing(UserId(1), users([1, 2, 3, 5]), &world.sequences), users([1, 2]));
+}
+
+#[test]
+fn a_stored_group_for_whose_members_no_room_is_left_is_refused_and_not_loaded_without_them() {
+    let mut world = World { sequences: Sequences::with_room(1, 2), ..World::new() };
+    let stored = |group, members: &[u64]| StoredGroup {
+        group: GroupId(group),
+        version: RosterVersion(3),
+        maker: None,
+        members: members.iter().map(|user| (UserId(*user), Role::Member)).collect(),
+    };
+    assert_eq!(world.groups.load(&stored(1, &[1, 2]), &mut world.sequences), Some(()));
+    assert_eq!(world.groups.load(&stored(2, &[2, 3]), &mut world.sequences), None);
+    assert_eq!(world.groups_of(2), [1], "not a roster that lacks a member");
+    assert_eq!(world.groups.replace(&stored(1, &[1, 3]), &mut world.sequences), None);
+    assert_eq!(world.groups.roster(GroupId(1)), None);
 }

@@ -253,7 +253,7 @@ impl<D: Disk> Follower<D> {
     }
 
     /// Goes on from what the database has.
-    pub(super) fn replace(&mut self, snapshot: Snapshot, answers: &mut Answers) {
+    pub(super) fn replace(&mut self, snapshot: Snapshot, answers: &mut Answers) -> Result<(), LedgerError> {
         let Snapshot { at, changed, gone, left, rows, .. } = snapshot;
         let is_known = |group: &GroupId| self.groups.roster(*group).is_some();
         let gone: Vec<GroupId> = gone.into_iter().filter(is_known).collect();
@@ -265,7 +265,7 @@ impl<D: Disk> Follower<D> {
             );
         }
         for stored in &changed {
-            self.groups.replace(stored, &mut self.sequences);
+            self.groups.replace(stored, &mut self.sequences).ok_or(LedgerError::Users)?;
         }
         gone.iter().for_each(|group| self.groups.remove(*group));
         for group in changed.iter().map(|stored| stored.group).chain(gone) {
@@ -275,15 +275,16 @@ impl<D: Disk> Follower<D> {
         self.changed_at.clear();
         self.senders.clear();
         self.windows.interrupted();
-        self.missed(rows, answers);
+        self.missed(rows, answers)?;
         self.followed.replace(at);
+        Ok(())
     }
 
     /// Rows that are in the database and that this node has not delivered: those who are online read them from there.
-    fn missed(&mut self, rows: Vec<NewestRow>, answers: &mut Answers) {
+    fn missed(&mut self, rows: Vec<NewestRow>, answers: &mut Answers) -> Result<(), LedgerError> {
         let mut missed: Vec<(UserId, Seq)> = Vec::new();
         for NewestRow { user, seq } in rows {
-            let Some(slot) = self.sequences.assign(user) else { continue };
+            let slot = self.sequences.assign(user).ok_or(LedgerError::Users)?;
             if seq > self.sequences.at(slot) {
                 self.sequences.raise(slot, seq);
                 missed.push((user, seq));
@@ -292,6 +293,7 @@ impl<D: Disk> Follower<D> {
         if self.followed.generation().is_some() && !missed.is_empty() {
             answers.stage(Delivery::Missed { newest: missed.into() });
         }
+        Ok(())
     }
 }
 

@@ -78,7 +78,7 @@ impl<D: Disk> RedisEngine<D> {
         if is_new {
             self.follower.check_floor(found.floor)?;
         }
-        self.take_snapshot(snapshot);
+        self.take_snapshot(snapshot)?;
         if !is_new {
             // What is not settled may be in what was cut off: it is looked for in the database as that is now.
             self.submitter.submit_again(at, &self.follower, &mut self.answers);
@@ -96,15 +96,16 @@ impl<D: Disk> RedisEngine<D> {
         let highest = snapshot.rows.iter().map(|row| row.seq).max().unwrap_or_default();
         let (base, floor) = (snapshot.at.applied.0, floor_of(making.number, highest));
         self.follower.check_floor(floor)?;
-        self.take_snapshot(snapshot);
+        self.take_snapshot(snapshot)?;
         self.session = Session::Seeding { number };
         self.order(What::Seed { generation: making, base, floor, groups: self.follower.group_versions() });
         Ok(())
     }
 
-    fn take_snapshot(&mut self, snapshot: Snapshot) {
-        self.follower.replace(snapshot, &mut self.answers);
+    fn take_snapshot(&mut self, snapshot: Snapshot) -> Result<(), LedgerError> {
+        self.follower.replace(snapshot, &mut self.answers)?;
         self.submitter.forget_entries();
         self.progress.report_followed(self.follower.followed.position());
+        Ok(())
     }
 }

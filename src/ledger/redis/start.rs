@@ -46,7 +46,7 @@ impl RedisStart {
     /// Something the database has.
     pub fn visit(&mut self, stored: Stored) {
         match stored {
-            Stored::Group(group) => self.groups.load(&group, &mut self.sequences),
+            Stored::Group(group) => self.users_over |= self.groups.load(&group, &mut self.sequences).is_none(),
             Stored::Newest(NewestRow { user, seq }) => match self.sequences.assign(user) {
                 Some(slot) => self.sequences.raise(slot, seq),
                 None => self.users_over = true,
