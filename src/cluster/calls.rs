@@ -1,4 +1,4 @@
-//! Calls of a session that are under way, and submissions among them.
+//! A session's calls in flight, and the submissions among them.
 //!
 //! On Redis's thread. A submission goes to the bucket of its conversation; if the sender's names lie in another one, the
 //! name is reserved there first. What always holds: what is submitted in one bucket is sent in the order in which the

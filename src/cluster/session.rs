@@ -2,7 +2,7 @@
 //! and the heartbeat.
 //!
 //! On Redis's thread. What always holds: calls are sent in the order of the ledger's orders and replies go back in it,
-//! several under way at once; the first failure of any command, on whichever master, ends the session.
+//! with several calls in flight at once; the first failure of any command, on whichever master, ends the session.
 
 use std::collections::BTreeSet;
 use std::future::Future;

@@ -1,6 +1,6 @@
 //! `ringway admin`: tells a gateway that runs who may not log in.
 //!
-//! On the main thread of a process of its own, which need be the gateway's user: it speaks to the socket in the gateway's
+//! On the main thread of a process of its own, which must run as the gateway's user: it speaks to the socket in the gateway's
 //! data directory. What always holds: a command that ends with 0 was carried out and is on that gateway's disk.
 
 use std::error::Error;

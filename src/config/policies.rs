@@ -1,6 +1,6 @@
-//! What clients are let do, as it is typed.
+//! What clients may do, as it was typed.
 //!
-//! Used on the main thread, at a start and whenever the settings are read again.
+//! Used on the main thread, at start and whenever the settings are read again.
 
 use super::ConfigError;
 use super::typed::Typed;

@@ -1,7 +1,8 @@
-//! Who may not log in, or not with the tokens that he has: what an operator states, and what crosses threads and nodes of it.
+//! Who may not log in, or not with tokens made before some time: the facts that an operator states, and that threads and
+//! nodes pass on.
 //!
 //! Part of the closed set in [`super`]. What always holds: facts about a user can be merged in any order and any number of
-//! times, and come to the same; who states something later is heard.
+//! times, and the result is the same; of two facts that contradict each other the later one counts.
 
 use ringway_wire::ids::UserId;
 

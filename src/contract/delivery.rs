@@ -1,7 +1,7 @@
 //! What the ledger hands a shard, in the ledger's order.
 //!
-//! What always holds: none is ever dropped, because the ledger takes only as many submissions as every shard's mailbox
-//! has room for.
+//! What always holds: none is ever dropped while its shard runs, because the ledger waits for room in a shard's mailbox
+//! before it takes more submissions.
 
 use std::sync::Arc;
 

@@ -2,9 +2,9 @@
 //!
 //! What crosses from one thread to another is one of the envelopes here, a closed set: a shard submits to the ledger
 //! ([`submission`]), the ledger hands out deliveries ([`delivery`]), shards ask each other ([`lane`]) and the store
-//! ([`store`]), a cluster's nodes tell each other of
-//! sessions ([`nodes`]), and all of them report to control ([`report`]). Each variant's comment says who recovers
-//! if it is dropped. What always holds: no envelope holds a lock, and nothing here knows who sends or receives it.
+//! ([`store`]), a cluster's nodes tell each other of sessions ([`nodes`]), and all of them report to control
+//! ([`report`]). Each variant's comment says who recovers if it is dropped. What always holds: no envelope holds a
+//! lock, and nothing here knows who sends or receives it.
 
 pub(crate) mod access;
 pub mod cause;

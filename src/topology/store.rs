@@ -1,7 +1,7 @@
 //! What the store's thread receives from: questions of the shards, look-ups of the ledger, and one wake-up.
 //!
 //! The sending ends belong to the shards and the ledger, the inbox to the store's thread (its loop is `store_loop`). What
-//! always holds: a full inbox hands the question back at once, and whoever asks wakes once after a batch.
+//! always holds: a full inbox hands the question back at once, and whoever asks wakes the store once after a batch of questions.
 
 use std::sync::Arc;
 

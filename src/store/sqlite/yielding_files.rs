@@ -1,4 +1,4 @@
-//! SQLite yields at each page it writes: its usual files, but for a writing of pages that first lets deliveries pass.
+//! SQLite's usual files, except that the store's thread yields to deliveries before each page that it writes.
 //!
 //! Copying the log into the file is 60,000 pages in one call of the library, and a commit a thousand; between two
 //! pages the store's thread may sleep ([`yield_to_deliveries`]). What always holds: everything else about a file is SQLite's
