@@ -8,11 +8,14 @@ use ringway_wire::ids::{Conversation, GroupId, Seq, UserId};
 use ringway_wire::schema::GroupChangeKind;
 
 use crate::client::{Acks, Names};
+use crate::fairness::Room;
 use crate::model::{Checked, Ledger, SendKind, SendNo};
 use crate::world::World;
 
 /// Requests a client has open at once.
 const IN_FLIGHT_MAX: usize = 12;
+/// Unanswered messages above which a greedy one waits.
+const GREEDY_MAX: usize = 150;
 /// Groups of one world.
 const GROUPS_MAX: usize = 6;
 
@@ -21,6 +24,9 @@ impl World {
     pub(crate) fn client_step(&mut self, at: usize) -> Checked {
         if !self.clients[at].is_live() || self.random.chance(1, 4) {
             return self.client_upkeep(at);
+        }
+        if self.clients[at].user == self.users[0] && self.plan.room == Room::Enough && self.random.chance(1, 2) {
+            return self.send_many(at);
         }
         if self.clients[at].check.in_flight() >= IN_FLIGHT_MAX {
             return Ok(());
@@ -60,6 +66,17 @@ impl World {
     fn acknowledge(&mut self, at: usize) {
         let acks = if self.random.chance(1, 2) { Acks::AtOnce } else { Acks::Later };
         self.clients[at].acknowledge(self.now, acks);
+    }
+
+    /// Who is greedy sends all that the core keeps, and sooner than he gets answers.
+    fn send_many(&mut self, at: usize) -> Checked {
+        if self.clients[at].unanswered() < GREEDY_MAX {
+            for _ in 0..self.random.between(10, 60) {
+                let to = self.any_group(at).map_or(Conversation::User(self.any_user()), Conversation::Group);
+                self.new_send(at, to);
+            }
+        }
+        self.transmit(at)
     }
 
     fn any_user(&self) -> UserId {

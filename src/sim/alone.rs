@@ -5,6 +5,7 @@
 
 use crate::check::audit;
 use crate::disk::{DiskFaults, SimDisk};
+use crate::fairness::Fairness;
 use crate::gateway::{Durable, Gateway};
 use crate::model::{Checked, Violation, violated};
 use crate::mutation::Mutation;
@@ -16,6 +17,9 @@ use crate::world::{Whom, World};
 /// Tries to start before the run gives up.
 const STARTS_MAX: usize = 20;
 
+/// Of four seeds those from this one on have hostile peers, and this one an account that sends all it can.
+const HOSTILE: u64 = 2;
+const GREEDY: u64 = 3;
 /// Rounds of a world without trouble, 5 ms each, before something is stuck.
 const SETTLES_ROUNDS: usize = 20_000;
 
@@ -40,12 +44,15 @@ impl Alone {
     pub(crate) fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<Alone, Violation> {
         let random = Random::new(seed);
         let plan = Plan { table_seed: seed, ..Plan::new(&random, steps, mutation) };
+        let plan = if seed % 4 == GREEDY { plan.with_greedy() } else { plan };
+        let plan = Plan { is_hostile: seed % 4 >= HOSTILE, ..plan };
         let durable = Durable { disk: SimDisk::new(random.clone()), database: Database::new(random.clone()) };
         durable.disk.set_faults(DiskFaults { lies: mutation == Mutation::LyingDisk, ..DiskFaults::default() });
         if mutation == Mutation::ForgetfulStore {
             durable.database.become_forgetful();
         }
         let mut world = World::new(plan, random);
+        world.model.fairness = Fairness::begin(world.plan.room);
         let gateway = Gateway::start(world.now, &durable, &world.plan, &world.random, &world.events);
         world.add(gateway.map_err(Violation)?);
         Ok(Alone { world, durable, crashes: 0 })
@@ -91,6 +98,7 @@ impl Alone {
             45..60 => self.world.shard_step(0, self.world.random.below(self.world.gateways[0].shards.len()))?,
             60..70 => self.world.gateways[0].ledger_turn(self.world.now)?,
             70..80 => self.world.gateways[0].store_turn(self.world.now),
+            _ if self.world.plan.is_hostile && self.world.random.chance(1, 4) => self.world.hostile_step(),
             _ => {
                 let at = self.world.random.below(self.world.clients.len());
                 self.world.client_step(at)?;
@@ -189,6 +197,7 @@ impl Alone {
             ) {
                 Ok(gateway) => {
                     self.world.gateways[0] = gateway;
+                    self.world.model.fairness = Fairness::begin(self.world.plan.room);
                     return Ok(());
                 }
                 Err(error) => self.world.note(format!("the start is refused: {error}")),
@@ -230,6 +239,7 @@ impl Alone {
     fn settle_and_audit(&mut self) -> Checked {
         self.clear_faults();
         self.world.hurry_clients();
+        self.world.drop_hostile();
         self.run_until_settled(Whom::Readers)?;
         self.world.clients.iter_mut().for_each(|client| client.stalled = false);
         self.run_until_settled(Whom::Everybody)?;

@@ -81,6 +81,11 @@ impl Client {
         self.given.iter().any(|(_, given)| *given == number)
     }
 
+    /// Messages without an answer.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.core.unanswered().len()
+    }
+
     /// Nothing waits for an answer.
     pub(crate) fn is_idle(&self) -> bool {
         self.check.in_flight() == 0 && self.core.unanswered().is_empty()

@@ -168,6 +168,7 @@ impl DeviceCheck {
                     return violated!("{number:?} was refused for longer, and is sent again at {now_ms}");
                 }
                 model.attempted(number, client_msg_id, (self.device, self.sessions))?;
+                model.fairness.asked(self.user);
                 Asked::Send(number)
             }
             Request::GroupCreate { members, .. } => {
@@ -253,7 +254,7 @@ impl DeviceCheck {
                 self.had = self.had.max(self.cursor);
                 model.gap(self.user, from.0, to.0)
             }
-            Reply::Closing { reason, .. } => self.closed(reason),
+            Reply::Closing { reason, .. } => self.closed(model, reason),
             Reply::SendOk { msg_id, seq, sent_at_ms, repeat } => {
                 let taken = if repeat { Taken::Before } else { Taken::Now };
                 self.send_ok(model, request, (msg_id, seq.0, sent_at_ms), taken)
@@ -355,6 +356,7 @@ impl DeviceCheck {
                     return violated!("{number:?} was refused with {code:?}, and not told until when");
                 }
                 self.put_off.insert(number, now_ms + u64::from(after_ms));
+                model.fairness.refused(self.user, code)?;
                 model.refused(number, code)
             }
             Some(Asked::Change(number)) => {
@@ -421,7 +423,7 @@ impl DeviceCheck {
         Ok(())
     }
 
-    fn closed(&mut self, reason: CloseReason) -> Checked {
+    fn closed(&mut self, model: &Model, reason: CloseReason) -> Checked {
         (self.closing, self.stage) = (Some(reason), Stage::Closed);
         match reason {
             // A client that does what the protocol says is never closed for these.
@@ -433,6 +435,7 @@ impl DeviceCheck {
             | CloseReason::TokenExpired
             | CloseReason::SeqAhead
             | CloseReason::NotRingway => violated!("{} at row {} was closed as {reason:?}", self.user, self.cursor),
+            CloseReason::Overloaded => model.fairness.overloaded(self.user),
             _ => Ok(()),
         }
     }

@@ -11,6 +11,8 @@ use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, Use
 use ringway_wire::request::Taken;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
+use crate::fairness::Fairness;
+
 /// Why the run failed: which invariant, and what was seen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Violation(pub String);
@@ -137,6 +139,7 @@ pub(crate) struct Model {
     pub changes: Vec<Change>,
     pub inboxes: BTreeMap<UserId, Inbox>,
     pub groups: BTreeMap<GroupId, BTreeMap<u32, Version>>,
+    pub fairness: Fairness,
     by_msg_id: BTreeMap<MsgId, SendNo>,
     by_body: BTreeMap<Vec<u8>, SendNo>,
     /// Counts what happened, to say what was before what.

@@ -9,9 +9,10 @@ use ringway::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use ringway::contract::message::Incoming;
 use ringway::contract::submission::{MessageSubmission, Submission};
 use ringway_wire::frame::read_server;
-use ringway_wire::ids::{ClientMsgId, Conversation, Seq};
+use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::request::Reply;
 
+use crate::hostile::FIRST_HOSTILE;
 use crate::random::Random;
 
 /// A session that never existed: answers to it reach nobody.
@@ -40,10 +41,16 @@ pub(crate) enum Mutation {
     ForgottenNames,
     /// Outboxes are said to have no room at all.
     NoOutbox,
+    /// Whoever sends while much waits of others is refused, though there is room.
+    CrowdsOut,
+    /// A shard reads nothing any more once a hostile connection was closed.
+    StopsAtHostile,
+    /// What is sent by somebody hostile counts as another's.
+    TrustsHostile,
 }
 
 /// All of them, with what the report must contain.
-pub(crate) const MUTATIONS: [(Mutation, &str); 7] = [
+pub(crate) const MUTATIONS: [(Mutation, &str); 10] = [
     (Mutation::LyingDisk, "I1"),
     (Mutation::ForgetfulStore, "I1"),
     (Mutation::SwappedSeqs, "I"),
@@ -51,6 +58,9 @@ pub(crate) const MUTATIONS: [(Mutation, &str); 7] = [
     (Mutation::DroppedFrame, "I3"),
     (Mutation::ForgottenNames, "I4"),
     (Mutation::NoOutbox, "I5"),
+    (Mutation::CrowdsOut, "and is told RetryLater"),
+    (Mutation::StopsAtHostile, "does not settle"),
+    (Mutation::TrustsHostile, "that nobody sent"),
 ];
 
 impl Mutation {
@@ -59,6 +69,11 @@ impl Mutation {
         let Submission::Message(MessageSubmission { incoming }) = submission else {
             return None;
         };
+        if self == Mutation::TrustsHostile && incoming.sender.0 >= FIRST_HOSTILE {
+            let Incoming { to, client_msg_id, .. } = *incoming;
+            let incoming = Incoming::new(NOBODY, UserId(1), to, client_msg_id, incoming.body());
+            return Some(Submission::Message(MessageSubmission { incoming }));
+        }
         let is_direct = matches!(incoming.to, Conversation::User(_));
         (self == Mutation::ForgottenNames && is_direct).then(|| {
             let mut name = incoming.client_msg_id;

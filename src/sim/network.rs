@@ -62,6 +62,15 @@ impl Pipe {
     }
 }
 
+/// Whose a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// An index into the world's clients.
+    Client(usize),
+    /// Somebody's who keeps to nothing.
+    Hostile,
+}
+
 /// Where the gateway has a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
@@ -78,8 +87,8 @@ pub(crate) enum Place {
 /// A connection between a client and the gateway.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Whose; an index into the world's clients.
-    pub client: usize,
+    /// Whose.
+    pub owner: Owner,
     /// To which gateway; an index into the world's.
     pub node: usize,
     /// Where the gateway has it.

@@ -8,11 +8,15 @@ use ringway::ledger::journal_engine::Settings;
 use ringway::limits::OUTBOX_BYTES_MAX;
 use ringway::shard::config::ShardConfig;
 
+use crate::fairness::Room;
 use crate::mutation::Mutation;
 use crate::random::Random;
 
 /// Signs all tokens.
 pub(crate) const SECRET: &[u8] = b"a secret that only the simulator knows";
+
+/// A queue of so much room is never full.
+const ROOMY: usize = 1 << 16;
 
 /// One run's settings.
 #[derive(Clone, Debug)]
@@ -48,6 +52,10 @@ pub(crate) struct Plan {
     pub store_failing: u32,
     pub writes_failing: u32,
     pub syncs_dying: u32,
+    /// Enough: then one account sends all it can, and nothing may refuse the others.
+    pub room: Room,
+    /// There are peers that keep to nothing.
+    pub is_hostile: bool,
     pub mutation: Mutation,
     /// Keys the shards' tables.
     pub table_seed: u64,
@@ -93,8 +101,31 @@ impl Plan {
             store_failing: some(4, 200),
             writes_failing: some(3, 30),
             syncs_dying: some(6, 20),
+            room: Room::Scarce,
+            is_hostile: false,
             mutation,
             table_seed: 0,
+        }
+    }
+
+    /// The same with an account that sends all it can, and without all that could refuse the others.
+    pub(crate) fn with_greedy(self) -> Plan {
+        Plan {
+            room: Room::Enough,
+            submissions_max: ROOMY,
+            lane_max: ROOMY,
+            asks_max: ROOMY,
+            body_bytes_max: 200,
+            floods: false,
+            window_entries_max: 1 << 20,
+            tail_messages_max: 1 << 20,
+            store_outages: 0,
+            time_jumps: 0,
+            full_disks: 0,
+            store_failing: 0,
+            writes_failing: 0,
+            syncs_dying: 0,
+            ..self
         }
     }
 

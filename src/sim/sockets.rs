@@ -13,7 +13,7 @@ use ringway::shard::AfterWrite;
 
 use crate::model::{Checked, violated};
 use crate::mutation::Mutation;
-use crate::network::{Connection, Place};
+use crate::network::{Connection, Owner, Place};
 use crate::world::World;
 
 /// Most that is read from a socket at once.
@@ -66,7 +66,7 @@ impl World {
         let Some(connection) = self.connections.get_mut(&at) else { return Ok(()) };
         let Place::On(shard, conn) = connection.place else { return Ok(()) };
         let (node, index) = (connection.node, usize::from(shard.0));
-        if !self.gateways[node].shards[index].wants_read(conn) {
+        if !self.gateways[node].shards[index].wants_read(conn) || self.stopped.contains(&(node, index)) {
             return Ok(());
         }
         let mut bytes = connection.up.read(READ_BYTES, &self.random);
@@ -115,6 +115,9 @@ impl World {
         if let Place::On(shard, conn) = connection.place {
             connection.place = Place::Closed;
             let node = connection.node;
+            if self.plan.mutation == Mutation::StopsAtHostile && connection.owner == Owner::Hostile {
+                self.stopped.insert((node, usize::from(shard.0)));
+            }
             self.writing.remove(&at);
             self.by_conn.remove(&(node, shard.0, conn.slot, conn.generation));
             let now = self.now_at(node);

@@ -15,7 +15,11 @@ use ringway::shard::route::Outlets;
 use ringway_wire::schema::CloseReason;
 
 use crate::gateway::{Lane, Mailbox};
+use crate::mutation::Mutation;
 use crate::plan::Plan;
+
+/// Submissions that are too many for [`Mutation::CrowdsOut`].
+const CROWDED: usize = 10;
 
 /// What a shard wants of its sockets.
 #[derive(Default)]
@@ -49,7 +53,8 @@ impl Outlets for Wires<'_> {
     type Peer = ConnId;
 
     fn submit(&mut self, submission: Submission) -> Result<(), Submission> {
-        put(self.submissions, self.plan.submissions_max, submission)
+        let max = if self.plan.mutation == Mutation::CrowdsOut { CROWDED } else { self.plan.submissions_max };
+        put(self.submissions, max, submission)
     }
 
     fn cross(&mut self, to: ShardId, envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {

@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::events::Events;
 use crate::gateway::Gateway;
 use crate::model::{Checked, Model};
-use crate::network::{Connection, Pipe, Place};
+use crate::network::{Connection, Owner, Pipe, Place};
 use crate::plan::{Plan, SECRET};
 use crate::random::Random;
 
@@ -75,6 +75,8 @@ pub(crate) struct World {
     pub by_conn: BTreeMap<(usize, u16, u32, u32), usize>,
     /// Connections whose outboxes wait to be written.
     pub writing: BTreeSet<usize>,
+    /// Shards that read nothing any more: a fault.
+    pub stopped: BTreeSet<(usize, usize)>,
     pub gateways: Vec<Gateway>,
     hosts: Vec<Host>,
     connections_count: usize,
@@ -105,6 +107,7 @@ impl World {
             connections: BTreeMap::new(),
             by_conn: BTreeMap::new(),
             writing: BTreeSet::new(),
+            stopped: BTreeSet::new(),
             gateways: Vec::new(),
             hosts: Vec::new(),
             connections_count: 0,
@@ -196,13 +199,20 @@ impl World {
     /// A client reads what has come, or learns that the gateway has closed.
     fn client_reads(&mut self, at: usize) -> Checked {
         let Some(connection) = self.connections.get_mut(&at) else { return Ok(()) };
-        let client = connection.client;
         if !connection.is_open {
             if connection.place == Place::Closed {
                 self.connections.remove(&at);
             }
             return Ok(());
         }
+        let Owner::Client(client) = connection.owner else {
+            // Who is hostile reads now and then, and does not care what it is.
+            if self.random.chance(1, 4) {
+                connection.down.read_all();
+            }
+            connection.is_open &= connection.place != Place::Closed;
+            return Ok(());
+        };
         if self.clients[client].stalled {
             return Ok(());
         }
@@ -234,7 +244,10 @@ impl World {
 
     /// The client goes away without a word.
     pub(crate) fn drop_connection(&mut self, client: usize) {
-        let Some((&at, _)) = self.connections.iter().find(|(_, c)| c.client == client && c.is_open) else { return };
+        let Some((&at, _)) = self.connections.iter().find(|(_, c)| c.owner == Owner::Client(client) && c.is_open)
+        else {
+            return;
+        };
         self.note(format!("client {client} drops its connection"));
         if let Some(connection) = self.connections.get_mut(&at) {
             connection.is_open = false;
@@ -246,8 +259,10 @@ impl World {
     /// Half of the clients that a gateway has go away without a word.
     pub(crate) fn drop_some_connections_of(&mut self, node: usize) {
         let of_node = self.connections.values().filter(|connection| connection.node == node);
-        for client in of_node.map(|connection| connection.client).collect::<Vec<_>>() {
-            if self.random.chance(1, 2) {
+        for owner in of_node.map(|connection| connection.owner).collect::<Vec<_>>() {
+            if let Owner::Client(client) = owner
+                && self.random.chance(1, 2)
+            {
                 self.drop_connection(client);
             }
         }
@@ -272,17 +287,26 @@ impl World {
         client.connected(self.now);
         let down = Pipe::new(self.plan.socket_bytes);
         let (up, place) = (Pipe::new(usize::MAX), Place::Backlog(shard));
-        self.connections_count += 1;
-        self.connections
-            .insert(self.connections_count, Connection { client: at, node, place, is_open: true, up, down });
+        self.insert(Connection { owner: Owner::Client(at), node, place, is_open: true, up, down });
         self.note(format!("client {at} connects to gateway {node} {shard:?}"));
         self.transmit(at)
+    }
+
+    pub(crate) fn insert(&mut self, connection: Connection) {
+        self.connections_count += 1;
+        self.connections.insert(self.connections_count, connection);
+    }
+
+    /// Whoever is hostile goes away.
+    pub(crate) fn drop_hostile(&mut self) {
+        let theirs = self.connections.values_mut().filter(|connection| connection.owner == Owner::Hostile);
+        theirs.for_each(|connection| connection.is_open = false);
     }
 
     /// What a client's core wants to be sent goes into its connection.
     pub(crate) fn transmit(&mut self, at: usize) -> Checked {
         let bytes = self.clients[at].take_output();
-        let Some(connection) = self.connections.values_mut().find(|c| c.client == at && c.is_open) else {
+        let Some(connection) = self.connections.values_mut().find(|c| c.owner == Owner::Client(at) && c.is_open) else {
             return Ok(());
         };
         connection.up.push(&bytes);
@@ -333,11 +357,13 @@ impl World {
         for (at, mut connection) in std::mem::take(&mut self.connections) {
             if connection.node != node {
                 self.connections.insert(at, connection);
-            } else if connection.is_open {
+            } else if let Owner::Client(client) = connection.owner
+                && connection.is_open
+            {
                 connection.down.cut(&self.random);
                 let bytes = connection.down.read_all();
-                self.clients[connection.client].receive(&mut self.model, self.now, &bytes)?;
-                self.disconnected(connection.client, 300);
+                self.clients[client].receive(&mut self.model, self.now, &bytes)?;
+                self.disconnected(client, 300);
             }
         }
         let connections = &self.connections;
