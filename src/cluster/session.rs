@@ -24,6 +24,7 @@ use super::stream::{Orders, Stream};
 use super::subscription::Subscription;
 use super::{ClusterEnds, LedgerLink, notify};
 use crate::contract::internal::{OrCount, Place};
+use crate::contract::position::StreamPosition;
 use crate::contract::progress::StoreWriter;
 use crate::contract::report::StandsStill;
 use crate::ledger::redis::entry::Call;
@@ -281,10 +282,10 @@ impl Session {
     async fn beat(&mut self, cluster: &mut ClusterEnds, read: u64) -> Result<(), Ended> {
         let ClusterEnds { ledger, nodes, .. } = cluster;
         let generation = self.stream.given().map(|(generation, _)| generation.text()).unwrap_or_default();
-        let stored = ledger.progress.applied().0;
+        let stored = ledger.progress.applied().in_stream();
         // The database may be further than the snapshot from which the ledger is to follow the stream.
         let read = if generation.is_empty() { ledger.progress.followed().0 } else { read };
-        let values = self.heartbeat(ledger, read, stored);
+        let values = self.heartbeat(ledger, read, stored.0);
         let reply: Vec<Value> = self.buckets.call(FIRST, &self.buckets.scripts.heartbeat, values).await?;
         let mut reply = reply.into_iter();
         match reply.next().and_then(|word| word.into_string()).as_deref() {
@@ -325,8 +326,8 @@ impl Session {
         if !has_memory {
             self.memory_is_short();
             notify(&ledger.ends, News::NoRoom(StandsStill::NoMemory)).await;
-        } else if count.is_some_and(|count| {
-            generation_of(count) == generation_of(stored) && count.saturating_sub(stored) >= self.entries_max
+        } else if count.map(StreamPosition).is_some_and(|last| {
+            generation_of(last) == generation_of(stored) && last.0.saturating_sub(stored.0) >= self.entries_max
         }) {
             notify(&ledger.ends, News::NoRoom(StandsStill::Full)).await;
         }

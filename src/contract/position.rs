@@ -10,6 +10,13 @@ pub struct JournalPosition(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct StreamPosition(pub u64);
 
+impl StreamPosition {
+    /// The entry behind it.
+    pub(crate) fn next(self) -> StreamPosition {
+        StreamPosition(self.0 + 1)
+    }
+}
+
 /// What a database has, as it keeps it: a [`JournalPosition`] on one machine, a [`StreamPosition`] in a cluster. Only
 /// who knows which of the two the database follows may ask.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

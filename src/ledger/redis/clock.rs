@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::clock::Now;
+use crate::contract::position::StreamPosition;
 use crate::limits::{CLOCK_SKEW_MAX_MS, CLOCK_SKEW_WARN_MS, WARN_EVERY_MS};
 
 /// What was heard and has not been read so far: more is not needed, as each replaces those before it.
@@ -19,10 +20,10 @@ pub(super) struct RedisClock {
     read_s: u64,
     /// Most entries that the stream was said to have: so far, and in sessions that are over. In one session what was
     /// looked at before a heartbeat may be told behind it.
-    had: u64,
-    had_before: u64,
+    had: StreamPosition,
+    had_before: StreamPosition,
     /// Entries that there were, and the second.
-    waiting: VecDeque<(u64, u64)>,
+    waiting: VecDeque<(StreamPosition, u64)>,
     /// The time that Redis said last, and the monotonic time then.
     said: Option<(u64, u64)>,
     skew_ms: i64,
@@ -33,11 +34,11 @@ pub(super) struct RedisClock {
 
 impl RedisClock {
     /// Redis had no more than so many entries at this time of its clock.
-    pub(super) fn stood(&mut self, count: u64, redis_ms: u64) {
+    pub(super) fn stood(&mut self, last: StreamPosition, redis_ms: u64) {
         self.latest_s = redis_ms / 1_000;
-        self.had = self.had.max(count);
+        self.had = self.had.max(last);
         if self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back((count, redis_ms / 1_000));
+            self.waiting.push_back((last, redis_ms / 1_000));
         }
     }
 
@@ -71,7 +72,7 @@ impl RedisClock {
     /// Another stream is followed: what was heard of the one before says nothing of it.
     pub(super) fn begin(&mut self) {
         self.waiting.clear();
-        (self.had, self.had_before) = (0, 0);
+        (self.had, self.had_before) = Default::default();
     }
 
     /// The session is over: Redis may be started anew before the next one.
@@ -80,14 +81,14 @@ impl RedisClock {
     }
 
     /// The last entry that the stream is known to have had in sessions that are over, read or not; zero: nothing is known.
-    pub(super) fn had_before(&self) -> u64 {
+    pub(super) fn had_before(&self) -> StreamPosition {
         self.had_before
     }
 
     /// The stream has been read up to this entry.
-    pub(super) fn read(&mut self, seen: u64) {
-        while let Some((count, second)) = self.waiting.front().copied()
-            && count <= seen
+    pub(super) fn read(&mut self, seen: StreamPosition) {
+        while let Some((last, second)) = self.waiting.front().copied()
+            && last <= seen
         {
             self.read_s = second;
             self.waiting.pop_front();

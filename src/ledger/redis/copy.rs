@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::contract::message::Roster;
-use crate::contract::position::JournalPosition;
+use crate::contract::position::{JournalPosition, StreamPosition};
 use crate::contract::progress::Progress;
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
@@ -68,9 +68,9 @@ impl<D: Disk> StreamCopy<D> {
     }
 
     /// Ends an entry with a mark: another node's store may stop writing, and this one's begin, behind any entry.
-    pub(crate) fn end_entry(&mut self, count: u64) {
+    pub(crate) fn end_entry(&mut self, at: StreamPosition) {
         if !self.batch.is_empty() {
-            self.batch.push(&Record::Mark(count));
+            self.batch.push(&Record::Mark(at.0));
         }
     }
 

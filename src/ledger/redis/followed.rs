@@ -13,7 +13,7 @@ use crate::contract::store::StorePosition;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Followed {
-    seen: u64,
+    seen: StreamPosition,
     recent: RecentEntries,
     /// `None`: none since the start.
     last: Option<LastGeneration>,
@@ -44,7 +44,7 @@ impl Followed {
     pub(super) fn from_snapshot(at: StorePosition) -> Followed {
         let StorePosition { applied, msg_id_max } = at;
         let (recent, stored_ms) = (RecentEntries::default(), msg_id_max.sent_at_ms());
-        Followed { seen: applied.in_stream().0, recent, last: None, stored_ms }
+        Followed { seen: applied.in_stream(), recent, last: None, stored_ms }
     }
 
     /// What was followed is replaced by what another snapshot has; the generation is not followed yet.
@@ -62,20 +62,15 @@ impl Followed {
     }
 
     /// The next entry was followed.
-    pub(super) fn push(&mut self, count: u64, entry: &[u8]) {
-        debug_assert_eq!(count, self.seen + 1, "none is left out");
-        self.recent.push(count, entry);
-        self.seen = count;
+    pub(super) fn push(&mut self, at: StreamPosition, entry: &[u8]) {
+        debug_assert_eq!(at, self.seen.next(), "none is left out");
+        self.recent.push(at, entry);
+        self.seen = at;
     }
 
-    /// The last entry.
-    pub(super) fn seen(&self) -> u64 {
+    /// The last entry: what lies behind it must not be cut off.
+    pub(super) fn seen(&self) -> StreamPosition {
         self.seen
-    }
-
-    /// The last entry, as what must not be cut off lies behind it.
-    pub(super) fn position(&self) -> StreamPosition {
-        StreamPosition(self.seen)
     }
 
     /// Entries were followed behind the snapshot: another one cannot stand in for it.

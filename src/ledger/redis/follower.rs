@@ -17,6 +17,7 @@ use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
 use crate::contract::message::{Message, Roster, RosterMember};
+use crate::contract::position::StreamPosition;
 use crate::contract::snapshot::Snapshot;
 use crate::contract::store::{NewestRow, StorePosition};
 use crate::contract::submission::ChangeSubmission;
@@ -46,7 +47,7 @@ pub(super) struct Follower<D: Disk> {
     pub(super) windows: Windows,
     copy: StreamCopy<D>,
     /// Groups that have changed, and the entry that changed them last, until the database has it.
-    changed_at: HashMap<GroupId, u64, TableKey>,
+    changed_at: HashMap<GroupId, StreamPosition, TableKey>,
     /// Of the groups that this node's log would make: those that the database had, and that everybody has left. `None`: it
     /// was not asked since the start.
     left: Option<BTreeSet<GroupId>>,
@@ -87,25 +88,25 @@ impl<D: Disk> Follower<D> {
     }
 
     /// Numbers the next entry. It is followed when [`Self::follow`] has been told so.
-    pub(super) fn number<'e>(&mut self, count: u64, entry: &'e Entry<'e>) -> Result<Numbered<'e>, LedgerError> {
+    pub(super) fn number<'e>(&mut self, at: StreamPosition, entry: &'e Entry<'e>) -> Result<Numbered<'e>, LedgerError> {
         match &entry.record {
-            Record::Group(record) => self.group_entry(count, entry.version, record),
-            Record::Direct(record) => self.direct_entry(count, record),
-            Record::Change(record) => self.change_entry(count, record),
-            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => Err(LedgerError::Entry(count)),
+            Record::Group(record) => self.group_entry(at, entry.version, record),
+            Record::Direct(record) => self.direct_entry(at, record),
+            Record::Change(record) => self.change_entry(at, record),
+            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => Err(LedgerError::Entry(at.0)),
         }
     }
 
     /// The entry that was numbered is followed.
-    pub(super) fn follow(&mut self, count: u64, entry: &[u8]) -> Result<(), LedgerError> {
-        self.copy.end_entry(count);
-        self.followed.push(count, entry);
+    pub(super) fn follow(&mut self, at: StreamPosition, entry: &[u8]) -> Result<(), LedgerError> {
+        self.copy.end_entry(at);
+        self.followed.push(at, entry);
         if self.copy.is_long() { self.flush() } else { Ok(()) }
     }
 
     /// Redis had so many entries at this time of its clock.
-    pub(super) fn stood(&mut self, count: u64, redis_ms: u64) {
-        self.redis_clock.stood(count, redis_ms);
+    pub(super) fn stood(&mut self, last: StreamPosition, redis_ms: u64) {
+        self.redis_clock.stood(last, redis_ms);
         self.read_on();
     }
 
@@ -125,61 +126,65 @@ impl<D: Disk> Follower<D> {
     }
 
     /// The database has all up to this entry of the generation that is followed.
-    pub(super) fn stored(&mut self, applied: u64) {
+    pub(super) fn stored(&mut self, applied: StreamPosition) {
         self.changed_at.retain(|_, at| *at > applied);
     }
 
     fn group_entry<'e>(
         &mut self,
-        count: u64,
+        at: StreamPosition,
         version: RosterVersion,
         record: &'e GroupRecord<'e>,
     ) -> Result<Numbered<'e>, LedgerError> {
         // Redis took it at this version, and changes stand in the stream where Redis took them.
         let current = self.groups.roster(record.group).filter(|roster| roster.version == version);
-        let roster = Arc::clone(current.ok_or(LedgerError::Entry(count))?);
-        let sender = roster.position(record.sender).ok_or(LedgerError::Entry(count))?;
+        let roster = Arc::clone(current.ok_or(LedgerError::Entry(at.0))?);
+        let sender = roster.position(record.sender).ok_or(LedgerError::Entry(at.0))?;
         let seqs: Arc<[Seq]> = roster.members().iter().map(|member| self.sequences.next(member.slot)).collect();
         let mut rows = EntryRows::default();
         std::iter::zip(roster.members(), seqs.iter()).for_each(|(member, seq)| rows.add(member.user, *seq));
         // Parallel to the members.
         let sender_seq = seqs[sender];
-        self.numbered(count, record.msg_id, sender_seq, rows);
+        self.numbered(at, record.msg_id, sender_seq, rows);
         self.copy.push_group(record.clone(), &roster, &seqs).map_err(LedgerError::Copy)?;
         Ok(Numbered::Group { record, roster, seqs, sender_seq })
     }
 
-    fn direct_entry<'e>(&mut self, count: u64, record: &'e DirectRecord<'e>) -> Result<Numbered<'e>, LedgerError> {
+    fn direct_entry<'e>(
+        &mut self,
+        at: StreamPosition,
+        record: &'e DirectRecord<'e>,
+    ) -> Result<Numbered<'e>, LedgerError> {
         let mut rows = EntryRows::default();
-        let sender_seq = self.next_of(record.sender).ok_or(LedgerError::Entry(count))?;
+        let sender_seq = self.next_of(record.sender).ok_or(LedgerError::Entry(at.0))?;
         rows.add(record.sender, sender_seq);
         let mut recipient_seq = sender_seq;
         if record.to != record.sender {
-            recipient_seq = self.next_of(record.to).ok_or(LedgerError::Entry(count))?;
+            recipient_seq = self.next_of(record.to).ok_or(LedgerError::Entry(at.0))?;
             rows.add(record.to, recipient_seq);
         }
-        self.numbered(count, record.msg_id, sender_seq, rows);
+        self.numbered(at, record.msg_id, sender_seq, rows);
         let numbered = DirectRecord { sender_seq, recipient_seq, ..record.clone() };
         self.copy.push(&Record::Direct(numbered)).map_err(LedgerError::Copy)?;
         Ok(Numbered::Direct { record, sender_seq, recipient_seq })
     }
 
-    fn change_entry<'e>(&mut self, count: u64, record: &'e ChangeRecord) -> Result<Numbered<'e>, LedgerError> {
+    fn change_entry<'e>(&mut self, at: StreamPosition, record: &'e ChangeRecord) -> Result<Numbered<'e>, LedgerError> {
         let applied = self.groups.apply(record, &mut self.sequences);
-        let roster = applied.ok().flatten().ok_or(LedgerError::Entry(count))?;
+        let roster = applied.ok().flatten().ok_or(LedgerError::Entry(at.0))?;
         self.groups.keep();
-        self.changed_at.insert(record.group, count);
+        self.changed_at.insert(record.group, at);
         let mut members = EntryRows::default();
         roster.members().iter().for_each(|member| members.add(member.user, Seq(u64::from(member.role.0))));
-        self.numbered(count, record.msg_id, Seq(0), members);
+        self.numbered(at, record.msg_id, Seq(0), members);
         self.copy.push(&Record::Change(record.clone())).map_err(LedgerError::Copy)?;
         Ok(Numbered::Change { record, roster })
     }
 
     /// What is kept of every entry.
-    fn numbered(&mut self, count: u64, msg_id: MsgId, sender_seq: Seq, rows: EntryRows) {
-        self.senders.push(count, sender_seq);
-        self.windows.take(count, msg_id, rows);
+    fn numbered(&mut self, at: StreamPosition, msg_id: MsgId, sender_seq: Seq, rows: EntryRows) {
+        self.senders.push(at, sender_seq);
+        self.windows.take(at, msg_id, rows);
     }
 
     fn next_of(&mut self, user: UserId) -> Option<Seq> {

@@ -62,6 +62,7 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::names_kept::NamesKept;
 use crate::contract::policies::{Policies, Rules};
+use crate::contract::position::StreamPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::{LedgerCounters, StandsStill};
 use crate::contract::snapshot::SnapshotAsker;
@@ -167,7 +168,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
     }
 
     fn take_lookups(&mut self, out: &mut Vec<Lookup>) {
-        self.submitter.take_lookups(self.progress.applied().0, &self.session, &self.follower, out);
+        self.submitter.take_lookups(self.progress.applied().in_stream(), &self.session, &self.follower, out);
     }
 
     fn set_rules(&mut self, Rules { traffic, policies }: Rules) {
@@ -228,7 +229,7 @@ impl<D: Disk> RedisEngine<D> {
             self.apply(host, news)?;
         }
         self.follower.flush()?;
-        let applied = self.progress.applied().0;
+        let applied = self.progress.applied().in_stream();
         // The database's position in a later generation says nothing of the entries of this one.
         if seed::generation_of(applied) == seed::generation_of(self.follower.followed.seen()) {
             self.submitter.stored(applied);
@@ -293,10 +294,10 @@ impl<D: Disk> RedisEngine<D> {
                 self.follow(entries)?;
                 self.follower.read_on();
             }
-            News::Cut(to) if to > self.follower.followed.seen() => self.fell_behind(to + 1)?,
+            News::Cut(to) if to > self.follower.followed.seen().0 => self.fell_behind(StreamPosition(to).next())?,
             News::Cut(_) => {}
-            News::Replies { replies, count } => self.submitter.reply(now, replies, count),
-            News::Count(count) => self.counted(count),
+            News::Replies { replies, count } => self.submitter.reply(now, replies, StreamPosition(count)),
+            News::Count(count) => self.counted(StreamPosition(count)),
             News::Clock { generation, count, redis_ms } => self.clock(now, &generation, count, redis_ms),
             News::Compared { window, outcome: Compared::Other } => return Err(LedgerError::Diverged(window)),
             News::Compared { outcome: Compared::Same, .. } => {}
@@ -332,7 +333,7 @@ impl<D: Disk> RedisEngine<D> {
         self.submitter.look_for_room(now);
         self.follower.redis_clock.compare(now, redis_ms);
         if self.follower.followed.generation().is_some_and(|ours| ours.text() == generation) {
-            self.follower.stood(count, redis_ms);
+            self.follower.stood(StreamPosition(count), redis_ms);
         }
     }
 
@@ -340,22 +341,22 @@ impl<D: Disk> RedisEngine<D> {
     /// among its deliveries where its row does.
     fn follow(&mut self, entries: Vec<Arrival>) -> Result<(), LedgerError> {
         for Arrival { count, entry } in entries {
-            let seen = self.follower.followed.seen();
-            if count <= seen {
+            let (at, seen) = (StreamPosition(count), self.follower.followed.seen());
+            if at <= seen {
                 continue;
             }
-            if count != seen + 1 {
-                return self.fell_behind(count);
+            if at != seen.next() {
+                return self.fell_behind(at);
             }
             let decoded = Entry::decode(&entry).map_err(|_| LedgerError::Entry(count))?;
-            let numbered = self.follower.number(count, &decoded)?;
+            let numbered = self.follower.number(at, &decoded)?;
             let (submitter, mut view) = self.submitting();
-            let (origin, change) = submitter.settle(count, &decoded, numbered.sender_seq(), &mut view);
+            let (origin, change) = submitter.settle(at, &decoded, numbered.sender_seq(), &mut view);
             self.answers.counters.messages += u64::from(numbered.rows().is_some());
             self.answers.counters.rows += numbered.rows().unwrap_or_default();
             self.answers.stage(numbered.delivery(origin, change.as_ref()));
-            self.follower.follow(count, &entry)?;
-            self.progress.report_followed(self.follower.followed.position());
+            self.follower.follow(at, &entry)?;
+            self.progress.report_followed(self.follower.followed.seen());
         }
         Ok(())
     }

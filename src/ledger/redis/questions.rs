@@ -10,6 +10,7 @@ use super::session::Certainty;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::Origin;
 use crate::contract::internal::{self, OrCount, Place};
+use crate::contract::position::StreamPosition;
 use crate::journal::disk::Disk;
 use crate::ledger::pending_delivery::PendingDelivery;
 use ringway_wire::ids::{GroupId, Seq, UserId};
@@ -18,7 +19,7 @@ use ringway_wire::ids::{GroupId, Seq, UserId};
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     pub(super) new: Vec<Question>,
-    pub(super) asked: VecDeque<(Option<u64>, Vec<Question>)>,
+    pub(super) asked: VecDeque<(Option<StreamPosition>, Vec<Question>)>,
 }
 
 impl Questions {
@@ -53,17 +54,17 @@ impl<D: Disk> RedisEngine<D> {
             let new = std::mem::take(&mut self.questions.new);
             self.questions.asked.push_back((None, new));
         }
-        while let Some((Some(count), _)) = self.questions.asked.front()
-            && *count <= self.follower.followed.seen()
+        while let Some((Some(last), _)) = self.questions.asked.front()
+            && *last <= self.follower.followed.seen()
         {
             let Some((_, questions)) = self.questions.asked.pop_front().or_count(Place::Stream) else { return };
             questions.into_iter().for_each(|question| self.answer(question));
         }
     }
 
-    pub(super) fn counted(&mut self, count: u64) {
+    pub(super) fn counted(&mut self, last: StreamPosition) {
         match self.questions.asked.iter_mut().find(|(waiting, _)| waiting.is_none()) {
-            Some((waiting, _)) => *waiting = Some(count),
+            Some((waiting, _)) => *waiting = Some(last),
             None if self.session.reading().is_some() => internal::count(Place::Stream),
             // The stream was found to be another one meanwhile, and they are asked again.
             None => {}

@@ -6,27 +6,29 @@
 
 use std::collections::VecDeque;
 
+use crate::contract::position::StreamPosition;
+
 /// How many are compared.
 const RECENT_MAX: usize = 64;
 
 /// The last entries followed.
 #[derive(Debug, Default)]
 pub(super) struct RecentEntries {
-    last: u64,
+    last: StreamPosition,
     checksums: VecDeque<u32>,
 }
 
 impl RecentEntries {
     /// An entry was followed.
-    pub(super) fn push(&mut self, count: u64, entry: &[u8]) {
-        if count != self.last + 1 {
+    pub(super) fn push(&mut self, at: StreamPosition, entry: &[u8]) {
+        if at != self.last.next() {
             self.checksums.clear();
         }
         if self.checksums.len() >= RECENT_MAX {
             self.checksums.pop_front();
         }
         self.checksums.push_back(crc32c::crc32c(entry));
-        self.last = count;
+        self.last = at;
     }
 
     /// Nothing was followed since the stream began, or since the last snapshot.
@@ -35,11 +37,11 @@ impl RecentEntries {
     }
 
     /// The last entries up to this one, each with its checksum.
-    pub(super) fn known(&self, seen: u64) -> Vec<(u64, u32)> {
+    pub(super) fn known(&self, seen: StreamPosition) -> Vec<(u64, u32)> {
         if self.last != seen {
             return Vec::new();
         }
-        let first = self.last + 1 - self.checksums.len() as u64;
+        let first = self.last.next().0 - self.checksums.len() as u64;
         std::iter::zip(first.., self.checksums.iter().copied()).collect()
     }
 }

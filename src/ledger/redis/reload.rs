@@ -10,6 +10,7 @@ use super::RedisEngine;
 use super::link::{Found, Generation, What};
 use super::seed::{base_of, floor_of, generation_of};
 use super::session::{Session, Then};
+use crate::contract::position::StreamPosition;
 use crate::contract::snapshot::Snapshot;
 use crate::journal::disk::Disk;
 use crate::ledger::LedgerError;
@@ -26,14 +27,18 @@ impl<D: Disk> RedisEngine<D> {
     /// The stream begins at `next` and not behind what this node has. Between a node's snapshot and its lease others may cut
     /// off what it has not read: as long as it has read nothing, it begins from another one, which has all that is cut off. Its
     /// lease says what it has read, so nothing more is cut off meanwhile. One that has read some of the stream ends.
-    pub(super) fn fell_behind(&mut self, next: u64) -> Result<(), LedgerError> {
+    pub(super) fn fell_behind(&mut self, next: StreamPosition) -> Result<(), LedgerError> {
         let seen = self.follower.followed.seen();
         if self.follower.followed.has_entries() {
-            return Err(LedgerError::Behind { seen, next });
+            return Err(LedgerError::Behind { seen: seen.0, next: next.0 });
         }
         // Else what was read before that was seen still comes.
         if let Session::Following { number, .. } = self.session {
-            tracing::info!(seen, next, "the stream was cut off behind the database's snapshot: another is read");
+            tracing::info!(
+                seen = seen.0,
+                next = next.0,
+                "the stream was cut off behind the database's snapshot: another is read"
+            );
             self.session = Session::Behind { number };
             self.order(What::Status);
         }
@@ -57,7 +62,7 @@ impl<D: Disk> RedisEngine<D> {
         self.ask_for_snapshot();
         let Some(snapshot) = self.asker.answer() else { return Ok(()) };
         let Session::Loading { then, .. } = &self.session else { return Ok(()) };
-        let at = snapshot.at.applied.0;
+        let at = snapshot.at.applied.in_stream();
         match then.clone() {
             Then::Follow(found) if generation_of(at) == found.there.number => {
                 self.begin_behind(number, found, snapshot)
@@ -73,7 +78,7 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Follows what was found, behind the snapshot.
     fn begin_behind(&mut self, number: u64, found: Found, snapshot: Snapshot) -> Result<(), LedgerError> {
-        let at = snapshot.at.applied.0;
+        let at = snapshot.at.applied.in_stream();
         let is_new = generation_of(self.follower.followed.seen()) != found.there.number;
         if is_new {
             self.follower.check_floor(found.floor)?;
@@ -83,7 +88,7 @@ impl<D: Disk> RedisEngine<D> {
             // What is not settled may be in what was cut off: it is looked for in the database as that is now.
             self.submitter.submit_again(at, &self.follower, &mut self.answers);
         }
-        if found.count >= at {
+        if found.count >= at.0 {
             return self.follow_from(number, found);
         }
         // It was looked at before the database was; or it has less than the database.
@@ -105,7 +110,7 @@ impl<D: Disk> RedisEngine<D> {
     fn take_snapshot(&mut self, snapshot: Snapshot) -> Result<(), LedgerError> {
         self.follower.replace(snapshot, &mut self.answers)?;
         self.submitter.forget_entries();
-        self.progress.report_followed(self.follower.followed.position());
+        self.progress.report_followed(self.follower.followed.seen());
         Ok(())
     }
 }

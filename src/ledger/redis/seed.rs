@@ -24,13 +24,13 @@ const ENTRY_BITS: u32 = 40;
 pub(crate) const FIRST_GENERATION: u64 = 1;
 
 /// The generation that an entry, or a position of the database, belongs to.
-pub(crate) fn generation_of(entry: u64) -> u64 {
-    entry >> ENTRY_BITS
+pub(crate) fn generation_of(entry: StreamPosition) -> u64 {
+    entry.0 >> ENTRY_BITS
 }
 
 /// Where a generation's entries begin: its first is the next one.
-pub(crate) fn base_of(generation: u64) -> u64 {
-    generation << ENTRY_BITS
+pub(crate) fn base_of(generation: u64) -> StreamPosition {
+    StreamPosition(generation << ENTRY_BITS)
 }
 
 /// What all rows of a generation are numbered above, if this is the highest seq of all rows in the database when its
@@ -73,7 +73,7 @@ impl<D: Disk> RedisEngine<D> {
         if !found.is_confirmed && self.follower.followed.can_confirm(&found.there) {
             // It answers for all that it was told of.
             let read = self.follower.followed.seen().max(self.follower.redis_clock.had_before());
-            self.order(What::Confirm { generation: found.there, read });
+            self.order(What::Confirm { generation: found.there, read: read.0 });
             return Ok(());
         }
         if found.age == Age::Fresh {
@@ -98,9 +98,9 @@ impl<D: Disk> RedisEngine<D> {
         // Another node has begun the next one: it knows of this one what is not there any more.
         let is_over = there.number < self.known_generation() || there.number < highest;
         let seen = self.follower.followed.seen();
-        let has_gone_back = generation_of(seen) == there.number && *count < seen;
+        let has_gone_back = generation_of(seen) == there.number && *count < seen.0;
         // What it was told of and has not read others may have.
-        let is_less = *count < self.follower.redis_clock.had_before();
+        let is_less = *count < self.follower.redis_clock.had_before().0;
         let same = self.follower.followed.generation().filter(|ours| ours.number == there.number);
         let is_other = same.is_some_and(|ours| ours != there || is_less);
         *extent == Extent::Part || is_over || has_gone_back || is_other
@@ -108,7 +108,7 @@ impl<D: Disk> RedisEngine<D> {
 
     /// The highest number of a generation that this node, or the database, has something of.
     fn known_generation(&self) -> u64 {
-        generation_of(self.follower.followed.seen().max(self.progress.applied().0))
+        generation_of(self.follower.followed.seen().max(self.progress.applied().in_stream()))
     }
 
     /// Asks for the lock for making the generation behind all that are known.
@@ -144,7 +144,7 @@ impl<D: Disk> RedisEngine<D> {
         let Reading { certainty, caught_up_at, .. } = *reading;
         if certainty == Certainty::Unverified
             && self.follower.followed.seen() >= caught_up_at
-            && self.progress.applied().0 >= caught_up_at
+            && self.progress.applied().in_stream() >= caught_up_at
         {
             self.look_again(*number);
         }
@@ -155,15 +155,16 @@ impl<D: Disk> RedisEngine<D> {
     /// be stored. Redis is looked at again, and what was submitted goes into the next one.
     pub(super) fn leave_unstorable(&mut self) {
         let Session::Following { number, reading } = &self.session else { return };
-        if generation_of(self.progress.applied().0) > reading.generation.number {
+        if generation_of(self.progress.applied().in_stream()) > reading.generation.number {
             self.look_again(*number);
         }
     }
 
     /// This node has followed all that Redis has, and the database has it.
     fn has_stored_all_of(&self, found: &Found) -> bool {
+        let all = StreamPosition(found.count);
         let is_followed = self.follower.followed.generation() == Some(&found.there);
-        is_followed && self.follower.followed.seen() >= found.count && self.progress.applied().0 >= found.count
+        is_followed && self.follower.followed.seen() >= all && self.progress.applied().in_stream() >= all
     }
 
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.
@@ -175,7 +176,7 @@ impl<D: Disk> RedisEngine<D> {
         }
         let (reading, seen) = (Reading::of(&found), self.follower.followed.seen());
         let Found { there, count, floor, now_ms, .. } = found;
-        if self.progress.fence_asked().0 > base_of(there.number) {
+        if self.progress.fence_asked() > base_of(there.number) {
             // What the database was to be moved past is here again.
             self.progress.take_back_fence();
         }
@@ -186,16 +187,20 @@ impl<D: Disk> RedisEngine<D> {
             self.follower.redis_clock.begin();
             self.submitter.submit_again(seen, &self.follower, &mut self.answers);
         }
-        self.follower.stood(count, now_ms);
-        tracing::info!(generation = there.number, behind = count - seen.min(count), "following the cluster's ledger");
-        self.order(What::Follow { generation: there, after: seen, known: self.follower.followed.recent() });
+        self.follower.stood(StreamPosition(count), now_ms);
+        tracing::info!(
+            generation = there.number,
+            behind = count.saturating_sub(seen.0),
+            "following the cluster's ledger"
+        );
+        self.order(What::Follow { generation: there, after: seen.0, known: self.follower.followed.recent() });
         Ok(())
     }
 
     /// The lock is this node's: the database's position is moved first.
     pub(super) fn begun(&mut self) {
         let Session::Lost { number, waits: Waits::Lock(making) } = &self.session else { return };
-        self.progress.ask_fence(StreamPosition(base_of(making.number)));
+        self.progress.ask_fence(base_of(making.number));
         self.session = Session::Fencing { number: *number, making: making.clone() };
     }
 
@@ -205,10 +210,10 @@ impl<D: Disk> RedisEngine<D> {
         let Session::Fencing { number, making } = &self.session else { return };
         let (number, making) = (*number, making.clone());
         let base = base_of(making.number);
-        if self.progress.applied().0 < base {
+        if self.progress.applied().in_stream() < base {
             return;
         }
-        match self.progress.fenced().0 == base {
+        match self.progress.fenced() == base {
             true => self.load(number, Then::Make(making)),
             false => self.look_again(number),
         }

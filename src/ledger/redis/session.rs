@@ -5,6 +5,7 @@
 //! session is somewhere else ([`super::followed`]).
 
 use super::link::{Found, Generation};
+use crate::contract::position::StreamPosition;
 use crate::contract::report::StandsStill;
 
 /// The state. `number` is the session's.
@@ -55,7 +56,7 @@ pub(super) struct Reading {
     pub(super) generation: Generation,
     pub(super) certainty: Certainty,
     /// How far the stream was when it was found.
-    pub(super) caught_up_at: u64,
+    pub(super) caught_up_at: StreamPosition,
     /// Names at or above this time, Unix milliseconds, are known to Redis, if anybody used them.
     pub(super) since_ms: u64,
 }
@@ -97,7 +98,7 @@ impl Session {
     }
 
     /// The stream that is followed, if it has been read as far as it was when the session began. `Err`: why it is not.
-    pub(super) fn caught_up(&self, seen: u64) -> Result<&Reading, StandsStill> {
+    pub(super) fn caught_up(&self, seen: StreamPosition) -> Result<&Reading, StandsStill> {
         match self {
             Session::Disconnected { why } => Err(*why),
             Session::Lost { .. } | Session::Fencing { .. } | Session::Loading { .. } | Session::Seeding { .. } => {
@@ -129,7 +130,7 @@ impl Reading {
     /// What was found is followed.
     pub(super) fn of(found: &Found) -> Reading {
         let certainty = if found.is_confirmed { Certainty::Confirmed } else { Certainty::Unverified };
-        let Found { ref there, count: caught_up_at, since_ms, .. } = *found;
-        Reading { generation: there.clone(), certainty, caught_up_at, since_ms }
+        let Found { ref there, count, since_ms, .. } = *found;
+        Reading { generation: there.clone(), certainty, caught_up_at: StreamPosition(count), since_ms }
     }
 }

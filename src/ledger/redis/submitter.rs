@@ -32,6 +32,7 @@ use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
+use crate::contract::position::StreamPosition;
 use crate::contract::progress::Progress;
 use crate::contract::report::StandsStill;
 use crate::contract::store::{Lookup, LookupAnswer, LookupFound};
@@ -158,7 +159,7 @@ impl<D: Disk> Submitter<D> {
     /// Moves what the store is to be asked for to `out`.
     pub(super) fn take_lookups(
         &mut self,
-        applied: u64,
+        applied: StreamPosition,
         session: &Session,
         follower: &Follower<D>,
         out: &mut Vec<Lookup>,
@@ -174,13 +175,13 @@ impl<D: Disk> Submitter<D> {
     }
 
     /// Redis has replied to the first call that has no reply, when it had so many entries.
-    pub(super) fn reply(&mut self, now: Now, replies: Vec<Reply>, count: u64) {
+    pub(super) fn reply(&mut self, now: Now, replies: Vec<Reply>, at: StreamPosition) {
         for (reply, why) in [(Reply::Full, StandsStill::Full), (Reply::NoMemory, StandsStill::NoMemory)] {
             if replies.contains(&reply) {
                 self.no_room.meet(now, why);
             }
         }
-        self.in_flight.reply(replies, count);
+        self.in_flight.reply(replies, at);
     }
 
     /// Nothing new would find room in Redis.
@@ -197,7 +198,7 @@ impl<D: Disk> Submitter<D> {
     }
 
     /// The database has all up to this entry of the generation that is followed.
-    pub(super) fn stored(&mut self, applied: u64) {
+    pub(super) fn stored(&mut self, applied: StreamPosition) {
         self.log.stored(applied);
     }
 
@@ -235,7 +236,7 @@ impl<D: Disk> Submitter<D> {
     /// change of a group that it is, if that is one of ours.
     pub(super) fn settle(
         &mut self,
-        count: u64,
+        at: StreamPosition,
         entry: &Entry<'_>,
         seq: Seq,
         view: &mut View<'_, D>,
@@ -245,7 +246,7 @@ impl<D: Disk> Submitter<D> {
         let is_change = matches!(entry.record, Record::Change(_));
         if entry.node == view.settings.node {
             let what = if is_change { Submitted::Change } else { Submitted::Message };
-            self.log.read(msg_id, count, what);
+            self.log.read(msg_id, at, what);
         }
         if is_change {
             self.in_flight.retry_deferred();
@@ -292,7 +293,7 @@ impl<D: Disk> Submitter<D> {
 
     /// All that this node has submitted, and that is perhaps neither in the database, which is at this entry, nor in the
     /// stream.
-    pub(super) fn submit_again(&mut self, from: u64, follower: &Follower<D>, answers: &mut Answers) {
+    pub(super) fn submit_again(&mut self, from: StreamPosition, follower: &Follower<D>, answers: &mut Answers) {
         let mut open = Vec::new();
         let again = self.log.each_open(&mut |record| open.extend(Subject::from_log(&record)));
         for (msg_id, name, subject) in open {

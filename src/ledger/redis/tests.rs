@@ -11,16 +11,17 @@ mod world;
 
 use std::sync::Arc;
 
+use self::world::base_of;
 use super::copy::StreamCopy;
 use super::entry::{Claimed, Entry};
 use super::link::{Generation, News, link};
-use super::seed::{base_of, floor_of, generation_of};
+use super::seed::{floor_of, generation_of};
 use super::senders::SenderRows;
 use super::submitter::log::{Committed, Log, Submitted};
 use super::windows::{EntryRows, Windows};
 use crate::contract::ids::LedgerSlot;
 use crate::contract::message::{Roster, RosterMember};
-use crate::contract::position::{AppliedPosition, JournalPosition};
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
 use crate::contract::progress::Progress;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
@@ -62,7 +63,7 @@ fn a_claim_and_a_generation_are_read_back() {
     let generation = Generation { number: 3, nonce: 0xABC };
     assert_eq!(Generation::parse(&generation.text()), Some(generation));
     assert_eq!(Generation::parse("3"), None);
-    assert_eq!(generation_of(base_of(3) + 12), 3);
+    assert_eq!(generation_of(StreamPosition(base_of(3) + 12)), 3);
 }
 
 #[test]
@@ -75,9 +76,9 @@ fn the_log_has_after_a_crash_what_was_neither_stored_nor_withdrawn() {
     }
     assert!(matches!(log.commit().unwrap(), Committed::Durable));
     log.withdraw(MsgId(2));
-    log.read(MsgId(1), 10, Submitted::Message);
-    log.read(MsgId(3), 11, Submitted::Message);
-    log.stored(10);
+    log.read(MsgId(1), StreamPosition(10), Submitted::Message);
+    log.read(MsgId(3), StreamPosition(11), Submitted::Message);
+    log.stored(StreamPosition(10));
     assert!(matches!(log.commit().unwrap(), Committed::Durable));
     assert_eq!(log.open_count(), 3);
     disk.crash();
@@ -98,8 +99,8 @@ fn a_change_that_is_stored_is_not_made_again_whatever_has_become_of_its_group() 
     log.make_room().unwrap();
     log.stage(msg_id, &Record::Change(created));
     assert!(matches!(log.commit().unwrap(), Committed::Durable));
-    log.read(msg_id, 10, Submitted::Change);
-    log.stored(10);
+    log.read(msg_id, StreamPosition(10), Submitted::Change);
+    log.stored(StreamPosition(10));
     assert!(log.withdraws());
     assert!(matches!(log.commit().unwrap(), Committed::Durable));
     disk.crash();
@@ -126,7 +127,7 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
     let base = base_of(1);
     for entry in 1..=3u64 {
         copy.push_group(message(entry), &roster, &[Seq(entry), Seq(entry), Seq(entry)]).unwrap();
-        copy.end_entry(base + entry);
+        copy.end_entry(StreamPosition(base + entry));
     }
     // All three are read at once.
     copy.flush().unwrap();
@@ -171,17 +172,23 @@ fn a_floor_is_above_all_that_was_given_out_before_it_whatever_of_it_was_stored()
 #[test]
 fn the_senders_rows_of_the_last_entries_are_known_and_no_others() {
     let mut rows = SenderRows::default();
-    assert_eq!(rows.find(0), None);
+    assert_eq!(rows.find(StreamPosition(0)), None);
     let base = base_of(3);
     let last = base + SENDER_ROWS_MAX as u64 + 5;
     for count in base + 1..=last {
-        rows.push(count, Seq(count - base));
+        rows.push(StreamPosition(count), Seq(count - base));
     }
-    assert_eq!([rows.find(base + 5), rows.find(last + 1)], [None, None]);
-    assert_eq!([rows.find(base + 6), rows.find(last)], [Some(Seq(6)), Some(Seq(last - base))]);
+    assert_eq!([rows.find(StreamPosition(base + 5)), rows.find(StreamPosition(last + 1))], [None, None]);
+    assert_eq!(
+        [rows.find(StreamPosition(base + 6)), rows.find(StreamPosition(last))],
+        [Some(Seq(6)), Some(Seq(last - base))]
+    );
     // Entries are left out: what lies before is not told as if it lay elsewhere.
-    rows.push(last + 10, Seq(1));
-    assert_eq!([rows.find(last), rows.find(last + 9), rows.find(last + 10)], [None, None, Some(Seq(1))]);
+    rows.push(StreamPosition(last + 10), Seq(1));
+    assert_eq!(
+        [rows.find(StreamPosition(last)), rows.find(StreamPosition(last + 9)), rows.find(StreamPosition(last + 10))],
+        [None, None, Some(Seq(1))]
+    );
 }
 
 /// Follows entries in which each of these users has a row, and returns what there is to compare.
@@ -190,7 +197,7 @@ fn windows(counts: std::ops::RangeInclusive<u64>, rows: &[(u64, u64)], msg_id: u
     for count in counts {
         let mut entry = EntryRows::default();
         rows.iter().for_each(|(user, seq)| entry.add(UserId(*user), Seq(seq + count)));
-        windows.take(count, MsgId(msg_id + count), entry);
+        windows.take(StreamPosition(count), MsgId(msg_id + count), entry);
         done.extend(windows.front());
         windows.pop_front();
     }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::contract::ids::mixed;
+use crate::contract::position::StreamPosition;
 use crate::limits::{WINDOW_ENTRIES, WINDOWS_KEPT};
 use ringway_wire::ids::{MsgId, Seq, UserId};
 
@@ -33,8 +34,8 @@ impl EntryRows {
 
 impl Windows {
     /// The next entry was followed.
-    pub(crate) fn take(&mut self, count: u64, msg_id: MsgId, rows: EntryRows) {
-        let (window, place) = ((count - 1) / WINDOW_ENTRIES, (count - 1) % WINDOW_ENTRIES);
+    pub(crate) fn take(&mut self, at: StreamPosition, msg_id: MsgId, rows: EntryRows) {
+        let (window, place) = ((at.0 - 1) / WINDOW_ENTRIES, (at.0 - 1) % WINDOW_ENTRIES);
         if place == 0 {
             self.digest = Some(window);
         }

@@ -249,12 +249,12 @@ fn of_cluster(dir: &TempDir, clock: Clock) -> (RedisEngine<Directory>, RedisEnds
         seed: 1,
     };
     let [log, copy] = ["log", "stream"].map(|name| Directory::open(&dir.path().join(name)).unwrap());
-    let at = StorePosition { applied: AppliedPosition(base_of(1)), msg_id_max: MsgId(0) };
+    let at = StorePosition { applied: AppliedPosition(base_of(1).0), msg_id_max: MsgId(0) };
     let start = RedisStart::new(settings);
     let engine = start.finish((log, copy), Arc::new(Progress::default()), (ledger, asker), at).unwrap();
     let found = Found {
         there: Generation { number: 1, nonce: 1 },
-        count: base_of(1),
+        count: base_of(1).0,
         floor: Seq(0),
         since_ms: 0,
         now_ms: clock.now().unix_ms,
@@ -284,7 +284,7 @@ fn send_forgotten(redis: &mut RedisEnds, submissions: &SubmissionSender, clock: 
             }
             What::Submit { calls, .. } => {
                 let replies = vec![Reply::Forgotten; calls.len()];
-                redis.notify(News::Replies { replies, count: base_of(1) }).unwrap();
+                redis.notify(News::Replies { replies, count: base_of(1).0 }).unwrap();
                 return name;
             }
             _ => {}

@@ -12,6 +12,7 @@ use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::internal::{self, OrCount};
 use crate::contract::message::Incoming;
+use crate::contract::position::StreamPosition;
 use crate::contract::store::{LookupFound, StoredMessage};
 use crate::contract::submission::MessageSubmission;
 use crate::journal::disk::Disk;
@@ -245,7 +246,7 @@ impl<D: Disk> Submitter<D> {
     /// Redis knows the name. Which row the sender has is known here, if that was not long ago, and else in the store.
     fn claimed_before(&mut self, msg_id: MsgId, claimed: Claimed, view: &mut View<'_, D>) {
         let Claimed { msg_id: stored, digest, count } = claimed;
-        if let Some(seq) = view.follower.senders.find(count) {
+        if let Some(seq) = view.follower.senders.find(StreamPosition(count)) {
             return self.settle_as_repeat(msg_id, Known { msg_id: stored, seq, digest }, view.answers);
         }
         let Some(subject) = self.in_flight.remove(msg_id) else { return };

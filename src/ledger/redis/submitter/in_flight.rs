@@ -15,6 +15,7 @@ use crate::contract::ids::Origin;
 use crate::contract::internal::{self, OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::names_kept::NamesKept;
+use crate::contract::position::StreamPosition;
 use crate::contract::store::Lookup;
 use crate::ledger::dedup::Name;
 use crate::ledger::redis::link::Reply;
@@ -30,7 +31,7 @@ pub(super) enum Stage {
     /// Redis was given it, and has not replied, or has replied that it is in the stream.
     Called,
     /// Redis has taken nothing of it; that counts when the stream has been read up to this entry.
-    Replied { count: u64, reply: Reply },
+    Replied { last: StreamPosition, reply: Reply },
     /// The store is asked whether it has it.
     Searched,
     /// One of a former process or generation that stands on a change that is lost: perhaps that is made again.
@@ -241,7 +242,7 @@ impl InFlight {
     }
 
     /// Redis has replied to the first call, when it had so many entries.
-    pub(super) fn reply(&mut self, replies: Vec<Reply>, count: u64) {
+    pub(super) fn reply(&mut self, replies: Vec<Reply>, last: StreamPosition) {
         let Some(called) = self.calls.pop_front().or_count(Place::InFlight) else { return };
         if called.len() != replies.len() {
             internal::count(Place::InFlight);
@@ -249,16 +250,16 @@ impl InFlight {
         for (msg_id, reply) in std::iter::zip(called, replies) {
             let is_called = self.get(msg_id).is_some_and(|tracked| tracked.stage == Stage::Called);
             if reply != Reply::Appended && is_called {
-                self.enter(msg_id, Stage::Replied { count, reply });
+                self.enter(msg_id, Stage::Replied { last, reply });
             }
         }
     }
 
     /// The next reply that counts, as the stream has been read up to this entry.
-    pub(super) fn next_reply(&mut self, seen: u64) -> Option<(MsgId, Reply)> {
+    pub(super) fn next_reply(&mut self, seen: StreamPosition) -> Option<(MsgId, Reply)> {
         while let Some(msg_id) = self.replied.front().copied() {
             match self.get(msg_id).map(|tracked| &tracked.stage) {
-                Some(Stage::Replied { count, .. }) if *count > seen => return None,
+                Some(Stage::Replied { last, .. }) if *last > seen => return None,
                 Some(Stage::Replied { reply, .. }) => {
                     let reply = reply.clone();
                     self.replied.pop_front();
@@ -283,7 +284,7 @@ impl InFlight {
     }
 
     /// The generation is over: whether any of it is stored has to be found out first, when the store is at this entry.
-    pub(super) fn search_all(&mut self, from: u64) {
+    pub(super) fn search_all(&mut self, from: StreamPosition) {
         debug_assert!(self.uncommitted.is_empty(), "what was taken is on disk before news are taken");
         debug_assert!(self.calls.is_empty(), "Redis replies before it is looked at");
         self.replied.clear();
@@ -329,7 +330,7 @@ impl InFlight {
     }
 
     /// Look-ups for what is searched for, [`Searches::take_lookups`].
-    pub(super) fn take_lookups(&mut self, applied: u64, known_s: u64, out: &mut Vec<Lookup>) {
+    pub(super) fn take_lookups(&mut self, applied: StreamPosition, known_s: u64, out: &mut Vec<Lookup>) {
         for msg_id in self.searches.take_lookups(applied, known_s, out) {
             self.enter(msg_id, Stage::Unsent);
         }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
-use crate::contract::position::JournalPosition;
+use crate::contract::position::{JournalPosition, StreamPosition};
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
@@ -46,7 +46,7 @@ pub(crate) struct Log<D: Disk> {
     /// Submissions that may have to be made again, and where they lie.
     open: HashMap<MsgId, JournalPosition, TableKey>,
     /// Those that are in the stream, by entry.
-    read: VecDeque<(u64, MsgId, Submitted)>,
+    read: VecDeque<(StreamPosition, MsgId, Submitted)>,
     /// Withdrawn, and not on disk yet: staged, and, while the disk is full, not staged.
     withdrawn: Vec<MsgId>,
     /// How many of these are staged, from the first one on.
@@ -157,7 +157,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// It is the stream's entry of this number.
-    pub(crate) fn read(&mut self, msg_id: MsgId, entry: u64, what: Submitted) {
+    pub(crate) fn read(&mut self, msg_id: MsgId, entry: StreamPosition, what: Submitted) {
         if self.open.contains_key(&msg_id) {
             self.read.push_back((entry, msg_id, what));
         }
@@ -194,7 +194,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// The database has all entries up to this one.
-    pub(crate) fn stored(&mut self, entry: u64) {
+    pub(crate) fn stored(&mut self, entry: StreamPosition) {
         while let Some((read, msg_id, what)) = self.read.front().copied()
             && read <= entry
         {

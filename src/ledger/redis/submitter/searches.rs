@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
+use crate::contract::position::StreamPosition;
 use crate::contract::store::Lookup;
 use crate::ledger::dedup::Name;
 use crate::limits::{SEARCH_RETRY_MAX_MS, STORE_RETRY_FIRST_MS};
@@ -36,7 +37,7 @@ pub(super) struct Searches {
     /// It is all that there was when the generation ended.
     is_all: bool,
     /// The store must be here before it is asked: until then its tail has entries of a stream that is lost.
-    from: u64,
+    from: StreamPosition,
     pause: Pause,
 }
 
@@ -111,7 +112,7 @@ impl Searches {
     }
 
     /// All that there is is searched for next, as soon as the store is at this entry.
-    pub(super) fn begin_all(&mut self, from: u64) {
+    pub(super) fn begin_all(&mut self, from: StreamPosition) {
         self.from = from;
         self.is_all = true;
     }
@@ -180,7 +181,7 @@ impl Searches {
 
     /// Moves what the store, at this entry, is to be asked for now to `out`; a look-up knows of all that Redis had by
     /// `known_s`. Returns the changes among what is searched for: they have no name, and are told by their version.
-    pub(super) fn take_lookups(&mut self, applied: u64, known_s: u64, out: &mut Vec<Lookup>) -> Vec<MsgId> {
+    pub(super) fn take_lookups(&mut self, applied: StreamPosition, known_s: u64, out: &mut Vec<Lookup>) -> Vec<MsgId> {
         let mut unnamed = Vec::new();
         if applied < self.from || self.pause.is_on() {
             return unnamed;

@@ -1,6 +1,6 @@
 //! Nodes that follow one stream: whatever else is different about them, they number alike.
 
-use super::world::{Database, NOW, Node, Stream, after_a_loss, origin};
+use super::world::{Database, NOW, Node, Stream, after_a_loss, base_of, origin};
 use crate::contract::message::Incoming;
 use crate::contract::position::{AppliedPosition, StreamPosition};
 use crate::contract::report::StandsStill;
@@ -9,7 +9,7 @@ use crate::contract::submission::{MessageSubmission, Submission};
 use crate::journal::record::Record;
 use crate::ledger::redis::entry::Entry;
 use crate::ledger::redis::link::{Age, Arrival, Compared, Extent, Generation, News, What};
-use crate::ledger::redis::seed::{base_of, floor_of};
+use crate::ledger::redis::seed::floor_of;
 use crate::ledger::{Engine, LedgerError};
 use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};

@@ -21,7 +21,7 @@ fn send(node: &mut Node, name: u128, to: Conversation) {
 #[test]
 fn what_a_sender_may_not_send_now_is_refused_and_not_submitted() {
     let stream = Stream::begin(1, Seq(0), 0);
-    let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
+    let mut node = Node::start(1, 1, &Database { at: base_of(1).0, ..Database::default() });
     node.engine.settings.traffic = TrafficLimits { user_rows: Rate::new(2, 5), ..TrafficLimits::UNLIMITED };
     node.receive(stream.status()).unwrap();
     let generation = stream.found.there.text();

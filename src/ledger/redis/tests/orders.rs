@@ -14,7 +14,7 @@ use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 /// A node that follows an empty ledger.
 fn node() -> (Stream, Node) {
     let stream = Stream::begin(1, Seq(0), 0);
-    let mut node = Node::start(1, 1, &Database { at: base_of(1), ..Database::default() });
+    let mut node = Node::start(1, 1, &Database { at: base_of(1).0, ..Database::default() });
     node.receive(stream.status()).unwrap();
     node.wants.clear();
     (stream, node)

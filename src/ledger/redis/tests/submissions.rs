@@ -3,7 +3,7 @@
 mod changes;
 mod groups;
 
-use super::world::{Database, NOW, Node, Stream, after_a_loss, origin};
+use super::world::{Database, NOW, Node, Stream, after_a_loss, base_of, origin};
 use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::message::Incoming;
@@ -15,7 +15,6 @@ use crate::journal::record::{DirectRecord, Record};
 use crate::ledger::Engine;
 use crate::ledger::redis::entry::{Call, Entry};
 use crate::ledger::redis::link::{Arrival, News, Reply, What};
-use crate::ledger::redis::seed::base_of;
 use crate::ledger::redis::submitter::log::Log;
 use crate::limits::{LOST_CHANGES_MS, SENDS_ANSWERED_MS};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};

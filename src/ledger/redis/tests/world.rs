@@ -19,7 +19,7 @@ use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::GroupLimits;
 use crate::ledger::redis::entry::Entry;
 use crate::ledger::redis::link::{Age, Arrival, Extent, Found, Generation, News, RedisEnds, What, link};
-use crate::ledger::redis::seed::{base_of, floor_of};
+use crate::ledger::redis::seed::{self, floor_of};
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
 use crate::ledger::{Engine, LedgerError};
@@ -152,6 +152,11 @@ impl Node {
         self.store.answer(ask.finish(at, gone, left));
         self.commit()
     }
+}
+
+/// The entry before a generation's first one.
+pub(super) fn base_of(generation: u64) -> u64 {
+    seed::base_of(generation).0
 }
 
 /// What is stored.

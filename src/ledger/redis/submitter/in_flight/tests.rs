@@ -5,6 +5,7 @@ use super::super::subject::Subject;
 use super::InFlight;
 use crate::contract::ids::Origin;
 use crate::contract::message::Incoming;
+use crate::contract::position::StreamPosition;
 use crate::ledger::dedup::Name;
 use crate::ledger::redis::link::Reply;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, UserId};
@@ -56,7 +57,7 @@ fn call(table: &mut InFlight, rng: &mut fastrand::Rng) -> usize {
 /// The store is asked for what it has to be asked for, and answers.
 fn search(table: &mut InFlight, rng: &mut fastrand::Rng) {
     let mut lookups = Vec::new();
-    table.take_lookups(u64::MAX, 1, &mut lookups);
+    table.take_lookups(StreamPosition(u64::MAX), 1, &mut lookups);
     for lookup in lookups {
         let name = Name { sender: lookup.sender, client_msg_id: lookup.client_msg_id };
         match rng.u8(..3) {
@@ -81,11 +82,11 @@ fn each_submission_is_in_one_stage_and_none_is_forgotten_whatever_comes() {
                 5 | 6 => out.push_back(call(&mut table, &mut rng)),
                 7 => {
                     let replies = out.pop_front().map(|count| (0..count).map(|_| reply(&mut rng)).collect());
-                    replies.into_iter().for_each(|replies| table.reply(replies, number));
+                    replies.into_iter().for_each(|replies| table.reply(replies, StreamPosition(number)));
                 }
                 8 => {
                     seen = rng.u64(seen..=number);
-                    while let Some((msg_id, reply)) = table.next_reply(seen) {
+                    while let Some((msg_id, reply)) = table.next_reply(StreamPosition(seen)) {
                         match reply {
                             Reply::Bounced => table.send(msg_id),
                             _ => table.search(msg_id),
@@ -102,7 +103,7 @@ fn each_submission_is_in_one_stage_and_none_is_forgotten_whatever_comes() {
                     table.committed();
                     table.lost();
                     out.clear();
-                    table.search_all(0);
+                    table.search_all(StreamPosition(0));
                 }
             }
             table.check();
