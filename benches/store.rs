@@ -21,7 +21,7 @@ use ringway::journal::record::{GroupRecord, Record, RosterRecord, RosterRecordMe
 use ringway::journal::segment::Journal;
 use ringway::limits::BATCH_ROWS;
 use ringway::store::keeper::{Keeper, Turn};
-use ringway::store::sqlite::{PageWrites, SqliteStore};
+use ringway::store::sqlite::SqliteStore;
 use ringway::store::{InboxRow, Store, Transaction};
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
@@ -49,7 +49,7 @@ impl Bed {
         let dir = TempDir::new().unwrap();
         let disk = Directory::open(&dir.path().join("journal")).unwrap();
         let progress = Arc::new(Progress::default());
-        let store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS, PageWrites::Plain).unwrap();
+        let store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
         Bed {
             clock: Clock::start(),
             journal: Journal::create(disk.clone(), JournalPosition(0), 1).unwrap(),
@@ -142,7 +142,7 @@ fn page_of_100_rows_from_the_tail(bencher: Bencher) {
 fn newest_rows_of_100_000_users(bencher: Bencher) {
     const USERS: u64 = 100_000;
     let dir = TempDir::new().unwrap();
-    let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS, PageWrites::Plain).unwrap();
+    let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
     let rows = |seq| (0..USERS).map(move |user| InboxRow { user: UserId(user), seq: Seq(seq), msg_id: MsgId(seq) });
     for seq in 1..=10 {
         let transaction =

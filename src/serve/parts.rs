@@ -37,8 +37,7 @@ use crate::limits::SEGMENT_BYTES;
 use crate::store::backoff::Backoff;
 use crate::store::keeper::Keeper;
 use crate::store::mysql::{MySqlStore, Sharing, Use};
-use crate::store::sqlite::{PageWrites, SqliteStore};
-use crate::store::yielding::StoreYield;
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::topology::cpus::CpuPlan;
 
@@ -113,11 +112,7 @@ impl Persistence {
         let (parts, keeper) = match &config.store.url {
             StoreUrl::Sqlite(path) => {
                 let file = path.clone().unwrap_or_else(|| config.data_dir.join(STORE_FILE));
-                let page_writes = match cpus.store_yield() {
-                    StoreYield::OwnCpu => PageWrites::Plain,
-                    StoreYield::SharedCpu(_) => PageWrites::Yielding,
-                };
-                let store = async || SqliteStore::open(&file, config.store.batch_rows, page_writes);
+                let store = async || SqliteStore::open(&file, config.store.batch_rows);
                 let Opened::Ready(ready) = opening.refused_if_unavailable(store)? else { return Ok(None) };
                 let (parts, keeper) = *ready;
                 (parts, AnyKeeper::Sqlite(Box::new(keeper)))

@@ -394,8 +394,6 @@ impl Store for SimStore {
         Ok(groups.iter().copied().filter(|group| left.contains(group)).collect())
     }
 
-    fn write_back(&mut self) {}
-
     fn cache_bytes(&self) -> u64 {
         0
     }

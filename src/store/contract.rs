@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::mysql::{MySqlStore, Sharing, Use};
 use super::names::NameTaken;
-use super::sqlite::{PageWrites, SqliteStore};
+use super::sqlite::SqliteStore;
 use super::*;
 use crate::contract::digest::digest;
 use crate::limits::{BATCH_ROWS, CURSORS_READ_MAX, MYSQL_POOL_SIZE, USER_CURSORS_MAX};
@@ -49,7 +49,7 @@ impl Bed for Sqlite {
     }
 
     fn open(&self) -> SqliteStore {
-        SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS, PageWrites::Plain).unwrap()
+        SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS).unwrap()
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {

@@ -288,11 +288,6 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
     }
 
-    /// Begins to write some of what was applied to the disk.
-    pub(crate) fn write_back(&mut self) {
-        self.store.write_back();
-    }
-
     /// Counters as of now.
     pub fn counters(&self) -> StoreCounters {
         StoreCounters {

@@ -10,6 +10,7 @@ pub(crate) mod check;
 #[cfg(test)]
 mod contract;
 pub(crate) mod cursors;
+mod disk_share;
 pub(crate) mod in_flight;
 pub mod keeper;
 pub mod messages;
@@ -68,9 +69,6 @@ pub trait Store {
     async fn left(&mut self, groups: &[GroupId]) -> Result<Vec<GroupId>, StoreError>;
     /// Makes what was applied survive a power loss; returns the position up to which that holds.
     async fn secure(&mut self) -> Result<AppliedPosition, StoreError>;
-    /// Begins to write some of what was applied to the disk, without waiting for it, so that [`Self::secure`] finds
-    /// little left; called every few milliseconds. A database elsewhere has nothing to do here.
-    fn write_back(&mut self);
     /// Memory of the database's pages that are kept in this process, which has a limit of its own. A database elsewhere
     /// keeps none here.
     fn cache_bytes(&self) -> u64;

@@ -234,8 +234,6 @@ impl Store for MySqlStore {
     }
 
     /// What is written there is the server's.
-    fn write_back(&mut self) {}
-
     /// Its pages are the server's.
     fn cache_bytes(&self) -> u64 {
         0

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 
+use super::disk_share::{self, DiskShare};
 use super::yielding::{self, StoreYield, Yielding};
 
 /// Unapplied journal bytes above which storing is urgent (some 45,000 messages to 500) ...
@@ -80,6 +81,10 @@ impl Priority {
     /// applied. One system call when the claim changes, none otherwise.
     pub(crate) fn follow(&mut self, readers: Readers, unapplied_bytes: u64) {
         let behind_bytes = if self.claim == Claim::Share { CALM_BYTES } else { URGENT_BYTES };
+        disk_share::set(match readers {
+            Readers::Waited => DiskShare::Whole,
+            Readers::None => DiskShare::Half,
+        });
         let claim =
             if readers == Readers::Waited || unapplied_bytes > behind_bytes { Claim::Share } else { Claim::Leftovers };
         self.set(claim);
@@ -87,6 +92,7 @@ impl Priority {
 
     /// Nothing else matters any more.
     pub(crate) fn hurry(&mut self) {
+        disk_share::set(DiskShare::Whole);
         self.set(Claim::Share);
     }
 

@@ -12,15 +12,14 @@ mod fault;
 mod find;
 mod insert;
 mod inspect;
+mod paced_writes;
 mod wal;
-mod yielding_files;
 
 use std::ffi::c_int;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::messages::Messages;
 use super::names::Written;
@@ -89,21 +88,9 @@ pub struct SqliteStore {
     page_bytes: u64,
     /// The log's size at which it is to be emptied.
     log_bytes_next: u64,
-    /// The log's file, once it is there, and up to where its writing has been begun.
-    log: Option<File>,
-    written_back: u64,
     /// A sync failed. The kernel may have dropped what was to be written, and a second sync would report success;
     /// so nothing counts as secured any more, and the journal keeps it.
     sync_failed: bool,
-}
-
-/// Whether deliveries come first between two pages of a write.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PageWrites {
-    /// As SQLite does it, on a CPU of the store's own.
-    Plain,
-    /// On a CPU that the store shares with others.
-    Yielding,
 }
 
 /// Who may open the file beside this process.
@@ -116,10 +103,10 @@ enum Sharers {
 impl SqliteStore {
     /// Opens the file, or makes it with its tables. On a full disk, where there is no room for the index that processes
     /// share, it is opened for this process alone: what is stored can be read, and written when there is room again.
-    pub fn open(path: &Path, batch_rows: usize, page_writes: PageWrites) -> Result<Self, StoreError> {
-        match Self::open_as(path, batch_rows, page_writes, Sharers::Others) {
+    pub fn open(path: &Path, batch_rows: usize) -> Result<Self, StoreError> {
+        match Self::open_as(path, batch_rows, Sharers::Others) {
             Err(StoreError::Unavailable { cause: Cause::Full, .. }) => {
-                let store = Self::open_as(path, batch_rows, page_writes, Sharers::Nobody)?;
+                let store = Self::open_as(path, batch_rows, Sharers::Nobody)?;
                 tracing::warn!(
                     file = %path.display(),
                     "the disk is full: the store is read, and written when there is room; until the next start no other \
@@ -131,14 +118,12 @@ impl SqliteStore {
         }
     }
 
-    fn open_as(path: &Path, batch_rows: usize, page_writes: PageWrites, sharers: Sharers) -> Result<Self, StoreError> {
+    fn open_as(path: &Path, batch_rows: usize, sharers: Sharers) -> Result<Self, StoreError> {
         const OPENING: &str = "opening the store's file";
-        let files = match page_writes {
-            PageWrites::Yielding if yielding_files::register() => yielding_files::FILES,
-            PageWrites::Yielding | PageWrites::Plain => c"unix",
-        };
-        let opened = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), files);
-        let mut connection = opened.map_err(failed(OPENING))?;
+        if !paced_writes::begin() {
+            tracing::warn!("this SQLite cannot be made to write in small steps: commits wait while it writes");
+        }
+        let mut connection = Connection::open(path).map_err(failed(OPENING))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         if sharers == Sharers::Nobody {
             // Before the first access: its index is then in memory.
@@ -182,8 +167,6 @@ impl SqliteStore {
             secured: AppliedPosition(0),
             page_bytes,
             log_bytes_next: LOG_BYTES,
-            log: None,
-            written_back: 0,
             sync_failed: false,
         })
     }
@@ -342,10 +325,6 @@ impl Store for SqliteStore {
             )
         };
         if answer == rusqlite::ffi::SQLITE_OK { u64::try_from(now).unwrap_or(0) } else { 0 }
-    }
-
-    fn write_back(&mut self) {
-        self.begin_writing_log();
     }
 
     async fn page(

@@ -190,7 +190,6 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                 .retain_due_ms()
                 .map_or(sleep_ms, |due_ms| sleep_ms.min(due_ms.saturating_sub(now_ms).max(1)));
             if sleep_ms > 0 && asked == Asked::All {
-                self.keeper.write_back();
                 match unapplied_bytes == 0 && !self.keeper.is_writing() && round.is_handed_over() {
                     true => self.sleep_idle(sleep_ms).await,
                     false => self.sleep(sleep_ms.min(STORE_LOOK_MS)).await,

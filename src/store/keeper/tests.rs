@@ -28,7 +28,7 @@ use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record, Ro
 use crate::journal::segment::Journal;
 use crate::journal::varint;
 use crate::limits::{BATCH_ROWS, STORE_RETRY_FIRST_MS, STORE_RETRY_MAX_MS};
-use crate::store::sqlite::{PageWrites, SqliteStore};
+use crate::store::sqlite::SqliteStore;
 use crate::store::{NamesFound, PageWanted, Transaction, pages_in_turn, snapshot_alone};
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::limits::PAGE_BYTES_MAX;

@@ -9,7 +9,7 @@ use crate::limits::BATCH_ROWS;
 use crate::store::contract::transaction;
 
 fn open(dir: &TempDir) -> SqliteStore {
-    SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS, PageWrites::Plain).unwrap()
+    SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap()
 }
 
 fn rows_count(store: &SqliteStore) -> i64 {
@@ -52,7 +52,7 @@ fn a_newer_schema_is_refused_and_left_as_it_is() {
     store.connection.pragma_update(None, "user_version", 99).unwrap();
     drop(store);
     let path = dir.path().join("store.sqlite");
-    let Err(StoreError::Broken { source, .. }) = SqliteStore::open(&path, BATCH_ROWS, PageWrites::Plain) else {
+    let Err(StoreError::Broken { source, .. }) = SqliteStore::open(&path, BATCH_ROWS) else {
         panic!("must be refused")
     };
     assert!(source.to_string().contains("version 99"), "{source}");
@@ -63,9 +63,9 @@ fn a_file_of_something_else_is_refused() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("store.sqlite");
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
-    assert!(matches!(SqliteStore::open(&path, BATCH_ROWS, PageWrites::Plain), Err(StoreError::Broken { .. })));
+    assert!(matches!(SqliteStore::open(&path, BATCH_ROWS), Err(StoreError::Broken { .. })));
     std::fs::write(&path, [7u8; 8192]).unwrap();
-    assert!(matches!(SqliteStore::open(&path, BATCH_ROWS, PageWrites::Plain), Err(StoreError::Broken { .. })));
+    assert!(matches!(SqliteStore::open(&path, BATCH_ROWS), Err(StoreError::Broken { .. })));
 }
 
 #[test]

@@ -1,18 +1,17 @@
-//! The embedded store's write-ahead log: emptied when it has grown, synced when the journal wants to let go, and written
-//! a little at a time in between.
+//! The embedded store's write-ahead log: emptied when it has grown, and synced when the journal wants to let go. (It is
+//! written to the disk a little at a time: `paced_writes`.)
 //!
 //! What always holds: nothing counts as secured after a sync that failed.
 
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use rusqlite::hooks::Wal;
 
-use super::SqliteStore;
 use super::fault::{Inconsistent, failed};
+use super::{SqliteStore, paced_writes};
 use crate::contract::cause::Cause;
 use crate::contract::position::AppliedPosition;
 use crate::store::StoreError;
@@ -28,10 +27,6 @@ thread_local! {
     /// Pages in the log as of the last commit: SQLite tells them to a function that has no other state.
     static LOG_PAGES: Cell<u64> = const { Cell::new(0) };
 }
-
-/// What `SqliteStore`'s `write_back` begins to write at once: 0.3 ms of a disk that writes 1 GB a second, for which the
-/// ledger's `fdatasync` may have to wait. At one call in 10 ms it keeps up with 25 MB a second.
-const WRITE_BACK_BYTES: u64 = 256 << 10;
 
 impl SqliteStore {
     /// Makes all that was applied survive a power loss. Emptying the log syncs the log and the file; if a reader in
@@ -57,6 +52,7 @@ impl SqliteStore {
     /// Copies the log into the file, synced, and empties it. `false`: a reader in another process needs the log.
     pub(super) fn empty_log(&mut self) -> Result<bool, StoreError> {
         const SYNCING: &str = "syncing the store's file";
+        self.sync_failed |= paced_writes::has_failed();
         if self.sync_failed {
             return Err(StoreError::Broken {
                 what: SYNCING,
@@ -65,6 +61,7 @@ impl SqliteStore {
             });
         }
         let busy = self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, i64>(0));
+        self.sync_failed |= paced_writes::has_failed();
         let busy = busy.map_err(|error| {
             let extended = error.sqlite_error().map(|failure| failure.extended_code);
             self.sync_failed |=
@@ -73,7 +70,6 @@ impl SqliteStore {
         })?;
         if busy == 0 {
             LOG_PAGES.set(0);
-            self.written_back = 0;
         }
         self.log_bytes_next = self.log_bytes() + LOG_BYTES;
         Ok(busy == 0)
@@ -89,24 +85,6 @@ impl SqliteStore {
         let mut name = self.path.clone().into_os_string();
         name.push("-wal");
         PathBuf::from(name)
-    }
-
-    /// The log is synced in one go when it is emptied; tens of megabytes at once would keep the disk from the ledger
-    /// for as many milliseconds.
-    pub(super) fn begin_writing_log(&mut self) {
-        let unwritten = self.log_bytes().saturating_sub(self.written_back).min(WRITE_BACK_BYTES);
-        if unwritten == 0 {
-            return;
-        }
-        if self.log.is_none() {
-            self.log = File::open(self.log_path()).ok();
-        }
-        let Some(log) = &self.log else { return };
-        let (from, bytes) = (self.written_back.cast_signed(), unwritten.cast_signed());
-        // SAFETY: a plain system call on a descriptor that `log` keeps open. It is a hint: whether it fails or not,
-        // the sync that counts comes later, and reports.
-        unsafe { libc::sync_file_range(log.as_raw_fd(), from, bytes, libc::SYNC_FILE_RANGE_WRITE) };
-        self.written_back += unwritten;
     }
 }
 

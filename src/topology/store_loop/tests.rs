@@ -17,7 +17,7 @@ use crate::journal::disk::Directory;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
 use crate::limits::{BATCH_ROWS, LOOKUPS_PENDING_MAX, SQLITE_TRANSACTION_ROWS_MAX, STORE_ANSWERS_MAX};
-use crate::store::sqlite::{PageWrites, SqliteStore};
+use crate::store::sqlite::SqliteStore;
 use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use crate::topology::store::{StoreSender, inbox};
@@ -46,8 +46,7 @@ fn start() -> Running {
     let (inbox, door, found) = inbox(vec![slots.answers], StoreYield::OwnCpu);
     let (path, thread_progress) = (dir.path().join("store.sqlite"), Arc::clone(&progress));
     let thread = thread::spawn(move || {
-        let keeper =
-            Keeper::new(SqliteStore::open(&path, BATCH_ROWS, PageWrites::Plain).unwrap(), disk, thread_progress, 1);
+        let keeper = Keeper::new(SqliteStore::open(&path, BATCH_ROWS).unwrap(), disk, thread_progress, 1);
         let (report, _reports) = mpsc::channel(1);
         let ends = StoreEnds { clock: Clock::start(), inbox, report, linger_ms: 2, stop_ms: 10_000 };
         let looping = StoreLoop::new(keeper, ends, Priority::own_cpu());
@@ -143,7 +142,7 @@ fn at_the_end_everything_is_applied_and_secured_and_cursors_are_saved() {
     let (dir, progress, stopped) = running.stop();
     assert_eq!(stopped, Stopped::Settled);
     assert_eq!((progress.applied().in_journal(), progress.secured()), (progress.durable(), progress.durable()));
-    let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS, PageWrites::Plain).unwrap();
+    let mut store = SqliteStore::open(&dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
     let saved = futures_lite::future::block_on(store.cursors(&[(UserId(1), DeviceId(2))])).unwrap();
     assert_eq!(saved, [Some(Seq(3))]);
     let mut newest = Vec::new();

@@ -22,7 +22,7 @@ use crate::limits::BATCH_ROWS;
 use crate::store::keeper::Turn;
 use crate::store::keeper::pages::PageAsked;
 use crate::store::keeper::tests::world::Flaky;
-use crate::store::sqlite::{PageWrites, SqliteStore};
+use crate::store::sqlite::SqliteStore;
 use ringway_wire::ids::{ClientMsgId, MsgId, Seq, UserId};
 
 /// The node that writes.
@@ -41,7 +41,7 @@ impl Node {
     fn behind(entry: u64) -> Node {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("store.sqlite");
-        let mut store = SqliteStore::open(&path, BATCH_ROWS, PageWrites::Plain).unwrap();
+        let mut store = SqliteStore::open(&path, BATCH_ROWS).unwrap();
         block_on(store.apply(Transaction { applied: AppliedPosition(entry), ..Transaction::default() })).unwrap();
         let disk = MemoryDisk::new(1);
         let copy = Journal::create(disk.clone(), JournalPosition(0), 1).unwrap();

@@ -113,8 +113,6 @@ impl Store for Flaky {
         block_on(self.inner.borrow_mut().left(groups))
     }
 
-    fn write_back(&mut self) {}
-
     fn cache_bytes(&self) -> u64 {
         0
     }
@@ -204,7 +202,7 @@ impl World {
     }
 
     pub(super) fn keeper(&self) -> Keeper<Flaky, MemoryDisk> {
-        let inner = SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS, PageWrites::Plain).unwrap();
+        let inner = SqliteStore::open(&self.dir.path().join("store.sqlite"), BATCH_ROWS).unwrap();
         let store = Flaky::new(inner);
         Keeper::new(store, self.disk.clone(), Arc::clone(&self.progress), 1)
     }
