@@ -1,7 +1,8 @@
 //! `bench abuse`: each attack of one account beside an honest pair, and what the pair notices of it.
 //!
 //! The pair is measured as in `bench direct`: every message is checked. The attacker has a thread of its own, since what it
-//! sends and gets is not measured, only counted, and it never waits for the pair. What always holds: each attack is another
+//! sends and gets is not measured, only counted, and it never waits for the pair; the pair's goes before it on the CPU that
+//! they share, and sleeps while nothing comes, so that it is the gateway that is measured. What always holds: each attack is another
 //! account's; beside the pair's latencies under an attack stand those of the same pair a moment before it.
 
 pub(crate) mod attacker;
@@ -14,9 +15,10 @@ use serde::Serialize;
 
 use self::attacker::{Attack, Attacker, Done};
 use super::args::AbuseArgs;
-use super::bench::Bench;
+use super::bench::{Bench, Meanwhile};
 use super::check::Tally;
 use super::contract::Stores;
+use super::cpus;
 use super::error::LoadError;
 use super::latency::Quantiles;
 use super::room::Room;
@@ -57,6 +59,11 @@ pub(crate) fn run(args: &AbuseArgs, stores: &dyn Stores) -> Result<bool, LoadErr
     let target = Target::prepare(&args.target, stores)?;
     let (addr, secret, clock) = (target.addr, target.secret.clone(), target.clock);
     let mut bench = log_in(target)?;
+    if !cpus::go_first() {
+        eprintln!(
+            "the attacker's work on the load's CPU is part of what the pair waits for: this process has no CAP_SYS_NICE"
+        );
+    }
     let mut noticed = Vec::new();
     for (at, attack) in Attack::ALL.iter().enumerate() {
         if !args.attacks.is_empty() && !args.attacks.iter().any(|name| name == attack.name()) {
@@ -91,7 +98,9 @@ fn log_in(target: Target) -> Result<Bench, LoadError> {
     room.add((sender, from), Conversation::User(to), &[(recipient, received)], inboxes, BODY_BYTES);
     let patience = target.cpus.patience();
     // Rows are not waited for: those of an attack may go before them.
-    Ok(Bench::new(crowd, room, target.gateway, None, patience))
+    let mut bench = Bench::new(crowd, room, target.gateway, None, patience);
+    bench.meanwhile = Meanwhile::Anybodys;
+    Ok(bench)
 }
 
 /// An attack on its thread.

@@ -27,12 +27,25 @@ const SAMPLE_NS: u64 = 50_000_000;
 /// How often the store is asked for the last message.
 const STORE_POLL: Duration = Duration::from_millis(1);
 
+/// The shortest time that polling sleeps, and what it takes at the most.
+const POLL: Duration = Duration::from_millis(1);
+const POLL_NS: u64 = 1_200_000;
+
 /// Whether a round looks at the gateway's memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Memory {
     /// Every `SAMPLE_NS`: somebody reads nothing.
     Sampled,
     Unseen,
+}
+
+/// Who has the load's CPU while nothing comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meanwhile {
+    /// Nobody else needs it.
+    Ours,
+    /// Another thread.
+    Anybodys,
 }
 
 /// A gateway, the sessions on it, and what they send each other.
@@ -49,6 +62,8 @@ pub(crate) struct Bench {
     pub stored: Option<Stored>,
     /// How long to sleep at most while something is due.
     pub wait: Duration,
+    /// Who has the CPU while nothing comes.
+    pub meanwhile: Meanwhile,
     /// Without any progress for so long, what is missing is lost; nanoseconds.
     pub patience_ns: u64,
     encoder: Encoder,
@@ -66,7 +81,8 @@ impl Bench {
     ) -> Bench {
         let clock = crowd.clock();
         let others = Vec::new();
-        Bench { crowd, room, gateway, others, stored, wait, patience_ns: PATIENCE_NS, encoder: Encoder::new(), clock }
+        let (meanwhile, patience_ns, encoder) = (Meanwhile::Ours, PATIENCE_NS, Encoder::new());
+        Bench { crowd, room, gateway, others, stored, wait, meanwhile, patience_ns, encoder, clock }
     }
 
     /// Runs `count` rounds after one that is not counted.
@@ -155,7 +171,7 @@ impl Bench {
         let mut out = Vec::new();
         loop {
             let all_sent = self.send_due(pace, streams, start_ns, &mut sent, &mut out);
-            self.turn(self.wait)?;
+            self.turn(self.sleep(pace, start_ns, sent))?;
             let now_ns = self.clock.mono_ns();
             if memory == Memory::Sampled && now_ns - sampled_ns > SAMPLE_NS {
                 resident_max = resident_max.max(self.resident_bytes().unwrap_or(0));
@@ -173,6 +189,17 @@ impl Bench {
             }
         }
         Ok(resident_max)
+    }
+
+    /// How long to sleep at most when so many have been sent. Polling is late by up to a millisecond: what is due sooner is
+    /// not slept for.
+    fn sleep(&self, pace: Pace, start_ns: u64, sent: u64) -> Duration {
+        let Pace::Rate(_, per_s) = pace else { return self.wait };
+        let due_ns = start_ns + (sent as f64 * 1e9 / per_s) as u64;
+        match self.meanwhile {
+            Meanwhile::Anybodys if self.clock.mono_ns() + POLL_NS < due_ns => self.wait.max(POLL),
+            Meanwhile::Anybodys | Meanwhile::Ours => self.wait,
+        }
     }
 
     /// Sends what is due by now; true: nothing more will be.
