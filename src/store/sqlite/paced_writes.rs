@@ -37,7 +37,7 @@ thread_local! {
     static FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Sees to it that SQLite writes with [`write`], from the first file on. `false`: this SQLite has another system call.
+/// Sees to it that SQLite writes with [`write()`], from the first file on. `false`: this SQLite has another system call.
 pub(super) fn begin() -> bool {
     *REPLACED.get_or_init(replace)
 }
