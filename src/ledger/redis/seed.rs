@@ -169,8 +169,9 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.
     pub(super) fn follow_from(&mut self, number: u64, found: Found) -> Result<(), LedgerError> {
-        if !self.follower.knows_left() && !self.submitter.unknown_groups(&self.follower).is_empty() {
-            // Begun from a snapshot that does not say what became of them.
+        let is_first = self.follower.followed.generation().is_none();
+        if is_first && !self.follower.knows_left() && !self.submitter.unknown_groups(&self.follower).is_empty() {
+            // Begun from a snapshot that does not say what became of them, and nothing was read since.
             self.load(number, Then::Follow(found));
             return Ok(());
         }

@@ -423,6 +423,18 @@ fn who_sends_to_a_group_that_is_lost_is_refused_for_good_only_when_nobody_makes_
 }
 
 #[test]
+fn a_session_goes_on_behind_what_was_read_though_a_creation_is_in_flight() {
+    let (mut stream, mut node) = node();
+    (1..=3).for_each(|random| arrives(&mut node, &mut stream, named(0, random)));
+    change(&mut node, GroupChange::Create(vec![UserId(2)]));
+    node.receive(News::Disconnected).unwrap();
+    node.wants.clear();
+    node.receive(stream.status()).unwrap();
+    // A snapshot would be behind what was numbered, which would be numbered again.
+    assert!(matches!(node.wants[..], [What::Follow { after, .. }, ..] if after == base_of(1) + 3), "{:?}", node.wants);
+}
+
+#[test]
 fn nobody_is_refused_before_the_disk_knows_that_it_must_not_be_submitted_again() {
     for reply in [Reply::Reused, Reply::Full, Reply::NoMemory] {
         let (stream, mut node) = node();
