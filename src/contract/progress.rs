@@ -2,7 +2,8 @@
 //! store's yielding and the count of submissions taken.)
 //!
 //! Written and read by the ledger's, the store's and, in a cluster, Redis's threads; no shard sees it. What always holds:
-//! a position only grows, and nothing below `durable` changes.
+//! nothing below `durable` changes, and a position only grows, but for two: `applied` is less when the database itself
+//! went back, and a fence that was asked for may be taken back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
