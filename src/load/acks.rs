@@ -16,6 +16,7 @@ pub(crate) struct Acks {
     messages: Vec<Sent>,
     acked: u64,
     refused: u64,
+    deferred: u64,
     out_of_order: u64,
     repeated: u64,
 }
@@ -40,7 +41,7 @@ pub(crate) enum Answer {
 impl Acks {
     /// For a sender who has said nothing yet.
     pub(crate) fn new(kind: Durability) -> Acks {
-        Acks { kind, messages: Vec::new(), acked: 0, refused: 0, out_of_order: 0, repeated: 0 }
+        Acks { kind, messages: Vec::new(), acked: 0, refused: 0, deferred: 0, out_of_order: 0, repeated: 0 }
     }
 
     /// A message is sent; returns its index.
@@ -62,6 +63,11 @@ impl Acks {
     /// An ephemeral message was refused: it is given up.
     pub(crate) fn give_up(&mut self) {
         self.refused += 1;
+    }
+
+    /// A message was refused for now: it is sent again.
+    pub(crate) fn count_deferred(&mut self) {
+        self.deferred += 1;
     }
 
     /// Messages sent and not given up.
@@ -100,6 +106,11 @@ impl Acks {
     /// Messages given up.
     pub(crate) fn refused(&self) -> u64 {
         self.refused
+    }
+
+    /// Refusals after which a message was sent again.
+    pub(crate) fn deferred(&self) -> u64 {
+        self.deferred
     }
 
     /// Answers whose row was not the sender's next.

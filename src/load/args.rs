@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::body::BODY_BYTES_MIN;
 use super::error::LoadError;
+use super::gateway::AccountLimits;
 use super::pace::Pace;
 use ringway_wire::limits::{BODY_BYTES_MAX, GROUP_MEMBERS_MAX};
 
@@ -321,6 +322,12 @@ impl PaceArgs {
             (None, None) => Ok(Pace::Burst(self.messages)),
         }
     }
+
+    /// What one account may send to a gateway that is started for it. A flood is more than any account may, and so are
+    /// rounds without a pause: they show what the gateway can do, and not what it lets one do.
+    pub(crate) fn account_limits(&self) -> AccountLimits {
+        if self.flood.is_some() || self.rounds > 1 { AccountLimits::Off } else { AccountLimits::Usual }
+    }
 }
 
 impl GroupArgs {
@@ -406,6 +413,18 @@ mod tests {
         assert_eq!(group("--rate 100 --messages 5000").unwrap().pace.pace().unwrap(), Pace::Rate(5000, 100.0));
         let flood = Pace::Flood(Duration::from_secs(3), FLOOD_IN_FLIGHT);
         assert_eq!(group("--flood 3 --ephemeral").unwrap().pace.pace().unwrap(), flood);
+    }
+
+    #[test]
+    fn what_no_account_may_send_is_measured_without_its_limits() {
+        for (line, limits) in [
+            ("", AccountLimits::Usual),
+            ("--rate 100 --messages 1000", AccountLimits::Usual),
+            ("--rounds 21", AccountLimits::Off),
+            ("--flood 1", AccountLimits::Off),
+        ] {
+            assert_eq!(group(line).unwrap().pace.account_limits(), limits, "{line}");
+        }
     }
 
     #[test]

@@ -348,6 +348,7 @@ impl Bench {
             round.tally.out_of_order += tally.out_of_order + stream.round_acks_out_of_order();
             round.tally.corrupt += tally.corrupt;
             round.acked += stream.round_acked();
+            round.deferred += stream.round_deferred();
             if self.room.kind() == Durability::Durable {
                 round.tally.corrupt += stream.differing_msg_ids();
                 round.rows_expected += messages * stream.inboxes.len() as u64;

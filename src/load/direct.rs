@@ -18,7 +18,7 @@ const FIRST_USER: u64 = 2_000_001;
 /// Runs it and prints the report; false: not clean.
 pub(crate) fn run(args: &DirectArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     let pace = args.pace.pace()?;
-    let target = Target::at_pace(&args.target, stores, pace)?;
+    let target = Target::at_pace(&args.target, stores, &args.pace)?;
     let mut bench = log_in(args, target, stores)?;
     let rounds = bench.rounds(args.pace.rounds as usize, pace)?;
     let scenario = Scenario {

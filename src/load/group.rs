@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_millis(50);
 pub(crate) fn run(args: &GroupArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
     args.check()?;
     let pace = args.pace.pace()?;
-    let target = Target::of_nodes(&args.target, stores, pace, args.nodes, args.redis.as_deref())?;
+    let target = Target::of_nodes(&args.target, stores, &args.pace, args.nodes, args.redis.as_deref())?;
     let group = found(&target, args.members)?;
     let mut bench = log_in(args, target, group, stores)?;
     let rounds = args.pace.rounds as usize;

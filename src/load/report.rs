@@ -40,6 +40,7 @@ pub(crate) struct BenchReport {
     pub out_of_order: u64,
     pub corrupt: u64,
     pub acked: u64,
+    pub deferred: u64,
     pub rows_expected: u64,
     pub rows_stored: Option<u64>,
     pub rows_stored_ms: Option<f64>,
@@ -88,6 +89,7 @@ impl BenchReport {
             out_of_order: sum(|r| r.tally.out_of_order),
             corrupt: sum(|r| r.tally.corrupt),
             acked: least(|r| r.acked),
+            deferred: sum(|r| r.deferred),
             rows_expected: least(|r| r.rows_expected),
             rows_stored: rounds.iter().map(|r| r.rows_stored).min().flatten(),
             rows_stored_ms: middle(|r| r.rows_stored_ms),
@@ -152,6 +154,9 @@ impl BenchReport {
         table.line("out of order", &count(self.out_of_order));
         table.line("corrupt", &count(self.corrupt));
         table.line("acks", &count(self.acked));
+        if self.deferred > 0 {
+            table.line("refused, sent again", &count(self.deferred));
+        }
         if !s.ephemeral {
             let stored = self.rows_stored.map_or("not counted".to_owned(), count);
             table.line("inbox rows stored", &format!("{stored} of {}", count(self.rows_expected)));

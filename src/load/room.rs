@@ -69,6 +69,7 @@ pub(crate) struct Stream {
 struct AcksBefore {
     acked: u64,
     refused: u64,
+    deferred: u64,
     out_of_order: u64,
     repeated: u64,
 }
@@ -158,6 +159,7 @@ impl Room {
             stream.before = AcksBefore {
                 acked: stream.acks.acked(),
                 refused: stream.acks.refused(),
+                deferred: stream.acks.deferred(),
                 out_of_order: stream.acks.out_of_order(),
                 repeated: stream.acks.repeated(),
             };
@@ -272,6 +274,7 @@ impl Room {
             Ok(Incoming::Repeated(_)) => open.acks.count_out_of_order(1),
             Ok(Incoming::Refused(refusal)) => match (refusal.code, self.kind) {
                 (ErrorCode::RetryLater | ErrorCode::StorageFull, Durability::Durable) => {
+                    open.acks.count_deferred();
                     let due_ns = at_ns + u64::from(refusal.retry_after_ms.max(1)) * 1_000_000;
                     self.retries.extend(refusal.request.index().map(|index| Retry { stream, index, due_ns }));
                 }
@@ -325,6 +328,11 @@ impl Stream {
     /// Messages given up in the round.
     pub(crate) fn round_refused(&self) -> u64 {
         self.acks.refused() - self.before.refused
+    }
+
+    /// Refusals of the round after which a message was sent again.
+    pub(crate) fn round_deferred(&self) -> u64 {
+        self.acks.deferred() - self.before.deferred
     }
 
     /// Messages acked in the round.

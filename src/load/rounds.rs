@@ -17,6 +17,8 @@ pub(crate) struct Round {
     pub tally: Tally,
     /// Messages acked.
     pub acked: u64,
+    /// Refusals for now, after which the message was sent again.
+    pub deferred: u64,
     /// Rows due.
     pub rows_expected: u64,
     /// Rows found where they are due; `None`: not counted.

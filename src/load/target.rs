@@ -3,12 +3,11 @@
 use std::fs;
 use std::net::SocketAddr;
 
-use super::args::TargetArgs;
+use super::args::{PaceArgs, TargetArgs};
 use super::cpus::{self, Cpus};
 use super::crowd::Crowd;
 use super::error::LoadError;
 use super::gateway::{AccountLimits, Gateway, GatewayOptions, read_secret};
-use super::pace::Pace;
 use super::stored::Stored;
 use super::tokens::Secret;
 use crate::clock::Clock;
@@ -44,7 +43,7 @@ impl Target {
     }
 
     /// The same to be sent to at this pace.
-    pub(crate) fn at_pace(args: &TargetArgs, stores: &dyn Stores, pace: Pace) -> Result<Target, LoadError> {
+    pub(crate) fn at_pace(args: &TargetArgs, stores: &dyn Stores, pace: &PaceArgs) -> Result<Target, LoadError> {
         Target::of_nodes(args, stores, pace, 1, None)
     }
 
@@ -52,16 +51,11 @@ impl Target {
     pub(crate) fn of_nodes(
         args: &TargetArgs,
         stores: &dyn Stores,
-        pace: Pace,
+        pace: &PaceArgs,
         nodes: u16,
         redis: Option<&str>,
     ) -> Result<Target, LoadError> {
-        // A flood is more than any account may send: it shows what the gateway can do, and not what it lets one do.
-        let account_limits = match pace {
-            Pace::Flood(..) => AccountLimits::Off,
-            Pace::Burst(_) | Pace::Rate(..) => AccountLimits::Usual,
-        };
-        Target::start(args, stores, Started { nodes, redis, account_limits })
+        Target::start(args, stores, Started { nodes, redis, account_limits: pace.account_limits() })
     }
 
     fn start(args: &TargetArgs, stores: &dyn Stores, started: Started<'_>) -> Result<Target, LoadError> {

@@ -66,6 +66,7 @@ fn the_json_has_the_keys_that_scripts_read() {
         "duplicated",
         "out_of_order",
         "acked",
+        "deferred",
         "rows_expected",
         "rows_stored",
         "rows_stored_ms",
