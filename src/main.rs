@@ -41,7 +41,7 @@ enum Command {
     SoakProcess,
     /// Talk to a gateway: lines of the input are messages, what others say is printed.
     Chat(ChatArgs),
-    /// Tell a gateway that runs here, and through it all nodes of its cluster, who may not log in.
+    /// Ask and tell a gateway that runs here: users, connections, groups, figures, who may not log in.
     Admin(AdminArgs),
     /// Say whether this host is fit for so many connections, and what to do if not; exits with 0 (it is), 1
     /// (warnings) or 2 (it is not, or nothing can be said).

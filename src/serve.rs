@@ -26,6 +26,7 @@ use crate::contract::chain::Chain;
 use crate::control::Stage;
 use crate::control::access::SOCKET;
 use crate::control::access::list::{AccessList, ListError};
+use crate::control::http::API_SOCKET;
 use crate::control::systemd::{Environment, Notices};
 use crate::datadir::{DataDir, DataDirError};
 use crate::doctor::start::UnfitHost;
@@ -112,19 +113,20 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     let (sockets, listen) = listener::bind(config.listen, shards)?;
     let keys = Keys::load(config.api_keys_file.as_deref(), config.admin.ip())?;
     let (admin_listener, admin) = admin_listener(config.admin)?;
+    let socket_of = |name| {
+        let made = data_dir.admin_socket(name);
+        made.inspect_err(|error| tracing::warn!(error = %Chain(error), "`ringway admin` will not be heard")).ok()
+    };
     let plan = Plan { config, cpus, clock, auth, connections_max };
 
-    let (mut running, report_to) = Running::start_control(&plan, admin_listener, room, keys)?;
+    let (mut running, report_to) = Running::start_control(&plan, (admin_listener, socket_of(API_SOCKET)), room, keys)?;
     let persistence = Persistence::open(config, &clock, &plan.cpus, &running.stage, &running.stops)
         .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
     let Some(persistence) = persistence else {
         tracing::info!("stopped while waiting for the store: nobody had been served");
         return Ok(());
     };
-    let socket = data_dir.admin_socket(SOCKET).inspect_err(|error| {
-        tracing::warn!(error = %Chain(error), "`ringway admin` will not be heard");
-    });
-    running.start_all(&plan, persistence, sockets, (access, socket.ok()), report_to)?;
+    running.start_all(&plan, persistence, sockets, (access, socket_of(SOCKET)), report_to)?;
 
     publish(&data_dir, "admin", admin)?;
     publish(&data_dir, "listen", listen)?;
@@ -139,6 +141,7 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     let stopped = running.stop(config.drain.timeout_s);
     data_dir.withdraw_address("admin");
     data_dir.withdraw_address(SOCKET);
+    data_dir.withdraw_address(API_SOCKET);
     stopped
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::request::{Adding, GroupEntry, Taken};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
@@ -23,6 +23,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::ids::{Origin, SessionRef, ShardId};
 use crate::contract::internal::{OrCount, Place, count};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
+use crate::contract::look::{ConnectionsSeen, Look, LookAsked, SessionsSeen};
 use crate::contract::message::{Incoming, Roster};
 use crate::contract::store::{Page, PagePurpose, StoreAnswer, StoreAsk};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
@@ -74,6 +75,12 @@ pub(super) enum Question {
     },
     /// Who of these, who all live on one shard, is online.
     Online(ShardId, Vec<UserId>),
+    /// The newest row of a user's inbox.
+    Newest(UserId),
+    /// What a device has acknowledged, as the store has it. The only question of its request.
+    Cursor(UserId, DeviceId),
+    /// What a shard shows of its connections.
+    Look(ShardId, Look),
 }
 
 /// What came of a question.
@@ -98,6 +105,14 @@ pub(super) enum Answer {
     Page(Page),
     /// Those who are online.
     Online(Vec<UserId>),
+    /// The newest row.
+    Newest(Seq),
+    /// What was acknowledged last.
+    Cursor(Option<Seq>),
+    /// A user's sessions.
+    Sessions(SessionsSeen),
+    /// Some of a shard's connections.
+    Connections(ConnectionsSeen),
     /// It was not done.
     Failed(Problem),
 }
@@ -264,10 +279,12 @@ impl Dispatch {
     /// Into the mailbox of whoever knows.
     fn put(&self, origin: Origin, question: Question) -> Result<(), Problem> {
         let DispatcherEnds { submissions, lanes, store, .. } = &self.ends;
-        let cross = |to: ShardId, envelope| {
+        let put = |to: ShardId, crossing| {
             let lane = lanes.get(usize::from(to.0)).or_count(Place::Route);
-            lane.and_then(|lane| lane.put(Crossing::Envelope(envelope)).ok()).ok_or_else(Problem::too_many)
+            lane.and_then(|lane| lane.put(crossing).ok()).ok_or_else(Problem::too_many)
         };
+        let cross = |to, envelope| put(to, Crossing::Envelope(envelope));
+        let ask = |ask| store.ask(ask).map_err(|_| Problem::too_many());
         let submit = |submission| submissions.submit(submission).map_err(|_| Problem::too_many());
         match question {
             Question::Message { sender, to, client_msg_id, body } => {
@@ -285,9 +302,11 @@ impl Dispatch {
             Question::Online(shard, users) => cross(shard, LaneEnvelope::Presence { origin, users }),
             Question::Page { user, after, rows_max } => {
                 let purpose = PagePurpose::Sync(origin.request_id);
-                let ask = StoreAsk::Page { session: origin.session, purpose, user, after, rows_max };
-                store.ask(ask).map_err(|_| Problem::too_many())
+                ask(StoreAsk::Page { session: origin.session, purpose, user, after, rows_max })
             }
+            Question::Newest(user) => submit(Submission::Position { origin, user }),
+            Question::Cursor(user, device) => ask(StoreAsk::Cursor { origin, user, device }),
+            Question::Look(shard, look) => put(shard, Crossing::Look(Box::new(LookAsked { origin, look }))),
         }
     }
 
@@ -328,6 +347,7 @@ fn delivered(delivery: Delivery) -> Option<(Origin, Answer)> {
             Some((origin, Answer::Failed(Problem::refused(code, retry_after_ms))))
         }
         Delivery::Groups { origin, groups } => Some((origin, Answer::Groups(groups))),
+        Delivery::Position { origin, newest, .. } => Some((origin, Answer::Newest(newest))),
         Delivery::Changed { origin, roster, announcement } => {
             Some((origin, Answer::Changed(roster.group, roster.version, announcement.left_out.clone())))
         }
@@ -346,6 +366,8 @@ fn said_by_shard(answer: LaneAnswer) -> Answer {
     match answer {
         LaneAnswer::Members(roster) => Answer::Roster(roster),
         LaneAnswer::Online(users) => Answer::Online(users),
+        LaneAnswer::Sessions(seen) => Answer::Sessions(*seen),
+        LaneAnswer::Connections(seen) => Answer::Connections(seen),
         LaneAnswer::Refused { code, retry_after_ms } => Answer::Failed(Problem::refused(code, retry_after_ms)),
         // The API sends no such message.
         LaneAnswer::EphemeralSent { .. } => {
@@ -362,6 +384,11 @@ fn said_by_store(answer: StoreAnswer) -> Option<(Origin, Answer)> {
         }
         StoreAnswer::Unavailable { session, purpose: Some(PagePurpose::Sync(request_id)) } => {
             Some((Origin { session, request_id }, Answer::Failed(Problem::store_unavailable())))
+        }
+        StoreAnswer::Cursor { origin, seq } => Some((origin, Answer::Cursor(seq))),
+        // Of a cursor, which is the only question of its request.
+        StoreAnswer::Unavailable { session, purpose: None } => {
+            Some((Origin { session, request_id: 0 }, Answer::Failed(Problem::store_unavailable())))
         }
         _ => {
             count(Place::Mailbox);

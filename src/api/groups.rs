@@ -12,11 +12,13 @@ use ringway_wire::limits::GROUP_MEMBERS_MAX;
 use ringway_wire::request::Adding;
 use ringway_wire::schema::{ErrorCode, Role};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::dispatch::{Answer, Question};
 use super::ids::Id;
 use super::keys::Scope;
+use super::openapi::{CallProblems, ReadProblems};
 use super::problem::Problem;
 use super::users::id_in_path;
 use crate::contract::message::Roster;
@@ -24,33 +26,35 @@ use crate::contract::submission::GroupChange;
 use crate::limits::API_OWNERS_TRIED;
 
 /// A group to be made.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewGroup {
     owner: Id,
     members: Vec<Id>,
+    /// Make it without those who cannot be added.
     #[serde(default)]
     best_effort: bool,
 }
 
 /// Who is to be added.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Joining {
     members: Vec<Id>,
+    /// Add the others if some cannot be added.
     #[serde(default)]
     best_effort: bool,
 }
 
 /// Who is to be removed.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Leaving {
     members: Vec<Id>,
 }
 
 /// A group after a change.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Changed {
     group: Id,
     version: u32,
@@ -60,7 +64,7 @@ pub(super) struct Changed {
 }
 
 /// A group with its members.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Group {
     group: Id,
     version: u32,
@@ -69,6 +73,8 @@ pub(super) struct Group {
 }
 
 /// Makes a group. Asked again, it makes another one.
+#[utoipa::path(post, path = "/groups", operation_id = "create_group", tag = "groups", request_body = NewGroup,
+    responses((status = 201, description = "It is made.", body = Changed), CallProblems))]
 pub(super) async fn create(
     State(api): State<Api>,
     headers: HeaderMap,
@@ -84,6 +90,9 @@ pub(super) async fn create(
 }
 
 /// Who is in a group.
+#[utoipa::path(get, path = "/groups/{group}", operation_id = "read_group", tag = "groups",
+    params(("group" = Id, Path, description = "The group's number.")),
+    responses((status = 200, description = "The group.", body = Group), ReadProblems))]
 pub(super) async fn read(
     State(api): State<Api>,
     headers: HeaderMap,
@@ -106,6 +115,11 @@ pub(super) async fn read(
 }
 
 /// Adds members.
+///
+/// Who is in already is no error.
+#[utoipa::path(post, path = "/groups/{group}/members", operation_id = "add_members", tag = "groups",
+    params(("group" = Id, Path, description = "The group's number.")), request_body = Joining,
+    responses((status = 200, description = "They are in.", body = Changed), CallProblems))]
 pub(super) async fn add(
     State(api): State<Api>,
     headers: HeaderMap,
@@ -122,6 +136,9 @@ pub(super) async fn add(
 }
 
 /// Removes members. The owner goes last, and the member with the lowest number becomes owner.
+#[utoipa::path(delete, path = "/groups/{group}/members", operation_id = "remove_members", tag = "groups",
+    params(("group" = Id, Path, description = "The group's number.")), request_body = Leaving,
+    responses((status = 200, description = "They are out.", body = Changed), CallProblems))]
 pub(super) async fn remove(
     State(api): State<Api>,
     headers: HeaderMap,

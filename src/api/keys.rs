@@ -41,6 +41,8 @@ pub(crate) enum Keys {
     Of(Vec<Key>),
     /// Any program of this machine: no keys were configured, and the address is a loopback one.
     ThisMachine,
+    /// The gateway's own user, over a socket that nobody else may open.
+    Owner,
     /// Nobody: no keys were configured, and others could call.
     Nobody,
 }
@@ -93,11 +95,12 @@ impl Keys {
     }
 
     /// The name of whoever calls, if it may do this.
-    pub(super) fn allow(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<str>, Problem> {
+    pub(crate) fn allow(&self, headers: &HeaderMap, scope: Scope) -> Result<Arc<str>, Problem> {
         match self {
             Keys::Nobody => {
                 Err(Problem::forbidden("the API has no keys, and its address is not a loopback one: set api.keys_file"))
             }
+            Keys::Owner => Ok("its own user".into()),
             Keys::ThisMachine => match headers.contains_key(header::ORIGIN) {
                 // A page of any site may send requests to this machine's addresses from its user's browser.
                 true => Err(Problem::forbidden("a page in a browser needs a key: set api.keys_file")),

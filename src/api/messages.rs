@@ -9,7 +9,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
@@ -19,11 +18,15 @@ use ringway_wire::schema::ErrorCode;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::openapi::schema::{ArrayBuilder, OneOfBuilder, Schema};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::Api;
 use super::dispatch::{Answer, Question};
 use super::ids::Id;
 use super::keys::Scope;
+use super::openapi::CallProblems;
 use super::problem::Problem;
 use crate::contract::keyed::unguessable;
 use crate::limits::API_MESSAGES_MAX;
@@ -32,6 +35,22 @@ use crate::limits::API_MESSAGES_MAX;
 pub(super) enum Posts {
     One(Post),
     Several(Vec<Post>),
+}
+
+/// As it is read, and with the limit that it is read with.
+impl PartialSchema for Posts {
+    fn schema() -> RefOr<Schema> {
+        let one = || Ref::from_schema_name(Post::name());
+        let several = ArrayBuilder::new().items(one()).min_items(Some(1)).max_items(Some(API_MESSAGES_MAX));
+        OneOfBuilder::new().item(one()).item(several).into()
+    }
+}
+
+impl ToSchema for Posts {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Post::name().into_owned(), Post::schema()));
+        Post::schemas(schemas);
+    }
 }
 
 impl<'de> Deserialize<'de> for Posts {
@@ -63,20 +82,23 @@ impl<'de> Deserialize<'de> for Posts {
     }
 }
 
-/// A message to be sent.
-#[derive(Deserialize)]
+/// A message to be sent: with a text or a body.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Post {
+    /// The user in whose name it is sent.
     from: Id,
     to: Address,
+    /// A UUIDv7: sent again under the same name, it is the same message.
     client_msg_id: Option<String>,
-    /// Base64.
+    /// Base64 of 1 to 16,384 bytes.
     body: Option<String>,
+    /// 1 to 16,384 bytes of UTF-8.
     text: Option<String>,
 }
 
 /// A user or a group.
-#[derive(Clone, Copy, Deserialize, Serialize)]
+#[derive(Clone, Copy, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Address {
     /// One user.
@@ -103,20 +125,42 @@ impl From<Conversation> for Address {
     }
 }
 
+/// A message that is stored.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Sent {
+    msg_id: Id,
+    /// Unix milliseconds.
+    sent_at_ms: u64,
+    /// Whether it was there before.
+    repeat: bool,
+}
+
 /// What came of a message.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-enum Outcome {
-    Sent { msg_id: Id, sent_at_ms: u64, repeat: bool },
+pub(super) enum Outcome {
+    Sent(Sent),
     Failed(Problem),
 }
 
-/// Sends.
+/// What came of one message, or of each of several, in their order.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Outcomes {
+    One(Sent),
+    Several(Vec<Outcome>),
+}
+
+/// Sends one message, or up to 1,000, in any users' names.
+///
+/// The answer comes when they are durable. An array is answered with an array.
+#[utoipa::path(post, path = "/messages", operation_id = "send_messages", tag = "messages", request_body = Posts,
+    responses((status = 200, description = "What came of them.", body = Outcomes), CallProblems))]
 pub(super) async fn post(
     State(api): State<Api>,
     headers: HeaderMap,
     posts: Result<Json<Posts>, JsonRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Json<Outcomes>, Problem> {
     let key = api.keys.allow(&headers, Scope::Send)?;
     let Json(posts) = posts?;
     match posts {
@@ -125,7 +169,7 @@ pub(super) async fn post(
             tracing::debug!(key = &*key, messages = 1, "api: messages were sent");
             match outcome(answer) {
                 Outcome::Failed(problem) => Err(problem),
-                sent => Ok(Json(sent).into_response()),
+                Outcome::Sent(sent) => Ok(Json(Outcomes::One(sent))),
             }
         }
         Posts::Several(posts) if posts.is_empty() || posts.len() > API_MESSAGES_MAX => {
@@ -146,8 +190,8 @@ pub(super) async fn post(
             tracing::debug!(key = &*key, messages = questions.len(), "api: messages were sent");
             let answers = if questions.is_empty() { Vec::new() } else { api.dispatcher.ask(questions).await? };
             let mut answers = answers.into_iter().map(outcome);
-            let all: Vec<Outcome> = outcomes.into_iter().filter_map(|known| known.or_else(|| answers.next())).collect();
-            Ok(Json(all).into_response())
+            let all = outcomes.into_iter().filter_map(|known| known.or_else(|| answers.next())).collect();
+            Ok(Json(Outcomes::Several(all)))
         }
     }
 }
@@ -192,7 +236,7 @@ fn uuid(text: &str) -> Option<ClientMsgId> {
 fn outcome(answer: Answer) -> Outcome {
     match answer {
         Answer::Numbered { msg_id, sent_at_ms, taken } => {
-            Outcome::Sent { msg_id: Id(msg_id.0), sent_at_ms, repeat: taken == Taken::Before }
+            Outcome::Sent(Sent { msg_id: Id(msg_id.0), sent_at_ms, repeat: taken == Taken::Before })
         }
         Answer::Failed(problem) => Outcome::Failed(problem),
         _ => Outcome::Failed(Problem::no_answer()),

@@ -8,26 +8,36 @@
 //! - [`keys`]: who may call, and what.
 //! - [`problem`]: what a caller is told that cannot have what it wants.
 //! - [`ids`]: numbers of 64 bits as JSON has them.
-//! - [`messages`], [`groups`], [`users`]: what can be called.
+//! - [`messages`], [`groups`], [`users`], [`sessions`], [`connections`]: what can be called.
+//! - [`openapi`]: says so to programs.
 
+mod connections;
 pub(crate) mod dispatch;
 mod groups;
 mod ids;
 pub(crate) mod keys;
 mod messages;
-mod problem;
+pub(crate) mod openapi;
+pub(crate) mod problem;
+pub(crate) mod sessions;
 mod users;
 
+use std::future::ready;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
+use tokio::sync::mpsc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::api::dispatch::Dispatcher;
 use crate::api::keys::Keys;
 use crate::api::problem::Problem;
+use crate::api::sessions::Kick;
 use crate::clock::Clock;
 use crate::limits::API_BODY_BYTES_MAX;
 
@@ -38,24 +48,37 @@ pub(crate) struct Api {
     pub(crate) dispatcher: Dispatcher,
     /// Who may call what.
     pub(crate) keys: Arc<Keys>,
+    /// Ends sessions.
+    pub(crate) kicks: mpsc::Sender<Kick>,
     /// The process's time.
     pub(crate) clock: Clock,
+    /// This node's number.
+    pub(crate) node: u16,
 }
 
-/// The calls there are.
-pub(crate) fn routes(api: Api) -> Router {
-    let calls = Router::new()
-        .route("/messages", post(messages::post))
-        .route("/groups", post(groups::create))
-        .route("/groups/{group}", get(groups::read))
-        .route("/groups/{group}/members", post(groups::add).delete(groups::remove))
-        .route("/users/{user}/groups", get(users::groups))
-        .route("/users/{user}/inbox", get(users::inbox))
-        .route("/presence", post(users::presence))
+/// The calls there are; `others` are those about the gateway as a whole.
+pub(crate) fn routes(api: Api, others: OpenApiRouter) -> Router {
+    let (calls, document) = OpenApiRouter::with_openapi(openapi::empty())
+        .routes(routes!(messages::post))
+        .routes(routes!(groups::create))
+        .routes(routes!(groups::read))
+        .routes(routes!(groups::add, groups::remove))
+        .routes(routes!(sessions::read))
+        .routes(routes!(sessions::end))
+        .routes(routes!(users::groups))
+        .routes(routes!(users::inbox))
+        .routes(routes!(users::presence))
+        .routes(routes!(connections::list))
+        .with_state(api)
+        .merge(others)
+        .split_for_parts();
+    // Strings and numbers: nothing that JSON has not.
+    let document = Bytes::from(document.to_json().unwrap_or_default());
+    let calls = calls
+        .route("/openapi.json", get(move || ready(openapi::answer(&document))))
         .fallback(unknown)
         .method_not_allowed_fallback(not_so)
-        .layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX))
-        .with_state(api);
+        .layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX));
     Router::new().nest("/api/v1", calls)
 }
 

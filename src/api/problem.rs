@@ -9,13 +9,15 @@ use axum::response::{IntoResponse, Response};
 use ringway_wire::ids::UserId;
 use ringway_wire::schema::ErrorCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::ids::Id;
 use crate::limits::RETRY_AFTER_MS;
 
-/// Why a call failed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct Problem {
+/// Why a call failed, or one of the messages of a call.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[schema(as = Failure)]
+pub(crate) struct Problem {
     /// The status of the answer.
     #[serde(skip)]
     pub(crate) status: StatusCode,
@@ -29,20 +31,28 @@ pub(super) struct Problem {
     pub(crate) retry_after_ms: Option<u32>,
     /// Because of whom, of those whom the call named.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) users: Vec<Id>,
+    pub(super) users: Vec<Id>,
 }
 
-/// As it stands in an answer's body.
-#[derive(Serialize)]
-struct Document<'a> {
+/// Why a call failed (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
+    /// `about:blank`: `code` tells problems apart.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The status in words.
     title: &'static str,
+    /// The answer's status.
     status: u16,
+    /// A sentence for people.
     detail: &'a str,
+    /// A name that programs can compare: the wire protocol's, where it has one.
     code: &'static str,
+    /// When the same call may succeed, milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u32>,
+    /// Because of whom, of those whom the call named.
     #[serde(skip_serializing_if = "<[Id]>::is_empty")]
     users: &'a [Id],
 }
@@ -83,7 +93,7 @@ impl Problem {
     }
 
     /// The gateway starts or stops.
-    pub(super) fn not_serving() -> Problem {
+    pub(crate) fn not_serving() -> Problem {
         let detail = "the gateway is starting or stopping";
         Problem::later(StatusCode::SERVICE_UNAVAILABLE, "NotServing", detail, 1_000)
     }

@@ -14,18 +14,20 @@ use ringway_wire::ids::{Seq, UserId};
 use ringway_wire::limits::PAGE_ROWS_MAX;
 use ringway_wire::schema::Role;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
 use super::dispatch::{Answer, Question};
 use super::ids::{self, Id};
 use super::keys::Scope;
 use super::messages::Address;
+use super::openapi::{CallProblems, ReadProblems};
 use super::problem::Problem;
 use crate::contract::ids::ShardId;
 use crate::limits::API_PRESENCE_MAX;
 
 /// One of a user's groups.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Membership {
     group: Id,
     version: u32,
@@ -34,21 +36,26 @@ struct Membership {
 }
 
 /// All of them.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Memberships {
     groups: Vec<Membership>,
 }
 
 /// Which rows.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Rows {
+    /// The rows above this one; without it, from the first.
+    #[param(value_type = Option<Id>)]
     after: Option<String>,
+    /// At most so many.
+    #[param(minimum = 1, maximum = 256, default = 256)]
     limit: Option<usize>,
 }
 
 /// A row.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct InboxRow {
     seq: Id,
     msg_id: Id,
@@ -63,7 +70,7 @@ struct InboxRow {
 }
 
 /// Rows of an inbox.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Inbox {
     rows: Vec<InboxRow>,
     /// Rows up to here are no longer kept.
@@ -75,14 +82,15 @@ pub(super) struct Inbox {
 }
 
 /// Whom a look-up is about.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Users {
+    #[schema(min_items = 1, max_items = 1000)]
     users: Vec<Id>,
 }
 
 /// Who of them is online.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Online {
     online: Vec<Id>,
 }
@@ -94,6 +102,9 @@ pub(super) fn id_in_path(path: Result<Path<String>, PathRejection>) -> Result<u6
 }
 
 /// A user's groups.
+#[utoipa::path(get, path = "/users/{user}/groups", operation_id = "list_groups_of_user", tag = "users",
+    params(("user" = Id, Path, description = "The user's number.")),
+    responses((status = 200, description = "They are these.", body = Memberships), ReadProblems))]
 pub(super) async fn groups(
     State(api): State<Api>,
     headers: HeaderMap,
@@ -114,6 +125,9 @@ pub(super) async fn groups(
 }
 
 /// Rows of a user's inbox, forwards.
+#[utoipa::path(get, path = "/users/{user}/inbox", operation_id = "read_inbox", tag = "users",
+    params(("user" = Id, Path, description = "The user's number."), Rows),
+    responses((status = 200, description = "The rows.", body = Inbox), ReadProblems))]
 pub(super) async fn inbox(
     State(api): State<Api>,
     headers: HeaderMap,
@@ -154,6 +168,8 @@ pub(super) async fn inbox(
 }
 
 /// Who of up to a thousand users is online, on whichever node.
+#[utoipa::path(post, path = "/presence", operation_id = "presence", tag = "users", request_body = Users,
+    responses((status = 200, description = "Those who are.", body = Online), CallProblems))]
 pub(super) async fn presence(
     State(api): State<Api>,
     headers: HeaderMap,

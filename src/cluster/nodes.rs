@@ -288,7 +288,8 @@ impl Nodes {
     /// For metrics.
     pub(crate) fn report(&self) -> NodesReport {
         let internal = InternalErrors::of_this_thread();
-        NodesReport { nodes: self.known.len() as u64 + 1, internal, ..self.report }
+        let others = self.known.keys().copied().collect();
+        NodesReport { nodes: self.known.len() as u64 + 1, others, internal, ..self.report }
     }
 
     /// Begins to tell everything, if somebody waits for it and nobody is being told.

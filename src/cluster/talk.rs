@@ -24,6 +24,7 @@ const EPHEMERAL: u8 = 6;
 const ACCESS: u8 = 7;
 const KICK: u8 = 8;
 const KICK_OF_THEN: u8 = 9;
+const KICK_DEVICE: u8 = 10;
 
 const TO_USER: u8 = 1;
 const TO_GROUP: u8 = 2;
@@ -84,6 +85,12 @@ pub(crate) fn put(item: &Item, out: &mut Vec<u8>) {
             out.push(KICK_OF_THEN);
             out.extend_from_slice(&user.0.to_be_bytes());
             out.extend_from_slice(&at_ms.to_be_bytes());
+        }
+        Item::Access(AccessOrder::KickDevice(user, device, at_ms)) => {
+            out.push(KICK_DEVICE);
+            for number in [user.0, device.0, *at_ms] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
         }
         Item::Access(AccessOrder::Fact(AccessFact { user, standing, since_ms, tokens_from_s })) => {
             out.extend_from_slice(&[ACCESS, u8::from(*standing == Standing::Banned)]);
@@ -154,6 +161,10 @@ impl<'a> Rest<'a> {
             EPHEMERAL => Item::Ephemeral(Arc::new(self.message()?)),
             KICK => Item::Access(AccessOrder::Kick(UserId(self.number()?))),
             KICK_OF_THEN => Item::Access(AccessOrder::KickOfThen(UserId(self.number()?), self.number()?)),
+            KICK_DEVICE => {
+                let (user, device) = (UserId(self.number()?), DeviceId(self.number()?));
+                Item::Access(AccessOrder::KickDevice(user, device, self.number()?))
+            }
             ACCESS => {
                 let standing = match self.byte()? {
                     0 => Standing::Allowed,

@@ -4,7 +4,7 @@
 //! Part of the closed set in [`super`]. What always holds: facts about a user can be merged in any order and any number of
 //! times, and the result is the same; of two facts that contradict each other the later one counts.
 
-use ringway_wire::ids::UserId;
+use ringway_wire::ids::{DeviceId, UserId};
 
 /// Whether a user may log in.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -53,6 +53,8 @@ pub enum AccessOrder {
     Kick(UserId),
     /// Those that began by this Unix millisecond are: a kick of then, told again to who may have missed it.
     KickOfThen(UserId, u64),
+    /// The session of one of the user's devices is, if it began by this Unix millisecond. Nobody keeps it.
+    KickDevice(UserId, DeviceId, u64),
 }
 
 impl AccessOrder {
@@ -60,7 +62,7 @@ impl AccessOrder {
     pub(crate) fn user(&self) -> UserId {
         match self {
             AccessOrder::Fact(fact) => fact.user,
-            AccessOrder::Kick(user) | AccessOrder::KickOfThen(user, _) => *user,
+            AccessOrder::Kick(user) | AccessOrder::KickOfThen(user, _) | AccessOrder::KickDevice(user, ..) => *user,
         }
     }
 }

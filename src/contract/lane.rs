@@ -8,6 +8,7 @@ use ringway_wire::ids::{DeviceId, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 use crate::contract::ids::Origin;
+use crate::contract::look::{ConnectionsSeen, SessionsSeen};
 use crate::contract::message::{Incoming, Message, Roster};
 use ringway_wire::request::Durability;
 
@@ -92,6 +93,10 @@ pub enum LaneAnswer {
     Members(Arc<Roster>),
     /// Those of the users asked for who are online on the answering shard.
     Online(Vec<UserId>),
+    /// A user's sessions, for the API.
+    Sessions(Box<SessionsSeen>),
+    /// Some of the shard's connections, for the API.
+    Connections(ConnectionsSeen),
 }
 
 /// All that a session's new shard needs; the shell sends it with the descriptor. Dropped: the connection is

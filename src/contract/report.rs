@@ -187,11 +187,13 @@ impl StandsStill {
     }
 }
 
-/// What control is told once a second. All but `nodes` only grow.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+/// What control is told once a second. All but `nodes` and `others` only grow.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct NodesReport {
     /// Nodes alive, this one too; none that is known to be while Redis is away.
     pub(crate) nodes: u64,
+    /// The others of these, by number.
+    pub(crate) others: Vec<u16>,
     /// Messages published.
     pub(crate) published: u64,
     /// Messages of other nodes that came.

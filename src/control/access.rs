@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::api::sessions::Kick;
 use crate::clock::Clock;
 use crate::contract::access::{AccessFact, AccessNews, AccessOrder, Standing};
 use crate::contract::chain::Chain;
@@ -25,7 +26,7 @@ use crate::contract::nodes::ToNodes;
 use crate::control::access::list::{AccessList, ListError};
 use crate::control::snapshot::Stage;
 use crate::topology::mailbox::{Order, Slot};
-use ringway_wire::ids::UserId;
+use ringway_wire::ids::{DeviceId, UserId};
 
 /// The socket's name in the data directory.
 pub(crate) const SOCKET: &str = "admin.sock";
@@ -52,6 +53,8 @@ pub(crate) struct AccessEnds {
     pub(crate) shards: Vec<Slot<Order>>,
     /// To and from the thread that talks to other nodes, if there are any.
     pub(crate) nodes: Option<(mpsc::Sender<ToNodes>, mpsc::Receiver<AccessNews>)>,
+    /// From the API.
+    pub(crate) kicks: mpsc::Receiver<Kick>,
     /// From the main thread.
     pub(crate) stage: watch::Receiver<Stage>,
 }
@@ -63,7 +66,7 @@ pub(crate) fn run(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Se
 }
 
 async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let AccessEnds { list, clock, socket, shards, nodes, mut stage } = ends;
+    let AccessEnds { list, clock, socket, shards, nodes, kicks: mut asked, mut stage } = ends;
     let listener = socket.map(tokio::net::UnixListener::from_std).transpose()?;
     assert!(!shards.is_empty(), "every user is at home on one of the shards");
     let (to_nodes, mut from_nodes) = nodes.map_or((None, None), |(to, from)| (Some(to), Some(from)));
@@ -75,6 +78,11 @@ async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send 
                 // Out of descriptors, most likely.
                 Err(_) => tokio::time::sleep(PATIENCE / 50).await,
             },
+            Some(Kick { user, device, done }) = asked.recv() => {
+                access.kick(user, device).await;
+                // The caller may have gone.
+                done.send(()).ok();
+            }
             Some(news) = async { from_nodes.as_mut()?.recv().await } => access.receive(news).await,
             changed = stage.changed() => if changed.is_err() || *stage.borrow() == Stage::Draining {
                 return Ok(());
@@ -98,8 +106,8 @@ struct Access {
     clock: Clock,
     shards: Vec<Slot<Order>>,
     to_nodes: Option<mpsc::Sender<ToNodes>>,
-    /// Whom operators have kicked here, when, Unix milliseconds; the oldest first.
-    kicks: VecDeque<(UserId, u64)>,
+    /// Whom operators have kicked here, all or one device, when, Unix milliseconds; the oldest first.
+    kicks: VecDeque<(UserId, Option<DeviceId>, u64)>,
 }
 
 impl Access {
@@ -124,43 +132,50 @@ impl Access {
         let now_ms = self.clock.now().unix_ms;
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |text: &str| text.parse::<u64>().map_err(|_| Refused::Words);
-        let order = match words.as_slice() {
+        let fact = match words.as_slice() {
             ["list"] => return Ok(self.list.facts().map(|fact| format!("{}\n", in_words(fact))).collect()),
-            ["kick", user] => AccessOrder::Kick(UserId(number(user)?)),
+            ["kick", user] => return Ok(self.kick(UserId(number(user)?), None).await),
+            ["kick", user, device] => {
+                return Ok(self.kick(UserId(number(user)?), Some(DeviceId(number(device)?))).await);
+            }
             ["ban", user] => self.standing(UserId(number(user)?), Standing::Banned, now_ms),
             ["unban", user] => self.standing(UserId(number(user)?), Standing::Allowed, now_ms),
-            ["revoke", user] => self.revoked(UserId(number(user)?), now_ms / 1_000 + 1),
-            ["revoke", user, before] => self.revoked(UserId(number(user)?), number(before)?),
+            ["revoke", user] => revoked(UserId(number(user)?), now_ms / 1_000 + 1),
+            ["revoke", user, before] => revoked(UserId(number(user)?), number(before)?),
             _ => return Err(Refused::Words),
         };
-        let said = match order {
-            AccessOrder::Kick(user) | AccessOrder::KickOfThen(user, _) => {
-                self.kicks.retain(|(kicked, _)| *kicked != user);
-                if self.kicks.len() >= KICKS_KEPT_MAX {
-                    self.kicks.pop_front();
-                }
-                self.kicks.push_back((user, now_ms));
-                format!("user {}: sessions ended\n", user.0)
-            }
-            AccessOrder::Fact(fact) => {
-                self.list.merge(&[fact])?;
-                format!("{}\n", in_words(&self.list.of(fact.user)))
-            }
-        };
+        self.list.merge(&[fact])?;
         tracing::info!(%line, "an operator says who may log in");
+        self.apply(AccessOrder::Fact(fact)).await;
+        self.publish(vec![AccessOrder::Fact(fact)]);
+        Ok(format!("{}\n", in_words(&self.list.of(fact.user))))
+    }
+
+    /// Ends a user's sessions, or that of one device, here and on the other nodes.
+    async fn kick(&mut self, user: UserId, device: Option<DeviceId>) -> String {
+        let now_ms = self.clock.now().unix_ms;
+        self.kicks.retain(|(kicked, of, _)| (*kicked, *of) != (user, device));
+        if self.kicks.len() >= KICKS_KEPT_MAX {
+            self.kicks.pop_front();
+        }
+        self.kicks.push_back((user, device, now_ms));
+        let order = match device {
+            None => AccessOrder::Kick(user),
+            Some(device) => AccessOrder::KickDevice(user, device, now_ms),
+        };
+        tracing::info!(user = user.0, device = device.map(|device| device.0), "sessions are ended");
         self.apply(order).await;
         self.publish(vec![order]);
-        Ok(said)
+        match device {
+            None => format!("user {}: sessions ended\n", user.0),
+            Some(device) => format!("user {}: session of device {} ended\n", user.0, device.0),
+        }
     }
 
     /// That the user may, or may not; later than what was stated before, whatever the clock says.
-    fn standing(&self, user: UserId, standing: Standing, now_ms: u64) -> AccessOrder {
+    fn standing(&self, user: UserId, standing: Standing, now_ms: u64) -> AccessFact {
         let since_ms = now_ms.max(self.list.of(user).since_ms.saturating_add(1));
-        AccessOrder::Fact(AccessFact { standing, since_ms, ..AccessFact::none(user) })
-    }
-
-    fn revoked(&self, user: UserId, tokens_from_s: u64) -> AccessOrder {
-        AccessOrder::Fact(AccessFact { tokens_from_s, ..AccessFact::none(user) })
+        AccessFact { standing, since_ms, ..AccessFact::none(user) }
     }
 
     /// To the user's shard.
@@ -190,7 +205,10 @@ impl Access {
     async fn notify_all(&self) {
         let Some(nodes) = &self.to_nodes else { return };
         let facts = self.list.facts().copied().map(AccessOrder::Fact);
-        let kicks = self.kicks.iter().map(|(user, at_ms)| AccessOrder::KickOfThen(*user, *at_ms));
+        let kicks = self.kicks.iter().map(|(user, device, at_ms)| match device {
+            None => AccessOrder::KickOfThen(*user, *at_ms),
+            Some(device) => AccessOrder::KickDevice(*user, *device, *at_ms),
+        });
         let orders: Vec<AccessOrder> = facts.chain(kicks).collect();
         for orders in orders.chunks(SENT_AT_ONCE) {
             if timeout(PATIENCE, nodes.send(ToNodes::Access(orders.to_vec()))).await.is_err() {
@@ -204,7 +222,7 @@ impl Access {
             AccessNews::Received(orders) => {
                 let facts = orders.iter().filter_map(|order| match order {
                     AccessOrder::Fact(fact) => Some(*fact),
-                    AccessOrder::Kick(_) | AccessOrder::KickOfThen(..) => None,
+                    AccessOrder::Kick(_) | AccessOrder::KickOfThen(..) | AccessOrder::KickDevice(..) => None,
                 });
                 if let Err(error) = self.list.merge(&facts.collect::<Vec<_>>()) {
                     // It holds here until the end of the process, and another node has it on its disk.
@@ -217,6 +235,10 @@ impl Access {
             AccessNews::TellAll => self.notify_all().await,
         }
     }
+}
+
+fn revoked(user: UserId, tokens_from_s: u64) -> AccessFact {
+    AccessFact { tokens_from_s, ..AccessFact::none(user) }
 }
 
 /// A fact, for people.

@@ -20,7 +20,7 @@ use axum::routing::get;
 use axum::serve::Listener;
 use nix::sys::statvfs::statvfs;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
@@ -29,6 +29,8 @@ use crate::control::metrics;
 use crate::control::snapshot::{Readiness, Room, Snapshot, Stage};
 use crate::limits::ADMIN_REQUESTS_MAX;
 
+/// Where the API is served to the gateway's user, without a key, in the data directory.
+pub(crate) const API_SOCKET: &str = "api.sock";
 /// How long a connection may bring nothing: longer than any answer takes.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -48,14 +50,15 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    fn readiness(&self) -> Readiness {
+    /// Whether clients should be sent here.
+    pub(crate) fn readiness(&self) -> Readiness {
         let stage = *self.stage.borrow();
         let now_ms = self.clock.now().mono_ms;
         self.snapshot.borrow().readiness(stage, now_ms)
     }
 
     /// Bytes that may still be written to the journal's disk.
-    fn journal_disk_free_bytes(&self) -> Option<u64> {
+    pub(crate) fn journal_disk_free_bytes(&self) -> Option<u64> {
         // Before the first start there is no journal yet.
         let journal = self.data_dir.join("journal");
         let stat = statvfs(&journal).or_else(|_| statvfs(&*self.data_dir)).ok()?;
@@ -74,6 +77,13 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts, calls: axum::Rout
     let listener = Bounded { listener, admitted: Vec::new(), since: Instant::now() };
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the admin server has ended");
+    }
+}
+
+/// Serves the API to whoever may open the socket, until it is aborted.
+pub(crate) async fn serve_owner(listener: UnixListener, calls: axum::Router) {
+    if let Err(error) = axum::serve(listener, calls).await {
+        tracing::error!(%error, "the API's socket has ended");
     }
 }
 

@@ -122,6 +122,11 @@ const SHED: &[Shed] = &[
     ("announcements", |c| c.shed.announcements),
 ];
 
+/// What a shard has shed, by what was full.
+pub(crate) fn shed(counters: &ShardCounters) -> impl Iterator<Item = (&'static str, u64)> {
+    SHED.iter().map(|(what, count)| (*what, count(counters)))
+}
+
 impl Page {
     fn head(&mut self, name: &str, kind: &str, help: &str) {
         self.text.push_str(&format!("# HELP {name} {help}.\n# TYPE {name} {kind}\n"));

@@ -2,7 +2,8 @@
 //!
 //! What always holds: for health and metrics it asks nobody. Shards, ledger and store hand it their counters once a second
 //! through bounded channels, and if it is slow they lose nothing but a report. [`snapshot`] is what they said last and what
-//! it comes to, [`http`] the admin server, [`metrics`] the text it serves, [`systemd`] what systemd is told. Beside it,
+//! it comes to, [`http`] the admin server, [`metrics`] the text it serves, [`operate`] the API's calls about the gateway as a
+//! whole, [`systemd`] what systemd is told. Beside it,
 //! [`access`] (a thread of its own) hears who may not log in, and the API (`crate::api`) asks the other threads, none of
 //! which waits for it.
 
@@ -10,10 +11,12 @@ pub(crate) mod access;
 pub(crate) mod http;
 mod internal_errors;
 pub(crate) mod metrics;
+mod operate;
 pub(crate) mod snapshot;
 pub(crate) mod systemd;
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,12 +25,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::dispatch::{Dispatcher, DispatcherEnds, Serving};
 use crate::api::keys::Keys;
+use crate::api::sessions::Kick;
 use crate::api::{self, Api};
 use crate::clock::Clock;
 use crate::contract::chain::Chain;
 use crate::contract::report::Report;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::internal_errors::InternalErrorsLog;
+use crate::control::operate::Operator;
 pub(crate) use crate::control::snapshot::{Room, Snapshot, Stage};
 use crate::control::systemd::{Environment, Watchdog};
 
@@ -58,12 +63,18 @@ pub(crate) struct ControlEnds {
 pub(crate) struct HttpEnds {
     /// Already listening.
     pub(crate) admin: TcpListener,
+    /// Where the API is served to the gateway's user; `None`: the socket could not be made.
+    pub(crate) socket: Option<UnixListener>,
     /// Where the journal is, to tell how much room its disk has.
     pub(crate) data_dir: PathBuf,
     /// How many connections there is room for.
     pub(crate) room: Room,
     /// Who may call the API.
     pub(crate) keys: Keys,
+    /// To the thread that ends sessions.
+    pub(crate) kicks: mpsc::Sender<Kick>,
+    /// This node's number.
+    pub(crate) node: u16,
     /// The API's ends of the channels between threads, once there are some.
     pub(crate) dispatcher: oneshot::Receiver<DispatcherEnds>,
 }
@@ -90,8 +101,14 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
     let mut snapshot = Snapshot { shards: vec![None; usize::from(shards)], ..Snapshot::default() };
     let (publish, published) = watch::channel(Arc::new(snapshot.clone()));
     let (serving, receive_serving) = watch::channel(Serving::Yes);
-    let calls =
-        Api { dispatcher: Dispatcher::start(shards, http.dispatcher, receive_serving), keys: http.keys.into(), clock };
+    let keys = Arc::new(http.keys);
+    let calls = Api {
+        dispatcher: Dispatcher::start(shards, http.dispatcher, receive_serving),
+        keys: Arc::clone(&keys),
+        kicks: http.kicks,
+        clock,
+        node: http.node,
+    };
     let facts = http::Facts {
         snapshot: published,
         stage: stage.clone(),
@@ -100,7 +117,13 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         data_dir: http.data_dir.into(),
     };
     let listener = tokio::net::TcpListener::from_std(http.admin)?;
-    let server = tokio::spawn(http::serve(listener, facts, api::routes(calls)));
+    let operator = Operator { facts: facts.clone(), keys, stops: stops.clone(), node: http.node };
+    let owner = http.socket.map(tokio::net::UnixListener::from_std).transpose()?.map(|socket| {
+        let calls = Api { keys: Arc::new(Keys::Owner), ..calls.clone() };
+        let operator = Operator { keys: Arc::new(Keys::Owner), ..operator.clone() };
+        tokio::spawn(http::serve_owner(socket, api::routes(calls, operate::routes(operator))))
+    });
+    let server = tokio::spawn(http::serve(listener, facts, api::routes(calls, operate::routes(operator))));
     let mut watchdog = Watchdog::new(&Environment::of_process(), std::process::id()).unwrap_or_else(|error| {
         tracing::warn!(error = %Chain(&error), "systemd's watchdog gets no pings");
         None
@@ -151,6 +174,9 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         publish.send_replace(Arc::new(snapshot.clone()));
     }
     server.abort();
+    if let Some(owner) = owner {
+        owner.abort();
+    }
     Ok(())
 }
 

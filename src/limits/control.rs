@@ -23,6 +23,13 @@ pub(crate) const API_LOOK_MS: u64 = 250;
 pub(crate) const API_REQUESTS_MAX: usize = 1_024;
 /// Questions that are open at a time; each may be a message of 16 KiB on its way.
 pub(crate) const API_QUESTIONS_OPEN_MAX: usize = 16_384;
+/// Connections of one page.
+pub(crate) const API_CONNECTIONS_MAX: usize = 1_000;
+/// Places that a shard looks at for one question about its connections, some 100 µs where each is a system call for its
+/// address: what other shards and clients wait meanwhile.
+pub(crate) const LOOK_SLOTS_MAX: u32 = 256;
+/// Questions that a page of connections asks before it is answered with what it has: a million places in 4,096.
+pub(crate) const API_LOOKS_MAX: usize = 256;
 /// How often a change is tried when the owner has just changed.
 pub(crate) const API_OWNERS_TRIED: usize = 3;
 

@@ -48,8 +48,10 @@ pub(crate) fn log_refused(reason: CloseReason, shard: ShardId, socket: &OwnedFd)
 }
 
 /// Whose the other end is; a connection that was reset has none any more.
-fn peer(socket: &OwnedFd) -> Option<SocketAddr> {
-    SockRef::from(socket).peer_addr().ok()?.as_socket()
+pub(crate) fn peer(socket: &OwnedFd) -> Option<SocketAddr> {
+    let peer = SockRef::from(socket).peer_addr().ok()?.as_socket()?;
+    // An IPv4 address, also where the listener takes both kinds.
+    Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
 }
 
 #[cfg(test)]

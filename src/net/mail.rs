@@ -158,6 +158,11 @@ impl MailReader {
                     Some(Mail::Order(Order::Access(order))) => core.apply_access(now, order),
                     Some(Mail::Order(Order::Rules(rules))) => core.set_rules(*rules),
                     Some(Mail::Order(Order::Memory(pressure))) => core.set_pressure(now, pressure),
+                    Some(Mail::Crossing(Crossing::Look(asked))) => {
+                        core.look(now, *asked, |conn| outlets.peer(conn));
+                        // Others have their turn first: an operator has time.
+                        break;
+                    }
                     Some(mail) => take(core, outlets, now, mail),
                     None => return Left::Nothing,
                 }
@@ -204,7 +209,7 @@ fn take(core: &mut Shard, outlets: &mut ShardOutlets, now: Now, mail: Mail) {
         Mail::Crossing(Crossing::Connection(handover)) => adopt(core, outlets, now, *handover),
         Mail::Answer(answer) => core.stored(now, answer),
         Mail::Nodes(envelope) => core.receive_from_nodes(now, envelope),
-        Mail::Deliveries(_) | Mail::Order(_) => count(Place::Mailbox),
+        Mail::Deliveries(_) | Mail::Order(_) | Mail::Crossing(Crossing::Look(_)) => count(Place::Mailbox),
     }
 }
 

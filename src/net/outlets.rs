@@ -8,6 +8,7 @@ pub(crate) mod write;
 
 use std::collections::VecDeque;
 use std::ffi::c_int;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::ioctl::{Getter, Opcode, ioctl};
@@ -111,6 +112,11 @@ impl ShardOutlets {
         }
     }
 
+    /// The other end of a connection; `None`: it is gone.
+    pub(crate) fn peer(&mut self, conn: ConnId) -> Option<SocketAddr> {
+        closes::peer(&self.connections.get(conn)?.socket)
+    }
+
     /// Adds the socket of a connection that the core has taken. Most have said something already.
     pub(crate) fn connect(&mut self, conn: ConnId, socket: OwnedFd, line: Line) {
         self.connections.insert(conn, Connection::new(socket, conn, line));
@@ -203,7 +209,7 @@ impl Outlets for ShardOutlets {
         self.unwoken.lane = Some(to);
         match sent {
             Err(Crossing::Envelope(refused)) => Err(refused),
-            Ok(()) | Err(Crossing::Connection(_)) => Ok(()),
+            Ok(()) | Err(Crossing::Connection(_) | Crossing::Look(_)) => Ok(()),
         }
     }
 
@@ -231,7 +237,7 @@ impl Outlets for ShardOutlets {
                 lane.wake();
                 match sent {
                     Err(Crossing::Connection(refused)) => refused,
-                    Ok(()) | Err(Crossing::Envelope(_)) => return Ok(()),
+                    Ok(()) | Err(Crossing::Envelope(_) | Crossing::Look(_)) => return Ok(()),
                 }
             }
             None => handover,

@@ -16,6 +16,7 @@ use super::parts::{AnyKeeper, LedgerEngine, Persistence};
 use super::{ServeError, settings};
 use crate::api::dispatch::DispatcherEnds;
 use crate::api::keys::Keys;
+use crate::api::sessions::Kick;
 use crate::auth::AuthKey;
 use crate::clock::Clock;
 use crate::cluster::{self, ClusterEnds, LedgerLink};
@@ -47,6 +48,8 @@ use crate::topology::{self, Ended};
 const OTHER_THREADS_MAX: usize = 8;
 /// What other nodes say of who may log in, and waits: they are asked again for what is more.
 const ACCESS_NEWS_MAX: usize = 64;
+/// Sessions that the API ends, and that wait for it: above it its callers are told to come again.
+const KICKS_MAX: usize = 64;
 /// Signals that may wait.
 const STOPS_MAX: usize = 4;
 
@@ -74,6 +77,8 @@ pub(super) struct Running {
     pub(super) stage: watch::Sender<Stage>,
     /// Gives the API its ends of the channels.
     dispatcher: Option<oneshot::Sender<DispatcherEnds>>,
+    /// From the API, to the thread that ends sessions, once it is started.
+    kicks: Option<mpsc::Receiver<Kick>>,
 }
 
 /// What is known before any thread runs.
@@ -127,7 +132,7 @@ impl Running {
     /// waits for it.
     pub(super) fn start_control(
         plan: &Plan<'_>,
-        admin: std::net::TcpListener,
+        (admin, socket): (std::net::TcpListener, Option<UnixListener>),
         room: control::Room,
         keys: Keys,
     ) -> Result<(Running, ReportTo), ServeError> {
@@ -139,6 +144,8 @@ impl Running {
         let (store_reports, receive_store_reports) = mpsc::channel(control::REPORTS_MAX);
         let (stage, receive_stage) = watch::channel(Stage::Starting);
         let (dispatcher, receive_dispatcher) = oneshot::channel();
+        let (kicks, receive_kicks) = mpsc::channel(KICKS_MAX);
+        let node = plan.config.cluster.node_id;
         let data_dir = plan.config.data_dir.clone();
         let control = ControlEnds {
             clock: plan.clock,
@@ -148,7 +155,7 @@ impl Running {
             shards: plan.shards(),
             stops: stop,
             reloads: reload,
-            http: HttpEnds { admin, data_dir, room, keys, dispatcher: receive_dispatcher },
+            http: HttpEnds { admin, socket, data_dir, room, keys, kicks, node, dispatcher: receive_dispatcher },
         };
         spawn("control", None, &end, move || control::run(control))?;
         let store_wake = Arc::default();
@@ -164,6 +171,7 @@ impl Running {
             ledger_rules_untaken,
             stage,
             dispatcher: Some(dispatcher),
+            kicks: Some(receive_kicks),
         };
         Ok((running, ReportTo { reports, store_reports }))
     }
@@ -230,7 +238,9 @@ impl Running {
         nodes: Option<(mpsc::Sender<ToNodes>, mpsc::Receiver<AccessNews>)>,
     ) -> Result<(), ServeError> {
         let (shards, stage) = (self.orders.clone(), self.stage.subscribe());
-        let ends = AccessEnds { list, clock: plan.clock, socket, shards, nodes, stage };
+        // Asked by nobody, if control has been told of no receiver.
+        let kicks = self.kicks.take().unwrap_or_else(|| mpsc::channel(1).1);
+        let ends = AccessEnds { list, clock: plan.clock, socket, shards, nodes, kicks, stage };
         spawn("access", None, &self.end, move || control::access::run(ends))
     }
 

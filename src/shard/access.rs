@@ -13,7 +13,7 @@ use crate::clock::Now;
 use crate::contract::access::{AccessFact, AccessOrder, Standing};
 use crate::contract::keyed::TableKey;
 use crate::limits::CLOCK_SKEW_WARN_MS;
-use ringway_wire::ids::UserId;
+use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::schema::CloseReason;
 
 /// The facts, by user.
@@ -61,18 +61,27 @@ impl Shard {
                 }
             }
             AccessOrder::Kick(user) => self.close_sessions_of(now, user, CloseReason::Kicked),
-            AccessOrder::KickOfThen(user, at_ms) => {
-                // The other node's clock may be behind.
-                let since_max = at_ms.saturating_add(CLOCK_SKEW_WARN_MS);
-                let at = self.directory.first_session(user);
-                let began_before = |slot: &u32| self.remote_sessions.since_ms(*slot) <= since_max;
-                let is_open = |slot: &u32| self.sessions.at(*slot).is_some_and(|session| session.phase.is_open());
-                let all = SessionsOf { sessions: &self.sessions, at };
-                let slots: Vec<u32> = all.filter(is_open).filter(began_before).collect();
-                for slot in slots {
-                    self.close(now, slot, CloseReason::Kicked);
-                }
+            AccessOrder::KickOfThen(user, at_ms) => self.close_sessions_of_then(now, user, None, at_ms),
+            AccessOrder::KickDevice(user, device, at_ms) => {
+                self.close_sessions_of_then(now, user, Some(device), at_ms);
             }
+        }
+    }
+
+    /// Those of a user, or of one device, that had begun by then.
+    fn close_sessions_of_then(&mut self, now: Now, user: UserId, device: Option<DeviceId>, at_ms: u64) {
+        // The other node's clock may be behind.
+        let since_max = at_ms.saturating_add(CLOCK_SKEW_WARN_MS);
+        let at = self.directory.first_session(user);
+        let is_meant = |slot: &u32| {
+            let session = self.sessions.at(*slot).filter(|session| session.phase.is_open());
+            session.is_some_and(|session| device.is_none_or(|device| device == session.device))
+        };
+        let began_before = |slot: &u32| self.remote_sessions.since_ms(*slot) <= since_max;
+        let all = SessionsOf { sessions: &self.sessions, at };
+        let slots: Vec<u32> = all.filter(is_meant).filter(began_before).collect();
+        for slot in slots {
+            self.close(now, slot, CloseReason::Kicked);
         }
     }
 

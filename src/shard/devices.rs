@@ -127,14 +127,16 @@ impl Shard {
     /// where it logged in last.
     fn devices_of(&self, user: UserId) -> Vec<DeviceLogin> {
         let node = self.config.node.unwrap_or_default();
+        // Without a cluster the list's order is all that counts, however the clock is set.
+        let since_ms = |slot| self.config.node.map_or(0, |_| self.remote_sessions.since_ms(slot));
         let first = self.directory.first_session(user);
         let mut held: Vec<DeviceLogin> = SessionsOf { sessions: &self.sessions, at: first }
             .filter_map(|slot| {
                 let device = self.sessions.at(slot).filter(|session| session.phase.is_open())?.device;
-                Some(DeviceLogin { since_ms: self.remote_sessions.since_ms(slot), node, device, slot: Some(slot) })
+                Some(DeviceLogin { since_ms: since_ms(slot), node, device, slot: Some(slot) })
             })
             .collect();
-        // The newest is first in the list; without a cluster that is all there is to go by, and the sort keeps it.
+        // The newest is first in the list; the sort keeps what is equal.
         held.reverse();
         held.extend(self.remote_sessions.of(user).map(|remote| DeviceLogin {
             since_ms: remote.since_ms,

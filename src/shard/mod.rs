@@ -19,6 +19,7 @@
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
 //! access.rs    who may not log in               memory.rs    when memory is short
+//! look.rs      what an operator sees
 //! route.rs     where the effects go
 //! session.rs, directory.rs, outgoing.rs, outbox.rs, wheel.rs, index.rs, slab.rs    the state
 //! ```
@@ -40,6 +41,7 @@ mod heartbeats;
 mod index;
 mod large_replies;
 mod login;
+mod look;
 mod memory;
 pub(crate) mod outbox;
 mod outgoing;

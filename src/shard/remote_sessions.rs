@@ -109,7 +109,7 @@ impl RemoteSessions {
         (!nodes.is_empty()).then_some(Reach::Nodes(nodes))
     }
 
-    /// When the session in this slot began; 0 without a cluster.
+    /// When the session in this slot began, Unix milliseconds.
     pub(super) fn since_ms(&self, slot: u32) -> u64 {
         self.since_ms.at(slot).copied().unwrap_or_default()
     }
@@ -222,15 +222,15 @@ impl RemoteSessions {
 impl Shard {
     /// A login is accepted: other nodes are notified.
     pub(super) fn session_begins(&mut self, now: Now, slot: u32) {
-        if self.config.node.is_none() {
-            return;
-        }
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         let device = session.device;
         let newest = self.remote_sessions.of(user).map(|session| session.since_ms.saturating_add(1)).max();
         let since_ms = now.unix_ms.max(newest.unwrap_or_default());
         *self.remote_sessions.since_ms.reached(slot) = since_ms;
+        if self.config.node.is_none() {
+            return;
+        }
         self.remote_sessions.enqueue(SessionNotice::Changed(SessionNews { user, device, since_ms: Some(since_ms) }));
     }
 

@@ -9,7 +9,7 @@ use super::session::Flags;
 use super::wheel::tick_of;
 use crate::clock::Now;
 use crate::contract::ids::Origin;
-use crate::contract::internal::{OrCount, Place};
+use crate::contract::internal::{OrCount, Place, count};
 use crate::contract::lane::LaneAnswer;
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::Seq;
@@ -114,6 +114,8 @@ impl Shard {
                 }
             }
             LaneAnswer::Online(users) => self.gathered(now, origin, &users),
+            // The API's.
+            LaneAnswer::Sessions(_) | LaneAnswer::Connections(_) => count(Place::Mailbox),
         }
     }
 

@@ -11,6 +11,7 @@ mod heartbeats;
 mod inbox;
 mod limits;
 mod logins;
+mod look;
 mod model;
 mod races;
 mod remote_sessions;

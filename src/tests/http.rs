@@ -1,4 +1,6 @@
 //! Plain HTTP/1.1, for the tests of the API: one connection, one request after another.
+//!
+//! What always holds: each answer of the API is compared with what its own document declares.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,6 +8,10 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::Value;
 
 use crate::gateway::PATIENCE;
+use crate::openapi::Document;
+
+/// What the API says of itself.
+const DOCUMENT: &str = "/api/v1/openapi.json";
 
 /// An answer.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ impl Answer {
 pub(crate) struct Http {
     stream: BufReader<TcpStream>,
     key: Option<String>,
+    /// Asked for with the first call of the API.
+    document: Option<Document>,
 }
 
 impl Http {
@@ -42,7 +50,7 @@ impl Http {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Http { stream: BufReader::new(stream), key: key.map(str::to_owned) })
+        Ok(Http { stream: BufReader::new(stream), key: key.map(str::to_owned), document: None })
     }
 
     /// Sends JSON, and reads the answer.
@@ -58,6 +66,20 @@ impl Http {
 
     /// Sends bytes with headers of one's own, and reads the answer.
     pub(crate) fn send_raw(&mut self, method: &str, path: &str, headers: &str, body: &[u8]) -> std::io::Result<Answer> {
+        if !path.starts_with("/api/v1/") || path == DOCUMENT {
+            return self.exchange(method, path, headers, body);
+        }
+        let document = match self.document.take() {
+            Some(document) => document,
+            None => Document::new(self.exchange("GET", DOCUMENT, "", b"")?.json),
+        };
+        let answer = self.exchange(method, path, headers, body)?;
+        document.check(method, path, &answer);
+        self.document = Some(document);
+        Ok(answer)
+    }
+
+    fn exchange(&mut self, method: &str, path: &str, headers: &str, body: &[u8]) -> std::io::Result<Answer> {
         let key = self.key.as_ref().map_or_else(String::new, |key| format!("Authorization: Bearer {key}\r\n"));
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{key}{headers}Content-Length: {length}\r\n\r\n");

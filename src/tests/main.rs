@@ -37,6 +37,8 @@ mod names_kept;
 mod nodes;
 mod numbering;
 mod old_dump;
+mod openapi;
+mod operators;
 mod order;
 mod outage;
 mod pages;

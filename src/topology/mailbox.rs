@@ -19,6 +19,7 @@ use crate::contract::access::AccessOrder;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::ShardId;
 use crate::contract::lane::{HandedOver, LaneEnvelope};
+use crate::contract::look::LookAsked;
 use crate::contract::memory::Pressure;
 use crate::contract::nodes::FromNodes;
 use crate::contract::policies::Rules;
@@ -42,6 +43,8 @@ pub(crate) enum Crossing {
     Envelope(LaneEnvelope),
     /// A connection moves to its user's shard. Refused: it is closed, and the client connects again.
     Connection(Box<Handover>),
+    /// From the API to a shard. Refused: its caller is told to come again.
+    Look(Box<LookAsked>),
 }
 
 /// A connection on its way.

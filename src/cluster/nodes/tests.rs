@@ -311,6 +311,7 @@ fn no_beginning_of_a_message_and_no_other_bytes_are_taken_for_one() {
         Item::Access(banned(7)),
         Item::Access(AccessOrder::Kick(UserId(u64::MAX))),
         Item::Access(AccessOrder::KickOfThen(UserId(7), 1_800_000_000_000)),
+        Item::Access(AccessOrder::KickDevice(UserId(7), DeviceId(u64::MAX), 1_800_000_000_000)),
     ];
     for item in &items {
         talk::put(item, &mut bytes);

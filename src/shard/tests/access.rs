@@ -116,3 +116,19 @@ fn a_kick_that_is_heard_of_late_ends_the_sessions_of_then_and_none_that_began_si
     assert_eq!(end(&mut world, before), Some(CloseReason::Kicked));
     assert!(world.is_open(since) && world.is_open(beside));
 }
+
+#[test]
+fn of_one_device_only_the_session_is_ended_that_had_begun_by_then() {
+    let mut world = World::with(1, |config| config.node = Some(1));
+    let devices = [world.login(5, 1, Some(0)), world.login(5, 2, Some(0))];
+    let kicked_ms = world.now.unix_ms;
+    let order = AccessOrder::KickDevice(UserId(5), DeviceId(2), kicked_ms);
+    state(&mut world, order);
+    assert_eq!(end(&mut world, devices[0]), None);
+    assert_eq!(end(&mut world, devices[1]), Some(CloseReason::Kicked));
+    world.now.unix_ms += crate::limits::CLOCK_SKEW_WARN_MS + 1;
+    let again = world.login(5, 2, Some(0));
+    // Told again by a node that was not heard.
+    state(&mut world, order);
+    assert_eq!(end(&mut world, again), None);
+}
