@@ -115,7 +115,7 @@ impl LedgerLink {
 impl ClusterEnds {
     /// Tells control; one that is behind gets the next one.
     fn report(&self, report: NodesReport) {
-        drop(self.reports.try_send(Report::Nodes(report)));
+        drop(self.reports.try_send(Report::Nodes(Box::new(report))));
     }
 }
 
@@ -134,7 +134,7 @@ pub async fn run(mut cluster: ClusterEnds) {
                 if !matches!(ended, Ended::Done) {
                     notify(&cluster.ledger.ends, News::Disconnected).await;
                 }
-                cluster.report(NodesReport { nodes: 0, ..cluster.nodes.report() });
+                cluster.report(NodesReport { nodes: 0, others: Vec::new(), ..cluster.nodes.report() });
                 ended
             }
             Ok(Err(ended)) => ended,

@@ -18,7 +18,7 @@ pub enum Report {
     /// By the store.
     Store(Box<StoreCounters>),
     /// By the thread that talks to the cluster's other nodes.
-    Nodes(NodesReport),
+    Nodes(Box<NodesReport>),
 }
 
 /// What control is told about a shard, once a second.

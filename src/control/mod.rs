@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::api::dispatch::{Dispatcher, DispatcherEnds, Serving};
 use crate::api::keys::Keys;
@@ -101,29 +102,15 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
     let mut snapshot = Snapshot { shards: vec![None; usize::from(shards)], ..Snapshot::default() };
     let (publish, published) = watch::channel(Arc::new(snapshot.clone()));
     let (serving, receive_serving) = watch::channel(Serving::Yes);
-    let keys = Arc::new(http.keys);
-    let calls = Api {
-        dispatcher: Dispatcher::start(shards, http.dispatcher, receive_serving),
-        keys: Arc::clone(&keys),
-        kicks: http.kicks,
-        clock,
-        node: http.node,
-    };
-    let facts = http::Facts {
+    let calls = Calls {
+        shards,
+        serving: receive_serving,
         snapshot: published,
         stage: stage.clone(),
+        stops: stops.clone(),
         clock,
-        room: Arc::new(http.room),
-        data_dir: http.data_dir.into(),
     };
-    let listener = tokio::net::TcpListener::from_std(http.admin)?;
-    let operator = Operator { facts: facts.clone(), keys, stops: stops.clone(), node: http.node };
-    let owner = http.socket.map(tokio::net::UnixListener::from_std).transpose()?.map(|socket| {
-        let calls = Api { keys: Arc::new(Keys::Owner), ..calls.clone() };
-        let operator = Operator { keys: Arc::new(Keys::Owner), ..operator.clone() };
-        tokio::spawn(http::serve_owner(socket, api::routes(calls, operate::routes(operator))))
-    });
-    let server = tokio::spawn(http::serve(listener, facts, api::routes(calls, operate::routes(operator))));
+    let servers = calls.serve(http)?;
     let mut watchdog = Watchdog::new(&Environment::of_process(), std::process::id()).unwrap_or_else(|error| {
         tracing::warn!(error = %Chain(&error), "systemd's watchdog gets no pings");
         None
@@ -173,11 +160,48 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         internal_errors.note(now_ms, &snapshot.internal_errors());
         publish.send_replace(Arc::new(snapshot.clone()));
     }
-    server.abort();
-    if let Some(owner) = owner {
-        owner.abort();
-    }
+    servers.iter().for_each(JoinHandle::abort);
     Ok(())
+}
+
+/// What calls over HTTP are answered from.
+struct Calls {
+    shards: u16,
+    serving: watch::Receiver<Serving>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    stage: watch::Receiver<Stage>,
+    stops: crossbeam_channel::Sender<StopSignal>,
+    clock: Clock,
+}
+
+impl Calls {
+    /// Serves them on every address, until the servers are aborted.
+    fn serve(self, http: HttpEnds) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let Calls { shards, serving, snapshot, stage, stops, clock } = self;
+        let dispatcher = Dispatcher::start(shards, http.dispatcher, serving);
+        let (room, data_dir) = (Arc::new(http.room), http.data_dir.into());
+        let facts = http::Facts { snapshot, stage, clock, room, data_dir };
+        let routes = |keys: Arc<Keys>| {
+            let api = Api {
+                dispatcher: dispatcher.clone(),
+                keys: Arc::clone(&keys),
+                kicks: http.kicks.clone(),
+                clock,
+                node: http.node,
+            };
+            let operator = Operator { facts: facts.clone(), keys, stops: stops.clone(), node: http.node };
+            api::routes(api, operate::routes(operator))
+        };
+        let mut servers = Vec::new();
+        if let Some(socket) = http.socket {
+            let listener = tokio::net::UnixListener::from_std(socket)?;
+            servers.push(tokio::spawn(http::serve_owner(listener, routes(Arc::new(Keys::Owner)))));
+        }
+        let listener = tokio::net::TcpListener::from_std(http.admin)?;
+        let calls = routes(http.keys.into());
+        servers.push(tokio::spawn(http::serve(listener, facts.clone(), calls)));
+        Ok(servers)
+    }
 }
 
 /// Somebody wants the process to stop.

@@ -79,7 +79,7 @@ impl Snapshot {
                 self.ledger_at_ms = now_ms;
             }
             Report::Store(counters) => self.store = *counters,
-            Report::Nodes(report) => self.nodes = Some(report),
+            Report::Nodes(report) => self.nodes = Some(*report),
         }
     }
 
