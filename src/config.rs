@@ -4,6 +4,7 @@
 //! always holds: a [`Config`] that exists can be started with, as far as that can be known without the network
 //! and the disk. Precedence rises from defaults over file and environment to the command line.
 
+mod addresses;
 pub mod args;
 mod keys;
 mod policies;
@@ -16,6 +17,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use addresses::ApiConfig;
 use mysql_async::Opts;
 use typed::{Origin, Typed};
 
@@ -41,8 +43,8 @@ pub struct Config {
     pub(crate) listen: SocketAddr,
     /// Where the admin HTTP server listens.
     pub(crate) admin: SocketAddr,
-    /// Who may call the HTTP API; `None`: on a loopback address the programs of this machine.
-    pub(crate) api_keys_file: Option<PathBuf>,
+    /// The HTTP API.
+    pub(crate) api: ApiConfig,
     /// Everything the gateway keeps on disk.
     pub(crate) data_dir: PathBuf,
     /// How many shards.
@@ -198,6 +200,8 @@ impl std::fmt::Debug for Cluster {
 /// About stopping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Drain {
+    /// Seconds before it in which clients are served and no new ones should be sent here.
+    pub(crate) notice_s: u32,
     /// When to give up.
     pub(crate) timeout_s: u32,
     /// Over how long the clients' reconnects are spread.
@@ -297,7 +301,7 @@ impl Config {
         Ok(Config {
             listen,
             admin: typed.address("admin")?,
-            api_keys_file: Some(typed.text("api.keys_file")).filter(|path| !path.is_empty()).map(PathBuf::from),
+            api: typed.api()?,
             data_dir: PathBuf::from(typed.filled("data_dir")?),
             shards: match typed.text("shards") {
                 "auto" => Shards::Auto,
@@ -321,6 +325,7 @@ impl Config {
                 names: NamesKept::new(typed.number("limits.names_s", NAMES_S_MIN, limits::CLAIMS_S)?),
             },
             drain: Drain {
+                notice_s: typed.number("drain.notice_s", 0, 3600)? as u32,
                 timeout_s: typed.number("drain.timeout_s", 0, 3600)? as u32,
                 spread_s: typed.number("drain.spread_s", 0, 3600)? as u32,
             },
@@ -391,11 +396,6 @@ impl Typed {
         let text = self.text(key).replace('_', "");
         let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
         number.ok_or_else(|| self.refuse(key, format!("expected a whole number from {min} to {max}")))
-    }
-
-    fn address(&self, key: &'static str) -> Result<SocketAddr, ConfigError> {
-        let text = self.text(key).replace("localhost:", "127.0.0.1:");
-        text.parse().map_err(|_| self.refuse(key, "expected ADDRESS:PORT, as in 127.0.0.1:7400 or [::]:7400"))
     }
 
     fn cpus(&self, key: &'static str) -> Result<Option<Vec<usize>>, ConfigError> {

@@ -23,11 +23,11 @@ use crate::auth::AuthKeyError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::contract::chain::Chain;
-use crate::control::Stage;
 use crate::control::access::SOCKET;
 use crate::control::access::list::{AccessList, ListError};
 use crate::control::http::API_SOCKET;
 use crate::control::systemd::{Environment, Notices};
+use crate::control::{HttpSockets, Stage};
 use crate::datadir::{DataDir, DataDirError};
 use crate::doctor::start::UnfitHost;
 use crate::net::listener::{self, ListenError};
@@ -98,7 +98,7 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let notices = notices();
     let data_dir = DataDir::lock(&config.data_dir)?;
-    for name in ["listen", "admin"] {
+    for name in ["listen", "admin", "api"] {
         // Left by a crash, it would send clients to a gateway that is not there.
         data_dir.withdraw_address(name);
     }
@@ -111,15 +111,22 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     let auth = settings::authenticator(config, &data_dir)?;
     let access = AccessList::read(&config.data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
-    let keys = Keys::load(config.api_keys_file.as_deref(), config.admin.ip())?;
-    let (admin_listener, admin) = admin_listener(config.admin)?;
+    let keys = Keys::load(config.api.keys_file.as_deref(), config.api.listen.unwrap_or(config.admin).ip())?;
+    let (admin_listener, admin) = http_listener("admin", config.admin)?;
+    let api = config.api.listen.map(|address| http_listener("api.listen", address)).transpose()?;
+    let (api_listener, api) = api.unzip();
     let socket_of = |name| {
         let made = data_dir.admin_socket(name);
         made.inspect_err(|error| tracing::warn!(error = %Chain(error), "`ringway admin` will not be heard")).ok()
     };
     let plan = Plan { config, cpus, clock, auth, connections_max };
 
-    let (mut running, report_to) = Running::start_control(&plan, (admin_listener, socket_of(API_SOCKET)), room, keys)?;
+    let (mut running, report_to) = Running::start_control(
+        &plan,
+        HttpSockets { admin: admin_listener, api: api_listener, owner: socket_of(API_SOCKET) },
+        room,
+        keys,
+    )?;
     let persistence = Persistence::open(config, &clock, &plan.cpus, &running.stage, &running.stops)
         .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
     let Some(persistence) = persistence else {
@@ -129,17 +136,23 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     running.start_all(&plan, persistence, sockets, (access, socket_of(SOCKET)), report_to)?;
 
     publish(&data_dir, "admin", admin)?;
+    if let Some(api) = api {
+        publish(&data_dir, "api", api)?;
+    }
     publish(&data_dir, "listen", listen)?;
     running.stage.send_replace(Stage::Serving);
     tracing::info!(%listen, %admin, shards, connections_max, data_dir = %config.data_dir.display(), "serving");
     notices.ready(&format!("serving on {listen}, room for {connections_max} connections"));
 
-    running.await_stop(read_rules, MemoryWatch::new(memory_bytes_max))?;
+    let mut memory = MemoryWatch::new(memory_bytes_max);
+    running.await_stop(read_rules, &mut memory)?;
     notices.stopping("clients are told to come back, then everything is flushed");
+    running.notice(config.drain.notice_s, &mut memory)?;
     tracing::info!("stopping: clients are told to come back, then everything is flushed");
     data_dir.withdraw_address("listen");
     let stopped = running.stop(config.drain.timeout_s);
     data_dir.withdraw_address("admin");
+    data_dir.withdraw_address("api");
     data_dir.withdraw_address(SOCKET);
     data_dir.withdraw_address(API_SOCKET);
     stopped
@@ -164,8 +177,8 @@ fn notices() -> Notices {
     })
 }
 
-fn admin_listener(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
-    let failed = |source| listener::named(address, "admin", source);
+fn http_listener(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
+    let failed = |source| listener::named(address, key, source);
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let real = listener.local_addr().map_err(failed)?;

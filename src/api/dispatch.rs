@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
-use ringway_wire::request::{Adding, GroupEntry, Taken};
+use ringway_wire::request::{Adding, Durability, GroupEntry, Taken};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
@@ -40,7 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(API_LOOK_MS);
 /// Something that another thread is asked.
 #[derive(Debug)]
 pub(super) enum Question {
-    /// A durable message in a user's name.
+    /// A message in a user's name.
     Message {
         /// In whose.
         sender: UserId,
@@ -50,6 +50,8 @@ pub(super) enum Question {
         client_msg_id: ClientMsgId,
         /// 1 to `BODY_BYTES_MAX` bytes.
         body: Vec<u8>,
+        /// Whether it is numbered and stored, or goes to whoever is online and is forgotten.
+        durability: Durability,
     },
     /// A change of a group in a user's name.
     Change {
@@ -86,7 +88,7 @@ pub(super) enum Question {
 /// What came of a question.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// The message is durable.
+    /// The message is durable, or, if it is ephemeral, has gone out.
     Numbered {
         /// The number that the ledger gave it, unique in the cluster and for ever.
         msg_id: MsgId,
@@ -287,9 +289,18 @@ impl Dispatch {
         let ask = |ask| store.ask(ask).map_err(|_| Problem::too_many());
         let submit = |submission| submissions.submit(submission).map_err(|_| Problem::too_many());
         match question {
-            Question::Message { sender, to, client_msg_id, body } => {
+            Question::Message { sender, to, client_msg_id, body, durability } => {
                 let incoming = Incoming::new(origin, sender, to, client_msg_id, &body);
-                submit(Submission::Message(MessageSubmission { incoming }))
+                match (durability, to) {
+                    (Durability::Durable, _) => submit(Submission::Message(MessageSubmission { incoming })),
+                    (Durability::Ephemeral, Conversation::User(user)) => {
+                        cross(ShardId::of_user(user, self.shards), LaneEnvelope::EphemeralSend(incoming))
+                    }
+                    (Durability::Ephemeral, Conversation::Group(group)) => {
+                        let home = ShardId::of_group(group, self.shards);
+                        cross(home, LaneEnvelope::GroupSend { group, incoming, durability })
+                    }
+                }
             }
             Question::Change { actor, change, adding } => {
                 submit(Submission::Change(ChangeSubmission { origin, actor, change, adding }))
@@ -369,11 +380,7 @@ fn said_by_shard(answer: LaneAnswer) -> Answer {
         LaneAnswer::Sessions(seen) => Answer::Sessions(*seen),
         LaneAnswer::Connections(seen) => Answer::Connections(seen),
         LaneAnswer::Refused { code, retry_after_ms } => Answer::Failed(Problem::refused(code, retry_after_ms)),
-        // The API sends no such message.
-        LaneAnswer::EphemeralSent { .. } => {
-            count(Place::Mailbox);
-            Answer::Failed(Problem::no_answer())
-        }
+        LaneAnswer::EphemeralSent { msg_id, sent_at_ms } => Answer::Numbered { msg_id, sent_at_ms, taken: Taken::Now },
     }
 }
 

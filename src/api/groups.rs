@@ -1,7 +1,10 @@
-//! Groups: made, read, members added and removed.
+//! Groups: made, read, deleted, members added, removed and replaced.
 //!
 //! What always holds: a change is made in the owner's name, as if the owner had asked for it, so the ledger orders it among
 //! the changes that sessions make; who is in already, or out already, is no error.
+
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
@@ -12,6 +15,7 @@ use ringway_wire::limits::GROUP_MEMBERS_MAX;
 use ringway_wire::request::Adding;
 use ringway_wire::schema::{ErrorCode, Role};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -30,6 +34,7 @@ use crate::limits::API_OWNERS_TRIED;
 #[serde(deny_unknown_fields)]
 pub(super) struct NewGroup {
     owner: Id,
+    #[schema(min_items = 1, max_items = 5000)]
     members: Vec<Id>,
     /// Make it without those who cannot be added.
     #[serde(default)]
@@ -40,6 +45,7 @@ pub(super) struct NewGroup {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Joining {
+    #[schema(min_items = 1, max_items = 5000)]
     members: Vec<Id>,
     /// Add the others if some cannot be added.
     #[serde(default)]
@@ -50,6 +56,7 @@ pub(super) struct Joining {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Leaving {
+    #[schema(min_items = 1, max_items = 5000)]
     members: Vec<Id>,
 }
 
@@ -85,7 +92,7 @@ pub(super) async fn create(
     let members = users(members)?;
     let (actor, change, adding) = (UserId(owner.0), GroupChange::Create(members), adding(best_effort));
     let changed = changed(api.dispatcher.ask_one(Question::Change { actor, change, adding }).await?)?;
-    tracing::info!(key = &*key, group = changed.group.0, owner = owner.0, "api: a group was made");
+    api.audit.record(&key, "a group was made", json!({"group": changed.group, "owner": owner}));
     Ok((StatusCode::CREATED, Json(changed)))
 }
 
@@ -131,7 +138,7 @@ pub(super) async fn add(
     let Json(Joining { members, best_effort }) = members?;
     let users = users(members)?;
     let changed = as_owner(&api, group, adding(best_effort), |_, _| GroupChange::Add(group, users.clone())).await?;
-    tracing::info!(key = &*key, group = group.0, users = users.len(), "api: members were added");
+    api.audit.record(&key, "members were added", json!({"group": Id(group.0), "users": users.len()}));
     Ok(Json(changed))
 }
 
@@ -148,10 +155,17 @@ pub(super) async fn remove(
     let key = api.keys.allow(&headers, Scope::Groups)?;
     let group = GroupId(id_in_path(group)?);
     let users = users(members?.0.members)?;
+    let changed = removed(&api, group, &users).await?;
+    api.audit.record(&key, "members were removed", json!({"group": Id(group.0), "users": users.len()}));
+    Ok(Json(changed))
+}
+
+/// Removes them, an owner last.
+async fn removed(api: &Api, group: GroupId, users: &[UserId]) -> Result<Changed, Problem> {
     let mut last = None;
     loop {
         let mut owner_goes = false;
-        let changed = as_owner(&api, group, Adding::All, |roster, owner| {
+        let changed = as_owner(api, group, Adding::All, |roster, owner| {
             let others: Vec<UserId> = users.iter().copied().filter(|user| *user != owner).collect();
             let any_left = others.iter().any(|user| roster.role(*user).is_some());
             owner_goes = users.contains(&owner);
@@ -171,8 +185,68 @@ pub(super) async fn remove(
             break;
         }
     }
-    tracing::info!(key = &*key, group = group.0, users = users.len(), "api: members were removed");
+    last.ok_or_else(Problem::no_answer)
+}
+
+/// Deletes a group: nobody is in it any more.
+#[utoipa::path(delete, path = "/groups/{group}", operation_id = "delete_group", tag = "groups",
+    params(("group" = Id, Path, description = "The group's number.")),
+    responses((status = 200, description = "It is gone.", body = Changed), CallProblems))]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    group: Result<Path<String>, PathRejection>,
+) -> Result<Json<Changed>, Problem> {
+    let key = api.keys.allow(&headers, Scope::Groups)?;
+    let group = GroupId(id_in_path(group)?);
+    let mut last = None;
+    // Others may be added meanwhile.
+    for _ in 0..API_OWNERS_TRIED {
+        let members = match roster(&api, group).await {
+            Ok(roster) => roster.members().iter().map(|member| member.user).collect::<Vec<_>>(),
+            Err(problem) if problem == Problem::unknown_group() && last.is_some() => break,
+            Err(problem) => return Err(problem),
+        };
+        last = Some(removed(&api, group, &members).await?);
+    }
+    api.audit.record(&key, "a group was deleted", json!({"group": Id(group.0)}));
     last.map(Json).ok_or_else(Problem::no_answer)
+}
+
+/// Makes these the members of a group: who is missing is added, then who is not named is removed.
+///
+/// An owner who is not named goes last, and the member with the lowest number becomes owner. Sent again, it changes nothing.
+#[utoipa::path(put, path = "/groups/{group}/members", operation_id = "replace_members", tag = "groups",
+    params(("group" = Id, Path, description = "The group's number.")), request_body = Joining,
+    responses((status = 200, description = "They are its members.", body = Changed), CallProblems))]
+pub(super) async fn replace(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    group: Result<Path<String>, PathRejection>,
+    members: Result<Json<Joining>, JsonRejection>,
+) -> Result<Json<Changed>, Problem> {
+    let key = api.keys.allow(&headers, Scope::Groups)?;
+    let group = GroupId(id_in_path(group)?);
+    let Json(Joining { members, best_effort }) = members?;
+    let users = users(members)?;
+    let Changed { left_out, mut version, .. } =
+        as_owner(&api, group, adding(best_effort), |_, _| GroupChange::Add(group, users.clone())).await?;
+    let named: HashSet<UserId> = users.iter().copied().collect();
+    let roster = roster(&api, group).await?;
+    let gone: Vec<UserId> =
+        roster.members().iter().map(|member| member.user).filter(|user| !named.contains(user)).collect();
+    if !gone.is_empty() {
+        version = removed(&api, group, &gone).await?.version;
+    }
+    api.audit.record(&key, "members were replaced", json!({"group": Id(group.0), "users": users.len()}));
+    Ok(Json(Changed { group: Id(group.0), version, left_out }))
+}
+
+async fn roster(api: &Api, group: GroupId) -> Result<Arc<Roster>, Problem> {
+    match api.dispatcher.ask_one(Question::Roster(group)).await? {
+        Answer::Roster(roster) => Ok(roster),
+        _ => Err(Problem::no_answer()),
+    }
 }
 
 /// A change in the owner's name, whoever that is by now.

@@ -1,6 +1,6 @@
 //! `POST /messages`: one message, or up to a thousand, in any users' names.
 //!
-//! What always holds: what is answered with a `msg_id` is durable; messages of one call from one sender are numbered in
+//! What always holds: what is answered with a `msg_id` is durable, unless it was to be ephemeral; messages of one call from one sender are numbered in
 //! the order in which they stand; sent again under the same `client_msg_id`, a message is the same message.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
 use ringway_wire::limits::BODY_BYTES_MAX;
-use ringway_wire::request::Taken;
+use ringway_wire::request::{Durability, Taken};
 use ringway_wire::schema::ErrorCode;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
@@ -95,6 +95,9 @@ pub(super) struct Post {
     body: Option<String>,
     /// 1 to 16,384 bytes of UTF-8.
     text: Option<String>,
+    /// To whoever is online now, and neither numbered nor stored.
+    #[serde(default)]
+    ephemeral: bool,
 }
 
 /// A user or a group.
@@ -125,7 +128,7 @@ impl From<Conversation> for Address {
     }
 }
 
-/// A message that is stored.
+/// A message that is stored, or, if it is ephemeral, has gone out.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Sent {
     msg_id: Id,
@@ -153,7 +156,7 @@ pub(super) enum Outcomes {
 
 /// Sends one message, or up to 1,000, in any users' names.
 ///
-/// The answer comes when they are durable. An array is answered with an array.
+/// The answer comes when they are durable; an ephemeral one is answered when it has gone out. An array is answered with an array.
 #[utoipa::path(post, path = "/messages", operation_id = "send_messages", tag = "messages", request_body = Posts,
     responses((status = 200, description = "What came of them.", body = Outcomes), CallProblems))]
 pub(super) async fn post(
@@ -217,7 +220,8 @@ fn question(api: &Api, post: Post) -> Result<Question, Problem> {
             ClientMsgId::from_parts(api.clock.now().unix_ms, random)
         }
     };
-    Ok(Question::Message { sender: UserId(post.from.0), to: post.to.into(), client_msg_id, body })
+    let durability = if post.ephemeral { Durability::Ephemeral } else { Durability::Durable };
+    Ok(Question::Message { sender: UserId(post.from.0), to: post.to.into(), client_msg_id, body, durability })
 }
 
 /// `0190f5c2-7a3e-7c1d-8e2f-0123456789ab`, or the same without hyphens.

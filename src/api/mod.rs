@@ -6,11 +6,13 @@
 //!
 //! - [`dispatch`]: asks the other threads, and knows which answer belongs to which request.
 //! - [`keys`]: who may call, and what.
+//! - [`audit`]: what was changed, by whom.
 //! - [`problem`]: what a caller is told that cannot have what it wants.
 //! - [`ids`]: numbers of 64 bits as JSON has them.
-//! - [`messages`], [`groups`], [`users`], [`sessions`], [`connections`]: what can be called.
+//! - [`messages`], [`groups`], [`users`], [`sessions`], [`connections`], [`stream`]: what can be called.
 //! - [`openapi`]: says so to programs.
 
+pub(crate) mod audit;
 mod connections;
 pub(crate) mod dispatch;
 mod groups;
@@ -20,6 +22,7 @@ mod messages;
 pub(crate) mod openapi;
 pub(crate) mod problem;
 pub(crate) mod sessions;
+pub(crate) mod stream;
 mod users;
 
 use std::future::ready;
@@ -34,10 +37,12 @@ use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::api::audit::Audit;
 use crate::api::dispatch::Dispatcher;
 use crate::api::keys::Keys;
 use crate::api::problem::Problem;
 use crate::api::sessions::Kick;
+use crate::api::stream::Followers;
 use crate::clock::Clock;
 use crate::limits::API_BODY_BYTES_MAX;
 
@@ -48,6 +53,10 @@ pub(crate) struct Api {
     pub(crate) dispatcher: Dispatcher,
     /// Who may call what.
     pub(crate) keys: Arc<Keys>,
+    /// Keeps what was changed.
+    pub(crate) audit: Audit,
+    /// Tells streams of new rows.
+    pub(crate) followers: Followers,
     /// Ends sessions.
     pub(crate) kicks: mpsc::Sender<Kick>,
     /// The process's time.
@@ -61,12 +70,13 @@ pub(crate) fn routes(api: Api, others: OpenApiRouter) -> Router {
     let (calls, document) = OpenApiRouter::with_openapi(openapi::empty())
         .routes(routes!(messages::post))
         .routes(routes!(groups::create))
-        .routes(routes!(groups::read))
-        .routes(routes!(groups::add, groups::remove))
+        .routes(routes!(groups::read, groups::delete))
+        .routes(routes!(groups::add, groups::remove, groups::replace))
         .routes(routes!(sessions::read))
         .routes(routes!(sessions::end))
         .routes(routes!(users::groups))
         .routes(routes!(users::inbox))
+        .routes(routes!(stream::open))
         .routes(routes!(users::presence))
         .routes(routes!(connections::list))
         .with_state(api)

@@ -12,6 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
@@ -200,7 +201,7 @@ pub(super) async fn end(
         Ok(Err(_)) => return Err(Problem::not_serving()),
         Err(_) => return Err(Problem::no_answer()),
     }
-    tracing::info!(key = &*key, user = user.0, device, "api: sessions were ended");
+    api.audit.record(&key, "sessions were ended", json!({"user": Id(user.0), "device": device.map(Id)}));
     let mut sessions = shown(&api, home, &seen);
     sessions.retain(|session| device.is_none_or(|device| session.device.0 == device));
     Ok(Json(Ended { sessions }))

@@ -24,6 +24,8 @@ use super::messages::Address;
 use super::openapi::{CallProblems, ReadProblems};
 use super::problem::Problem;
 use crate::contract::ids::ShardId;
+use crate::contract::message::Message;
+use crate::contract::store::Page;
 use crate::limits::API_PRESENCE_MAX;
 
 /// One of a user's groups.
@@ -49,6 +51,9 @@ pub(super) struct Rows {
     /// The rows above this one; without it, from the first.
     #[param(value_type = Option<Id>)]
     after: Option<String>,
+    /// The rows below this one, the newest first.
+    #[param(value_type = Option<Id>)]
+    before: Option<String>,
     /// At most so many.
     #[param(minimum = 1, maximum = 256, default = 256)]
     limit: Option<usize>,
@@ -56,7 +61,7 @@ pub(super) struct Rows {
 
 /// A row.
 #[derive(Serialize, ToSchema)]
-struct InboxRow {
+pub(super) struct InboxRow {
     seq: Id,
     msg_id: Id,
     from: Id,
@@ -79,6 +84,9 @@ pub(super) struct Inbox {
     /// What to ask for next; absent: this was all there is now.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_after: Option<Id>,
+    /// The same backwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_before: Option<Id>,
 }
 
 /// Whom a look-up is about.
@@ -124,7 +132,7 @@ pub(super) async fn groups(
     Ok(Json(Memberships { groups: groups.collect() }))
 }
 
-/// Rows of a user's inbox, forwards.
+/// Rows of a user's inbox, forwards, or backwards with `before`.
 #[utoipa::path(get, path = "/users/{user}/inbox", operation_id = "read_inbox", tag = "users",
     params(("user" = Id, Path, description = "The user's number."), Rows),
     responses((status = 200, description = "The rows.", body = Inbox), ReadProblems))]
@@ -136,35 +144,94 @@ pub(super) async fn inbox(
 ) -> Result<Json<Inbox>, Problem> {
     api.keys.allow(&headers, Scope::Read)?;
     let user = UserId(id_in_path(user)?);
-    let Query(Rows { after, limit }) = rows?;
-    let after = match after {
-        Some(text) => ids::parse(&text).ok_or_else(|| Problem::bad_request("after is no number of up to 64 bits"))?,
-        None => 0,
+    let Query(Rows { after, before, limit }) = rows?;
+    let number = |text: Option<String>, name| match text.map(|text| ids::parse(&text)) {
+        Some(None) => Err(Problem::bad_request(format!("{name} is no number of up to 64 bits"))),
+        Some(number) => Ok(number),
+        None => Ok(None),
     };
+    let (after, before) = (number(after, "after")?, number(before, "before")?);
+    if after.is_some() && before.is_some() {
+        return Err(Problem::bad_request("rows are asked for after one or before one, not both"));
+    }
     let limit = limit.unwrap_or(PAGE_ROWS_MAX);
     if limit == 0 || limit > PAGE_ROWS_MAX {
         return Err(Problem::bad_request(format!("limit is 1 to {PAGE_ROWS_MAX}")));
     }
-    let question = Question::Page { user, after: Seq(after), rows_max: limit as u16 };
-    let Answer::Page(page) = api.dispatcher.ask_one(question).await? else { return Err(Problem::no_answer()) };
-    let rows: Vec<InboxRow> = page
-        .rows
-        .iter()
-        .map(|(seq, message)| {
-            let view = message.view(*seq);
-            InboxRow {
-                seq: Id(seq.0),
-                msg_id: Id(view.msg_id.0),
-                from: Id(view.sender.0),
-                to: view.to.into(),
-                sent_at_ms: view.sent_at_ms,
-                body: STANDARD.encode(view.body),
-                text: std::str::from_utf8(view.body).ok().map(str::to_owned),
-            }
-        })
-        .collect();
+    if let Some(before) = before {
+        return backwards(&api, user, Seq(before), limit).await;
+    }
+    let page = page(&api, user, Seq(after.unwrap_or_default()), limit).await?;
+    let rows = page.rows.iter().map(|(seq, message)| InboxRow::of(*seq, message)).collect();
     let last = page.rows.last().map(|(seq, _)| *seq).or(page.gap_to);
-    Ok(Json(Inbox { rows, gap_to: page.gap_to.map(|seq| Id(seq.0)), next_after: last.map(|seq| Id(seq.0)) }))
+    let next_after = last.map(|seq| Id(seq.0));
+    Ok(Json(Inbox { rows, gap_to: page.gap_to.map(|seq| Id(seq.0)), next_after, next_before: None }))
+}
+
+async fn page(api: &Api, user: UserId, after: Seq, rows_max: usize) -> Result<Page, Problem> {
+    let question = Question::Page { user, after, rows_max: rows_max as u16 };
+    match api.dispatcher.ask_one(question).await? {
+        Answer::Page(page) => Ok(page),
+        _ => Err(Problem::no_answer()),
+    }
+}
+
+/// The rows below one, the newest first. The store reads forwards: from so far below that as many rows as are wanted may lie
+/// between, and from further below where numbers have no rows.
+async fn backwards(api: &Api, user: UserId, before: Seq, limit: usize) -> Result<Json<Inbox>, Problem> {
+    let Answer::Newest(newest) = api.dispatcher.ask_one(Question::Newest(user)).await? else {
+        return Err(Problem::no_answer());
+    };
+    let end = Seq(before.0.min(newest.0.saturating_add(1)));
+    let (mut width, mut gap_to) = (limit as u64, None);
+    loop {
+        let begin = Seq(end.0.saturating_sub(1).saturating_sub(width));
+        let (mut rows, mut at) = (Vec::new(), begin);
+        // Pages have a limit in bytes, so there may be several.
+        while at.0 + 1 < end.0 {
+            let page = page(api, user, at, PAGE_ROWS_MAX).await?;
+            gap_to = gap_to.max(page.gap_to);
+            let last = page.rows.last().map(|(seq, _)| *seq).or(page.gap_to).filter(|last| *last > at);
+            let Some(last) = last else { break };
+            rows.extend(page.rows.into_iter().filter(|(seq, _)| *seq < end));
+            at = last;
+        }
+        // Numbers without rows look like rows that are no longer kept: whether there are any below, the first one says.
+        let is_all = begin == Seq(0) || gap_to.is_some() && is_first_above(api, user, begin).await?;
+        if rows.is_empty() && !is_all {
+            width = width.saturating_mul(16);
+            continue;
+        }
+        let skipped = rows.len().saturating_sub(limit);
+        let first =
+            rows.get(skipped).map_or(begin.0 + 1, |(seq, _)| if skipped > 0 || is_all { seq.0 } else { begin.0 + 1 });
+        let next_before = (skipped > 0 || !is_all).then_some(Id(first));
+        let rows = rows.iter().skip(skipped).rev().map(|(seq, message)| InboxRow::of(*seq, message)).collect();
+        // What is no longer kept is said with the last rows above it.
+        let gap_to = gap_to.filter(|_| next_before.is_none()).map(|seq| Id(seq.0));
+        return Ok(Json(Inbox { rows, gap_to, next_after: None, next_before }));
+    }
+}
+
+/// No row up to here is kept.
+async fn is_first_above(api: &Api, user: UserId, seq: Seq) -> Result<bool, Problem> {
+    Ok(page(api, user, Seq(0), 1).await?.rows.first().is_none_or(|(first, _)| *first > seq))
+}
+
+impl InboxRow {
+    /// As it is shown.
+    pub(super) fn of(seq: Seq, message: &Message) -> InboxRow {
+        let view = message.view(seq);
+        InboxRow {
+            seq: Id(seq.0),
+            msg_id: Id(view.msg_id.0),
+            from: Id(view.sender.0),
+            to: view.to.into(),
+            sent_at_ms: view.sent_at_ms,
+            body: STANDARD.encode(view.body),
+            text: std::str::from_utf8(view.body).ok().map(str::to_owned),
+        }
+    }
 }
 
 /// Who of up to a thousand users is online, on whichever node.

@@ -42,6 +42,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("data_dir", "ringway-data", Form::Text, "journal, embedded store, lock and development secret"),
     key("shards", "auto", Form::Text, "how many shards; auto: as many as there are CPUs to give them"),
     key("cpus", "", Form::Text, "CPUs the gateway may use, as in \"0,2-3\"; empty: all it is allowed to"),
+    key("api.listen", "", Form::Text, "where the API alone is served, as in 0.0.0.0:7402; empty: on admin"),
     key(
         "api.keys_file",
         "",
@@ -86,6 +87,7 @@ pub(crate) const KEYS: &[Key] = &[
         "1 to 16, the same on every node: parts of the ledger, over several masters",
     ),
     key("cluster.node_id", "0", Form::Number, "0 to 1023, another one on every node: part of each message id"),
+    key("drain.notice_s", "0", Form::Number, "so long before a stop /readyz says no while everybody is served"),
     key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up; 0: it does not wait for clients"),
     key("drain.spread_s", "10", Form::Number, "clients are told to come back spread over so many seconds"),
     key(
@@ -235,7 +237,7 @@ const GROUP_ROWS: &str = "100000/s, burst 2000000";
 const LIMITS_KEYS_MAX: usize = 28;
 
 const _: () = {
-    assert!(KEYS.len() <= 32 + LIMITS_KEYS_MAX, "at most 32 keys and the [limits] table");
+    assert!(KEYS.len() <= 34 + LIMITS_KEYS_MAX, "at most 34 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

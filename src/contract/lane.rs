@@ -38,6 +38,8 @@ pub enum LaneEnvelope {
         /// Who tells it that the message went out.
         answers: Answers,
     },
+    /// An ephemeral message of the API's to a user, to that user's shard. Refused: its caller is told to come again.
+    EphemeralSend(Incoming),
     /// An answer from the group's shard to the sender's. Refused: the client's own time-out.
     Answer {
         /// The asking session, which gets the answer.

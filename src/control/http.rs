@@ -1,7 +1,7 @@
 //! The admin server: `/healthz`, `/readyz`, `/metrics`, and the API.
 //!
 //! On control's thread. What always holds: at most `ADMIN_REQUESTS_MAX` connections are open at once, none is silent for
-//! longer than `SILENCE_MAX`, and one more ends the one that has been silent the longest: nobody who holds them open keeps
+//! longer than `SILENCE_MAX` (it sends nothing, and takes nothing), and one more ends the one that has been silent the longest: nobody who holds them open keeps
 //! others out.
 
 use std::io;
@@ -31,7 +31,7 @@ use crate::limits::ADMIN_REQUESTS_MAX;
 
 /// Where the API is served to the gateway's user, without a key, in the data directory.
 pub(crate) const API_SOCKET: &str = "api.sock";
-/// How long a connection may bring nothing: longer than any answer takes.
+/// How long a connection may bring nothing and take nothing: longer than any answer takes.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What the answers are made from.
@@ -66,17 +66,20 @@ impl Facts {
     }
 }
 
-/// Serves until it is aborted.
-pub(crate) async fn serve(listener: TcpListener, facts: Facts, calls: axum::Router) {
-    let routes = axum::Router::new()
+/// Health and metrics.
+pub(crate) fn pages(facts: Facts) -> axum::Router {
+    axum::Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .with_state(facts)
-        .merge(calls);
+}
+
+/// Serves until it is aborted.
+pub(crate) async fn serve(listener: TcpListener, routes: axum::Router) {
     let listener = Bounded { listener, admitted: Vec::new(), since: Instant::now() };
     if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the admin server has ended");
+        tracing::error!(%error, "an HTTP server has ended");
     }
 }
 
@@ -126,7 +129,7 @@ struct Ending {
     last_byte: Arc<LastByte>,
 }
 
-/// When a connection last brought something: milliseconds since the first of all connections came.
+/// When a connection last brought or took something: milliseconds since the first of all connections came.
 #[derive(Default)]
 struct LastByte(AtomicU64);
 
@@ -174,6 +177,12 @@ struct Admitted {
 }
 
 impl Admitted {
+    /// It has brought or taken something: its time begins again.
+    fn is_heard(&mut self) {
+        self.until.as_mut().reset(Instant::now() + SILENCE_MAX);
+        self.last_byte.0.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
     /// Its time is over, or another needs its place.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
         self.until.as_mut().poll(cx).is_ready() || Pin::new(&mut self.ended).poll(cx).is_ready()
@@ -188,8 +197,7 @@ impl AsyncRead for Admitted {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.until.as_mut().reset(Instant::now() + SILENCE_MAX);
-            self.last_byte.0.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+            self.is_heard();
         }
         read
     }
@@ -200,7 +208,11 @@ impl AsyncWrite for Admitted {
         if self.poll_over(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if matches!(wrote, Poll::Ready(Ok(bytes)) if bytes > 0) {
+            self.is_heard();
+        }
+        wrote
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

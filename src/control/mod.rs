@@ -24,9 +24,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::api::audit::Audit;
 use crate::api::dispatch::{Dispatcher, DispatcherEnds, Serving};
 use crate::api::keys::Keys;
 use crate::api::sessions::Kick;
+use crate::api::stream::Followers;
 use crate::api::{self, Api};
 use crate::clock::Clock;
 use crate::contract::chain::Chain;
@@ -60,12 +62,20 @@ pub(crate) struct ControlEnds {
     pub(crate) http: HttpEnds,
 }
 
+/// What listens for HTTP.
+pub(crate) struct HttpSockets {
+    /// Health and metrics; the API, if it has no address of its own.
+    pub(crate) admin: TcpListener,
+    /// The API alone.
+    pub(crate) api: Option<TcpListener>,
+    /// The API, for the gateway's user; `None`: the socket could not be made.
+    pub(crate) owner: Option<UnixListener>,
+}
+
 /// What is served over HTTP, and to whom.
 pub(crate) struct HttpEnds {
     /// Already listening.
-    pub(crate) admin: TcpListener,
-    /// Where the API is served to the gateway's user; `None`: the socket could not be made.
-    pub(crate) socket: Option<UnixListener>,
+    pub(crate) sockets: HttpSockets,
     /// Where the journal is, to tell how much room its disk has.
     pub(crate) data_dir: PathBuf,
     /// How many connections there is room for.
@@ -179,27 +189,39 @@ impl Calls {
     fn serve(self, http: HttpEnds) -> std::io::Result<Vec<JoinHandle<()>>> {
         let Calls { shards, serving, snapshot, stage, stops, clock } = self;
         let dispatcher = Dispatcher::start(shards, http.dispatcher, serving);
+        let followers = Followers::start(dispatcher.clone());
         let (room, data_dir) = (Arc::new(http.room), http.data_dir.into());
         let facts = http::Facts { snapshot, stage, clock, room, data_dir };
+        let audit = Audit::start(&facts.data_dir, clock);
         let routes = |keys: Arc<Keys>| {
             let api = Api {
                 dispatcher: dispatcher.clone(),
                 keys: Arc::clone(&keys),
+                followers: followers.clone(),
+                audit: audit.clone(),
                 kicks: http.kicks.clone(),
                 clock,
                 node: http.node,
             };
-            let operator = Operator { facts: facts.clone(), keys, stops: stops.clone(), node: http.node };
+            let (facts, audit, stops) = (facts.clone(), audit.clone(), stops.clone());
+            let operator = Operator { facts, keys, audit, stops, node: http.node };
             api::routes(api, operate::routes(operator))
         };
         let mut servers = Vec::new();
-        if let Some(socket) = http.socket {
+        if let Some(socket) = http.sockets.owner {
             let listener = tokio::net::UnixListener::from_std(socket)?;
             servers.push(tokio::spawn(http::serve_owner(listener, routes(Arc::new(Keys::Owner)))));
         }
-        let listener = tokio::net::TcpListener::from_std(http.admin)?;
-        let calls = routes(http.keys.into());
-        servers.push(tokio::spawn(http::serve(listener, facts.clone(), calls)));
+        let (pages, calls) = (http::pages(facts.clone()), routes(http.keys.into()));
+        let admin = tokio::net::TcpListener::from_std(http.sockets.admin)?;
+        match http.sockets.api {
+            Some(api) => {
+                let api = tokio::net::TcpListener::from_std(api)?;
+                servers.push(tokio::spawn(http::serve(api, calls)));
+                servers.push(tokio::spawn(http::serve(admin, pages)));
+            }
+            None => servers.push(tokio::spawn(http::serve(admin, pages.merge(calls)))),
+        }
         Ok(servers)
     }
 }

@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,6 +19,7 @@ use super::StopSignal;
 use super::http::Facts;
 use super::metrics::shed;
 use super::snapshot::{Readiness, Stage};
+use crate::api::audit::Audit;
 use crate::api::keys::{Keys, Scope};
 use crate::api::openapi::{CallProblems, ReadProblems};
 use crate::api::problem::Problem;
@@ -32,6 +34,8 @@ pub(crate) struct Operator {
     pub(crate) facts: Facts,
     /// Who may call.
     pub(crate) keys: Arc<Keys>,
+    /// Keeps what was changed.
+    pub(crate) audit: Audit,
     /// To the main thread.
     pub(crate) stops: crossbeam_channel::Sender<StopSignal>,
     /// This node's number.
@@ -44,7 +48,7 @@ struct Stats {
     version: &'static str,
     /// This node's number.
     node: u16,
-    /// `starting`, `waiting_for_store`, `serving` or `draining`.
+    /// `starting`, `waiting_for_store`, `serving`, `leaving` or `draining`.
     stage: &'static str,
     /// Whether clients should be sent here.
     ready: bool,
@@ -284,8 +288,8 @@ async fn nodes(State(operator): State<Operator>, headers: HeaderMap) -> Result<J
 async fn drain(State(operator): State<Operator>, headers: HeaderMap) -> Result<(StatusCode, Json<Draining>), Problem> {
     let key = operator.keys.allow(&headers, Scope::Operate)?;
     // A second one would end a stop early: whoever asks again finds it begun.
-    if *operator.facts.stage.borrow() != Stage::Draining {
-        tracing::info!(key = &*key, "api: the gateway is to stop");
+    if !matches!(*operator.facts.stage.borrow(), Stage::Leaving | Stage::Draining) {
+        operator.audit.record(&key, "the gateway is to stop", json!({}));
         operator.stops.try_send(StopSignal).map_err(|_| Problem::not_serving())?;
     }
     Ok((StatusCode::ACCEPTED, Json(Draining { draining: true })))
@@ -296,6 +300,7 @@ fn name_of(stage: Stage) -> &'static str {
         Stage::Starting => "starting",
         Stage::WaitingForStore => "waiting_for_store",
         Stage::Serving => "serving",
+        Stage::Leaving => "leaving",
         Stage::Draining => "draining",
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum Stage {
     WaitingForStore,
     /// Clients are served.
     Serving,
+    /// Clients are served; before long they are sent away, and no new ones should be sent here.
+    Leaving,
     /// Clients are sent away.
     Draining,
 }
@@ -98,12 +100,15 @@ impl Snapshot {
         match stage {
             Stage::Starting => reasons.push("starting".to_owned()),
             Stage::WaitingForStore => reasons.push("waiting for the store".to_owned()),
+            Stage::Leaving => reasons.push("stopping soon: clients are still served".to_owned()),
             Stage::Draining => reasons.push("draining".to_owned()),
             Stage::Serving => {}
         }
         reasons.extend(self.silent(stage, now_ms));
         let stands_still = self.ledger.counters.stands_still;
-        reasons.extend(stands_still.filter(|_| stage == Stage::Serving).map(|why| why.said().to_owned()));
+        reasons.extend(
+            stands_still.filter(|_| matches!(stage, Stage::Serving | Stage::Leaving)).map(|why| why.said().to_owned()),
+        );
         if self.ledger.counters.journal_full != 0 {
             reasons.push(
                 "the journal is full, or its disk is: messages are refused with STORAGE_FULL, and what was acked is safe"
@@ -131,7 +136,7 @@ impl Snapshot {
     /// Who should have reported and has not: each shard and the ledger does once a second while clients are served.
     /// The store is not asked: a database may be away for hours.
     pub(crate) fn silent(&self, stage: Stage, now_ms: u64) -> Vec<String> {
-        if stage != Stage::Serving {
+        if !matches!(stage, Stage::Serving | Stage::Leaving) {
             return Vec::new();
         }
         let silent = |at: u64| now_ms.saturating_sub(at.max(self.serving_since_ms)) > SILENCE_MS;

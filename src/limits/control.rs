@@ -23,6 +23,16 @@ pub(crate) const API_LOOK_MS: u64 = 250;
 pub(crate) const API_REQUESTS_MAX: usize = 1_024;
 /// Questions that are open at a time; each may be a message of 16 KiB on its way.
 pub(crate) const API_QUESTIONS_OPEN_MAX: usize = 16_384;
+/// Streams of inboxes that are open at a time, half of the connections that the admin server has room for.
+pub(crate) const API_STREAMS_MAX: usize = ADMIN_REQUESTS_MAX / 2;
+/// How often the newest rows of all streams are asked for.
+pub(crate) const API_STREAM_LOOK_MS: u64 = 50;
+/// How often a stream that has nothing to say says so; shorter than the admin server lets a connection be silent.
+pub(crate) const API_STREAM_SILENCE_MS: u64 = 10_000;
+/// Bytes of the file that has what was changed over the API; the one before it is kept.
+pub(crate) const AUDIT_FILE_BYTES_MAX: u64 = 4 << 20;
+/// Records that wait to be written to it.
+pub(crate) const AUDIT_RECORDS_WAITING_MAX: usize = 1_024;
 /// Connections of one page.
 pub(crate) const API_CONNECTIONS_MAX: usize = 1_000;
 /// Places that a shard looks at for one question about its connections, some 100 µs where each is a system call for its

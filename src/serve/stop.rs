@@ -39,19 +39,38 @@ impl Running {
 
     /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile watches memory, and reads the rules again when
     /// somebody wants that.
-    pub(super) fn await_stop(&mut self, read_rules: ReadRules<'_>, mut memory: MemoryWatch) -> Result<(), ServeError> {
+    pub(super) fn await_stop(&mut self, read_rules: ReadRules<'_>, memory: &mut MemoryWatch) -> Result<(), ServeError> {
         let looks = tick(Duration::from_millis(MEMORY_LOOK_MS));
         let mut reloads = self.reloads.clone();
         loop {
             select! {
                 recv(self.stops) -> _ => return Ok(()),
                 recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
-                recv(looks) -> _ => self.watch_memory(&mut memory),
+                recv(looks) -> _ => self.watch_memory(memory),
                 recv(reloads) -> reload => match reload {
                     Ok(ReloadSignal) => self.reload(read_rules),
                     // Control has ended, and says so itself.
                     Err(_) => reloads = never(),
                 },
+            }
+        }
+    }
+
+    /// Lets load balancers know before anybody is sent away: `/readyz` says no, and everything else goes on. A second signal
+    /// ends it.
+    pub(super) fn notice(&mut self, notice_s: u32, memory: &mut MemoryWatch) -> Result<(), ServeError> {
+        if notice_s == 0 {
+            return Ok(());
+        }
+        tracing::info!(notice_s, "stopping soon: /readyz says so, and clients are served meanwhile");
+        self.stage.send_replace(Stage::Leaving);
+        let (over, looks) = (after(Duration::from_secs(notice_s.into())), tick(Duration::from_millis(MEMORY_LOOK_MS)));
+        loop {
+            select! {
+                recv(self.stops) -> _ => return Ok(()),
+                recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
+                recv(looks) -> _ => self.watch_memory(memory),
+                recv(over) -> _ => return Ok(()),
             }
         }
     }

@@ -31,7 +31,7 @@ use crate::contract::store::LookupAnswer;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::access::AccessEnds;
 use crate::control::access::list::AccessList;
-use crate::control::{self, ControlEnds, HttpEnds, ReloadSignal, Stage, StopSignal};
+use crate::control::{self, ControlEnds, HttpEnds, HttpSockets, ReloadSignal, Stage, StopSignal};
 use crate::limits::TO_NODES_MAX;
 use crate::net::outlets::Channels;
 use crate::net::shard::{self, ShardEnds};
@@ -132,7 +132,7 @@ impl Running {
     /// waits for it.
     pub(super) fn start_control(
         plan: &Plan<'_>,
-        (admin, socket): (std::net::TcpListener, Option<UnixListener>),
+        sockets: HttpSockets,
         room: control::Room,
         keys: Keys,
     ) -> Result<(Running, ReportTo), ServeError> {
@@ -155,7 +155,7 @@ impl Running {
             shards: plan.shards(),
             stops: stop,
             reloads: reload,
-            http: HttpEnds { admin, socket, data_dir, room, keys, kicks, node, dispatcher: receive_dispatcher },
+            http: HttpEnds { sockets, data_dir, room, keys, kicks, node, dispatcher: receive_dispatcher },
         };
         spawn("control", None, &end, move || control::run(control))?;
         let store_wake = Arc::default();

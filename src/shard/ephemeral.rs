@@ -292,7 +292,7 @@ impl Shard {
             let answers = Answers::Other;
             self.effects.lanes.push_back((home, LaneEnvelope::Ephemeral { message, roster: None, origin, answers }));
         }
-        self.answered(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
+        self.answer_anywhere(now, origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });
     }
 
     /// To whichever of the user's sessions has room, and on to the nodes where the user is too, unless it comes from one.

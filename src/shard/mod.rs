@@ -308,6 +308,7 @@ impl Shard {
             LaneEnvelope::Ephemeral { message, roster: None, origin, .. } => {
                 self.deliver_ephemeral_direct(now, &message, origin);
             }
+            LaneEnvelope::EphemeralSend(incoming) => self.send_permitted(now, incoming),
             LaneEnvelope::Answer { origin, answer } => self.answered(now, origin, answer),
             LaneEnvelope::Presence { origin, users } => self.presence_asked(origin, users),
         }
@@ -354,6 +355,7 @@ impl Shard {
         self.counts.shed.lanes += 1;
         match envelope {
             LaneEnvelope::GroupSend { incoming: Incoming { origin, .. }, .. }
+            | LaneEnvelope::EphemeralSend(Incoming { origin, .. })
             | LaneEnvelope::GroupInfo { origin, .. } => {
                 self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
             }

@@ -299,7 +299,8 @@ fn what_makes_no_sense_is_its_own_problem_and_harms_nothing() {
         ("GET", "/api/v1/users/7/inbox?after=-1", 400, "BadRequest"),
         ("GET", "/api/v1/users/7/inbox?limit=0", 400, "BadRequest"),
         ("GET", "/api/v1/users/7/inbox?limit=257", 400, "BadRequest"),
-        ("GET", "/api/v1/users/7/inbox?before=3", 400, "BadRequest"),
+        ("GET", "/api/v1/users/7/inbox?before=3&after=2", 400, "BadRequest"),
+        ("GET", "/api/v1/users/7/inbox?beside=3", 400, "BadRequest"),
         ("GET", "/api/v1/groups/12345", 404, "UnknownGroup"),
         ("GET", "/api/v1/users/%FF/groups", 400, "BadRequest"),
     ] {
@@ -403,9 +404,10 @@ fn the_examples_of_the_page_run_as_they_are_written() {
             outputs.push(String::from_utf8(output.stdout).unwrap());
         }
     }
-    let [sent, groups, python] = &outputs[..] else { panic!("{outputs:?}") };
+    let [sent, groups, followed, python] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(sent.contains("\"repeat\":false"), "{sent}");
     assert!(groups.contains("your order has shipped") && groups.contains("\"online\":[]"), "{groups}");
+    assert!(followed.contains("id: 1\nevent: message\ndata: {\"seq\":\"1\""), "{followed}");
     assert!(python.trim().parse::<u64>().is_ok(), "{python}");
     assert_eq!(inbox(&mut api(dir.path()), 8).len(), 2);
 }

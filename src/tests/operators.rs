@@ -137,6 +137,14 @@ fn the_session_of_one_device_or_all_are_ended_and_do_not_come_back_by_themselves
     assert_eq!(user["sessions"], json!([]));
     is_served(&mut gateway.client(42, 1, None));
     assert!(gateway.log().contains("api: sessions were ended"), "{}", gateway.log());
+    let audit = std::fs::read_to_string(dir.path().join("api-audit.jsonl")).unwrap();
+    let records: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.len(), 2, "{audit}");
+    assert_eq!(
+        (&records[0]["user"], &records[0]["device"], &records[1]["device"]),
+        (&json!("42"), &json!("2"), &Value::Null)
+    );
+    assert_eq!((&records[0]["key"], &records[0]["what"]), (&json!("this machine"), &json!("sessions were ended")));
 }
 
 #[test]
@@ -285,4 +293,41 @@ fn the_command_line_shows_and_does_the_same_as_tables_or_json() {
     assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
     assert!(!dir.path().join("api.sock").exists());
     assert!(admin(dir.path(), &["stats"]).unwrap_err().contains("does it run"));
+}
+
+#[test]
+fn the_api_has_an_address_of_its_own_and_one_that_others_reach_needs_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let everywhere = Gateway::command(dir.path(), &["--set", "api.listen=0.0.0.0:0"]).status().unwrap();
+    assert_eq!(everywhere.code(), Some(1), "anybody could call");
+    let gateway = Gateway::start(dir.path(), &["--set", "api.listen=127.0.0.1:0"]);
+    let own = address(dir.path(), "api").unwrap();
+    let mut http = Http::connect(own, None).unwrap();
+    assert_eq!(http.get("/api/v1/stats").unwrap().status, 200);
+    assert_eq!(Http::connect(own, None).unwrap().get("/metrics").unwrap().status, 404);
+    let admin = gateway.admin_page("/api/v1/stats");
+    assert!(admin.starts_with("HTTP/1.1 404"), "{admin}");
+    assert!(gateway.admin_page("/healthz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn before_a_stop_the_load_balancer_is_told_while_everybody_is_served_and_a_second_signal_ends_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &["--set", "drain.notice_s=3600", "--set", "drain.spread_s=0"]);
+    let mut client = gateway.client(42, 1, None);
+    let mut http = api(dir.path());
+    gateway.terminate();
+    gateway.wait_until("/readyz says no", |gateway| gateway.admin_page("/readyz").contains("stopping soon"));
+    assert!(gateway.admin_page("/healthz").starts_with("HTTP/1.1 200"));
+    is_served(&mut client);
+    is_served(&mut gateway.client(43, 1, None));
+    post(&mut http, 42, &["still here".to_owned()]);
+    assert!(matches!(client.next(PATIENCE).unwrap(), Some(Event::Row(row)) if row.body == b"still here"));
+    assert_eq!(http.get("/api/v1/stats").unwrap().json["stage"], "leaving");
+    // Asked again, a drain is found begun: it is no second signal.
+    assert_eq!(http.send_raw("POST", "/api/v1/drain", "", b"").unwrap().status, 202);
+    is_served(&mut client);
+    gateway.terminate();
+    while !matches!(client.next(PATIENCE).unwrap(), Some(Event::Closing { reason: CloseReason::Draining, .. })) {}
+    assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
 }
