@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(API_LOOK_MS);
 
 /// Something that another thread is asked.
 #[derive(Debug)]
-pub(super) enum Question {
+pub(crate) enum Question {
     /// A message in a user's name.
     Message {
         /// In whose.
@@ -87,7 +87,7 @@ pub(super) enum Question {
 
 /// What came of a question.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The message is durable, or, if it is ephemeral, has gone out.
     Numbered {
         /// The number that the ledger gave it, unique in the cluster and for ever.
@@ -162,7 +162,7 @@ impl Dispatcher {
     }
 
     /// Asks, and waits for all answers, in the order of the questions.
-    pub(super) async fn ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>, Problem> {
+    pub(crate) async fn ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>, Problem> {
         let (answers, answered) = oneshot::channel();
         self.requests.try_send(Request { questions, answers }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => Problem::too_many(),

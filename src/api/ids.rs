@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A user, a group, a message or a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Id(pub(crate) u64);
+pub(crate) struct Id(pub(crate) u64);
 
 /// `"0"` to `"18446744073709551615"`.
 pub(super) fn parse(text: &str) -> Option<u64> {

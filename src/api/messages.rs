@@ -199,8 +199,9 @@ pub(super) async fn post(
     }
 }
 
-fn question(api: &Api, post: Post) -> Result<Question, Problem> {
-    let body = match (post.text, post.body) {
+/// What a message says: a text, or a body in base64.
+pub(crate) fn body_of(text: Option<String>, body: Option<String>) -> Result<Vec<u8>, Problem> {
+    let body = match (text, body) {
         (Some(text), None) => text.into_bytes(),
         (None, Some(body)) => STANDARD.decode(body).map_err(|_| Problem::bad_request("body is not base64"))?,
         _ => return Err(Problem::bad_request("a message has either a text or a body")),
@@ -211,6 +212,11 @@ fn question(api: &Api, post: Post) -> Result<Question, Problem> {
     if body.len() > BODY_BYTES_MAX {
         return Err(Problem::refused(ErrorCode::BodyTooLarge, 0));
     }
+    Ok(body)
+}
+
+fn question(api: &Api, post: Post) -> Result<Question, Problem> {
+    let body = body_of(post.text, post.body)?;
     let client_msg_id = match post.client_msg_id {
         Some(text) => uuid(&text)
             .filter(|id| id.unix_ms().is_some())
@@ -225,7 +231,7 @@ fn question(api: &Api, post: Post) -> Result<Question, Problem> {
 }
 
 /// `0190f5c2-7a3e-7c1d-8e2f-0123456789ab`, or the same without hyphens.
-fn uuid(text: &str) -> Option<ClientMsgId> {
+pub(crate) fn uuid(text: &str) -> Option<ClientMsgId> {
     let hyphens = text.bytes().enumerate().filter(|(_, byte)| *byte == b'-').map(|(at, _)| at);
     let digits = match text.len() {
         36 if hyphens.eq([8, 13, 18, 23]) => text.replace('-', ""),

@@ -67,7 +67,7 @@ impl Problem {
     }
 
     /// Something in the request is missing or out of its range.
-    pub(super) fn bad_request(detail: impl Into<String>) -> Problem {
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::BAD_REQUEST, "BadRequest", detail)
     }
 
@@ -87,6 +87,11 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "UnknownPath", "there is no such call in this API")
     }
 
+    /// There is no broadcast of this name.
+    pub(crate) fn unknown_broadcast() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "UnknownBroadcast", "there is no broadcast of this name")
+    }
+
     /// There is one of another method.
     pub(super) fn method() -> Problem {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this path is called by another method")
@@ -99,7 +104,7 @@ impl Problem {
     }
 
     /// As many requests are open as may be.
-    pub(super) fn too_many() -> Problem {
+    pub(crate) fn too_many() -> Problem {
         let detail = "as many requests of this API are open as may be";
         Problem::later(StatusCode::SERVICE_UNAVAILABLE, "RetryLater", detail, RETRY_AFTER_MS)
     }

@@ -3,11 +3,12 @@
 //! What always holds: for health and metrics it asks nobody. Shards, ledger and store hand it their counters once a second
 //! through bounded channels, and if it is slow they lose nothing but a report. [`snapshot`] is what they said last and what
 //! it comes to, [`http`] the admin server, [`metrics`] the text it serves, [`operate`] the API's calls about the gateway as a
-//! whole, [`systemd`] what systemd is told. Beside it,
+//! whole, [`broadcasts`] those for messages to many, [`systemd`] what systemd is told. Beside it,
 //! [`access`] (a thread of its own) hears who may not log in, and the API (`crate::api`) asks the other threads, none of
 //! which waits for it.
 
 pub(crate) mod access;
+mod broadcasts;
 pub(crate) mod http;
 mod internal_errors;
 pub(crate) mod metrics;
@@ -34,6 +35,7 @@ use crate::clock::Clock;
 use crate::contract::chain::Chain;
 use crate::contract::report::Report;
 use crate::contract::store_counters::StoreCounters;
+use crate::control::broadcasts::{BroadcastCalls, Broadcasts};
 use crate::control::internal_errors::InternalErrorsLog;
 use crate::control::operate::Operator;
 pub(crate) use crate::control::snapshot::{Room, Snapshot, Stage};
@@ -193,6 +195,7 @@ impl Calls {
         let (room, data_dir) = (Arc::new(http.room), http.data_dir.into());
         let facts = http::Facts { snapshot, stage, clock, room, data_dir };
         let audit = Audit::start(&facts.data_dir, clock);
+        let broadcasts = Broadcasts::start(facts.data_dir.to_path_buf(), dispatcher.clone());
         let routes = |keys: Arc<Keys>| {
             let api = Api {
                 dispatcher: dispatcher.clone(),
@@ -204,8 +207,10 @@ impl Calls {
                 node: http.node,
             };
             let (facts, audit, stops) = (facts.clone(), audit.clone(), stops.clone());
+            let of_broadcasts =
+                BroadcastCalls { keys: Arc::clone(&keys), audit: audit.clone(), clock, broadcasts: broadcasts.clone() };
             let operator = Operator { facts, keys, audit, stops, node: http.node };
-            api::routes(api, operate::routes(operator))
+            api::routes(api, operate::routes(operator).merge(broadcasts::routes(of_broadcasts)))
         };
         let mut servers = Vec::new();
         if let Some(socket) = http.sockets.owner {

@@ -33,6 +33,16 @@ pub(crate) const API_STREAM_SILENCE_MS: u64 = 10_000;
 pub(crate) const AUDIT_FILE_BYTES_MAX: u64 = 4 << 20;
 /// Records that wait to be written to it.
 pub(crate) const AUDIT_RECORDS_WAITING_MAX: usize = 1_024;
+/// Broadcasts that are kept; the oldest that is over makes room. Each may have as many recipients in memory as may be.
+pub(crate) const BROADCASTS_MAX: usize = 64;
+/// Recipients of one broadcast: 8 bytes each.
+pub(crate) const BROADCAST_USERS_MAX: usize = 100_000;
+/// Messages a second of one broadcast, where its caller does not say.
+pub(crate) const BROADCAST_RATE_DEFAULT: u32 = 500;
+/// The highest that may be said.
+pub(crate) const BROADCAST_RATE_MAX: u32 = 10_000;
+/// How often each broadcast goes on.
+pub(crate) const BROADCAST_STEP_MS: u64 = 100;
 /// Connections of one page.
 pub(crate) const API_CONNECTIONS_MAX: usize = 1_000;
 /// Places that a shard looks at for one question about its connections, some 100 µs where each is a system call for its

@@ -12,6 +12,7 @@ mod api;
 mod backend;
 mod bad_input;
 mod black_hole;
+mod broadcasts;
 mod buckets;
 mod chat;
 mod closes;
