@@ -292,6 +292,9 @@ pub(crate) const SEQ_JUMP: u64 = 1 << 20;
 /// How long a node waits, after Redis has lost its data, for other nodes to make changes of groups again on which its own
 /// messages stand: a node that was killed has time to start.
 pub(crate) const LOST_CHANGES_MS: u64 = 60_000;
+/// What a node has submitted in so long is looked for in the store when a new generation begins, though the database had
+/// come to its number: longer than nodes may number after a fail-over that others have not noticed.
+pub(crate) const REOPENED_MS: u64 = CLAIMS_S * 1_000;
 /// Entries whose sender's row a node knows without asking the store (8 bytes each).
 pub(crate) const SENDER_ROWS_MAX: usize = 1 << 20;
 /// Entries whose rows nodes compare at once.
@@ -306,6 +309,9 @@ pub(crate) const LEDGER_USERS_RESERVE: usize = 1 << 22;
 pub const LEASE_MS: u64 = 5_000;
 /// How often it is renewed.
 pub const HEARTBEAT_MS: u64 = 1_000;
+/// For so long the node whose store writes waits for another one to write again what a database has lost that went back
+/// behind all that Redis has: the others' stores look five times a second.
+pub(crate) const DATABASE_BEHIND_MS: u64 = 2 * LEASE_MS;
 /// How long a Redis that was started again is left alone, so that a node that has read more than it has can say so:
 /// longer than nodes wait before they try again.
 pub const REDIS_SETTLES_MS: u64 = 2_000;

@@ -62,7 +62,9 @@ impl Ended {
     /// Why nothing can be numbered until a session begins, for operators; nothing, if the next one begins at once.
     pub(super) fn stands_still(&self) -> Option<StandsStill> {
         match self {
-            Ended::Done | Ended::OtherGeneration | Ended::NoScripts => None,
+            Ended::Done | Ended::NoScripts => None,
+            // Redis answers: another node makes it, or has.
+            Ended::OtherGeneration => Some(StandsStill::Rebuilding),
             Ended::Lost(_) => Some(StandsStill::Disconnected),
             Ended::ReadOnly(_) => Some(StandsStill::ReadOnly),
             Ended::NoMemory => Some(StandsStill::NoMemory),

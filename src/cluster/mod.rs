@@ -131,8 +131,10 @@ pub async fn run(mut cluster: ClusterEnds) {
             Ok(Ok(session)) => {
                 (wait_ms, others_lease) = (RETRY_FIRST_MS, OthersLease::default());
                 let ended = session.run(&mut cluster).await;
-                if !matches!(ended, Ended::Done) {
-                    notify(&cluster.ledger.ends, News::Disconnected).await;
+                match ended {
+                    Ended::Done => {}
+                    Ended::OtherGeneration => notify(&cluster.ledger.ends, News::OtherGeneration).await,
+                    _ => notify(&cluster.ledger.ends, News::Disconnected).await,
                 }
                 cluster.report(NodesReport { nodes: 0, others: Vec::new(), ..cluster.nodes.report() });
                 ended

@@ -10,7 +10,20 @@ pub struct JournalPosition(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct StreamPosition(pub u64);
 
+/// Entries of a generation are numbered in so many bits.
+const ENTRY_BITS: u32 = 40;
+
 impl StreamPosition {
+    /// The entry before a generation's first one.
+    pub(crate) fn before(generation: u64) -> StreamPosition {
+        StreamPosition(generation << ENTRY_BITS)
+    }
+
+    /// The generation that it belongs to.
+    pub(crate) fn generation(self) -> u64 {
+        self.0 >> ENTRY_BITS
+    }
+
     /// The entry behind it.
     pub(crate) fn next(self) -> StreamPosition {
         StreamPosition(self.0 + 1)

@@ -9,7 +9,8 @@ use ringway_wire::schema::GroupChangeKind;
 
 use crate::client::{Acks, Names};
 use crate::fairness::Room;
-use crate::model::{Checked, Ledger, SendKind, SendNo};
+use crate::ledger::Ledger;
+use crate::model::{Checked, SendKind, SendNo};
 use crate::world::World;
 
 /// Requests a client has open at once.

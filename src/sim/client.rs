@@ -86,6 +86,12 @@ impl Client {
         self.core.unanswered().len()
     }
 
+    /// Those messages, without those that nobody stores.
+    pub(crate) fn unanswered_sends(&self) -> impl Iterator<Item = SendNo> {
+        let keeps = |(request, _): &&(RequestId, SendNo)| self.core.unanswered().keeps(*request);
+        self.given.iter().filter(keeps).map(|(_, number)| *number)
+    }
+
     /// Nothing waits for an answer.
     pub(crate) fn is_idle(&self) -> bool {
         self.check.in_flight() == 0 && self.core.unanswered().is_empty()

@@ -13,7 +13,8 @@ use ringway_wire::ids::{DeviceId, GroupId, MsgId, UserId};
 use ringway_wire::request::{Login, PushView, Reply, Request, Taken};
 use ringway_wire::schema::{CloseReason, ErrorCode, GroupChangeKind};
 
-use crate::model::{ChangeNo, Checked, Ledger, Model, SeenRow, SendNo, Violation, passes, violated};
+use crate::ledger::{Ledger, Truth};
+use crate::model::{ChangeNo, Checked, Model, SeenRow, SendNo, Violation, passes, violated};
 
 /// One device, over all its connections.
 pub(crate) struct DeviceCheck {
@@ -426,6 +427,8 @@ impl DeviceCheck {
     fn closed(&mut self, model: &Model, reason: CloseReason) -> Checked {
         (self.closing, self.stage) = (Some(reason), Stage::Closed);
         match reason {
+            // Who was shown what a replica lacked comes to a node that has not read it.
+            CloseReason::SeqAhead if model.truth == Truth::Parted => Ok(()),
             // A client that does what the protocol says is never closed for these.
             CloseReason::BadFrame
             | CloseReason::FrameTooLarge

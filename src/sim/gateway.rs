@@ -191,6 +191,11 @@ impl Gateway {
             && self.store_is_idle
     }
 
+    /// Its store has nothing to write that a stop would wait for.
+    pub(crate) fn may_stop(&self) -> bool {
+        self.keeper.is_settled()
+    }
+
     /// How much waits, to be printed.
     pub(crate) fn waiting(&self) -> String {
         let commits: Vec<usize> = self.mail.iter().map(|m| m.commits.len()).collect();

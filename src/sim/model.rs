@@ -12,6 +12,7 @@ use ringway_wire::request::Taken;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
 use crate::fairness::Fairness;
+use crate::ledger::{Deleted, Ledger, Truth};
 
 /// Why the run failed: which invariant, and what was seen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,22 +99,6 @@ pub(crate) struct Inbox {
     pub rows: BTreeMap<u64, (MsgId, SendNo)>,
 }
 
-/// What orders and numbers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Ledger {
-    /// One gateway's journal: messages are numbered in the order in which they are stored.
-    #[default]
-    Journal,
-    /// Redis: each node numbers messages by its own clock, and the stream orders them.
-    Redis,
-    /// The same, whose ledger may be made anew though nothing was lost, as nobody was there to tell: rows are numbered a
-    /// generation higher from then on.
-    RemadeRedis,
-    /// Redis, which may lose what it has: rows are given other numbers, a generation above the ones before, and changes
-    /// of groups may be lost.
-    ForgetfulRedis,
-}
-
 /// Says nothing of what became of the message: it is to be sent again. (A node whose clock is behind takes a name for one
 /// of the future.)
 pub(crate) fn passes(code: ErrorCode) -> bool {
@@ -135,6 +120,8 @@ pub(crate) fn generation_of(seq: u64) -> u64 {
 #[derive(Default, Debug)]
 pub(crate) struct Model {
     pub ledger: Ledger,
+    pub truth: Truth,
+    pub deleted: Deleted,
     pub sends: Vec<Send>,
     pub changes: Vec<Change>,
     pub inboxes: BTreeMap<UserId, Inbox>,
@@ -247,6 +234,7 @@ impl Model {
 
     /// An error came for it.
     pub(crate) fn refused(&mut self, number: SendNo, code: ErrorCode) -> Checked {
+        let is_deleted = self.is_deleted(number);
         let send = &mut self.sends[number.0];
         send.was_refused = true;
         send.ahead += u32::from(code == ErrorCode::ClientMsgIdAhead);
@@ -256,7 +244,7 @@ impl Model {
             return violated!("I4: {number:?} was refused as a reuse and is none");
         }
         // Only for a while: who has left the group since is answered all the same.
-        let may_come = passes(code) || code == ErrorCode::StorageFull;
+        let may_come = passes(code) || code == ErrorCode::StorageFull || is_deleted;
         if send.acked.is_some() && !may_come {
             return violated!("I4: {number:?} was acked, and a repeat refused with {code:?}");
         }
@@ -266,7 +254,8 @@ impl Model {
     /// A message all of whose attempts were refused must not be seen.
     fn nothing_refused_is_visible(&self, number: SendNo) -> Checked {
         let send = &self.sends[number.0];
-        if send.msg_id.is_some() && send.acked.is_none() && send.refusals >= send.attempts {
+        let is_stored = send.msg_id.is_some() && !self.is_deleted(number);
+        if is_stored && send.acked.is_none() && send.refusals >= send.attempts {
             return violated!("{number:?} was refused each of {} times and is stored all the same", send.attempts);
         }
         Ok(())
@@ -329,11 +318,11 @@ impl Model {
     fn keep_row(&mut self, user: UserId, seq: u64, msg_id: MsgId, number: SendNo) -> Checked {
         let rows = &mut self.inboxes.entry(user).or_default().rows;
         if let Some(&(kept, of)) = rows.get(&seq) {
-            return if kept == msg_id {
-                Ok(())
-            } else {
-                violated!("I2: row {seq} of {user} was {kept:?} ({of:?}) and is {msg_id:?} ({number:?})")
-            };
+            if kept != msg_id && self.truth == Truth::One {
+                return violated!("I2: row {seq} of {user} was {kept:?} ({of:?}) and is {msg_id:?} ({number:?})");
+            }
+            rows.insert(seq, (msg_id, number));
+            return Ok(());
         }
         let before = rows.range(..seq).next_back();
         let after = rows.range(seq..).next();
@@ -347,15 +336,35 @@ impl Model {
         Ok(())
     }
 
-    /// A user was told that these rows are no longer to be had. Nothing is deleted here; but a new generation's rows lie
-    /// far above those of the one before, and a cluster's first one may be made more than once before anybody has any.
+    /// It was acked, and not because the time of its name was reached later: a repeat of it can be answered.
+    pub(crate) fn is_owed(&self, number: SendNo) -> bool {
+        let send = &self.sends[number.0];
+        send.acked.is_some() && send.ahead == 0
+    }
+
+    /// Retention has deleted it.
+    pub(crate) fn is_deleted(&self, number: SendNo) -> bool {
+        self.sends[number.0].msg_id.is_some_and(|msg_id| self.deleted.messages.contains(&msg_id))
+    }
+
+    /// Retention has deleted some of its rows, or all: who had it nobody can tell any more.
+    pub(crate) fn is_thinned(&self, number: SendNo) -> bool {
+        self.sends[number.0].msg_id.is_some_and(|msg_id| self.deleted.thinned.contains(&msg_id))
+    }
+
+    /// A user was told that these rows are no longer to be had: they were deleted. Or a new generation's rows lie far above
+    /// those of the one before; and a cluster's first one may be made more than once before anybody has any.
     pub(crate) fn gap(&self, user: UserId, from: u64, to: u64) -> Checked {
+        let from = from.max(self.deleted.rows_to.get(&user).map_or(0, |last| last + 1));
+        if from > to {
+            return Ok(());
+        }
         let jumps = generation_of(from) < generation_of(to + 1);
         match self.ledger {
             Ledger::Redis if jumps && self.users_have_nothing_up_to(to) => Ok(()),
             Ledger::RemadeRedis if jumps && self.knows_nothing_of(user, from, to) => Ok(()),
             Ledger::ForgetfulRedis if jumps => Ok(()),
-            _ => violated!("I3: {user} is told that rows {from} to {to} are gone; nothing is deleted here"),
+            _ => violated!("I3: {user} is told that rows {from} to {to} are gone, which nothing has deleted"),
         }
     }
 

@@ -6,7 +6,7 @@
 //! moment of the commit. A row that contradicts one already stored is remembered as a violation.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ringway::contract::cause::Cause;
@@ -15,17 +15,21 @@ use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition
 use ringway::store::messages::Messages;
 use ringway::store::names::Written;
 use ringway::store::{
-    GroupWrite, InboxRow, NamesFound, PageWanted, Store, StoreError, StoredBody, Transaction, pages_in_turn,
-    snapshot_alone,
+    NamesFound, PageWanted, Store, StoreError, StoredBody, Transaction, pages_in_turn, snapshot_alone,
 };
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
-use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{DeviceId, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::Role;
 
+use crate::ledger::Deleted;
 use crate::random::Random;
+use crate::tables::{Change, Tables};
 
 /// As much as SQLite takes.
 const TRANSACTION_ROWS_MAX: usize = 50_000;
+
+/// For how long a database waits for a connection that has a transaction open and says nothing.
+const TRANSACTION_IDLE_MS: u64 = 10_000;
 
 /// Most that a cluster's database goes back.
 const TRANSACTIONS_LOST_MAX: usize = 30;
@@ -41,6 +45,10 @@ pub(crate) enum Untrue {
     FindsNothing,
     /// It does not know which message it has got last.
     ForgetsNewestMessage,
+    /// It does not say from where on it has everything, when it has deleted what is old.
+    ForgetsRetention,
+    /// What a process that is gone has locked stays locked.
+    KeepsLocks,
 }
 
 /// The database's files: they stay when the process goes.
@@ -65,31 +73,9 @@ struct Inner {
     /// The highest position that it ever had.
     highest: StorePosition,
     contradiction: Option<String>,
-}
-
-#[derive(Clone, Default)]
-struct Tables {
-    messages: BTreeMap<MsgId, StoredBody>,
-    names: BTreeMap<(UserId, ClientMsgId), MsgId>,
-    inbox: BTreeMap<(UserId, Seq), MsgId>,
-    groups: BTreeMap<GroupId, (RosterVersion, BTreeMap<UserId, u8>)>,
-    makers: BTreeMap<GroupId, UserId>,
-    /// Groups that everybody has left.
-    left: BTreeSet<GroupId>,
-    cursors: BTreeMap<(UserId, DeviceId), Seq>,
-    position: StorePosition,
-}
-
-#[derive(Clone)]
-enum Change {
-    Applied {
-        messages: Vec<StoredBody>,
-        rows: Vec<InboxRow>,
-        groups: Vec<GroupWrite>,
-        applied: AppliedPosition,
-        msg_id_max: MsgId,
-    },
-    Cursors(Vec<CursorRow>),
+    /// Who has a transaction open, and until when that is not ended.
+    lock: Option<(u64, u64)>,
+    now_ms: u64,
 }
 
 impl Database {
@@ -106,6 +92,8 @@ impl Database {
             untrue: None,
             highest: StorePosition::default(),
             contradiction: None,
+            lock: None,
+            now_ms: 0,
         };
         Database { inner: Rc::new(RefCell::new(inner)) }
     }
@@ -175,6 +163,33 @@ impl Database {
         before - kept
     }
 
+    /// Retention deletes what is older than this number. Returns what it has deleted so far.
+    pub(crate) fn delete_before(&self, kept_from: MsgId) -> Deleted {
+        let mut inner = self.inner.borrow_mut();
+        let change = Change::Deleted(kept_from);
+        inner.current.change(&change);
+        inner.unsecured.push(change);
+        let Tables { inbox, deleted, thinned, .. } = &inner.current;
+        let mut first = BTreeMap::new();
+        first.extend(inbox.keys().rev().map(|(user, seq)| (*user, seq.0)));
+        let rows_to = first.into_iter().map(|(user, seq)| (user, seq - 1)).collect();
+        Deleted { messages: deleted.clone(), thinned: thinned.clone(), rows_to }
+    }
+
+    /// It is so late, milliseconds.
+    pub(crate) fn pass(&self, now_ms: u64) {
+        let inner = &mut *self.inner.borrow_mut();
+        inner.now_ms = now_ms;
+        inner.lock.take_if(|(_, until_ms)| now_ms >= *until_ms);
+    }
+
+    /// A process is gone, or stands still, with a transaction open: others wait until the database ends it.
+    pub(crate) fn leave_locked(&self, process: u64) {
+        let inner = &mut *self.inner.borrow_mut();
+        let for_ms = if inner.untrue == Some(Untrue::KeepsLocks) { 8 * 3_600_000 } else { TRANSACTION_IDLE_MS };
+        inner.lock = Some((process, inner.now_ms + for_ms));
+    }
+
     /// Up to where it has everything.
     pub(crate) fn applied(&self) -> u64 {
         self.inner.borrow().current.position.applied.0
@@ -183,67 +198,6 @@ impl Database {
     /// What was applied that contradicts what was applied before.
     pub(crate) fn contradiction(&self) -> Option<String> {
         self.inner.borrow().contradiction.clone()
-    }
-}
-
-impl Tables {
-    /// Applies a change; returns what contradicts the tables.
-    fn change(&mut self, change: &Change) -> Option<String> {
-        let (messages, rows, groups, applied, msg_id_max) = match change {
-            Change::Applied { messages, rows, groups, applied, msg_id_max } => {
-                (messages, rows, groups, *applied, *msg_id_max)
-            }
-            Change::Cursors(cursors) => {
-                for row in cursors {
-                    let kept = self.cursors.entry((row.user, row.device)).or_default();
-                    *kept = (*kept).max(row.seq);
-                }
-                return None;
-            }
-        };
-        if applied <= self.position.applied {
-            return None;
-        }
-        let mut contradiction = None;
-        for message in messages {
-            let name = (message.sender, message.client_msg_id);
-            let kept = *self.names.entry(name).or_insert(message.msg_id);
-            if kept != message.msg_id {
-                contradiction = Some(format!("I4: {name:?} is stored as {kept:?} and again as {:?}", message.msg_id));
-            }
-            self.messages.entry(message.msg_id).or_insert_with(|| message.clone());
-        }
-        for row in rows {
-            let kept = *self.inbox.entry((row.user, row.seq)).or_insert(row.msg_id);
-            if kept != row.msg_id {
-                contradiction =
-                    Some(format!("I2: {:?} {:?} is stored as {kept:?} and as {:?}", row.user, row.seq, row.msg_id));
-            }
-        }
-        for write in groups {
-            self.write_group(write);
-        }
-        self.position.msg_id_max = self.position.msg_id_max.max(msg_id_max);
-        self.position.applied = applied;
-        contradiction
-    }
-
-    fn write_group(&mut self, write: &GroupWrite) {
-        let (version, members) = self.groups.entry(write.group).or_default();
-        if write.version <= *version {
-            return;
-        }
-        *version = write.version;
-        for user in &write.delete {
-            members.remove(user);
-        }
-        members.extend(write.put.iter().map(|(user, role)| (*user, role.0)));
-        self.makers.extend(write.maker.map(|maker| (write.group, maker)));
-        if members.is_empty() {
-            self.left.insert(write.group);
-            self.groups.remove(&write.group);
-            self.makers.remove(&write.group);
-        }
     }
 }
 
@@ -260,6 +214,8 @@ pub(crate) enum Sharing {
 pub(crate) struct SimStore {
     database: Database,
     sharing: Sharing,
+    /// Tells it from other processes.
+    process: u64,
     /// Where the database was when it was last asked, or written to.
     at: AppliedPosition,
 }
@@ -267,7 +223,12 @@ pub(crate) struct SimStore {
 impl SimStore {
     /// Opens the database.
     pub(crate) fn new(database: Database, sharing: Sharing) -> Self {
-        SimStore { database, sharing, at: AppliedPosition(0) }
+        SimStore { database, sharing, process: 0, at: AppliedPosition(0) }
+    }
+
+    /// That of this process.
+    pub(crate) fn of_process(self, process: u64) -> SimStore {
+        SimStore { process, ..self }
     }
 
     /// Another node has written, or writes, or has moved the database past this.
@@ -277,7 +238,9 @@ impl SimStore {
             Some(Untrue::HidesThatItWentBack) => inner.highest.applied,
             _ => inner.current.position.applied,
         };
-        (self.sharing == Sharing::Cluster && (found != self.at || applied <= found)).then(|| StoreError::Unavailable {
+        let is_locked = inner.lock.is_some_and(|(process, _)| process != self.process);
+        let is_moved = found != self.at || applied <= found;
+        (self.sharing == Sharing::Cluster && (is_moved || is_locked)).then(|| StoreError::Unavailable {
             what: "applying",
             cause: Cause::Lock,
             source: "another node has written".into(),
@@ -468,7 +431,11 @@ impl Store for SimStore {
     }
 
     async fn kept_from(&mut self) -> Result<MsgId, StoreError> {
-        Ok(MsgId(0))
+        let inner = self.database.inner.borrow();
+        Ok(match inner.untrue {
+            Some(Untrue::ForgetsRetention) => MsgId(0),
+            _ => inner.current.kept_from,
+        })
     }
 
     async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError> {

@@ -15,7 +15,7 @@ use ringway_wire::ids::{DeviceId, UserId};
 use crate::client::Client;
 use crate::events::Events;
 use crate::gateway::Gateway;
-use crate::model::{Checked, Model};
+use crate::model::{Checked, Model, SendNo};
 use crate::network::{Connection, Owner, Pipe, Place};
 use crate::plan::{Plan, SECRET};
 use crate::random::Random;
@@ -370,6 +370,11 @@ impl World {
         self.by_conn.retain(|(of, ..), _| *of != node);
         self.writing.retain(|at| connections.contains_key(at));
         Ok(())
+    }
+
+    /// A message that was acked before, was sent again, and has no answer.
+    pub(crate) fn owed(&self) -> Option<SendNo> {
+        self.clients.iter().flat_map(Client::unanswered_sends).find(|number| self.model.is_owed(*number))
     }
 
     /// Clients have all rows that anybody has seen of their inboxes, and all answers.

@@ -26,7 +26,7 @@ use crate::contract::cause::Cause;
 use crate::contract::chain::Chain;
 use crate::contract::ids::ShardId;
 use crate::contract::internal::InternalErrors;
-use crate::contract::position::JournalPosition;
+use crate::contract::position::{JournalPosition, StreamPosition};
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, SnapshotAsk};
 use crate::contract::store::{StoreAnswer, StoreAsk};
@@ -87,6 +87,8 @@ pub struct Keeper<S: Store, D: Disk> {
     looked_ms: u64,
     /// In a cluster: the ledger's questions for a snapshot, and the one that is being answered.
     answerer: Option<SnapshotAnswerer>,
+    /// In a cluster: up to here this node has all that the database has lost, and writes it again, whoever's turn it is.
+    puts_back_to: StreamPosition,
     snapshot_ask: Option<SnapshotAsk>,
     /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
     /// back (a lost connection may take seconds to be noticed, each time).
@@ -137,6 +139,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             follows: Follows::Alone,
             looked_ms: 0,
             answerer: None,
+            puts_back_to: StreamPosition(0),
             snapshot_ask: None,
             reads_unavailable: false,
             reads_said: Said::default(),
@@ -307,7 +310,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// Nothing waits to be written: all that is durable is applied, and no cursor waits.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         let written = match self.follows {
             // What this node's store is not to write, another's will.
             Follows::Stream if !self.progress.writes_store() => true,
@@ -345,7 +348,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         self.ingest()?;
         let mut turn = Turn::Idle;
-        let writes = self.follows == Follows::Alone || self.progress.writes_store();
+        let writes = self.follows == Follows::Alone || self.progress.writes_store() || self.puts_back();
         if writes
             && !self.in_flight.has_next()
             && let Some(transaction) =

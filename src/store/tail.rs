@@ -12,6 +12,7 @@ mod index;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::Transaction;
@@ -21,7 +22,7 @@ use super::page::Assembly;
 use crate::contract::digest::digest;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::Message;
-use crate::contract::position::{AppliedPosition, JournalPosition};
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
 use crate::contract::store::{Lookup, StoredMessage};
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
@@ -75,9 +76,24 @@ impl<D: Disk> Tail<D> {
         Tail { counts: Counts::Entries, ..Tail::new(disk, first) }
     }
 
-    /// Of a stream: the oldest entry that is here.
-    pub(crate) fn first_entry(&self) -> Option<u64> {
-        self.index.marks.front().map(|(entry, _)| *entry)
+    /// Of a stream: the entries behind this one that lie before others that are here, and are not here themselves. What a
+    /// generation had in the end nobody knows here.
+    pub(crate) fn missing_behind(&self, entry: StreamPosition) -> Vec<RangeInclusive<u64>> {
+        let (mut last, mut missing) = (entry, Vec::new());
+        for (count, _) in &self.index.marks {
+            let here = StreamPosition(*count);
+            let before = last.max(StreamPosition::before(here.generation()));
+            if here > before.next() {
+                missing.push(before.next().0..=here.0 - 1);
+            }
+            last = last.max(here);
+        }
+        missing
+    }
+
+    /// Of a stream: no entry is here.
+    pub(crate) fn has_no_entry(&self) -> bool {
+        self.index.marks.is_empty()
     }
 
     /// Everything below is in the store, and no longer here.

@@ -211,6 +211,7 @@ struct Far {
     redis: Redis,
     database: Database,
     way: Proxy,
+    url: String,
     gateway: Gateway,
     client: Connection,
     _dir: tempfile::TempDir,
@@ -220,18 +221,23 @@ fn far() -> Far {
     let (redis, database) = (Redis::start(), Database::create());
     let (way, url) = Proxy::to_url(&database.url());
     let dir = tempfile::tempdir().unwrap();
-    let settings = [&redis.settings()[..], &[format!("store.url={url}"), "cluster.node_id=1".to_owned()]].concat();
-    let mut arguments = vec!["--shards", "1"];
-    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
-    let mut gateway = Gateway::start(dir.path(), &arguments);
+    let mut gateway = far_node(dir.path(), &redis, &url, 1);
     let mut client = gateway.client(1, 1, None);
     is_well(&mut gateway, &mut client);
-    Far { redis, database, way, gateway, client, _dir: dir }
+    Far { redis, database, way, url, gateway, client, _dir: dir }
+}
+
+fn far_node(dir: &Path, redis: &Redis, url: &str, id: u16) -> Gateway {
+    let own = [format!("store.url={url}"), format!("cluster.node_id={id}")];
+    let settings = [&redis.settings()[..], &own].concat();
+    let mut arguments = vec!["--shards", "1"];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    Gateway::start(dir, &arguments)
 }
 
 #[test]
 fn a_redis_that_is_full_of_what_the_database_has_not_goes_on_by_itself_when_that_has_it() {
-    let Far { redis, database, way, mut gateway, mut client, _dir } = far();
+    let Far { redis, database, way, mut gateway, mut client, _dir, .. } = far();
     let info = redis.command(&["INFO", "memory"]).unwrap();
     let used: u64 = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse().ok()).unwrap();
     let limit = (used + (8 << 20)).to_string();
@@ -261,7 +267,7 @@ fn a_redis_that_is_full_of_what_the_database_has_not_goes_on_by_itself_when_that
 
 #[test]
 fn a_ledger_that_is_made_anew_is_said_in_readyz_as_long_as_it_takes() {
-    let Far { redis, database, way, mut gateway, mut client, _dir } = far();
+    let Far { redis, database, way, mut gateway, mut client, _dir, .. } = far();
     let before = send(&mut client, TO, "before");
     // It is made of what the database has, and that does not answer.
     way.cut();
@@ -273,6 +279,30 @@ fn a_ledger_that_is_made_anew_is_said_in_readyz_as_long_as_it_takes() {
     is_well(&mut gateway, &mut client);
     assert!(send(&mut client, TO, "after") > before);
     gateway.wait_until("all of it is stored", |_| database.count("messages") == 4);
+}
+
+#[test]
+fn a_node_that_waits_for_another_to_make_the_ledger_anew_does_not_say_that_redis_is_away() {
+    let Far { redis, database: _database, way, url, mut gateway, mut client, _dir } = far();
+    let dir = tempfile::tempdir().unwrap();
+    let mut second = far_node(dir.path(), &redis, &url, 2);
+    let mut other = second.client(2, 1, None);
+    is_well(&mut second, &mut other);
+    // The database answers neither of them. One has the lock, and the sessions of the other are ended meanwhile.
+    way.cut();
+    redis.flush();
+    says(&mut gateway, "the cluster's ledger is being made anew");
+    says(&mut second, "the cluster's ledger is being made anew");
+    let clock = Clock::start();
+    while clock.now().mono_ms < 6_000 {
+        for gateway in [&gateway, &second] {
+            let page = gateway.admin_page("/readyz");
+            assert!(page.contains("the cluster's ledger is being made anew"), "{page}");
+        }
+    }
+    way.mend();
+    is_well(&mut gateway, &mut client);
+    is_well(&mut second, &mut other);
 }
 
 #[test]

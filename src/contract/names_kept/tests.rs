@@ -12,6 +12,8 @@ fn nodes_rely_on_no_name_that_redis_may_have_forgotten() {
         assert!((names.seconds() - names.slack_s()) * 1_000 > names.window_ms(), "{seconds}");
         assert!(!names.is_forgotten(10_000, 10_000 + names.window_ms() / 1_000), "{seconds}");
         assert!(names.is_forgotten(10_000, 10_000 + seconds - names.slack_s()), "{seconds}");
+        // It is a moment later when Redis hears of them.
+        assert!(names.is_forgotten(10_000, 10_000 + seconds - names.slack_s() - HEARD_AGO_S), "{seconds}");
     }
     assert_eq!((NamesKept::new(0).seconds(), NamesKept::new(u64::MAX).seconds()), (NAMES_S_MIN, CLAIMS_S));
 }

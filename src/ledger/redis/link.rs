@@ -1,8 +1,8 @@
 //! What crosses between the ledger's thread and the thread that talks to Redis.
 //!
 //! Two bounded channels: orders one way, news the other. What always holds: an order carries the session it was made
-//! in, and one of another session is not carried out; news come in the order in which Redis said them, and `Disconnected` ends
-//! a session, after which nothing of it comes any more.
+//! in, and one of another session is not carried out; news come in the order in which Redis said them, and `Disconnected`
+//! or `OtherGeneration` ends a session, after which nothing of it comes any more.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::mpsc;
@@ -193,8 +193,10 @@ pub enum News {
         /// What came of it.
         outcome: Compared,
     },
-    /// The connection is lost, or Redis has another generation than an order said: the session is over.
+    /// The connection is lost: the session is over.
     Disconnected,
+    /// Redis has another generation than an order said, or another node is making one: the session is over.
+    OtherGeneration,
     /// There is no session, and this is why.
     NoSession(StandsStill),
     /// Nothing new finds room in Redis, and this is why; told with every heartbeat while it lasts.

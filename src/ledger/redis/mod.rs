@@ -56,6 +56,7 @@ use self::follower::Follower;
 use self::link::{Arrival, Compared, News, Order, What, Writer};
 use self::orders::Orders;
 use self::questions::{Question, Questions};
+use self::reload::Standing;
 use self::session::Session;
 use self::submitter::{Submitter, View};
 use crate::clock::Now;
@@ -115,6 +116,7 @@ pub struct RedisEngine<D: Disk> {
     nonce: u64,
     /// The last generation of whose making the log has told.
     making_told: u64,
+    standing: Standing,
 }
 
 impl<D: Disk> Engine for RedisEngine<D> {
@@ -230,15 +232,18 @@ impl<D: Disk> RedisEngine<D> {
         }
         self.follower.flush()?;
         let applied = self.progress.applied().in_stream();
-        // The database's position in a later generation says nothing of the entries of this one.
-        if seed::generation_of(applied) == seed::generation_of(self.follower.followed.seen()) {
+        // The database's position in a later generation says nothing of the entries of this one. Nor does one behind which this
+        // node is, or that it learns of while it is cut off: a Redis that a fail-over put in the place of another may have
+        // given these numbers to something else.
+        let seen = self.follower.followed.seen();
+        if self.session.reading().is_some() && applied.generation() == seen.generation() && applied <= seen {
             self.submitter.stored(applied);
             self.follower.stored(applied);
         }
         self.settle_unverified();
         self.leave_unstorable();
         self.fence();
-        self.loaded()?;
+        self.loaded(host)?;
         let (submitter, mut view) = self.submitting();
         submitter.apply_replies(now, &mut view);
         submitter.answer_late(now, view.answers);
@@ -291,10 +296,12 @@ impl<D: Disk> RedisEngine<D> {
             News::Status { session, found, highest } => self.status(now, session, found, highest)?,
             News::Begun => self.begun(),
             News::Entries(entries) => {
-                self.follow(entries)?;
+                self.follow(now, entries)?;
                 self.follower.read_on();
             }
-            News::Cut(to) if to > self.follower.followed.seen().0 => self.fell_behind(StreamPosition(to).next())?,
+            News::Cut(to) if to > self.follower.followed.seen().0 => {
+                self.fell_behind(now, StreamPosition(to).next())?
+            }
             News::Cut(_) => {}
             News::Replies { replies, count } => self.submitter.reply(now, replies, StreamPosition(count)),
             News::Count(count) => self.counted(StreamPosition(count)),
@@ -303,9 +310,9 @@ impl<D: Disk> RedisEngine<D> {
             News::Compared { outcome: Compared::Same, .. } => {}
             News::OtherEntries => {
                 if let Session::Following { number, reading } = &self.session {
-                    let (number, there) = (*number, reading.generation.clone());
+                    let (number, replaced) = (*number, self.replaced(reading, reading.caught_up_at));
                     let why = "Redis has other entries under the numbers that this node has followed";
-                    self.make_anew(now, number, Some(there), why);
+                    self.make_anew(now, number, replaced, why);
                 }
             }
             News::NoRoom(why) => self.submitter.has_no_room(now, why),
@@ -314,18 +321,22 @@ impl<D: Disk> RedisEngine<D> {
                     *why = told;
                 }
             }
-            News::Disconnected => {
-                self.session = Session::Disconnected { why: StandsStill::Disconnected };
-                self.orders.lost();
-                self.follower.redis_clock.ended();
-                self.submitter.lost();
-                self.questions.lost();
-            }
+            News::Disconnected => self.ended(StandsStill::Disconnected),
+            News::OtherGeneration => self.ended(StandsStill::Rebuilding),
             News::Buckets { theirs, ours } => return Err(LedgerError::Buckets { theirs, ours }),
             News::Names { theirs_s, ours_s } => return Err(LedgerError::Names { theirs_s, ours_s }),
             News::Taken => return Err(LedgerError::Lease(self.settings.node)),
         }
         Ok(())
+    }
+
+    /// The session is over, and this is why nothing can be numbered until the next one has found what there is.
+    fn ended(&mut self, why: StandsStill) {
+        self.session = Session::Disconnected { why };
+        self.orders.lost();
+        self.follower.redis_clock.ended();
+        self.submitter.lost();
+        self.questions.lost();
     }
 
     /// Redis has said the time, and how many entries it has.
@@ -339,14 +350,14 @@ impl<D: Disk> RedisEngine<D> {
 
     /// Takes entries in the stream's order. An entry of this node carries the session that sent it, so that its ack stands
     /// among its deliveries where its row does.
-    fn follow(&mut self, entries: Vec<Arrival>) -> Result<(), LedgerError> {
+    fn follow(&mut self, now: Now, entries: Vec<Arrival>) -> Result<(), LedgerError> {
         for Arrival { count, entry } in entries {
             let (at, seen) = (StreamPosition(count), self.follower.followed.seen());
             if at <= seen {
                 continue;
             }
             if at != seen.next() {
-                return self.fell_behind(at);
+                return self.fell_behind(now, at);
             }
             let decoded = Entry::decode(&entry).map_err(|_| LedgerError::Entry(count))?;
             let numbered = self.follower.number(at, &decoded)?;
@@ -357,6 +368,7 @@ impl<D: Disk> RedisEngine<D> {
             self.answers.stage(numbered.delivery(origin, change.as_ref()));
             self.follower.follow(at, &entry)?;
             self.progress.report_followed(self.follower.followed.seen());
+            self.standing = Standing::default();
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 use super::RedisEngine;
 use super::followed::Goes;
 use super::link::{Age, Extent, Found, Generation, What};
-use super::session::{Certainty, Reading, Session, Then, Waits};
+use super::session::{Certainty, Making, Reading, Session, Then, Waits};
 use crate::clock::Now;
 use crate::contract::position::StreamPosition;
 use crate::journal::disk::Disk;
@@ -17,31 +17,50 @@ use crate::ledger::LedgerError;
 use crate::limits::SEQ_JUMP;
 use ringway_wire::ids::Seq;
 
-/// Entries of a generation are numbered in so many bits.
-const ENTRY_BITS: u32 = 40;
-
 /// Before it nothing was lost.
 pub(crate) const FIRST_GENERATION: u64 = 1;
 
 /// The generation that an entry, or a position of the database, belongs to.
 pub(crate) fn generation_of(entry: StreamPosition) -> u64 {
-    entry.0 >> ENTRY_BITS
+    entry.generation()
 }
 
 /// Where a generation's entries begin: its first is the next one.
 pub(crate) fn base_of(generation: u64) -> StreamPosition {
-    StreamPosition(generation << ENTRY_BITS)
+    StreamPosition::before(generation)
 }
 
 /// What all rows of a generation are numbered above, if this is the highest seq of all rows in the database when its
 /// position is moved to the generation's beginning.
 ///
-/// It is above all that was given out before, stored or not, whatever the node knows that makes the generation. The
-/// database's highest seq never falls, so each floor is at least a jump above the one before; and in the generation
-/// before nobody was given more than a jump above both its floor and what of it is stored.
+/// It is above all that was given out before, stored or not, whatever the node knows that makes the generation. As long as
+/// the database's highest seq does not fall, each floor is at least a jump above the one before; and in the generation
+/// before nobody was given more than a jump above both its floor and what of it is stored. Of a database that went back
+/// Redis tells more ([`Making::above`]).
 pub(crate) fn floor_of(generation: u64, highest: Seq) -> Seq {
     let jumps = if highest == Seq(0) { generation.saturating_sub(1) } else { generation };
     Seq(highest.0 + jumps * SEQ_JUMP)
+}
+
+/// A generation in whose place another one is to be made.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    pub(super) generation: Generation,
+    /// None of its rows is numbered higher, as far as it is there.
+    given_max: Seq,
+}
+
+impl Replaced {
+    /// With rows above `floor`, up to this entry: an entry has at most one row of each user.
+    pub(super) fn up_to(generation: Generation, floor: Seq, last: StreamPosition) -> Replaced {
+        let entries = last.0.saturating_sub(base_of(generation.number).0);
+        Replaced { generation, given_max: Seq(floor.0.saturating_add(entries)) }
+    }
+
+    /// What was found.
+    pub(super) fn of(found: &Found) -> Replaced {
+        Replaced::up_to(found.there.clone(), found.floor, StreamPosition(found.count))
+    }
 }
 
 impl<D: Disk> RedisEngine<D> {
@@ -60,10 +79,9 @@ impl<D: Disk> RedisEngine<D> {
         let found = match found {
             Some(found) if !self.is_lost(&found, highest) => found,
             found => {
-                let there = found.map(|found| found.there);
                 // Another node may have begun one.
                 let why = "Redis does not have the ledger that this node knows";
-                self.make_anew_above(now, number, highest, there, why);
+                self.make_anew_above(now, number, highest, found.as_ref().map(Replaced::of), why);
                 return Ok(());
             }
         };
@@ -82,7 +100,7 @@ impl<D: Disk> RedisEngine<D> {
         }
         if !found.is_confirmed && self.has_stored_all_of(&found) {
             let why = "Redis was started while no node was there to tell whether it has all it had";
-            self.make_anew(now, number, Some(found.there), why);
+            self.make_anew(now, number, Replaced::of(&found), why);
             return Ok(());
         }
         if found.there.number > generation_of(self.follower.followed.seen()) || was_behind {
@@ -112,21 +130,27 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     /// Asks for the lock for making the generation behind all that are known.
-    pub(super) fn make_anew(&mut self, now: Now, number: u64, replaces: Option<Generation>, why: &str) {
-        self.make_anew_above(now, number, 0, replaces, why);
+    pub(super) fn make_anew(&mut self, now: Now, number: u64, replaced: Replaced, why: &str) {
+        self.make_anew_above(now, number, 0, Some(replaced), why);
     }
 
     /// The same, where some bucket has, or was to have, a generation of this number.
-    fn make_anew_above(&mut self, now: Now, number: u64, highest: u64, replaces: Option<Generation>, why: &str) {
+    fn make_anew_above(&mut self, now: Now, number: u64, highest: u64, replaced: Option<Replaced>, why: &str) {
+        let (replaces, given_max) = match replaced {
+            Some(Replaced { generation, given_max }) => (Some(generation), given_max),
+            None => Default::default(),
+        };
         let there = replaces.as_ref().map_or(0, |there| there.number);
         let next = self.known_generation().max(highest).max(there) + 1;
-        let making = Generation { number: next, nonce: self.nonce.wrapping_add(now.mono_ms) | 1 };
+        let generation = Generation { number: next, nonce: self.nonce.wrapping_add(now.mono_ms) | 1 };
         if self.making_told != next {
             tracing::warn!(generation = next, "{why}: nothing is numbered until it is made anew");
             self.making_told = next;
         }
-        self.session = Session::Lost { number, waits: Waits::Lock(making.clone()) };
-        self.order(What::Begin { generation: making, replaces, node: self.settings.node });
+        let above = given_max.max(self.follower.sequences.highest());
+        let making = Making { generation: generation.clone(), above };
+        self.session = Session::Lost { number, waits: Waits::Lock(making) };
+        self.order(What::Begin { generation, replaces, node: self.settings.node });
     }
 
     /// What was waited for is not there, or not any more: Redis is looked at again.
@@ -186,6 +210,9 @@ impl<D: Disk> RedisEngine<D> {
         self.session = Session::Following { number, reading };
         if goes == Goes::Anew {
             self.follower.redis_clock.begin();
+            if !is_first {
+                self.submitter.reopen(now_ms);
+            }
             self.submitter.submit_again(seen, &self.follower, &mut self.answers);
         }
         self.follower.stood(StreamPosition(count), now_ms);
@@ -201,7 +228,7 @@ impl<D: Disk> RedisEngine<D> {
     /// The lock is this node's: the database's position is moved first.
     pub(super) fn begun(&mut self) {
         let Session::Lost { number, waits: Waits::Lock(making) } = &self.session else { return };
-        self.progress.ask_fence(base_of(making.number));
+        self.progress.ask_fence(base_of(making.generation.number));
         self.session = Session::Fencing { number: *number, making: making.clone() };
     }
 
@@ -210,7 +237,7 @@ impl<D: Disk> RedisEngine<D> {
     pub(super) fn fence(&mut self) {
         let Session::Fencing { number, making } = &self.session else { return };
         let (number, making) = (*number, making.clone());
-        let base = base_of(making.number);
+        let base = base_of(making.generation.number);
         if self.progress.applied().in_stream() < base {
             return;
         }

@@ -7,6 +7,7 @@
 use super::link::{Found, Generation};
 use crate::contract::position::StreamPosition;
 use crate::contract::report::StandsStill;
+use ringway_wire::ids::Seq;
 
 /// The state. `number` is the session's.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,7 +20,7 @@ pub(super) enum Session {
     /// Redis was looked at, and what it has cannot be followed, or not yet.
     Lost { number: u64, waits: Waits },
     /// The database's position is being moved to behind the lost stream, where this generation begins.
-    Fencing { number: u64, making: Generation },
+    Fencing { number: u64, making: Making },
     /// The stream is cut off behind the snapshot that this node was to follow it from. Nothing of it was read, Redis is
     /// looked at again, and another snapshot is read next.
     Behind { number: u64 },
@@ -38,7 +39,7 @@ pub(super) enum Waits {
     /// node has just confirmed what Redis has.
     Look,
     /// The lock for making this generation.
-    Lock(Generation),
+    Lock(Making),
 }
 
 /// What a snapshot of the database is read for.
@@ -47,7 +48,15 @@ pub(super) enum Then {
     /// To follow what was found.
     Follow(Found),
     /// To make this generation, which begins with it.
-    Make(Generation),
+    Make(Making),
+}
+
+/// A generation that is to be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Making {
+    pub(super) generation: Generation,
+    /// Rows were given out up to this number, as far as Redis and this node know: a database that went back tells of less.
+    pub(super) above: Seq,
 }
 
 /// What is known of a stream that is followed.

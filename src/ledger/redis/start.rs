@@ -10,6 +10,7 @@ use super::follower::Follower;
 use super::link::LedgerEnds;
 use super::orders::Orders;
 use super::questions::Questions;
+use super::reload::Standing;
 use super::session::Session;
 use super::submitter::Submitter;
 use super::submitter::log::Log;
@@ -92,6 +93,7 @@ impl RedisStart {
             answers: Answers::default(),
             nonce: settings.seed,
             making_told: 0,
+            standing: Standing::default(),
         })
     }
 }

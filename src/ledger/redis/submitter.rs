@@ -45,9 +45,9 @@ use crate::ledger::answers::{Answers, Refusal};
 use crate::ledger::dedup::{Known, Name};
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::sequence::MsgIdSource;
-use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, LOST_CHANGES_MS};
+use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, LOST_CHANGES_MS, REOPENED_MS};
 use crate::spending::FanoutSpending;
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 /// See the module.
@@ -289,6 +289,15 @@ impl<D: Disk> Submitter<D> {
         });
         // Said when it is read to be submitted again.
         read.map_or_else(|_| Vec::new(), |()| unknown)
+    }
+
+    /// The generation that was followed is over, at this time of Redis's clock: what was taken for stored is looked for too, but
+    /// for what is older than a fail-over can be that nobody has noticed.
+    pub(super) fn reopen(&mut self, redis_ms: u64) {
+        let from = MsgId::first_at(redis_ms.saturating_sub(REOPENED_MS));
+        if let Err(error) = self.log.reopen(from) {
+            tracing::error!(%error, "this node's log cannot be read: what was taken for stored is not looked for");
+        }
     }
 
     /// All that this node has submitted, and that is perhaps neither in the database, which is at this entry, nor in the

@@ -6,6 +6,7 @@ mod fold;
 mod limited;
 mod orders;
 mod page;
+mod put_back;
 mod submissions;
 mod world;
 

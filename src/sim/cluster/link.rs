@@ -1,7 +1,7 @@
 //! A node's link with Redis: one session after another, what each does next, and what the ledger is told of it.
 //!
 //! Stands in for the thread that talks to Redis. What always holds: news are told in the order in which they came, a full
-//! channel is waited for, and `Disconnected` is told before anything of the next session.
+//! channel is waited for, and a session's end is told before anything of the next session.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -146,17 +146,18 @@ impl Link {
 
     fn end(&mut self, now_ms: u64, ended: Ended) {
         let was_serving = self.session().is_some_and(|session| session.stage == Stage::Serving);
-        was_serving.then_some(News::Disconnected).into_iter().for_each(|news| self.announce(news));
+        let over = if ended == Ended::OtherGeneration { News::OtherGeneration } else { News::Disconnected };
+        was_serving.then_some(over).into_iter().for_each(|news| self.announce(news));
         let unexecuted = self.session().map(Session::take_unexecuted).unwrap_or_default();
         self.left_behind.extend(unexecuted);
         self.is_short = ended == Ended::NoMemory;
         let why = match ended {
-            Ended::Lost => Some(StandsStill::Disconnected),
-            Ended::NoMemory => Some(StandsStill::NoMemory),
-            Ended::Taken { .. } => Some(StandsStill::Taken),
-            Ended::OtherGeneration => None,
+            Ended::Lost => StandsStill::Disconnected,
+            Ended::NoMemory => StandsStill::NoMemory,
+            Ended::Taken { .. } => StandsStill::Taken,
+            Ended::OtherGeneration => StandsStill::Rebuilding,
         };
-        self.pending_news.extend(why.map(News::NoSession));
+        self.pending_news.push_back(News::NoSession(why));
         let Ended::Taken { renewed } = ended else {
             let wait_ms = self.wait_ms - self.random.below(self.wait_ms as usize / 2 + 1) as u64;
             self.state = State::Waiting { until_ms: now_ms + wait_ms };

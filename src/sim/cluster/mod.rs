@@ -14,6 +14,7 @@ mod node;
 mod plan;
 pub(crate) mod redis;
 mod session;
+mod takeover;
 mod trouble;
 
 use self::absence::Absence;
@@ -23,10 +24,12 @@ use self::node::{Node, Process};
 use self::plan::ClusterPlan;
 use self::redis::{Data, Redis};
 use self::session::execute;
+use self::takeover::Takeover;
 use self::trouble::{Late, Loss};
 use crate::check::audit;
 use crate::disk::SimDisk;
-use crate::model::{Checked, Ledger, Violation, violated};
+use crate::ledger::Ledger;
+use crate::model::{Checked, Violation, violated};
 use crate::random::Random;
 use crate::store::Database;
 use crate::world::{Runs, Whom, World};
@@ -36,6 +39,9 @@ const LOGIN_PATIENCE_MS: u64 = 10_000;
 const ANSWER_PATIENCE_MS: u64 = 30_000;
 /// Rounds of a world without trouble, 10 ms each, before something is stuck.
 const SETTLES_ROUNDS: usize = 20_000;
+
+/// Makes another source of chance of a seed.
+const OTHER: u64 = 0xB0A7;
 
 /// Rounds in which nothing more happens, before it is believed that nothing will.
 const SETTLED_ROUNDS: usize = 100;
@@ -52,6 +58,7 @@ pub(crate) struct Cluster {
     /// What it had a moment ago.
     recent_dump: Data,
     absent: Option<Absence>,
+    takeover: Option<Takeover>,
     /// Steps until all nodes end.
     blackout_in: Option<u64>,
     /// Steps in which two processes have numbered as one node.
@@ -70,7 +77,7 @@ impl Cluster {
     pub(crate) fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<Cluster, Violation> {
         let random = Random::new(seed);
         let gateways = ClusterPlan::of_gateways(&random, seed, steps);
-        let plan = ClusterPlan::new(&random);
+        let plan = ClusterPlan::new(&random, &Random::new(seed ^ OTHER), &gateways);
         let mut world = World::new(gateways, random.clone());
         world.model.ledger = if plan.losses > 0 { Ledger::ForgetfulRedis } else { Ledger::Redis };
         let mut redis = Redis::new("run 1");
@@ -98,6 +105,7 @@ impl Cluster {
             dump,
             recent_dump,
             absent: None,
+            takeover: None,
             blackout_in: None,
             twin_steps: 0,
             starts_of_redis,
@@ -247,6 +255,7 @@ impl Cluster {
     }
 
     fn check_database(&self) -> Checked {
+        self.database.pass(self.world.now.mono_ms);
         self.database.contradiction().map_or(Ok(()), |text| Err(Violation(text)))
     }
 
@@ -259,6 +268,7 @@ impl Cluster {
             self.round()?;
         }
         self.run_until("the cluster does not settle", |cluster| cluster.is_settled())?;
+        self.run_until("a node that stops would wait for its store", |cluster| cluster.may_stop())?;
         self.audit()
     }
 
@@ -268,6 +278,9 @@ impl Cluster {
                 return Ok(());
             }
             if round == SETTLES_ROUNDS / 2 {
+                if let Some(number) = self.world.owed() {
+                    return violated!("liveness: {number:?} was acked, and what was sent again has no answer");
+                }
                 self.world.reach_all_names()?;
             }
             self.round()?;
@@ -318,6 +331,12 @@ impl Cluster {
         self.world.clients_have_all(Whom::Everybody)
             && (0..self.nodes.len()).all(is_settled)
             && count == Some(self.database.applied())
+    }
+
+    /// Nothing keeps a node that is told to stop.
+    fn may_stop(&self) -> bool {
+        let may_stop = |at: usize| self.nodes[at].is_over || self.world.gateways[at].may_stop();
+        (0..self.nodes.len()).all(may_stop)
     }
 
     fn unsettled(&self) -> String {

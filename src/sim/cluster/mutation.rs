@@ -35,14 +35,16 @@ pub(crate) enum Mutation {
     HidesSkew,
     /// Two processes with one data directory, or a copy of it, are one to Redis.
     SharesTokens,
+    /// The header of a copy that has no entry counts as something to be stored.
+    CountsHeader,
 }
 
 /// All of them, with what the report must contain, and a seed that reports it, which is tried first.
-pub(crate) const MUTATIONS: [(Mutation, &str, u64); 17] = [
+pub(crate) const MUTATIONS: [(Mutation, &str, u64); 21] = [
     (Mutation::HidesLostSessions, "liveness", 1),
     (Mutation::Redis(Bent::ClaimsNothing), "I4", 2),
     (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 10),
-    (Mutation::Redis(Bent::CutsUnread), "liveness", 30),
+    (Mutation::Redis(Bent::CutsUnread), "which nothing has deleted", 5),
     (Mutation::Database(Untrue::HidesThatItWentBack), "I3", 10),
     (Mutation::Database(Untrue::LosesRows), "I3", 1),
     (Mutation::Database(Untrue::FindsNothing), "I4", 5),
@@ -54,8 +56,12 @@ pub(crate) const MUTATIONS: [(Mutation, &str, u64); 17] = [
     (Mutation::Redis(Bent::ConfirmsItself), "SeqAhead", 58),
     (Mutation::Database(Untrue::ForgetsNewestMessage), "I4", 18),
     (Mutation::HidesSkew, "clock", 5),
-    (Mutation::SharesTokens, "number as one node", 30),
-    (Mutation::Redis(Bent::VouchesForForgotten), "I4", 100),
+    (Mutation::SharesTokens, "number as one node", 23),
+    (Mutation::Redis(Bent::VouchesForForgotten), "I4", 17),
+    (Mutation::Database(Untrue::ForgetsRetention), "was deleted, and is stored again", 65),
+    (Mutation::Database(Untrue::KeepsLocks), "liveness", 7),
+    (Mutation::Redis(Bent::DeniesHeartbeats), "liveness", 30),
+    (Mutation::CountsHeader, "would wait for its store", 11),
 ];
 
 impl Mutation {
@@ -94,7 +100,7 @@ impl Mutation {
                 replies.reverse();
                 News::Replies { replies, count }
             }
-            (Mutation::HidesLostSessions, News::Disconnected) => return None,
+            (Mutation::HidesLostSessions, News::Disconnected | News::OtherGeneration) => return None,
             (_, news) => news,
         })
     }

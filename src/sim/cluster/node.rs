@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_lite::future::block_on;
 use ringway::contract::policies::Policies;
-use ringway::contract::position::StreamPosition;
+use ringway::contract::position::{JournalPosition, StreamPosition};
 use ringway::contract::progress::Progress;
 use ringway::contract::snapshot::snapshots;
 use ringway::contract::traffic::TrafficLimits;
@@ -25,6 +25,9 @@ use crate::gateway::{Gateway, Syncs};
 use crate::store::{Database, Sharing, SimStore};
 use crate::world::World;
 
+/// What a copy has before its first entry.
+const HEADER_BYTES: u64 = 32;
+
 /// What stays of a node while its process goes.
 pub(super) struct Node {
     pub id: u16,
@@ -36,6 +39,8 @@ pub(super) struct Node {
     /// Where in the stream its process began.
     pub began_at: StreamPosition,
     pub link: Link,
+    /// Tells its process from others.
+    pub process: u64,
     /// Until then it does not reach Redis, the world's milliseconds.
     pub cut_until_ms: u64,
     /// When its process starts again, or is no longer paused, the world's milliseconds.
@@ -49,7 +54,7 @@ pub(super) struct Node {
 impl Node {
     /// One whose first process has started on these disks, a log and a copy.
     pub(super) fn new(id: u16, (log, copy): (SimDisk, SimDisk), process: Process) -> (Node, Gateway) {
-        let Process { gateway, link, progress, began_at } = process;
+        let Process { gateway, link, progress, began_at, process } = process;
         let node = Node {
             id,
             log,
@@ -58,6 +63,7 @@ impl Node {
             progress,
             began_at,
             link,
+            process,
             cut_until_ms: 0,
             goes_on_at_ms: 0,
             has_numbered: false,
@@ -73,6 +79,7 @@ pub(super) struct Process {
     pub link: Link,
     pub progress: Arc<Progress>,
     pub began_at: StreamPosition,
+    pub process: u64,
 }
 
 impl Process {
@@ -85,7 +92,7 @@ impl Process {
         database: &Database,
     ) -> Result<Process, String> {
         let (random, seed) = (&world.random, world.random.bits() as u64);
-        let mut store = SimStore::new(database.clone(), Sharing::Cluster);
+        let mut store = SimStore::new(database.clone(), Sharing::Cluster).of_process(seed);
         let settings = redis::Settings {
             shards: world.plan.shards,
             node: id,
@@ -109,6 +116,9 @@ impl Process {
         let disks = (log.clone(), copy.clone());
         let engine = start.finish(disks, Arc::clone(&progress), (ledger, asker), at);
         let engine = engine.map_err(|error| error.to_string())?;
+        if mutation == Mutation::CountsHeader {
+            progress.advance_durable(JournalPosition(HEADER_BYTES));
+        }
         let keeper = Keeper::of_cluster(store, copy.clone(), Arc::clone(&progress), answerer, seed);
         let gateway = Gateway::new(
             Box::new(engine),
@@ -124,6 +134,6 @@ impl Process {
         let (entries_max, kept, names) = (plan.entries_max, plan.kept, plan.names);
         let settings = Settings { node: id, token, entries_max, names, kept, mutation };
         let link = Link::new(ends, Arc::clone(&progress), settings, (random.clone(), world.events.clone()));
-        Ok(Process { gateway, link, progress, began_at: at.applied.in_stream() })
+        Ok(Process { gateway, link, progress, began_at: at.applied.in_stream(), process: seed })
     }
 }

@@ -43,6 +43,12 @@ pub(crate) struct ClusterPlan {
     pub copies: u32,
     /// A data directory is backed up, or put back from a backup.
     pub restores: u32,
+    /// So much time passes that old messages are deleted.
+    pub retentions: u32,
+    /// A replica that lacks the newest entries takes over, while those that have read them do not reach Redis.
+    pub takeovers: u32,
+    /// Of 10 processes that end, or stand still, so many have a transaction open.
+    pub transactions_left: u32,
     /// Of 1,000 calls of the database.
     pub database_failing: u32,
     /// Of 10 sessions that break so many leave commands behind that are executed later.
@@ -50,18 +56,24 @@ pub(crate) struct ClusterPlan {
 }
 
 impl ClusterPlan {
-    pub(crate) fn new(random: &Random) -> ClusterPlan {
+    /// `other`: decides what was added later, so that the seeds of what was there before stay what they were.
+    pub(crate) fn new(random: &Random, other: &Random, gateways: &Plan) -> ClusterPlan {
         let some = |often: u32, most: u64| if random.chance(often, 10) { random.between(1, most) as u32 } else { 0 };
+        let also = |often: u32, most: u64| if other.chance(often, 10) { other.between(1, most) as u32 } else { 0 };
         let losses = some(3, 10);
         let database_back = if losses == 0 { some(2, 15) } else { 0 };
         // What a database has lost may be in the copy of one process alone, which goes with it.
         let may_be_gone = database_back == 0;
         // What Redis has lost may be in the log of a process alone that has ended for good.
         let may_be_copied = losses == 0 && may_be_gone;
+        let nodes = random.between(1, 5) as usize;
+        let entries_max = if random.chance(1, 4) { random.between(10, 100) } else { 1 << 20 };
+        let names = if random.chance(3, 10) { NamesKept::new(random.between(20, 60)) } else { NamesKept::default() };
+        let retentions = if may_be_copied { also(3, 10) } else { 0 };
         ClusterPlan {
-            nodes: random.between(1, 5) as usize,
-            entries_max: if random.chance(1, 4) { random.between(10, 100) } else { 1 << 20 },
-            names: if random.chance(3, 10) { NamesKept::new(random.between(20, 60)) } else { NamesKept::default() },
+            nodes,
+            entries_max,
+            names,
             kept: if database_back > 0 { 1 << 20 } else { random.between(100, 400) },
             breaks: some(7, 60),
             kills: if may_be_gone { some(5, 20) } else { 0 },
@@ -78,7 +90,16 @@ impl ClusterPlan {
             absences: some(2, 20),
             blackouts: if losses > 0 && may_be_gone { some(4, 10) } else { 0 },
             copies: if may_be_copied { some(3, 30) } else { 0 },
-            restores: if may_be_copied { some(3, 40) } else { 0 },
+            // Where groups are left a directory that is put back may have their creations.
+            restores: match (may_be_copied, gateways.leaves) {
+                (false, _) => 0,
+                (true, false) => some(3, 40),
+                (true, true) => some(3, 40).max(40),
+            },
+            // Hours in which all names are forgotten would hide what comes of forgetting some.
+            retentions: if names == NamesKept::default() { retentions } else { 0 },
+            takeovers: if losses > 0 && nodes > 1 { also(4, 80) } else { 0 },
+            transactions_left: also(2, 9),
             database_failing: some(3, 100),
             executed_later: some(7, 9),
         }

@@ -50,8 +50,10 @@ pub(crate) enum Bent {
     ConfirmsItself,
     /// A heartbeat of an earlier session takes a node's id.
     TakesOldSessions,
-    /// Vouches for names that it has forgotten.
+    /// Vouches for names that it has forgotten, which it does soon.
     VouchesForForgotten,
+    /// A heartbeat that finds no memory makes none.
+    DeniesHeartbeats,
 }
 
 /// Names and what is known of them.
@@ -212,6 +214,7 @@ impl Redis {
             return Value::NoMemory;
         }
         let (unstored_max, claim_s, slack_s) = (number(unstored_max), number(claim_s), number(slack_s));
+        let lives_s = if self.bent == Bent::VouchesForForgotten { claim_s / 4 } else { claim_s };
         let known_since_s = (now_ms / 1_000) as i64 - claim_s as i64 + slack_s as i64;
         let keys = generations.entry(state.generation.clone()).or_default();
         let (mut replies, mut has_old) = (Vec::new(), false);
@@ -238,7 +241,7 @@ impl Redis {
                 keys.stream.insert(state.count, entry.clone());
                 if is_message && self.bent != Bent::ClaimsNothing {
                     let (expires_ms, names) = keys.claims.entry(slice.clone()).or_default();
-                    *expires_ms = now_ms + claim_s * 1_000;
+                    *expires_ms = now_ms + lives_s * 1_000;
                     names.insert(name.clone(), [known.as_slice(), state.count.to_string().as_bytes()].concat());
                 } else if kind == b"E" {
                     keys.groups.remove(group);
@@ -354,6 +357,7 @@ impl Redis {
         let (node, token, buckets, names_s) = (string(node), string(token), string(buckets), string(names_s));
         let has_memory = !self.is_out_of_memory();
         let (cuts_unread, takes_old) = (self.bent == Bent::CutsUnread, self.bent == Bent::TakesOldSessions);
+        let denies = self.bent == Bent::DeniesHeartbeats;
         let data = &mut self.data;
         let sessions = data.sessions.entry(node.clone()).or_default();
         if session.is_empty() {
@@ -365,6 +369,9 @@ impl Redis {
         let is_late = number(session) < sessions.holds && !takes_old;
         if is_late || holder.as_ref().is_some_and(|holder| *holder != token) {
             return Value::List(vec![text("TAKEN"), decimal(renewed)]);
+        }
+        if !has_memory && denies {
+            return Value::NoMemory;
         }
         let mut read_by_all = number(read);
         let mut alive = Vec::new();
@@ -391,7 +398,8 @@ impl Redis {
         alive.push(text(&node));
         let expires_ms = now_ms + number(lease_ms);
         let writer = data.writer.as_ref().map_or(token.clone(), |(writer, _)| writer.clone());
-        data.cut(number(stored), number(kept), if cuts_unread { None } else { Some(read_by_all) });
+        let (kept, read_by) = if cuts_unread { (0, None) } else { (number(kept), Some(read_by_all)) };
+        data.cut(number(stored), kept, read_by);
         data.sessions.entry(node.clone()).or_default().holds = number(session);
         let (token_kept, read, renewed) = (token.clone(), number(read), renewed + 1);
         let lease = Lease { token: token_kept, read, buckets, names_s, renewed, expires_ms };

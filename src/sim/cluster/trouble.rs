@@ -4,11 +4,14 @@
 
 use std::collections::VecDeque;
 
+use ringway_wire::ids::MsgId;
+
 use super::Cluster;
 use super::node::Process;
 use super::redis::Data;
 use super::session::Ask;
-use crate::model::{Checked, Ledger};
+use crate::ledger::Ledger;
+use crate::model::Checked;
 use crate::world::Runs;
 
 /// What a process loses with its end.
@@ -30,6 +33,10 @@ pub(super) struct Late {
 const GONE_MS: u64 = 12_000;
 /// Commands come late enough for names that are kept for less to be forgotten.
 const NAMES_SHORT_MS: u64 = 120_000;
+/// Entries for which a Redis has room that is short of memory to the end.
+const ENTRIES_AT_LEAST: usize = 40;
+/// What is younger is not deleted: more than devices' clocks are apart.
+const KEPT_MS: u64 = 9_000_000;
 /// How long a start that was refused waits.
 const START_AGAIN_MS: u64 = 300;
 
@@ -60,6 +67,10 @@ impl Cluster {
         }
         self.absence()?;
         self.blackout()?;
+        self.takeover();
+        if self.plan.retentions > 0 && happens(self.plan.retentions) {
+            self.delete_old()?;
+        }
         if happens(self.plan.restores) {
             self.back_up_or_restore(at)?;
         }
@@ -165,6 +176,27 @@ impl Cluster {
         }
     }
 
+    /// So much time passes that retention deletes all there is, but for what came just before.
+    fn delete_old(&mut self) -> Checked {
+        let passes_ms = KEPT_MS + self.world.random.between(3_600_000, 7_200_000);
+        self.world.pass_time(passes_ms)?;
+        let kept_from = MsgId::first_at(self.world.now.unix_ms - KEPT_MS);
+        let deleted = self.database.delete_before(kept_from);
+        self.world.note(format!("{passes_ms} ms later {} messages are deleted", deleted.messages.len()));
+        self.world.model.deleted = deleted;
+        self.count("old messages deleted");
+        Ok(())
+    }
+
+    /// A process that ends or stands still may have a transaction open.
+    fn leave_transaction(&mut self, at: usize) {
+        let left = self.plan.transactions_left;
+        if left > 0 && self.world.random.chance(left, 10) {
+            self.database.leave_locked(self.nodes[at].process);
+            self.count("transactions left open");
+        }
+    }
+
     /// A little, or so far that the node must not number.
     fn shift_clock(&mut self, at: usize) {
         let ms = if self.world.random.chance(1, 2) { 3_000 } else { 400_000 };
@@ -206,6 +238,7 @@ impl Cluster {
         self.crashes += 1;
         self.world.drop_connections_of(at)?;
         self.world.gateways[at].tally(&mut self.world.reached);
+        self.leave_transaction(at);
         let node = &mut self.nodes[at];
         if loss == Loss::Unsynced {
             node.log.lose_power();
@@ -222,6 +255,7 @@ impl Cluster {
         let for_ms = self.world.random.between(50, GONE_MS);
         self.world.note(format!("node {} stands still for {for_ms} ms", self.nodes[at].id));
         self.count("paused");
+        self.leave_transaction(at);
         self.nodes[at].goes_on_at_ms = self.world.now.mono_ms + for_ms;
         self.world.set_runs(at, Runs::Paused);
     }
@@ -245,11 +279,11 @@ impl Cluster {
         node.log.revive();
         let disks = (&node.log, &node.copy);
         match Process::start(&self.world, &self.plan, (node.id, self.mutation), disks, &self.database) {
-            Ok(Process { gateway, link, progress, began_at }) => {
+            Ok(Process { gateway, link, progress, began_at, process }) => {
                 self.world.note(format!("node {} starts", node.id));
                 self.world.gateways[at] = gateway;
                 (self.nodes[at].link, self.nodes[at].progress) = (link, progress);
-                self.nodes[at].began_at = began_at;
+                (self.nodes[at].began_at, self.nodes[at].process) = (began_at, process);
                 self.world.set_runs(at, Runs::On);
             }
             Err(error) => {
@@ -262,8 +296,11 @@ impl Cluster {
     /// From now on all is well.
     pub(super) fn end_trouble(&mut self) {
         self.stalled_until_ms = 0;
-        (self.absent, self.blackout_in) = (None, None);
-        self.redis.entries_max = usize::MAX;
+        (self.absent, self.takeover, self.blackout_in) = (None, None, None);
+        if self.redis.entries_max < usize::MAX {
+            // It stays as it is, and what is cut off has to do.
+            self.redis.entries_max = self.redis.entries_max.max(ENTRIES_AT_LEAST);
+        }
         self.database.come_back();
         self.database.set_failing(0);
         self.world.set_clocks_right();

@@ -165,18 +165,28 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             before = before.0,
             "the database was put back to an earlier state: what it has lost is applied to it again"
         );
-        // Known to this node: the entries from the first mark on. What lies between is nowhere here.
-        let reached = self.tail.first_entry().unwrap_or(before.0 + 1);
-        if reached > at.0 + 1 {
-            self.counters.entries_lost += reached - at.0 - 1;
+        // A node begins behind a snapshot, and perhaps goes on behind another: what those had is nowhere here.
+        let missing = match self.tail.has_no_entry() {
+            true => vec![at.max(StreamPosition::before(before.generation())).next().0..=before.0],
+            false => self.tail.missing_behind(at),
+        };
+        self.puts_back_to = if missing.is_empty() { before } else { StreamPosition(0) };
+        for lost in missing.into_iter().filter(|lost| !lost.is_empty()) {
+            self.counters.entries_lost += lost.end() - lost.start() + 1;
             tracing::error!(
-                from = at.0 + 1,
-                to = reached - 1,
-                "the database has lost these entries of the stream, and this node's copy does not reach back so far: \
-                 their messages are announced as no longer kept, unless a backup of the database has them"
+                from = lost.start(),
+                to = lost.end(),
+                "the database has lost these entries of the stream, and this node's copy does not have them: their \
+                 messages are announced as no longer kept, unless a backup of the database has them"
             );
         }
         Ok(())
+    }
+
+    /// The database has lost what this node has, to the last entry. The node whose turn it is to write may not have it: it may
+    /// have been started since. Of two that write one finds that the other was first.
+    pub(super) fn puts_back(&self) -> bool {
+        self.progress.applied().in_stream() < self.puts_back_to
     }
 
     /// Takes all that is durable into the tail. In a cluster, but for what the database is past: it has that, or it is of a

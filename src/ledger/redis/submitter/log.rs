@@ -14,7 +14,7 @@ use crate::journal::batch::Batch;
 use crate::journal::disk::Disk;
 use crate::journal::reader::Reader;
 use crate::journal::record::Record;
-use crate::journal::recovery::{Recovered, TornTail, recover};
+use crate::journal::recovery::{TornTail, recover};
 use crate::journal::segment::{Journal, list_segments};
 use crate::ledger::LedgerError;
 use ringway_wire::ids::MsgId;
@@ -65,7 +65,7 @@ impl<D: Disk> Log<D> {
         let mut starts = list_segments(&disk)?;
         starts.retain(|start| *start < recovered.end);
         let mut open: HashMap<MsgId, JournalPosition, TableKey> = HashMap::with_hasher(TableKey::new(seed));
-        replay(&disk, &recovered, &starts, &mut open)?;
+        replay(&disk, recovered.end, &starts, &mut open)?;
         let mut segments: VecDeque<(JournalPosition, usize)> = starts.iter().map(|start| (*start, 0)).collect();
         for at in open.values() {
             count(&mut segments, *at, 1);
@@ -225,6 +225,23 @@ impl<D: Disk> Log<D> {
         self.read.clear();
     }
 
+    /// The generation is over. What lay in it was closed when the database came to its entry's number, and a Redis that a
+    /// fail-over put in the place of another may have given that number to something else, which was stored: what is not
+    /// withdrawn is open again, from this message on, as after a start.
+    pub(crate) fn reopen(&mut self, from: MsgId) -> Result<(), JournalError> {
+        let starts: Vec<JournalPosition> = self.segments.iter().map(|(start, _)| *start).collect();
+        let mut open: HashMap<MsgId, JournalPosition, TableKey> = HashMap::with_hasher(*self.open.hasher());
+        replay(&self.disk, self.journal.tail(), &starts, &mut open)?;
+        open.retain(|msg_id, _| *msg_id >= from || self.open.contains_key(msg_id));
+        for msg_id in &self.withdrawn {
+            open.remove(msg_id);
+        }
+        self.segments.iter_mut().for_each(|(_, open_count)| *open_count = 0);
+        open.values().for_each(|at| count(&mut self.segments, *at, 1));
+        self.open = open;
+        Ok(())
+    }
+
     /// Microseconds spent in syncs.
     pub(crate) fn sync_us(&self) -> u64 {
         self.journal.sync_us()
@@ -241,13 +258,13 @@ fn count(segments: &mut VecDeque<(JournalPosition, usize)>, at: JournalPosition,
 
 fn replay<D: Disk>(
     disk: &D,
-    recovered: &Recovered,
+    tail: JournalPosition,
     starts: &[JournalPosition],
     open: &mut HashMap<MsgId, JournalPosition, TableKey>,
 ) -> Result<(), JournalError> {
     let mut reader = Reader::new(disk.clone());
     for (index, start) in starts.iter().enumerate() {
-        let end = starts.get(index + 1).copied().unwrap_or(recovered.end);
+        let end = starts.get(index + 1).copied().unwrap_or(tail);
         let mut at = *start;
         while at < end {
             at = reader.read(at, end, usize::MAX, &mut |position, record| match record {

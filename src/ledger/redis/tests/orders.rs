@@ -63,4 +63,7 @@ fn why_there_is_no_session_is_not_told_of_one_before() {
     assert_eq!(node.engine.counters().stands_still, None);
     node.receive(News::Disconnected).unwrap();
     assert_eq!(node.engine.counters().stands_still, Some(StandsStill::Disconnected));
+    node.receive(stream.status()).unwrap();
+    node.receive(News::OtherGeneration).unwrap();
+    assert_eq!(node.engine.counters().stands_still, Some(StandsStill::Rebuilding), "Redis answers");
 }

@@ -203,6 +203,45 @@ fn what_a_database_has_lost_and_no_copy_has_is_counted_and_the_rest_goes_on() {
 }
 
 #[test]
+fn what_a_database_has_lost_is_written_again_though_it_is_the_turn_of_a_node_that_may_not_have_it() {
+    let mut node = Node::behind(0);
+    node.follow(10);
+    node.store();
+    node.progress.set_store_writer(StoreWriter::NotThisNode);
+    node.put_back(6);
+    node.store();
+    assert_eq!(node.rows(), (1..=10).collect::<Vec<_>>());
+    node.follow(2);
+    node.store();
+    assert_eq!(node.rows(), (1..=10).collect::<Vec<_>>(), "the rest is for the node whose turn it is");
+    // Another may have what is not here.
+    let mut node = Node::behind(4);
+    node.follow(6);
+    node.store();
+    node.progress.set_store_writer(StoreWriter::NotThisNode);
+    node.put_back(2);
+    node.store();
+    assert_eq!(node.rows(), Vec::<i64>::new());
+}
+
+#[test]
+fn what_a_database_has_lost_and_a_snapshot_had_in_the_middle_of_the_copy_is_counted() {
+    let mut node = Node::behind(0);
+    node.follow(5);
+    node.store();
+    // The ledger goes on behind another snapshot, as another node has written three entries that this one has not read.
+    node.put_back(8);
+    node.entries = 8;
+    node.follow(5);
+    node.store();
+    node.put_back(2);
+    node.store();
+    assert_eq!(node.rows(), [1, 2, 3, 4, 5, 9, 10, 11, 12, 13]);
+    let counters = node.keeper.counters();
+    assert_eq!((counters.put_back, counters.entries_lost), (1, 3));
+}
+
+#[test]
 fn the_copy_is_not_given_up_as_soon_as_the_database_has_it() {
     let mut node = Node::behind(0);
     node.follow(10);
