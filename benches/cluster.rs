@@ -392,10 +392,8 @@ impl Node {
         let clock = Clock::start();
         let mut out = vec![Vec::new()];
         let mut lookups = Vec::new();
-        let origin = Origin {
-            session: ringway::contract::ids::SessionRef { shard: ShardId(0), ..Origin::NOBODY.session },
-            request_id: 1,
-        };
+        let session = ringway::contract::ids::SessionRef { shard: ShardId(0), ..Origin::NOBODY.session };
+        let origin = Origin::new(session, 1);
         while !self.shared.ends.load(Ordering::Relaxed) {
             if !self.engine.has_more() {
                 self.nudges.recv_timeout(Duration::from_millis(1)).ok();

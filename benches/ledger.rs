@@ -184,7 +184,7 @@ fn commit_messages_to_500_durably(bencher: Bencher<'_, '_>, messages: u64) {
     let bytes_a_message = counters.bytes / counters.messages;
     eprintln!(
         "  {messages}: {bytes_a_message} journal bytes a message, {} µs a sync",
-        counters.sync_us / counters.commits
+        counters.syncs.sum_us() / counters.commits
     );
     std::fs::remove_dir_all(&path).ok();
 }

@@ -268,7 +268,7 @@ impl Dispatch {
         let conn = self.open.insert(now + ANSWER_PATIENCE, count, answers);
         let session = SessionRef { shard: ShardId::of_api(self.shards), conn };
         for (number, question) in questions.into_iter().enumerate() {
-            let origin = Origin { session, request_id: number as u32 };
+            let origin = Origin::new(session, number as u32);
             if let Err(problem) = self.put(origin, question) {
                 self.open.answer(origin, Answer::Failed(problem));
             }
@@ -387,15 +387,15 @@ fn said_by_shard(answer: LaneAnswer) -> Answer {
 fn said_by_store(answer: StoreAnswer) -> Option<(Origin, Answer)> {
     match answer {
         StoreAnswer::Page { session, purpose: PagePurpose::Sync(request_id), page, .. } => {
-            Some((Origin { session, request_id }, Answer::Page(page)))
+            Some((Origin::new(session, request_id), Answer::Page(page)))
         }
         StoreAnswer::Unavailable { session, purpose: Some(PagePurpose::Sync(request_id)) } => {
-            Some((Origin { session, request_id }, Answer::Failed(Problem::store_unavailable())))
+            Some((Origin::new(session, request_id), Answer::Failed(Problem::store_unavailable())))
         }
         StoreAnswer::Cursor { origin, seq } => Some((origin, Answer::Cursor(seq))),
         // Of a cursor, which is the only question of its request.
         StoreAnswer::Unavailable { session, purpose: None } => {
-            Some((Origin { session, request_id: 0 }, Answer::Failed(Problem::store_unavailable())))
+            Some((Origin::new(session, 0), Answer::Failed(Problem::store_unavailable())))
         }
         _ => {
             count(Place::Mailbox);

@@ -149,6 +149,16 @@ pub enum Delivery {
     },
 }
 
+impl Delivery {
+    /// Who has sent it, if it is a durable message.
+    pub(crate) fn sent_by(&self) -> Option<Origin> {
+        match self {
+            Delivery::Group { origin, .. } | Delivery::Direct { origin, .. } => Some(*origin),
+            _ => None,
+        }
+    }
+}
+
 /// What the members are told of a change.
 #[derive(PartialEq, Eq, Debug)]
 pub struct GroupAnnouncement {

@@ -79,6 +79,8 @@ pub struct Origin {
     pub session: SessionRef,
     /// The request id its answer echoes.
     pub request_id: u32,
+    /// When it was handed on by the shard that read it, microseconds of the process's clock without their upper half; 0: nobody has looked. Only latencies are made of it.
+    pub(crate) asked_us: u32,
 }
 
 impl Origin {
@@ -86,7 +88,30 @@ impl Origin {
     pub const NOBODY: Origin = Origin {
         session: SessionRef { shard: ShardId(u16::MAX), conn: ConnId { slot: u32::MAX, generation: u32::MAX } },
         request_id: 0,
+        asked_us: 0,
     };
+
+    /// Who asks, before anybody has looked when.
+    pub const fn new(session: SessionRef, request_id: u32) -> Origin {
+        Origin { session, request_id, asked_us: 0 }
+    }
+
+    /// It is handed on now, if it was not before.
+    pub(crate) fn handed_on(&mut self, now_us: u64) {
+        if self.asked_us == 0 {
+            self.asked_us = (now_us as u32).max(1);
+        }
+    }
+
+    /// Somebody has looked when it was handed on.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.asked_us != 0
+    }
+
+    /// Microseconds since it was handed on, up to an hour; `None`: nobody has looked when, as for what other nodes send.
+    pub(crate) fn waited_us(&self, now_us: u64) -> Option<u64> {
+        self.is_timed().then(|| u64::from((now_us as u32).wrapping_sub(self.asked_us)))
+    }
 }
 
 impl Origin {

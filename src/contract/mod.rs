@@ -16,6 +16,7 @@ pub mod ids;
 pub mod internal;
 pub mod keyed;
 pub mod lane;
+pub mod latencies;
 pub mod look;
 pub(crate) mod memory;
 pub mod message;

@@ -4,6 +4,7 @@
 
 use crate::contract::ids::ShardId;
 use crate::contract::internal::InternalErrors;
+use crate::contract::latencies::Latencies;
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store_counters::StoreCounters;
 use crate::contract::traffic::LimitedCounters;
@@ -51,6 +52,11 @@ pub(crate) struct ShellCounters {
     pub(crate) descriptors_out: u64,
     /// Connections closed because they could not be handed over.
     pub(crate) handovers_refused: u64,
+    /// From when a durable message was taken to when what its recipients here are given of it was written to their
+    /// sockets.
+    pub(crate) deliveries: Latencies,
+    /// The same of the answers to those who sent it from here.
+    pub(crate) acks: Latencies,
 }
 
 /// How many wait in one mailbox.
@@ -116,8 +122,8 @@ pub struct LedgerCounters {
     pub(crate) limited: LimitedCounters,
     /// Group messages and changes that Redis did not take, because another change of the group had come first.
     pub bounced: u64,
-    /// Microseconds spent in `fdatasync`.
-    pub sync_us: u64,
+    /// How long its `fdatasync`s took.
+    pub syncs: Latencies,
     /// Now: 1 while the journal takes nothing, because its disk is full or it has as much as it may.
     pub(crate) journal_full: u64,
     /// In a cluster: why nothing new can be numbered now.

@@ -4,6 +4,7 @@
 
 use crate::contract::cause::Cause;
 use crate::contract::internal::InternalErrors;
+use crate::contract::latencies::Latencies;
 
 /// See each field.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -18,8 +19,8 @@ pub struct StoreCounters {
     pub(crate) group_changes: u64,
     /// Transactions committed.
     pub(crate) transactions: u64,
-    /// Microseconds spent applying (gathering included).
-    pub(crate) apply_us: u64,
+    /// How long they took, gathering included.
+    pub(crate) applying: Latencies,
     /// Refusals of the database, in the order of `Cause::ALL`.
     pub(crate) refusals: [u64; Cause::COUNT],
     /// Attempts to write that failed and were or will be repeated.

@@ -53,6 +53,13 @@ pub enum Submission {
 }
 
 impl Submission {
+    /// A message is handed on now.
+    pub(crate) fn handed_on(&mut self, now_us: u64) {
+        if let Submission::Message(submission) = self {
+            submission.incoming.origin.handed_on(now_us);
+        }
+    }
+
     /// What one takes beside what it carries, about.
     pub(crate) const BYTES_MIN: usize = 256;
 

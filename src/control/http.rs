@@ -112,7 +112,13 @@ async fn healthz(State(facts): State<Facts>) -> impl IntoResponse {
 
 async fn metrics_text(State(facts): State<Facts>) -> impl IntoResponse {
     let snapshot = Arc::clone(&facts.snapshot.borrow());
-    let text = metrics::text(&snapshot, &facts.readiness(), &facts.room, facts.journal_disk_free_bytes());
+    let text = metrics::text(
+        &snapshot,
+        &facts.readiness(),
+        &facts.room,
+        facts.journal_disk_free_bytes(),
+        facts.clock.now().mono_ms,
+    );
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

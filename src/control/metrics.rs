@@ -5,8 +5,10 @@
 
 use std::fmt::Display;
 
+use crate::VERSION;
 use crate::contract::cause::Cause;
 use crate::contract::internal::InternalErrors;
+use crate::contract::latencies::Latencies;
 use crate::contract::report::{LedgerReport, NodesReport, ShardReport, Spent};
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store_counters::StoreCounters;
@@ -15,8 +17,16 @@ use crate::control::snapshot::{Readiness, Room, Snapshot};
 use ringway_wire::request::reason_name;
 use ringway_wire::schema::CloseReason;
 
+use process::Process;
+
 /// All metrics as text.
-pub(crate) fn text(snapshot: &Snapshot, readiness: &Readiness, room: &Room, journal_disk_free: Option<u64>) -> String {
+pub(crate) fn text(
+    snapshot: &Snapshot,
+    readiness: &Readiness,
+    room: &Room,
+    journal_disk_free: Option<u64>,
+    now_ms: u64,
+) -> String {
     let mut page = Page { text: String::with_capacity(16 * 1024) };
     let (ready, degraded) = match readiness {
         Readiness::Ready => (1, 0),
@@ -30,6 +40,7 @@ pub(crate) fn text(snapshot: &Snapshot, readiness: &Readiness, room: &Room, jour
         "1 if it is ready and /readyz says what cannot be had meanwhile",
         degraded,
     );
+    page.process(&process::read());
     page.room(room);
     page.internal_errors(&snapshot.internal_errors());
     let shards: Vec<&ShardReport> = snapshot.shards.iter().flatten().map(|(_, report)| report.as_ref()).collect();
@@ -38,14 +49,24 @@ pub(crate) fn text(snapshot: &Snapshot, readiness: &Readiness, room: &Room, jour
     page.closes_and_sheds(&shards);
     page.limited(&shards, &snapshot.ledger);
     page.budgets(&shards);
+    page.latencies(&shards);
     page.journal_disk(journal_disk_free);
     page.ledger(&snapshot.ledger);
     page.store(&snapshot.store);
+    let lag_s = snapshot.store_lag.ms(now_ms) as f64 / 1e3;
+    page.single(
+        "ringway_store_lag_seconds",
+        "gauge",
+        "How long the oldest of what the database lacks has been durable",
+        lag_s,
+    );
     if let Some(nodes) = &snapshot.nodes {
         page.nodes(nodes);
     }
     page.text
 }
+
+mod process;
 
 struct Page {
     text: String,
@@ -147,6 +168,67 @@ impl Page {
             for report in shards {
                 self.value(name, &format!("{{shard=\"{}\"}}", report.shard), value(report));
             }
+        }
+    }
+
+    fn process(&mut self, process: &Process) {
+        let name = "ringway_build_info";
+        self.head(name, "gauge", "1; the version is its label, and in a release the commit");
+        self.value(name, &format!("{{version=\"{VERSION}\"}}"), 1);
+        if let Some(seconds) = process.cpu_s {
+            self.single("process_cpu_seconds_total", "counter", "CPU time, user and system", seconds);
+        }
+        let counted = [
+            ("process_resident_memory_bytes", "Memory in RAM", process.resident_bytes),
+            ("process_virtual_memory_bytes", "Address space", process.virtual_bytes),
+            ("process_threads", "Threads", process.threads),
+            ("process_open_fds", "Open descriptors", process.descriptors),
+            ("process_max_fds", "Descriptors that it may open", process.descriptors_max),
+        ];
+        for (name, help, value) in counted {
+            if let Some(value) = value {
+                self.single(name, "gauge", help, value);
+            }
+        }
+    }
+
+    /// One histogram for each set of labels, without their braces.
+    fn histogram(&mut self, name: &str, help: &str, of: &[(&str, &Latencies)]) {
+        self.head(name, "histogram", help);
+        for (labels, latencies) in of {
+            let comma = if labels.is_empty() { "" } else { "," };
+            for (bound_us, count) in latencies.up_to() {
+                let bound = bound_us as f64 / 1e6;
+                self.text.push_str(&format!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}\n"));
+            }
+            let count = latencies.count();
+            self.text.push_str(&format!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}\n"));
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+            self.value(&format!("{name}_sum"), &labels, latencies.sum_us() as f64 / 1e6);
+            self.value(&format!("{name}_count"), &labels, count);
+        }
+    }
+
+    fn latencies(&mut self, shards: &[&ShardReport]) {
+        type Timed = (&'static str, &'static str, fn(&ShardReport) -> &Latencies);
+        let timed: [Timed; 2] = [
+            (
+                "ringway_ack_seconds",
+                "From when a durable message was read to when its sender's answer was written to the socket",
+                |r| &r.shell.acks,
+            ),
+            (
+                "ringway_delivery_seconds",
+                "From when a durable message was read on this node to when it was written to the sockets of all its \
+                 recipients of a shard",
+                |r| &r.shell.deliveries,
+            ),
+        ];
+        for (name, help, of) in timed {
+            let labels: Vec<String> = shards.iter().map(|report| format!("shard=\"{}\"", report.shard)).collect();
+            let each: Vec<(&str, &Latencies)> =
+                std::iter::zip(&labels, shards).map(|(labels, report)| (labels.as_str(), of(report))).collect();
+            self.histogram(name, help, &each);
         }
     }
 
@@ -254,8 +336,7 @@ impl Page {
         for (name, help, value) in totals {
             self.single(&format!("ringway_ledger_{name}_total"), "counter", help, value);
         }
-        let seconds = c.sync_us as f64 / 1e6;
-        self.single("ringway_ledger_sync_seconds_total", "counter", "Time spent in fdatasync", seconds);
+        self.histogram("ringway_ledger_sync_seconds", "How long an fdatasync of the journal takes", &[("", &c.syncs)]);
     }
 
     fn nodes(&mut self, c: &NodesReport) {
@@ -317,7 +398,7 @@ impl Page {
         for (cause, count) in std::iter::zip(Cause::ALL, c.refusals) {
             self.value(name, &format!("{{cause=\"{}\"}}", cause.name()), count);
         }
-        let seconds = c.apply_us as f64 / 1e6;
-        self.single("ringway_store_apply_seconds_total", "counter", "Time spent applying", seconds);
+        let help = "How long a transaction of the store takes, gathering its rows included";
+        self.histogram("ringway_store_transaction_seconds", help, &[("", &c.applying)]);
     }
 }

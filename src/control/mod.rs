@@ -14,6 +14,7 @@ mod internal_errors;
 pub(crate) mod metrics;
 mod operate;
 pub(crate) mod snapshot;
+pub(crate) mod store_lag;
 pub(crate) mod systemd;
 
 use std::net::TcpListener;

@@ -9,6 +9,7 @@ use crate::contract::ids::ShardId;
 use crate::contract::internal::{InternalErrors, OrCount, Place};
 use crate::contract::report::{LedgerReport, NodesReport, Report, ShardReport};
 use crate::contract::store_counters::StoreCounters;
+use crate::control::store_lag::StoreLag;
 
 /// A shard or a ledger that has not reported for so long stands still.
 const SILENCE_MS: u64 = 5_000;
@@ -62,6 +63,8 @@ pub(crate) struct Snapshot {
     pub(crate) serving_since_ms: u64,
     /// The store's; zeroes before the first.
     pub(crate) store: StoreCounters,
+    /// How far it is behind.
+    pub(crate) store_lag: StoreLag,
     /// Of the cluster's nodes, if this is one.
     pub(crate) nodes: Option<NodesReport>,
 }
@@ -80,7 +83,10 @@ impl Snapshot {
                 self.ledger = *report;
                 self.ledger_at_ms = now_ms;
             }
-            Report::Store(counters) => self.store = *counters,
+            Report::Store(counters) => {
+                self.store = *counters;
+                self.store_lag.note(now_ms, counters.applied, counters.durable);
+            }
             Report::Nodes(report) => self.nodes = Some(*report),
         }
     }

@@ -38,7 +38,7 @@ fn metrics_name_the_shard_the_close_reason_what_was_full_and_the_budget() {
     for limit in [TrafficLimit::UserRows, TrafficLimit::UserSends, TrafficLimit::UserSends] {
         snapshot.ledger.counters.limited.count(limit);
     }
-    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), None);
+    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), None, 0);
     for line in [
         "ringway_ready 1",
         "ringway_connections_max{limited_by=\"memory.available\"} 1000",
@@ -61,23 +61,72 @@ fn every_metric_has_its_type_before_its_first_value() {
     let mut snapshot = snapshot();
     snapshot.take(0, Report::Ledger(Box::default()));
     snapshot.take(0, Report::Store(Box::default()));
-    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), Some(1));
+    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), Some(1), 0);
     let mut typed = std::collections::HashSet::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             assert!(typed.insert(rest.split(' ').next().unwrap()), "{line} comes twice");
         } else if !line.starts_with('#') {
             let name = line.split(['{', ' ']).next().unwrap();
-            assert!(typed.contains(name), "{name} has no type");
+            let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
+            assert!(
+                typed.contains(name) || of_histogram.is_some_and(|name| typed.contains(name)),
+                "{name} has no type"
+            );
             assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok(), "{line}");
         }
     }
     assert!(typed.len() > 60);
 }
 
+/// A row for each metric: its name, its type, and what it means.
+fn rows_of_metrics() -> Vec<String> {
+    let mut snapshot = snapshot();
+    snapshot.take(0, Report::Nodes(Box::default()));
+    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), Some(1), 0);
+    let heads: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
+    let row = |head: &[&str]| {
+        let (name, help) = head[0].strip_prefix("# HELP ").unwrap().split_once(' ').unwrap();
+        let kind = head[1].rsplit(' ').next().unwrap();
+        format!("| `{name}` | {kind} | {} |", help.trim_end_matches('.').replace('|', "\\|"))
+    };
+    heads.chunks(2).map(row).collect()
+}
+
+#[test]
+fn the_page_lists_every_metric_that_is_served_and_no_other() {
+    let page = include_str!("README.md");
+    let listed: Vec<&str> =
+        page.lines().filter(|line| line.starts_with("| `ringway_") || line.starts_with("| `process_")).collect();
+    let served = rows_of_metrics();
+    assert_eq!(listed, served, "the table of src/control/README.md should be:\n{}", served.join("\n"));
+}
+
+#[test]
+fn a_histogram_counts_each_duration_in_all_buckets_from_its_own_on() {
+    let mut snapshot = snapshot();
+    for us in [40, 900, 20_000_000] {
+        snapshot.ledger.counters.syncs.record(us);
+    }
+    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), None, 0);
+    for line in [
+        "# TYPE ringway_ledger_sync_seconds histogram",
+        "ringway_ledger_sync_seconds_bucket{le=\"0.00005\"} 1",
+        "ringway_ledger_sync_seconds_bucket{le=\"0.0005\"} 1",
+        "ringway_ledger_sync_seconds_bucket{le=\"0.001\"} 2",
+        "ringway_ledger_sync_seconds_bucket{le=\"10\"} 2",
+        "ringway_ledger_sync_seconds_bucket{le=\"+Inf\"} 3",
+        "ringway_ledger_sync_seconds_sum 20.00094",
+        "ringway_ledger_sync_seconds_count 3",
+        "ringway_delivery_seconds_count{shard=\"1\"} 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+    }
+}
+
 #[test]
 fn counters_of_the_store_and_the_ledger_are_there_before_their_first_report() {
-    let text = metrics::text(&Snapshot::default(), &Readiness::Ready, &room(), None);
+    let text = metrics::text(&Snapshot::default(), &Readiness::Ready, &room(), None, 0);
     for line in [
         "ringway_store_rows_total 0",
         "ringway_store_unavailable 0",
@@ -93,7 +142,7 @@ fn counters_of_the_store_and_the_ledger_are_there_before_their_first_report() {
 #[test]
 fn a_gateway_that_is_ready_and_degraded_says_both_as_metrics() {
     let check = |readiness, ready: u64, degraded: u64| {
-        let text = metrics::text(&Snapshot::default(), &readiness, &room(), Some(7));
+        let text = metrics::text(&Snapshot::default(), &readiness, &room(), Some(7), 0);
         let lines = [format!("ringway_ready {ready}"), format!("ringway_degraded {degraded}")];
         assert!(lines.iter().all(|line| text.lines().any(|l| l == line)), "{lines:?} in:\n{text}");
         assert!(text.lines().any(|l| l == "ringway_journal_disk_free_bytes 7"), "{text}");

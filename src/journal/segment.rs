@@ -13,6 +13,7 @@ use super::JournalError;
 use super::batch::{BATCH_HEADER_BYTES, Batch};
 use super::disk::{Disk, DiskFile};
 use crate::clock::Clock;
+use crate::contract::latencies::Latencies;
 use crate::contract::position::JournalPosition;
 use crate::limits::{JOURNAL_BATCH_BYTES_MAX, SEGMENT_BYTES};
 
@@ -126,7 +127,7 @@ pub struct Journal<D: Disk> {
     segment_bytes: u64,
     salts: fastrand::Rng,
     clock: Clock,
-    sync_us: u64,
+    syncs: Latencies,
 }
 
 /// What lies at and behind the tail.
@@ -170,7 +171,7 @@ impl<D: Disk> Journal<D> {
             segment_bytes,
             salts,
             clock: Clock::start(),
-            sync_us: 0,
+            syncs: Latencies::default(),
         })
     }
 
@@ -237,7 +238,7 @@ impl<D: Disk> Journal<D> {
         if let Tail::Appended(length) = self.state {
             let before = self.clock.mono_us();
             self.file.sync()?;
-            self.sync_us += self.clock.mono_us() - before;
+            self.syncs.record(self.clock.mono_us() - before);
             self.tail.0 += length;
             self.state = Tail::Clean;
         }
@@ -255,9 +256,9 @@ impl<D: Disk> Journal<D> {
         self.tail
     }
 
-    /// Microseconds spent in syncs of batches.
-    pub(crate) fn sync_us(&self) -> u64 {
-        self.sync_us
+    /// How long the syncs of batches took.
+    pub(crate) fn syncs(&self) -> Latencies {
+        self.syncs
     }
 
     /// Takes back what was appended and not synced: makes its header unbelievable, durably.

@@ -244,8 +244,8 @@ impl<D: Disk> Engine for JournalEngine<D> {
 
     fn counters(&self) -> LedgerCounters {
         let journal_full = u64::from(self.room.is_none());
-        let sync_us = self.journal.sync_us();
-        LedgerCounters { sync_us, journal_full, ..self.answers.counters }
+        let syncs = self.journal.syncs();
+        LedgerCounters { syncs, journal_full, ..self.answers.counters }
     }
 }
 

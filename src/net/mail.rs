@@ -17,6 +17,7 @@ use crate::net::outlets::ShardOutlets;
 use crate::net::outlets::write::write;
 use crate::net::run_queue::Line;
 use crate::net::shell::Shell;
+use crate::net::written::Unwritten;
 use crate::shard::fanout::{Delivered, Write};
 use crate::shard::{NotAdopted, Shard};
 use crate::topology::mailbox::{Crossing, Handover, Mail, Mailbox, Order};
@@ -39,6 +40,8 @@ pub(crate) struct MailReader {
     unflushed_bytes: usize,
     /// Outboxes being written; keeps its memory from turn to turn.
     flushing: Vec<ConnId>,
+    /// Messages that wait for that.
+    unwritten: Unwritten,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,8 +72,16 @@ pub(crate) enum Left {
 impl MailReader {
     /// Nothing has come yet. `alarm`: ends the shard's sleep.
     pub(crate) fn new(mailbox: Mailbox, alarm: Waker) -> Self {
-        let (state, commit, flushing) = (State::Taking, Vec::new().into_iter(), Vec::new());
-        MailReader { mailbox, alarm, state, turn: 0, commit, unflushed_bytes: 0, flushing }
+        MailReader {
+            mailbox,
+            alarm,
+            state: State::Taking,
+            turn: 0,
+            commit: Vec::new().into_iter(),
+            unflushed_bytes: 0,
+            flushing: Vec::new(),
+            unwritten: Unwritten::default(),
+        }
     }
 
     /// The alarm has sounded.
@@ -151,9 +162,13 @@ impl MailReader {
                     given_bytes += delivered.bytes;
                     self.count(delivered);
                 }
+                self.unwritten.taken_but(self.commit.len());
             } else {
                 match self.mailbox.next(&mut self.turn) {
-                    Some(Mail::Deliveries(commit)) => self.commit = commit.into_iter(),
+                    Some(Mail::Deliveries(commit)) => {
+                        self.unwritten.begin(&commit);
+                        self.commit = commit.into_iter();
+                    }
                     Some(Mail::Order(Order::Drain)) => drain(core, outlets, now),
                     Some(Mail::Order(Order::Access(order))) => core.apply_access(now, order),
                     Some(Mail::Order(Order::Rules(rules))) => core.set_rules(*rules),
@@ -189,6 +204,7 @@ impl MailReader {
             std::mem::swap(&mut self.flushing, &mut shell.outlets.dirty);
         }
         if self.flushing.is_empty() {
+            self.all_written(&mut shell.outlets);
             return Left::Nothing;
         }
         shell.with_core(|core, outlets, now| {
@@ -198,7 +214,18 @@ impl MailReader {
                 write(core, outlets, now, conn);
             }
         });
-        if self.flushing.is_empty() && shell.outlets.dirty.is_empty() { Left::Nothing } else { Left::More }
+        if !self.flushing.is_empty() || !shell.outlets.dirty.is_empty() {
+            return Left::More;
+        }
+        self.all_written(&mut shell.outlets);
+        Left::Nothing
+    }
+
+    fn all_written(&mut self, outlets: &mut ShardOutlets) {
+        if self.unwritten.is_empty() {
+            return;
+        }
+        self.unwritten.written(outlets.clock.mono_us(), outlets.shard, &mut outlets.counters);
     }
 }
 

@@ -14,7 +14,7 @@
 //! shell.rs        the core, and what its effects go to                         outlets.rs    each effect's way
 //! connections.rs  the table of connections                                     write.rs      outboxes → sockets
 //! ring.rs, listener.rs, refused.rs (peers that are not taken), closes.rs (the log line of a close),
-//! taken.rs (who has a port that cannot be bound)
+//! taken.rs (who has a port that cannot be bound), written.rs (how long messages take until they are written)
 //! ```
 //!
 //! [`Shell::with_core`]: shell::Shell::with_core
@@ -33,3 +33,4 @@ pub(crate) mod shard;
 pub(crate) mod shell;
 mod taken;
 pub(crate) mod tasks;
+mod written;

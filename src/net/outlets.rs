@@ -192,7 +192,8 @@ impl ShardOutlets {
 impl Outlets for ShardOutlets {
     type Peer = OwnedFd;
 
-    fn submit(&mut self, submission: Submission) -> Result<(), Submission> {
+    fn submit(&mut self, mut submission: Submission) -> Result<(), Submission> {
+        submission.handed_on(self.clock.mono_us());
         match submission {
             Submission::Position { .. } => self.unwoken.ledger_for_login = true,
             _ => self.unwoken.ledger = true,
@@ -200,7 +201,10 @@ impl Outlets for ShardOutlets {
         self.channels.submissions.submit(submission)
     }
 
-    fn cross(&mut self, to: ShardId, envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {
+    fn cross(&mut self, to: ShardId, mut envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {
+        if let LaneEnvelope::GroupSend { incoming, .. } = &mut envelope {
+            incoming.origin.handed_on(self.clock.mono_us());
+        }
         if self.unwoken.lane != Some(to) {
             self.wake_lane();
         }

@@ -207,7 +207,7 @@ impl Shard {
         });
         for (conn, request_id) in over {
             self.counts.shed.syncs += 1;
-            let origin = Origin { session: self.config.session_ref(conn), request_id };
+            let origin = Origin::new(self.config.session_ref(conn), request_id);
             self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
     }
@@ -249,7 +249,7 @@ impl Shard {
         match purpose {
             PagePurpose::CatchUp => self.catch_up_page(now, session.conn, page),
             PagePurpose::Sync(_) if awaited == Awaited::NoMore => {}
-            PagePurpose::Sync(request_id) => self.sync_page(now, Origin { session, request_id }, after, page),
+            PagePurpose::Sync(request_id) => self.sync_page(now, Origin::new(session, request_id), after, page),
         }
         self.ask_pages();
     }
@@ -355,7 +355,7 @@ impl Shard {
             }
             PagePurpose::Sync(request_id) => {
                 self.counts.shed.syncs += 1;
-                self.refuse_origin(now, Origin { session, request_id }, ErrorCode::RetryLater, RETRY_AFTER_MS);
+                self.refuse_origin(now, Origin::new(session, request_id), ErrorCode::RetryLater, RETRY_AFTER_MS);
             }
         }
     }

@@ -145,7 +145,7 @@ impl Shard {
 
     /// The same of a request that counts as in flight already.
     pub(super) fn wait_for_turn(&mut self, now: Now, origin: Origin, ask: LargeAsk) {
-        let Origin { session: SessionRef { conn, .. }, request_id } = origin;
+        let Origin { session: SessionRef { conn, .. }, request_id, .. } = origin;
         let slot = conn.slot;
         let bytes = ask.bytes();
         let of_session = self.large.by_slot.get(&slot).map_or(0, |asks| asks.waiting_bytes);
@@ -226,7 +226,7 @@ impl Shard {
         let Some(user) = self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory) else { return };
         let Some((request_id, ask)) = self.take_turn(now, slot, user) else { return };
         let Some(session) = self.sessions.at(slot).or_count(Place::Sessions) else { return };
-        let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id };
+        let origin = Origin::new(self.config.session_ref(session.conn(slot)), request_id);
         match ask {
             LargeAsk::Groups => self.effects.submissions.push_back(Submission::Groups { origin, user }),
             LargeAsk::Info(group) => {

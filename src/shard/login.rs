@@ -169,7 +169,7 @@ impl Shard {
         session.newest = Seq(0);
         session.login_is(login.request_id);
         session.flags.set(Flags::PAUSED);
-        let origin = Origin { session: self.config.session_ref(session.conn(slot)), request_id: login.request_id };
+        let origin = Origin::new(self.config.session_ref(session.conn(slot)), login.request_id);
         match login.cursor {
             Some(seq) => {
                 session.cursor = seq;

@@ -93,7 +93,7 @@ impl Shard {
         debug_assert!(session.in_flight < SESSION_IN_FLIGHT_MAX, "who has so many in flight is not read from");
         session.in_flight = session.in_flight.saturating_add(1);
         let user = self.directory.at(session.user).or_count(Place::Directory)?.id;
-        Some((Origin { session: self.config.session_ref(session.conn(slot)), request_id }, user))
+        Some((Origin::new(self.config.session_ref(session.conn(slot)), request_id), user))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the frame's fields, and where it came from")]

@@ -16,10 +16,8 @@ use crate::hostile::FIRST_HOSTILE;
 use crate::random::Random;
 
 /// A session that never existed: answers to it reach nobody.
-const NOBODY: Origin = Origin {
-    session: SessionRef { shard: ShardId(0), conn: ConnId { slot: u32::MAX, generation: u32::MAX } },
-    request_id: 0,
-};
+const NOBODY: Origin =
+    Origin::new(SessionRef { shard: ShardId(0), conn: ConnId { slot: u32::MAX, generation: u32::MAX } }, 0);
 
 /// What is broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -304,9 +304,9 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
     }
 
-    /// Adds to the time spent applying; measured outside, where there is a clock.
+    /// A transaction took so long; measured outside, where there is a clock.
     pub(crate) fn applied_in(&mut self, us: u64) {
-        self.counters.apply_us += us;
+        self.counters.applying.record(us);
     }
 
     /// Nothing waits to be written: all that is durable is applied, and no cursor waits.

@@ -124,7 +124,7 @@ impl Ledger {
 
 fn origin(user: u64, request_id: u32) -> Origin {
     let session = SessionRef { shard: ShardId::of_user(UserId(user), SHARDS), conn: ConnId::default() };
-    Origin { session, request_id }
+    Origin::new(session, request_id)
 }
 
 /// What a request came to.

@@ -179,7 +179,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
 
     fn counters(&self) -> LedgerCounters {
         LedgerCounters {
-            sync_us: self.submitter.sync_us(),
+            syncs: self.submitter.syncs(),
             bytes: self.follower.bytes(),
             stands_still: self.submitter.stands_still(&self.session, &self.follower),
             clock_skew_ms: self.follower.redis_clock.skew_ms(),

@@ -31,6 +31,7 @@ use crate::clock::Now;
 use crate::contract::digest::digest;
 use crate::contract::ids::Origin;
 use crate::contract::keyed::TableKey;
+use crate::contract::latencies::Latencies;
 use crate::contract::message::Incoming;
 use crate::contract::position::StreamPosition;
 use crate::contract::progress::Progress;
@@ -146,9 +147,9 @@ impl<D: Disk> Submitter<D> {
         self.numbering(session, follower).err().or_else(|| self.no_room.why())
     }
 
-    /// Microseconds spent in syncs.
-    pub(super) fn sync_us(&self) -> u64 {
-        self.log.sync_us()
+    /// How long the log's syncs took.
+    pub(super) fn syncs(&self) -> Latencies {
+        self.log.syncs()
     }
 
     /// The turn of something that waited has come.

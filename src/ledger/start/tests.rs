@@ -143,10 +143,7 @@ impl ModelStore {
 }
 
 fn origin(user: u64, request_id: u32) -> Origin {
-    Origin {
-        session: SessionRef { shard: ShardId::of_user(UserId(user), SHARDS), ..SessionRef::default() },
-        request_id,
-    }
+    Origin::new(SessionRef { shard: ShardId::of_user(UserId(user), SHARDS), ..SessionRef::default() }, request_id)
 }
 
 /// A message somebody sent and may send again.

@@ -58,7 +58,7 @@ fn metrics_of(reason: CloseReason) -> String {
     let report = ShardReport { shard: ShardId(0), core, shell, depths, store_asks: 0, budgets: Default::default() };
     let snapshot = Snapshot { shards: vec![Some((0, Arc::new(report)))], ..Snapshot::default() };
     let room = Room { connections_max: 1, limited_by: String::new() };
-    metrics::text(&snapshot, &Readiness::Ready, &room, None)
+    metrics::text(&snapshot, &Readiness::Ready, &room, None, 0)
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn address(conn: ConnId) -> SocketAddr {
 
 fn asked(world: &mut World, look: Look, peer: impl FnMut(ConnId) -> Option<SocketAddr>) -> LaneAnswer {
     let api = ShardId::of_api(world.shards.len() as u16);
-    let origin = Origin { session: SessionRef { shard: api, conn: ConnId::default() }, request_id: 3 };
+    let origin = Origin::new(SessionRef { shard: api, conn: ConnId::default() }, 3);
     let shard = &mut world.shards[0];
     shard.look(world.now, LookAsked { origin, look }, peer);
     match shard.effects().lanes.pop_front() {

@@ -193,7 +193,7 @@ fn an_api_that_takes_nothing_keeps_no_shard_waiting_and_loses_no_answer() {
     let of_api = SessionRef { shard: ShardId::of_api(1), conn: ConnId::default() };
     let count = 3 * COMMITS_IN_FLIGHT_MAX;
     for number in 0..count {
-        let origin = Origin { session: of_api, request_id: number as u32 };
+        let origin = Origin::new(of_api, number as u32);
         submissions.submit(Submission::Position { origin, user: UserId(1) }).unwrap();
     }
     submissions.submit(position()).unwrap();
@@ -268,7 +268,7 @@ fn of_cluster(dir: &TempDir, clock: Clock) -> (RedisEngine<Directory>, RedisEnds
 
 fn message(name: ClientMsgId, request_id: u32) -> Submission {
     let session = SessionRef { shard: ShardId(0), conn: ConnId::default() };
-    let (origin, to) = (Origin { session, request_id }, Conversation::User(UserId(2)));
+    let (origin, to) = (Origin::new(session, request_id), Conversation::User(UserId(2)));
     let incoming = Incoming::new(origin, UserId(1), to, name, b"body");
     Submission::Message(MessageSubmission { incoming })
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::contract::ids::{SessionRef, ShardId};
 
 fn origin(conn: ConnId, request_id: u32) -> Origin {
-    Origin { session: SessionRef { shard: ShardId(1), conn }, request_id }
+    Origin::new(SessionRef { shard: ShardId(1), conn }, request_id)
 }
 
 fn online(count: usize) -> Answer {

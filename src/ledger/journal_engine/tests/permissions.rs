@@ -16,7 +16,7 @@ fn ledger() -> Ledger {
 fn who_shares_no_group_may_not_write_but_a_repeat_is_answered_and_the_api_may() {
     let mut ledger = ledger();
     // The first group is made over the API: nobody shares one yet.
-    let api = Origin { session: SessionRef { shard: ShardId::of_api(SHARDS), conn: ConnId::default() }, request_id: 9 };
+    let api = Origin::new(SessionRef { shard: ShardId::of_api(SHARDS), conn: ConnId::default() }, 9);
     let change = GroupChange::Create(vec![UserId(2)]);
     let submission = ChangeSubmission { origin: api, actor: UserId(1), change, adding: Adding::All };
     ledger.engine.submit(ledger.now, Submission::Change(submission));

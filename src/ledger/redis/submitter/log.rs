@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
+use crate::contract::latencies::Latencies;
 use crate::contract::position::{JournalPosition, StreamPosition};
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
@@ -242,9 +243,9 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Microseconds spent in syncs.
-    pub(crate) fn sync_us(&self) -> u64 {
-        self.journal.sync_us()
+    /// How long its syncs took.
+    pub(crate) fn syncs(&self) -> Latencies {
+        self.journal.syncs()
     }
 }
 

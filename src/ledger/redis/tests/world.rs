@@ -288,7 +288,7 @@ impl Stream {
 
 /// A session of the node.
 pub(super) fn origin() -> Origin {
-    Origin { session: SessionRef { shard: ShardId(0), conn: ConnId::default() }, request_id: 1 }
+    Origin::new(SessionRef { shard: ShardId(0), conn: ConnId::default() }, 1)
 }
 
 /// Two nodes that have followed a stream, of which the database has only the beginning, and the database.
