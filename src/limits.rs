@@ -190,6 +190,15 @@ pub(crate) const COMMIT_MESSAGES_MAX: usize = 4_096;
 pub(crate) const COMMIT_ROWS_MAX: usize = 64 * 1024;
 /// Bytes of one group commit (the last record may exceed it).
 pub(crate) const COMMIT_BYTES_MAX: usize = 4 << 20;
+/// Rows of a commit right behind one that was full: somebody has more waiting than a commit takes, and whoever comes now
+/// waits for two commits. A millisecond or two each.
+pub(crate) const COMMIT_ROWS_BEHIND: usize = 16 * 1024;
+/// And bytes: as long on a disk that writes 200 MB a second.
+pub(crate) const COMMIT_BYTES_BEHIND: usize = 256 * 1024;
+/// Before the ledger each has turns of so many rows: a message to a small group, or a few hundred to one.
+pub(crate) const FAIR_TURN_ROWS: usize = 1_024;
+/// Bytes that count as a row there.
+pub(crate) const COMMIT_BYTES_PER_ROW: usize = 64;
 /// Largest batch recovery believes: a commit plus its largest last record.
 pub(crate) const JOURNAL_BATCH_BYTES_MAX: usize = 8 << 20;
 /// A segment's preallocated size.

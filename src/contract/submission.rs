@@ -63,6 +63,19 @@ impl Submission {
     /// What one takes beside what it carries, about.
     pub(crate) const BYTES_MIN: usize = 256;
 
+    /// On whose behalf it is; `None`: a shard asks for itself.
+    pub fn sender(&self) -> Option<UserId> {
+        match self {
+            Submission::Message(submission) => Some(submission.incoming.sender),
+            Submission::Ephemeral(incoming) => Some(incoming.sender),
+            Submission::Change(submission) => Some(submission.actor),
+            Submission::Position { user, .. } | Submission::Groups { user, .. } | Submission::Sharing { user, .. } => {
+                Some(*user)
+            }
+            Submission::Roster { .. } => None,
+        }
+    }
+
     /// Bytes of memory while it waits, about.
     pub(crate) fn bytes(&self) -> usize {
         let carried = match self {

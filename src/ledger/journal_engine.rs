@@ -39,8 +39,8 @@ use crate::ledger::pending_delivery::PendingDelivery;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::{Engine, LedgerError};
 use crate::limits::{
-    COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX, SEGMENT_BYTES,
-    TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
+    COMMIT_BYTES_BEHIND, COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_BEHIND, COMMIT_ROWS_MAX,
+    JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX, SEGMENT_BYTES, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
 };
 use crate::spending::FanoutSpending;
 use ringway_wire::ids::{GroupId, MsgId};
@@ -133,15 +133,32 @@ pub(super) struct Commit {
     weight: u64,
     /// The highest message id before it.
     before: MsgId,
+    size: CommitSize,
+}
+
+/// From when on a commit is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct CommitSize {
+    rows: usize,
+    bytes: usize,
+}
+
+impl CommitSize {
+    /// Nothing was left waiting by the one before: whatever comes at once is committed at once.
+    const FIRST: CommitSize = CommitSize { rows: COMMIT_ROWS_MAX, bytes: COMMIT_BYTES_MAX };
+    /// The one before was full.
+    const BEHIND: CommitSize = CommitSize { rows: COMMIT_ROWS_BEHIND, bytes: COMMIT_BYTES_BEHIND };
 }
 
 impl Commit {
     pub(super) fn new(before: MsgId) -> Self {
         let batch = Batch::new();
-        Commit { batch, at: None, blocked: false, messages: 0, rows: 0, changes: 0, weight: 0, before }
+        let size = CommitSize::FIRST;
+        Commit { batch, at: None, blocked: false, messages: 0, rows: 0, changes: 0, weight: 0, before, size }
     }
 
-    fn begin_again(&mut self, before: MsgId) {
+    fn begin_again(&mut self, before: MsgId, size: CommitSize) {
+        self.size = size;
         self.batch.clear();
         self.at = None;
         self.blocked = false;
@@ -199,9 +216,12 @@ impl<D: Disk> Engine for JournalEngine<D> {
     }
 
     fn full(&self) -> bool {
-        self.answers.len() >= COMMIT_MESSAGES_MAX
-            || self.commit.rows >= COMMIT_ROWS_MAX
-            || self.commit.batch.len() >= COMMIT_BYTES_MAX
+        let CommitSize { rows, bytes } = self.commit.size;
+        self.answers.len() >= COMMIT_MESSAGES_MAX || self.commit.rows >= rows || self.commit.batch.len() >= bytes
+    }
+
+    fn staged_rows(&self) -> usize {
+        self.commit.rows
     }
 
     fn grew(&mut self) -> bool {
@@ -211,6 +231,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         let now = self.clock.read(now);
         self.release(now);
+        let next_size = if self.full() { CommitSize::BEHIND } else { CommitSize::FIRST };
         let written = self.write(now)?;
         let shards = self.settings.shards;
         if written {
@@ -221,7 +242,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
             staged.into_iter().for_each(|item| self.instead(item).hand_out(shards, out));
         }
         self.groups.keep();
-        self.commit.begin_again(self.ids.last());
+        self.commit.begin_again(self.ids.last(), next_size);
         self.window.advance(self.ids.time_ms(now.unix_ms));
         self.retire();
         if self.room.is_due(now.mono_ms) && !self.is_at_limit() && self.begin_batch(now).is_ok() {

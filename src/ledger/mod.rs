@@ -7,6 +7,7 @@ pub(crate) mod admission;
 pub(crate) mod answers;
 pub(crate) mod bases;
 pub mod dedup;
+pub mod fair_queue;
 pub(crate) mod groups;
 pub mod journal_engine;
 pub(crate) mod ledger_clock;
@@ -41,6 +42,9 @@ pub trait Engine {
 
     /// The next commit has reached a limit: commit before submitting more.
     fn full(&self) -> bool;
+
+    /// Rows that the next commit has so far; none where others number them.
+    fn staged_rows(&self) -> usize;
 
     /// Makes all that is staged durable (blocks for the sync), then appends what each shard may now see to
     /// `out[shard]`. With nothing staged it only hands out answers and refusals. A full disk is no error:

@@ -292,6 +292,13 @@ impl Engine for LedgerEngine {
         }
     }
 
+    fn staged_rows(&self) -> usize {
+        match self {
+            LedgerEngine::Journal(engine) => engine.staged_rows(),
+            LedgerEngine::Redis(engine) => engine.staged_rows(),
+        }
+    }
+
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         match self {
             LedgerEngine::Journal(engine) => engine.commit(now, out),

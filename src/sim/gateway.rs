@@ -13,11 +13,13 @@ use ringway::auth::Authenticator;
 use ringway::clock::Now;
 use ringway::contract::delivery::Delivery;
 use ringway::contract::ids::{Origin, SessionRef, ShardId};
+use ringway::contract::keyed::TableKey;
 use ringway::contract::lane::{HandedOver, LaneEnvelope};
 use ringway::contract::progress::Progress;
 use ringway::contract::store::{Lookup, LookupAnswer, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
 use ringway::contract::submission::Submission;
 use ringway::ledger::Engine;
+use ringway::ledger::fair_queue::FairQueue;
 use ringway::ledger::start::{Start, StartError};
 use ringway::shard::Shard;
 use ringway::store::keeper::{Keeper, Turn};
@@ -75,7 +77,7 @@ pub(crate) struct Gateway {
     pub mail: Vec<Mailbox>,
     engine: Box<dyn Engine>,
     keeper: Keeper<SimStore, SimDisk>,
-    submissions: VecDeque<Submission>,
+    submissions: FairQueue,
     asks: VecDeque<StoreAsk>,
     lookups: VecDeque<Lookup>,
     found: VecDeque<LookupAnswer>,
@@ -129,7 +131,8 @@ impl Gateway {
             mail: (0..plan.shards).map(mailbox).collect(),
             engine,
             keeper,
-            submissions: VecDeque::new(),
+            // Turns so short that they end.
+            submissions: FairQueue::new(TableKey::new(plan.table_seed), plan.commit_submissions_max),
             asks: VecDeque::new(),
             lookups: VecDeque::new(),
             found: VecDeque::new(),
@@ -271,12 +274,14 @@ impl Gateway {
             if self.engine.full() {
                 break;
             }
-            let Some(submission) = self.submissions.pop_front() else { break };
+            let Some((_, submission)) = self.submissions.pop() else { break };
             self.events.note(format!("the ledger takes {}", brief_submission(&submission)));
             if let Some(twin) = self.plan.mutation.twin(&submission) {
                 self.engine.submit(now, twin);
             }
+            let rows_before = self.engine.staged_rows();
             self.engine.submit(now, submission);
+            self.submissions.charge(self.engine.staged_rows() - rows_before);
         }
         let mut out: Vec<Vec<Delivery>> = self.mail.iter().map(|_| Vec::new()).collect();
         let committed = self.engine.commit(now, &mut out);

@@ -10,6 +10,7 @@ use ringway::contract::lane::{HandedOver, LaneEnvelope};
 use ringway::contract::nodes::ToNodes;
 use ringway::contract::store::StoreAsk;
 use ringway::contract::submission::Submission;
+use ringway::ledger::fair_queue::FairQueue;
 use ringway::shard::effects::Closed;
 use ringway::shard::route::Outlets;
 use ringway_wire::schema::CloseReason;
@@ -35,7 +36,7 @@ pub(crate) struct SocketWork {
 pub(crate) struct Wires<'a> {
     pub from: usize,
     pub mail: &'a mut [Mailbox],
-    pub submissions: &'a mut VecDeque<Submission>,
+    pub submissions: &'a mut FairQueue,
     pub asks: &'a mut VecDeque<StoreAsk>,
     pub plan: &'a Plan,
     pub work: SocketWork,
@@ -54,7 +55,11 @@ impl Outlets for Wires<'_> {
 
     fn submit(&mut self, submission: Submission) -> Result<(), Submission> {
         let max = if self.plan.mutation == Mutation::CrowdsOut { CROWDED } else { self.plan.submissions_max };
-        put(self.submissions, max, submission)
+        if self.submissions.len() >= max {
+            return Err(submission);
+        }
+        self.submissions.push(ShardId(self.from as u16), submission);
+        Ok(())
     }
 
     fn cross(&mut self, to: ShardId, envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {

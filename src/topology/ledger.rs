@@ -115,7 +115,9 @@ impl<E: Engine> LedgerLoop<E> {
                     if !matches!(submission, Submission::Position { .. }) {
                         self.store.store_yield().commit_begins();
                     }
+                    let rows_before = self.engine.staged_rows();
                     self.engine.submit(now, submission);
+                    self.submissions.charge(self.engine.staged_rows().saturating_sub(rows_before));
                 }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return Submitters::Gone,

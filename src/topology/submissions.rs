@@ -17,8 +17,10 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::contract::ids::ShardId;
 use crate::contract::internal::{OrCount, Place};
+use crate::contract::keyed::TableKey;
 use crate::contract::submission::Submission;
-use crate::limits::{self, SUBMISSIONS_BYTES_MAX};
+use crate::ledger::fair_queue::FairQueue;
+use crate::limits::{self, FAIR_TURN_ROWS, SUBMISSIONS_BYTES_MAX};
 
 /// A submission without a body and without a list.
 const SMALL_BYTES: usize = Submission::BYTES_MIN;
@@ -90,10 +92,12 @@ impl SubmissionSender {
     }
 }
 
-/// The receiving end.
+/// The receiving end. What is received waits in turns by sender: how long somebody waits does not depend on how much
+/// others have sent before.
 #[derive(Debug)]
 pub(crate) struct SubmissionInbox {
     submissions: Receiver<(ShardId, Submission)>,
+    waiting: FairQueue,
     taken: Arc<[Taken]>,
     /// For the ledger's sleep.
     pub(crate) wake: Receiver<()>,
@@ -101,12 +105,32 @@ pub(crate) struct SubmissionInbox {
 
 impl SubmissionInbox {
     /// The next submission, if one waits.
-    pub(crate) fn next(&self) -> Result<Submission, TryRecvError> {
-        let (shard, submission) = self.submissions.try_recv()?;
-        if let Some(Taken(taken)) = self.taken.get(usize::from(shard.0)).or_count(Place::Mailbox) {
-            taken.store(taken.load(Ordering::Relaxed) + submission.bytes() as u64, Ordering::Relaxed);
+    pub(crate) fn next(&mut self) -> Result<Submission, TryRecvError> {
+        let received = self.receive();
+        match (self.waiting.pop(), received) {
+            (Some((shard, submission)), _) => {
+                if let Some(Taken(taken)) = self.taken.get(usize::from(shard.0)).or_count(Place::Mailbox) {
+                    taken.store(taken.load(Ordering::Relaxed) + submission.bytes() as u64, Ordering::Relaxed);
+                }
+                Ok(submission)
+            }
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Err(TryRecvError::Empty),
         }
-        Ok(submission)
+    }
+
+    /// The last one has made so many rows.
+    pub(crate) fn charge(&mut self, rows: usize) {
+        self.waiting.charge(rows);
+    }
+
+    /// Takes in all that was sent, as far as there is room.
+    fn receive(&mut self) -> Result<(), TryRecvError> {
+        while self.waiting.len() < limits::SUBMISSIONS_MAX {
+            let (shard, submission) = self.submissions.try_recv()?;
+            self.waiting.push(shard, submission);
+        }
+        Ok(())
     }
 
     /// Forgets a wake-up: what it was for is about to be taken.
@@ -122,12 +146,12 @@ impl SubmissionInbox {
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.submissions.len()
+        self.submissions.len() + self.waiting.len()
     }
 
     /// None waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.submissions.is_empty()
+        self.submissions.is_empty() && self.waiting.is_empty()
     }
 }
 
@@ -136,6 +160,11 @@ pub(crate) fn inbox(shards: u16) -> (SubmissionInbox, SubmissionSenders) {
     let (submissions, receive_submissions) = bounded(limits::SUBMISSIONS_MAX);
     let (wake, receive_wake) = bounded(1);
     let taken: Arc<[Taken]> = (0..shards).map(|_| Taken::default()).collect();
-    let inbox = SubmissionInbox { submissions: receive_submissions, taken: Arc::clone(&taken), wake: receive_wake };
+    let inbox = SubmissionInbox {
+        submissions: receive_submissions,
+        waiting: FairQueue::new(TableKey::of_process().derived(9), FAIR_TURN_ROWS),
+        taken: Arc::clone(&taken),
+        wake: receive_wake,
+    };
     (inbox, SubmissionSenders { submissions, wake, taken })
 }

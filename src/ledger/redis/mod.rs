@@ -153,6 +153,11 @@ impl<D: Disk> Engine for RedisEngine<D> {
         self.submitter.is_full(&self.session, &self.follower, &self.answers)
     }
 
+    /// The stream's followers number them.
+    fn staged_rows(&self) -> usize {
+        0
+    }
+
     /// What was taken is durable before anything is heard of Redis, and what that comes to before anything is told.
     fn commit(&mut self, now: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         let (host, now) = (now, self.read_clock(now));

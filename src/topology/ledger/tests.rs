@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod fair;
+
 use std::sync::Arc;
 use std::thread;
 
@@ -64,6 +66,10 @@ impl Engine for Echo {
 
     fn full(&self) -> bool {
         self.staged.len() >= self.per_commit
+    }
+
+    fn staged_rows(&self) -> usize {
+        0
     }
 
     fn commit(&mut self, _: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {

@@ -21,7 +21,7 @@ fn large() -> Submission {
 
 #[test]
 fn what_one_shard_has_waiting_is_bounded_in_bytes_and_takes_no_other_shards_room() {
-    let (inbox, senders) = inbox(2);
+    let (mut inbox, senders) = inbox(2);
     let (one, other) = (senders.of_shard(ShardId(0)), senders.of_shard(ShardId(1)));
     let mut waiting = 0;
     while one.submit(large()).is_ok() {

@@ -112,6 +112,16 @@ fn a_commit_is_full_in_messages_rows_and_bytes() {
     ledger.commit();
     assert!(!ledger.engine.full());
     let body = vec![7; BODY_BYTES_MAX];
+    // Whoever comes now has waited for one commit: the next is smaller.
+    for request in 0..COMMIT_BYTES_BEHIND / BODY_BYTES_MAX {
+        assert!(!ledger.engine.full(), "{request}");
+        let name = ledger.name();
+        ledger.direct(request as u32, 1, 2, name, &body);
+    }
+    assert!(ledger.engine.full());
+    ledger.commit();
+    // One that was not full: nobody was left waiting.
+    ledger.commit();
     for request in 0.. {
         if request == JOURNAL_BATCH_BYTES_MAX / BODY_BYTES_MAX {
             break;
