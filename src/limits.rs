@@ -71,10 +71,14 @@ pub(crate) const SMALL_CHANGE_USERS_MAX: usize = 64;
 pub(crate) const FANOUT_PART_BYTES_MAX: usize = 512 * 1024;
 /// Ephemeral messages to groups that wait in a shard for their recipients; above it `RETRY_LATER`.
 pub(crate) const EPHEMERALS_WAITING_MAX: usize = 16_384;
-/// Of these, those of one group: as many as one session may have in flight.
-pub(crate) const EPHEMERALS_GROUP_MAX: usize = SESSION_IN_FLIGHT_MAX as usize;
+/// Of these, those of one account: as many as one session may have in flight.
+pub(crate) const EPHEMERALS_ACCOUNT_MAX: usize = SESSION_IN_FLIGHT_MAX as usize;
+/// Those of one group.
+pub(crate) const EPHEMERALS_GROUP_MAX: usize = 4 * EPHEMERALS_ACCOUNT_MAX;
 /// Bytes of all of them.
 pub(crate) const EPHEMERALS_BYTES_MAX: usize = 32 << 20;
+/// Bytes of those of one account.
+pub(crate) const EPHEMERALS_ACCOUNT_BYTES_MAX: usize = EPHEMERALS_BYTES_MAX / 4;
 /// Bytes that may wait in all outboxes of a shard.
 pub(crate) const OUTBOX_SHARD_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Least of them that may be configured: a few connections at their caps.
@@ -109,8 +113,10 @@ pub(crate) const MEMORY_PERCENT: u64 = 90;
 pub(crate) const AUDIENCE_MEMBERSHIPS_MAX: usize = 8 << 20;
 /// Rosters a shard keeps for the groups that live on it; above it the longest unused go and are asked for again.
 pub(crate) const SHARD_ROSTERS_MAX: usize = 65_536;
-/// Sends that wait for their group's roster, per group.
-pub(crate) const ROSTER_WAITERS_MAX: usize = 256;
+/// Ephemeral messages and questions that wait for their group's roster, per group.
+pub(crate) const ROSTER_WAITERS_MAX: usize = 512;
+/// Of those of a shard, those of one account, whatever groups they are for: some may wait for each group beside them.
+pub(crate) const ROSTER_WAITERS_ACCOUNT_MAX: usize = 128;
 /// How long a task queue of a shard may let the others wait. Between two turns the executor makes some five system
 /// calls: a few microseconds, but half a millisecond where the CPU is emulated, where this must be longer.
 pub(crate) const TURN_MS: u32 = 1;
@@ -129,7 +135,7 @@ pub(crate) const SYNCS_IN_FLIGHT_MAX: usize = 8;
 pub(crate) const HELD_BYTES_MAX: usize = 256 * 1024;
 /// Syncs that wait for the store, per shard; above it `RETRY_LATER`.
 pub(crate) const SYNCS_WAITING_MAX: usize = 4_096;
-/// Sends that wait for any roster, per shard: at most 128 MB of bodies; above it `RETRY_LATER`.
+/// Those that wait for any roster, per shard: at most 128 MiB of bodies; above it `RETRY_LATER`.
 pub(crate) const ROSTER_WAITERS_SHARD_MAX: usize = 8_192;
 /// Largest frame before login: a token and the tables around it.
 pub(crate) const LOGIN_FRAME_BYTES_MAX: usize = TOKEN_BYTES_MAX + 1024;
@@ -175,6 +181,8 @@ pub(crate) const LANE_ENVELOPES_MAX: usize = 8_192;
 pub(crate) const SUBMISSIONS_MAX: usize = 32_768;
 /// Bytes of these, of each shard: what waits longer than the ledger takes for so much is not to wait longer still.
 pub(crate) const SUBMISSIONS_BYTES_MAX: usize = 16 << 20;
+/// Of these, those of one account: as many of the largest messages as a client keeps unanswered.
+pub(crate) const SUBMISSIONS_ACCOUNT_BYTES_MAX: usize = 9 << 20;
 /// Deliveries in flight from the ledger to one shard, counted in commits; the ledger waits at the limit.
 pub(crate) const COMMITS_IN_FLIGHT_MAX: usize = 64;
 /// Questions the store's mailbox holds; at the limit they are asked again later.
@@ -377,6 +385,19 @@ const _: () = {
         "a change of a whole group may wait behind another"
     );
     assert!(SYNCS_IN_FLIGHT_MAX < PAGES_IN_FLIGHT_MAX, "most pages are for those who catch up");
+    assert!(
+        SESSION_IN_FLIGHT_MAX as usize / 2 * (BODY_BYTES_MAX + 512) <= SUBMISSIONS_ACCOUNT_BYTES_MAX
+            && 3 * SUBMISSIONS_ACCOUNT_BYTES_MAX <= 2 * SUBMISSIONS_BYTES_MAX,
+        "an honest client meets no limit, and one account leaves room to others"
+    );
+    assert!(
+        4 * ROSTER_WAITERS_ACCOUNT_MAX <= ROSTER_WAITERS_MAX && ROSTER_WAITERS_MAX <= ROSTER_WAITERS_SHARD_MAX,
+        "one account leaves most of a queue to others"
+    );
+    assert!(
+        4 * EPHEMERALS_ACCOUNT_MAX <= EPHEMERALS_GROUP_MAX && EPHEMERALS_GROUP_MAX <= EPHEMERALS_WAITING_MAX,
+        "the same"
+    );
     assert!(PAGES_IN_FLIGHT_MAX <= STORE_ANSWERS_MAX, "every page asked for has room to come back");
     assert!(
         COMMIT_BYTES_MAX + GROUP_MEMBERS_MAX * 12 + BODY_BYTES_MAX + 1024 <= JOURNAL_BATCH_BYTES_MAX,

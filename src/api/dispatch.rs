@@ -298,7 +298,7 @@ impl Dispatch {
                     }
                     (Durability::Ephemeral, Conversation::Group(group)) => {
                         let home = ShardId::of_group(group, self.shards);
-                        cross(home, LaneEnvelope::GroupSend { group, incoming, durability })
+                        cross(home, LaneEnvelope::GroupEphemeral { group, incoming })
                     }
                 }
             }

@@ -10,20 +10,17 @@ use ringway_wire::schema::ErrorCode;
 use crate::contract::ids::Origin;
 use crate::contract::look::{ConnectionsSeen, SessionsSeen};
 use crate::contract::message::{Incoming, Message, Roster};
-use ringway_wire::request::Durability;
 
 /// What one shard's core asks another over a lane. (Connections cross the same lanes, but the shell sends
 /// them: they hold a descriptor.)
 #[derive(Debug)]
 pub enum LaneEnvelope {
-    /// A group message on its way to the group's shard. Refused: the sender gets `RETRY_LATER`.
-    GroupSend {
+    /// An ephemeral message to a group on its way to the group's shard. Refused: the sender gets `RETRY_LATER`.
+    GroupEphemeral {
         /// The group: the message's `to`.
         group: GroupId,
         /// The message.
         incoming: Incoming,
-        /// Whether it is numbered and stored.
-        durability: Durability,
     },
     /// An ephemeral message from its group's shard (or its sender's, one-to-one) to a shard with recipients.
     /// Refused: lost there, as ephemeral messages may be; counted, and the sender gets `RETRY_LATER` where it was to be

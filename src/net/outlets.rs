@@ -201,10 +201,7 @@ impl Outlets for ShardOutlets {
         self.channels.submissions.submit(submission)
     }
 
-    fn cross(&mut self, to: ShardId, mut envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {
-        if let LaneEnvelope::GroupSend { incoming, .. } = &mut envelope {
-            incoming.origin.handed_on(self.clock.mono_us());
-        }
+    fn cross(&mut self, to: ShardId, envelope: LaneEnvelope) -> Result<(), LaneEnvelope> {
         if self.unwoken.lane != Some(to) {
             self.wake_lane();
         }

@@ -4,8 +4,8 @@
 //! group's turn comes. What always holds: the groups take turns, a part of a run each; each recipient is given a run in
 //! one piece, in the order in which it came; a group message is answered when its last recipient has been given it on the
 //! shard with most of its members, so that it counts among its sender's requests in flight until then; what waits is
-//! bounded by `EPHEMERALS_WAITING_MAX`, `EPHEMERALS_GROUP_MAX` and `EPHEMERALS_BYTES_MAX`. It moves nobody's cursor, and
-//! who has no room goes without.
+//! bounded by `EPHEMERALS_WAITING_MAX`, `EPHEMERALS_GROUP_MAX` and `EPHEMERALS_BYTES_MAX`, and what one account has of it
+//! by a share of these. It moves nobody's cursor, and who has no room goes without.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::fanout::{Delivered, PartEnd, RUN_BYTES_MAX, RUN_ROWS_MAX};
 use super::session::Session;
+use super::shares::{Share, Shares};
 use super::traffic::Admission;
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
@@ -23,10 +24,15 @@ use crate::contract::message::{Incoming, Message, Roster};
 use crate::contract::nodes::Reach;
 use crate::contract::policies::Permission;
 use crate::contract::submission::Submission;
-use crate::limits::{EPHEMERALS_BYTES_MAX, EPHEMERALS_GROUP_MAX, EPHEMERALS_WAITING_MAX, RETRY_AFTER_MS};
+use crate::limits::{
+    EPHEMERALS_ACCOUNT_BYTES_MAX, EPHEMERALS_ACCOUNT_MAX, EPHEMERALS_BYTES_MAX, EPHEMERALS_GROUP_MAX,
+    EPHEMERALS_WAITING_MAX, RETRY_AFTER_MS,
+};
 use ringway_wire::ids::{Conversation, GroupId, MSG_ID_EPOCH_MS, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
+/// What of those that wait may be one account's.
+const SHARE: Share = Share { items: EPHEMERALS_ACCOUNT_MAX, bytes: EPHEMERALS_ACCOUNT_BYTES_MAX };
 /// What a recipient without room counts for, in bytes put into outboxes: it is looked at all the same.
 const SKIPPED_BYTES: usize = 32;
 
@@ -97,11 +103,18 @@ pub(super) struct Ephemerals {
     turns: VecDeque<GroupId>,
     count: usize,
     bytes: usize,
+    shares: Shares,
 }
 
 impl Ephemerals {
     pub(super) fn new(key: TableKey) -> Self {
-        Ephemerals { by_group: HashMap::with_hasher(key), turns: VecDeque::new(), count: 0, bytes: 0 }
+        Ephemerals {
+            by_group: HashMap::with_hasher(key),
+            turns: VecDeque::new(),
+            count: 0,
+            bytes: 0,
+            shares: Shares::new(SHARE, Place::Fanout, key.derived(11)),
+        }
     }
 
     /// How many wait.
@@ -109,14 +122,15 @@ impl Ephemerals {
         self.count
     }
 
-    /// Appends one; hands it back if there is no room.
+    /// Appends one; hands it back if there is no room, or none for its sender.
     fn push(&mut self, ephemeral: Ephemeral) -> Result<(), Ephemeral> {
         let bytes = ephemeral.bytes();
-        let group = ephemeral.roster.group;
+        let (group, sender) = (ephemeral.roster.group, ephemeral.message.sender);
         let of_group = self.by_group.get(&group).map_or(0, |queue| queue.messages.len());
         if self.count >= EPHEMERALS_WAITING_MAX
             || of_group >= EPHEMERALS_GROUP_MAX
             || self.bytes + bytes > EPHEMERALS_BYTES_MAX
+            || !self.shares.has_room(sender, bytes)
         {
             return Err(ephemeral);
         }
@@ -126,7 +140,16 @@ impl Ephemerals {
         self.by_group.entry(group).or_default().messages.push_back(ephemeral);
         self.count += 1;
         self.bytes += bytes;
+        self.shares.take(sender, bytes);
         Ok(())
+    }
+
+    /// One of them waits no more.
+    fn went_out(&mut self, ephemeral: &Ephemeral) {
+        let bytes = ephemeral.bytes();
+        self.count -= 1;
+        self.bytes -= bytes;
+        self.shares.give_back(ephemeral.message.sender, bytes);
     }
 
     /// The queue whose turn it is, taken out.
@@ -163,8 +186,7 @@ impl Shard {
                 queue.run = None;
                 let through: Vec<Ephemeral> = queue.messages.drain(..run.len.min(queue.messages.len())).collect();
                 for ephemeral in through {
-                    self.ephemerals.count -= 1;
-                    self.ephemerals.bytes -= ephemeral.bytes();
+                    self.ephemerals.went_out(&ephemeral);
                     if ephemeral.answers == Answers::Here {
                         let Message { msg_id, sent_at_ms, .. } = *ephemeral.message;
                         self.answer_anywhere(now, ephemeral.origin, LaneAnswer::EphemeralSent { msg_id, sent_at_ms });

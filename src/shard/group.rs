@@ -1,10 +1,10 @@
-//! The groups that live on this shard: their rosters, and the way of a group message to the ledger.
+//! The groups that live on this shard: their rosters, and what waits for one: ephemeral messages, and questions for members.
 //!
-//! Part of the shard's core. What always holds: the ledger is the authority on rosters, and this cache follows
-//! it in its order; a message is submitted whoever sends it, because only the ledger knows whether it is a repeat, which is
-//! answered whatever has become of its sender's membership; what is none goes to those who are members when the ledger
-//! numbers it, so a change of the group sends nothing back, and nothing is overtaken. Above `SHARD_ROSTERS_MAX` the longest
-//! unused rosters go (second chance), and are asked for again.
+//! Part of the shard's core. What always holds: the ledger is the authority on rosters, and this cache follows it in its
+//! order. A message that is stored does not come here: it goes to the ledger from its sender's shard, whoever sends it,
+//! because only the ledger knows whether it is a repeat, and who is a member when it is numbered. What waits is bounded, for
+//! each group and in all, and one account has at most `ROSTER_WAITERS_ACCOUNT_MAX` of it. Above `SHARD_ROSTERS_MAX` the
+//! longest unused rosters go (second chance), and are asked for again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::index::Index;
 use super::requests::text;
+use super::shares::{Share, Shares};
 use super::slab::Slab;
 use crate::clock::Now;
 use crate::contract::delivery::GroupAnnouncement;
@@ -20,25 +21,36 @@ use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::message::{Incoming, Message, Roster};
-use crate::contract::submission::{MessageSubmission, Submission};
-use crate::limits::{RETRY_AFTER_MS, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
+use crate::contract::submission::Submission;
+use crate::limits::{RETRY_AFTER_MS, ROSTER_WAITERS_ACCOUNT_MAX, ROSTER_WAITERS_MAX, ROSTER_WAITERS_SHARD_MAX};
 use ringway_wire::ids::{GroupId, RosterVersion, UserId};
-use ringway_wire::request::Durability;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
+
+/// What of the waiters may be one account's. Bodies are not counted: they are as many as that times the largest.
+const WAITERS_SHARE: Share = Share { items: ROSTER_WAITERS_ACCOUNT_MAX, bytes: usize::MAX };
 
 /// What waits for its group's roster.
 #[derive(Debug)]
 pub(super) enum RosterAsk {
-    Send {
-        incoming: Incoming,
-        durability: Durability,
-    },
+    /// An ephemeral message of this node.
+    Ephemeral(Incoming),
     Info {
         origin: Origin,
         user: UserId,
     },
     /// An ephemeral message from another node.
     Remote(Arc<Message>),
+}
+
+impl RosterAsk {
+    /// Whose it is.
+    fn account(&self) -> UserId {
+        match self {
+            RosterAsk::Ephemeral(incoming) => incoming.sender,
+            RosterAsk::Info { user, .. } => *user,
+            RosterAsk::Remote(message) => message.sender,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +76,7 @@ pub(super) struct Rosters {
     asked: BTreeMap<GroupId, Vec<RosterAsk>>,
     /// In all of `asked`.
     waiters_count: usize,
+    waiters: Shares,
 }
 
 impl Rosters {
@@ -75,6 +88,7 @@ impl Rosters {
             hand: 0,
             asked: BTreeMap::new(),
             waiters_count: 0,
+            waiters: Shares::new(WAITERS_SHARE, Place::Rosters, key.derived(10)),
         }
     }
 
@@ -114,7 +128,23 @@ impl Rosters {
     fn take_waiters(&mut self, group: GroupId) -> Vec<RosterAsk> {
         let waiters = self.asked.remove(&group).unwrap_or_default();
         self.waiters_count -= waiters.len();
+        waiters.iter().for_each(|ask| self.waiters.give_back(ask.account(), 0));
         waiters
+    }
+
+    /// Lets one wait for its group's roster; hands it back if there is no room, or none for its account.
+    fn wait(&mut self, group: GroupId, ask: RosterAsk) -> Result<(), RosterAsk> {
+        let of_group = self.asked.get(&group).map_or(0, Vec::len);
+        if of_group >= ROSTER_WAITERS_MAX
+            || self.waiters_count >= ROSTER_WAITERS_SHARD_MAX
+            || !self.waiters.has_room(ask.account(), 0)
+        {
+            return Err(ask);
+        }
+        self.waiters_count += 1;
+        self.waiters.take(ask.account(), 0);
+        self.asked.entry(group).or_default().push(ask);
+        Ok(())
     }
 
     fn remove(&mut self, group: GroupId) {
@@ -149,13 +179,10 @@ impl Shard {
         if let Some(roster) = self.rosters.get(group).filter(|_| !is_asked) {
             return self.roster_ask(now, &roster, ask);
         }
-        let group_count = self.rosters.asked.get(&group).map_or(0, Vec::len);
-        if group_count >= ROSTER_WAITERS_MAX || self.rosters.waiters_count >= ROSTER_WAITERS_SHARD_MAX {
+        if let Err(ask) = self.rosters.wait(group, ask) {
             self.counts.shed.roster_waiters += 1;
             return self.refuse_ask(now, &ask, ErrorCode::RetryLater, RETRY_AFTER_MS);
         }
-        self.rosters.waiters_count += 1;
-        self.rosters.asked.entry(group).or_default().push(ask);
         if !is_asked {
             self.effects.submissions.push_back(Submission::Roster { shard: self.config.id, group });
         }
@@ -170,9 +197,6 @@ impl Shard {
         for ask in self.rosters.take_waiters(group) {
             match (&current, ask) {
                 (Some(roster), ask) => self.roster_ask(now, roster, ask),
-                (None, RosterAsk::Send { incoming, durability: Durability::Durable }) => {
-                    self.submit(incoming);
-                }
                 (None, ask) => self.refuse_ask(now, &ask, ErrorCode::UnknownGroup, 0),
             }
         }
@@ -192,29 +216,21 @@ impl Shard {
             {
                 self.answer_anywhere(now, origin, LaneAnswer::Members(Arc::clone(roster)));
             }
-            RosterAsk::Send { incoming, durability: Durability::Ephemeral }
-                if roster.position(incoming.sender).is_some() =>
-            {
+            RosterAsk::Ephemeral(incoming) if roster.position(incoming.sender).is_some() => {
                 self.fan_out_ephemeral(now, incoming, roster);
             }
-            RosterAsk::Send { incoming, durability: Durability::Durable } => self.submit(incoming),
             // Its own node has looked whether its sender is a member, perhaps in a newer roster.
             RosterAsk::Remote(message) => self.spread_ephemeral(now, Origin::NOBODY, &message, roster),
-            ask @ (RosterAsk::Info { .. } | RosterAsk::Send { .. }) => {
+            ask @ (RosterAsk::Info { .. } | RosterAsk::Ephemeral(_)) => {
                 self.refuse_ask(now, &ask, ErrorCode::NotAMember, 0);
             }
         }
     }
 
-    /// A group's message goes to the ledger.
-    fn submit(&mut self, incoming: Incoming) {
-        self.effects.submissions.push_back(Submission::Message(MessageSubmission { incoming }));
-    }
-
     /// What waited for a roster is not done.
     fn refuse_ask(&mut self, now: Now, ask: &RosterAsk, code: ErrorCode, retry_after_ms: u32) {
         match ask {
-            RosterAsk::Send { incoming: Incoming { origin, .. }, .. } | RosterAsk::Info { origin, .. } => {
+            RosterAsk::Ephemeral(Incoming { origin, .. }) | RosterAsk::Info { origin, .. } => {
                 self.refuse_anywhere(now, *origin, code, retry_after_ms);
             }
             RosterAsk::Remote(_) => self.counts.shed.ephemeral += 1,

@@ -52,6 +52,7 @@ mod reply;
 mod requests;
 pub mod route;
 mod session;
+mod shares;
 mod slab;
 mod throttle;
 mod timers;
@@ -296,8 +297,8 @@ impl Shard {
     /// Another shard's core asks or answers.
     pub fn lane(&mut self, now: Now, envelope: LaneEnvelope) {
         match envelope {
-            LaneEnvelope::GroupSend { group, incoming, durability } => {
-                self.with_roster(now, group, RosterAsk::Send { incoming, durability });
+            LaneEnvelope::GroupEphemeral { group, incoming } => {
+                self.with_roster(now, group, RosterAsk::Ephemeral(incoming));
             }
             LaneEnvelope::GroupInfo { origin, user, group } => {
                 self.with_roster(now, group, RosterAsk::Info { origin, user });
@@ -354,7 +355,7 @@ impl Shard {
     pub(crate) fn refused_lane(&mut self, now: Now, shard: ShardId, envelope: LaneEnvelope) {
         self.counts.shed.lanes += 1;
         match envelope {
-            LaneEnvelope::GroupSend { incoming: Incoming { origin, .. }, .. }
+            LaneEnvelope::GroupEphemeral { incoming: Incoming { origin, .. }, .. }
             | LaneEnvelope::EphemeralSend(Incoming { origin, .. })
             | LaneEnvelope::GroupInfo { origin, .. } => {
                 self.refuse_origin(now, origin, ErrorCode::RetryLater, RETRY_AFTER_MS);

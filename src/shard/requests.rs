@@ -129,8 +129,8 @@ impl Shard {
         }
         let incoming = Incoming::new(origin, sender, to, client_msg_id, body);
         match (to, durability) {
-            (Conversation::Group(group), _) => {
-                let send = LaneEnvelope::GroupSend { group, incoming, durability };
+            (Conversation::Group(group), Durability::Ephemeral) => {
+                let send = LaneEnvelope::GroupEphemeral { group, incoming };
                 let home = ShardId::of_group(group, self.config.shards);
                 if home == self.config.id {
                     self.lane(now, send);
@@ -139,9 +139,9 @@ impl Shard {
                 }
             }
             (Conversation::User(user), Durability::Ephemeral) => self.send_ephemeral_direct(now, user, incoming),
-            (Conversation::User(_), Durability::Durable) => {
-                let direct = MessageSubmission { incoming };
-                self.effects.submissions.push_back(Submission::Message(direct));
+            // Only the ledger knows who is in a group, and whether it is a repeat.
+            (_, Durability::Durable) => {
+                self.effects.submissions.push_back(Submission::Message(MessageSubmission { incoming }));
             }
         }
     }

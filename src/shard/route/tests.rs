@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::request::Durability;
 use ringway_wire::schema::ErrorCode;
 
 use crate::shard::tests::world::{Got, Room, World};
@@ -14,7 +15,8 @@ fn what_no_outlet_has_room_for_is_answered_in_the_same_call() {
     // To the ledger, and over a lane to the group's shard.
     world.send_to(alice, 7, Conversation::User(UserId(world.user_on(0, 1))), b"one");
     let group = world.group_on(1);
-    world.send_to(alice, 8, Conversation::Group(group), b"two");
+    let (name, to) = (world.name(), Conversation::Group(group));
+    world.frame(alice, |encoder| encoder.send(8, to, name, b"two", Durability::Ephemeral));
     world.settle();
     let refused = [Got::Error(7, ErrorCode::RetryLater), Got::Error(8, ErrorCode::RetryLater)];
     assert_eq!(world.got(alice), refused);

@@ -3,7 +3,7 @@
 use super::world::{Client, Got, World};
 use crate::contract::delivery::Delivery;
 use crate::contract::lane::{Answers, LaneEnvelope};
-use crate::limits::EPHEMERALS_GROUP_MAX;
+use crate::limits::{EPHEMERALS_ACCOUNT_MAX, EPHEMERALS_GROUP_MAX};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
@@ -111,21 +111,42 @@ fn ephemeral_messages_count_among_the_requests_in_flight_until_they_are_handed_o
 #[test]
 fn what_waits_for_a_group_is_bounded_and_who_sends_more_is_told_to_come_again() {
     let group = GroupId(1_000);
-    let (mut world, clients) = crowd(3, group);
-    let half = (EPHEMERALS_GROUP_MAX / 2) as u32;
+    let (mut world, clients) = crowd(5, group);
+    let each = (EPHEMERALS_GROUP_MAX / 4) as u32;
     for client in &clients {
-        frames(&mut world, *client, group, 1..half + 1, b"f");
+        frames(&mut world, *client, group, 1..each + 1, b"f");
     }
     world.settle();
-    assert_eq!(world.shards[0].counters().ephemerals, u64::from(2 * half));
-    assert_eq!(world.shards[0].counters().shed.ephemeral, u64::from(half));
-    let refused = world.got(clients[2]);
-    assert_eq!(refused.len(), half as usize);
+    assert_eq!(world.shards[0].counters().ephemerals, u64::from(4 * each));
+    assert_eq!(world.shards[0].counters().shed.ephemeral, u64::from(each));
+    let refused = world.got(clients[4]);
+    assert_eq!(refused.len(), each as usize);
     assert!(refused.iter().all(|got| matches!(got, Got::Error(_, ErrorCode::RetryLater))));
     world.hold_ephemerals = false;
     world.settle();
     assert_eq!(world.shards[0].counters().ephemerals, 0);
-    assert_eq!(numbers(&world.got(clients[2])).len(), 2 * half as usize);
+    assert_eq!(numbers(&world.got(clients[4])).len(), 4 * each as usize);
+}
+
+#[test]
+fn one_member_of_many_devices_takes_no_other_members_room() {
+    let group = GroupId(1_000);
+    let (mut world, clients) = crowd(3, group);
+    let flooding: Vec<Client> = (2..8).map(|device| world.login(10, device, Some(0))).collect();
+    let each = u32::from(SESSION_IN_FLIGHT_MAX);
+    flooding.iter().for_each(|client| frames(&mut world, *client, group, 1..each + 1, b"f"));
+    frames(&mut world, clients[1], group, 1..2, b"typing");
+    world.settle();
+    assert_eq!(world.got(clients[1]), [], "it waits, and is not refused");
+    assert_eq!(world.shards[0].counters().ephemerals, EPHEMERALS_ACCOUNT_MAX as u64 + 1);
+    world.hold_ephemerals = false;
+    world.settle();
+    assert!(world.got(clients[1]).contains(&Got::SendOk { request: 1, seq: 0, repeat: false }));
+    // And once more: nothing is owed of what has gone out.
+    frames(&mut world, flooding[0], group, 1..each + 1, b"f");
+    world.settle();
+    let refused = |got: &Got| matches!(got, Got::Error(..));
+    assert_eq!(world.got(flooding[0]).iter().filter(|got| refused(got)).count(), 0);
 }
 
 #[test]

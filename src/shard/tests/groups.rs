@@ -34,7 +34,7 @@ fn a_group_message_reaches_every_online_member_on_every_shard_once() {
     let got = world.got(clients[0]);
     assert_eq!(got.len(), 51);
     assert_eq!(got[50], Got::SendOk { request: 49, seq: 50, repeat: false });
-    assert_eq!(world.ledger.rosters_asked, 1, "the roster is asked for once");
+    assert_eq!(world.ledger.rosters_asked, 0, "no shard has to know who is a member");
     assert!(world.shards.iter().all(|shard| shard.counters().sessions > 0), "both shards have members");
 }
 
@@ -199,6 +199,8 @@ fn ephemeral_messages_go_to_whoever_is_online_unnumbered_and_past_the_ledger() {
     let mut world = World::new(2);
     let (group, clients) = group_of_20(&mut world);
     world.send_to(clients[0], 1, Conversation::Group(group), b"durable");
+    // The group's shard has its roster from now on.
+    world.frame(clients[0], |encoder| encoder.group_info_request(9, group));
     world.settle();
     let mut taken = 0;
     for client in [clients[1], clients[2]] {
@@ -240,25 +242,60 @@ fn an_ephemeral_message_to_a_user_reaches_all_its_devices() {
 }
 
 #[test]
-fn whoever_has_made_a_group_sends_to_it_at_once_however_much() {
+fn whoever_has_made_a_group_types_in_it_at_once_however_much() {
     let mut world = World::new(2);
     let owner = world.login(world.user_on(0, 0), 1, Some(0));
     world.frame(owner, |encoder| encoder.group_create(1, &[UserId(2), UserId(3)]));
     world.settle();
     let group = world.got(owner).into_iter().find_map(|got| match got {
-        Got::GroupOk { group, .. } => Some(Conversation::Group(GroupId(group))),
+        Got::GroupOk { group, .. } => Some(GroupId(group)),
         _ => None,
     });
     // More than may wait for a roster that is to be asked for.
     world.hold_ledger = true;
     let burst = ROSTER_WAITERS_MAX as u32 + 100;
     for request in 2..2 + burst {
-        world.send_to(owner, request, group.unwrap(), b"hello");
+        ephemeral(&mut world, owner, request, group.unwrap());
     }
     world.settle();
-    assert_eq!(world.got(owner), [], "nothing is refused");
-    assert_eq!(world.held_submissions.len() as u32, burst);
-    assert!(world.held_submissions.iter().all(|held| matches!(held, Submission::Message(_))));
+    let got = world.got(owner);
+    assert!(got.iter().all(|got| matches!(got, Got::SendOk { seq: 0, .. })), "nothing is refused: {got:?}");
+    assert_eq!(got.len() as u32, burst);
+    assert!(world.held_submissions.is_empty());
+}
+
+#[test]
+fn who_floods_a_group_whose_roster_is_not_here_takes_no_other_members_room() {
+    let mut world = World::new(1);
+    let group = world.group_on(0);
+    world.ledger.set_members(group, &[1, 2]);
+    let flooding = [world.login(1, 1, Some(0)), world.login(1, 2, Some(0))];
+    let other = world.login(2, 1, Some(0));
+    world.got(other);
+    world.hold_ledger = true;
+    for request in 0..ROSTER_WAITERS_MAX as u32 {
+        world.send_to(flooding[request as usize % 2], request, Conversation::Group(group), b"flood");
+        ephemeral(&mut world, flooding[request as usize % 2], 1_000 + request, group);
+    }
+    world.send_to(other, 1, Conversation::Group(group), b"hello");
+    ephemeral(&mut world, other, 2, group);
+    world.frame(other, |encoder| encoder.group_info_request(3, group));
+    world.settle();
+    assert_eq!(world.got(other), [], "nothing of another's is refused");
+    world.hold_ledger = false;
+    world.settle();
+    let got = world.got(other);
+    assert!(got.iter().any(|got| matches!(got, Got::SendOk { request: 1, .. })), "{got:?}");
+    assert!(got.iter().any(|got| matches!(got, Got::SendOk { request: 2, seq: 0, .. })), "{got:?}");
+    assert!(got.contains(&Got::Members(vec![1, 2])), "{got:?}");
+}
+
+/// Sends an ephemeral message to a group.
+fn ephemeral(world: &mut World, client: Client, request: u32, group: GroupId) {
+    let name = world.name();
+    world.frame(client, |encoder| {
+        encoder.send(request, Conversation::Group(group), name, b"typing", Durability::Ephemeral)
+    });
 }
 
 #[test]
@@ -269,19 +306,19 @@ fn a_full_lane_or_ledger_is_answered_with_retry_later() {
     world.ledger.set_members(group, &[user]);
     let sender = world.login(user, 1, Some(0));
     world.got(sender);
-    world.send_to(sender, 1, Conversation::Group(group), b"hello");
+    ephemeral(&mut world, sender, 1, group);
     let (to, envelope) = world.shards[0].effects().lanes.pop_front().expect("the group lives on the other shard");
     world.shards[0].refused_lane(world.now, to, envelope);
     world.settle();
     assert_eq!(world.got(sender), [Got::Error(1, ErrorCode::RetryLater)]);
     world.hold_ledger = true;
-    world.send_to(sender, 2, Conversation::Group(group), b"hello");
+    ephemeral(&mut world, sender, 2, group);
     world.settle();
     assert!(matches!(world.held_submissions.front(), Some(Submission::Roster { .. })));
     world.refuse_next_submission(1);
     world.settle();
     assert_eq!(world.got(sender), [Got::Error(2, ErrorCode::RetryLater)]);
-    world.send_to(sender, 3, Conversation::User(UserId(9)), b"hello");
+    world.send_to(sender, 3, Conversation::Group(group), b"hello");
     world.settle();
     world.refuse_next_submission(0);
     world.settle();
@@ -293,13 +330,13 @@ fn a_full_lane_or_ledger_is_answered_with_retry_later() {
 }
 
 #[test]
-fn a_message_does_not_overtake_one_that_waits_for_the_roster_though_that_has_come_otherwise() {
+fn an_ephemeral_message_does_not_overtake_one_that_waits_for_the_roster_though_that_has_come_otherwise() {
     let mut world = World::new(1);
     let group = world.group_on(0);
     world.ledger.set_members(group, &[1, 2]);
     let sender = world.login(1, 1, Some(0));
     world.hold_ledger = true;
-    world.send_to(sender, 1, Conversation::Group(group), b"first");
+    ephemeral(&mut world, sender, 1, group);
     world.settle();
     // The group was made a moment ago, through this node: its roster comes with the change.
     let roster = world.ledger.rosters.get(&group).cloned().unwrap();
@@ -310,10 +347,15 @@ fn a_message_does_not_overtake_one_that_waits_for_the_roster_though_that_has_com
         left_out: vec![],
     });
     world.deliver(vec![(ShardId(0), Delivery::Changed { origin: Origin::default(), roster, announcement })]);
-    world.send_to(sender, 2, Conversation::Group(group), b"second");
     world.settle();
-    let sent = world.held_submissions.iter().filter(|held| matches!(held, Submission::Message(_))).count();
-    assert_eq!(sent, 0, "the first one still waits");
+    world.got(sender);
+    ephemeral(&mut world, sender, 2, group);
+    world.settle();
+    assert_eq!(world.got(sender), [], "the first one still waits");
+    world.hold_ledger = false;
+    world.settle();
+    let sent = |request| Got::SendOk { request, seq: 0, repeat: false };
+    assert_eq!(world.got(sender), [sent(1), sent(2)]);
 }
 
 #[test]

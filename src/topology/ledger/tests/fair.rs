@@ -105,7 +105,7 @@ fn a_message_behind_many_megabytes_of_another_is_in_the_next_commit() {
     let (dir, clock) = (TempDir::new().unwrap(), Clock::start());
     let body = [b'x'; BODY_BYTES_MAX];
     let to = Conversation::User(UserId(4));
-    let commits = commits(engine(&dir, clock), 800, |number| sent(GREEDY, to, number, &body, clock), clock);
+    let commits = commits(engine(&dir, clock), 550, |number| sent(GREEDY, to, number, &body, clock), clock);
     assert!(commits[0].has_honest, "{commits:?}");
     assert!(commits[0].bytes < COMMIT_BYTES_MAX + 2 * BODY_BYTES_MAX, "{commits:?}");
     let longest = commits[1..].iter().map(|commit| commit.bytes).max().unwrap();
