@@ -47,6 +47,12 @@ macro_rules! traffic_limits {
             pub const fn all(rate: Rate) -> Self {
                 TrafficLimits { $($field: rate,)* user_unstored_percent: 100 }
             }
+
+            /// These, but for the messages that a user may send: so many, by one session or by all of them.
+            #[must_use]
+            pub const fn with_user_sends(self, rate: Rate) -> Self {
+                TrafficLimits { session_sends: rate, user_sends: rate, ..self }
+            }
         }
 
         impl TrafficLimit {

@@ -8,7 +8,6 @@ use ringway_wire::ids::{Conversation, GroupId, Seq, UserId};
 use ringway_wire::schema::GroupChangeKind;
 
 use crate::client::{Acks, Names};
-use crate::fairness::Room;
 use crate::ledger::Ledger;
 use crate::model::{Checked, SendKind, SendNo};
 use crate::world::World;
@@ -26,7 +25,7 @@ impl World {
         if !self.clients[at].is_live() || self.random.chance(1, 4) {
             return self.client_upkeep(at);
         }
-        if self.clients[at].user == self.users[0] && self.plan.room == Room::Enough && self.random.chance(1, 2) {
+        if self.clients[at].user == self.users[0] && self.plan.is_greedy && self.random.chance(1, 2) {
             return self.send_many(at);
         }
         if self.clients[at].check.in_flight() >= IN_FLIGHT_MAX {

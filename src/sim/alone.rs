@@ -5,7 +5,7 @@
 
 use crate::check::audit;
 use crate::disk::{DiskFaults, SimDisk};
-use crate::fairness::Fairness;
+use crate::fairness::{Allowance, Fairness};
 use crate::gateway::{Durable, Gateway};
 use crate::model::{Checked, Violation, violated};
 use crate::mutation::Mutation;
@@ -20,6 +20,8 @@ const STARTS_MAX: usize = 20;
 /// Of four seeds those from this one on have hostile peers, and this one an account that sends all it can.
 const HOSTILE: u64 = 2;
 const GREEDY: u64 = 3;
+/// More than an honest client sends in a run, and less than a greedy one.
+const GREEDY_MEETS: Allowance = Allowance { at_once: 200, per_s: 10 };
 /// Rounds of a world without trouble, 5 ms each, before something is stuck.
 const SETTLES_ROUNDS: usize = 20_000;
 
@@ -44,7 +46,7 @@ impl Alone {
     pub(crate) fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<Alone, Violation> {
         let random = Random::new(seed);
         let plan = Plan { table_seed: seed, ..Plan::new(&random, steps, mutation) };
-        let plan = if seed % 4 == GREEDY { plan.with_greedy() } else { plan };
+        let plan = if seed % 4 == GREEDY { plan.with_room().with_greedy(GREEDY_MEETS) } else { plan };
         let plan = Plan { is_hostile: seed % 4 >= HOSTILE, ..plan };
         let durable = Durable { disk: SimDisk::new(random.clone()), database: Database::new(random.clone()) };
         durable.disk.set_faults(DiskFaults { lies: mutation == Mutation::LyingDisk, ..DiskFaults::default() });
@@ -52,7 +54,7 @@ impl Alone {
             durable.database.become_forgetful();
         }
         let mut world = World::new(plan, random);
-        world.model.fairness = Fairness::begin(world.plan.room);
+        world.model.fairness = Fairness::begin(world.plan.room, world.plan.allowance, world.now.mono_ms);
         let gateway = Gateway::start(world.now, &durable, &world.plan, &world.random, &world.events);
         world.add(gateway.map_err(Violation)?);
         Ok(Alone { world, durable, crashes: 0 })
@@ -68,6 +70,7 @@ impl Alone {
         self.crash(if self.world.random.chance(1, 2) { Crash::Kill } else { Crash::PowerLoss })?;
         self.settle_and_audit()?;
         self.world.gateways[0].tally(&mut self.world.reached);
+        self.world.count_refusals();
         Ok(())
     }
 
@@ -197,7 +200,9 @@ impl Alone {
             ) {
                 Ok(gateway) => {
                     self.world.gateways[0] = gateway;
-                    self.world.model.fairness = Fairness::begin(self.world.plan.room);
+                    let Plan { room, allowance, .. } = self.world.plan;
+                    self.world.count_refusals();
+                    self.world.model.fairness = Fairness::begin(room, allowance, self.world.now.mono_ms);
                     return Ok(());
                 }
                 Err(error) => self.world.note(format!("the start is refused: {error}")),

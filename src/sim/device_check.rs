@@ -258,6 +258,7 @@ impl DeviceCheck {
             Reply::Closing { reason, .. } => self.closed(model, reason),
             Reply::SendOk { msg_id, seq, sent_at_ms, repeat } => {
                 let taken = if repeat { Taken::Before } else { Taken::Now };
+                model.fairness.taken(self.user, now_ms)?;
                 self.send_ok(model, request, (msg_id, seq.0, sent_at_ms), taken)
             }
             Reply::Error { code, retry_after_ms, .. } => self.refused(model, now_ms, request, code, retry_after_ms),

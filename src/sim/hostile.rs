@@ -12,7 +12,7 @@ use ringway_wire::request::Durability;
 
 use crate::network::{Connection, Owner, Pipe, Place};
 use crate::plan::SECRET;
-use crate::world::World;
+use crate::world::{Runs, World};
 
 /// The first of their accounts.
 pub(crate) const FIRST_HOSTILE: u64 = 900;
@@ -45,7 +45,8 @@ impl World {
     }
 
     fn hostile_connects(&mut self) {
-        let node = self.random.below(self.gateways.len());
+        let up: Vec<usize> = (0..self.gateways.len()).filter(|node| self.runs(*node) != Runs::Down).collect();
+        let Some(&node) = self.random.pick(&up) else { return };
         let shard = ShardId(self.random.below(self.gateways[node].shards.len()) as u16);
         let mut up = Pipe::new(usize::MAX);
         let user = UserId(FIRST_HOSTILE + self.random.between(0, 2));

@@ -45,10 +45,12 @@ pub(crate) enum Mutation {
     StopsAtHostile,
     /// What is sent by somebody hostile counts as another's.
     TrustsHostile,
+    /// Whoever sends more than one account may is not refused.
+    Unlimited,
 }
 
 /// All of them, with what the report must contain.
-pub(crate) const MUTATIONS: [(Mutation, &str); 10] = [
+pub(crate) const MUTATIONS: [(Mutation, &str); 11] = [
     (Mutation::LyingDisk, "I1"),
     (Mutation::ForgetfulStore, "I1"),
     (Mutation::SwappedSeqs, "I"),
@@ -59,6 +61,7 @@ pub(crate) const MUTATIONS: [(Mutation, &str); 10] = [
     (Mutation::CrowdsOut, "and is told RetryLater"),
     (Mutation::StopsAtHostile, "does not settle"),
     (Mutation::TrustsHostile, "that nobody sent"),
+    (Mutation::Unlimited, "and may send"),
 ];
 
 impl Mutation {

@@ -4,11 +4,12 @@
 
 use ringway::contract::ids::ShardId;
 use ringway::contract::keyed::TableKey;
+use ringway::contract::traffic::TrafficLimits;
 use ringway::ledger::journal_engine::Settings;
 use ringway::limits::OUTBOX_BYTES_MAX;
 use ringway::shard::config::ShardConfig;
 
-use crate::fairness::Room;
+use crate::fairness::{Allowance, Room};
 use crate::mutation::Mutation;
 use crate::random::Random;
 
@@ -52,8 +53,12 @@ pub(crate) struct Plan {
     pub store_failing: u32,
     pub writes_failing: u32,
     pub syncs_dying: u32,
-    /// Enough: then one account sends all it can, and nothing may refuse the others.
+    /// One account sends all it can.
+    pub is_greedy: bool,
+    /// Enough: then nothing may refuse the others.
     pub room: Room,
+    /// What one account may send.
+    pub allowance: Allowance,
     /// There are peers that keep to nothing.
     pub is_hostile: bool,
     pub mutation: Mutation,
@@ -101,15 +106,22 @@ impl Plan {
             store_failing: some(4, 200),
             writes_failing: some(3, 30),
             syncs_dying: some(6, 20),
+            is_greedy: false,
             room: Room::Scarce,
+            allowance: Allowance::USUAL,
             is_hostile: false,
             mutation,
             table_seed: 0,
         }
     }
 
-    /// The same with an account that sends all it can, and without all that could refuse the others.
-    pub(crate) fn with_greedy(self) -> Plan {
+    /// The same with an account that sends all it can, which is soon more than it may.
+    pub(crate) fn with_greedy(self, allowance: Allowance) -> Plan {
+        Plan { is_greedy: true, allowance, ..self }
+    }
+
+    /// The same without all that could refuse the others.
+    pub(crate) fn with_room(self) -> Plan {
         Plan {
             room: Room::Enough,
             submissions_max: ROOMY,
@@ -129,12 +141,21 @@ impl Plan {
         }
     }
 
+    /// What one account may send, unless that is what is broken.
+    pub(crate) fn traffic(&self) -> TrafficLimits {
+        match self.mutation {
+            Mutation::Unlimited => TrafficLimits::UNLIMITED,
+            _ => self.allowance.limits(),
+        }
+    }
+
     /// The settings of the ledger.
     pub(crate) fn ledger_settings(&self, seed: u64) -> Settings {
         Settings {
             segment_bytes: self.segment_bytes,
             window_entries_max: self.window_entries_max,
             tail_messages_max: self.tail_messages_max,
+            traffic: self.traffic(),
             ..Settings::new(self.shards, seed)
         }
     }
@@ -144,6 +165,7 @@ impl Plan {
         ShardConfig {
             outbox_bytes_max: self.outbox_bytes_max,
             fanout_part_bytes_max: self.fanout_part_bytes_max,
+            traffic: self.traffic(),
             table_key: TableKey::new(self.table_seed),
             ..ShardConfig::new(id, self.shards)
         }

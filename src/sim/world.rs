@@ -297,6 +297,11 @@ impl World {
         self.connections.insert(self.connections_count, connection);
     }
 
+    /// Adds how often a limit of what one account may send was met.
+    pub(crate) fn count_refusals(&mut self) {
+        *self.reached.entry("sent too much").or_default() += self.model.fairness.refused_count;
+    }
+
     /// Whoever is hostile goes away.
     pub(crate) fn drop_hostile(&mut self) {
         let theirs = self.connections.values_mut().filter(|connection| connection.owner == Owner::Hostile);

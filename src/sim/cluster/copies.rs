@@ -31,6 +31,7 @@ impl Cluster {
         self.count("directory copied");
         let (node, gateway) = Node::new(id, (log, copy), process);
         self.world.add(gateway);
+        self.world.model.fairness.another();
         self.nodes.push(node);
     }
 

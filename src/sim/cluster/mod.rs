@@ -28,6 +28,7 @@ use self::takeover::Takeover;
 use self::trouble::{Late, Loss};
 use crate::check::audit;
 use crate::disk::SimDisk;
+use crate::fairness::Fairness;
 use crate::ledger::Ledger;
 use crate::model::{Checked, Violation, violated};
 use crate::random::Random;
@@ -76,9 +77,10 @@ impl Cluster {
     /// Nodes on empty disks, an empty Redis, an empty database.
     pub(crate) fn new(seed: u64, steps: usize, mutation: Mutation) -> Result<Cluster, Violation> {
         let random = Random::new(seed);
-        let gateways = ClusterPlan::of_gateways(&random, seed, steps);
-        let plan = ClusterPlan::new(&random, &Random::new(seed ^ OTHER), &gateways);
+        let gateways = ClusterPlan::of_gateways(&random, seed, steps, mutation);
+        let plan = ClusterPlan::new(&random, &Random::new(seed ^ OTHER), &gateways).for_planted(mutation);
         let mut world = World::new(gateways, random.clone());
+        world.model.fairness = Fairness::begin(world.plan.room, world.plan.allowance, world.now.mono_ms);
         world.model.ledger = if plan.losses > 0 { Ledger::ForgetfulRedis } else { Ledger::Redis };
         let mut redis = Redis::new("run 1");
         redis.bent = mutation.of_redis();
@@ -93,6 +95,9 @@ impl Cluster {
             let (node, gateway) = Node::new(id, (log, copy), process);
             world.add(gateway);
             nodes.push(node);
+        }
+        for _ in 1..plan.nodes {
+            world.model.fairness.another();
         }
         let late = Vec::new();
         let (dump, recent_dump, starts_of_redis) = (Data::default(), Data::default(), 1);
@@ -125,6 +130,7 @@ impl Cluster {
         for gateway in &self.world.gateways {
             gateway.tally(&mut self.world.reached);
         }
+        self.world.count_refusals();
         Ok(())
     }
 
@@ -139,6 +145,7 @@ impl Cluster {
                 self.redis_step();
                 self.execute(random.below(self.nodes.len()));
             }
+            _ if self.world.plan.is_hostile && random.chance(1, 4) => self.world.hostile_step(),
             _ => {
                 let at = random.below(self.world.clients.len());
                 self.impatience(at);

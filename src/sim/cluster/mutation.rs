@@ -7,6 +7,7 @@ use ringway::ledger::redis::link::{Found, News, Reply, What};
 use ringway_wire::ids::Seq;
 
 use super::redis::Bent;
+use crate::mutation as gateway;
 use crate::store::Untrue;
 
 /// What is broken.
@@ -37,10 +38,12 @@ pub(crate) enum Mutation {
     SharesTokens,
     /// The header of a copy that has no entry counts as something to be stored.
     CountsHeader,
+    /// What each gateway does otherwise.
+    Gateways(gateway::Mutation),
 }
 
 /// All of them, with what the report must contain, and a seed that reports it, which is tried first.
-pub(crate) const MUTATIONS: [(Mutation, &str, u64); 21] = [
+pub(crate) const MUTATIONS: [(Mutation, &str, u64); 24] = [
     (Mutation::HidesLostSessions, "liveness", 1),
     (Mutation::Redis(Bent::ClaimsNothing), "I4", 2),
     (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 10),
@@ -48,10 +51,10 @@ pub(crate) const MUTATIONS: [(Mutation, &str, u64); 21] = [
     (Mutation::Database(Untrue::HidesThatItWentBack), "I3", 10),
     (Mutation::Database(Untrue::LosesRows), "I3", 1),
     (Mutation::Database(Untrue::FindsNothing), "I4", 5),
-    (Mutation::SwapsEntries, "cannot be understood", 10),
+    (Mutation::SwapsEntries, "cannot be understood", 14),
     (Mutation::SwapsCalls, "order", 5),
     (Mutation::SeedsLow, "numbers rows above", 3),
-    (Mutation::TakesRepeatsForAppended, "liveness", 107),
+    (Mutation::TakesRepeatsForAppended, "liveness", 15),
     (Mutation::SwapsReplies, "I4", 2),
     (Mutation::Redis(Bent::ConfirmsItself), "SeqAhead", 58),
     (Mutation::Database(Untrue::ForgetsNewestMessage), "I4", 18),
@@ -62,9 +65,20 @@ pub(crate) const MUTATIONS: [(Mutation, &str, u64); 21] = [
     (Mutation::Database(Untrue::KeepsLocks), "liveness", 7),
     (Mutation::Redis(Bent::DeniesHeartbeats), "liveness", 30),
     (Mutation::CountsHeader, "would wait for its store", 11),
+    (Mutation::Gateways(gateway::Mutation::StopsAtHostile), "liveness", 8),
+    (Mutation::Gateways(gateway::Mutation::TrustsHostile), "that nobody sent", 23),
+    (Mutation::Gateways(gateway::Mutation::Unlimited), "and may send", 7),
 ];
 
 impl Mutation {
+    /// What each gateway does otherwise.
+    pub(super) fn of_gateways(self) -> gateway::Mutation {
+        match self {
+            Mutation::Gateways(mutation) => mutation,
+            _ => gateway::Mutation::None,
+        }
+    }
+
     /// What Redis does otherwise.
     pub(super) fn of_redis(self) -> Bent {
         match self {

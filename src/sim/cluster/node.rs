@@ -9,7 +9,6 @@ use ringway::contract::policies::Policies;
 use ringway::contract::position::{JournalPosition, StreamPosition};
 use ringway::contract::progress::Progress;
 use ringway::contract::snapshot::snapshots;
-use ringway::contract::traffic::TrafficLimits;
 use ringway::ledger::GroupLimits;
 use ringway::ledger::redis;
 use ringway::ledger::redis::link::link;
@@ -100,7 +99,7 @@ impl Process {
             buckets: 1,
             names: plan.names,
             groups: GroupLimits::default(),
-            traffic: TrafficLimits::default(),
+            traffic: world.plan.traffic(),
             policies: Policies::default(),
             seed,
         };

@@ -4,8 +4,18 @@
 
 use ringway::contract::names_kept::NamesKept;
 
+use super::mutation::Mutation;
+use super::redis::Bent;
+use crate::fairness::Allowance;
+use crate::mutation as gateway;
 use crate::plan::Plan;
 use crate::random::Random;
+
+/// Of eight seeds this one has an account that sends all it can and hostile peers, and this one hostile peers alone.
+const GREEDY: u64 = 7;
+const HOSTILE: u64 = 0;
+/// Less than a greedy account sends here, where clients have fewer turns.
+const GREEDY_MEETS: Allowance = Allowance { at_once: 30, per_s: 3 };
 
 /// One run's settings, beside those of each gateway.
 #[derive(Clone, Debug)]
@@ -105,15 +115,31 @@ impl ClusterPlan {
         }
     }
 
+    /// The same, so that what it takes to meet a planted fault is in every run, and what hides one is in none.
+    pub(crate) fn for_planted(self, mutation: Mutation) -> ClusterPlan {
+        match mutation {
+            Mutation::Redis(Bent::VouchesForForgotten) => {
+                ClusterPlan { nodes: self.nodes.max(3), names: NamesKept::new(20), absences: 40, ..self }
+            }
+            // Each process, and all time that passes, lets everybody send more.
+            Mutation::Gateways(gateway::Mutation::Unlimited) => {
+                ClusterPlan { nodes: 1, kills: 0, skips: 0, absences: 0, blackouts: 0, copies: 0, restores: 0, ..self }
+            }
+            _ => self,
+        }
+    }
+
     /// The settings of each gateway: what is about one disk and one process is tried without a cluster.
-    pub(crate) fn of_gateways(random: &Random, seed: u64, steps: usize) -> Plan {
-        let plan = Plan::new(random, steps, crate::mutation::Mutation::None);
+    pub(crate) fn of_gateways(random: &Random, seed: u64, steps: usize, mutation: Mutation) -> Plan {
+        let plan = Plan::new(random, steps, mutation.of_gateways());
+        let plan = if seed % 8 == GREEDY { plan.with_greedy(GREEDY_MEETS) } else { plan };
         Plan {
             shards: random.between(1, 3) as u16,
             floods: false,
             socket_bytes: plan.socket_bytes.max(4096),
             stalls: 0,
             leaves: random.chance(1, 5),
+            is_hostile: seed % 8 == GREEDY || seed % 8 == HOSTILE,
             table_seed: seed,
             ..plan
         }

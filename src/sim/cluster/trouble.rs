@@ -282,6 +282,7 @@ impl Cluster {
             Ok(Process { gateway, link, progress, began_at, process }) => {
                 self.world.note(format!("node {} starts", node.id));
                 self.world.gateways[at] = gateway;
+                self.world.model.fairness.another();
                 (self.nodes[at].link, self.nodes[at].progress) = (link, progress);
                 (self.nodes[at].began_at, self.nodes[at].process) = (began_at, process);
                 self.world.set_runs(at, Runs::On);
@@ -305,6 +306,7 @@ impl Cluster {
         self.database.set_failing(0);
         self.world.set_clocks_right();
         self.world.hurry_clients();
+        self.world.drop_hostile();
         for node in self.nodes.iter_mut().filter(|node| !node.is_over) {
             (node.goes_on_at_ms, node.cut_until_ms) = (0, 0);
         }
