@@ -174,6 +174,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.session_bytes", SESSION_BYTES, Form::Text, "bytes of their bodies"),
     key("limits.user_sends", USER_SENDS, Form::Text, "messages of all of a user's sessions"),
     key("limits.user_bytes", USER_BYTES, Form::Text, "bytes of all of them"),
+    key(
+        "limits.conversation_bytes",
+        CONVERSATION_BYTES,
+        Form::Text,
+        "bytes that a user sends to one other user, or to one group",
+    ),
     key("limits.user_rows", USER_ROWS, Form::Text, "rows that a user's messages make, one a recipient"),
     key("limits.user_groups_made", USER_GROUPS_MADE, Form::Text, "groups that a user makes"),
     key("limits.user_members_added", USER_MEMBERS_ADDED, Form::Text, "members that a user adds, in new groups too"),
@@ -224,6 +230,7 @@ const SESSION_SENDS: &str = "500/s, burst 10000";
 const SESSION_BYTES: &str = "2097152/s, burst 33554432";
 const USER_SENDS: &str = "1000/s, burst 20000";
 const USER_BYTES: &str = "4194304/s, burst 67108864";
+const CONVERSATION_BYTES: &str = "1048576/s, burst 16777216";
 const USER_ROWS: &str = "50000/s, burst 1000000";
 const USER_GROUPS_MADE: &str = "10/s, burst 1000";
 const USER_MEMBERS_ADDED: &str = "2000/s, burst 200000";
@@ -234,7 +241,7 @@ const GROUP_SENDS: &str = "2000/s, burst 40000";
 const GROUP_ROWS: &str = "100000/s, burst 2000000";
 
 /// Keys of the table `[limits]`.
-const LIMITS_KEYS_MAX: usize = 28;
+const LIMITS_KEYS_MAX: usize = 29;
 
 const _: () = {
     assert!(KEYS.len() <= 34 + LIMITS_KEYS_MAX, "at most 34 keys and the [limits] table");

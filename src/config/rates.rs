@@ -28,6 +28,7 @@ impl Typed {
             session_bytes: self.rate("limits.session_bytes", BYTES_AT_ONCE)?,
             user_sends: self.rate("limits.user_sends", SENDS_AT_ONCE)?,
             user_bytes: self.rate("limits.user_bytes", BYTES_AT_ONCE)?,
+            conversation_bytes: self.rate("limits.conversation_bytes", BYTES_AT_ONCE)?,
             user_rows: self.rate("limits.user_rows", ROWS_AT_ONCE)?,
             user_groups_made: self.rate("limits.user_groups_made", SENDS_AT_ONCE)?,
             user_members_added: self.rate("limits.user_members_added", ROWS_AT_ONCE)?,

@@ -91,6 +91,8 @@ traffic_limits! {
     user_sends UserSends = USER_SENDS,
     /// Bytes that they send.
     user_bytes UserBytes = USER_BYTES,
+    /// Bytes that a user sends to one other user, or to one group.
+    conversation_bytes ConversationBytes = CONVERSATION_BYTES,
     /// Rows that a user's messages make: one for each recipient, the sender included.
     user_rows UserRows = USER_ROWS,
     /// Groups that a user makes.

@@ -24,6 +24,9 @@ pub(crate) const SESSION_BYTES: (u32, u32) = (2 << 20, 32 << 20);
 pub(crate) const USER_SENDS: (u32, u32) = (1_000, 20_000);
 /// Bytes of all of them.
 pub(crate) const USER_BYTES: (u32, u32) = (4 << 20, 64 << 20);
+/// Bytes that a user sends to one other user, or to one group: who is written to reads what came before first, and his own
+/// next message takes its place behind it.
+pub(crate) const CONVERSATION_BYTES: (u32, u32) = (1 << 20, 16 << 20);
 /// Rows of a user's messages. The embedded store writes some 200,000 a second, so one account owes it at most five
 /// seconds at once, and takes a quarter of it for good; 100 messages a second to 500 members are just within.
 pub(crate) const USER_ROWS: (u32, u32) = (50_000, 1_000_000);

@@ -123,7 +123,7 @@ impl Shard {
             return self.forbid(now, slot, request_id, "this gateway lets nobody write to another user");
         }
         let Some((origin, sender)) = self.asking(slot, request_id) else { return };
-        let weight = Weight { sends: 1, bytes: body.len() as u64 };
+        let weight = Weight { sends: 1, bytes: body.len() as u64, to: Some(to) };
         if self.admit_request(now, origin, sender, weight) == Admission::Refused {
             return;
         }
@@ -187,7 +187,7 @@ impl Shard {
             return self.refuse(now, slot, request_id, ErrorCode::TooManyMembers, 0);
         }
         let is_alone = users.is_empty();
-        let weight = Weight { sends: 0, bytes: (users.len() * size_of::<UserId>()) as u64 };
+        let weight = Weight { sends: 0, bytes: (users.len() * size_of::<UserId>()) as u64, to: None };
         let change = change(users);
         if matches!(&change, GroupChange::Add(_, users) | GroupChange::Remove(_, users) if users.is_empty()) {
             return self.refuse_saying(now, slot, request_id, ErrorCode::BadRequest, "members is empty", 0);

@@ -5,6 +5,8 @@
 //! are on this shard, so what counts for the user counts for all of them, and is remembered when they end; who sends
 //! nothing costs nothing.
 
+use std::hash::BuildHasher;
+
 use super::Shard;
 use super::slab::Chunked;
 use crate::clock::Now;
@@ -16,7 +18,7 @@ use crate::contract::policies::Rules;
 use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
 use crate::rate::{Rate, Spent};
 use crate::spending::{FanoutSpending, Recipient, Spending, met};
-use ringway_wire::ids::UserId;
+use ringway_wire::ids::{Conversation, UserId};
 use ringway_wire::limits::SERVER_FRAME_BYTES_MAX;
 use ringway_wire::schema::{CloseReason, ErrorCode};
 
@@ -27,6 +29,8 @@ pub(super) struct Weight {
     pub(super) sends: u64,
     /// Bytes that the gateway keeps of it.
     pub(super) bytes: u64,
+    /// Whom it is sent to, if it is a message.
+    pub(super) to: Option<Conversation>,
 }
 
 /// What was sent lately, by whom.
@@ -36,6 +40,9 @@ pub(super) struct Traffic {
     sessions: Chunked<[Spent; 3]>,
     /// By user: messages and bytes.
     users: Spending<2>,
+    /// By user and conversation: bytes.
+    conversations: Spending<1>,
+    conversation_key: TableKey,
     /// By user: those asked for, and logins.
     presence: Spending<1>,
     logins: Spending<1>,
@@ -54,6 +61,8 @@ impl Traffic {
         Traffic {
             sessions: Chunked::new(),
             users,
+            conversations: Spending::new(key.derived(13)),
+            conversation_key: key.derived(14),
             presence: Spending::new(key.derived(5)),
             logins: Spending::new(key.derived(6)),
             refusals: Spending::new(key.derived(8)),
@@ -82,7 +91,14 @@ impl Traffic {
         (slot, user): (u32, UserId),
         weight: Weight,
     ) -> Result<(), Limited> {
-        let Weight { sends, bytes } = weight;
+        let Weight { sends, bytes, to } = weight;
+        let to = to.map(|to| self.conversation_key.hash_one((user, to)));
+        let mut of_conversation = to.map(|to| &mut self.conversations.of(to)[0]);
+        let conversation = of_conversation
+            .as_deref()
+            .map(|spent| spent.with(now_ms, &limits.conversation_bytes, bytes))
+            .transpose()
+            .map_err(met(TrafficLimit::ConversationBytes))?;
         let of_session = self.sessions.reached(slot);
         let of_user = self.users.of(user.0);
         let session = [
@@ -95,6 +111,9 @@ impl Traffic {
             of_user[1].with(now_ms, &limits.user_bytes, bytes).map_err(met(TrafficLimit::UserBytes))?,
         ];
         *of_session = session;
+        if let (Some(spent), Some(after)) = (&mut of_conversation, conversation) {
+            **spent = after;
+        }
         Ok(())
     }
 }

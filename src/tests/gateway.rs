@@ -23,7 +23,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const METRICS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// For a gateway whose test sends more than an account may: what one may send is not limited.
-pub(crate) const UNLIMITED: [(&str, &str); 17] = [
+pub(crate) const UNLIMITED: [(&str, &str); 18] = [
     ("RINGWAY_LIMITS_ADDRESS_LOGINS", "off"),
     ("RINGWAY_LIMITS_USER_LOGINS", "off"),
     ("RINGWAY_LIMITS_SESSION_REQUESTS", "off"),
@@ -34,6 +34,7 @@ pub(crate) const UNLIMITED: [(&str, &str); 17] = [
     ("RINGWAY_LIMITS_SESSION_BYTES", "off"),
     ("RINGWAY_LIMITS_USER_SENDS", "off"),
     ("RINGWAY_LIMITS_USER_BYTES", "off"),
+    ("RINGWAY_LIMITS_CONVERSATION_BYTES", "off"),
     ("RINGWAY_LIMITS_USER_ROWS", "off"),
     ("RINGWAY_LIMITS_USER_GROUPS_MADE", "off"),
     ("RINGWAY_LIMITS_USER_MEMBERS_ADDED", "off"),

@@ -362,3 +362,28 @@ fn long_replies_wait_when_a_user_has_been_sent_as_much_as_may_be_and_nothing_els
     }
     assert_eq!((of_phone, of_tablet), (20, 1), "none is lost");
 }
+
+#[test]
+fn what_one_user_sends_to_another_is_bounded_whatever_he_may_send_to_others() {
+    let limits = TrafficLimits { conversation_bytes: Rate::new(1_000, 10_000), ..TrafficLimits::UNLIMITED };
+    let mut world = World::with(1, |config| config.traffic = limits);
+    let (one, other) = (world.login(1, 1, Some(0)), world.login(2, 1, Some(0)));
+    let group = world.group_on(0);
+    world.ledger.set_members(group, &[1, 2]);
+    let refused = |world: &mut World, client, to| {
+        world.got(client);
+        (0..15).for_each(|request| world.send_to(client, request, to, &[b'x'; 1_000]));
+        world.settle();
+        let refused = |got: &Got| matches!(got, Got::Error(_, ErrorCode::RetryLater));
+        world.got(client).iter().filter(|got| refused(got)).count()
+    };
+    assert_eq!(refused(&mut world, one, Conversation::User(UserId(2))), 5);
+    assert_eq!(refused(&mut world, one, Conversation::User(UserId(2))), 15);
+    assert_eq!(refused(&mut world, one, Conversation::User(UserId(3))), 5, "another conversation");
+    assert_eq!(refused(&mut world, one, Conversation::Group(group)), 5, "a group is one, too");
+    assert_eq!(refused(&mut world, other, Conversation::Group(group)), 5, "another's share of it");
+    assert_eq!(refused(&mut world, other, Conversation::User(UserId(1))), 5, "the other way");
+    assert_eq!(limited(&world, TrafficLimit::ConversationBytes), 5 + 15 + 5 + 5 + 5 + 5);
+    world.pass(2_000);
+    assert_eq!(refused(&mut world, one, Conversation::User(UserId(2))), 13, "and as much later as it is earned");
+}
