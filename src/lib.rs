@@ -23,8 +23,8 @@
 //! ```
 //!
 //! A frame is read in its connection's turn ([`net`]), and the bytes go to the shard's core ([`shard`]). A
-//! Send goes to the shard its group lives on, from there with the group's roster to the [`ledger`], which numbers
-//! it, writes it to the [`journal`] and, once it is on disk, hands each shard what its users are to receive. The
+//! Send goes to the [`ledger`], where each sender has its turns; the ledger knows who is in the group, numbers the message,
+//! writes it to the [`journal`] and, once it is on disk, hands each shard what its users are to receive. The
 //! shard puts it into outboxes, and writes each once. The [`store`] reads the journal and catches up on its own.
 //!
 //! # The modules, in reading order

@@ -79,7 +79,8 @@ pub struct Origin {
     pub session: SessionRef,
     /// The request id its answer echoes.
     pub request_id: u32,
-    /// When it was handed on by the shard that read it, microseconds of the process's clock without their upper half; 0: nobody has looked. Only latencies are made of it.
+    /// When it was handed on by the shard that read it, microseconds of the process's clock without their upper half;
+    /// 0: nobody has looked. Only latencies are made of it.
     pub(crate) asked_us: u32,
 }
 

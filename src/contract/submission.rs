@@ -12,7 +12,7 @@ use crate::contract::message::{Incoming, Roster};
 /// What a shard asks of the ledger.
 #[derive(Debug)]
 pub enum Submission {
-    /// A message: one-to-one, or from its group's shard. Refused or dropped: the sender gets `RETRY_LATER` and sends
+    /// A message, from its sender's shard. Refused or dropped: the sender gets `RETRY_LATER` and sends
     /// again.
     Message(MessageSubmission),
     /// A change of a group, or a new one. Refused: as above.
