@@ -316,7 +316,7 @@ impl Page {
         let still = "1 while a node of a cluster numbers nothing; /readyz says why";
         self.single("ringway_ledger_stands_still", "gauge", still, u64::from(c.stands_still.is_some()));
         let skew = "How far this node's clock is from Redis's, either way";
-        self.single("ringway_ledger_clock_skew_ms", "gauge", skew, c.clock_skew_ms);
+        self.single("ringway_ledger_clock_skew_seconds", "gauge", skew, c.clock_skew_ms as f64 / 1e3);
         let totals = [
             ("waits_for_room", "Times a shard's mailbox was full", report.waits_for_room),
             ("messages", "Messages made durable", c.messages),

@@ -103,6 +103,24 @@ fn the_page_lists_every_metric_that_is_served_and_no_other() {
 }
 
 #[test]
+fn dashboard_and_alerts_name_no_metric_that_is_not_served() {
+    let rows = rows_of_metrics();
+    let served: Vec<&str> = rows.iter().filter_map(|row| row.split('`').nth(1)).collect();
+    for (file, least) in [
+        (include_str!("../../tuning/grafana/dashboard.json"), 30),
+        (include_str!("../../tuning/grafana/alerts.yml"), 10),
+    ] {
+        let words = file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let named: std::collections::BTreeSet<&str> =
+            words.filter(|word| word.starts_with("ringway_") || word.starts_with("process_")).collect();
+        assert!(named.len() >= least, "{named:?}");
+        for name in named {
+            assert!(served.contains(&name.trim_end_matches("_bucket")), "{name} is not served");
+        }
+    }
+}
+
+#[test]
 fn a_histogram_counts_each_duration_in_all_buckets_from_its_own_on() {
     let mut snapshot = snapshot();
     for us in [40, 900, 20_000_000] {
