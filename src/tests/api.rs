@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,16 +12,12 @@ use serde_json::{Value, json};
 use crate::cluster::node;
 use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, address, pause};
-use crate::http::{Answer, Http};
+use crate::http::{Answer, Http, api, created};
 use crate::redis::Redis;
 use crate::services::Database;
 
 const KEY: &str = "a-key-of-a-backend-of-32-or-more-characters";
 const READER: &str = "another-key-which-may-only-read-what-is-there";
-
-fn api(dir: &Path) -> Http {
-    Http::connect(address(dir, "admin").unwrap(), None).unwrap()
-}
 
 fn name_of(number: u128) -> String {
     let hex = format!("{:032x}", u128::from_be_bytes(ClientMsgId::from_parts(now_ms(), number).0));
@@ -55,12 +50,6 @@ fn inbox(http: &mut Http, user: u64) -> Vec<Value> {
             None => return rows,
         }
     }
-}
-
-fn created(http: &mut Http, owner: &str, members: Value) -> String {
-    let made = http.send("POST", "/api/v1/groups", &json!({"owner": owner, "members": members})).unwrap();
-    assert_eq!(made.status, 201, "{made:?}");
-    made.json["group"].as_str().unwrap().to_owned()
 }
 
 #[test]

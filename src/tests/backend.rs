@@ -1,26 +1,14 @@
 //! What a backend does over the API beside sending: groups are deleted and replaced, inboxes read backwards, messages sent that
 //! are not stored.
 
-use std::path::Path;
-
 use ringway_client::Event;
 use ringway_wire::ids::UserId;
 use ringway_wire::schema::GroupChangeKind;
 use serde_json::{Value, json};
 
 use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, address};
-use crate::http::Http;
-
-fn api(dir: &Path) -> Http {
-    Http::connect(address(dir, "admin").unwrap(), None).unwrap()
-}
-
-fn created(http: &mut Http, owner: &str, members: Value) -> String {
-    let made = http.send("POST", "/api/v1/groups", &json!({"owner": owner, "members": members})).unwrap();
-    assert_eq!(made.status, 201, "{made:?}");
-    made.json["group"].as_str().unwrap().to_owned()
-}
+use crate::gateway::{Gateway, PATIENCE};
+use crate::http::{Http, api, created};
 
 #[test]
 fn a_group_is_deleted_and_nobody_is_in_it_any_more() {

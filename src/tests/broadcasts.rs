@@ -1,17 +1,12 @@
 //! Broadcasts: each recipient has the message once, whatever comes between.
 
-use std::path::Path;
 use std::time::Duration;
 
 use ringway_wire::ids::ClientMsgId;
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, PATIENCE, address, pause};
-use crate::http::Http;
-
-fn api(dir: &Path) -> Http {
-    Http::connect(address(dir, "admin").unwrap(), None).unwrap()
-}
+use crate::gateway::{Gateway, PATIENCE, pause};
+use crate::http::{Http, api};
 
 fn begin(http: &mut Http, users: u64, rate_per_s: u32, name: &str) -> Value {
     let users: Vec<String> = (1..=users).map(|user| user.to_string()).collect();

@@ -4,14 +4,27 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::gateway::PATIENCE;
+use crate::gateway::{PATIENCE, address};
 use crate::openapi::Document;
 
 /// What the API says of itself.
 const DOCUMENT: &str = "/api/v1/openapi.json";
+
+/// To the API of the gateway with this data directory, at the admin address, without a key.
+pub(crate) fn api(dir: &Path) -> Http {
+    Http::connect(address(dir, "admin").unwrap(), None).unwrap()
+}
+
+/// Has a group made; returns its number.
+pub(crate) fn created(http: &mut Http, owner: &str, members: Value) -> String {
+    let made = http.send("POST", "/api/v1/groups", &json!({"owner": owner, "members": members})).unwrap();
+    assert_eq!(made.status, 201, "{made:?}");
+    made.json["group"].as_str().unwrap().to_owned()
+}
 
 /// An answer.
 #[derive(Debug)]

@@ -13,13 +13,9 @@ use crate::access::{admin, end};
 use crate::cluster::node;
 use crate::connection::Connection;
 use crate::gateway::{Gateway, PATIENCE, UNLIMITED, address, pause};
-use crate::http::Http;
+use crate::http::{Http, api};
 use crate::redis::Redis;
 use crate::services::Database;
-
-fn api(gateway_dir: &std::path::Path) -> Http {
-    Http::connect(address(gateway_dir, "admin").unwrap(), None).unwrap()
-}
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
