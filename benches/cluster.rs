@@ -328,7 +328,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
     shared.groups.iter().for_each(|group| start.visit(Stored::Group(group.clone())));
     let dir = tempfile::tempdir_in(base()).unwrap();
     let [log, copy] = ["log", "copy"].map(|name| Directory::open(&dir.path().join(name)).unwrap());
-    let at = StorePosition { applied: AppliedPosition(0), msg_id_max: MsgId(0) };
+    let at = StorePosition::default();
     let engine = start.finish((log, copy), Arc::clone(&progress), (ledger, asker), at).unwrap();
     let (token, entries_max) = (node.into(), STREAM_UNSTORED_MAX);
     let (url, buckets, progress_of_redis) = (url.to_owned(), args.buckets, Arc::clone(&progress));
@@ -458,7 +458,7 @@ impl Node {
         if let Some(mut ask) = self.store.next() {
             ask.begin();
             self.shared.groups.iter().for_each(|group| ask.visit(Stored::Group(group.clone())));
-            let at = StorePosition { applied: AppliedPosition(base), msg_id_max: MsgId(0) };
+            let at = StorePosition { applied: AppliedPosition(base), ..StorePosition::default() };
             self.store.answer(ask.finish(at, Vec::new(), Vec::new()));
         }
     }

@@ -282,7 +282,7 @@ impl Session {
     async fn beat(&mut self, cluster: &mut ClusterEnds, read: u64) -> Result<(), Ended> {
         let ClusterEnds { ledger, nodes, .. } = cluster;
         let generation = self.stream.given().map(|(generation, _)| generation.text()).unwrap_or_default();
-        let stored = ledger.progress.applied().in_stream();
+        let stored = ledger.progress.stored();
         // The database may be further than the snapshot from which the ledger is to follow the stream.
         let read = if generation.is_empty() { ledger.progress.followed().0 } else { read };
         let values = self.heartbeat(ledger, read, stored.0);

@@ -30,6 +30,25 @@ impl StreamPosition {
     }
 }
 
+/// What the entries of a stream's generation are, up to one of them: the checksum of that entry in the lower half, and in the
+/// upper one a checksum over those of all entries up to it. Two streams that have parted have others from there on, also
+/// where they have the same number of entries. Zero: none of the generation, or it is not known.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct StreamDigest(pub u64);
+
+impl StreamDigest {
+    /// With the next entry, which has this CRC-32C.
+    pub(crate) fn then(self, checksum: u32) -> StreamDigest {
+        let all = crc32c::crc32c_append(crc32c::crc32c(&self.0.to_le_bytes()), &checksum.to_le_bytes());
+        StreamDigest(u64::from(all) << 32 | u64::from(checksum))
+    }
+
+    /// The last entry's CRC-32C; `None`: there is none.
+    pub(crate) fn last(self) -> Option<u32> {
+        (self.0 != 0).then_some(self.0 as u32)
+    }
+}
+
 /// What a database has, as it keeps it: a [`JournalPosition`] on one machine, a [`StreamPosition`] in a cluster. Only
 /// who knows which of the two the database follows may ask.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

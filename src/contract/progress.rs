@@ -2,8 +2,9 @@
 //! store's yielding and the count of submissions taken.)
 //!
 //! Written and read by the ledger's, the store's and, in a cluster, Redis's threads; no shard sees it. What always holds:
-//! nothing below `durable` changes, and a position only grows, but for two: `applied` is less when the database itself
-//! went back, and a fence that was asked for may be taken back.
+//! nothing below `durable` changes, and a position only grows, but for these: `applied` and `stored` are less when the database
+//! itself went back, and a fence that was asked for may be taken back. In a cluster `applied` says where the database is,
+//! and `stored` how much of what this node has read it has.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -30,6 +31,8 @@ impl StoreWriter {
 pub struct Progress {
     durable: AtomicU64,
     applied: AtomicU64,
+    compared: AtomicU64,
+    diverged: AtomicU64,
     secured: AtomicU64,
     followed: AtomicU64,
     tail_messages: AtomicU64,
@@ -56,9 +59,42 @@ impl Progress {
         AppliedPosition(self.applied.load(Ordering::Acquire))
     }
 
-    /// The store has committed up to here.
+    /// The store has committed up to here, and that is what this gateway's journal has up to here.
     pub fn advance_applied(&self, position: AppliedPosition) {
         self.applied.store(position.0, Ordering::Release);
+        self.compared.store(position.0, Ordering::Release);
+    }
+
+    /// In a cluster: the database is here, and this node's copy of the stream has no entry of this number to compare it with,
+    /// or another one.
+    pub(crate) fn advance_uncompared(&self, position: AppliedPosition) {
+        self.applied.store(position.0, Ordering::Release);
+    }
+
+    /// In a cluster: the database went back to here.
+    pub(crate) fn put_back(&self, position: AppliedPosition) {
+        self.applied.store(position.0, Ordering::Release);
+        self.compared.fetch_min(position.0, Ordering::AcqRel);
+    }
+
+    /// In a cluster: the ledger goes on from a snapshot of the database, which has this.
+    pub(crate) fn begin_behind(&self, position: StreamPosition) {
+        self.compared.store(position.0, Ordering::Release);
+    }
+
+    /// In a cluster: up to here the database has what this node has read, entry by entry. It may be further.
+    pub(crate) fn stored(&self) -> StreamPosition {
+        StreamPosition(self.compared.load(Ordering::Acquire))
+    }
+
+    /// In a cluster: the database has something else at this entry than this node has read; zero: not as far as is known.
+    pub(crate) fn diverged(&self) -> StreamPosition {
+        StreamPosition(self.diverged.load(Ordering::Acquire))
+    }
+
+    /// The store's thread has compared them. Zero: they do not differ.
+    pub(crate) fn report_diverged(&self, entry: StreamPosition) {
+        self.diverged.store(entry.0, Ordering::Release);
     }
 
     /// Everything below is in the store so that a power loss cannot take it back: segments below may go.

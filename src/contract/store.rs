@@ -9,7 +9,7 @@ use ringway_wire::schema::Role;
 
 use crate::contract::ids::{Origin, SessionRef};
 use crate::contract::message::Message;
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest};
 
 /// What a shard asks of the store.
 #[derive(Debug)]
@@ -183,4 +183,6 @@ pub struct StorePosition {
     pub applied: AppliedPosition,
     /// No message stored has a higher number.
     pub msg_id_max: MsgId,
+    /// In a cluster: what the stream's entries are, up to the position.
+    pub digest: StreamDigest,
 }

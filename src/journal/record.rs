@@ -10,7 +10,7 @@
 use std::iter;
 
 use super::varint::{self, Cut};
-use crate::contract::position::JournalPosition;
+use crate::contract::position::{JournalPosition, StreamDigest};
 use crate::limits::JOURNAL_BATCH_BYTES_MAX;
 use crate::spending::Making;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -38,8 +38,8 @@ pub enum Record<'a> {
     Direct(DirectRecord<'a>),
     /// A change of a group.
     Change(ChangeRecord),
-    /// In a node's copy of the cluster's stream: all before it is the stream up to this entry.
-    Mark(u64),
+    /// In a node's copy of the cluster's stream: all before it is the stream up to this entry, whose entries are these.
+    Mark(u64, StreamDigest),
     /// In a node's log of what it submitted to the cluster: this one was refused, and must not be submitted again.
     Withdrawn(MsgId),
 }
@@ -155,7 +155,7 @@ impl Record<'_> {
     /// The message's or the change's number; a roster has none.
     pub(crate) fn msg_id(&self) -> Option<MsgId> {
         match self {
-            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => None,
+            Record::Roster(_) | Record::Mark(..) | Record::Withdrawn(_) => None,
             Record::Group(record) => Some(record.msg_id),
             Record::Direct(record) => Some(record.msg_id),
             Record::Change(record) => Some(record.msg_id),
@@ -171,9 +171,10 @@ impl Record<'_> {
             Record::Group(record) => record.encode(out),
             Record::Direct(record) => record.encode(out),
             Record::Change(record) => record.encode(out),
-            Record::Mark(count) => {
+            Record::Mark(count, digest) => {
                 out.push(TAG_MARK);
                 varint::put(out, *count);
+                out.extend_from_slice(&digest.0.to_le_bytes());
             }
             Record::Withdrawn(msg_id) => {
                 out.push(TAG_WITHDRAWN);
@@ -195,8 +196,8 @@ impl<'a> Record<'a> {
             TAG_DIRECT => DirectRecord::decode(input).map(Record::Direct),
             TAG_CHANGE => ChangeRecord::decode(input).map(Record::Change),
             TAG_MARK => {
-                let count = input.varint()?;
-                input.end().map(|()| Record::Mark(count))
+                let (count, digest) = (input.varint()?, StreamDigest(input.fixed()?));
+                input.end().map(|()| Record::Mark(count, digest))
             }
             TAG_WITHDRAWN => {
                 let msg_id = MsgId(input.fixed()?);

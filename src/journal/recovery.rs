@@ -123,7 +123,7 @@ pub(crate) fn verify<D: Disk>(disk: &D, segment_bytes: u64) -> Result<Report, Jo
                 }
                 Record::Change(_) => report.changes += 1,
                 // Only a cluster's node writes these; they hold nothing of a user's.
-                Record::Mark(_) | Record::Withdrawn(_) => {}
+                Record::Mark(..) | Record::Withdrawn(_) => {}
                 Record::Roster(_) => {}
             }
             Ok(())

@@ -285,7 +285,7 @@ impl Replay {
                 roster.and_then(|roster| roster.map(drop).ok_or(StartError::Users(LEDGER_USERS_MAX)))
             }
             // Of these the last two are in a cluster's node's files only.
-            Record::Change(_) | Record::Mark(_) | Record::Withdrawn(_) => Ok(()),
+            Record::Change(_) | Record::Mark(..) | Record::Withdrawn(_) => Ok(()),
         };
         if let Err(error) = taken {
             self.failed.get_or_insert(error);

@@ -33,7 +33,7 @@ use crate::disk::SimDisk;
 use crate::events::Events;
 use crate::model::{Checked, Violation, violated};
 use crate::mutation::Mutation;
-use crate::plan::{Plan, SECRET};
+use crate::plan::{Plan, ROOMY, SECRET};
 use crate::random::Random;
 use crate::store::{Database, Sharing, SimStore};
 use crate::wires::{SocketWork, Wires};
@@ -328,6 +328,11 @@ impl Gateway {
             }
         }
         Ok(())
+    }
+
+    /// Its store refuses no question any more.
+    pub(crate) fn make_room_for_asks(&mut self) {
+        self.plan.asks_max = ROOMY;
     }
 
     /// The store answers one question, or applies.

@@ -17,7 +17,7 @@ use crate::random::Random;
 pub(crate) const SECRET: &[u8] = b"a secret that only the simulator knows";
 
 /// A queue of so much room is never full.
-const ROOMY: usize = 1 << 16;
+pub(crate) const ROOMY: usize = 1 << 16;
 
 /// One run's settings.
 #[derive(Clone, Debug)]

@@ -217,13 +217,13 @@ pub(crate) struct SimStore {
     /// Tells it from other processes.
     process: u64,
     /// Where the database was when it was last asked, or written to.
-    at: AppliedPosition,
+    at: StorePosition,
 }
 
 impl SimStore {
     /// Opens the database.
     pub(crate) fn new(database: Database, sharing: Sharing) -> Self {
-        SimStore { database, sharing, process: 0, at: AppliedPosition(0) }
+        SimStore { database, sharing, process: 0, at: StorePosition::default() }
     }
 
     /// That of this process.
@@ -235,11 +235,11 @@ impl SimStore {
     fn overtaken(&self, applied: AppliedPosition) -> Option<StoreError> {
         let inner = self.database.inner.borrow();
         let found = match inner.untrue {
-            Some(Untrue::HidesThatItWentBack) => inner.highest.applied,
-            _ => inner.current.position.applied,
+            Some(Untrue::HidesThatItWentBack) => inner.highest,
+            _ => inner.current.position,
         };
         let is_locked = inner.lock.is_some_and(|(process, _)| process != self.process);
-        let is_moved = found != self.at || applied <= found;
+        let is_moved = (found.applied, found.digest) != (self.at.applied, self.at.digest) || applied <= found.applied;
         (self.sharing == Sharing::Cluster && (is_moved || is_locked)).then(|| StoreError::Unavailable {
             what: "applying",
             cause: Cause::Lock,
@@ -298,14 +298,14 @@ impl Store for SimStore {
     }
 
     fn apply(&mut self, transaction: Transaction) -> Self::Writing {
-        let Transaction { messages, rows, groups, applied, msg_id_max } = transaction;
+        let Transaction { messages, rows, groups, applied, digest, msg_id_max } = transaction;
         if let Some(overtaken) = self.overtaken(applied) {
             return std::future::ready(Err(overtaken));
         }
-        let change = Change::Applied { messages, rows, groups, applied, msg_id_max };
-        let committed = self.commit(change, "applying");
-        if committed.is_ok() {
-            self.at = self.at.max(applied);
+        let at = StorePosition { applied, msg_id_max, digest };
+        let committed = self.commit(Change::Applied { messages, rows, groups, at }, "applying");
+        if committed.is_ok() && applied > self.at.applied {
+            self.at = at;
         }
         std::future::ready(committed.map(|()| Written::default()))
     }
@@ -318,7 +318,7 @@ impl Store for SimStore {
             Some(Untrue::ForgetsNewestMessage) => StorePosition { msg_id_max: MsgId(0), ..inner.current.position },
             _ => inner.current.position,
         };
-        self.at = position.applied;
+        self.at = position;
         Ok(position)
     }
 

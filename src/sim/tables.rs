@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringway::contract::position::AppliedPosition;
 use ringway::contract::store::{CursorRow, StorePosition};
 use ringway::store::{GroupWrite, InboxRow, StoredBody};
 use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -33,8 +32,7 @@ pub(crate) enum Change {
         messages: Vec<StoredBody>,
         rows: Vec<InboxRow>,
         groups: Vec<GroupWrite>,
-        applied: AppliedPosition,
-        msg_id_max: MsgId,
+        at: StorePosition,
     },
     Cursors(Vec<CursorRow>),
     /// What is older goes.
@@ -44,10 +42,8 @@ pub(crate) enum Change {
 impl Tables {
     /// Applies a change; returns what contradicts the tables.
     pub(crate) fn change(&mut self, change: &Change) -> Option<String> {
-        let (messages, rows, groups, applied, msg_id_max) = match change {
-            Change::Applied { messages, rows, groups, applied, msg_id_max } => {
-                (messages, rows, groups, *applied, *msg_id_max)
-            }
+        let (messages, rows, groups, at) = match change {
+            Change::Applied { messages, rows, groups, at } => (messages, rows, groups, *at),
             Change::Cursors(cursors) => {
                 for row in cursors {
                     let kept = self.cursors.entry((row.user, row.device)).or_default();
@@ -60,7 +56,7 @@ impl Tables {
                 return None;
             }
         };
-        if applied <= self.position.applied {
+        if at.applied <= self.position.applied {
             return None;
         }
         let mut contradiction = None;
@@ -85,8 +81,7 @@ impl Tables {
         for write in groups {
             self.write_group(write);
         }
-        self.position.msg_id_max = self.position.msg_id_max.max(msg_id_max);
-        self.position.applied = applied;
+        self.position = StorePosition { msg_id_max: self.position.msg_id_max.max(at.msg_id_max), ..at };
         contradiction
     }
 

@@ -17,7 +17,7 @@ use crate::events::Events;
 use crate::gateway::Gateway;
 use crate::model::{Checked, Model, SendNo};
 use crate::network::{Connection, Owner, Pipe, Place};
-use crate::plan::{Plan, SECRET};
+use crate::plan::{Plan, ROOMY, SECRET};
 use crate::random::Random;
 
 /// When a run begins, Unix milliseconds.
@@ -308,6 +308,13 @@ impl World {
         theirs.for_each(|connection| connection.is_open = false);
     }
 
+    /// No store refuses a question any more because too many wait: a name that it is not asked for has its client ask again,
+    /// later each time.
+    pub(crate) fn make_room_for_asks(&mut self) {
+        self.plan.asks_max = ROOMY;
+        self.gateways.iter_mut().for_each(Gateway::make_room_for_asks);
+    }
+
     /// What a client's core wants to be sent goes into its connection.
     pub(crate) fn transmit(&mut self, at: usize) -> Checked {
         let bytes = self.clients[at].take_output();
@@ -350,6 +357,11 @@ impl World {
     pub(crate) fn reach_all_names(&mut self) -> Checked {
         self.note("so much time passes that no name lies ahead".to_owned());
         self.pass_time(NAMES_AHEAD_MAX_MS)
+    }
+
+    /// Messages that clients have sent and keep, as nobody has answered them.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.clients.iter().map(Client::unanswered).sum()
     }
 
     /// Whoever is offline comes back now.

@@ -5,7 +5,7 @@
 
 use super::{GroupWrite, InboxRow, StoredBody, Transaction};
 use crate::contract::digest::digest;
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest};
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, RecordError, RosterRecord};
 use ringway_wire::ids::{MsgId, Seq};
 use ringway_wire::schema::{GroupChangeKind, Role};
@@ -82,9 +82,9 @@ impl Gathering {
     }
 
     /// The transaction, which ends at `applied`.
-    pub(crate) fn finish(mut self, applied: AppliedPosition) -> Transaction {
+    pub(crate) fn finish(mut self, applied: AppliedPosition, digest: StreamDigest) -> Transaction {
         self.transaction.rows.sort_unstable();
-        self.transaction.applied = applied;
+        (self.transaction.applied, self.transaction.digest) = (applied, digest);
         self.transaction
     }
 

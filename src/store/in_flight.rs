@@ -9,13 +9,15 @@ use std::task::{Context, Poll};
 
 use super::names::Written;
 use super::{Store, StoreError, Transaction};
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest};
 
 /// What a transaction has, for the counters.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Load {
     /// Everything below is in it or in one before.
     pub(crate) applied: AppliedPosition,
+    /// In a cluster: what the stream's entries are, up to there.
+    pub(crate) digest: StreamDigest,
     /// Its inbox rows.
     pub(crate) rows: usize,
     /// Its messages.
@@ -28,6 +30,7 @@ impl Load {
     fn of(transaction: &Transaction) -> Load {
         Load {
             applied: transaction.applied,
+            digest: transaction.digest,
             rows: transaction.rows.len(),
             messages: transaction.messages.len(),
             groups: transaction.groups.len(),

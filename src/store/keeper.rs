@@ -26,7 +26,7 @@ use crate::contract::cause::Cause;
 use crate::contract::chain::Chain;
 use crate::contract::ids::ShardId;
 use crate::contract::internal::InternalErrors;
-use crate::contract::position::{JournalPosition, StreamPosition};
+use crate::contract::position::{JournalPosition, StreamDigest, StreamPosition};
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, SnapshotAsk};
 use crate::contract::store::{StoreAnswer, StoreAsk};
@@ -78,6 +78,8 @@ pub struct Keeper<S: Store, D: Disk> {
     tail: Tail<D>,
     in_flight: InFlight<S>,
     position: Known,
+    /// In a cluster: what the database has at its position, as it was read last.
+    digest: StreamDigest,
     progress: Arc<Progress>,
     messages: Messages,
     cursors: Cursors,
@@ -132,6 +134,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             disk,
             in_flight: InFlight::default(),
             position: Known::Never,
+            digest: StreamDigest::default(),
             progress,
             messages: Messages::default(),
             cursors: Cursors::default(),
@@ -230,7 +233,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             Ok(written) => {
                 self.position = Known::Sure;
                 self.take_written(&written);
-                self.advance(load.applied);
+                self.advance(load.applied, load.digest);
                 self.counters.rows += load.rows as u64;
                 self.counters.messages += load.messages as u64;
                 self.counters.group_changes += load.groups as u64;
@@ -348,7 +351,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         self.ingest()?;
         let mut turn = Turn::Idle;
-        let writes = self.follows == Follows::Alone || self.progress.writes_store() || self.puts_back();
+        let writes = self.may_write();
         if writes
             && !self.in_flight.has_next()
             && let Some(transaction) =

@@ -28,7 +28,7 @@ pub(crate) mod yielding;
 use std::future::Future;
 
 use crate::contract::cause::Cause;
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest};
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::contract::store::{StorePosition, Stored};
 use messages::Messages;
@@ -153,6 +153,8 @@ pub struct Transaction {
     pub groups: Vec<GroupWrite>,
     /// Everything below is in this transaction or in one before.
     pub applied: AppliedPosition,
+    /// In a cluster: what the stream's entries are, up to there.
+    pub digest: StreamDigest,
     /// The highest number in this transaction, changes of groups included; zero if it has none.
     pub msg_id_max: MsgId,
 }

@@ -30,7 +30,7 @@ use super::{NamesFound, PageWanted, Store, StoreError, Transaction, pages_in_tur
 use crate::contract::cause::Cause;
 use crate::contract::chain::Chain;
 use crate::contract::message::Message;
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest};
 use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup};
 use crate::limits::{SQLITE_TRANSACTION_ROWS_BESIDE_READERS, SQLITE_TRANSACTION_ROWS_MAX};
 use fault::{Inconsistent, failed};
@@ -181,6 +181,7 @@ impl SqliteStore {
                         Ok(StorePosition {
                             applied: AppliedPosition(bits(row.get(0)?)),
                             msg_id_max: MsgId(bits(row.get(1)?)),
+                            digest: StreamDigest::default(),
                         })
                     })
                     .optional()
@@ -191,8 +192,8 @@ impl SqliteStore {
     }
 
     fn write(&mut self, transaction: &Transaction) -> Result<Written, rusqlite::Error> {
-        let at =
-            StorePosition { applied: transaction.applied, msg_id_max: self.at.msg_id_max.max(transaction.msg_id_max) };
+        let msg_id_max = self.at.msg_id_max.max(transaction.msg_id_max);
+        let at = StorePosition { applied: transaction.applied, msg_id_max, digest: StreamDigest::default() };
         let writing = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let names_taken = insert_messages(&writing, &transaction.messages)?;
         insert_rows(&writing, &self.batch, &transaction.rows)?;

@@ -22,7 +22,7 @@ use super::page::Assembly;
 use crate::contract::digest::digest;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::Message;
-use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamDigest, StreamPosition};
 use crate::contract::store::{Lookup, StoredMessage};
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
@@ -80,8 +80,8 @@ impl<D: Disk> Tail<D> {
     /// generation had in the end nobody knows here.
     pub(crate) fn missing_behind(&self, entry: StreamPosition) -> Vec<RangeInclusive<u64>> {
         let (mut last, mut missing) = (entry, Vec::new());
-        for (count, _) in &self.index.marks {
-            let here = StreamPosition(*count);
+        for mark in &self.index.marks {
+            let here = StreamPosition(mark.count);
             let before = last.max(StreamPosition::before(here.generation()));
             if here > before.next() {
                 missing.push(before.next().0..=here.0 - 1);
@@ -89,6 +89,13 @@ impl<D: Disk> Tail<D> {
             last = last.max(here);
         }
         missing
+    }
+
+    /// Of a stream: what the entries are up to this one, if it is here.
+    pub(crate) fn digest_of(&self, entry: StreamPosition) -> Option<StreamDigest> {
+        let marks = &self.index.marks;
+        let mark = marks.get(marks.partition_point(|mark| mark.count < entry.0))?;
+        (mark.count == entry.0).then_some(mark.digest)
     }
 
     /// Of a stream: no entry is here.
@@ -157,18 +164,18 @@ impl<D: Disk> Tail<D> {
                 break;
             }
         }
-        let mut applied = AppliedPosition::from(cut);
+        let (mut applied, mut digest) = (AppliedPosition::from(cut), StreamDigest::default());
         if self.counts == Counts::Entries {
             debug_assert!(from == self.applied, "a stream's transactions are made one after another");
             let marks = &self.index.marks;
-            let after = marks.partition_point(|(_, at)| *at <= cut);
-            let within = after.checked_sub(1).and_then(|last| marks.get(last)).filter(|(_, at)| *at > self.applied);
+            let after = marks.partition_point(|mark| mark.end <= cut);
+            let within = after.checked_sub(1).and_then(|last| marks.get(last)).filter(|mark| mark.end > self.applied);
             // One stretch between two marks may have more than fits.
-            let Some((count, at)) = within.or_else(|| marks.iter().find(|(_, at)| *at > self.applied)).copied() else {
+            let Some(mark) = within.or_else(|| marks.iter().find(|mark| mark.end > self.applied)) else {
                 return Ok(None);
             };
-            cut = at;
-            applied = AppliedPosition(count);
+            cut = mark.end;
+            (applied, digest) = (AppliedPosition(mark.count), mark.digest);
         }
         if cut <= from {
             return Ok(None);
@@ -181,7 +188,7 @@ impl<D: Disk> Tail<D> {
                 return;
             }
             let added = match &record {
-                Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => Ok(()),
+                Record::Roster(_) | Record::Mark(..) | Record::Withdrawn(_) => Ok(()),
                 Record::Group(group) => match index.roster(group.roster_at) {
                     Some(roster) => {
                         gathering.group(group, roster).map_err(|_| corrupt(at, "its rows do not fit its roster"))
@@ -201,7 +208,7 @@ impl<D: Disk> Tail<D> {
         })?;
         match failed {
             Some(error) => Err(error),
-            None => Ok(Some(gathering.finish(applied))),
+            None => Ok(Some(gathering.finish(applied, digest))),
         }
     }
 
@@ -211,9 +218,9 @@ impl<D: Disk> Tail<D> {
             Counts::Bytes => applied.in_journal(),
             Counts::Entries => {
                 let marks = &self.index.marks;
-                let after = marks.partition_point(|(count, _)| *count <= applied.0);
+                let after = marks.partition_point(|mark| mark.count <= applied.0);
                 match after.checked_sub(1).and_then(|last| marks.get(last)) {
-                    Some((_, at)) => *at,
+                    Some(mark) => mark.end,
                     None => return,
                 }
             }
@@ -285,7 +292,7 @@ impl<D: Disk> Tail<D> {
                 let seq = seq.ok_or_else(|| corrupt(at, "its sender has no row"))?;
                 Ok(Some(stored(record.msg_id, seq, record.to(), record.body)))
             }
-            Record::Roster(_) | Record::Change(_) | Record::Mark(_) | Record::Withdrawn(_) => {
+            Record::Roster(_) | Record::Change(_) | Record::Mark(..) | Record::Withdrawn(_) => {
                 Err(corrupt(at, "a message was expected here"))
             }
         }

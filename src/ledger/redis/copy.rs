@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::contract::message::Roster;
-use crate::contract::position::{JournalPosition, StreamPosition};
+use crate::contract::position::{JournalPosition, StreamDigest, StreamPosition};
 use crate::contract::progress::Progress;
 use crate::journal::JournalError;
 use crate::journal::batch::Batch;
@@ -67,10 +67,10 @@ impl<D: Disk> StreamCopy<D> {
         self.batch.len() >= COMMIT_BYTES_MAX
     }
 
-    /// Ends an entry with a mark: another node's store may stop writing, and this one's begin, behind any entry.
-    pub(crate) fn end_entry(&mut self, at: StreamPosition) {
+    /// Ends an entry with a mark, which says what the entries are up to it: another node's store may stop writing, and this one's begin, behind any entry.
+    pub(crate) fn end_entry(&mut self, at: StreamPosition, digest: StreamDigest) {
         if !self.batch.is_empty() {
-            self.batch.push(&Record::Mark(at.0));
+            self.batch.push(&Record::Mark(at.0, digest));
         }
     }
 

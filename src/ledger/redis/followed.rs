@@ -2,12 +2,12 @@
 //!
 //! Owned by the engine. What always holds: everything up to `seen` has gone into rosters, numbers and the copy, entry by
 //! entry or by the snapshot of the database that ends there, and nothing behind it; `recent` is of the last entries up to
-//! `seen`, and empty if nothing was followed behind the snapshot.
+//! `seen`, and empty if nothing was followed behind the snapshot; `digest` is of all up to `seen`.
 
 use super::link::Generation;
 use super::recent::RecentEntries;
 use super::session::{Certainty, Reading};
-use crate::contract::position::StreamPosition;
+use crate::contract::position::{StreamDigest, StreamPosition};
 use crate::contract::store::StorePosition;
 
 /// See the module.
@@ -15,6 +15,8 @@ use crate::contract::store::StorePosition;
 pub(super) struct Followed {
     seen: StreamPosition,
     recent: RecentEntries,
+    /// What the entries are up to `seen`.
+    digest: StreamDigest,
     /// `None`: none since the start.
     last: Option<LastGeneration>,
     /// No message that the database had when its last snapshot was read was numbered later, Unix milliseconds.
@@ -42,9 +44,9 @@ pub(super) enum Goes {
 impl Followed {
     /// What a snapshot of the database has.
     pub(super) fn from_snapshot(at: StorePosition) -> Followed {
-        let StorePosition { applied, msg_id_max } = at;
+        let StorePosition { applied, msg_id_max, digest } = at;
         let (recent, stored_ms) = (RecentEntries::default(), msg_id_max.sent_at_ms());
-        Followed { seen: applied.in_stream(), recent, last: None, stored_ms }
+        Followed { seen: applied.in_stream(), recent, digest, last: None, stored_ms }
     }
 
     /// What was followed is replaced by what another snapshot has; the generation is not followed yet.
@@ -64,8 +66,15 @@ impl Followed {
     /// The next entry was followed.
     pub(super) fn push(&mut self, at: StreamPosition, entry: &[u8]) {
         debug_assert_eq!(at, self.seen.next(), "none is left out");
-        self.recent.push(at, entry);
+        let checksum = crc32c::crc32c(entry);
+        self.recent.push(at, checksum);
+        self.digest = self.digest.then(checksum);
         self.seen = at;
+    }
+
+    /// What the entries are up to [`Self::seen`].
+    pub(super) fn digest(&self) -> StreamDigest {
+        self.digest
     }
 
     /// The last entry: what lies behind it must not be cut off.
@@ -78,9 +87,12 @@ impl Followed {
         !self.recent.is_empty()
     }
 
-    /// The last entries, each with its checksum.
+    /// The last entries, each with its checksum; of those of the snapshot the last one alone is known.
     pub(super) fn recent(&self) -> Vec<(u64, u32)> {
-        self.recent.known(self.seen)
+        match self.recent.is_empty() {
+            true => self.digest.last().map(|checksum| (self.seen.0, checksum)).into_iter().collect(),
+            false => self.recent.known(self.seen),
+        }
     }
 
     /// The generation that is followed, or was last.

@@ -93,14 +93,14 @@ impl<D: Disk> Follower<D> {
             Record::Group(record) => self.group_entry(at, entry.version, record),
             Record::Direct(record) => self.direct_entry(at, record),
             Record::Change(record) => self.change_entry(at, record),
-            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => Err(LedgerError::Entry(at.0)),
+            Record::Roster(_) | Record::Mark(..) | Record::Withdrawn(_) => Err(LedgerError::Entry(at.0)),
         }
     }
 
     /// The entry that was numbered is followed.
     pub(super) fn follow(&mut self, at: StreamPosition, entry: &[u8]) -> Result<(), LedgerError> {
-        self.copy.end_entry(at);
         self.followed.push(at, entry);
+        self.copy.end_entry(at, self.followed.digest());
         if self.copy.is_long() { self.flush() } else { Ok(()) }
     }
 

@@ -236,17 +236,17 @@ impl<D: Disk> RedisEngine<D> {
             self.apply(host, news)?;
         }
         self.follower.flush()?;
-        let applied = self.progress.applied().in_stream();
-        // The database's position in a later generation says nothing of the entries of this one. Nor does one behind which this
-        // node is, or that it learns of while it is cut off: a Redis that a fail-over put in the place of another may have
-        // given these numbers to something else.
+        let stored = self.progress.stored();
+        // The database's position in a later generation says nothing of the entries of this one. Nor does one that this node
+        // learns of while it is cut off: a Redis that a fail-over put in the place of another may have given these numbers to
+        // something else.
         let seen = self.follower.followed.seen();
-        if self.session.reading().is_some() && applied.generation() == seen.generation() && applied <= seen {
-            self.submitter.stored(applied);
-            self.follower.stored(applied);
+        if self.session.reading().is_some() && stored.generation() == seen.generation() && stored <= seen {
+            self.submitter.stored(stored);
+            self.follower.stored(stored);
         }
         self.settle_unverified();
-        self.leave_unstorable();
+        self.leave_unstorable(now);
         self.fence();
         self.loaded(host)?;
         let (submitter, mut view) = self.submitting();

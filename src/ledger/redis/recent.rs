@@ -19,15 +19,15 @@ pub(super) struct RecentEntries {
 }
 
 impl RecentEntries {
-    /// An entry was followed.
-    pub(super) fn push(&mut self, at: StreamPosition, entry: &[u8]) {
+    /// An entry with this checksum was followed.
+    pub(super) fn push(&mut self, at: StreamPosition, checksum: u32) {
         if at != self.last.next() {
             self.checksums.clear();
         }
         if self.checksums.len() >= RECENT_MAX {
             self.checksums.pop_front();
         }
-        self.checksums.push_back(crc32c::crc32c(entry));
+        self.checksums.push_back(checksum);
         self.last = at;
     }
 

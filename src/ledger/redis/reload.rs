@@ -167,6 +167,7 @@ impl<D: Disk> RedisEngine<D> {
         self.follower.replace(snapshot, &mut self.answers)?;
         self.submitter.forget_entries();
         self.progress.report_followed(self.follower.followed.seen());
+        self.progress.begin_behind(self.follower.followed.seen());
         Ok(())
     }
 }

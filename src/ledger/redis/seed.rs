@@ -168,7 +168,7 @@ impl<D: Disk> RedisEngine<D> {
         let Reading { certainty, caught_up_at, .. } = *reading;
         if certainty == Certainty::Unverified
             && self.follower.followed.seen() >= caught_up_at
-            && self.progress.applied().in_stream() >= caught_up_at
+            && self.progress.stored() >= caught_up_at
         {
             self.look_again(*number);
         }
@@ -177,10 +177,18 @@ impl<D: Disk> RedisEngine<D> {
     /// The database was moved past the generation that is followed: by a node that found Redis without it, though it is
     /// there again, or because the next one is there and this node does not know it yet. What is numbered in it can never
     /// be stored. Redis is looked at again, and what was submitted goes into the next one.
-    pub(super) fn leave_unstorable(&mut self) {
+    ///
+    /// Or the database has other entries under the numbers of those that are followed: a replica that lacked them has taken
+    /// Redis's place, and no node that knew them was there to say so. What lies behind them cannot be stored either.
+    pub(super) fn leave_unstorable(&mut self, now: Now) {
         let Session::Following { number, reading } = &self.session else { return };
-        if generation_of(self.progress.applied().in_stream()) > reading.generation.number {
-            self.look_again(*number);
+        let (number, generation) = (*number, reading.generation.number);
+        if generation_of(self.progress.applied().in_stream()) > generation {
+            self.look_again(number);
+        } else if generation_of(self.progress.diverged()) == generation {
+            let replaced = self.replaced(reading, reading.caught_up_at);
+            let why = "the database has other entries under the numbers that this node has followed";
+            self.make_anew(now, number, replaced, why);
         }
     }
 
@@ -188,7 +196,7 @@ impl<D: Disk> RedisEngine<D> {
     fn has_stored_all_of(&self, found: &Found) -> bool {
         let all = StreamPosition(found.count);
         let is_followed = self.follower.followed.generation() == Some(&found.there);
-        is_followed && self.follower.followed.seen() >= all && self.progress.applied().in_stream() >= all
+        is_followed && self.follower.followed.seen() >= all && self.progress.stored() >= all
     }
 
     /// Follows the stream, behind what was read of it or is in the snapshot of the database.

@@ -340,6 +340,6 @@ fn named<'a>(record: &'a Record<'_>) -> Option<(Name, Conversation, &'a [u8])> {
     match record {
         Record::Group(record) => Some((name(record.sender, record.client_msg_id), record.to(), record.body)),
         Record::Direct(record) => Some((name(record.sender, record.client_msg_id), record.to(), record.body)),
-        Record::Change(_) | Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => None,
+        Record::Change(_) | Record::Roster(_) | Record::Mark(..) | Record::Withdrawn(_) => None,
     }
 }

@@ -22,7 +22,7 @@ use super::submitter::log::{Committed, Log, Submitted};
 use super::windows::{EntryRows, Windows};
 use crate::contract::ids::LedgerSlot;
 use crate::contract::message::{Roster, RosterMember};
-use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamDigest, StreamPosition};
 use crate::contract::progress::Progress;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
@@ -128,7 +128,7 @@ fn the_store_is_given_whole_stretches_of_the_stream_and_forgets_those_that_other
     let base = base_of(1);
     for entry in 1..=3u64 {
         copy.push_group(message(entry), &roster, &[Seq(entry), Seq(entry), Seq(entry)]).unwrap();
-        copy.end_entry(StreamPosition(base + entry));
+        copy.end_entry(StreamPosition(base + entry), StreamDigest::default());
     }
     // All three are read at once.
     copy.flush().unwrap();

@@ -95,7 +95,7 @@ impl ModelStore {
                         self.position.msg_id_max = self.position.msg_id_max.max(change.msg_id);
                         self.change(&change);
                     }
-                    Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => {}
+                    Record::Roster(_) | Record::Mark(..) | Record::Withdrawn(_) => {}
                 })
                 .unwrap();
         }

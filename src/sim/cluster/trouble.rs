@@ -307,6 +307,7 @@ impl Cluster {
         self.world.set_clocks_right();
         self.world.hurry_clients();
         self.world.drop_hostile();
+        self.world.make_room_for_asks();
         for node in self.nodes.iter_mut().filter(|node| !node.is_over) {
             (node.goes_on_at_ms, node.cut_until_ms) = (0, 0);
         }

@@ -1,6 +1,7 @@
 //! Where the database stands: learned when it is not sure, moved past a lost stream, and found out when it went back.
 //!
-//! What always holds: nothing is applied on top of a position that was not read since it was last unverified; and rows that a
+//! What always holds: nothing is applied on top of a position that was not read since it was last unverified, nor of an entry that is
+//! not the one that this node has read under its number; and rows that a
 //! database has lost with a position that went back are applied to it again, as far as the journal reaches back, or are
 //! named in the log.
 
@@ -8,7 +9,7 @@ use super::{Fault, Keeper};
 use crate::clock::Now;
 use crate::contract::cause::Cause;
 use crate::contract::internal::{self, Place};
-use crate::contract::position::{AppliedPosition, JournalPosition, StreamPosition};
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamDigest, StreamPosition};
 use crate::contract::snapshot::SnapshotAsk;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
@@ -72,12 +73,13 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         }
         // What is read by this node and written by nobody goes first, whoever's turn it is.
         self.ingest()?;
-        while let Some(transaction) =
-            self.tail.transaction(self.tail.applied(), self.rows.max(), TRANSACTION_BYTES_MAX)?
+        while !self.has_diverged()
+            && let Some(transaction) =
+                self.tail.transaction(self.tail.applied(), self.rows.max(), TRANSACTION_BYTES_MAX)?
         {
-            let applied = transaction.applied;
+            let (applied, digest) = (transaction.applied, transaction.digest);
             self.apply(transaction).await?;
-            self.advance(applied);
+            self.advance(applied, digest);
         }
         if self.progress.applied() < to.into() {
             self.apply(Transaction { applied: to.into(), ..Transaction::default() }).await?;
@@ -122,7 +124,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
                 self.begin_again(at.applied.in_stream())?;
             }
             self.position = Known::Sure;
-            self.advance(at.applied);
+            self.advance(at.applied, at.digest);
             return Ok(());
         }
         if known != Known::Never && at.applied.in_journal() > self.tail.ingested() {
@@ -144,7 +146,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.in_flight = InFlight::default();
             self.tail = Tail::new(self.disk.clone(), at.applied.in_journal());
         }
-        self.advance(at.applied);
+        self.advance(at.applied, at.digest);
         Ok(())
     }
 
@@ -153,7 +155,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     fn begin_again(&mut self, at: StreamPosition) -> Result<(), JournalError> {
         let before = self.progress.applied().in_stream();
         self.in_flight = InFlight::default();
-        self.progress.advance_applied(at.into());
+        self.progress.put_back(at.into());
         let first = list_segments(&self.disk)?.first().copied().unwrap_or_default();
         // Nothing of the copy goes while it is read.
         self.progress.advance_secured(first);
@@ -197,6 +199,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             self.tail.ingest(durable)?;
             if self.follows == Follows::Stream {
                 self.tail.advance(self.progress.applied());
+                self.compare();
             }
             self.progress.report_tail_messages(self.tail.weight(), self.tail.ingested());
         }
@@ -210,16 +213,49 @@ impl<S: Store, D: Disk> Keeper<S, D> {
 
     /// The database has everything up to here. In a cluster it is not less than before, unless [`Self::begin_again`] was told
     /// so: what is not stored would count as stored.
-    pub(super) fn advance(&mut self, applied: AppliedPosition) {
+    pub(super) fn advance(&mut self, applied: AppliedPosition, digest: StreamDigest) {
         if self.follows == Follows::Stream && applied < self.progress.applied() {
             return internal::count(Place::Store);
         }
         self.tail.advance(applied);
-        self.progress.advance_applied(applied);
         if self.follows == Follows::Stream {
+            self.digest = digest;
+            self.progress.advance_uncompared(applied);
+            self.compare();
             self.progress.advance_secured(self.copy_needed_from());
+        } else {
+            self.progress.advance_applied(applied);
         }
         self.progress.report_tail_messages(self.tail.weight(), self.tail.ingested());
+    }
+
+    /// In a cluster: whether the database has at its position what this node has read there. A replica that lacked the newest
+    /// entries may have taken Redis's place, and this node may have followed other ones under their numbers.
+    fn compare(&mut self) {
+        let applied = self.progress.applied();
+        let Some(read) = self.tail.digest_of(applied.in_stream()) else { return };
+        let diverged = if read == self.digest { StreamPosition(0) } else { applied.in_stream() };
+        if diverged == StreamPosition(0) {
+            self.progress.advance_applied(applied);
+        } else if self.progress.diverged() != diverged {
+            tracing::error!(
+                entry = diverged.0,
+                "the database has another entry of this number than this node has read: it writes nothing behind it"
+            );
+        }
+        self.progress.report_diverged(diverged);
+    }
+
+    /// The database has other entries than this node has read.
+    fn has_diverged(&self) -> bool {
+        let diverged = self.progress.diverged();
+        diverged != StreamPosition(0) && self.progress.applied().in_stream() == diverged
+    }
+
+    /// It is this node's turn to write, and what it has read lies behind what the database has.
+    pub(super) fn may_write(&self) -> bool {
+        let is_its_turn = self.follows == Follows::Alone || self.progress.writes_store() || self.puts_back();
+        is_its_turn && !self.has_diverged()
     }
 }
 

@@ -17,7 +17,7 @@ use super::*;
 use crate::contract::cause::Cause;
 use crate::contract::digest::digest;
 use crate::contract::ids::{Origin, SessionRef};
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest};
 use crate::contract::store::{
     CursorRow, Lookup, LookupFound, NewestRow, Page, PagePurpose, StoredGroup, StoredMessage,
 };

@@ -8,7 +8,7 @@
 //! needs no preparation that would be lost with the connection.
 
 use crate::contract::internal::{self, OrCount};
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest};
 use crate::contract::store::CursorRow;
 use crate::store::{GroupWrite, InboxRow, StoredBody, Transaction};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, UserId};
@@ -42,6 +42,8 @@ pub(crate) struct Encoded {
     pub(crate) groups: Vec<EncodedGroup>,
     /// As in [`Transaction`].
     pub(crate) applied: AppliedPosition,
+    /// What the stream's entries are up to there.
+    pub(crate) digest: StreamDigest,
     /// As in [`Transaction`].
     pub(crate) msg_id_max: MsgId,
 }
@@ -103,6 +105,7 @@ pub(crate) fn encode(transaction: &Transaction, bounds: Bounds) -> Encoded {
         rows: insert_rows(&transaction.rows, bounds),
         groups: groups.collect(),
         applied: transaction.applied,
+        digest: transaction.digest,
         msg_id_max: transaction.msg_id_max,
     }
 }

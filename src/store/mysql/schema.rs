@@ -25,7 +25,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What each version adds to the one before. Tables and columns are those of the embedded store (`store::schema`), and
 /// what only a cluster asks for.
-const STEPS: [&[&str]; 5] = [TABLES, RETENTION, NAMES_TAKEN, MAKERS, LEFT];
+const STEPS: [&[&str]; 6] = [TABLES, RETENTION, NAMES_TAKEN, MAKERS, LEFT, DIGEST];
 
 const TABLES: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS messages (
@@ -95,6 +95,14 @@ const MAKERS: &[&str] = &["CREATE TABLE IF NOT EXISTS group_makers (
 /// that a creation in its log was stored, and is over.
 const LEFT: &[&str] = &["CREATE TABLE IF NOT EXISTS groups_left (
        group_id BIGINT UNSIGNED NOT NULL PRIMARY KEY
+     ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC"];
+
+/// What the entries of a cluster's stream are up to the position (`StreamDigest`): a store whose stream has others under
+/// these numbers writes nothing on top of it. One of another position says nothing.
+const DIGEST: &[&str] = &["CREATE TABLE IF NOT EXISTS stream_digest (
+       node     SMALLINT UNSIGNED NOT NULL PRIMARY KEY,
+       position BIGINT UNSIGNED   NOT NULL,
+       digest   BIGINT UNSIGNED   NOT NULL
      ) ENGINE=InnoDB ROW_FORMAT=DYNAMIC"];
 
 /// Where the version is kept; made first, so that its presence says whose tables the others are.

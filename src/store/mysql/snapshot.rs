@@ -6,7 +6,7 @@
 use super::Sharing;
 use super::connection::{Connection, Patience};
 use super::fault::Fault;
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest};
 use crate::contract::store::{NewestRow, StoredGroup};
 use crate::contract::store::{StorePosition, Stored};
 use ringway_wire::ids::{GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -31,13 +31,24 @@ pub(super) async fn read(
     Ok(at)
 }
 
-/// The position up to which batches were applied, and the highest message id stored.
+/// The position up to which batches were applied, with what the entries are up to it, and the highest message id stored.
 pub(super) async fn position(connection: &mut Connection, sharing: Sharing) -> Result<StorePosition, Fault> {
-    let node = sharing.node();
-    let ask = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node}");
-    let found = connection.first::<(u64, u64)>(ask, Patience::Read).await?;
-    let (applied, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
-    Ok(StorePosition { applied: AppliedPosition(applied), msg_id_max: MsgId(msg_id_max) })
+    let found = connection.first::<(u64, u64, u64)>(ask_position(sharing), Patience::Read).await?;
+    found.map(position_of).ok_or(Fault::PositionLost(sharing.node()))
+}
+
+/// Asks for it; answered by what [`position_of`] reads.
+pub(super) fn ask_position(sharing: Sharing) -> String {
+    format!(
+        "SELECT p.position, p.msg_id_max, COALESCE(d.digest, 0) FROM ledger_position p \
+         LEFT JOIN stream_digest d ON d.node = p.node AND d.position = p.position WHERE p.node = {}",
+        sharing.node()
+    )
+}
+
+/// The answer.
+pub(super) fn position_of((applied, msg_id_max, digest): (u64, u64, u64)) -> StorePosition {
+    StorePosition { applied: AppliedPosition(applied), msg_id_max: MsgId(msg_id_max), digest: StreamDigest(digest) }
 }
 
 /// Every user's newest row. The server jumps from user to user by itself (a loose index scan).

@@ -209,8 +209,8 @@ async fn write(
         connection.bounds(1)?;
         return Err(Fault::PacketShrunk { found: connection.statement_bytes_max(), expected: encoded.bytes_max });
     }
-    let lock = format!("SELECT position, msg_id_max FROM ledger_position WHERE node = {node} FOR UPDATE");
-    let found = match connection.first::<(u64, u64)>(lock, Patience::Write).await {
+    let lock = format!("{} FOR UPDATE", snapshot::ask_position(sharing));
+    let found = match connection.first::<(u64, u64, u64)>(lock, Patience::Write).await {
         Err(fault) if sharing == Sharing::Cluster && fault.is_lock_timeout() => {
             end_former_writer(connection).await?;
             // Tried again by itself, when the server has taken back what that one had begun.
@@ -223,12 +223,13 @@ async fn write(
         // cannot be found by it; then the server's own patience ends it.
         connection.take_name(WRITER).await?;
     }
-    let (position, msg_id_max) = found.ok_or(Fault::PositionLost(node))?;
-    if position != at.applied.0 && sharing == Sharing::Cluster {
-        return Err(Fault::Overtaken { found: position, expected: at.applied.0 });
+    let found = found.map(snapshot::position_of).ok_or(Fault::PositionLost(node))?;
+    if found.applied != at.applied && sharing == Sharing::Alone {
+        return Err(Fault::Moved { found: found.applied.0, expected: at.applied.0 });
     }
-    if position != at.applied.0 {
-        return Err(Fault::Moved { found: position, expected: at.applied.0 });
+    // The same number may be that of another entry.
+    if (found.applied, found.digest) != (at.applied, at.digest) {
+        return Err(Fault::Overtaken { found: found.applied.0, expected: at.applied.0 });
     }
     let mut written = Written::default();
     for insert in &encoded.messages {
@@ -237,7 +238,8 @@ async fn write(
     for statement in &encoded.rows {
         connection.run(statement.as_slice(), Patience::Write).await?;
     }
-    let (applied, msg_id_max) = (encoded.applied, MsgId(msg_id_max).max(encoded.msg_id_max));
+    let (applied, digest) = (encoded.applied, encoded.digest);
+    let msg_id_max = found.msg_id_max.max(encoded.msg_id_max);
     write_groups(connection, &encoded.groups).await?;
     if !encoded.groups.is_empty() {
         let before = MsgId::first_at(msg_id_max.sent_at_ms().saturating_sub(GROUPS_LEFT_KEPT_MS));
@@ -249,8 +251,12 @@ async fn write(
         applied.0, msg_id_max.0
     );
     connection.run(update, Patience::Write).await?;
+    if sharing == Sharing::Cluster {
+        let replace = format!("REPLACE INTO stream_digest VALUES ({node}, {}, {})", applied.0, digest.0);
+        connection.run(replace, Patience::Write).await?;
+    }
     connection.run("COMMIT", Patience::Write).await?;
-    Ok((StorePosition { applied, msg_id_max }, written))
+    Ok((StorePosition { applied, msg_id_max, digest }, written))
 }
 
 /// Another node's gateway holds the lock of the position's row and does not go on: it was stopped, or its host is gone.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::corrupt;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
-use crate::contract::position::JournalPosition;
+use crate::contract::position::{JournalPosition, StreamDigest};
 use crate::contract::store::Lookup;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
@@ -35,6 +35,17 @@ pub(super) enum Kind {
     Group { sender: UserId, client_msg_id: ClientMsgId, roster_at: JournalPosition },
     Direct { sender: UserId, client_msg_id: ClientMsgId, to: UserId, msg_id: MsgId },
     Change,
+}
+
+/// Where an entry of a stream ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mark {
+    /// The entry.
+    pub(super) count: u64,
+    /// What the entries are up to it.
+    pub(super) digest: StreamDigest,
+    /// Behind the mark.
+    pub(super) end: JournalPosition,
 }
 
 /// A roster and the unapplied messages that refer to it.
@@ -134,8 +145,8 @@ impl Source<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) entries: VecDeque<Entry>,
-    /// Marks, oldest first: the stream's entry, and where the mark ends.
-    pub(super) marks: VecDeque<(u64, JournalPosition)>,
+    /// Oldest first.
+    pub(super) marks: VecDeque<Mark>,
     /// The number of the first entry.
     first: u64,
     /// Of all entries together.
@@ -229,10 +240,10 @@ impl Index {
                 Kind::Direct { sender, client_msg_id, to, msg_id: record.msg_id }
             }
             Record::Change(_) => Kind::Change,
-            Record::Mark(count) => {
+            Record::Mark(count, digest) => {
                 let mut bytes = Vec::new();
-                Record::Mark(count).encode(&mut bytes);
-                self.marks.push_back((count, JournalPosition(at.0 + bytes.len() as u64)));
+                Record::Mark(count, digest).encode(&mut bytes);
+                self.marks.push_back(Mark { count, digest, end: JournalPosition(at.0 + bytes.len() as u64) });
                 return Ok(());
             }
             Record::Withdrawn(_) => return Ok(()),
@@ -245,7 +256,7 @@ impl Index {
 
     /// Forgets the entries below a position.
     pub(super) fn drop_below(&mut self, to: JournalPosition) {
-        while self.marks.front().is_some_and(|(_, at)| *at < to) {
+        while self.marks.front().is_some_and(|mark| mark.end < to) {
             self.marks.pop_front();
         }
         while self.entries.front().is_some_and(|entry| entry.at < to) {

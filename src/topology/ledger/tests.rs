@@ -32,7 +32,7 @@ use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox as mailbox_of};
 use crate::topology::store::{self, StoreInbox};
 use crate::topology::submissions::{self, SubmissionSender};
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, Seq, UserId};
 
 const TIME: Duration = Duration::from_secs(20);
 
@@ -255,7 +255,7 @@ fn of_cluster(dir: &TempDir, clock: Clock) -> (RedisEngine<Directory>, RedisEnds
         seed: 1,
     };
     let [log, copy] = ["log", "stream"].map(|name| Directory::open(&dir.path().join(name)).unwrap());
-    let at = StorePosition { applied: AppliedPosition(base_of(1).0), msg_id_max: MsgId(0) };
+    let at = StorePosition { applied: AppliedPosition(base_of(1).0), ..StorePosition::default() };
     let start = RedisStart::new(settings);
     let engine = start.finish((log, copy), Arc::new(Progress::default()), (ledger, asker), at).unwrap();
     let found = Found {

@@ -77,7 +77,7 @@ impl Subject {
                 (*msg_id, Incoming::new(nobody, *sender, Conversation::Group(*group), *client_msg_id, body))
             }
             Record::Change(record) => return Some((record.msg_id, None, Subject::OldChange(record.clone()))),
-            Record::Roster(_) | Record::Mark(_) | Record::Withdrawn(_) => return None,
+            Record::Roster(_) | Record::Mark(..) | Record::Withdrawn(_) => return None,
         };
         Some((msg_id, Some(Name::of(&incoming)), Subject::Old(incoming)))
     }

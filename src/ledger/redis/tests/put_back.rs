@@ -5,7 +5,7 @@ use super::submissions::{named, node};
 use super::world::{Database, GROUP, NOW, Node, Stream, base_of, origin};
 use crate::contract::internal::InternalErrors;
 use crate::contract::message::Incoming;
-use crate::contract::position::AppliedPosition;
+use crate::contract::position::{AppliedPosition, StreamDigest, StreamPosition};
 use crate::contract::progress::StoreWriter;
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::ledger::Engine;
@@ -160,4 +160,37 @@ fn a_snapshot_never_takes_the_place_of_entries_that_were_followed() {
     node.receive(stream.status()).unwrap();
     assert!(matches!(node.wants[..], [What::Follow { after, .. }] if after == base_of(1) + 3), "{:?}", node.wants);
     assert_eq!(node.missed, []);
+}
+
+#[test]
+fn what_the_database_has_of_another_stream_does_not_count_as_stored_and_the_ledger_is_made_anew() {
+    let (mut stream, mut node) = node();
+    stream.change(GroupChangeKind::Created, &[2, 3]);
+    let (count, entry) = stream.entries[0].clone();
+    node.receive(News::Entries(vec![Arrival { count, entry }])).unwrap();
+    node.wants.clear();
+    // The database has as many entries, and this node's store has found that the last one is another.
+    node.progress.advance_uncompared(AppliedPosition(count));
+    node.commit().unwrap();
+    assert_eq!(node.engine.follower.versions()[&GROUP], RosterVersion(0), "it is not known to be stored");
+    assert!(node.wants.is_empty(), "{:?}", node.wants);
+    node.progress.report_diverged(StreamPosition(count));
+    node.commit().unwrap();
+    assert!(matches!(&node.wants[..], [What::Begin { .. }]), "{:?}", node.wants);
+    assert_eq!(node.engine.follower.versions()[&GROUP], RosterVersion(0));
+}
+
+#[test]
+fn a_node_that_begins_from_a_snapshot_has_redis_compare_the_entry_that_it_ends_with() {
+    let (mut stream, _) = node();
+    let base = stream.found.count;
+    (0..2).for_each(|_| stream.direct(1, 2));
+    let database = Database { at: base + 1, digest: StreamDigest::default().then(77), ..early(0) };
+    let mut node = Node::start(2, 1, &database);
+    node.receive(stream.status()).unwrap();
+    if matches!(node.engine.session, Session::Loading { .. }) {
+        node.answer(&database).unwrap();
+    }
+    let [.., What::Follow { after, known, .. }] = &node.wants[..] else { panic!("{:?}", node.wants) };
+    assert_eq!((*after, known.as_slice()), (base + 1, &[(base + 1, 77)][..]));
 }

@@ -8,7 +8,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::ids::{ConnId, Origin, SessionRef, ShardId};
 use crate::contract::names_kept::NamesKept;
 use crate::contract::policies::Policies;
-use crate::contract::position::{AppliedPosition, JournalPosition};
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamDigest};
 use crate::contract::progress::Progress;
 use crate::contract::snapshot::{SnapshotAnswerer, snapshots};
 use crate::contract::store::{NewestRow, StoredGroup};
@@ -163,6 +163,8 @@ pub(super) fn base_of(generation: u64) -> u64 {
 #[derive(Clone, Default)]
 pub(super) struct Database {
     pub(super) at: u64,
+    /// What the stream's entries are up to there.
+    pub(super) digest: StreamDigest,
     /// When its newest message was numbered, Unix milliseconds; zero: it has none.
     pub(super) newest_ms: u64,
     pub(super) newest: BTreeMap<u64, u64>,
@@ -175,7 +177,7 @@ pub(super) struct Database {
 impl Database {
     fn position(&self) -> StorePosition {
         let msg_id_max = MsgId(self.newest_ms.saturating_sub(MSG_ID_EPOCH_MS) << 22);
-        StorePosition { applied: AppliedPosition(self.at), msg_id_max }
+        StorePosition { applied: AppliedPosition(self.at), msg_id_max, digest: self.digest }
     }
 
     pub(super) fn each(&self, visit: &mut dyn FnMut(Stored)) {

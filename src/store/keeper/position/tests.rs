@@ -33,6 +33,8 @@ struct Node {
     progress: Arc<Progress>,
     keeper: Keeper<Flaky, MemoryDisk>,
     entries: u64,
+    /// From the entry behind this one on it reads others than the database has been given.
+    parted_at: Option<u64>,
     now_ms: u64,
 }
 
@@ -49,7 +51,13 @@ impl Node {
         progress.set_store_writer(StoreWriter::ThisNode);
         let (_, answerer) = snapshots(bounded(1).0);
         let keeper = Keeper::of_cluster(Flaky::new(store), disk, Arc::clone(&progress), answerer, 1);
-        Node { _dir: dir, path, copy, progress, keeper, entries: entry, now_ms: 0 }
+        Node { _dir: dir, path, copy, progress, keeper, entries: entry, parted_at: None, now_ms: 0 }
+    }
+
+    /// What its entries are up to this one.
+    fn digest_of(&self, entry: u64) -> StreamDigest {
+        let is_other = self.parted_at.is_some_and(|last| entry > last);
+        StreamDigest(entry * 2 + u64::from(is_other))
     }
 
     /// So many entries come, each a message of user 1 to itself, with the entry's number as its row's.
@@ -66,7 +74,7 @@ impl Node {
                 recipient_seq: Seq(n),
                 body: b"hello",
             }));
-            batch.push(&Record::Mark(n));
+            batch.push(&Record::Mark(n, self.digest_of(n)));
         }
         self.entries += count;
         self.copy.append(&mut batch).unwrap();
@@ -85,7 +93,9 @@ impl Node {
     }
 
     /// The database is as it was after this entry.
-    fn put_back(&self, entry: u64) {
+    fn put_back(&mut self, entry: u64) {
+        let digest = self.digest_of(entry);
+        self.keeper.store.digests.insert(AppliedPosition(entry), digest);
         let database = rusqlite::Connection::open(&self.path).unwrap();
         let statements = format!(
             "DELETE FROM inbox WHERE seq > {entry}; DELETE FROM messages WHERE sender_seq > {entry};
@@ -271,4 +281,47 @@ fn entries_of_a_lost_stream_that_come_when_the_database_is_past_it_do_not_count_
     }
     assert_eq!(node.rows(), (1..=5).collect::<Vec<_>>());
     assert_eq!(node.keeper.counters().messages, 5, "what was not written is not counted");
+}
+
+#[test]
+fn nothing_is_written_behind_an_entry_that_is_not_the_one_that_was_read_under_its_number() {
+    let mut node = Node::behind(0);
+    node.follow(5);
+    node.store();
+    // Another node has given the database other entries under the next numbers.
+    node.put_back(7);
+    node.keeper.store.digests.insert(AppliedPosition(7), StreamDigest(1_000));
+    node.follow(4);
+    node.store();
+    assert_eq!(node.rows(), (1..=5).collect::<Vec<_>>(), "8 and 9 do not come behind another 7");
+    assert_eq!(node.progress.applied(), AppliedPosition(7));
+    assert_eq!(node.progress.stored(), StreamPosition(5), "what of this node's entries is stored");
+    assert_eq!(node.progress.diverged(), StreamPosition(7));
+    // The ledger is made anew, and what it had is not written before that either.
+    node.progress.ask_fence(StreamPosition(NEXT_STREAM));
+    node.store();
+    assert_eq!(node.rows(), (1..=5).collect::<Vec<_>>());
+    assert_eq!(node.progress.applied(), AppliedPosition(NEXT_STREAM));
+    node.entries = NEXT_STREAM;
+    node.follow(2);
+    node.store();
+    assert_eq!(node.rows().len(), 7);
+    assert_eq!(node.progress.stored(), StreamPosition(NEXT_STREAM + 2));
+}
+
+#[test]
+fn what_a_node_reads_later_under_the_number_at_which_the_database_is_is_compared() {
+    for is_other in [false, true] {
+        let mut node = Node::behind(0);
+        node.follow(5);
+        node.store();
+        node.put_back(7);
+        node.store();
+        assert_eq!((node.progress.applied(), node.progress.stored()), (AppliedPosition(7), StreamPosition(5)));
+        node.parted_at = is_other.then_some(5);
+        node.follow(2);
+        node.store();
+        let expected = if is_other { StreamPosition(5) } else { StreamPosition(7) };
+        assert_eq!(node.progress.stored(), expected, "is_other: {is_other}");
+    }
 }

@@ -5,6 +5,8 @@ use super::*;
 /// A store that can be told to fail, and to take its time.
 pub(in crate::store::keeper) struct Flaky {
     pub(in crate::store::keeper) inner: Rc<RefCell<SqliteStore>>,
+    /// What a cluster's database keeps of each position: SQLite does not.
+    pub(in crate::store::keeper) digests: HashMap<AppliedPosition, StreamDigest>,
     pub(in crate::store::keeper) away: bool,
     pub(in crate::store::keeper) writes_fail: bool,
     /// The next transaction is committed, and then an error is reported.
@@ -55,6 +57,7 @@ impl Flaky {
     pub(in crate::store::keeper) fn new(inner: SqliteStore) -> Flaky {
         Flaky {
             inner: Rc::new(RefCell::new(inner)),
+            digests: HashMap::new(),
             away: false,
             writes_fail: false,
             lose_answer: false,
@@ -87,6 +90,9 @@ impl Store for Flaky {
         let inner = Rc::clone(&self.inner);
         let (left, commits_at) = self.slowness;
         let fails = self.away || self.writes_fail;
+        if !fails {
+            self.digests.insert(transaction.applied, transaction.digest);
+        }
         let answer_lost = !fails && std::mem::take(&mut self.lose_answer);
         Slow {
             inner,
@@ -97,7 +103,8 @@ impl Store for Flaky {
         }
     }
     async fn position(&mut self) -> Result<StorePosition, StoreError> {
-        block_on(self.read()?.position())
+        let at = block_on(self.read()?.position())?;
+        Ok(StorePosition { digest: self.digests.get(&at.applied).copied().unwrap_or_default(), ..at })
     }
     async fn newest_rows(&mut self, visit: &mut dyn FnMut(NewestRow)) -> Result<(), StoreError> {
         block_on(self.read()?.newest_rows(visit))

@@ -6,9 +6,10 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use super::*;
+use crate::contract::position::StreamDigest;
 use crate::limits::MYSQL_WRITER_SILENCE_S;
 use crate::store::contract::{Bed, MySql, apply, runtime, transaction};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Transaction};
 
 /// Whether a statement of another connection waits for a lock.
 const WAITING: &str = "SELECT COUNT(*) FROM information_schema.processlist \
@@ -68,4 +69,23 @@ fn what_the_database_is_past_is_not_said_to_be_written() {
     // Of a stream that is lost: nobody has written it.
     assert!(matches!(bed.run(apply(&mut other, transaction(1..=3))), Err(StoreError::Unavailable { .. })));
     assert_eq!(bed.count("inbox"), 6);
+}
+
+#[test]
+fn nothing_is_written_behind_an_entry_that_another_stream_has_under_the_same_number() {
+    let bed = MySql::new();
+    let (mut one, mut other) = (bed.open_of_cluster(), bed.open_of_cluster());
+    let with = |numbers, digest| Transaction { digest: StreamDigest(digest), ..transaction(numbers) };
+    bed.run(apply(&mut one, with(1..=3, 7))).unwrap();
+    assert_eq!(bed.run(other.position()).unwrap().digest, StreamDigest(7));
+    // The same number of entries, and other ones.
+    bed.sql("UPDATE stream_digest SET digest = 8");
+    assert!(matches!(bed.run(apply(&mut other, with(4..=6, 9))), Err(StoreError::Unavailable { .. })));
+    assert_eq!(bed.count("inbox"), 6);
+    assert_eq!(bed.run(other.position()).unwrap().digest, StreamDigest(8));
+    bed.run(apply(&mut other, with(4..=6, 9))).unwrap();
+    assert_eq!(bed.count("inbox"), 12);
+    // One of a former version says where it is, and not of which stream.
+    bed.sql("UPDATE stream_digest SET position = 1");
+    assert_eq!(bed.run(one.position()).unwrap().digest, StreamDigest::default());
 }

@@ -21,7 +21,7 @@ struct Committed {
 
 fn engine(dir: &TempDir, clock: Clock) -> JournalEngine<Directory> {
     let disk = Directory::open(&dir.path().join("journal")).unwrap();
-    let start = Start::new(Settings::new(1, 7), StorePosition { applied: AppliedPosition(0), msg_id_max: MsgId(0) });
+    let start = Start::new(Settings::new(1, 7), StorePosition::default());
     start.finish(disk, Arc::new(Progress::default()), clock.now()).unwrap().0
 }
 
