@@ -93,7 +93,7 @@ impl Progress {
     }
 
     /// The store's thread has compared them. Zero: they do not differ.
-    pub(crate) fn report_diverged(&self, entry: StreamPosition) {
+    pub fn report_diverged(&self, entry: StreamPosition) {
         self.diverged.store(entry.0, Ordering::Release);
     }
 

@@ -47,6 +47,8 @@ pub(crate) enum Untrue {
     ForgetsNewestMessage,
     /// It does not say from where on it has everything, when it has deleted what is old.
     ForgetsRetention,
+    /// It does not know which groups everybody has left.
+    ForgetsWhoHasLeft,
     /// What a process that is gone has locked stays locked.
     KeepsLocks,
 }
@@ -353,8 +355,9 @@ impl Store for SimStore {
 
     async fn left(&mut self, groups: &[GroupId]) -> Result<Vec<GroupId>, StoreError> {
         self.reach("reading which groups were left")?;
-        let left = &self.database.inner.borrow().current.left;
-        Ok(groups.iter().copied().filter(|group| left.contains(group)).collect())
+        let inner = self.database.inner.borrow();
+        let knows = inner.untrue != Some(Untrue::ForgetsWhoHasLeft);
+        Ok(groups.iter().copied().filter(|group| knows && inner.current.left.contains(group)).collect())
     }
 
     fn cache_bytes(&self) -> u64 {

@@ -171,8 +171,7 @@ impl Cluster {
             self.ledger_turn(at)?;
         }
         if random.chance(1, 3) {
-            let now = self.world.now_at(at);
-            self.world.gateways[at].store_turn(now);
+            self.store_turn(at);
         }
         if random.chance(1, 2) {
             self.link_turn(at);
@@ -181,6 +180,14 @@ impl Cluster {
             self.execute(at);
         }
         Ok(())
+    }
+
+    fn store_turn(&mut self, at: usize) {
+        let now = self.world.now_at(at);
+        self.world.gateways[at].store_turn(now);
+        if self.mutation == Mutation::WritesBehindAnyEntry {
+            self.nodes[at].overlook_other_entries();
+        }
     }
 
     fn link_turn(&mut self, at: usize) {
@@ -319,9 +326,8 @@ impl Cluster {
             for shard in 0..self.world.gateways[at].shards.len() {
                 self.world.shard_step(at, shard)?;
             }
-            let now = self.world.now_at(at);
             self.ledger_turn(at)?;
-            self.world.gateways[at].store_turn(now);
+            self.store_turn(at);
             self.link_turn(at);
             self.execute(at);
         }

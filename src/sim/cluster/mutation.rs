@@ -38,12 +38,16 @@ pub(crate) enum Mutation {
     SharesTokens,
     /// The header of a copy that has no entry counts as something to be stored.
     CountsHeader,
+    /// A stream is followed again, whatever entries it has under the numbers of those that were read.
+    FollowsAnyEntries,
+    /// What is stored is written behind whatever entry the database has at its position.
+    WritesBehindAnyEntry,
     /// What each gateway does otherwise.
     Gateways(gateway::Mutation),
 }
 
 /// All of them, with what the report must contain, and a seed that reports it, which is tried first.
-pub(crate) const MUTATIONS: [(Mutation, &str, u64); 24] = [
+pub(crate) const MUTATIONS: [(Mutation, &str, u64); 27] = [
     (Mutation::HidesLostSessions, "liveness", 5),
     (Mutation::Redis(Bent::ClaimsNothing), "I4", 2),
     (Mutation::Redis(Bent::IgnoresVersions), "cannot be understood", 10),
@@ -64,6 +68,9 @@ pub(crate) const MUTATIONS: [(Mutation, &str, u64); 24] = [
     (Mutation::Database(Untrue::ForgetsRetention), "was deleted, and is stored again", 161),
     (Mutation::Database(Untrue::KeepsLocks), "liveness", 7),
     (Mutation::Redis(Bent::DeniesHeartbeats), "liveness", 6),
+    (Mutation::FollowsAnyEntries, "I1", 77),
+    (Mutation::WritesBehindAnyEntry, "I2", 55),
+    (Mutation::Database(Untrue::ForgetsWhoHasLeft), "was announced, and the ledger has", 173),
     (Mutation::CountsHeader, "would wait for its store", 11),
     (Mutation::Gateways(gateway::Mutation::StopsAtHostile), "liveness", 8),
     (Mutation::Gateways(gateway::Mutation::TrustsHostile), "that nobody sent", 72),
@@ -128,6 +135,9 @@ impl Mutation {
             }
             (Mutation::SeedsLow, What::Seed { generation, base, groups, .. }) => {
                 What::Seed { generation, base, floor: Seq(0), groups }
+            }
+            (Mutation::FollowsAnyEntries, What::Follow { generation, after, .. }) => {
+                What::Follow { generation, after, known: Vec::new() }
             }
             (_, what) => what,
         }

@@ -81,6 +81,14 @@ pub(super) struct Process {
     pub process: u64,
 }
 
+impl Node {
+    /// Nobody hears that the database has other entries than this node has read.
+    pub(super) fn overlook_other_entries(&self) {
+        self.progress.report_diverged(StreamPosition(0));
+        self.progress.advance_applied(self.progress.applied());
+    }
+}
+
 impl Process {
     /// Starts; the error is why it cannot.
     pub(super) fn start(

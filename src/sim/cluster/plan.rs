@@ -10,6 +10,7 @@ use crate::fairness::Allowance;
 use crate::mutation as gateway;
 use crate::plan::Plan;
 use crate::random::Random;
+use crate::store::Untrue;
 
 /// Of eight seeds this one has an account that sends all it can and hostile peers, and this one hostile peers alone.
 const GREEDY: u64 = 7;
@@ -121,6 +122,17 @@ impl ClusterPlan {
             Mutation::Redis(Bent::VouchesForForgotten) => {
                 ClusterPlan { nodes: self.nodes.max(3), names: NamesKept::new(20), absences: 40, ..self }
             }
+            Mutation::WritesBehindAnyEntry => ClusterPlan {
+                nodes: self.nodes.max(2),
+                losses: self.losses.max(2),
+                takeovers: 80,
+                kills: 0,
+                database_back: 0,
+                ..self
+            },
+            Mutation::Database(Untrue::ForgetsWhoHasLeft) => {
+                ClusterPlan { losses: 0, database_back: 0, takeovers: 0, restores: 100, skips: 0, ..self }
+            }
             // Each process, and all time that passes, lets everybody send more.
             Mutation::Gateways(gateway::Mutation::Unlimited) => {
                 ClusterPlan { nodes: 1, kills: 0, skips: 0, absences: 0, blackouts: 0, copies: 0, restores: 0, ..self }
@@ -138,7 +150,7 @@ impl ClusterPlan {
             floods: false,
             socket_bytes: plan.socket_bytes.max(4096),
             stalls: 0,
-            leaves: random.chance(1, 5),
+            leaves: random.chance(1, 5) || mutation == Mutation::Database(Untrue::ForgetsWhoHasLeft),
             is_hostile: seed % 8 == GREEDY || seed % 8 == HOSTILE,
             table_seed: seed,
             ..plan
