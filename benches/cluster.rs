@@ -42,7 +42,7 @@ use ringway::ledger::redis::start::RedisStart;
 use ringway::ledger::redis::{RedisEngine, Settings};
 use ringway::ledger::{Engine, GroupLimits};
 use ringway::limits::{SEGMENT_BYTES, STREAM_UNSTORED_MAX};
-use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, RosterVersion, Seq, UserId};
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 use ringway_wire::schema::Role;
 use tokio::sync::mpsc;
