@@ -325,3 +325,16 @@ fn what_a_node_reads_later_under_the_number_at_which_the_database_is_is_compared
         assert_eq!(node.progress.stored(), expected, "is_other: {is_other}");
     }
 }
+
+#[test]
+fn a_position_whose_entry_a_gateway_of_a_former_version_did_not_name_is_taken_as_it_is() {
+    let mut node = Node::behind(0);
+    node.follow(5);
+    node.store();
+    node.put_back(7);
+    node.keeper.store.digests.clear();
+    node.follow(4);
+    node.store();
+    assert_eq!(node.rows(), [1, 2, 3, 4, 5, 8, 9]);
+    assert_eq!(node.progress.stored(), StreamPosition(9));
+}
