@@ -51,6 +51,9 @@ if [ "${1:-}" = chaos ]; then
     command -v nft >/dev/null 2>&1 || missing="$missing nftables"
     command -v unshare >/dev/null 2>&1 || missing="$missing util-linux"
     command -v mount >/dev/null 2>&1 || missing="$missing mount"
+    # A gateway's clock is moved without the others'.
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 \
+        || ls /usr/local/lib/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
 fi
 
 if [ "${1:-}" = soak-vm ]; then

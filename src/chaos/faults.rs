@@ -42,6 +42,8 @@ pub(crate) enum Fault {
     GatewaySlow(usize),
     /// A gateway's disk is full.
     GatewayDiskFull(usize),
+    /// A gateway's clock is put forward or back, by so many seconds.
+    GatewayClock(usize, i64),
     /// A Redis is killed, and started again.
     RedisKilled(usize),
     /// A Redis stands still, for longer than leases.
@@ -63,7 +65,9 @@ pub(crate) enum Fault {
 /// Where Redis keeps names for no longer than this, being away for longer is a fault like the others.
 const NAMES_SHORT: Duration = Duration::from_secs(60);
 /// How many kinds there are that every run has.
-const KINDS: usize = 13;
+const KINDS: usize = 14;
+/// By how much a clock is put forward or back, seconds: over a minute a gateway does not number, below ten nobody is told.
+const CLOCK_STEPS_S: [i64; 5] = [3, 20, 50, 90, 400];
 
 impl Fault {
     /// One of each kind, in an order and with particulars that chance gives.
@@ -110,6 +114,10 @@ impl Fault {
             9 => Fault::RedisFull(at),
             10 => Fault::MariaDbKilled,
             11 => Fault::MariaDbStopped,
+            12 => {
+                let step_s = random.choice(CLOCK_STEPS_S).unwrap_or_default();
+                Fault::GatewayClock(at, if random.bool() { step_s } else { -step_s })
+            }
             _ => Fault::MariaDbFailedOver,
         }
     }
@@ -132,6 +140,8 @@ impl Fault {
             Fault::GatewayStoppedBeyondNames(..) => "a gateway stopped for longer than names".to_owned(),
             Fault::GatewaySlow(_) => "a gateway's line slow".to_owned(),
             Fault::GatewayDiskFull(_) => "a gateway's disk full".to_owned(),
+            Fault::GatewayClock(_, step_s) if step_s < 0 => "a gateway's clock put back".to_owned(),
+            Fault::GatewayClock(..) => "a gateway's clock put forward".to_owned(),
             Fault::RedisKilled(_) => "a Redis killed".to_owned(),
             Fault::RedisStopped(_) => "a Redis stopped".to_owned(),
             Fault::RedisEmptied(_) => "a Redis emptied".to_owned(),
@@ -185,7 +195,8 @@ impl Fault {
             | Fault::GatewayCutBeyondNames(at, _)
             | Fault::GatewayStoppedBeyondNames(at, _)
             | Fault::GatewaySlow(at)
-            | Fault::GatewayDiskFull(at) => Some(at),
+            | Fault::GatewayDiskFull(at)
+            | Fault::GatewayClock(at, _) => Some(at),
             _ => None,
         }
     }
@@ -205,7 +216,7 @@ impl Fault {
                 let names_ms = names.as_millis() as u64;
                 (names_ms + names_ms / 45, names_ms + names_ms / 10)
             }
-            Fault::GatewaySlow(_) => (2_000, 8_000),
+            Fault::GatewaySlow(_) | Fault::GatewayClock(..) => (2_000, 8_000),
             Fault::GatewayDiskFull(_) | Fault::RedisFull(_) => (1_000, 6_000),
             Fault::MariaDbFailedOver => (500, 5_000),
             Fault::RedisEmptied(_) | Fault::RedisScriptsFlushed(_) => (0, 500),
@@ -226,6 +237,10 @@ impl Fault {
             }
             Fault::GatewaySlow(at) => return lab.network.slow_down(gateway_host(at)).map(|how| gateway_is(at, how)),
             Fault::GatewayDiskFull(at) => fill(lab, at),
+            Fault::GatewayClock(at, step_s) => {
+                lab.clocks.put(at, step_s)?;
+                return Ok(gateway_is(at, &format!("by {step_s} s")));
+            }
             Fault::RedisKilled(at) => with(lab.redis.server(at), Process::kill),
             Fault::RedisStopped(at) => with(lab.redis.server(at), |redis| redis.signal(Signal::SIGSTOP)),
             Fault::RedisEmptied(at) => lab.redis.command(at, &["FLUSHALL"])?,
@@ -252,6 +267,7 @@ impl Fault {
             Fault::GatewayCut(at, ..) | Fault::GatewayCutBeyondNames(at, _) => lab.network.mend(gateway_host(at))?,
             Fault::GatewaySlow(at) => lab.network.speed_up(gateway_host(at))?,
             Fault::GatewayDiskFull(at) => drop(std::fs::remove_file(filler(lab, at))),
+            Fault::GatewayClock(at, _) => lab.clocks.put(at, 0)?,
             Fault::RedisKilled(at) => lab.redis.start_server(at).await?,
             Fault::RedisStopped(at) => with(lab.redis.server(at), |redis| redis.signal(Signal::SIGCONT)),
             Fault::RedisFull(_) => lab.redis.command_all(&["CONFIG", "SET", "maxmemory", "0"]),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::clocks::Clocks;
 use crate::command::run;
 use crate::error::Failure;
 use crate::mariadb::MariaDb;
@@ -30,6 +31,7 @@ const SECRET: &str = "a secret of the chaos run, 32 bytes or more";
 pub(crate) struct Lab {
     pub(crate) network: Network,
     pub(crate) gateways: Vec<Process>,
+    pub(crate) clocks: Clocks,
     pub(crate) mariadb: MariaDb,
     pub(crate) redis: Redis,
     /// Where their data are.
@@ -53,9 +55,11 @@ impl Lab {
         for at in 0..NODES {
             network.add(gateway_host(at))?;
         }
+        let clocks = Clocks::new(&plan.dir, NODES)?;
         let mut lab = Lab {
             network,
-            gateways: (0..NODES).map(|at| gateway(plan, at)).collect(),
+            gateways: (0..NODES).map(|at| clocks.given_to(at, gateway(plan, at))).collect(),
+            clocks,
             mariadb: MariaDb::new(plan),
             redis: Redis::new(plan, plan.redis),
             dir: plan.dir.clone(),

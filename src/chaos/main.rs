@@ -5,7 +5,7 @@
 //! ends with exit code 2, one whose verdict is not "well" with 1.
 //!
 //! - [`conduct`]: the run. [`plan`], [`lab`], [`mariadb`], [`redis`], [`network`], [`process`]: the cluster, each
-//!   process in a namespace of its own.
+//!   process in a namespace of its own. [`clocks`]: the gateways' time of day.
 //!   [`faults`]: what is done to it.
 //! - [`clients`]: the process of the clients, over the client's core.
 //! - [`history`]: a line for everything that happened. [`database`]: what was stored.
@@ -14,6 +14,7 @@
 mod checker;
 mod clients;
 mod clock;
+mod clocks;
 mod command;
 mod conduct;
 mod database;
