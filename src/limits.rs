@@ -6,10 +6,12 @@
 mod control;
 mod rates;
 mod store;
+mod webhooks;
 
 pub(crate) use self::control::*;
 pub(crate) use self::rates::*;
 pub use self::store::*;
+pub(crate) use self::webhooks::*;
 use ringway_wire::limits::{
     BODY_BYTES_MAX, GROUP_MEMBERS_MAX, PAGE_BYTES_MAX, PAGE_ROWS_MAX, SERVER_FRAME_BYTES_MAX, SESSION_IN_FLIGHT_MAX,
     TOKEN_BYTES_MAX, USER_GROUPS_MAX,

@@ -151,8 +151,8 @@ fn run_gateway(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     log::start(&config.log);
-    let read_rules = || Ok(Config::new(&args.config.typed(&flags)?)?.rules());
-    Ok(serve::run(&config, &read_rules)?)
+    let read_settings = || Ok(Config::new(&args.config.typed(&flags)?)?);
+    Ok(serve::run(&config, &read_settings)?)
 }
 
 fn exit_code(outcome: Outcome) -> ExitCode {

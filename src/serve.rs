@@ -27,13 +27,14 @@ use crate::control::access::SOCKET;
 use crate::control::access::list::{AccessList, ListError};
 use crate::control::http::API_SOCKET;
 use crate::control::systemd::{Environment, Notices};
+use crate::control::webhooks::endpoints::{self, EndpointsError};
 use crate::control::{HttpSockets, Stage};
 use crate::datadir::{DataDir, DataDirError};
 use crate::doctor::start::UnfitHost;
 use crate::net::listener::{self, ListenError};
 use crate::serve::memory::MemoryWatch;
 use crate::serve::parts::Persistence;
-pub(crate) use crate::serve::reload::ReadRules;
+pub(crate) use crate::serve::reload::ReadSettings;
 use crate::serve::threads::{Plan, Running};
 use crate::token::KeyError;
 use crate::topology::cpus::{CpuError, CpuPlan};
@@ -74,6 +75,9 @@ pub enum ServeError {
     /// The API's keys cannot be used.
     #[error(transparent)]
     ApiKeys(#[from] KeysError),
+    /// The endpoints of webhooks cannot be used.
+    #[error(transparent)]
+    Endpoints(#[from] EndpointsError),
     /// The stop took too long, or was interrupted.
     #[error("stopped before everything was done ({why}); still running: {threads}. {consequence}")]
     StopIncomplete {
@@ -91,8 +95,8 @@ pub enum ServeError {
 #[error("it was not told to, and gave no reason")]
 struct NoReason;
 
-/// Runs the gateway until it is told to stop. `read_rules` is called at each SIGHUP.
-pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError> {
+/// Runs the gateway until it is told to stop. `read_settings` is called at each SIGHUP.
+pub fn run(config: &Config, read_settings: ReadSettings<'_>) -> Result<(), ServeError> {
     let clock = Clock::start();
     // What this process writes, messages above all, is for its user alone.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
@@ -112,6 +116,7 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     let access = AccessList::read(&config.data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
     let keys = Keys::load(config.api.keys_file.as_deref(), config.api.listen.unwrap_or(config.admin).ip())?;
+    let endpoints = config.webhooks.endpoints_file.as_deref().map(endpoints::load).transpose()?.unwrap_or_default();
     let (admin_listener, admin) = http_listener("admin", config.admin)?;
     let api = config.api.listen.map(|address| http_listener("api.listen", address)).transpose()?;
     let (api_listener, api) = api.unzip();
@@ -126,6 +131,7 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
         HttpSockets { admin: admin_listener, api: api_listener, owner: socket_of(API_SOCKET) },
         room,
         keys,
+        endpoints,
     )?;
     let persistence = Persistence::open(config, &clock, &plan.cpus, &running.stage, &running.stops)
         .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
@@ -145,11 +151,12 @@ pub fn run(config: &Config, read_rules: ReadRules<'_>) -> Result<(), ServeError>
     notices.ready(&format!("serving on {listen}, room for {connections_max} connections"));
 
     let mut memory = MemoryWatch::new(memory_bytes_max);
-    running.await_stop(read_rules, &mut memory)?;
+    running.await_stop(read_settings, &mut memory)?;
     notices.stopping("clients are told to come back, then everything is flushed");
     running.notice(config.drain.notice_s, &mut memory)?;
-    tracing::info!("stopping: clients are told to come back, then everything is flushed");
     data_dir.withdraw_address("listen");
+    running.disperse(config.drain.spread_s, &mut memory)?;
+    tracing::info!("stopping: clients are told to come back, then everything is flushed");
     let stopped = running.stop(config.drain.timeout_s);
     data_dir.withdraw_address("admin");
     data_dir.withdraw_address("api");

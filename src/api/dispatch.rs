@@ -25,7 +25,7 @@ use crate::contract::internal::{OrCount, Place, count};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::look::{ConnectionsSeen, Look, LookAsked, SessionsSeen};
 use crate::contract::message::{Incoming, Roster};
-use crate::contract::store::{Page, PagePurpose, StoreAnswer, StoreAsk};
+use crate::contract::store::{CursorRow, Page, PagePurpose, StoreAnswer, StoreAsk};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::limits::{API_ANSWER_MS, API_LOOK_MS, API_QUESTIONS_OPEN_MAX, API_REQUESTS_MAX};
 use crate::topology::mailbox::{Crossing, Mail, Mailbox, Slot};
@@ -81,6 +81,8 @@ pub(crate) enum Question {
     Newest(UserId),
     /// What a device has acknowledged, as the store has it. The only question of its request.
     Cursor(UserId, DeviceId),
+    /// Cursors for the store to keep.
+    KeepCursors(Vec<CursorRow>),
     /// What a shard shows of its connections.
     Look(ShardId, Look),
 }
@@ -111,6 +113,8 @@ pub(crate) enum Answer {
     Newest(Seq),
     /// What was acknowledged last.
     Cursor(Option<Seq>),
+    /// It is in the store's hands.
+    HandedOn,
     /// A user's sessions.
     Sessions(SessionsSeen),
     /// Some of a shard's connections.
@@ -157,7 +161,7 @@ impl Dispatcher {
     }
 
     /// How many shards there are.
-    pub(super) fn shards(&self) -> u16 {
+    pub(crate) fn shards(&self) -> u16 {
         self.shards
     }
 
@@ -172,7 +176,7 @@ impl Dispatcher {
     }
 
     /// Asks one thing.
-    pub(super) async fn ask_one(&self, question: Question) -> Result<Answer, Problem> {
+    pub(crate) async fn ask_one(&self, question: Question) -> Result<Answer, Problem> {
         match self.ask(vec![question]).await?.pop() {
             Some(Answer::Failed(problem)) => Err(problem),
             Some(answer) => Ok(answer),
@@ -269,8 +273,11 @@ impl Dispatch {
         let session = SessionRef { shard: ShardId::of_api(self.shards), conn };
         for (number, question) in questions.into_iter().enumerate() {
             let origin = Origin::new(session, number as u32);
-            if let Err(problem) = self.put(origin, question) {
-                self.open.answer(origin, Answer::Failed(problem));
+            let is_answered = matches!(question, Question::KeepCursors(_));
+            match self.put(origin, question) {
+                Ok(()) if is_answered => self.open.answer(origin, Answer::HandedOn),
+                Ok(()) => {}
+                Err(problem) => self.open.answer(origin, Answer::Failed(problem)),
             }
         }
         self.ends.submissions.wake();
@@ -317,6 +324,7 @@ impl Dispatch {
             }
             Question::Newest(user) => submit(Submission::Position { origin, user }),
             Question::Cursor(user, device) => ask(StoreAsk::Cursor { origin, user, device }),
+            Question::KeepCursors(rows) => ask(StoreAsk::SaveCursors(rows)),
             Question::Look(shard, look) => put(shard, Crossing::Look(Box::new(LookAsked { origin, look }))),
         }
     }

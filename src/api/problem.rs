@@ -92,6 +92,11 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "UnknownBroadcast", "there is no broadcast of this name")
     }
 
+    /// There is no endpoint of this name.
+    pub(crate) fn unknown_webhook() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "UnknownWebhook", "there is no webhook of this name")
+    }
+
     /// There is one of another method.
     pub(super) fn method() -> Problem {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this path is called by another method")

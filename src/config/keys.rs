@@ -89,7 +89,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("cluster.node_id", "0", Form::Number, "0 to 1023, another one on every node: part of each message id"),
     key("drain.notice_s", "0", Form::Number, "so long before a stop /readyz says no while everybody is served"),
     key("drain.timeout_s", "30", Form::Number, "a stop that takes longer gives up; 0: it does not wait for clients"),
-    key("drain.spread_s", "10", Form::Number, "clients are told to come back spread over so many seconds"),
+    key(
+        "drain.spread_s",
+        "10",
+        Form::Number,
+        "clients are sent away over so many seconds; where there is no other node, they come back spread over them",
+    ),
     key(
         "log.level",
         "info",
@@ -97,6 +102,18 @@ pub(crate) const KEYS: &[Key] = &[
         "off, error, warn, info, debug, trace, or parts with a level each: warn,ringway=debug",
     ),
     key("log.format", "auto", Form::Text, "human, json, or auto: human on a terminal"),
+    key(
+        "webhooks.endpoints_file",
+        "",
+        Form::Text,
+        "who is told over HTTP what happens: a TOML file with an [[endpoint]] for each; empty: nobody",
+    ),
+    key(
+        "webhooks.journal_bytes",
+        WEBHOOKS_JOURNAL_BYTES,
+        Form::Number,
+        "journal that is kept for them, stored or not: what an endpoint that is down may miss before it loses something",
+    ),
     key(
         "policy.direct_messages",
         "anyone",
@@ -220,6 +237,7 @@ const OUTBOX_BYTES_MAX: &str = "262144";
 const OUTBOX_SHARD_BYTES_MAX: &str = "536870912";
 const JOURNAL_BYTES_MAX: &str = "8589934592";
 const STREAM_ENTRIES_MAX: &str = "1048576";
+const WEBHOOKS_JOURNAL_BYTES: &str = "1073741824";
 const ADDRESS_LOGINS: &str = "10000/s, burst 100000";
 const USER_LOGINS: &str = "2/s, burst 200";
 const SESSION_REQUESTS: &str = "1000/s, burst 20000";
@@ -244,10 +262,10 @@ const GROUP_ROWS: &str = "100000/s, burst 2000000";
 const LIMITS_KEYS_MAX: usize = 29;
 
 const _: () = {
-    assert!(KEYS.len() <= 34 + LIMITS_KEYS_MAX, "at most 34 keys and the [limits] table");
+    assert!(KEYS.len() <= 36 + LIMITS_KEYS_MAX, "at most 36 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);
     assert!(limits::UNAUTHENTICATED_MAX == 20_000 && limits::UNAUTHENTICATED_PER_ADDRESS_MAX == 5_000);
-    assert!(limits::TURN_MS == 1);
+    assert!(limits::TURN_MS == 1 && limits::WEBHOOKS_JOURNAL_BYTES == 1_073_741_824);
 };

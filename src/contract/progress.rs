@@ -41,6 +41,7 @@ pub struct Progress {
     fence_asked: AtomicU64,
     fenced: AtomicU64,
     journal_is_full: AtomicBool,
+    kept_bytes: AtomicU64,
 }
 
 impl Progress {
@@ -105,6 +106,21 @@ impl Progress {
     /// The store has checkpointed up to here.
     pub fn advance_secured(&self, position: JournalPosition) {
         self.secured.store(position.0, Ordering::Release);
+    }
+
+    /// Others than the store read the journal: so many bytes below [`Self::durable`] are kept for them.
+    pub(crate) fn keep_behind(&self, bytes: u64) {
+        self.kept_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Nobody needs what lies below. A disk that has no room is not kept full for those who read behind the store.
+    pub(crate) fn needed_from(&self) -> JournalPosition {
+        let secured = self.secured();
+        if self.journal_is_full() {
+            return secured;
+        }
+        let kept_from = self.durable().0.saturating_sub(self.kept_bytes.load(Ordering::Relaxed));
+        secured.min(JournalPosition(kept_from))
     }
 
     /// In a cluster: the last entry of the stream that the ledger has read, or that is in the snapshot of the database which

@@ -27,6 +27,7 @@ use tokio::time::{Instant, Sleep};
 use crate::clock::Clock;
 use crate::control::metrics;
 use crate::control::snapshot::{Readiness, Room, Snapshot, Stage};
+use crate::control::webhooks::Webhooks;
 use crate::limits::ADMIN_REQUESTS_MAX;
 
 /// Where the API is served to the gateway's user, without a key, in the data directory.
@@ -47,6 +48,8 @@ pub(crate) struct Facts {
     pub(crate) room: Arc<Room>,
     /// Where the journal is.
     pub(crate) data_dir: Arc<Path>,
+    /// Who is told what happens.
+    pub(crate) webhooks: Webhooks,
 }
 
 impl Facts {
@@ -112,13 +115,14 @@ async fn healthz(State(facts): State<Facts>) -> impl IntoResponse {
 
 async fn metrics_text(State(facts): State<Facts>) -> impl IntoResponse {
     let snapshot = Arc::clone(&facts.snapshot.borrow());
-    let text = metrics::text(
+    let mut text = metrics::text(
         &snapshot,
         &facts.readiness(),
         &facts.room,
         facts.journal_disk_free_bytes(),
         facts.clock.now().mono_ms,
     );
+    text.push_str(&metrics::webhooks::text(&facts.webhooks.shown()));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

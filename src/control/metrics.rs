@@ -67,6 +67,7 @@ pub(crate) fn text(
 }
 
 mod process;
+pub(crate) mod webhooks;
 
 struct Page {
     text: String,

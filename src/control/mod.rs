@@ -16,6 +16,7 @@ mod operate;
 pub(crate) mod snapshot;
 pub(crate) mod store_lag;
 pub(crate) mod systemd;
+pub(crate) mod webhooks;
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
@@ -39,8 +40,9 @@ use crate::contract::store_counters::StoreCounters;
 use crate::control::broadcasts::{BroadcastCalls, Broadcasts};
 use crate::control::internal_errors::InternalErrorsLog;
 use crate::control::operate::Operator;
-pub(crate) use crate::control::snapshot::{Room, Snapshot, Stage};
+pub(crate) use crate::control::snapshot::{Population, Room, Snapshot, Stage};
 use crate::control::systemd::{Environment, Watchdog};
+use crate::control::webhooks::{WebhookCalls, WebhookEnds, Webhooks};
 
 /// Reports that may wait for control, per kind.
 pub(crate) const REPORTS_MAX: usize = 1_024;
@@ -55,6 +57,8 @@ pub(crate) struct ControlEnds {
     pub(crate) store_reports: mpsc::Receiver<StoreCounters>,
     /// From the main thread.
     pub(crate) stage: watch::Receiver<Stage>,
+    /// To the main thread.
+    pub(crate) population: watch::Sender<Population>,
     /// How many shards should report.
     pub(crate) shards: u16,
     /// SIGTERM and SIGINT, to the main thread.
@@ -91,6 +95,8 @@ pub(crate) struct HttpEnds {
     pub(crate) node: u16,
     /// The API's ends of the channels between threads, once there are some.
     pub(crate) dispatcher: oneshot::Receiver<DispatcherEnds>,
+    /// Whom to tell what happens; `None`: nobody was configured.
+    pub(crate) webhooks: Option<WebhookEnds>,
 }
 
 /// Somebody wants the settings to be read again.
@@ -108,7 +114,8 @@ pub(crate) fn run(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + S
 }
 
 async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let ControlEnds { clock, mut reports, mut store_reports, mut stage, shards, stops, reloads, http } = ends;
+    let ControlEnds { clock, mut reports, mut store_reports, mut stage, population, shards, stops, reloads, http } =
+        ends;
     let mut stop = StopSignals::new()?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut other = OtherSignals::new()?;
@@ -170,6 +177,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         };
         let now_ms = clock.now().mono_ms;
         snapshot.take(now_ms, report);
+        population.send_replace(snapshot.population());
         internal_errors.note(now_ms, &snapshot.internal_errors());
         publish.send_replace(Arc::new(snapshot.clone()));
     }
@@ -193,8 +201,12 @@ impl Calls {
         let Calls { shards, serving, snapshot, stage, stops, clock } = self;
         let dispatcher = Dispatcher::start(shards, http.dispatcher, serving);
         let followers = Followers::start(dispatcher.clone());
+        let webhooks = match http.webhooks {
+            Some(ends) => Webhooks::start(ends, http.data_dir.clone(), dispatcher.clone(), stage.clone(), clock)?,
+            None => Webhooks::none(),
+        };
         let (room, data_dir) = (Arc::new(http.room), http.data_dir.into());
-        let facts = http::Facts { snapshot, stage, clock, room, data_dir };
+        let facts = http::Facts { snapshot, stage, clock, room, data_dir, webhooks };
         let audit = Audit::start(&facts.data_dir, clock);
         let broadcasts = Broadcasts::start(facts.data_dir.to_path_buf(), dispatcher.clone());
         let routes = |keys: Arc<Keys>| {
@@ -210,8 +222,11 @@ impl Calls {
             let (facts, audit, stops) = (facts.clone(), audit.clone(), stops.clone());
             let of_broadcasts =
                 BroadcastCalls { keys: Arc::clone(&keys), audit: audit.clone(), clock, broadcasts: broadcasts.clone() };
+            let of_webhooks =
+                WebhookCalls { keys: Arc::clone(&keys), audit: audit.clone(), webhooks: facts.webhooks.clone() };
             let operator = Operator { facts, keys, audit, stops, node: http.node };
-            api::routes(api, operate::routes(operator).merge(broadcasts::routes(of_broadcasts)))
+            let others = operate::routes(operator).merge(broadcasts::routes(of_broadcasts));
+            api::routes(api, others.merge(webhooks::routes(of_webhooks)))
         };
         let mut servers = Vec::new();
         if let Some(socket) = http.sockets.owner {

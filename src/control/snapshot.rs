@@ -29,6 +29,15 @@ pub(crate) enum Stage {
     Draining,
 }
 
+/// Who would be concerned if the gateway stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Population {
+    /// Other nodes that are alive.
+    pub(crate) others: usize,
+    /// Connections here.
+    pub(crate) connections: u64,
+}
+
 /// How many connections there is room for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Room {
@@ -70,6 +79,14 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// As the last reports have it.
+    pub(crate) fn population(&self) -> Population {
+        Population {
+            others: self.nodes.as_ref().map_or(0, |nodes| nodes.others.len()),
+            connections: self.shards.iter().flatten().map(|(_, report)| report.core.connections).sum(),
+        }
+    }
+
     /// Puts a report in the place of the one before.
     pub(crate) fn take(&mut self, now_ms: u64, report: Report) {
         match report {

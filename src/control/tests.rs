@@ -83,7 +83,7 @@ fn every_metric_has_its_type_before_its_first_value() {
 fn rows_of_metrics() -> Vec<String> {
     let mut snapshot = snapshot();
     snapshot.take(0, Report::Nodes(Box::default()));
-    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), Some(1), 0);
+    let text = metrics::text(&snapshot, &Readiness::Ready, &room(), Some(1), 0) + &metrics::webhooks::text(&[]);
     let heads: Vec<&str> = text.lines().filter(|line| line.starts_with('#')).collect();
     let row = |head: &[&str]| {
         let (name, help) = head[0].strip_prefix("# HELP ").unwrap().split_once(' ').unwrap();

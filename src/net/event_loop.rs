@@ -30,6 +30,7 @@ use crate::net::ring::Event;
 use crate::net::run_queue::Line;
 use crate::net::shell::Shell;
 use crate::net::tasks::{Task, Tasks};
+use crate::topology::mailbox::Order;
 use ringway_wire::schema::CloseReason;
 
 /// Time passes for the core so often while the shard is awake.
@@ -76,7 +77,9 @@ pub(crate) struct Times {
 pub(crate) enum Accepting {
     /// Peers are let in.
     Open(Listener),
-    /// A drain has begun: nobody is let in any more.
+    /// Clients are told one after another to go to another node: nobody is let in any more.
+    Dispersing,
+    /// A drain has begun: nobody is let in any more, and the shard ends with the last connection.
     Draining,
 }
 
@@ -214,9 +217,15 @@ impl EventLoop {
             Budget::Sessions => self.let_connections_turn(Line::Session),
             Budget::Delivery => {
                 let EventLoop { mail, shell, accepting, spread_ms, .. } = self;
-                mail.take_turn(shell, |core, _, now| {
-                    *accepting = Accepting::Draining;
-                    core.drain(now, *spread_ms);
+                mail.take_turn(shell, |core, order, now| match order {
+                    Order::Disperse => {
+                        *accepting = Accepting::Dispersing;
+                        core.disperse(now, *spread_ms);
+                    }
+                    _ => {
+                        *accepting = Accepting::Draining;
+                        core.drain(now, *spread_ms);
+                    }
                 })
             }
             Budget::Timers => Left::Nothing,

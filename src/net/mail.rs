@@ -104,12 +104,8 @@ impl MailReader {
         self.mailbox.depths()
     }
 
-    /// Takes some items out of the mailbox, or writes some outboxes. An order to drain is handed to `drain`.
-    pub(crate) fn take_turn(
-        &mut self,
-        shell: &mut Shell,
-        drain: impl FnMut(&mut Shard, &mut ShardOutlets, Now),
-    ) -> Left {
+    /// Takes some items out of the mailbox, or writes some outboxes. An order to drain, or to disperse, is handed to `drain`.
+    pub(crate) fn take_turn(&mut self, shell: &mut Shell, drain: impl FnMut(&mut Shard, Order, Now)) -> Left {
         match self.state {
             State::Empty if !shell.has_ephemerals() => self.state = State::Writing(Then::Empty),
             State::Empty | State::Taking => self.take_some(shell, drain),
@@ -127,7 +123,7 @@ impl MailReader {
     }
 
     /// Hands some of the mail to the core, then a part of the ephemeral messages that wait in it.
-    fn take_some(&mut self, shell: &mut Shell, mut drain: impl FnMut(&mut Shard, &mut ShardOutlets, Now)) {
+    fn take_some(&mut self, shell: &mut Shell, mut drain: impl FnMut(&mut Shard, Order, Now)) {
         shell.with_core(|core, outlets, now| {
             let left = self.take_mail(core, outlets, now, &mut drain);
             if let Some(delivered) = core.deliver_ephemerals(now) {
@@ -152,7 +148,7 @@ impl MailReader {
         core: &mut Shard,
         outlets: &mut ShardOutlets,
         now: Now,
-        drain: &mut impl FnMut(&mut Shard, &mut ShardOutlets, Now),
+        drain: &mut impl FnMut(&mut Shard, Order, Now),
     ) -> Left {
         let mut given_bytes = 0;
         for _ in 0..TURN_ITEMS_MAX {
@@ -169,7 +165,7 @@ impl MailReader {
                         self.unwritten.begin(&commit);
                         self.commit = commit.into_iter();
                     }
-                    Some(Mail::Order(Order::Drain)) => drain(core, outlets, now),
+                    Some(Mail::Order(order @ (Order::Drain | Order::Disperse))) => drain(core, order, now),
                     Some(Mail::Order(Order::Access(order))) => core.apply_access(now, order),
                     Some(Mail::Order(Order::Rules(rules))) => core.set_rules(*rules),
                     Some(Mail::Order(Order::Memory(pressure))) => core.set_pressure(now, pressure),

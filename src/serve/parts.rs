@@ -24,6 +24,7 @@ use crate::contract::snapshot::snapshots;
 use crate::contract::store::StorePosition;
 use crate::contract::store::{Lookup, LookupAnswer};
 use crate::contract::submission::Submission;
+use crate::control::webhooks::JournalSource;
 use crate::control::{Stage, StopSignal};
 use crate::doctor::checks::redis::losses_said;
 use crate::journal::disk::Directory;
@@ -58,6 +59,8 @@ pub(super) struct Persistence {
     pub(crate) keeper: AnyKeeper,
     /// What the store was opened on, and has to run on.
     pub(crate) runtime: Runtime,
+    /// For those who are told what happens.
+    pub(crate) source: JournalSource,
 }
 
 /// One of the ledger's two engines.
@@ -88,6 +91,7 @@ struct LedgerParts {
     engine: LedgerEngine,
     nudges: Receiver<()>,
     redis: Option<LedgerLink>,
+    source: JournalSource,
 }
 
 /// What a database said, for either engine.
@@ -125,8 +129,8 @@ impl Persistence {
                 (parts, AnyKeeper::MySql(Box::new(keeper)))
             }
         };
-        let LedgerParts { engine, nudges, redis } = parts;
-        Ok(Some(Persistence { engine, nudges, redis, keeper, runtime }))
+        let LedgerParts { engine, nudges, redis, source } = parts;
+        Ok(Some(Persistence { engine, nudges, redis, keeper, runtime, source }))
     }
 }
 
@@ -227,14 +231,17 @@ impl Opening<'_> {
     ) -> Result<Opened<S>, Box<dyn Error + Send + Sync>> {
         let progress = Arc::new(Progress::default());
         let data_dir = &self.config.data_dir;
+        let webhooks = &self.config.webhooks;
+        progress.keep_behind(webhooks.endpoints_file.as_ref().map_or(0, |_| webhooks.journal_bytes));
         let (parts, keeper) = match known {
             Known::Alone(start) => {
                 let disk = Directory::open(&data_dir.join(JOURNAL_DIRECTORY))?;
                 let (engine, started) = start.finish(disk.clone(), Arc::clone(&progress), self.clock.now())?;
                 log_recovery(&started, self.clock);
+                let source = JournalSource { disk: disk.clone(), progress: Arc::clone(&progress), is_cluster: false };
                 let keeper = Keeper::new(store, disk, progress, seed);
                 let engine = LedgerEngine::Journal(Box::new(engine));
-                (LedgerParts { engine, nudges: never(), redis: None }, keeper)
+                (LedgerParts { engine, nudges: never(), redis: None, source }, keeper)
             }
             Known::Cluster { start, at } => {
                 let log = Directory::open(&data_dir.join(LOG_DIRECTORY))?;
@@ -262,8 +269,9 @@ impl Opening<'_> {
                     losses: losses_said,
                     progress: progress_of_redis,
                 };
+                let source = JournalSource { disk: copy.clone(), progress: Arc::clone(&progress), is_cluster: true };
                 let keeper = Keeper::of_cluster(store, copy, progress, answerer, seed);
-                (LedgerParts { engine, nudges, redis: Some(redis) }, keeper)
+                (LedgerParts { engine, nudges, redis: Some(redis), source }, keeper)
             }
         };
         Ok(Opened::Ready(Box::new((parts, keeper))))

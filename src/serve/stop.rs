@@ -8,17 +8,19 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, after, never, select, tick};
 
 use super::memory::MemoryWatch;
-use super::reload::ReadRules;
+use super::reload::ReadSettings;
 use super::threads::Running;
 use super::{NoReason, ServeError};
 use crate::contract::ids::ShardId;
-use crate::control::{ReloadSignal, Stage};
+use crate::control::{Population, ReloadSignal, Stage};
 use crate::limits::MEMORY_LOOK_MS;
 use crate::topology::Ended;
 use crate::topology::mailbox::Order;
 
 /// How often a stop looks at the time and reminds the store.
 const REMIND: Duration = Duration::from_millis(50);
+/// How long the last ones who are told to go may take to be gone, and that to be reported.
+const DISPERSED: Duration = Duration::from_millis(1_500);
 /// How long the reason of another thread is waited for, when one has ended without having been told to and has none.
 const REASON_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -37,9 +39,13 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile watches memory, and reads the rules again when
+    /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile watches memory, and reads the settings again when
     /// somebody wants that.
-    pub(super) fn await_stop(&mut self, read_rules: ReadRules<'_>, memory: &mut MemoryWatch) -> Result<(), ServeError> {
+    pub(super) fn await_stop(
+        &mut self,
+        read_settings: ReadSettings<'_>,
+        memory: &mut MemoryWatch,
+    ) -> Result<(), ServeError> {
         let looks = tick(Duration::from_millis(MEMORY_LOOK_MS));
         let mut reloads = self.reloads.clone();
         loop {
@@ -48,7 +54,7 @@ impl Running {
                 recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
                 recv(looks) -> _ => self.watch_memory(memory),
                 recv(reloads) -> reload => match reload {
-                    Ok(ReloadSignal) => self.reload(read_rules),
+                    Ok(ReloadSignal) => self.reload(read_settings),
                     // Control has ended, and says so itself.
                     Err(_) => reloads = never(),
                 },
@@ -71,6 +77,42 @@ impl Running {
                 recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
                 recv(looks) -> _ => self.watch_memory(memory),
                 recv(over) -> _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Where other nodes take them, sends clients there one after another, each served until its turn. A second signal ends
+    /// it.
+    pub(super) fn disperse(&mut self, spread_s: u32, memory: &mut MemoryWatch) -> Result<(), ServeError> {
+        let Population { others, connections } = *self.population.borrow();
+        if spread_s == 0 || others == 0 || connections == 0 {
+            return Ok(());
+        }
+        tracing::info!(
+            spread_s,
+            connections,
+            nodes = others,
+            "clients are told one after another to go to other nodes"
+        );
+        self.stage.send_replace(Stage::Leaving);
+        for orders in &self.orders {
+            if orders.put(Order::Disperse).is_err() {
+                tracing::error!("a shard did not take the order to send clients to other nodes");
+            }
+            orders.wake();
+        }
+        // What is reported may be as old as that.
+        let over = after(Duration::from_secs(spread_s.into()) + DISPERSED);
+        let (ticks, looks) = (tick(REMIND), tick(Duration::from_millis(MEMORY_LOOK_MS)));
+        loop {
+            select! {
+                recv(self.stops) -> _ => return Ok(()),
+                recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
+                recv(looks) -> _ => self.watch_memory(memory),
+                recv(over) -> _ => return Ok(()),
+                recv(ticks) -> _ => if self.population.borrow().connections == 0 {
+                    return Ok(());
+                },
             }
         }
     }

@@ -31,7 +31,9 @@ use crate::contract::store::LookupAnswer;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::access::AccessEnds;
 use crate::control::access::list::AccessList;
-use crate::control::{self, ControlEnds, HttpEnds, HttpSockets, ReloadSignal, Stage, StopSignal};
+use crate::control::webhooks::endpoints::Endpoint;
+use crate::control::webhooks::{JournalSource, WebhookEnds};
+use crate::control::{self, ControlEnds, HttpEnds, HttpSockets, Population, ReloadSignal, Stage, StopSignal};
 use crate::limits::TO_NODES_MAX;
 use crate::net::outlets::Channels;
 use crate::net::shard::{self, ShardEnds};
@@ -75,10 +77,16 @@ pub(super) struct Running {
     pub(super) ledger_rules_untaken: Receiver<Rules>,
     /// How far the gateway is, for control.
     pub(super) stage: watch::Sender<Stage>,
+    /// Who would be concerned by a stop, as control knows.
+    pub(super) population: watch::Receiver<Population>,
     /// Gives the API its ends of the channels.
     dispatcher: Option<oneshot::Sender<DispatcherEnds>>,
     /// From the API, to the thread that ends sessions, once it is started.
     kicks: Option<mpsc::Receiver<Kick>>,
+    /// Tells those who tell endpoints where the journal is.
+    journal: Option<oneshot::Sender<JournalSource>>,
+    /// The endpoints that are told what happens.
+    pub(super) endpoints: watch::Sender<Vec<Endpoint>>,
 }
 
 /// What is known before any thread runs.
@@ -135,6 +143,7 @@ impl Running {
         sockets: HttpSockets,
         room: control::Room,
         keys: Keys,
+        endpoints: Vec<Endpoint>,
     ) -> Result<(Running, ReportTo), ServeError> {
         let (end, ended) = bounded(plan.cpus.shards.len() + OTHER_THREADS_MAX);
         let (stop, stops) = bounded(STOPS_MAX);
@@ -143,19 +152,27 @@ impl Running {
         let (reports, receive_reports) = mpsc::channel(control::REPORTS_MAX);
         let (store_reports, receive_store_reports) = mpsc::channel(control::REPORTS_MAX);
         let (stage, receive_stage) = watch::channel(Stage::Starting);
+        let (population, receive_population) = watch::channel(Population::default());
         let (dispatcher, receive_dispatcher) = oneshot::channel();
         let (kicks, receive_kicks) = mpsc::channel(KICKS_MAX);
         let node = plan.config.cluster.node_id;
         let data_dir = plan.config.data_dir.clone();
+        let (endpoints, receive_endpoints) = watch::channel(endpoints);
+        let (journal, receive_journal) = oneshot::channel();
+        // Clients are told to come back spread over so long.
+        let return_ms = u64::from(plan.config.drain.spread_s) * 1_000;
+        let webhooks = WebhookEnds { endpoints: receive_endpoints, journal: receive_journal, return_ms };
+        let webhooks = plan.config.webhooks.endpoints_file.as_ref().map(|_| webhooks);
         let control = ControlEnds {
             clock: plan.clock,
             reports: receive_reports,
             store_reports: receive_store_reports,
             stage: receive_stage,
+            population,
             shards: plan.shards(),
             stops: stop,
             reloads: reload,
-            http: HttpEnds { sockets, data_dir, room, keys, kicks, node, dispatcher: receive_dispatcher },
+            http: HttpEnds { sockets, data_dir, room, keys, kicks, node, dispatcher: receive_dispatcher, webhooks },
         };
         spawn("control", None, &end, move || control::run(control))?;
         let store_wake = Arc::default();
@@ -170,8 +187,11 @@ impl Running {
             ledger_rules,
             ledger_rules_untaken,
             stage,
+            population: receive_population,
             dispatcher: Some(dispatcher),
             kicks: Some(receive_kicks),
+            journal: Some(journal),
+            endpoints,
         };
         Ok((running, ReportTo { reports, store_reports }))
     }
@@ -185,7 +205,11 @@ impl Running {
         (access, admin_socket): (AccessList, Option<UnixListener>),
         report_to: ReportTo,
     ) -> Result<(), ServeError> {
-        let Persistence { engine, nudges, redis, keeper, runtime } = persistence;
+        let Persistence { engine, nudges, redis, keeper, runtime, source } = persistence;
+        if let Some(journal) = self.journal.take() {
+            // Nobody is told anything.
+            journal.send(source).ok();
+        }
         let (mut senders, receivers) = channels(plan, report_to.reports);
         self.orders = senders.shards.iter().map(|slots| slots.orders.clone()).collect();
         self.store_wake = Arc::clone(&receivers.store.wake);

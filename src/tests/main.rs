@@ -34,6 +34,7 @@ mod history;
 mod hostile;
 mod http;
 mod kept;
+mod leaving;
 mod lost_changes;
 mod names_kept;
 mod nodes;
@@ -46,6 +47,7 @@ mod outage;
 mod pages;
 mod privacy;
 mod proxy;
+mod receiver;
 mod redis;
 #[path = "../sim/cluster/redis.rs"]
 #[expect(dead_code, reason = "the simulator uses more of it")]
@@ -70,3 +72,4 @@ mod tokens;
 mod traffic;
 mod trouble;
 mod tuning;
+mod webhooks;

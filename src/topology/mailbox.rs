@@ -61,6 +61,8 @@ pub(crate) struct Handover {
 pub(crate) enum Order {
     /// Stop accepting, tell the clients, end when the last connection is gone.
     Drain,
+    /// Stop accepting, and tell the clients one after another to go to another node; then comes [`Order::Drain`].
+    Disperse,
     /// An operator says who may log in.
     Access(AccessOrder),
     /// What clients may do from now on.

@@ -80,12 +80,13 @@ impl<D: Disk> JournalEngine<D> {
         answer
     }
 
-    /// Removes segments that neither the store nor, where that is cheap, the window's next rebuilding needs.
+    /// Removes segments that neither the store, nor who reads behind it, nor, where that is cheap, the window's next
+    /// rebuilding needs.
     pub(super) fn retire(&mut self) {
-        let secured = self.progress.secured();
+        let needed_from = self.progress.needed_from();
         let mut below = None;
         while let Some((next, began_ms)) = self.segments.get(1).copied()
-            && next <= secured
+            && next <= needed_from
             && (began_ms < self.window.horizon_ms() || self.segments.len() > WINDOW_SEGMENTS_MAX)
         {
             self.segments.pop_front();

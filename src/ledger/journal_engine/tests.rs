@@ -460,9 +460,13 @@ fn segments_behind_the_store_go_when_the_window_no_longer_needs_them() {
     ledger.progress.advance_secured(ledger.engine.tail());
     ledger.commit();
     assert_eq!(ledger.engine.segments.len(), 3, "kept for the window");
+    ledger.progress.keep_behind(ledger.engine.tail().0 - ledger.engine.segments[1].0.0);
     ledger.pass(WINDOW_MS + 1_000);
     ledger.commit();
-    assert_eq!(ledger.engine.segments.len(), 1);
+    assert_eq!(ledger.engine.segments.len(), 2, "kept for who reads behind the store");
+    ledger.progress.journal_refuses_messages();
+    ledger.commit();
+    assert_eq!(ledger.engine.segments.len(), 1, "a full disk is not kept full");
     assert_eq!(ledger.engine.journal.first(), ledger.engine.journal.segment());
 }
 

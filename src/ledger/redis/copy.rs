@@ -85,7 +85,7 @@ impl<D: Disk> StreamCopy<D> {
         self.batch.clear();
         self.at = None;
         self.progress.advance_durable(tail);
-        self.journal.retire(self.progress.secured())?;
+        self.journal.retire(self.progress.needed_from())?;
         Ok(())
     }
 
