@@ -3,12 +3,13 @@
 //! Each shard has an [`Authenticator`] of its own: the key, and the tokens it has verified, so that a reconnect
 //! storm does not pay for the same signature twice. What always holds: a token counts only if it is signed with the
 //! algorithm that belongs to the configured key, whatever its header says, and only until it expires. It knows no
-//! clock, and keeps no list of revoked tokens (a shard compares when they were issued).
+//! clock, and keeps no list of revoked tokens (a shard compares when they were issued, and their ids).
 
 mod crypto;
 mod verified;
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -18,10 +19,12 @@ use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_he
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use verified::{TokenDigest, Verified};
 
+use crate::contract::access::TokenId;
 use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::limits::TOKEN_BYTES_MAX;
 
@@ -39,6 +42,8 @@ pub(crate) struct Claims {
     pub(crate) expires_at_s: u64,
     /// The Unix second in which it was issued; 0: it does not say.
     pub(crate) issued_at_s: u64,
+    /// From its `jti`; `None`: it has none.
+    pub(crate) token: Option<TokenId>,
 }
 
 /// Why a token does not count, in the words that its bearer is told. What exactly is wrong with it is for the log and for
@@ -230,9 +235,10 @@ type ClaimForm = (&'static str, &'static str, fn(&Value) -> bool);
 const SUB_FORM: &str = "a string with a user's number in digits alone, such as \"42\"";
 const DEV_FORM: &str = "a device's number, in digits alone";
 const TIME_FORM: &str = "a number of seconds since 1970, before the year 10000";
+const JTI_FORM: &str = "a string that names the token";
 const AUD_FORM: &str = "a string or an array of strings";
 /// The end of the year 9999: what lies behind it is no time that anybody means.
-const TIME_MAX_S: f64 = 253_402_300_799.0;
+pub(crate) const TOKEN_TIME_MAX_S: u64 = 253_402_300_799;
 const CLAIM_FORMS: &[ClaimForm] = &[
     ("sub", SUB_FORM, Value::is_string),
     ("exp", TIME_FORM, Value::is_number),
@@ -241,6 +247,7 @@ const CLAIM_FORMS: &[ClaimForm] = &[
     ("aud", AUD_FORM, |value| {
         value.as_array().is_some_and(|all| all.iter().all(Value::is_string)) || value.is_string() || value.is_null()
     }),
+    ("jti", JTI_FORM, |value| value.is_string() || value.is_null()),
     ("dev", DEV_FORM, |value| value.is_u64() || value.is_string() || value.is_null()),
 ];
 const REQUIRED_CLAIMS: [&str; 2] = ["sub", "exp"];
@@ -302,11 +309,24 @@ impl Minter {
         issued_at_s: Option<u64>,
         expires_at_s: u64,
     ) -> String {
+        let claims = MintedClaims { iat: issued_at_s, ..self.claims(user, device, expires_at_s) };
+        self.sign(&claims)
+    }
+
+    /// One that has a name, by which it can be revoked (`jti`).
+    pub fn mint_named(&self, user: UserId, jti: &str, expires_at_s: u64) -> String {
+        self.sign(&MintedClaims { jti: Some(jti), ..self.claims(user, None, expires_at_s) })
+    }
+
+    fn claims(&self, user: UserId, device: Option<DeviceId>, expires_at_s: u64) -> MintedClaims<'_> {
         let (sub, dev) = (user.0.to_string(), device.map(|d| d.0.to_string()));
-        let claims = MintedClaims { sub, dev, exp: expires_at_s, iat: issued_at_s, aud: self.audience.as_deref() };
+        MintedClaims { sub, dev, exp: expires_at_s, iat: None, aud: self.audience.as_deref(), jti: None }
+    }
+
+    fn sign(&self, claims: &MintedClaims<'_>) -> String {
         let mut token = String::with_capacity(MINTED_BYTES_MAX);
         token.push_str(&self.header);
-        push_part(&mut token, &claims);
+        push_part(&mut token, claims);
         let signature = hmac::sign(&self.key, token.as_bytes());
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
@@ -333,6 +353,8 @@ struct MintedClaims<'a> {
     iat: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
 }
 
 /// The claims as other token makers write them: RFC 7519 allows fractions of a second.
@@ -344,6 +366,14 @@ struct RawClaims {
     iat: Option<f64>,
     dev: Option<RawDevice>,
     aud: Option<Value>,
+    jti: Option<String>,
+}
+
+/// What a token with this `jti` is known by.
+pub(crate) fn token_id(jti: &str) -> TokenId {
+    let digest: [u8; 32] = Sha256::digest(jti).into();
+    let number = digest.first_chunk().and_then(|bytes| NonZeroU64::new(u64::from_be_bytes(*bytes)));
+    TokenId(number.unwrap_or(NonZeroU64::MIN))
 }
 
 /// JSON numbers beyond 2^53 do not survive every library: a device may come as a string.
@@ -375,13 +405,14 @@ impl RawClaims {
             Some(RawDevice::Number(device)) => Some(DeviceId(*device)),
             Some(RawDevice::Text(text)) => Some(DeviceId(decimal(text, "dev", DEV_FORM)?)),
         };
-        if self.exp > TIME_MAX_S {
+        if self.exp > TOKEN_TIME_MAX_S as f64 {
             return Err(TokenFault::ClaimForm { claim: "exp", expected: TIME_FORM });
         }
         let user = UserId(decimal(&self.sub, "sub", SUB_FORM)?);
         // Saturates: a negative time is one that has passed.
         let issued_at_s = self.iat.unwrap_or_default() as u64;
-        Ok(Claims { user, device, expires_at_s: self.exp as u64, issued_at_s })
+        let token = self.jti.as_deref().map(token_id);
+        Ok(Claims { user, device, expires_at_s: self.exp as u64, issued_at_s, token })
     }
 }
 

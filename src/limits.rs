@@ -174,6 +174,8 @@ pub(crate) const DRAIN_GRACE_MS: u64 = 1_000;
 
 /// Users of whom it is stated that they may not log in, or not with some tokens (about 100 bytes each, and as many in a file).
 pub(crate) const ACCESS_FACTS_MAX: usize = 65_536;
+/// Single tokens that are revoked and have not expired (as much for each).
+pub(crate) const REVOKED_TOKENS_MAX: usize = 65_536;
 
 // ---- between threads --------------------------------------------------------------------------------
 

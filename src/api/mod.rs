@@ -9,9 +9,10 @@
 //! - [`audit`]: what was changed, by whom.
 //! - [`problem`]: what a caller is told that cannot have what it wants.
 //! - [`ids`]: numbers of 64 bits as JSON has them.
-//! - [`messages`], [`groups`], [`users`], [`sessions`], [`connections`], [`stream`]: what can be called.
+//! - [`messages`], [`groups`], [`users`], [`sessions`], [`access`], [`connections`], [`stream`]: what can be called.
 //! - [`openapi`]: says so to programs.
 
+pub(crate) mod access;
 pub(crate) mod audit;
 mod connections;
 pub(crate) mod dispatch;
@@ -37,11 +38,11 @@ use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::api::access::AccessAsk;
 use crate::api::audit::Audit;
 use crate::api::dispatch::Dispatcher;
 use crate::api::keys::Keys;
 use crate::api::problem::Problem;
-use crate::api::sessions::Kick;
 use crate::api::stream::Followers;
 use crate::clock::Clock;
 use crate::limits::API_BODY_BYTES_MAX;
@@ -57,8 +58,8 @@ pub(crate) struct Api {
     pub(crate) audit: Audit,
     /// Tells streams of new rows.
     pub(crate) followers: Followers,
-    /// Ends sessions.
-    pub(crate) kicks: mpsc::Sender<Kick>,
+    /// Ends sessions, and revokes tokens.
+    pub(crate) access: mpsc::Sender<AccessAsk>,
     /// The process's time.
     pub(crate) clock: Clock,
     /// This node's number.
@@ -74,6 +75,7 @@ pub(crate) fn routes(api: Api, others: OpenApiRouter) -> Router {
         .routes(routes!(groups::add, groups::remove, groups::replace))
         .routes(routes!(sessions::read))
         .routes(routes!(sessions::end))
+        .routes(routes!(access::revoke))
         .routes(routes!(users::groups))
         .routes(routes!(users::inbox))
         .routes(routes!(stream::open))

@@ -4,7 +4,6 @@
 //! a session is ended as `ringway admin kick` ends it, on whichever node it is.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -13,11 +12,10 @@ use axum::http::HeaderMap;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use super::access::AccessAsked;
 use super::dispatch::{Answer, Question};
 use super::ids::{self, Id};
 use super::keys::Scope;
@@ -26,18 +24,6 @@ use super::problem::Problem;
 use super::users::id_in_path;
 use crate::contract::ids::ShardId;
 use crate::contract::look::{ConnectionSeen, Look, Owner, SessionsSeen};
-use crate::limits::API_ANSWER_MS;
-
-/// Sessions are to end, on its way to the thread that ends them. Dropped: the caller is told that nothing came in time.
-#[derive(Debug)]
-pub(crate) struct Kick {
-    /// Whose.
-    pub(crate) user: UserId,
-    /// The one of this device; `None`: all.
-    pub(crate) device: Option<DeviceId>,
-    /// It is on its way to where they are.
-    pub(crate) done: oneshot::Sender<()>,
-}
 
 /// A user.
 #[derive(Serialize, ToSchema)]
@@ -193,14 +179,7 @@ pub(super) async fn end(
     let Answer::Sessions(seen) = api.dispatcher.ask_one(Question::Look(home, Look::Sessions(user))).await? else {
         return Err(Problem::no_answer());
     };
-    let (done, ended) = oneshot::channel();
-    let kick = Kick { user, device: device.map(DeviceId), done };
-    api.kicks.try_send(kick).map_err(|_| Problem::too_many())?;
-    match timeout(Duration::from_millis(API_ANSWER_MS), ended).await {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) => return Err(Problem::not_serving()),
-        Err(_) => return Err(Problem::no_answer()),
-    }
+    api.ask_access(user, AccessAsked::Kick(device.map(DeviceId))).await?;
     api.audit.record(&key, "sessions were ended", json!({"user": Id(user.0), "device": device.map(Id)}));
     let mut sessions = shown(&api, home, &seen);
     sessions.retain(|session| device.is_none_or(|device| session.device.0 == device));

@@ -37,6 +37,7 @@ fn check(claims: serde_json::Value, expected: Result<(u64, Option<u64>, u64), Au
         device: device.map(DeviceId),
         expires_at_s,
         issued_at_s: 0,
+        token: None,
     });
     assert_eq!(Authenticator::hs256(SECRET).verify(&hs256(claims.clone()), 1000), expected, "{claims}");
 }
@@ -53,8 +54,13 @@ fn fault(auth: &mut Authenticator, token: &str) -> TokenFault {
 fn a_minted_token_is_accepted_until_it_expires() {
     let token = mint_hs256(SECRET, UserId(u64::MAX), Some(DeviceId(u64::MAX - 1)), 2000);
     let mut auth = Authenticator::hs256(SECRET);
-    let claims =
-        Claims { user: UserId(u64::MAX), device: Some(DeviceId(u64::MAX - 1)), expires_at_s: 2000, issued_at_s: 0 };
+    let claims = Claims {
+        user: UserId(u64::MAX),
+        device: Some(DeviceId(u64::MAX - 1)),
+        expires_at_s: 2000,
+        issued_at_s: 0,
+        token: None,
+    };
     // Twice: verified, then remembered.
     assert_eq!(auth.verify(&token, 1999), Ok(claims));
     assert_eq!(auth.verify(&token, 1999), Ok(claims));
@@ -224,7 +230,8 @@ fn an_ed25519_token_is_accepted_by_its_public_key_alone() {
     let message = format!("{}.{}", part(json!({"alg": "EdDSA"})), part(claims));
     let token = format!("{message}.{}", sign(&message, Algorithm::EdDSA, &private));
     let mut auth = Authenticator::new(&AuthKey::eddsa_pem(public.as_bytes()).unwrap());
-    let expected = Claims { user: UserId(7), device: Some(DeviceId(3)), expires_at_s: 2000, issued_at_s: 0 };
+    let expected =
+        Claims { user: UserId(7), device: Some(DeviceId(3)), expires_at_s: 2000, issued_at_s: 0, token: None };
     assert_eq!(auth.verify(&token, 0), Ok(expected));
     assert_eq!(auth.verify(&token, 2000), Err(AuthError::Expired));
     assert!(matches!(Authenticator::hs256(SECRET).verify(&token, 0), Err(AuthError::Invalid(_))));
@@ -254,7 +261,7 @@ fn a_key_that_is_no_ed25519_public_key_is_refused() {
 #[test]
 fn remembered_tokens_are_bounded_and_the_oldest_go_first() {
     let mut verified = Verified::default();
-    let claims = Claims { user: UserId(1), device: None, expires_at_s: 1, issued_at_s: 0 };
+    let claims = Claims { user: UserId(1), device: None, expires_at_s: 1, issued_at_s: 0, token: None };
     for i in 0..TOKENS_CACHED_MAX + 10 {
         verified.remember(TokenDigest::of(&i.to_string()), claims);
     }
@@ -305,4 +312,26 @@ fn a_token_says_when_it_was_issued_or_does_not_also_when_it_is_seen_again() {
     assert_eq!(auth.verify(&minted, 1000).map(|claims| claims.issued_at_s), Ok(950));
     let text = hs256(json!({"sub": "7", "exp": 2000, "iat": "900"}));
     assert!(matches!(auth.verify(&text, 1000), Err(AuthError::Invalid(TokenFault::ClaimForm { claim: "iat", .. }))));
+}
+
+#[test]
+fn a_token_is_known_by_its_name_as_long_as_it_is_remembered() {
+    let mut auth = Authenticator::hs256(SECRET);
+    let named = |jti: &str| hs256(json!({"sub": "7", "exp": 2000, "jti": jti}));
+    for _ in 0..2 {
+        let one = auth.verify(&named("one"), 1000).unwrap().token;
+        assert_eq!(one, Some(token_id("one")));
+        assert_ne!(auth.verify(&named("another"), 1000).unwrap().token, one);
+        assert_eq!(auth.verify(&hs256(json!({"sub": "7", "exp": 2000})), 1000).unwrap().token, None);
+    }
+    let minted = Minter::hs256(SECRET).mint_named(UserId(7), "one", 2000);
+    assert_eq!(auth.verify(&minted, 1000).unwrap().token, Some(token_id("one")));
+    let form = TokenFault::ClaimForm { claim: "jti", expected: JTI_FORM };
+    assert_eq!(fault(&mut auth, &hs256(json!({"sub": "7", "exp": 2000, "jti": 5}))), form);
+    // Whose place another takes does not leave it its name.
+    for number in 0..TOKENS_CACHED_MAX as u64 {
+        let claims = Claims { user: UserId(number), device: None, expires_at_s: 2000, issued_at_s: 0, token: None };
+        auth.verified.remember(TokenDigest::of(&number.to_string()), claims);
+    }
+    assert_eq!(auth.verified.ids_count(), 0);
 }

@@ -3,12 +3,16 @@
 //! Owned by one shard's [`Authenticator`](super::Authenticator). What always holds: a token is known by its SHA-256, all
 //! of it, so nothing weaker than what a signature rests on lets one in; there are at most `TOKENS_CACHED_MAX`, and the
 //! oldest goes first. One entry is 64 bytes and its place in the index five; the tokens themselves, with some 150 bytes
-//! the larger part of what a silent connection would cost, are not kept.
+//! the larger part of what a silent connection would cost, are not kept. What a token with a `jti` is known by stands apart,
+//! so that nobody else pays for it.
+
+use std::collections::HashMap;
 
 use hashbrown::HashTable;
 use sha2::{Digest as _, Sha256};
 
 use super::Claims;
+use crate::contract::access::TokenId;
 use crate::limits::TOKENS_CACHED_MAX;
 use ringway_wire::ids::{DeviceId, UserId};
 
@@ -41,14 +45,14 @@ struct Entry {
 
 impl Entry {
     fn new(digest: TokenDigest, claims: Claims) -> Self {
-        let Claims { user, device, expires_at_s, issued_at_s } = claims;
+        let Claims { user, device, expires_at_s, issued_at_s, .. } = claims;
         let seconds = |time: u64| u32::try_from(time).unwrap_or(u32::MAX);
         Entry { digest, user, device, expires_at_s: seconds(expires_at_s), issued_at_s: seconds(issued_at_s) }
     }
 
-    fn claims(&self) -> Claims {
+    fn claims(&self, token: Option<TokenId>) -> Claims {
         let Entry { user, device, expires_at_s, issued_at_s, .. } = *self;
-        Claims { user, device, expires_at_s: expires_at_s.into(), issued_at_s: issued_at_s.into() }
+        Claims { user, device, expires_at_s: expires_at_s.into(), issued_at_s: issued_at_s.into(), token }
     }
 }
 
@@ -61,13 +65,15 @@ pub(super) struct Verified {
     oldest: usize,
     /// Places in `entries`.
     index: HashTable<u32>,
+    /// By place: those that have a `jti`. Places are ours, nobody chooses them.
+    ids: HashMap<u32, TokenId>,
 }
 
 impl Verified {
     /// What the token says, if it was verified.
     pub(super) fn find(&self, digest: &TokenDigest) -> Option<Claims> {
         let place = self.index.find(digest.hash(), |place| self.entries[*place as usize].digest == *digest)?;
-        Some(self.entries[*place as usize].claims())
+        Some(self.entries[*place as usize].claims(self.ids.get(place).copied()))
     }
 
     /// Keeps one that is not known yet.
@@ -86,8 +92,18 @@ impl Verified {
             }
             place
         };
+        match claims.token {
+            Some(token) => self.ids.insert(place as u32, token),
+            None => self.ids.remove(&(place as u32)),
+        };
         let Verified { entries, index, .. } = self;
         index.insert_unique(digest.hash(), place as u32, |at| entries[*at as usize].digest.hash());
+    }
+
+    /// How many have a name.
+    #[cfg(test)]
+    pub(super) fn ids_count(&self) -> usize {
+        self.ids.len()
     }
 
     /// How many there are: in order, and in the index.

@@ -3,9 +3,10 @@
 //! Pure functions, used by Redis's thread. A message is a head, which says who speaks, and items until its end, numbers
 //! big-endian. What always holds: whatever is heard is read without panic; a message that makes no sense is none.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::contract::access::{AccessFact, AccessOrder, Standing};
+use crate::contract::access::{AccessFact, AccessOrder, RevokedToken, Standing, TokenId};
 use crate::contract::message::Message;
 use crate::contract::nodes::SessionNews;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, UserId};
@@ -25,6 +26,7 @@ const ACCESS: u8 = 7;
 const KICK: u8 = 8;
 const KICK_OF_THEN: u8 = 9;
 const KICK_DEVICE: u8 = 10;
+const REVOKE_TOKEN: u8 = 11;
 
 const TO_USER: u8 = 1;
 const TO_GROUP: u8 = 2;
@@ -89,6 +91,12 @@ pub(crate) fn put(item: &Item, out: &mut Vec<u8>) {
         Item::Access(AccessOrder::KickDevice(user, device, at_ms)) => {
             out.push(KICK_DEVICE);
             for number in [user.0, device.0, *at_ms] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+        Item::Access(AccessOrder::Token(RevokedToken { user, token, until_s })) => {
+            out.push(REVOKE_TOKEN);
+            for number in [user.0, token.0.get(), *until_s] {
                 out.extend_from_slice(&number.to_be_bytes());
             }
         }
@@ -164,6 +172,11 @@ impl<'a> Rest<'a> {
             KICK_DEVICE => {
                 let (user, device) = (UserId(self.number()?), DeviceId(self.number()?));
                 Item::Access(AccessOrder::KickDevice(user, device, self.number()?))
+            }
+            REVOKE_TOKEN => {
+                let (user, token) = (UserId(self.number()?), TokenId(NonZeroU64::new(self.number()?)?));
+                let until_s = self.number()?;
+                Item::Access(AccessOrder::Token(RevokedToken { user, token, until_s }))
             }
             ACCESS => {
                 let standing = match self.byte()? {

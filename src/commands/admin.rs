@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use self::call::call;
 use self::show::{CONNECTIONS, GROUPS, SESSIONS, fields, table};
+use crate::auth::{TOKEN_TIME_MAX_S, token_id};
 use crate::clock::Clock;
 use crate::config::args::ConfigArgs;
 use crate::control::access::SOCKET;
@@ -57,6 +58,12 @@ enum AdminCommand {
         /// The Unix second from which on issued tokens count [default: the next one].
         #[arg(long, value_name = "SECONDS")]
         before: Option<u64>,
+        /// Revoke the one token with this claim `jti` instead, and end the sessions that began with it.
+        #[arg(long, value_name = "TEXT", conflicts_with = "before")]
+        jti: Option<String>,
+        /// The Unix second at which that token expires: until then it is kept in mind [default: for good].
+        #[arg(long, value_name = "SECONDS", requires = "jti")]
+        until: Option<u64>,
     },
     /// Print all that is stated of who may log in, a line for each user.
     List(ConfigArgs),
@@ -157,7 +164,11 @@ pub fn run(args: &AdminArgs) -> Result<(), Box<dyn Error>> {
         }
         AdminCommand::Ban(user) => tell(&user.config, &format!("ban {}\n", user.user))?,
         AdminCommand::Unban(user) => tell(&user.config, &format!("unban {}\n", user.user))?,
-        AdminCommand::Revoke { user, before } => {
+        AdminCommand::Revoke { user, jti: Some(jti), until, .. } => {
+            let (token, until_s) = (token_id(jti).0, until.unwrap_or(TOKEN_TIME_MAX_S));
+            tell(&user.config, &format!("revoke-token {} {token:016x} {until_s}\n", user.user))?
+        }
+        AdminCommand::Revoke { user, before, .. } => {
             let before = before.map_or_else(String::new, |before| format!(" {before}"));
             tell(&user.config, &format!("revoke {}{before}\n", user.user))?
         }

@@ -4,6 +4,8 @@
 //! Part of the closed set in [`super`]. What always holds: facts about a user can be merged in any order and any number of
 //! times, and the result is the same; of two facts that contradict each other the later one counts.
 
+use std::num::NonZeroU64;
+
 use ringway_wire::ids::{DeviceId, UserId};
 
 /// Whether a user may log in.
@@ -44,6 +46,22 @@ impl AccessFact {
     }
 }
 
+/// What a token is known by: the first 8 bytes of the SHA-256 of its claim `jti`, 1 where they are 0. It is compared with those of the same
+/// user alone, so that nobody gains by one that meets another's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct TokenId(pub(crate) NonZeroU64);
+
+/// One token that does not count any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RevokedToken {
+    /// Whose it is.
+    pub(crate) user: UserId,
+    /// Which.
+    pub(crate) token: TokenId,
+    /// When it expires, Unix seconds: from then on nobody keeps this.
+    pub(crate) until_s: u64,
+}
+
 /// What an operator has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AccessOrder {
@@ -55,6 +73,8 @@ pub enum AccessOrder {
     KickOfThen(UserId, u64),
     /// The session of one of the user's devices is, if it began by this Unix millisecond. Nobody keeps it.
     KickDevice(UserId, DeviceId, u64),
+    /// This token is revoked, and the sessions end that began with it. Who hears it keeps it until the token expires.
+    Token(RevokedToken),
 }
 
 impl AccessOrder {
@@ -62,6 +82,7 @@ impl AccessOrder {
     pub(crate) fn user(&self) -> UserId {
         match self {
             AccessOrder::Fact(fact) => fact.user,
+            AccessOrder::Token(revoked) => revoked.user,
             AccessOrder::Kick(user) | AccessOrder::KickOfThen(user, _) | AccessOrder::KickDevice(user, ..) => *user,
         }
     }

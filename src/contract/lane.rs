@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ringway_wire::ids::{DeviceId, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
+use crate::contract::access::TokenId;
 use crate::contract::ids::Origin;
 use crate::contract::look::{ConnectionsSeen, SessionsSeen};
 use crate::contract::message::{Incoming, Message, Roster};
@@ -112,6 +113,8 @@ pub struct HandedOver {
     pub(crate) expires_at_s: u64,
     /// When it was issued; 0: it does not say.
     pub(crate) issued_at_s: u64,
+    /// What the token is known by; `None`: it has no `jti`.
+    pub(crate) token: Option<TokenId>,
     /// The login's cursor; `None`: the one that the gateway keeps for the device.
     pub(crate) cursor: Option<Seq>,
     /// The heartbeat that the login asks for, milliseconds.

@@ -9,6 +9,7 @@
 pub(crate) mod list;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -17,9 +18,9 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::api::sessions::Kick;
+use crate::api::access::{AccessAsk, AccessAsked, AccessDone};
 use crate::clock::Clock;
-use crate::contract::access::{AccessFact, AccessNews, AccessOrder, Standing};
+use crate::contract::access::{AccessFact, AccessNews, AccessOrder, RevokedToken, Standing, TokenId};
 use crate::contract::chain::Chain;
 use crate::contract::ids::ShardId;
 use crate::contract::nodes::ToNodes;
@@ -54,7 +55,7 @@ pub(crate) struct AccessEnds {
     /// To and from the thread that talks to other nodes, if there are any.
     pub(crate) nodes: Option<(mpsc::Sender<ToNodes>, mpsc::Receiver<AccessNews>)>,
     /// From the API.
-    pub(crate) kicks: mpsc::Receiver<Kick>,
+    pub(crate) asks: mpsc::Receiver<AccessAsk>,
     /// From the main thread.
     pub(crate) stage: watch::Receiver<Stage>,
 }
@@ -66,7 +67,7 @@ pub(crate) fn run(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Se
 }
 
 async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let AccessEnds { list, clock, socket, shards, nodes, kicks: mut asked, mut stage } = ends;
+    let AccessEnds { list, clock, socket, shards, nodes, mut asks, mut stage } = ends;
     let listener = socket.map(tokio::net::UnixListener::from_std).transpose()?;
     assert!(!shards.is_empty(), "every user is at home on one of the shards");
     let (to_nodes, mut from_nodes) = nodes.map_or((None, None), |(to, from)| (Some(to), Some(from)));
@@ -78,10 +79,10 @@ async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send 
                 // Out of descriptors, most likely.
                 Err(_) => tokio::time::sleep(PATIENCE / 50).await,
             },
-            Some(Kick { user, device, done }) = asked.recv() => {
-                access.kick(user, device).await;
+            Some(AccessAsk { user, asked, done }) = asks.recv() => {
+                let carried_out = access.call(user, asked).await;
                 // The caller may have gone.
-                done.send(()).ok();
+                done.send(carried_out).ok();
             }
             Some(news) = async { from_nodes.as_mut()?.recv().await } => access.receive(news).await,
             changed = stage.changed() => if changed.is_err() || *stage.borrow() == Stage::Draining {
@@ -94,8 +95,10 @@ async fn serve(ends: AccessEnds) -> Result<(), Box<dyn std::error::Error + Send 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("expected kick, ban, unban or revoke with a user's number, or list")]
+    #[error("expected kick, ban, unban, revoke or revoke-token with a user's number, or list")]
     Words,
+    #[error("that token has expired by then: expected a Unix second that is still to come")]
+    Expired,
     #[error("nothing was stated")]
     List(#[from] ListError),
 }
@@ -128,12 +131,40 @@ impl Access {
         timeout(PATIENCE, talk).await.map(drop).ok();
     }
 
+    /// What the API asks.
+    async fn call(&mut self, user: UserId, asked: AccessAsked) -> AccessDone {
+        let stated = match asked {
+            AccessAsked::Kick(device) => {
+                self.kick(user, device).await;
+                return AccessDone::Done;
+            }
+            AccessAsked::RevokeBefore(before_s) => {
+                let before_s = before_s.unwrap_or_else(|| self.clock.now().unix_ms / 1_000 + 1);
+                self.state(revoked(user, before_s)).await
+            }
+            AccessAsked::RevokeToken(token, until_s) => self.revoke_token(user, token, until_s).await,
+        };
+        match stated {
+            Ok(_) => AccessDone::Done,
+            Err(Refused::List(ListError::Full | ListError::FullOfTokens)) => AccessDone::Full,
+            Err(Refused::Expired | Refused::Words) => AccessDone::Expired,
+            Err(Refused::List(error)) => {
+                tracing::error!(error = %Chain(&error), "what the API says of who may log in could not be kept");
+                AccessDone::NotKept
+            }
+        }
+    }
+
     async fn carry_out(&mut self, line: &str) -> Result<String, Refused> {
         let now_ms = self.clock.now().unix_ms;
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |text: &str| text.parse::<u64>().map_err(|_| Refused::Words);
         let fact = match words.as_slice() {
-            ["list"] => return Ok(self.list.facts().map(|fact| format!("{}\n", in_words(fact))).collect()),
+            ["list"] => return Ok(self.all_in_words(now_ms / 1_000)),
+            ["revoke-token", user, token, until_s] => {
+                let token = u64::from_str_radix(token, 16).ok().and_then(NonZeroU64::new).ok_or(Refused::Words)?;
+                return self.revoke_token(UserId(number(user)?), TokenId(token), number(until_s)?).await;
+            }
             ["kick", user] => return Ok(self.kick(UserId(number(user)?), None).await),
             ["kick", user, device] => {
                 return Ok(self.kick(UserId(number(user)?), Some(DeviceId(number(device)?))).await);
@@ -144,11 +175,37 @@ impl Access {
             ["revoke", user, before] => revoked(UserId(number(user)?), number(before)?),
             _ => return Err(Refused::Words),
         };
+        self.state(fact).await
+    }
+
+    /// A fact holds from now on.
+    async fn state(&mut self, fact: AccessFact) -> Result<String, Refused> {
         self.list.merge(&[fact])?;
-        tracing::info!(%line, "an operator says who may log in");
+        let said = in_words(&self.list.of(fact.user));
+        tracing::info!(%said, "an operator says who may log in");
         self.apply(AccessOrder::Fact(fact)).await;
         self.publish(vec![AccessOrder::Fact(fact)]);
-        Ok(format!("{}\n", in_words(&self.list.of(fact.user))))
+        Ok(format!("{said}\n"))
+    }
+
+    /// A token does not count from now on.
+    async fn revoke_token(&mut self, user: UserId, token: TokenId, until_s: u64) -> Result<String, Refused> {
+        let (now_s, revoked) = (self.clock.now().unix_ms / 1_000, RevokedToken { user, token, until_s });
+        if until_s <= now_s {
+            return Err(Refused::Expired);
+        }
+        self.list.revoke(&[revoked], now_s)?;
+        let said = token_in_words(&revoked);
+        tracing::info!(%said, "an operator says who may log in");
+        self.apply(AccessOrder::Token(revoked)).await;
+        self.publish(vec![AccessOrder::Token(revoked)]);
+        Ok(format!("{said}\n"))
+    }
+
+    fn all_in_words(&self, now_s: u64) -> String {
+        let facts = self.list.facts().map(in_words);
+        let tokens = self.list.tokens().filter(|revoked| revoked.until_s > now_s);
+        facts.chain(tokens.map(|revoked| token_in_words(&revoked))).map(|line| line + "\n").collect()
     }
 
     /// Ends a user's sessions, or that of one device, here and on the other nodes.
@@ -204,13 +261,16 @@ impl Access {
     /// All facts and the last kicks, to the other nodes. Who asked for it asks again if the talk with them ends meanwhile.
     async fn notify_all(&self) {
         let Some(nodes) = &self.to_nodes else { return };
+        let now_s = self.clock.now().unix_ms / 1_000;
         let facts = self.list.facts().copied().map(AccessOrder::Fact);
+        let tokens = self.list.tokens().filter(|revoked| revoked.until_s > now_s).map(AccessOrder::Token);
         let kicks = self.kicks.iter().map(|(user, device, at_ms)| match device {
             None => AccessOrder::KickOfThen(*user, *at_ms),
             Some(device) => AccessOrder::KickDevice(*user, *device, *at_ms),
         });
-        let orders: Vec<AccessOrder> = facts.chain(kicks).collect();
-        for orders in orders.chunks(SENT_AT_ONCE) {
+        // Apart: a node of before there were any does not understand them, nor what is said together with one.
+        let (orders, tokens): (Vec<_>, Vec<_>) = (facts.chain(kicks).collect(), tokens.collect());
+        for orders in orders.chunks(SENT_AT_ONCE).chain(tokens.chunks(SENT_AT_ONCE)) {
             if timeout(PATIENCE, nodes.send(ToNodes::Access(orders.to_vec()))).await.is_err() {
                 return;
             }
@@ -220,11 +280,18 @@ impl Access {
     async fn receive(&mut self, news: AccessNews) {
         match news {
             AccessNews::Received(orders) => {
-                let facts = orders.iter().filter_map(|order| match order {
-                    AccessOrder::Fact(fact) => Some(*fact),
-                    AccessOrder::Kick(_) | AccessOrder::KickOfThen(..) | AccessOrder::KickDevice(..) => None,
-                });
-                if let Err(error) = self.list.merge(&facts.collect::<Vec<_>>()) {
+                let (mut facts, mut tokens) = (Vec::new(), Vec::new());
+                for order in &orders {
+                    match order {
+                        AccessOrder::Fact(fact) => facts.push(*fact),
+                        AccessOrder::Token(revoked) => tokens.push(*revoked),
+                        AccessOrder::Kick(_) | AccessOrder::KickOfThen(..) | AccessOrder::KickDevice(..) => {}
+                    }
+                }
+                let now_s = self.clock.now().unix_ms / 1_000;
+                for error in
+                    [self.list.merge(&facts), self.list.revoke(&tokens, now_s)].into_iter().filter_map(Result::err)
+                {
                     // It holds here until the end of the process, and another node has it on its disk.
                     tracing::error!(error = %Chain(&error), "what another node says of who may log in could not be kept");
                 }
@@ -239,6 +306,12 @@ impl Access {
 
 fn revoked(user: UserId, tokens_from_s: u64) -> AccessFact {
     AccessFact { tokens_from_s, ..AccessFact::none(user) }
+}
+
+/// A revoked token, for people.
+fn token_in_words(revoked: &RevokedToken) -> String {
+    let RevokedToken { user, token, until_s } = revoked;
+    format!("user {}: token {:016x} is revoked until {until_s} (Unix seconds)", user.0, token.0)
 }
 
 /// A fact, for people.

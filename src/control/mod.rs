@@ -27,10 +27,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::api::access::AccessAsk;
 use crate::api::audit::Audit;
 use crate::api::dispatch::{Dispatcher, DispatcherEnds, Serving};
 use crate::api::keys::Keys;
-use crate::api::sessions::Kick;
 use crate::api::stream::Followers;
 use crate::api::{self, Api};
 use crate::clock::Clock;
@@ -90,7 +90,7 @@ pub(crate) struct HttpEnds {
     /// Who may call the API.
     pub(crate) keys: Keys,
     /// To the thread that ends sessions.
-    pub(crate) kicks: mpsc::Sender<Kick>,
+    pub(crate) access: mpsc::Sender<AccessAsk>,
     /// This node's number.
     pub(crate) node: u16,
     /// The API's ends of the channels between threads, once there are some.
@@ -215,7 +215,7 @@ impl Calls {
                 keys: Arc::clone(&keys),
                 followers: followers.clone(),
                 audit: audit.clone(),
-                kicks: http.kicks.clone(),
+                access: http.access.clone(),
                 clock,
                 node: http.node,
             };

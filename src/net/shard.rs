@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::{AuthKey, Authenticator};
 use crate::clock::Clock;
-use crate::contract::access::{AccessFact, AccessOrder};
+use crate::contract::access::AccessOrder;
 use crate::contract::ids::ShardId;
 use crate::contract::report::Report;
 use crate::limits::{EXECUTOR_IO_MEMORY_BYTES, EXECUTOR_RING_DEPTH};
@@ -42,7 +42,7 @@ pub(crate) struct ShardEnds {
     /// Verifies tokens.
     pub(crate) auth: AuthKey,
     /// Which of its users may not log in.
-    pub(crate) access: Vec<AccessFact>,
+    pub(crate) access: Vec<AccessOrder>,
     /// The process's time.
     pub(crate) clock: Clock,
     /// Bound, not listening yet.
@@ -76,7 +76,7 @@ async fn serve(ends: ShardEnds) -> io::Result<()> {
     let id = ends.config.id;
     let mut core = Shard::new(ends.config, Authenticator::new(&ends.auth));
     let now = ends.clock.now();
-    ends.access.into_iter().for_each(|fact| core.apply_access(now, AccessOrder::Fact(fact)));
+    ends.access.into_iter().for_each(|order| core.apply_access(now, order));
     let (ring, listener) = (SocketRing::new()?, Listener::listen(ends.socket)?);
     let mail = MailReader::new(ends.mailbox, ring.alarm());
     let budgets = Budgets::new(ends.turn);

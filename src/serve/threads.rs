@@ -14,14 +14,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::parts::{AnyKeeper, LedgerEngine, Persistence};
 use super::{ServeError, settings};
+use crate::api::access::AccessAsk;
 use crate::api::dispatch::DispatcherEnds;
 use crate::api::keys::Keys;
-use crate::api::sessions::Kick;
 use crate::auth::AuthKey;
 use crate::clock::Clock;
 use crate::cluster::{self, ClusterEnds, LedgerLink};
 use crate::config::Config;
-use crate::contract::access::{AccessFact, AccessNews};
+use crate::contract::access::{AccessNews, AccessOrder};
 use crate::contract::ids::ShardId;
 use crate::contract::keyed::unguessable;
 use crate::contract::nodes::ToNodes;
@@ -50,8 +50,8 @@ use crate::topology::{self, Ended};
 const OTHER_THREADS_MAX: usize = 8;
 /// What other nodes say of who may log in, and waits: they are asked again for what is more.
 const ACCESS_NEWS_MAX: usize = 64;
-/// Sessions that the API ends, and that wait for it: above it its callers are told to come again.
-const KICKS_MAX: usize = 64;
+/// What the API asks about who may log in, and waits: above it its callers are told to come again.
+const ACCESS_ASKS_MAX: usize = 64;
 /// Signals that may wait.
 const STOPS_MAX: usize = 4;
 
@@ -82,7 +82,7 @@ pub(super) struct Running {
     /// Gives the API its ends of the channels.
     dispatcher: Option<oneshot::Sender<DispatcherEnds>>,
     /// From the API, to the thread that ends sessions, once it is started.
-    kicks: Option<mpsc::Receiver<Kick>>,
+    access_asks: Option<mpsc::Receiver<AccessAsk>>,
     /// Tells those who tell endpoints where the journal is.
     journal: Option<oneshot::Sender<JournalSource>>,
     /// The endpoints that are told what happens.
@@ -154,7 +154,7 @@ impl Running {
         let (stage, receive_stage) = watch::channel(Stage::Starting);
         let (population, receive_population) = watch::channel(Population::default());
         let (dispatcher, receive_dispatcher) = oneshot::channel();
-        let (kicks, receive_kicks) = mpsc::channel(KICKS_MAX);
+        let (access, access_asks) = mpsc::channel(ACCESS_ASKS_MAX);
         let node = plan.config.cluster.node_id;
         let data_dir = plan.config.data_dir.clone();
         let (endpoints, receive_endpoints) = watch::channel(endpoints);
@@ -172,7 +172,7 @@ impl Running {
             shards: plan.shards(),
             stops: stop,
             reloads: reload,
-            http: HttpEnds { sockets, data_dir, room, keys, kicks, node, dispatcher: receive_dispatcher, webhooks },
+            http: HttpEnds { sockets, data_dir, room, keys, access, node, dispatcher: receive_dispatcher, webhooks },
         };
         spawn("control", None, &end, move || control::run(control))?;
         let store_wake = Arc::default();
@@ -189,7 +189,7 @@ impl Running {
             stage,
             population: receive_population,
             dispatcher: Some(dispatcher),
-            kicks: Some(receive_kicks),
+            access_asks: Some(access_asks),
             journal: Some(journal),
             endpoints,
         };
@@ -230,7 +230,7 @@ impl Running {
             Some(link) => Some(self.start_cluster(link, &mut senders)?),
             None => None,
         };
-        let facts: Vec<AccessFact> = access.facts().copied().collect();
+        let stated: Vec<AccessOrder> = access.orders().collect();
         let nodes = senders.nodes.clone().zip(news);
         self.start_access(plan, access, admin_socket, nodes)?;
         let ends = StoreEnds {
@@ -245,7 +245,7 @@ impl Running {
             // Control that has ended has no API any more.
             dispatcher.send(senders.of_api(receivers.api)).ok();
         }
-        let listening = self.start_shards(plan, receivers.mailboxes, sockets, &facts, senders)?;
+        let listening = self.start_shards(plan, receivers.mailboxes, sockets, &stated, senders)?;
         self.await_listening(&listening, plan.cpus.shards.len())
     }
 
@@ -263,8 +263,8 @@ impl Running {
     ) -> Result<(), ServeError> {
         let (shards, stage) = (self.orders.clone(), self.stage.subscribe());
         // Asked by nobody, if control has been told of no receiver.
-        let kicks = self.kicks.take().unwrap_or_else(|| mpsc::channel(1).1);
-        let ends = AccessEnds { list, clock: plan.clock, socket, shards, nodes, kicks, stage };
+        let asks = self.access_asks.take().unwrap_or_else(|| mpsc::channel(1).1);
+        let ends = AccessEnds { list, clock: plan.clock, socket, shards, nodes, asks, stage };
         spawn("access", None, &self.end, move || control::access::run(ends))
     }
 
@@ -316,7 +316,7 @@ impl Running {
         plan: &Plan<'_>,
         mailboxes: Vec<Mailbox>,
         sockets: Vec<Socket>,
-        facts: &[AccessFact],
+        stated: &[AccessOrder],
         senders: Senders,
     ) -> Result<Receiver<ShardId>, ServeError> {
         let config = plan.config;
@@ -333,7 +333,7 @@ impl Running {
             let ends = ShardEnds {
                 config: settings::shard_config(config, shard, plan.shards(), plan.connections_max),
                 auth: plan.auth.clone(),
-                access: facts_of(shard, plan.shards(), facts),
+                access: stated_of(shard, plan.shards(), stated),
                 clock: plan.clock,
                 socket,
                 mailbox,
@@ -382,8 +382,8 @@ impl Senders {
 }
 
 /// What is stated of a shard's users.
-fn facts_of(shard: ShardId, shards: u16, facts: &[AccessFact]) -> Vec<AccessFact> {
-    facts.iter().filter(|fact| ShardId::of_user(fact.user, shards) == shard).copied().collect()
+fn stated_of(shard: ShardId, shards: u16, stated: &[AccessOrder]) -> Vec<AccessOrder> {
+    stated.iter().filter(|order| ShardId::of_user(order.user(), shards) == shard).copied().collect()
 }
 
 /// Makes the channels between shards, ledger and store.

@@ -315,6 +315,7 @@ impl Shard {
     /// Gives the slot back, with everything it holds. The generation stays, for the next one.
     pub(super) fn free(&mut self, slot: u32) {
         self.large.forget(slot);
+        self.access.session_is_over(slot);
         drop(self.take_intake(slot));
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         self.outgoing.discard(session);

@@ -12,6 +12,7 @@ use super::traffic::Admission;
 use super::wheel::tick_of;
 use crate::auth::{AuthError, Claims};
 use crate::clock::Now;
+use crate::contract::access::TokenId;
 use crate::contract::ids::{ConnId, Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{HandedOver, Transport};
@@ -31,6 +32,7 @@ struct Verified {
     device: DeviceId,
     expires_at_s: u64,
     issued_at_s: u64,
+    token: Option<TokenId>,
     cursor: Option<Seq>,
     /// As asked for.
     heartbeat_ms: u32,
@@ -62,8 +64,9 @@ impl Shard {
         }
         match self.auth.verify(token, now.unix_ms / 1000) {
             Ok(claims) if claims.device.is_none_or(|claimed| claimed == device) => {
-                let Claims { user, expires_at_s, issued_at_s, .. } = claims;
-                let login = Verified { request_id, user, device, expires_at_s, issued_at_s, cursor, heartbeat_ms };
+                let Claims { user, expires_at_s, issued_at_s, token, .. } = claims;
+                let login =
+                    Verified { request_id, user, device, expires_at_s, issued_at_s, token, cursor, heartbeat_ms };
                 if ShardId::of_user(user, self.config.shards) != self.config.id {
                     self.hand_over(slot, &login, rest);
                     return Flow::Gone;
@@ -100,6 +103,7 @@ impl Shard {
             device: login.device,
             expires_at_s: login.expires_at_s,
             issued_at_s: login.issued_at_s,
+            token: login.token,
             cursor: login.cursor,
             heartbeat_ms: login.heartbeat_ms,
             transport,
@@ -135,18 +139,16 @@ impl Shard {
                 intake.held = handed.unread;
             });
         }
-        let HandedOver { request_id, user, device, expires_at_s, issued_at_s, cursor, heartbeat_ms, .. } = handed;
-        self.register(
-            now,
-            slot,
-            &Verified { request_id, user, device, expires_at_s, issued_at_s, cursor, heartbeat_ms },
-        );
+        let HandedOver { request_id, user, device, expires_at_s, issued_at_s, token, cursor, heartbeat_ms, .. } =
+            handed;
+        let login = Verified { request_id, user, device, expires_at_s, issued_at_s, token, cursor, heartbeat_ms };
+        self.register(now, slot, &login);
         Ok(conn)
     }
 
     /// Makes the connection one of its user's sessions, and asks what it needs to know.
     fn register(&mut self, now: Now, slot: u32, login: &Verified) {
-        if let Err(reason) = self.access.may_log_in(login.user, login.issued_at_s) {
+        if let Err(reason) = self.access.may_log_in(login.user, login.issued_at_s, login.token) {
             return self.close_answering(now, slot, login.request_id, reason);
         }
         if self.admit_login_of(now, slot, login.request_id, login.user) == Admission::Refused {
@@ -163,6 +165,7 @@ impl Shard {
         self.audiences.joined(user, slot, &self.directory);
         self.heartbeats.agree(slot, login.heartbeat_ms);
         self.traffic.session_begins(slot);
+        self.access.session_begins(slot, login.token);
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         session.device = login.device;
         session.expires_at_s = login.expires_at_s.try_into().unwrap_or(u32::MAX);

@@ -9,10 +9,12 @@ use ringway::auth::Minter;
 use ringway_client::Event;
 use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::schema::CloseReason;
+use serde_json::json;
 
 use crate::cluster::node;
 use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{Gateway, PATIENCE, SECRET, pause, token};
+use crate::http::api;
 use crate::redis::Redis;
 use crate::services::Database;
 
@@ -107,6 +109,46 @@ fn who_is_kicked_banned_or_revoked_is_out_at_once_and_stays_out_over_a_restart()
     gateway.terminate();
     assert!(gateway.wait().success());
     assert!(!dir.path().join("admin.sock").exists());
+}
+
+#[test]
+fn a_revoked_token_is_out_at_once_on_every_node_and_stays_out_while_the_users_other_tokens_count() {
+    let (redis, database) = (Redis::start(), Database::create());
+    let dirs: Vec<_> = (0..2).map(|_| tempfile::tempdir().unwrap()).collect();
+    let a = node(dirs[0].path(), &redis, &database, 1);
+    let b = node(dirs[1].path(), &redis, &database, 2);
+    let until_s = now_s() + 3_600;
+    let named = |jti: &str| Minter::hs256(SECRET.as_bytes()).mint_named(UserId(5), jti, until_s);
+    let log_in = |gateway: &Gateway, jti: &str, device| {
+        let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+        client.login(&named(jti), DeviceId(device), None, PATIENCE).unwrap();
+        client
+    };
+    let (mut stolen_a, mut stolen_b) = (log_in(&a, "stolen", 1), log_in(&b, "stolen", 2));
+    let (mut leaked_b, mut good_b) = (log_in(&b, "leaked, with spaces", 3), log_in(&b, "good", 4));
+    let said = admin(dirs[0].path(), &["revoke", "5", "--jti", "stolen", "--until", &until_s.to_string()]).unwrap();
+    assert!(
+        said.starts_with("user 5: token ") && said.ends_with(&format!(" until {until_s} (Unix seconds)\n")),
+        "{said}"
+    );
+    assert_eq!((end(&mut stolen_a), end(&mut stolen_b)), (CloseReason::TokenRevoked, CloseReason::TokenRevoked));
+    // The API says the same.
+    let call = json!({"jti": "leaked, with spaces", "expires_at_s": until_s});
+    let answer = api(dirs[0].path()).send("POST", "/api/v1/users/5/revocations", &call).unwrap();
+    assert_eq!((answer.status, answer.json), (200, json!({"user": "5", "revoked": true})));
+    assert_eq!(end(&mut leaked_b), CloseReason::TokenRevoked);
+    is_served(&mut good_b);
+    assert_eq!(admin(dirs[0].path(), &["list"]).unwrap().lines().count(), 2);
+    let past = admin(dirs[0].path(), &["revoke", "5", "--jti", "old", "--until", "1000"]).unwrap_err();
+    assert!(past.contains("has expired"), "{past}");
+
+    // The second node has it on its own disk.
+    a.kill();
+    b.kill();
+    let b = node(dirs[1].path(), &redis, &database, 2);
+    assert_eq!(refused(&b, &named("stolen")), Some(CloseReason::TokenRevoked));
+    assert_eq!(refused(&b, &named("leaked, with spaces")), Some(CloseReason::TokenRevoked));
+    assert_eq!(refused(&b, &named("good")), None);
 }
 
 #[test]

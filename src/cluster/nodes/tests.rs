@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::cluster::talk;
-use crate::contract::access::{AccessFact, Standing};
+use crate::contract::access::{AccessFact, RevokedToken, Standing, TokenId};
 use crate::contract::ids::ShardId;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox};
 use ringway_wire::ids::{ClientMsgId, DeviceId, MsgId};
@@ -312,6 +312,11 @@ fn no_beginning_of_a_message_and_no_other_bytes_are_taken_for_one() {
         Item::Access(AccessOrder::Kick(UserId(u64::MAX))),
         Item::Access(AccessOrder::KickOfThen(UserId(7), 1_800_000_000_000)),
         Item::Access(AccessOrder::KickDevice(UserId(7), DeviceId(u64::MAX), 1_800_000_000_000)),
+        Item::Access(AccessOrder::Token(RevokedToken {
+            user: UserId(7),
+            token: TokenId(std::num::NonZeroU64::MAX),
+            until_s: 9,
+        })),
     ];
     for item in &items {
         talk::put(item, &mut bytes);

@@ -1,8 +1,9 @@
 //! Kicked, banned, their tokens revoked: whose sessions end, and who may come back with what.
 
 use super::closing;
-use super::world::{Client, World};
-use crate::contract::access::{AccessFact, AccessOrder, Standing};
+use super::world::{Client, SECRET, World};
+use crate::auth::{Minter, token_id};
+use crate::contract::access::{AccessFact, AccessOrder, RevokedToken, Standing};
 use crate::contract::ids::ShardId;
 use ringway_wire::ids::{DeviceId, UserId};
 use ringway_wire::schema::CloseReason;
@@ -131,4 +132,56 @@ fn of_one_device_only_the_session_is_ended_that_had_begun_by_then() {
     // Told again by a node that was not heard.
     state(&mut world, order);
     assert_eq!(end(&mut world, again), None);
+}
+
+#[test]
+fn a_revoked_token_ends_the_sessions_that_began_with_it_and_begins_no_other() {
+    let mut world = World::new(2);
+    let user = world.user_on(1, 0);
+    let expires_at_s = world.now.unix_ms / 1_000 + 3_600;
+    let token = |user: u64, jti: &str| Minter::hs256(SECRET).mint_named(UserId(user), jti, expires_at_s);
+    let log_in = |world: &mut World, shard, token: &str, device| {
+        let client = world.connect(shard);
+        world.frame(client, |encoder| encoder.login(1, token, DeviceId(device), None));
+        world.settle();
+        client
+    };
+    let stolen = token(user, "stolen");
+    // At home, and over another shard.
+    let with_it = [log_in(&mut world, 1, &stolen, 1), log_in(&mut world, 0, &stolen, 2)];
+    let beside = [log_in(&mut world, 1, &token(user, "good"), 3), world.login(user, 4, Some(0))];
+    let other = world.user_on(1, 1);
+    let namesake = log_in(&mut world, 1, &token(other, "stolen"), 1);
+    let revoked = RevokedToken { user: UserId(user), token: token_id("stolen"), until_s: expires_at_s };
+    state(&mut world, AccessOrder::Token(revoked));
+    for client in with_it {
+        assert_eq!(end(&mut world, client), Some(CloseReason::TokenRevoked));
+    }
+    assert!(beside.iter().chain([&namesake]).all(|client| world.is_open(*client)));
+    for shard in 0..2 {
+        let again = log_in(&mut world, shard, &stolen, 1);
+        assert_eq!(end(&mut world, again), Some(CloseReason::TokenRevoked));
+    }
+    let good = log_in(&mut world, 0, &token(user, "good"), 5);
+    assert_eq!(end(&mut world, good), None);
+    // A session in a slot of one of before is not taken for it.
+    state(&mut world, AccessOrder::Token(revoked));
+    assert!(world.is_open(good) && world.is_open(beside[0]) && world.is_open(beside[1]));
+}
+
+#[test]
+fn revoked_tokens_are_forgotten_when_they_have_expired() {
+    let mut world = World::new(1);
+    let now_s = world.now.unix_ms / 1_000;
+    for round in 0..20 {
+        for number in 0..1_000u64 {
+            let token = token_id(&format!("{round} {number}"));
+            state(
+                &mut world,
+                AccessOrder::Token(RevokedToken { user: UserId(number), token, until_s: now_s + 10 + round }),
+            );
+        }
+        world.now.unix_ms += 11_000;
+    }
+    assert!(world.shards[0].access.revoked_count() <= 2_048, "{}", world.shards[0].access.revoked_count());
 }

@@ -42,6 +42,7 @@ fn a_connection_that_cannot_be_adopted_is_told_so_in_its_own_transport() {
         device: DeviceId(1),
         expires_at_s: 9_999_999_999,
         issued_at_s: 0,
+        token: None,
         cursor: Some(Seq(0)),
         heartbeat_ms: 0,
         transport,
