@@ -319,6 +319,7 @@ fn start_node(args: &Args, url: &str, node: u16, shared: &Arc<Shared>, done: &Ar
         segment_bytes: SEGMENT_BYTES,
         buckets: args.buckets,
         names: NamesKept::default(),
+        entries_max: STREAM_UNSTORED_MAX,
         groups: GroupLimits::default(),
         traffic: TrafficLimits::UNLIMITED,
         policies: Policies::default(),

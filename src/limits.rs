@@ -209,6 +209,8 @@ pub(crate) const COMMIT_ROWS_BEHIND: usize = 16 * 1024;
 pub(crate) const COMMIT_BYTES_BEHIND: usize = 256 * 1024;
 /// Before the ledger each has turns of so many rows: a message to a small group, or a few hundred to one.
 pub(crate) const FAIR_TURN_ROWS: usize = 1_024;
+/// Of a commit so many rows at most are of messages that waited for the store's answer, and so are not taken in turns.
+pub(crate) const RELEASED_ROWS_MAX: usize = 2 * FAIR_TURN_ROWS;
 /// Bytes that count as a row there.
 pub(crate) const COMMIT_BYTES_PER_ROW: usize = 64;
 /// Largest batch recovery believes: a commit plus its largest last record.
@@ -274,6 +276,9 @@ pub(crate) const ORDER_EVERY_MS: u64 = 1;
 pub(crate) const ORDER_PATIENCE_MS: u64 = 10;
 /// Submissions of one node that Redis has not settled (each holds its body); above it `RETRY_LATER`.
 pub(crate) const SUBMISSIONS_IN_FLIGHT_MAX: usize = 16_384;
+/// Of these, those of one account: as many as two sessions can have open, so that others have room beside them and wait
+/// behind no more than these; above it `RETRY_LATER`.
+pub(crate) const SUBMISSIONS_IN_FLIGHT_ACCOUNT_MAX: usize = 2_048;
 /// Entries of the stream that may be unstored; above it `STORAGE_FULL`. Each takes its body and about 100 bytes.
 pub const STREAM_UNSTORED_MAX: u64 = 1 << 20;
 /// Least of them that may be configured: with less, a second in which nothing is stored would refuse senders.
@@ -302,6 +307,8 @@ pub(crate) const SENDS_ANSWERED_MS: u64 = 4_000;
 /// Creations of groups whose creators were told to ask again, and that may be made all the same (their members, 8 bytes
 /// each); above it the oldest may be made twice.
 pub(crate) const LATE_CREATIONS_MAX: usize = 256;
+/// Of these, those of one creator; above it that creator's oldest may be made twice.
+pub(crate) const LATE_CREATIONS_ACCOUNT_MAX: usize = 16;
 /// How long they are remembered when Redis has settled them: a client asks again sooner.
 pub(crate) const LATE_CREATIONS_KEPT_MS: u64 = 60_000;
 /// The longest wait until the store is asked again for what is searched for, after it could not answer: nothing is numbered

@@ -216,7 +216,7 @@ pub(crate) const KEYS: &[Key] = &[
         "limits.user_unstored_percent",
         USER_UNSTORED_PERCENT,
         Form::Number,
-        "what of journal_bytes_max, and of the tail, one user may have; above: RETRY_LATER",
+        "what of journal_bytes_max, of the tail and of stream_entries_max one user may have; above: RETRY_LATER",
     ),
     key("limits.group_sends", GROUP_SENDS, Form::Text, "messages to one group, whoever sends them"),
     key("limits.group_rows", GROUP_ROWS, Form::Text, "rows that they make"),

@@ -1,16 +1,18 @@
 //! What becomes of a message before it is numbered: it is refused, answered as a repeat, or waits, for the store's answer or
 //! for what its sender sent before.
 //!
-//! Owned by the ledger's thread; both engines use it, each with its own moments ([`Pending`]). What always holds: who cannot
+//! Owned by the ledger's thread; both engines use it, each with its own moments ([`Pending`]). What always holds: those whose
+//! messages can be gone on with have turns of one message each, so that a thousand of one do not go before one of another; who cannot
 //! be answered because the store is away is refused together with all that waits behind it, so that a client that sends
 //! again keeps its order. Whether what the store does not have is new is the engine's to say.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::answers::{Answers, Refusal};
 use super::dedup::{Known, named_ms};
 use super::ledger_clock::LedgerClock;
 use super::pending::{Answered, Parked, Pending, Released, Wait};
+use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
 use crate::contract::store::{Lookup, LookupFound, StoredMessage};
 use crate::contract::submission::MessageSubmission;
@@ -22,8 +24,9 @@ use ringway_wire::schema::ErrorCode;
 #[derive(Debug)]
 pub(crate) struct Admission<M> {
     pending: Pending<M>,
-    /// Senders for whom the store has answered, and whose messages have not all been gone on with.
+    /// Senders for whom the store has answered, and whose messages have not all been gone on with; each is in it once.
     releasing: VecDeque<UserId>,
+    is_releasing: HashSet<UserId, TableKey>,
 }
 
 /// A message whose turn has come.
@@ -53,7 +56,8 @@ pub(crate) fn named_at(incoming: &Incoming, time_ms: u64, clock: &LedgerClock) -
 impl<M: Copy> Admission<M> {
     /// Nobody waits.
     pub(crate) fn new(seed: u64) -> Self {
-        Admission { pending: Pending::new(seed), releasing: VecDeque::new() }
+        let is_releasing = HashSet::with_hasher(TableKey::new(seed ^ 2));
+        Admission { pending: Pending::new(seed), releasing: VecDeque::new(), is_releasing }
     }
 
     /// Something of this sender waits.
@@ -84,7 +88,9 @@ impl<M: Copy> Admission<M> {
     /// The store has answered.
     pub(crate) fn found(&mut self, lookup: &Lookup, found: LookupFound) {
         self.pending.answered(lookup, found);
-        self.releasing.push_back(lookup.sender);
+        if self.is_releasing.insert(lookup.sender) {
+            self.releasing.push_back(lookup.sender);
+        }
     }
 
     /// The next message whose turn has come.
@@ -117,11 +123,12 @@ impl<M: Copy> Admission<M> {
     }
 
     fn next_released(&mut self) -> Option<Released<M>> {
-        while let Some(sender) = self.releasing.front().copied() {
+        while let Some(sender) = self.releasing.pop_front() {
             if let Some(released) = self.pending.next(sender) {
+                self.releasing.push_back(sender);
                 return Some(released);
             }
-            self.releasing.pop_front();
+            self.is_releasing.remove(&sender);
         }
         None
     }

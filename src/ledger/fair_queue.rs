@@ -140,6 +140,14 @@ impl FairQueue {
         }
     }
 
+    /// So many rows of this sender's were made of what he had been taken from before. Who has nothing more waiting owes nothing.
+    pub fn charge_sender(&mut self, sender: UserId, rows: usize) {
+        let place = self.places.get(&Some(sender)).copied();
+        if let Some(waiting) = place.and_then(|place| self.waiting.get_mut(place)) {
+            waiting.balance -= rows as i64;
+        }
+    }
+
     /// Whoever was taken from last and has nothing more waiting owes nothing: what comes of it later stands behind others.
     fn forget_taken(&mut self) {
         if let Some(place) = self.taken.take()

@@ -39,11 +39,12 @@ use crate::ledger::pending_delivery::PendingDelivery;
 use crate::ledger::sequence::{MsgIdSource, Sequences};
 use crate::ledger::{Engine, LedgerError};
 use crate::limits::{
-    COMMIT_BYTES_BEHIND, COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, COMMIT_ROWS_BEHIND, COMMIT_ROWS_MAX,
-    JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX, SEGMENT_BYTES, TAIL_MESSAGES_MAX, WINDOW_ENTRIES_MAX,
+    COMMIT_BYTES_BEHIND, COMMIT_BYTES_MAX, COMMIT_BYTES_PER_ROW, COMMIT_MESSAGES_MAX, COMMIT_ROWS_BEHIND,
+    COMMIT_ROWS_MAX, JOURNAL_BATCH_BYTES_MAX, JOURNAL_BYTES_MAX, RELEASED_ROWS_MAX, SEGMENT_BYTES, TAIL_MESSAGES_MAX,
+    WINDOW_ENTRIES_MAX,
 };
 use crate::spending::FanoutSpending;
-use ringway_wire::ids::{GroupId, MsgId};
+use ringway_wire::ids::{GroupId, MsgId, UserId};
 use ringway_wire::schema::GroupChangeKind;
 
 /// The largest record, a roster, and the message behind it, fit in what a batch keeps free.
@@ -105,6 +106,8 @@ pub struct JournalEngine<D: Disk> {
     pub(super) window: Window,
     /// A moment is the highest message id of then.
     pub(super) waiting: Admission<MsgId>,
+    /// [`Engine::take_released`].
+    pub(super) released: Vec<(UserId, usize)>,
     pub(super) bases: Bases,
     /// What senders and groups have had lately. What a commit that failed was charged for is not given back.
     pub(super) spending: FanoutSpending,
@@ -129,6 +132,8 @@ pub(super) struct Commit {
     messages: usize,
     rows: usize,
     changes: usize,
+    /// Rows of what had waited for the store, and bytes that count as rows.
+    released: usize,
     /// What the store's tail will weigh more.
     weight: u64,
     /// The highest message id before it.
@@ -154,7 +159,8 @@ impl Commit {
     pub(super) fn new(before: MsgId) -> Self {
         let batch = Batch::new();
         let size = CommitSize::FIRST;
-        Commit { batch, at: None, blocked: false, messages: 0, rows: 0, changes: 0, weight: 0, before, size }
+        let (messages, rows, changes, released, weight) = (0, 0, 0, 0, 0);
+        Commit { batch, at: None, blocked: false, messages, rows, changes, released, weight, before, size }
     }
 
     fn begin_again(&mut self, before: MsgId, size: CommitSize) {
@@ -162,7 +168,7 @@ impl Commit {
         self.batch.clear();
         self.at = None;
         self.blocked = false;
-        (self.messages, self.rows, self.changes, self.weight) = (0, 0, 0, 0);
+        (self.messages, self.rows, self.changes, self.released, self.weight) = (0, 0, 0, 0, 0);
         self.before = before;
     }
 }
@@ -222,6 +228,10 @@ impl<D: Disk> Engine for JournalEngine<D> {
 
     fn staged_rows(&self) -> usize {
         self.commit.rows
+    }
+
+    fn take_released(&mut self, out: &mut Vec<(UserId, usize)>) {
+        out.append(&mut self.released);
     }
 
     fn grew(&mut self) -> bool {
@@ -288,22 +298,33 @@ impl<D: Disk> JournalEngine<D> {
         self.groups.roster(group)
     }
 
-    /// Goes on with what waited, of senders for whom the store has answered, as far as the commit has room.
+    /// Goes on with what waited, of senders for whom the store has answered, as far as the commit has room for it.
     fn release(&mut self, now: Now) {
-        while !self.full() {
-            match self.waiting.next(&mut self.answers) {
+        while !self.full() && self.commit.released < RELEASED_ROWS_MAX {
+            let (rows, bytes) = (self.commit.rows, self.commit.batch.len());
+            let sender = match self.waiting.next(&mut self.answers) {
                 None => return,
-                Some(Turn::Over) => {}
-                Some(Turn::Unasked(submission)) => self.send(now, submission, Place::First),
+                Some(Turn::Over) => continue,
+                Some(Turn::Unasked(submission)) => {
+                    let sender = submission.incoming.sender;
+                    self.send(now, submission, Place::First);
+                    sender
+                }
                 // Another asking of the same name may have been numbered since, and even left the window.
                 Some(Turn::NotStored(submission, asked)) => {
+                    let sender = submission.incoming.sender;
                     match self.window.seen_since(&Name::of(&submission.incoming), asked) {
                         Seen::Before(known) => self.answers.repeat(&submission.incoming, known),
                         Seen::Never => self.number(now, submission),
                         Seen::Perhaps => self.look_up_first(submission),
                     }
+                    sender
                 }
-            }
+            };
+            let bytes = self.commit.batch.len() - bytes;
+            let released = 1 + self.commit.rows - rows + bytes / COMMIT_BYTES_PER_ROW;
+            self.commit.released += released;
+            self.released.push((sender, released));
         }
     }
 

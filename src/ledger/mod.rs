@@ -17,6 +17,7 @@ pub(crate) mod pending_delivery;
 pub mod redis;
 pub mod sequence;
 pub mod start;
+pub(crate) mod unstored;
 
 use crate::clock::Now;
 use crate::contract::delivery::Delivery;
@@ -27,7 +28,7 @@ use crate::contract::submission::Submission;
 use crate::journal::JournalError;
 use crate::limits::LEDGER_USERS_MAX;
 pub use groups::GroupLimits;
-use ringway_wire::ids::Seq;
+use ringway_wire::ids::{Seq, UserId};
 
 /// What may be asked of a ledger. [`journal_engine`] is one machine's, [`redis`] the one that several machines share.
 pub trait Engine {
@@ -43,8 +44,12 @@ pub trait Engine {
     /// The next commit has reached a limit: commit before submitting more.
     fn full(&self) -> bool;
 
-    /// Rows that the next commit has so far; none where others number them.
+    /// Rows that the next commit has so far, or will make where they are numbered elsewhere.
     fn staged_rows(&self) -> usize;
+
+    /// Rows that were staged out of turn since this was asked last, with whose messages they are: those that had waited for
+    /// the store. Appended to `out`.
+    fn take_released(&mut self, out: &mut Vec<(UserId, usize)>);
 
     /// Makes all that is staged durable (blocks for the sync), then appends what each shard may now see to
     /// `out[shard]`. With nothing staged it only hands out answers and refusals. A full disk is no error:

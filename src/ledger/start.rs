@@ -163,6 +163,7 @@ impl Start {
             groups: replay.groups,
             window,
             waiting: Admission::new(settings.seed ^ 2),
+            released: Vec::new(),
             bases: Bases::new(settings.seed ^ 3),
             shares: Shares::new(TableKey::new(settings.seed ^ 5)),
             spending: FanoutSpending::new(TableKey::new(settings.seed ^ 4)),

@@ -41,6 +41,7 @@ use crate::store::mysql::{MySqlStore, Sharing, Use};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::topology::cpus::CpuPlan;
+use ringway_wire::ids::UserId;
 
 const STORE_FILE: &str = "store.sqlite";
 const JOURNAL_DIRECTORY: &str = "journal";
@@ -217,8 +218,19 @@ impl Opening<'_> {
         let Cluster { node_id: node, buckets, names, .. } = self.config.cluster;
         let (shards, Rules { traffic, policies }) = (self.shards, self.config.rules());
         let groups = self.group_limits();
-        let segment_bytes = SEGMENT_BYTES;
-        let settings = redis::Settings { shards, node, segment_bytes, buckets, names, groups, traffic, policies, seed };
+        let (segment_bytes, entries_max) = (SEGMENT_BYTES, self.config.limits.stream_entries_max);
+        let settings = redis::Settings {
+            shards,
+            node,
+            segment_bytes,
+            buckets,
+            names,
+            entries_max,
+            groups,
+            traffic,
+            policies,
+            seed,
+        };
         let mut start = RedisStart::new(settings);
         let at = store.snapshot(&mut |stored| start.visit(stored)).await?;
         Ok(Known::Cluster { start: Box::new(start), at })
@@ -304,6 +316,13 @@ impl Engine for LedgerEngine {
         match self {
             LedgerEngine::Journal(engine) => engine.staged_rows(),
             LedgerEngine::Redis(engine) => engine.staged_rows(),
+        }
+    }
+
+    fn take_released(&mut self, out: &mut Vec<(UserId, usize)>) {
+        match self {
+            LedgerEngine::Journal(engine) => engine.take_released(out),
+            LedgerEngine::Redis(engine) => engine.take_released(out),
         }
     }
 

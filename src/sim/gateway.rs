@@ -270,6 +270,11 @@ impl Gateway {
             return Ok(());
         }
         let take = 1 + self.random.below(self.plan.commit_submissions_max);
+        let mut released = Vec::new();
+        self.engine.take_released(&mut released);
+        for (sender, rows) in released {
+            self.submissions.charge_sender(sender, rows);
+        }
         for _ in 0..take {
             if self.engine.full() {
                 break;

@@ -24,7 +24,8 @@ fn node(dir: &Path, ledger: &impl Ledger, database: &Database, id: u16) -> Gatew
     std::fs::create_dir(&data_dir).unwrap();
     let limit = format!("limits.stream_entries_max={ENTRIES_MAX}");
     let settings = settings(ledger, database, id);
-    let mut arguments = vec!["--shards", "1", "--set", &limit];
+    // One user fills it.
+    let mut arguments = vec!["--shards", "1", "--set", &limit, "--set", "limits.user_unstored_percent=100"];
     settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     Gateway::start(&data_dir, &arguments)
 }

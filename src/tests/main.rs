@@ -26,6 +26,7 @@ mod crash;
 mod descriptors;
 mod doctor;
 mod example;
+mod floods;
 mod frames;
 mod gateway;
 mod half_open;

@@ -109,6 +109,11 @@ impl<E: Engine> LedgerLoop<E> {
         while let Ok(answer) = self.found.try_recv() {
             self.engine.found(now, answer);
         }
+        let mut released = Vec::new();
+        self.engine.take_released(&mut released);
+        for (sender, rows) in released {
+            self.submissions.charge_sender(sender, rows);
+        }
         while !self.engine.full() {
             match self.submissions.next() {
                 Ok(submission) => {

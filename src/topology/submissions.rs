@@ -25,6 +25,7 @@ use crate::contract::keyed::TableKey;
 use crate::contract::submission::Submission;
 use crate::ledger::fair_queue::FairQueue;
 use crate::limits::{self, FAIR_TURN_ROWS, SUBMISSIONS_ACCOUNT_BYTES_MAX, SUBMISSIONS_BYTES_MAX};
+use ringway_wire::ids::UserId;
 
 /// A submission without a body and without a list.
 const SMALL_BYTES: usize = Submission::BYTES_MIN;
@@ -185,6 +186,11 @@ impl SubmissionInbox {
     /// The last one has made so many rows.
     pub(crate) fn charge(&mut self, rows: usize) {
         self.waiting.charge(rows);
+    }
+
+    /// So many rows of this sender's were made out of turn.
+    pub(crate) fn charge_sender(&mut self, sender: UserId, rows: usize) {
+        self.waiting.charge_sender(sender, rows);
     }
 
     /// Takes in all that was sent, as far as there is room.

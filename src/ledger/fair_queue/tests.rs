@@ -119,3 +119,14 @@ fn places_are_used_again() {
     assert!(queue.items.len() <= 4 && queue.waiting.len() <= 4, "{} {}", queue.items.len(), queue.waiting.len());
     assert!(queue.places.is_empty() && queue.turns.is_empty());
 }
+
+#[test]
+fn what_was_made_out_of_turn_is_charged_to_whoever_has_more_waiting() {
+    let mut queue = queue();
+    push(&mut queue, GREEDY, 0..10);
+    push(&mut queue, HONEST, 10..11);
+    queue.charge_sender(GREEDY, 2 * FAIR_TURN_ROWS);
+    queue.charge_sender(UserId(77), FAIR_TURN_ROWS);
+    assert_eq!(taken(&mut queue), Some((HONEST, 10)));
+    assert_eq!(taken(&mut queue), Some((GREEDY, 0)), "somebody is taken as long as anything waits");
+}

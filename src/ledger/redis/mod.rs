@@ -76,6 +76,7 @@ use crate::ledger::groups::GroupLimits;
 use crate::ledger::pending::Place;
 use crate::ledger::{Engine, LedgerError};
 use crate::limits::COMMIT_MESSAGES_MAX;
+use ringway_wire::ids::UserId;
 
 /// What an operator or a test decides.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +91,8 @@ pub struct Settings {
     pub buckets: usize,
     /// How long Redis keeps names.
     pub names: NamesKept,
+    /// Entries that may be unstored.
+    pub entries_max: u64,
     /// Sizes of groups.
     pub groups: GroupLimits,
     /// What one account may send by way of this node.
@@ -155,7 +158,11 @@ impl<D: Disk> Engine for RedisEngine<D> {
 
     /// The stream's followers number them.
     fn staged_rows(&self) -> usize {
-        0
+        self.submitter.staged_rows()
+    }
+
+    fn take_released(&mut self, out: &mut Vec<(UserId, usize)>) {
+        self.submitter.take_released(out);
     }
 
     /// What was taken is durable before anything is heard of Redis, and what that comes to before anything is told.

@@ -46,7 +46,8 @@ use crate::ledger::answers::{Answers, Refusal};
 use crate::ledger::dedup::{Known, Name};
 use crate::ledger::ledger_clock::LedgerClock;
 use crate::ledger::sequence::MsgIdSource;
-use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, LOST_CHANGES_MS, REOPENED_MS};
+use crate::ledger::unstored::{Load, Unstored};
+use crate::limits::{COMMIT_BYTES_MAX, COMMIT_MESSAGES_MAX, LOST_CHANGES_MS, REOPENED_MS, TAIL_MESSAGES_MAX};
 use crate::spending::FanoutSpending;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
@@ -64,6 +65,20 @@ pub(super) struct Submitter<D: Disk> {
     /// What senders and groups have had lately of this node; what Redis did not take in the end is not given back.
     spending: FanoutSpending,
     no_room: NoRoom,
+    staged: Staged,
+    /// The stream's entries that the store has not, of all nodes, by sender.
+    unstored: Unstored<StreamPosition>,
+}
+
+/// What the next commit of the log has.
+#[derive(Debug, Default)]
+struct Staged {
+    /// Rows that it will make.
+    rows: usize,
+    /// Of these, those of what had waited for the store; a message counts as one more.
+    released: usize,
+    /// The same by sender, until it is taken.
+    by_sender: Vec<(UserId, usize)>,
 }
 
 /// What the submitter may see of the rest of the engine, and where its answers go.
@@ -108,7 +123,19 @@ impl<D: Disk> Submitter<D> {
             late_creations: LateCreations::default(),
             spending: FanoutSpending::new(TableKey::new(seed ^ 8)),
             no_room: NoRoom::default(),
+            staged: Staged::default(),
+            unstored: Unstored::new(TableKey::new(seed ^ 10)),
         }
+    }
+
+    /// Rows that what was taken since the last commit will make.
+    pub(super) fn staged_rows(&self) -> usize {
+        self.staged.rows
+    }
+
+    /// [`crate::ledger::Engine::take_released`].
+    pub(super) fn take_released(&mut self, out: &mut Vec<(UserId, usize)>) {
+        out.append(&mut self.staged.by_sender);
     }
 
     /// The clock, as far as it is believed.
@@ -206,6 +233,7 @@ impl<D: Disk> Submitter<D> {
     /// Another stream begins: where submissions stood in the lost one says no more whether they are stored.
     pub(super) fn forget_entries(&mut self) {
         self.log.forget_entries();
+        self.unstored.forget();
     }
 
     /// The session is over: all is called again in the next one.
@@ -223,6 +251,7 @@ impl<D: Disk> Submitter<D> {
 
     /// Makes durable what was taken and what was withdrawn. What the disk has no room for is refused.
     pub(super) fn write_log(&mut self, now: Now, answers: &mut Answers) -> Result<(), LedgerError> {
+        (self.staged.rows, self.staged.released) = (0, 0);
         if let Committed::Refused(error) = self.log.commit()? {
             self.no_room.meet_full_disk(now, &error);
             for subject in self.in_flight.take_uncommitted() {
@@ -252,6 +281,7 @@ impl<D: Disk> Submitter<D> {
         if is_change {
             self.in_flight.retry_deferred();
         }
+        self.count_unstored(at, &entry.record, view);
         let subject = self.in_flight.remove(msg_id);
         // Nothing else can have its name.
         if let Some((name, to, body)) = named(&entry.record)
@@ -265,6 +295,22 @@ impl<D: Disk> Submitter<D> {
             _ => None,
         };
         (origin, change)
+    }
+
+    /// Whether much is unstored now.
+    fn look_at_unstored(&mut self, view: &View<'_, D>) {
+        let all = Load { bytes: 0, weight: view.progress.tail_messages() };
+        self.unstored.look(all, unstored_max(view), view.progress.applied().in_stream());
+    }
+
+    /// An entry that the store does not have yet counts against its sender, where much is unstored.
+    fn count_unstored(&mut self, at: StreamPosition, record: &Record<'_>, view: &View<'_, D>) {
+        self.look_at_unstored(view);
+        if self.unstored.counts()
+            && let Some((name, ..)) = named(record)
+        {
+            self.unstored.count(name.sender, at, Load { bytes: 0, weight: 1 });
+        }
     }
 
     /// The store's answer: to what is in flight, and to what waits for it.
@@ -332,6 +378,11 @@ impl<D: Disk> Submitter<D> {
         self.in_flight.check();
         self.in_flight.len()
     }
+}
+
+/// Entries that may be unstored. Their bytes are not counted here: Redis has them.
+fn unstored_max<D: Disk>(view: &View<'_, D>) -> Load {
+    Load { bytes: u64::MAX, weight: view.settings.entries_max.min(TAIL_MESSAGES_MAX as u64) }
 }
 
 /// What an entry's message is known by.

@@ -106,6 +106,7 @@ impl Process {
             segment_bytes: world.plan.segment_bytes,
             buckets: 1,
             names: plan.names,
+            entries_max: plan.entries_max,
             groups: GroupLimits::default(),
             traffic: world.plan.traffic(),
             policies: Policies::default(),

@@ -27,7 +27,7 @@ use crate::ledger::redis::link::{Age, Extent, Found, Generation, News, RedisEnds
 use crate::ledger::redis::seed::base_of;
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
-use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX, STORE_RETRY_FIRST_MS};
+use crate::limits::{COMMITS_IN_FLIGHT_MAX, LOOKUPS_PENDING_MAX, STORE_RETRY_FIRST_MS, STREAM_UNSTORED_MAX};
 use crate::store::yielding::StoreYield;
 use crate::topology::mailbox::{Mail, Mailbox, mailbox as mailbox_of};
 use crate::topology::store::{self, StoreInbox};
@@ -71,6 +71,8 @@ impl Engine for Echo {
     fn staged_rows(&self) -> usize {
         0
     }
+
+    fn take_released(&mut self, _: &mut Vec<(UserId, usize)>) {}
 
     fn commit(&mut self, _: Now, out: &mut [Vec<Delivery>]) -> Result<(), LedgerError> {
         self.commits += u64::from(!self.staged.is_empty());
@@ -249,6 +251,7 @@ fn of_cluster(dir: &TempDir, clock: Clock) -> (RedisEngine<Directory>, RedisEnds
         segment_bytes: 0,
         buckets: 1,
         names: NamesKept::default(),
+        entries_max: STREAM_UNSTORED_MAX,
         groups: GroupLimits::default(),
         traffic: TrafficLimits::default(),
         policies: Policies::default(),

@@ -5,6 +5,7 @@
 //! the submissions of a stage is changed together with the stage, by [`InFlight::list`] and [`InFlight::leave`] alone; calls
 //! are made in the order of taking, and after a lost session all that is not settled is called again in that order.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 
@@ -61,6 +62,8 @@ pub(super) struct InFlight {
     /// By message, which is the order of taking.
     submissions: BTreeMap<MsgId, Tracked>,
     names: HashMap<Name, MsgId, TableKey>,
+    /// How many of them are of each account; nobody has none.
+    accounts: HashMap<UserId, usize, TableKey>,
     /// When each was taken, monotonic milliseconds, the oldest first: whoever waits for it is answered in time.
     unanswered: VecDeque<(u64, MsgId)>,
     /// Calls that have no reply, in their order.
@@ -79,6 +82,11 @@ pub(super) struct InFlight {
 impl InFlight {
     pub(super) fn len(&self) -> usize {
         self.submissions.len()
+    }
+
+    /// How many of them are this account's.
+    pub(super) fn count_of(&self, account: UserId) -> usize {
+        self.accounts.get(&account).copied().unwrap_or_default()
     }
 
     /// What Redis has not been given.
@@ -130,6 +138,7 @@ impl InFlight {
             // One of a former process may have the name already.
             self.names.entry(name).or_insert(msg_id);
         }
+        *self.accounts.entry(subject.account()).or_default() += 1;
         self.submissions.insert(msg_id, Tracked { name, known_s, subject, stage: stage.clone() });
         self.list(msg_id, name, stage);
     }
@@ -185,6 +194,11 @@ impl InFlight {
             && self.names.get(&name) == Some(&msg_id)
         {
             self.names.remove(&name);
+        }
+        match self.accounts.entry(tracked.subject.account()) {
+            Entry::Occupied(count) if *count.get() == 1 => drop(count.remove()),
+            Entry::Occupied(mut count) => *count.get_mut() -= 1,
+            Entry::Vacant(_) => internal::count(Place::InFlight),
         }
         Some(tracked.subject)
     }
@@ -386,6 +400,9 @@ impl InFlight {
         assert_eq!(self.uncommitted, of(&Stage::Uncommitted));
         assert_eq!(self.unsent, of(&Stage::Unsent));
         assert_eq!(self.deferred, of(&Stage::Deferred));
+        let mut accounts: HashMap<UserId, usize, TableKey> = HashMap::default();
+        self.submissions.values().for_each(|tracked| *accounts.entry(tracked.subject.account()).or_default() += 1);
+        assert_eq!(self.accounts, accounts);
         for (msg_id, tracked) in &self.submissions {
             let is_searched = self.searches.has(*msg_id, tracked.name.as_ref());
             assert_eq!(is_searched, tracked.stage == Stage::Searched, "{msg_id:?} {tracked:?}");

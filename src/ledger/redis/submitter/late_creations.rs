@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::journal::record::ChangeRecord;
-use crate::limits::{LATE_CREATIONS_KEPT_MS, LATE_CREATIONS_MAX};
+use crate::limits::{LATE_CREATIONS_ACCOUNT_MAX, LATE_CREATIONS_KEPT_MS, LATE_CREATIONS_MAX};
 use ringway_wire::ids::{GroupId, MsgId, UserId};
 
 /// One of them.
@@ -27,10 +27,14 @@ pub(super) struct LateCreations(VecDeque<Late>);
 impl LateCreations {
     /// The creator of this one is told now.
     pub(super) fn push(&mut self, mono_ms: u64, msg_id: MsgId, record: &ChangeRecord) {
-        if self.0.len() >= LATE_CREATIONS_MAX {
+        let ChangeRecord { actor, ref users, .. } = *record;
+        if self.0.iter().filter(|late| late.actor == actor).count() >= LATE_CREATIONS_ACCOUNT_MAX
+            && let Some(oldest) = self.0.iter().position(|late| late.actor == actor)
+        {
+            self.0.remove(oldest);
+        } else if self.0.len() >= LATE_CREATIONS_MAX {
             self.0.pop_front();
         }
-        let ChangeRecord { actor, ref users, .. } = *record;
         self.0.push_back(Late { actor, users: users.clone(), msg_id, told_ms: mono_ms });
     }
 
@@ -56,4 +60,32 @@ impl LateCreations {
 /// The group that a creation makes.
 pub(super) fn group_of(msg_id: MsgId) -> GroupId {
     GroupId(msg_id.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+    use super::*;
+    use ringway_wire::ids::RosterVersion;
+    use ringway_wire::schema::GroupChangeKind;
+
+    fn creation(actor: u64, member: u64) -> ChangeRecord {
+        let (msg_id, group, version) = (MsgId(0), GroupId(0), RosterVersion(1));
+        let (kind, users) = (GroupChangeKind::Created, vec![UserId(actor), UserId(member)]);
+        ChangeRecord { msg_id, group, version, kind, actor: UserId(actor), users, new_owner: None }
+    }
+
+    #[test]
+    fn one_who_makes_many_groups_does_not_have_another_ones_made_twice() {
+        let mut late = LateCreations::default();
+        late.push(0, MsgId(1), &creation(2, 3));
+        for member in 0..LATE_CREATIONS_MAX as u64 {
+            late.push(0, MsgId(10 + member), &creation(1, 1_000 + member));
+        }
+        assert_eq!(late.find(0, &creation(2, 3), |_| false), Some(MsgId(1)));
+        let last = LATE_CREATIONS_MAX as u64 - 1;
+        let of_flood = |member| late.0.iter().any(|late| late.users[1] == UserId(1_000 + member));
+        assert!(of_flood(last) && !of_flood(last - LATE_CREATIONS_ACCOUNT_MAX as u64));
+    }
 }

@@ -9,7 +9,7 @@ use crate::contract::position::JournalPosition;
 use crate::contract::submission::{ChangeSubmission, MessageSubmission};
 use crate::journal::record::{ChangeRecord, DirectRecord, GroupRecord, Record};
 use crate::ledger::dedup::Name;
-use ringway_wire::ids::{Conversation, GroupId, MsgId};
+use ringway_wire::ids::{Conversation, GroupId, MsgId, UserId};
 
 /// What was submitted.
 #[derive(Debug)]
@@ -42,6 +42,14 @@ impl Subject {
             Subject::Message(MessageSubmission { incoming }) => incoming.origin,
             Subject::Change { submission, .. } => submission.origin,
             Subject::Old(_) | Subject::OldChange(_) => Origin::NOBODY,
+        }
+    }
+
+    /// Whose it is.
+    pub(super) fn account(&self) -> UserId {
+        match self {
+            Subject::Message(MessageSubmission { incoming }) | Subject::Old(incoming) => incoming.sender,
+            Subject::Change { record, .. } | Subject::OldChange(record) => record.actor,
         }
     }
 

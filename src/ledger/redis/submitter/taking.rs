@@ -5,7 +5,7 @@
 
 use super::late_creations::group_of;
 use super::subject::Subject;
-use super::{Submitter, View};
+use super::{Submitter, View, unstored_max};
 use crate::clock::Now;
 use crate::contract::message::Incoming;
 use crate::contract::report::StandsStill;
@@ -19,10 +19,11 @@ use crate::ledger::groups::{NotPlanned, Plan};
 use crate::ledger::pending::{Place, Wait};
 use crate::ledger::redis::follower::Follower;
 use crate::limits::{
-    JOURNAL_BATCH_BYTES_MAX, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, SUBMISSIONS_IN_FLIGHT_MAX, TAIL_MESSAGES_MAX,
+    JOURNAL_BATCH_BYTES_MAX, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, RELEASED_ROWS_MAX,
+    SUBMISSIONS_IN_FLIGHT_ACCOUNT_MAX, SUBMISSIONS_IN_FLIGHT_MAX, TAIL_MESSAGES_MAX,
 };
 use crate::spending::Recipient;
-use ringway_wire::ids::Conversation;
+use ringway_wire::ids::{Conversation, UserId};
 use ringway_wire::limits::CLIENT_MSG_ID_AHEAD_MS;
 use ringway_wire::schema::{ErrorCode, GroupChangeKind};
 
@@ -47,16 +48,21 @@ impl Looked {
 }
 
 impl<D: Disk> Submitter<D> {
-    /// Goes on with what waited, of senders for whom the store has answered, as far as the commit has room.
+    /// Goes on with what waited, of senders for whom the store has answered, as far as the commit has room for it.
     pub(in crate::ledger::redis) fn release(&mut self, now: Now, view: &mut View<'_, D>) {
-        while !self.is_full(view.session, view.follower, view.answers) {
+        while self.staged.released < RELEASED_ROWS_MAX && !self.is_full(view.session, view.follower, view.answers) {
+            let rows_before = self.staged.rows;
             let turn = match self.numbers(view) {
                 true => self.waiting.next(view.answers),
                 false => self.waiting.refuse_next(view.answers),
             };
-            match turn {
+            let sender = match &turn {
                 None => return,
-                Some(Turn::Over) => {}
+                Some(Turn::Over) => continue,
+                Some(Turn::Unasked(submission) | Turn::NotStored(submission, _)) => submission.incoming.sender,
+            };
+            match turn {
+                None | Some(Turn::Over) => {}
                 Some(Turn::Unasked(submission)) => self.send(now, submission, Place::First, view),
                 // Another asking of the same name was taken a moment ago: this one has to ask again.
                 Some(Turn::NotStored(submission, _))
@@ -68,6 +74,9 @@ impl<D: Disk> Submitter<D> {
                     self.take(now, submission, Looked::Everywhere { known_s }, view);
                 }
             }
+            let released = 1 + self.staged.rows - rows_before;
+            self.staged.released += released;
+            self.staged.by_sender.push((sender, released));
         }
     }
 
@@ -157,7 +166,7 @@ impl<D: Disk> Submitter<D> {
     ) {
         let Incoming { origin, sender, to, .. } = submission.incoming;
         // What there is no room for costs nothing.
-        let room = self.room(now, view);
+        let room = self.room(now, sender, view);
         let (limits, sequences) = (&view.settings.traffic, &view.follower.sequences);
         let is_new = matches!(to, Conversation::User(user) if user != sender && sequences.slot(user).is_none());
         let recipient = if is_new { Recipient::New } else { Recipient::Known };
@@ -169,7 +178,10 @@ impl<D: Disk> Submitter<D> {
             }
         });
         match taken {
-            Ok(()) => self.log_submission(now, Some(name), Subject::Message(submission)),
+            Ok(()) => {
+                self.staged.rows += rows;
+                self.log_submission(now, Some(name), Subject::Message(submission));
+            }
             Err(refusal) => view.answers.refuse(origin, refusal),
         }
     }
@@ -177,7 +189,7 @@ impl<D: Disk> Submitter<D> {
     /// A change, unless its actor may not make so much now.
     fn log_change(&mut self, now: Now, submission: ChangeSubmission, record: ChangeRecord, view: &mut View<'_, D>) {
         let ChangeSubmission { origin, actor, .. } = submission;
-        let room = self.room(now, view);
+        let room = self.room(now, actor, view);
         let (limits, making) = (&view.settings.traffic, record.making());
         let taken =
             room.and_then(|()| self.spending.take_change(now.mono_ms, limits, actor, making).map_err(Refusal::Limited));
@@ -200,10 +212,16 @@ impl<D: Disk> Submitter<D> {
         self.in_flight.add(now.mono_ms, msg_id, name, subject);
     }
 
-    fn room(&mut self, now: Now, view: &View<'_, D>) -> Result<(), Refusal> {
-        if !self.numbers(view) || self.in_flight.len() >= SUBMISSIONS_IN_FLIGHT_MAX {
+    /// Whether there is room for one more of this account.
+    fn room(&mut self, now: Now, account: UserId, view: &View<'_, D>) -> Result<(), Refusal> {
+        if !self.numbers(view)
+            || self.in_flight.len() >= SUBMISSIONS_IN_FLIGHT_MAX
+            || self.in_flight.count_of(account) >= SUBMISSIONS_IN_FLIGHT_ACCOUNT_MAX
+        {
             return Err(Refusal::RetryLater);
         }
+        self.look_at_unstored(view);
+        self.unstored.check(account, unstored_max(view), view.settings.traffic.user_unstored_percent)?;
         if view.progress.tail_messages() >= TAIL_MESSAGES_MAX as u64 {
             self.no_room.meet(now, StandsStill::Full);
             return Err(Refusal::StorageFull);

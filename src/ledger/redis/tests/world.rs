@@ -23,6 +23,7 @@ use crate::ledger::redis::seed::{self, floor_of};
 use crate::ledger::redis::start::RedisStart;
 use crate::ledger::redis::{RedisEngine, Settings};
 use crate::ledger::{Engine, LedgerError};
+use crate::limits::STREAM_UNSTORED_MAX;
 use ringway_wire::ids::MSG_ID_EPOCH_MS;
 use ringway_wire::ids::{ClientMsgId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::{ErrorCode, GroupChangeKind, Role};
@@ -66,6 +67,7 @@ impl Node {
             segment_bytes: 0,
             buckets: 1,
             names: NamesKept::default(),
+            entries_max: STREAM_UNSTORED_MAX,
             groups: GroupLimits::default(),
             traffic: TrafficLimits::default(),
             policies: Policies::default(),

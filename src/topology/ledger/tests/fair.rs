@@ -41,8 +41,13 @@ fn largest_group(engine: &mut JournalEngine<Directory>, clock: Clock) -> GroupId
 }
 
 fn sent(sender: UserId, to: Conversation, number: usize, body: &[u8], clock: Clock) -> Submission {
+    named(clock.now().unix_ms, sender, to, number, body)
+}
+
+/// Under a name of that time, Unix milliseconds.
+fn named(named_ms: u64, sender: UserId, to: Conversation, number: usize, body: &[u8]) -> Submission {
     let session = SessionRef { shard: ShardId(0), conn: ConnId::default() };
-    let name = ClientMsgId::from_parts(clock.now().unix_ms, number as u128 + (u128::from(sender.0) << 40));
+    let name = ClientMsgId::from_parts(named_ms, number as u128 + (u128::from(sender.0) << 40));
     let incoming = Incoming::new(Origin::new(session, number as u32), sender, to, name, body);
     Submission::Message(MessageSubmission { incoming })
 }
@@ -110,4 +115,50 @@ fn a_message_behind_many_megabytes_of_another_is_in_the_next_commit() {
     assert!(commits[0].bytes < COMMIT_BYTES_MAX + 2 * BODY_BYTES_MAX, "{commits:?}");
     let longest = commits[1..].iter().map(|commit| commit.bytes).max().unwrap();
     assert!(longest < COMMIT_BYTES_BEHIND + 2 * BODY_BYTES_MAX, "{commits:?}");
+}
+
+/// Whose messages a commit of all that is staged hands out, and their numbers.
+fn handed_out(engine: &mut JournalEngine<Directory>, clock: Clock) -> Vec<(UserId, u32)> {
+    let mut out = vec![Vec::new(), Vec::new()];
+    engine.commit(clock.now(), &mut out).unwrap();
+    let message = |delivery: Delivery| match delivery {
+        Delivery::Group { message, origin, .. } | Delivery::Direct { message, origin, .. } => {
+            (message.sender, origin.request_id)
+        }
+        other => panic!("{other:?}"),
+    };
+    out.into_iter().flatten().map(message).collect()
+}
+
+#[test]
+fn what_the_store_was_asked_about_goes_in_turns_by_sender_and_leaves_room_for_what_comes() {
+    let (dir, clock) = (TempDir::new().unwrap(), Clock::start());
+    let mut engine = engine(&dir, clock);
+    let group = Conversation::Group(largest_group(&mut engine, clock));
+    let long_ago_ms = clock.now().unix_ms - 30 * 60_000;
+    const ALSO_WAITS: UserId = UserId(3);
+    for number in 0..100 {
+        engine.submit(clock.now(), named(long_ago_ms, GREEDY, group, number, b"x"));
+    }
+    engine.submit(clock.now(), named(long_ago_ms, ALSO_WAITS, Conversation::User(HONEST), 0, b"x"));
+    let mut lookups = Vec::new();
+    engine.take_lookups(&mut lookups);
+    assert_eq!(lookups.len(), 101);
+    for lookup in lookups {
+        engine.found(clock.now(), LookupAnswer { lookup, found: LookupFound::Nothing });
+    }
+    assert!(!engine.full(), "the store's answers have left no room for anybody else");
+    engine.submit(clock.now(), sent(HONEST, Conversation::User(UserId(4)), 0, b"hello", clock));
+    let first = handed_out(&mut engine, clock);
+    assert!(first.iter().any(|(sender, _)| *sender == HONEST), "{first:?}");
+    // Behind one message of the greedy one's in each of its commits.
+    let mut all = first;
+    all.extend(handed_out(&mut engine, clock));
+    all.extend(handed_out(&mut engine, clock));
+    assert!(all.iter().any(|(sender, _)| *sender == ALSO_WAITS), "{all:?}");
+    while engine.has_more() {
+        all.extend(handed_out(&mut engine, clock));
+    }
+    let greedy: Vec<u32> = all.iter().filter(|(sender, _)| *sender == GREEDY).map(|(_, number)| *number).collect();
+    assert_eq!(greedy, (0..100).collect::<Vec<u32>>(), "each once, and in order");
 }
