@@ -4,9 +4,9 @@
 //! always holds: a [`Config`] that exists can be started with, as far as that can be known without the network
 //! and the disk. Precedence rises from defaults over file and environment to the command line.
 
-mod addresses;
+pub(crate) mod addresses;
 pub mod args;
-mod keys;
+pub(crate) mod keys;
 pub(crate) mod logs;
 mod policies;
 mod rates;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use ringway::commands::admin::{self, AdminArgs};
+use ringway::commands::config::{self, ConfigCommand};
 use ringway::commands::{manual, measure};
 use ringway::config::Config;
 use ringway::config::args::ConfigArgs;
@@ -46,6 +47,9 @@ enum Command {
     /// Say whether this host is fit for so many connections, and what to do if not; exits with 0 (it is), 1
     /// (warnings) or 2 (it is not, or nothing can be said).
     Doctor(DoctorArgs),
+    /// Look at settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Look at a journal.
     #[command(subcommand)]
     Journal(JournalCommand),
@@ -132,6 +136,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Chat(args) => return Ok(exit_code(run_chat(&args)?)),
         Command::Admin(args) => admin::run(&args)?,
         Command::Doctor(args) => return doctor::cli::run(&args),
+        Command::Config(command) => config::run(&command)?,
         Command::Journal(JournalCommand::Verify { dir }) => store_cli::verify_journal(&dir)?,
         Command::Store(StoreCommand::Check(args)) => return Ok(store_cli::run(&args.config()?)),
         Command::Store(StoreCommand::Repair(args)) => return Ok(store_cli::repair(&args.config()?)),
@@ -151,8 +156,8 @@ fn run_gateway(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     log::start(&config.log);
-    let read_settings = || Ok(Config::new(&args.config.typed(&flags)?)?);
-    Ok(serve::run(&config, &read_settings)?)
+    let read_settings = || Ok(args.config.typed(&flags)?);
+    Ok(serve::run(&config, &typed, &read_settings)?)
 }
 
 fn exit_code(outcome: Outcome) -> ExitCode {

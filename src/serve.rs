@@ -4,9 +4,9 @@
 //! first address is published; a thread that ends without having been told to ends the process with an error;
 //! and a stop ends with exit code 0 only if everything acknowledged is durable and every thread has said so.
 
+mod live;
 mod memory;
 mod parts;
-mod reload;
 mod rlimits;
 mod settings;
 mod stop;
@@ -15,13 +15,16 @@ mod threads;
 use std::error::Error;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use nix::sys::stat::{Mode, umask};
+use tokio::sync::watch;
 
 use crate::api::keys::{Keys, KeysError};
 use crate::auth::AuthKeyError;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::typed::Typed;
 use crate::contract::chain::Chain;
 use crate::control::access::SOCKET;
 use crate::control::access::list::{AccessList, ListError};
@@ -32,9 +35,10 @@ use crate::control::{HttpSockets, Stage};
 use crate::datadir::{DataDir, DataDirError};
 use crate::doctor::start::UnfitHost;
 use crate::net::listener::{self, ListenError};
+use crate::serve::live::Live;
+pub(crate) use crate::serve::live::ReadSettings;
 use crate::serve::memory::MemoryWatch;
 use crate::serve::parts::Persistence;
-pub(crate) use crate::serve::reload::ReadSettings;
 use crate::serve::threads::{Plan, Running};
 use crate::token::KeyError;
 use crate::topology::cpus::{CpuError, CpuPlan};
@@ -95,8 +99,8 @@ pub enum ServeError {
 #[error("it was not told to, and gave no reason")]
 struct NoReason;
 
-/// Runs the gateway until it is told to stop. `read_settings` is called at each SIGHUP.
-pub fn run(config: &Config, read_settings: ReadSettings<'_>) -> Result<(), ServeError> {
+/// Runs the gateway until it is told to stop. `config` is what `typed` means; `read_settings` is called at each SIGHUP.
+pub fn run(config: &Config, typed: &Typed, read_settings: ReadSettings<'_>) -> Result<(), ServeError> {
     let clock = Clock::start();
     // What this process writes, messages above all, is for its user alone.
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
@@ -115,7 +119,8 @@ pub fn run(config: &Config, read_settings: ReadSettings<'_>) -> Result<(), Serve
     let auth = settings::authenticator(config, &data_dir)?;
     let access = AccessList::read(&config.data_dir)?;
     let (sockets, listen) = listener::bind(config.listen, shards)?;
-    let keys = Keys::load(config.api.keys_file.as_deref(), config.api.listen.unwrap_or(config.admin).ip())?;
+    let (keys, change_keys) =
+        Keys::load(config.api.keys_file.as_deref(), config.api.listen.unwrap_or(config.admin).ip())?;
     let endpoints = config.webhooks.endpoints_file.as_deref().map(endpoints::load).transpose()?.unwrap_or_default();
     let (admin_listener, admin) = http_listener("admin", config.admin)?;
     let api = config.api.listen.map(|address| http_listener("api.listen", address)).transpose()?;
@@ -124,6 +129,8 @@ pub fn run(config: &Config, read_settings: ReadSettings<'_>) -> Result<(), Serve
         let made = data_dir.admin_socket(name);
         made.inspect_err(|error| tracing::warn!(error = %Chain(error), "`ringway admin` will not be heard")).ok()
     };
+    let (show, shown) = watch::channel(Arc::default());
+    let mut live = Live::new(typed, read_settings, config.drain, show, change_keys);
     let plan = Plan { config, cpus, clock, auth, connections_max };
 
     let (mut running, report_to) = Running::start_control(
@@ -132,6 +139,7 @@ pub fn run(config: &Config, read_settings: ReadSettings<'_>) -> Result<(), Serve
         room,
         keys,
         endpoints,
+        shown,
     )?;
     let persistence = Persistence::open(config, &clock, &plan.cpus, &running.stage, &running.stops)
         .map_err(|source| ServeError::Data(config.data_dir.clone(), source))?;
@@ -151,13 +159,13 @@ pub fn run(config: &Config, read_settings: ReadSettings<'_>) -> Result<(), Serve
     notices.ready(&format!("serving on {listen}, room for {connections_max} connections"));
 
     let mut memory = MemoryWatch::new(memory_bytes_max);
-    running.await_stop(read_settings, &mut memory)?;
+    running.await_stop(&mut live, &mut memory)?;
     notices.stopping("clients are told to come back, then everything is flushed");
-    running.notice(config.drain.notice_s, &mut memory)?;
+    running.notice(live.drain.notice_s, &mut memory)?;
     data_dir.withdraw_address("listen");
     running.disperse(config.drain.spread_s, &mut memory)?;
     tracing::info!("stopping: clients are told to come back, then everything is flushed");
-    let stopped = running.stop(config.drain.timeout_s);
+    let stopped = running.stop(live.drain.timeout_s);
     data_dir.withdraw_address("admin");
     data_dir.withdraw_address("api");
     data_dir.withdraw_address(SOCKET);

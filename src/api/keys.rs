@@ -1,6 +1,6 @@
 //! Who may call the API: keys with names and scopes, from a file.
 //!
-//! Read once at start. What always holds: of a key only its SHA-256 is kept, and looking one up takes as long for a wrong
+//! Read at a start, and whenever the settings are read again. What always holds: of a key only its SHA-256 is kept, and looking one up takes as long for a wrong
 //! key as for a right one; a file that anybody else may read or write is refused; without a file only this machine's own
 //! programs may call, never a page in a browser.
 
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::problem::Problem;
 use crate::limits::API_KEY_CHARS_MIN;
@@ -37,8 +38,8 @@ pub(crate) enum Scope {
 /// Who may call.
 #[derive(Debug)]
 pub(crate) enum Keys {
-    /// Whoever has one of these.
-    Of(Vec<Key>),
+    /// Whoever has one of these, as of now.
+    Of(watch::Receiver<Vec<Key>>),
     /// Any program of this machine: no keys were configured, and the address is a loopback one.
     ThisMachine,
     /// The gateway's own user, over a socket that nobody else may open.
@@ -48,10 +49,17 @@ pub(crate) enum Keys {
 }
 
 /// A key.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     name: Arc<str>,
     scopes: Vec<Scope>,
     sha256: [u8; 32],
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 impl fmt::Debug for Key {
@@ -59,6 +67,9 @@ impl fmt::Debug for Key {
         f.debug_struct("Key").field("name", &self.name).field("scopes", &self.scopes).finish_non_exhaustive()
     }
 }
+
+/// Where is said which keys a file has by now.
+pub(crate) type KeysChange = watch::Sender<Vec<Key>>;
 
 /// Why the keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,17 +92,17 @@ pub enum KeysError {
 }
 
 impl Keys {
-    /// From the file; without one, whoever can only be this machine, where the API listens on a loopback address.
-    pub(crate) fn load(file: Option<&Path>, listens_on: IpAddr) -> Result<Keys, KeysError> {
-        let Some(path) = file else {
-            return Ok(if listens_on.is_loopback() { Keys::ThisMachine } else { Keys::Nobody });
-        };
-        let read = |error| KeysError::Read(path.to_owned(), error);
-        if std::fs::metadata(path).map_err(read)?.permissions().mode() & 0o077 != 0 {
-            return Err(KeysError::Open(path.to_owned()));
+    /// From the file, and where to say that it has others; without one, whoever can only be this machine, where the API
+    /// listens on a loopback address.
+    pub(crate) fn load(file: Option<&Path>, listens_on: IpAddr) -> Result<(Keys, Option<KeysChange>), KeysError> {
+        match file {
+            Some(path) => {
+                let (change, keys) = watch::channel(read_keys(path)?);
+                Ok((Keys::Of(keys), Some(change)))
+            }
+            None if listens_on.is_loopback() => Ok((Keys::ThisMachine, None)),
+            None => Ok((Keys::Nobody, None)),
         }
-        let keys = parse(&std::fs::read_to_string(path).map_err(read)?)?;
-        if keys.is_empty() { Err(KeysError::Empty(path.to_owned())) } else { Ok(Keys::Of(keys)) }
     }
 
     /// The name of whoever calls, if it may do this.
@@ -109,6 +120,7 @@ impl Keys {
             Keys::Of(keys) => {
                 let given = bearer(headers).ok_or_else(Problem::unauthorized)?;
                 let sha256: [u8; 32] = Sha256::digest(given).into();
+                let keys = keys.borrow();
                 let key = keys.iter().fold(None, |found, key| if key.sha256 == sha256 { Some(key) } else { found });
                 let key = key.ok_or_else(Problem::unauthorized)?;
                 if !key.scopes.contains(&scope) {
@@ -119,6 +131,16 @@ impl Keys {
             }
         }
     }
+}
+
+/// The keys of a file.
+pub(crate) fn read_keys(path: &Path) -> Result<Vec<Key>, KeysError> {
+    let read = |error| KeysError::Read(path.to_owned(), error);
+    if std::fs::metadata(path).map_err(read)?.permissions().mode() & 0o077 != 0 {
+        return Err(KeysError::Open(path.to_owned()));
+    }
+    let keys = parse(&std::fs::read_to_string(path).map_err(read)?)?;
+    if keys.is_empty() { Err(KeysError::Empty(path.to_owned())) } else { Ok(keys) }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

@@ -115,7 +115,7 @@ impl Problem {
     }
 
     /// No answer came from within in time. What was asked for may happen all the same.
-    pub(super) fn no_answer() -> Problem {
+    pub(crate) fn no_answer() -> Problem {
         let detail = "there was no answer in time; what was asked for may have happened, and asking again makes no second one \
                       of a message with the same client_msg_id";
         Problem::later(StatusCode::GATEWAY_TIMEOUT, "NoAnswer", detail, RETRY_AFTER_MS)

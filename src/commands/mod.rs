@@ -5,5 +5,6 @@
 //! the gateway knows these.
 
 pub mod admin;
+pub mod config;
 pub mod manual;
 pub mod measure;

@@ -15,6 +15,17 @@ pub(crate) struct ApiConfig {
     pub(crate) listen: Option<SocketAddr>,
     /// Who may call it; `None`: on a loopback address the programs of this machine.
     pub(crate) keys_file: Option<PathBuf>,
+    /// Who may read the metrics.
+    pub(crate) metrics: MetricsReaders,
+}
+
+/// Who may read the metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MetricsReaders {
+    /// Whoever reaches the address.
+    Anybody,
+    /// Whoever has a key.
+    KeyHolders,
 }
 
 impl Typed {
@@ -35,6 +46,12 @@ impl Typed {
         if keys_file.is_none() && listen.is_some_and(|address| !address.ip().is_loopback()) {
             return Err(self.refuse(key, "others than this machine could call there: set api.keys_file"));
         }
-        Ok(ApiConfig { listen, keys_file })
+        let metrics = match self.text("api.metrics") {
+            "open" => MetricsReaders::Anybody,
+            "key" if keys_file.is_some() => MetricsReaders::KeyHolders,
+            "key" => return Err(self.refuse("api.metrics", "there are no keys: set api.keys_file")),
+            _ => return Err(self.refuse("api.metrics", "expected open or key")),
+        };
+        Ok(ApiConfig { listen, keys_file, metrics })
     }
 }

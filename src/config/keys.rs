@@ -31,6 +31,50 @@ pub(crate) enum Form {
     Number,
 }
 
+/// When a key's value can change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Changes {
+    /// While the gateway runs.
+    Now,
+    /// It is read at a start.
+    AtStart,
+}
+
+/// Keys that can change while the gateway runs, beside those of policies.
+const CHANGES_NOW: [&str; 21] = [
+    "drain.notice_s",
+    "drain.timeout_s",
+    "log.level",
+    "limits.address_logins",
+    "limits.user_logins",
+    "limits.session_requests",
+    "limits.user_refusals",
+    "limits.user_bytes_out",
+    "limits.user_presence",
+    "limits.session_sends",
+    "limits.session_bytes",
+    "limits.user_sends",
+    "limits.user_bytes",
+    "limits.conversation_bytes",
+    "limits.user_rows",
+    "limits.user_groups_made",
+    "limits.user_members_added",
+    "limits.user_recipients_new",
+    "limits.user_unstored_percent",
+    "limits.group_sends",
+    "limits.group_rows",
+];
+
+impl Key {
+    /// When its value can change.
+    pub(crate) fn changes(&self) -> Changes {
+        match self.name.starts_with("policy.") || CHANGES_NOW.contains(&self.name) {
+            true => Changes::Now,
+            false => Changes::AtStart,
+        }
+    }
+}
+
 const fn key(name: &'static str, default: &'static str, form: Form, about: &'static str) -> Key {
     Key { name, default, form, about }
 }
@@ -48,6 +92,12 @@ pub(crate) const KEYS: &[Key] = &[
         "",
         Form::Text,
         "who may call the API, a line each: NAME SCOPE[,SCOPE] KEY; empty: on a loopback address this machine's programs",
+    ),
+    key(
+        "api.metrics",
+        "open",
+        Form::Text,
+        "who may read /metrics: open (anybody who reaches it) or key (whoever has a key with the scope read)",
     ),
     key("auth.hs256_secret", "", Form::Secret, "verifies tokens: a shared secret of at least 32 bytes"),
     key("auth.hs256_secret_file", "", Form::Text, "a file that holds the shared secret"),
@@ -262,7 +312,7 @@ const GROUP_ROWS: &str = "100000/s, burst 2000000";
 const LIMITS_KEYS_MAX: usize = 29;
 
 const _: () = {
-    assert!(KEYS.len() <= 36 + LIMITS_KEYS_MAX, "at most 36 keys and the [limits] table");
+    assert!(KEYS.len() <= 37 + LIMITS_KEYS_MAX, "at most 37 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

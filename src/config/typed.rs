@@ -28,6 +28,8 @@ pub enum Origin {
     Environment(String),
     /// The command line.
     Flag,
+    /// The API, called with the key of this name.
+    Api(String),
 }
 
 impl fmt::Display for Origin {
@@ -37,6 +39,7 @@ impl fmt::Display for Origin {
             Origin::File(path) => write!(f, "file {}", path.display()),
             Origin::Environment(name) => write!(f, "environment {name}"),
             Origin::Flag => f.write_str("command line"),
+            Origin::Api(key) => write!(f, "API, key {key}"),
         }
     }
 }
@@ -166,6 +169,13 @@ impl Typed {
     pub(crate) fn set_pair(&mut self, pair: &str) -> Result<(), TypedError> {
         let (name, value) = pair.split_once('=').ok_or_else(|| TypedError::NotAPair(pair.to_owned()))?;
         self.set(name.trim(), value.trim().to_owned(), Origin::Flag)
+    }
+
+    /// Takes a value as another one has it.
+    pub(crate) fn keep(&mut self, name: &'static str, from: &Typed) {
+        if let Some(value) = from.values.get(name) {
+            self.values.insert(name, value.clone());
+        }
     }
 
     /// A key's value; empty: nobody has set it, and it has no default.

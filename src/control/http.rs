@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::Listener;
@@ -24,6 +24,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
+use crate::api::keys::{Keys, Scope};
+use crate::api::problem::Problem;
 use crate::clock::Clock;
 use crate::control::metrics;
 use crate::control::snapshot::{Readiness, Room, Snapshot, Stage};
@@ -69,12 +71,18 @@ impl Facts {
     }
 }
 
-/// Health and metrics.
-pub(crate) fn pages(facts: Facts) -> axum::Router {
+/// Health and metrics, and whose keys open the metrics; `None`: they are open.
+pub(crate) fn pages(facts: Facts, readers: Option<Arc<Keys>>) -> axum::Router {
+    let metrics = get(|State(facts): State<Facts>, headers: HeaderMap| async move {
+        if let Some(keys) = &readers {
+            keys.allow(&headers, Scope::Read)?;
+        }
+        Ok::<_, Problem>(metrics_text(&facts))
+    });
     axum::Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
+        .route("/metrics", metrics)
         .with_state(facts)
 }
 
@@ -113,7 +121,7 @@ async fn healthz(State(facts): State<Facts>) -> impl IntoResponse {
     }
 }
 
-async fn metrics_text(State(facts): State<Facts>) -> impl IntoResponse {
+fn metrics_text(facts: &Facts) -> impl IntoResponse + use<> {
     let snapshot = Arc::clone(&facts.snapshot.borrow());
     let mut text = metrics::text(
         &snapshot,

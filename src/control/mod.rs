@@ -13,6 +13,7 @@ pub(crate) mod http;
 mod internal_errors;
 pub(crate) mod metrics;
 mod operate;
+pub(crate) mod settings;
 pub(crate) mod snapshot;
 pub(crate) mod store_lag;
 pub(crate) mod systemd;
@@ -34,12 +35,14 @@ use crate::api::keys::Keys;
 use crate::api::stream::Followers;
 use crate::api::{self, Api};
 use crate::clock::Clock;
+use crate::config::addresses::MetricsReaders;
 use crate::contract::chain::Chain;
 use crate::contract::report::Report;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::broadcasts::{BroadcastCalls, Broadcasts};
 use crate::control::internal_errors::InternalErrorsLog;
 use crate::control::operate::Operator;
+use crate::control::settings::{SettingsCalls, SettingsShown, SettingsWish};
 pub(crate) use crate::control::snapshot::{Population, Room, Snapshot, Stage};
 use crate::control::systemd::{Environment, Watchdog};
 use crate::control::webhooks::{WebhookCalls, WebhookEnds, Webhooks};
@@ -97,11 +100,20 @@ pub(crate) struct HttpEnds {
     pub(crate) dispatcher: oneshot::Receiver<DispatcherEnds>,
     /// Whom to tell what happens; `None`: nobody was configured.
     pub(crate) webhooks: Option<WebhookEnds>,
+    /// What is in force, as the main thread says.
+    pub(crate) settings: watch::Receiver<Arc<SettingsShown>>,
+    /// Who may read the metrics.
+    pub(crate) metrics: MetricsReaders,
 }
 
-/// Somebody wants the settings to be read again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ReloadSignal;
+/// Somebody wants other settings.
+#[derive(Debug)]
+pub(crate) enum ReloadSignal {
+    /// Those that are written by now.
+    Files,
+    /// Those that the API was given.
+    Wish(SettingsWish),
+}
 
 /// Somebody wants the process to stop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,6 +140,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
         snapshot: published,
         stage: stage.clone(),
         stops: stops.clone(),
+        reloads: reloads.clone(),
         clock,
     };
     let servers = calls.serve(http)?;
@@ -146,7 +159,7 @@ async fn serve(ends: ControlEnds) -> Result<(), Box<dyn std::error::Error + Send
             }
             _ = hangup.recv() => {
                 // One that waits already is as good as two.
-                reloads.try_send(ReloadSignal).ok();
+                reloads.try_send(ReloadSignal::Files).ok();
                 continue;
             }
             name = other.received() => {
@@ -192,13 +205,14 @@ struct Calls {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     stage: watch::Receiver<Stage>,
     stops: crossbeam_channel::Sender<StopSignal>,
+    reloads: crossbeam_channel::Sender<ReloadSignal>,
     clock: Clock,
 }
 
 impl Calls {
     /// Serves them on every address, until the servers are aborted.
     fn serve(self, http: HttpEnds) -> std::io::Result<Vec<JoinHandle<()>>> {
-        let Calls { shards, serving, snapshot, stage, stops, clock } = self;
+        let Calls { shards, serving, snapshot, stage, stops, reloads, clock } = self;
         let dispatcher = Dispatcher::start(shards, http.dispatcher, serving);
         let followers = Followers::start(dispatcher.clone());
         let webhooks = match http.webhooks {
@@ -224,16 +238,21 @@ impl Calls {
                 BroadcastCalls { keys: Arc::clone(&keys), audit: audit.clone(), clock, broadcasts: broadcasts.clone() };
             let of_webhooks =
                 WebhookCalls { keys: Arc::clone(&keys), audit: audit.clone(), webhooks: facts.webhooks.clone() };
-            let operator = Operator { facts, keys, audit, stops, node: http.node };
+            let (shown, wishes) = (http.settings.clone(), reloads.clone());
+            let of_settings = SettingsCalls { keys: Arc::clone(&keys), audit: audit.clone(), shown, wishes };
+            let settings = http.settings.clone();
+            let operator = Operator { facts, keys, audit, stops, node: http.node, settings };
             let others = operate::routes(operator).merge(broadcasts::routes(of_broadcasts));
-            api::routes(api, others.merge(webhooks::routes(of_webhooks)))
+            api::routes(api, others.merge(webhooks::routes(of_webhooks)).merge(settings::routes(of_settings)))
         };
         let mut servers = Vec::new();
         if let Some(socket) = http.sockets.owner {
             let listener = tokio::net::UnixListener::from_std(socket)?;
             servers.push(tokio::spawn(http::serve_owner(listener, routes(Arc::new(Keys::Owner)))));
         }
-        let (pages, calls) = (http::pages(facts.clone()), routes(http.keys.into()));
+        let keys = Arc::new(http.keys);
+        let readers = (http.metrics == MetricsReaders::KeyHolders).then(|| Arc::clone(&keys));
+        let (pages, calls) = (http::pages(facts.clone(), readers), routes(keys));
         let admin = tokio::net::TcpListener::from_std(http.sockets.admin)?;
         match http.sockets.api {
             Some(api) => {

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::watch;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,6 +19,7 @@ use utoipa_axum::routes;
 use super::StopSignal;
 use super::http::Facts;
 use super::metrics::shed;
+use super::settings::SettingsShown;
 use super::snapshot::{Readiness, Stage};
 use crate::api::audit::Audit;
 use crate::api::keys::{Keys, Scope};
@@ -40,6 +42,8 @@ pub(crate) struct Operator {
     pub(crate) stops: crossbeam_channel::Sender<StopSignal>,
     /// This node's number.
     pub(crate) node: u16,
+    /// What is in force.
+    pub(crate) settings: watch::Receiver<Arc<SettingsShown>>,
 }
 
 /// The gateway's figures. Those that end in `_total` count since it was started.
@@ -56,6 +60,8 @@ struct Stats {
     reasons: Vec<String>,
     /// Milliseconds since it was started.
     up_ms: u64,
+    /// Grows with each change of the settings.
+    generation: u64,
     connections_max: u64,
     /// What keeps the connections down to that.
     connections_limited_by: String,
@@ -215,6 +221,7 @@ async fn stats(State(operator): State<Operator>, headers: HeaderMap) -> Result<J
         ready,
         reasons,
         up_ms: facts.clock.now().mono_ms,
+        generation: operator.settings.borrow().generation,
         connections_max: facts.room.connections_max,
         connections_limited_by: facts.room.limited_by.clone(),
         journal_disk_free_bytes: facts.journal_disk_free_bytes(),

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select, tick};
 
+use super::live::Live;
 use super::memory::MemoryWatch;
-use super::reload::ReadSettings;
 use super::threads::Running;
 use super::{NoReason, ServeError};
 use crate::contract::ids::ShardId;
-use crate::control::{Population, ReloadSignal, Stage};
+use crate::control::{Population, Stage};
 use crate::limits::MEMORY_LOOK_MS;
 use crate::topology::Ended;
 use crate::topology::mailbox::Order;
@@ -41,11 +41,7 @@ impl Running {
 
     /// Waits until somebody wants the process to stop, or a thread ends by itself; meanwhile watches memory, and reads the settings again when
     /// somebody wants that.
-    pub(super) fn await_stop(
-        &mut self,
-        read_settings: ReadSettings<'_>,
-        memory: &mut MemoryWatch,
-    ) -> Result<(), ServeError> {
+    pub(super) fn await_stop(&mut self, live: &mut Live<'_>, memory: &mut MemoryWatch) -> Result<(), ServeError> {
         let looks = tick(Duration::from_millis(MEMORY_LOOK_MS));
         let mut reloads = self.reloads.clone();
         loop {
@@ -54,7 +50,7 @@ impl Running {
                 recv(self.ended) -> ended => return Err(unexpected(ended.ok(), &self.ended)),
                 recv(looks) -> _ => self.watch_memory(memory),
                 recv(reloads) -> reload => match reload {
-                    Ok(ReloadSignal) => self.reload(read_settings),
+                    Ok(signal) => live.follow(self, signal),
                     // Control has ended, and says so itself.
                     Err(_) => reloads = never(),
                 },

@@ -31,6 +31,7 @@ use crate::contract::store::LookupAnswer;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::access::AccessEnds;
 use crate::control::access::list::AccessList;
+use crate::control::settings::SettingsShown;
 use crate::control::webhooks::endpoints::Endpoint;
 use crate::control::webhooks::{JournalSource, WebhookEnds};
 use crate::control::{self, ControlEnds, HttpEnds, HttpSockets, Population, ReloadSignal, Stage, StopSignal};
@@ -54,6 +55,8 @@ const ACCESS_NEWS_MAX: usize = 64;
 const ACCESS_ASKS_MAX: usize = 64;
 /// Signals that may wait.
 const STOPS_MAX: usize = 4;
+/// Changes of the settings that may wait; signals that come above that say nothing that is not said.
+const RELOADS_MAX: usize = 8;
 
 /// Everything that runs, as the main thread holds it.
 pub(super) struct Running {
@@ -144,10 +147,11 @@ impl Running {
         room: control::Room,
         keys: Keys,
         endpoints: Vec<Endpoint>,
+        settings: watch::Receiver<Arc<SettingsShown>>,
     ) -> Result<(Running, ReportTo), ServeError> {
         let (end, ended) = bounded(plan.cpus.shards.len() + OTHER_THREADS_MAX);
         let (stop, stops) = bounded(STOPS_MAX);
-        let (reload, reloads) = bounded(1);
+        let (reload, reloads) = bounded(RELOADS_MAX);
         let (ledger_rules, ledger_rules_untaken) = bounded(1);
         let (reports, receive_reports) = mpsc::channel(control::REPORTS_MAX);
         let (store_reports, receive_store_reports) = mpsc::channel(control::REPORTS_MAX);
@@ -163,6 +167,7 @@ impl Running {
         let return_ms = u64::from(plan.config.drain.spread_s) * 1_000;
         let webhooks = WebhookEnds { endpoints: receive_endpoints, journal: receive_journal, return_ms };
         let webhooks = plan.config.webhooks.endpoints_file.as_ref().map(|_| webhooks);
+        let metrics = plan.config.api.metrics;
         let control = ControlEnds {
             clock: plan.clock,
             reports: receive_reports,
@@ -172,7 +177,18 @@ impl Running {
             shards: plan.shards(),
             stops: stop,
             reloads: reload,
-            http: HttpEnds { sockets, data_dir, room, keys, access, node, dispatcher: receive_dispatcher, webhooks },
+            http: HttpEnds {
+                sockets,
+                data_dir,
+                room,
+                keys,
+                access,
+                node,
+                dispatcher: receive_dispatcher,
+                webhooks,
+                settings,
+                metrics,
+            },
         };
         spawn("control", None, &end, move || control::run(control))?;
         let store_wake = Arc::default();

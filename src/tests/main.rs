@@ -58,6 +58,7 @@ mod repeats;
 mod scripts;
 mod scripts_model;
 mod services;
+mod settings;
 mod slow_reader;
 mod smoke;
 mod soak;

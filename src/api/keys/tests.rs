@@ -12,7 +12,8 @@ fn headers(authorization: &str) -> HeaderMap {
 
 #[test]
 fn a_key_allows_its_scopes_and_is_known_by_its_name() {
-    let keys = Keys::Of(parse(&format!("# comment\n\n shop  send,read  {KEY}\n")).unwrap());
+    let (_change, keys) = watch::channel(parse(&format!("# comment\n\n shop  send,read  {KEY}\n")).unwrap());
+    let keys = Keys::Of(keys);
     let allowed = |scope| keys.allow(&headers(&format!("bearer {KEY}")), scope).map(|name| name.to_string());
     assert_eq!(allowed(Scope::Send), Ok("shop".to_owned()));
     assert_eq!(allowed(Scope::Read), Ok("shop".to_owned()));
@@ -37,7 +38,7 @@ fn a_line_that_is_no_key_is_named() {
 
 #[test]
 fn nobody_calls_from_elsewhere_without_keys() {
-    assert!(matches!(Keys::load(None, Ipv4Addr::LOCALHOST.into()), Ok(Keys::ThisMachine)));
-    let nobody = Keys::load(None, Ipv4Addr::UNSPECIFIED.into()).unwrap();
+    assert!(matches!(Keys::load(None, Ipv4Addr::LOCALHOST.into()), Ok((Keys::ThisMachine, None))));
+    let (nobody, _) = Keys::load(None, Ipv4Addr::UNSPECIFIED.into()).unwrap();
     assert!(nobody.allow(&headers(&format!("Bearer {KEY}")), Scope::Read).is_err());
 }

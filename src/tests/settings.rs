@@ -1,0 +1,215 @@
+//! Settings that are changed while the gateway runs: all of a change or nothing of it, and nobody is cut off by it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal::SIGHUP;
+use ringway_client::Event;
+use ringway_wire::ids::{Conversation, UserId};
+use serde_json::{Value, json};
+
+use crate::connection::Connection;
+use crate::gateway::{Gateway, PATIENCE, address, pause, signal};
+use crate::http::{Http, api};
+
+const OLD: &str = "the-old-key,-of-32-characters-or-more";
+
+fn setting(http: &mut Http, name: &str) -> Value {
+    let all = http.get("/api/v1/config").unwrap().json;
+    let found = all["settings"].as_array().unwrap().iter().find(|it| it["setting"] == name).unwrap().clone();
+    json!([found["value"], found["origin"], found["changes"], found["next_value"]])
+}
+
+fn generation(http: &mut Http) -> u64 {
+    http.get("/api/v1/stats").unwrap().json["generation"].as_u64().unwrap()
+}
+
+fn taken(client: &mut Connection) -> usize {
+    let mut taken = 0;
+    for _ in 0..10 {
+        let name = client.new_client_msg_id();
+        let sent = client.send(Conversation::User(UserId(2)), name, b"hello").unwrap();
+        taken += usize::from(matches!(client.answer(sent, PATIENCE).unwrap(), Event::Sent { .. }));
+    }
+    taken
+}
+
+/// SIGHUP, until the log has said so much more often that it was followed or not.
+fn reload(gateway: &mut Gateway, said: &str) {
+    let before = gateway.log().matches(said).count();
+    signal(gateway.pid(), SIGHUP).unwrap();
+    gateway.wait_until("the settings are read again", |gateway| gateway.log().matches(said).count() > before);
+}
+
+fn private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn settings_are_shown_with_their_origin_and_changed_all_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "2"]);
+    let mut http = api(dir.path());
+    let mut client = gateway.client(1, 1, None);
+    assert_eq!(setting(&mut http, "shards"), json!(["2", "command line", "at_start", null]));
+    assert_eq!(setting(&mut http, "log.level"), json!(["info", "default", "now", null]));
+    let secret = json!(["(hidden)", "environment RINGWAY_AUTH_HS256_SECRET", "at_start", null]);
+    assert_eq!(setting(&mut http, "auth.hs256_secret"), secret);
+    assert_eq!(generation(&mut http), 1);
+
+    // One that cannot be used, one that is read at a start, one that nobody knows: nothing of it holds.
+    for (name, value) in [("limits.user_rows", json!("many")), ("shards", json!(3)), ("what.is_this", json!("x"))] {
+        let change = json!({"limits.user_sends": "1/s, burst 3", name: value});
+        let refused = http.send("PATCH", "/api/v1/config", &change).unwrap();
+        assert_eq!((refused.status, refused.code()), (400, "BadRequest"), "{refused:?}");
+        assert!(refused.json["detail"].as_str().unwrap().contains(name), "{refused:?}");
+    }
+    assert_eq!((generation(&mut http), taken(&mut client)), (1, 10));
+
+    let change = json!({"limits.user_sends": "1/s, burst 3", "log.level": "debug", "drain.timeout_s": 20});
+    let changed = http.send("PATCH", "/api/v1/config", &change).unwrap();
+    assert_eq!((changed.status, &changed.json["generation"]), (200, &json!(2)), "{changed:?}");
+    assert_eq!(setting(&mut http, "log.level"), json!(["debug", "API, key this machine", "now", null]));
+    gateway.wait_until("the new limit holds", |_| taken(&mut client) < 10);
+    gateway.wait_until("the log says more", |gateway| {
+        send_one(&mut http);
+        gateway.log().contains("api: messages were sent")
+    });
+    for line in ["\"setting\":\"log.level\",\"old\":\"info\",\"new\":\"debug\"", "\"setting\":\"drain.timeout_s\""] {
+        assert!(gateway.log().contains(line), "{line} is not in the log: {}", gateway.log());
+    }
+    // What the API said goes before the files, until it is taken back.
+    reload(&mut gateway, "say now");
+    assert_eq!(setting(&mut http, "log.level"), json!(["debug", "API, key this machine", "now", null]));
+    let back = json!({"limits.user_sends": null, "log.level": null});
+    assert_eq!(http.send("PATCH", "/api/v1/config", &back).unwrap().json["generation"], 3);
+    assert_eq!(setting(&mut http, "log.level"), json!(["info", "default", "now", null]));
+    gateway.wait_until("no limit holds", |_| taken(&mut client) == 10);
+    gateway.terminate();
+    assert!(gateway.wait().success());
+}
+
+fn send_one(http: &mut Http) {
+    let post = json!({"from": "7", "to": {"user": "8"}, "text": "x"});
+    assert_eq!(http.send("POST", "/api/v1/messages", &post).unwrap().status, 200);
+}
+
+#[test]
+fn fifty_reloads_in_a_second_cut_nobody_off_and_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ringway.toml");
+    let write =
+        |rows: u32| std::fs::write(&file, format!("[limits]\nuser_rows = \"{rows}/s, burst 1000000\"\n")).unwrap();
+    write(50_000);
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "2", "--config", file.to_str().unwrap()]);
+    let (mut sender, mut receiver) = (gateway.client(1, 1, None), gateway.client(2, 1, None));
+    let pid = gateway.pid();
+    let reloads = std::thread::spawn(move || {
+        for _ in 0..50 {
+            signal(pid, SIGHUP).unwrap();
+            pause(Duration::from_millis(20));
+        }
+    });
+    let mut acked = 0;
+    while !reloads.is_finished() {
+        write(50_000 + acked as u32);
+        acked += taken(&mut sender);
+    }
+    reloads.join().unwrap();
+    for seq in 1..=acked as u64 {
+        match receiver.next(PATIENCE).unwrap().expect("a row in time") {
+            Event::Row(row) => assert_eq!(row.seq.0, seq),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(!gateway.log().contains("cannot be used"), "{}", gateway.log());
+    // A file that is broken changes nothing, and what waits for a start is named.
+    std::fs::write(&file, "[limits\n").unwrap();
+    reload(&mut gateway, "cannot be used");
+    std::fs::write(&file, "[session]\nheartbeat_s = 60\n").unwrap();
+    reload(&mut gateway, "say now");
+    let mut http = api(dir.path());
+    assert_eq!(setting(&mut http, "session.heartbeat_s"), json!(["25", "default", "at_start", "60"]));
+    assert!(gateway.log().contains("\"setting\":\"session.heartbeat_s\",\"next\":\"60\""), "{}", gateway.log());
+    assert_eq!(taken(&mut sender), 10);
+}
+
+#[test]
+fn keys_are_changed_without_a_restart_and_both_are_good_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    let (old, new) = (OLD.to_owned(), "the-new-key,-of-32-characters-or-more");
+    private(&keys, &format!("shop operate {old}\n"));
+    let set = format!("api.keys_file={}", keys.display());
+    let mut gateway = Gateway::start(dir.path(), &["--set", &set]);
+    let admin = address(dir.path(), "admin").unwrap();
+    let status = |key: &str| Http::connect(admin, Some(key)).unwrap().get("/api/v1/stats").unwrap().status;
+    assert_eq!((status(&old), status(new)), (200, 401));
+    private(&keys, &format!("shop operate {old}\nshop operate {new}\n"));
+    reload(&mut gateway, "say now");
+    assert_eq!((status(&old), status(new)), (200, 200));
+    private(&keys, "no key at all\n");
+    reload(&mut gateway, "cannot be used");
+    assert_eq!((status(&old), status(new)), (200, 200));
+    private(&keys, &format!("shop operate {new}\n"));
+    reload(&mut gateway, "say now");
+    assert_eq!((status(&old), status(new)), (401, 200));
+    assert!(!gateway.log().contains(new) && !gateway.log().contains(&old), "a key is in the log");
+}
+
+#[test]
+fn metrics_can_need_a_key_and_health_never_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    let key = OLD.to_owned();
+    private(&keys, &format!("prometheus read {key}\n"));
+    let set = format!("api.keys_file={}", keys.display());
+    let alone = Gateway::command(dir.path(), &["--set", "api.metrics=key"]).output().unwrap();
+    assert!(!alone.status.success(), "there are no keys");
+    // The tests' own look at the metrics has no key: the gateway is run without it.
+    let mut command = Gateway::command(dir.path(), &["--set", &set, "--set", "api.metrics=key"]);
+    let mut gateway = command.spawn().unwrap();
+    let admin = loop {
+        match address(dir.path(), "listen").and_then(|_| address(dir.path(), "admin")) {
+            Some(admin) => break admin,
+            None => pause(Duration::from_millis(20)),
+        }
+    };
+    let status = |key: Option<&str>, path: &str| Http::connect(admin, key).unwrap().get(path).unwrap().status;
+    assert_eq!(
+        (status(None, "/metrics"), status(Some("x"), "/metrics"), status(Some(&key), "/metrics")),
+        (401, 401, 200)
+    );
+    assert_eq!((status(None, "/healthz"), status(None, "/readyz")), (200, 200));
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+}
+
+#[test]
+fn a_file_of_settings_is_checked_without_a_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ringway.toml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_ringway"))
+            .args(["config", "check", file.to_str().unwrap()])
+            .env_clear()
+            .output()
+            .unwrap();
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert!(check("[log]\nlevel = \"debug\"\n").0);
+    for (text, named) in [
+        ("[log]\nlevel = \"loud\"\n", "log.level"),
+        ("[log]\nlevle = \"info\"\n", "log.levle"),
+        ("[log\n", "not valid TOML"),
+        ("[api]\nkeys_file = \"/nowhere\"\n", "/nowhere"),
+        ("[webhooks]\nendpoints_file = \"/nowhere\"\n", "/nowhere"),
+    ] {
+        let (good, said) = check(text);
+        assert!(!good && said.contains(named), "{text}: {said}");
+    }
+}
