@@ -10,12 +10,13 @@
 //! - [`problem`]: what a caller is told that cannot have what it wants.
 //! - [`ids`]: numbers of 64 bits as JSON has them.
 //! - [`messages`], [`groups`], [`users`], [`sessions`], [`access`], [`connections`], [`stream`]: what can be called.
-//! - [`openapi`]: says so to programs.
+//! - [`openapi`]: says so to programs, [`docs`] to people.
 
 pub(crate) mod access;
 pub(crate) mod audit;
 mod connections;
 pub(crate) mod dispatch;
+mod docs;
 mod groups;
 pub(crate) mod ids;
 pub(crate) mod keys;
@@ -91,7 +92,7 @@ pub(crate) fn routes(api: Api, others: OpenApiRouter) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(not_so)
         .layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX));
-    Router::new().nest("/api/v1", calls)
+    Router::new().nest("/api/v1", calls).merge(docs::routes())
 }
 
 async fn unknown() -> Response {

@@ -386,17 +386,20 @@ fn the_examples_of_the_page_run_as_they_are_written() {
         blocks.map(|block| block.replace("127.0.0.1:7401", &admin)).collect()
     };
     let mut outputs = Vec::new();
-    for (program, flag, blocks) in [("bash", "-ec", blocks("sh")), ("python3", "-c", blocks("python"))] {
+    for (program, flag, blocks) in
+        [("bash", "-ec", blocks("sh")), ("python3", "-c", blocks("python")), ("node", "-e", blocks("js"))]
+    {
         for block in blocks {
             let output = Command::new(program).args([flag, &block]).output().unwrap();
             assert!(output.status.success(), "{block}: {output:?}");
             outputs.push(String::from_utf8(output.stdout).unwrap());
         }
     }
-    let [sent, groups, followed, python] = &outputs[..] else { panic!("{outputs:?}") };
+    let [sent, groups, followed, python, node] = &outputs[..] else { panic!("{outputs:?}") };
     assert!(sent.contains("\"repeat\":false"), "{sent}");
     assert!(groups.contains("your order has shipped") && groups.contains("\"online\":[]"), "{groups}");
     assert!(followed.contains("id: 1\nevent: message\ndata: {\"seq\":\"1\""), "{followed}");
     assert!(python.trim().parse::<u64>().is_ok(), "{python}");
-    assert_eq!(inbox(&mut api(dir.path()), 8).len(), 2);
+    assert!(node.trim().parse::<u64>().is_ok(), "{node}");
+    assert_eq!(inbox(&mut api(dir.path()), 8).len(), 3);
 }

@@ -75,3 +75,4 @@ mod traffic;
 mod trouble;
 mod tuning;
 mod webhooks;
+mod webhooks_cluster;

@@ -189,6 +189,39 @@ fn metrics_can_need_a_key_and_health_never_does() {
 }
 
 #[test]
+fn the_examples_of_controls_page_run_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let _gateway = Gateway::start(dir.path(), &[]);
+    let admin = address(dir.path(), "admin").unwrap().to_string();
+    let page = include_str!("../control/README.md");
+    let blocks: Vec<&str> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let block = block.replace("127.0.0.1:7401", &admin);
+        let output = Command::new("bash").args(["-ec", &block]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && said.contains("ready") && said.contains("\"generation\":2"),
+            "{block}: {said}"
+        );
+    }
+}
+
+#[test]
+fn the_page_that_tries_calls_loads_nothing_from_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &[]);
+    for (path, kind) in [("", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")] {
+        let page = gateway.admin_page(&format!("/api/docs{path}"));
+        let (head, body) = page.split_once("\r\n\r\n").unwrap();
+        let head = head.to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 200") && head.contains(&format!("content-type: {kind}")), "{head}");
+        assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self';"), "{head}");
+        assert!(!body.contains("http://") && !body.contains("https://") && !body.contains("innerHTML"), "{path}");
+    }
+}
+
+#[test]
 fn a_file_of_settings_is_checked_without_a_gateway() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ringway.toml");
