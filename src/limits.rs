@@ -181,6 +181,9 @@ pub(crate) const REVOKED_TOKENS_MAX: usize = 65_536;
 
 /// Envelopes one lane (shard to shard) holds; at the limit the sender gets `RETRY_LATER`.
 pub(crate) const LANE_ENVELOPES_MAX: usize = 8_192;
+/// Ephemeral messages of one account that a shard puts into its lanes from one tick to the next (32 ms): a quarter of the
+/// smallest lane; above it `RETRY_LATER`.
+pub(crate) const LANE_ACCOUNT_MAX: usize = 256;
 /// Submissions the ledger's mailbox holds, all shards together; at the limit the sender gets `RETRY_LATER`.
 pub(crate) const SUBMISSIONS_MAX: usize = 32_768;
 /// Bytes of these, of each shard: what waits longer than the ledger takes for so much is not to wait longer still.
@@ -348,6 +351,9 @@ pub const REDIS_TIMEOUT_MS: u64 = 3_000;
 /// What all shards have to tell other nodes and is not taken yet (an ephemeral message holds its body); at the limit
 /// news of sessions wait in their shard, and ephemeral messages stay on their node.
 pub(crate) const TO_NODES_MAX: usize = 1_024;
+/// Ephemeral messages of one account among them, of a shard from one tick to the next (32 ms); above it they stay on their
+/// node.
+pub(crate) const TO_NODES_ACCOUNT_MAX: usize = 128;
 /// What other nodes have told and one shard has not taken; at the limit ephemeral messages are dropped, and news of
 /// sessions are asked for again.
 pub(crate) const FROM_NODES_MAX: usize = 1_024;

@@ -253,7 +253,7 @@ impl Shard {
         let origin = incoming.origin;
         let message = self.ephemeral_message(now, incoming);
         self.spread_ephemeral(now, origin, &message, roster);
-        self.ephemeral_to_nodes(Reach::All, message);
+        self.ephemeral_to_nodes(origin, Reach::All, message);
     }
 
     /// To every shard with members. The one with the most of them answers: what is sent faster than it can be handed out
@@ -305,9 +305,14 @@ impl Shard {
     pub(super) fn send_permitted(&mut self, now: Now, incoming: Incoming) {
         let Conversation::User(to) = incoming.to else { return count(Place::Mailbox) };
         let origin = incoming.origin;
+        let home = ShardId::of_user(to, self.config.shards);
+        // What the API sends counts for nobody.
+        let counts = home != self.config.id && !origin.is_api(self.config.shards);
+        if counts && !self.into_lanes.take(incoming.sender) {
+            return self.ephemeral_refused(now, origin, Answers::Here);
+        }
         let message = self.ephemeral_message(now, incoming);
         let (msg_id, sent_at_ms) = (message.msg_id, message.sent_at_ms);
-        let home = ShardId::of_user(to, self.config.shards);
         if home == self.config.id {
             self.deliver_ephemeral_direct(now, &message, origin);
         } else {
@@ -338,7 +343,7 @@ impl Shard {
         if origin != Origin::NOBODY
             && let Some(reach) = self.remote_sessions.reach(user)
         {
-            self.ephemeral_to_nodes(reach, Arc::clone(message));
+            self.ephemeral_to_nodes(origin, reach, Arc::clone(message));
         }
     }
 

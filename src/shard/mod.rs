@@ -10,7 +10,7 @@
 //! requests.rs  what a client may ask            reply.rs     what it is answered
 //! group.rs     groups that live here            presence.rs  who is online, over all shards
 //! fanout.rs    deliveries → outboxes            audience.rs  per group, who is online here
-//! ephemeral.rs the same past the ledger
+//! ephemeral.rs the same past the ledger         passing.rs   what of it an account puts into lanes in a tick
 //! catchup.rs   pages for sessions behind        cursors.rs   what devices have acknowledged
 //! large_replies.rs       what is large, one of a session's at a time
 //! remote_sessions.rs     on other nodes        devices.rs   which sessions of a user may stay
@@ -45,6 +45,7 @@ mod look;
 mod memory;
 pub(crate) mod outbox;
 mod outgoing;
+mod passing;
 mod presence;
 mod receive;
 mod remote_sessions;
@@ -78,6 +79,7 @@ use self::large_replies::LargeReplies;
 pub(crate) use self::login::NotAdopted;
 use self::outbox::Outbox;
 use self::outgoing::Outgoing;
+use self::passing::Passing;
 use self::presence::Gathers;
 use self::remote_sessions::RemoteSessions;
 use self::session::{Flags, Phase, Session};
@@ -97,7 +99,10 @@ use crate::contract::message::Incoming;
 use crate::contract::shard_counters::ShardCounters;
 use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
-use crate::limits::{AUDIENCE_MEMBERSHIPS_MAX, LANE_ANSWERS_WAITING_MAX, RETRY_AFTER_MS, SHARD_ROSTERS_MAX};
+use crate::limits::{
+    AUDIENCE_MEMBERSHIPS_MAX, LANE_ACCOUNT_MAX, LANE_ANSWERS_WAITING_MAX, RETRY_AFTER_MS, SHARD_ROSTERS_MAX,
+    TO_NODES_ACCOUNT_MAX,
+};
 use ringway_wire::frame::Encoder;
 use ringway_wire::request::Taken;
 use ringway_wire::schema::{CloseReason, ErrorCode};
@@ -140,6 +145,9 @@ pub struct Shard {
     run_from: u32,
     ephemerals: Ephemerals,
     ephemeral_count: u64,
+    /// Ephemeral messages into lanes, and to other nodes.
+    into_lanes: Passing,
+    to_nodes: Passing,
     pressure: Pressure,
     retry_at_ms: u64,
     save_cursors_at_ms: u64,
@@ -191,6 +199,8 @@ impl Shard {
             run_from: 0,
             ephemerals: Ephemerals::new(config.table_key),
             ephemeral_count: 0,
+            into_lanes: Passing::new(LANE_ACCOUNT_MAX, config.table_key.derived(15)),
+            to_nodes: Passing::new(TO_NODES_ACCOUNT_MAX, config.table_key.derived(16)),
             pressure: Pressure::None,
             retry_at_ms: 0,
             save_cursors_at_ms: 0,

@@ -278,10 +278,15 @@ impl Shard {
         }
     }
 
-    /// An ephemeral message for other nodes, if there are any.
-    pub(super) fn ephemeral_to_nodes(&mut self, reach: Reach, message: Arc<Message>) {
-        if self.config.node.is_some() {
+    /// An ephemeral message for other nodes, if there are any. What the API sends counts for nobody.
+    pub(super) fn ephemeral_to_nodes(&mut self, origin: Origin, reach: Reach, message: Arc<Message>) {
+        if self.config.node.is_none() {
+            return;
+        }
+        if origin.is_api(self.config.shards) || self.to_nodes.take(message.sender) {
             self.effects.to_nodes.push_back(ToNodes::Ephemeral { reach, message });
+        } else {
+            self.counts.shed.ephemeral += 1;
         }
     }
 

@@ -10,7 +10,7 @@ use super::traffic::{Admission, Weight};
 use crate::clock::Now;
 use crate::contract::ids::{Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
-use crate::contract::lane::LaneEnvelope;
+use crate::contract::lane::{Answers, LaneEnvelope};
 use crate::contract::message::Incoming;
 use crate::contract::policies::{Permission, Policies};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
@@ -134,8 +134,10 @@ impl Shard {
                 let home = ShardId::of_group(group, self.config.shards);
                 if home == self.config.id {
                     self.lane(now, send);
-                } else {
+                } else if self.into_lanes.take(sender) {
                     self.effects.lanes.push_back((home, send));
+                } else {
+                    self.ephemeral_refused(now, origin, Answers::Here);
                 }
             }
             (Conversation::User(user), Durability::Ephemeral) => self.send_ephemeral_direct(now, user, incoming),

@@ -36,6 +36,8 @@ impl Shard {
         self.end_throttles(now);
         self.later_large_replies(now);
         self.drain_on(now);
+        self.into_lanes.tick();
+        self.to_nodes.tick();
         self.notify_nodes();
     }
 

@@ -2,8 +2,10 @@
 
 use super::world::{Client, Got, World};
 use crate::contract::delivery::Delivery;
+use crate::contract::ids::ShardId;
 use crate::contract::lane::{Answers, LaneEnvelope};
-use crate::limits::{EPHEMERALS_ACCOUNT_MAX, EPHEMERALS_GROUP_MAX};
+use crate::contract::nodes::ToNodes;
+use crate::limits::{EPHEMERALS_ACCOUNT_MAX, EPHEMERALS_GROUP_MAX, LANE_ACCOUNT_MAX, TO_NODES_ACCOUNT_MAX};
 use ringway_wire::frame::Encoder;
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, UserId};
 use ringway_wire::limits::SESSION_IN_FLIGHT_MAX;
@@ -206,4 +208,69 @@ fn the_shard_with_most_of_the_members_answers_and_so_does_a_lane_to_it_that_is_f
     world.shards[0].refused_lane(world.now, to, envelope);
     world.settle();
     assert_eq!(world.got(client), [Got::Error(3, ErrorCode::RetryLater)]);
+}
+
+/// So many ephemeral messages to a user, in one piece.
+fn to_user(world: &mut World, client: Client, to: u64, count: u32) {
+    let mut encoder = Encoder::new();
+    let mut bytes = Vec::new();
+    for request in 1..=count {
+        let to = Conversation::User(UserId(to));
+        bytes.extend_from_slice(encoder.send(request, to, ClientMsgId::default(), b"f", Durability::Ephemeral));
+    }
+    world.send_bytes(client, &bytes);
+}
+
+/// How many were answered, and how many refused for now.
+fn answered(world: &mut World, client: Client) -> (usize, usize) {
+    let got = world.got(client);
+    let count = |is: fn(&Got) -> bool| got.iter().filter(|got| is(got)).count();
+    let refused = |got: &Got| matches!(got, Got::Error(_, ErrorCode::RetryLater, ..));
+    (count(|got| matches!(got, Got::SendOk { .. })), count(refused))
+}
+
+#[test]
+fn who_floods_another_shard_has_a_share_of_the_lane_from_tick_to_tick_and_others_go_on() {
+    let mut world = World::new(2);
+    let (flood, other, there) = (world.user_on(0, 0), world.user_on(0, 1), world.user_on(1, 0));
+    let group = (1..).map(GroupId).find(|group| ShardId::of_group(*group, 2) == ShardId(1)).unwrap();
+    world.ledger.set_members(group, &[flood, other, there]);
+    let (flooding, beside) = (world.login(flood, 1, Some(0)), world.login(other, 1, Some(0)));
+    // The group's roster is there from now on.
+    frames(&mut world, beside, group, 1..2, b"first");
+    world.settle();
+    world.got(beside);
+    for (round, to_group) in [false, true, false].into_iter().enumerate() {
+        let more = LANE_ACCOUNT_MAX as u32 + 100;
+        match to_group {
+            true => frames(&mut world, flooding, group, 1..more + 1, b"f"),
+            false => to_user(&mut world, flooding, there, more),
+        }
+        to_user(&mut world, beside, there, 1);
+        world.settle();
+        assert_eq!(answered(&mut world, flooding), (LANE_ACCOUNT_MAX, 100), "round {round}");
+        assert_eq!(answered(&mut world, beside), (1, 0), "round {round}");
+        world.pass(100);
+    }
+}
+
+#[test]
+fn who_floods_other_nodes_has_a_share_of_what_waits_for_them_from_tick_to_tick() {
+    let mut world = World::with(1, |config| config.node = Some(1));
+    let group = GroupId(1_000);
+    world.ledger.set_members(group, &[5, 6]);
+    let (flooding, beside) = (world.login(5, 1, Some(0)), world.login(6, 1, Some(0)));
+    let of = |told: &[ToNodes], user: u64| {
+        let is_his =
+            |told: &&ToNodes| matches!(told, ToNodes::Ephemeral { message, .. } if message.sender == UserId(user));
+        told.iter().filter(is_his).count()
+    };
+    for round in 1..=2 {
+        frames(&mut world, flooding, group, 1..TO_NODES_ACCOUNT_MAX as u32 + 101, b"f");
+        frames(&mut world, beside, group, 1..2, b"f");
+        world.settle();
+        assert_eq!(of(&world.to_nodes, 5), round * TO_NODES_ACCOUNT_MAX);
+        assert_eq!(of(&world.to_nodes, 6), round);
+        world.pass(100);
+    }
 }
