@@ -42,7 +42,7 @@
 //! | [`cluster`] | the thread that talks to Redis, and through it to other nodes | what entries of the ledger mean |
 //! | [`net`], [`topology`] | the shell: io_uring, mailboxes, threads and CPUs | what frames mean |
 //! | `api` | what a backend calls over HTTP | sockets, sessions: it asks as one more shard would |
-//! | [`control`] | the admin server's thread, and the one that hears operators | the state of a shard: it is sent copies of counters |
+//! | [`control`] | the admin server's thread, the one that hears operators, and the one that tells webhooks | the state of a shard: it is sent copies of counters |
 //! | [`config`], [`datadir`], [`log`], [`token`], [`serve`] | start and stop | |
 //! | [`doctor`] | what a host must be like, what this one is like, what to do | how any of it is set |
 //! | [`commands`] | the manual; what `bench` and `soak` are handed of the gateway: stores, memory limits | how they measure |

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::gateway::{Gateway, PATIENCE, pause};
+use crate::gateway::{Gateway, PATIENCE, pause, signal};
 use crate::http::{Http, api, created};
 use crate::receiver::{Received, Receiver, Reply};
 
@@ -157,6 +158,7 @@ fn an_endpoint_that_is_down_gets_the_same_request_again_and_one_that_is_gone_not
     until(&mut http, "it is off", |it| it["state"] == "off");
     let third = send(&mut http, &json!({"user": "8"}), "x");
     assert_eq!(receiver.all().len(), 6);
+    until(&mut http, "it is shown how far behind it is", |it| it["behind_bytes"].as_u64() > Some(0));
     let resumed = http.send("POST", "/api/v1/webhooks/push/resume", &json!({})).unwrap();
     assert_eq!((resumed.status, &resumed.json), (202, &json!({"webhook": "push"})));
     let told = |all: &[Received], id: &str| messages(all).iter().filter(|it| it["msg_id"] == id).count();
@@ -229,6 +231,43 @@ fn each_offline_message_is_announced_under_one_id_though_the_gateway_is_killed_i
         }
     }
     assert!(gateway.log().contains("serving"));
+}
+
+#[test]
+fn endpoints_change_come_and_go_while_the_gateway_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (Receiver::start(|_| Reply::ok()), Receiver::start(|_| Reply::ok()));
+    let set = endpoint(dir.path(), &first.url("/"), "private_addresses = true");
+    let mut gateway = start(dir.path(), &set);
+    let mut http = api(dir.path());
+    let mut reload = |said: &str| {
+        let before = gateway.log().matches(said).count();
+        signal(gateway.pid(), Signal::SIGHUP).unwrap();
+        gateway.wait_until("the file is read again", |gateway| gateway.log().matches(said).count() > before);
+    };
+    let told = |receiver: &Receiver, id: &str| {
+        receiver.until("it is told", |all| messages(all).iter().any(|it| it["msg_id"] == id));
+    };
+    let one = send(&mut http, &json!({"user": "8"}), "x");
+    told(&first, &one);
+    endpoint(dir.path(), &second.url("/"), "private_addresses = true");
+    reload("say now");
+    until(&mut http, "it is elsewhere", |it| it["url"] == second.url("/"));
+    let two = send(&mut http, &json!({"user": "8"}), "x");
+    told(&second, &two);
+    // A file that makes no sense changes nothing; an empty one ends it, and it goes on later where it was.
+    endpoint(dir.path(), &second.url("/"), "what = 1");
+    reload("cannot be used");
+    assert_eq!(shown(&mut http)["url"], second.url("/"));
+    std::fs::write(dir.path().join("endpoints.toml"), "").unwrap();
+    reload("say now");
+    until(&mut http, "there is none", Value::is_null);
+    let three = send(&mut http, &json!({"user": "8"}), "x");
+    endpoint(dir.path(), &second.url("/"), "private_addresses = true");
+    reload("say now");
+    told(&second, &three);
+    let all: Vec<Value> = [first.all(), second.all()].iter().flat_map(|all| messages(all)).collect();
+    assert_eq!(all.len(), 3, "each once: {all:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! no longer has is passed over, and said.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind::NotFound;
 
 use ringway_wire::ids::{Conversation, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::GroupChangeKind;
@@ -110,8 +111,14 @@ impl JournalFeed {
 
     /// What was read and not taken, from the first on. Reads on when there is nothing, up to `durable`.
     pub(super) fn peek(&mut self, durable: JournalPosition) -> Result<&VecDeque<FeedItem>, JournalError> {
+        let mut is_listed_anew = false;
         while self.items.is_empty() && self.reached < durable {
             match self.read(durable) {
+                // A segment that was there when they were listed: it is listed again what is there.
+                Err(JournalError::Io { source, .. }) if source.kind() == NotFound && !is_listed_anew => {
+                    is_listed_anew = true;
+                    (self.ahead, self.spot) = (Reader::new(self.disk.clone()), Reader::new(self.disk.clone()));
+                }
                 Err(JournalError::Missing { wanted, first }) if first > wanted => {
                     self.skipped_bytes += first - wanted;
                     self.reached = JournalPosition(first);
@@ -188,7 +195,7 @@ impl JournalFeed {
         let JournalFeed { ahead, spot, roster, items, reached, .. } = self;
         spot.settle(durable);
         let mut failed = None;
-        *reached = ahead.read(*reached, durable, WEBHOOK_READ_BYTES, &mut |at, record| {
+        let read = ahead.read(*reached, durable, WEBHOOK_READ_BYTES, &mut |at, record| {
             if failed.is_none() {
                 match content(record, roster, spot) {
                     Ok(Some(what)) => items.push_back(FeedItem { at, what }),
@@ -196,7 +203,9 @@ impl JournalFeed {
                     Err(error) => failed = Some(error),
                 }
             }
-        })?;
+        });
+        // What was visited before something failed is visited again.
+        *reached = read.inspect_err(|_| items.clear())?;
         spot.forget(*reached);
         ahead.forget(*reached);
         match failed {
@@ -243,3 +252,6 @@ fn content(
         Record::Roster(_) | Record::Withdrawn(_) => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ use crate::limits::WEBHOOK_RETRIES_S;
 
 /// How long to wait after something of this machine's own has failed.
 const TRY_AGAIN_MS: u64 = 1_000;
+/// How often it is shown how far behind an endpoint is that takes nothing.
+const SHOW_MS: u64 = 1_000;
 /// How often it is kept how far an endpoint is that has nothing to be told.
 const KEEP_MS: u64 = 1_000;
 
@@ -164,7 +166,7 @@ impl Teller {
     async fn round(&mut self) -> Result<(), Interrupt> {
         if self.kept.is_off {
             self.show();
-            return self.wait(u64::from(u32::MAX)).await;
+            return self.wait(SHOW_MS).await;
         }
         if self.around.source.is_cluster && !self.lead().await? {
             return self.wait(TRY_AGAIN_MS).await;
@@ -213,7 +215,7 @@ impl Teller {
             failures += 1;
             let next_try_ms = self.around.clock.now().unix_ms + after_ms;
             self.status.send_modify(|it| it.next_try_ms = Some(next_try_ms));
-            self.wait(after_ms).await?;
+            self.wait_long(after_ms).await?;
         }
         self.kept.batch = None;
         self.kept.set_told(batch.to);
@@ -225,6 +227,7 @@ impl Teller {
             it.state = "telling";
         });
         self.share();
+        self.show();
         Ok(())
     }
 
@@ -279,6 +282,17 @@ impl Teller {
         let order = order.ok_or(Interrupt::End)?;
         self.follow(order);
         Err(Interrupt::Anew)
+    }
+
+    /// The same for long: how far behind it is, is shown meanwhile.
+    async fn wait_long(&mut self, mut ms: u64) -> Result<(), Interrupt> {
+        while ms > 0 {
+            let part_ms = ms.min(SHOW_MS);
+            self.wait(part_ms).await?;
+            self.show();
+            ms -= part_ms;
+        }
+        Ok(())
     }
 
     fn follow(&mut self, order: TellerOrder) {
