@@ -164,8 +164,9 @@ impl<D: Disk> RedisEngine<D> {
     }
 
     fn take_snapshot(&mut self, snapshot: Snapshot) -> Result<(), LedgerError> {
+        let stored = snapshot.at.msg_id_max;
         self.follower.replace(snapshot, &mut self.answers)?;
-        self.submitter.forget_entries();
+        self.submitter.begin_behind(stored);
         self.progress.report_followed(self.follower.followed.seen());
         self.progress.begin_behind(self.follower.followed.seen());
         Ok(())

@@ -230,8 +230,10 @@ impl<D: Disk> Submitter<D> {
         self.log.stored(applied);
     }
 
-    /// Another stream begins: where submissions stood in the lost one says no more whether they are stored.
-    pub(super) fn forget_entries(&mut self) {
+    /// A snapshot of the database is gone on from, which has no message of a higher number: a process that had this node's id
+    /// before may have given it. Where submissions stood in the stream that was read says no more whether they are stored.
+    pub(super) fn begin_behind(&mut self, stored: MsgId) {
+        self.ids.raise(stored);
         self.log.forget_entries();
         self.unstored.forget();
     }

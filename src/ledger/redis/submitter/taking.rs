@@ -19,7 +19,7 @@ use crate::ledger::groups::{NotPlanned, Plan};
 use crate::ledger::pending::{Place, Wait};
 use crate::ledger::redis::follower::Follower;
 use crate::limits::{
-    JOURNAL_BATCH_BYTES_MAX, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, RELEASED_ROWS_MAX,
+    CLOCK_SKEW_MAX_MS, JOURNAL_BATCH_BYTES_MAX, LEDGER_USERS_MAX, LEDGER_USERS_RESERVE, RELEASED_ROWS_MAX,
     SUBMISSIONS_IN_FLIGHT_ACCOUNT_MAX, SUBMISSIONS_IN_FLIGHT_MAX, TAIL_MESSAGES_MAX,
 };
 use crate::spending::Recipient;
@@ -102,10 +102,12 @@ impl<D: Disk> Submitter<D> {
             Ok(reading) if !has_to_ask_again => reading.since_ms,
             _ => return view.answers.refuse(origin, Refusal::RetryLater),
         };
-        // Redis knows what was named in its time; and what is in the database was named before its newest message.
+        // Redis knows what was named in its time, by whatever clock a node may have numbered; and what is in the database was
+        // named before its newest message.
+        let known_ms = since_ms + CLOCK_SKEW_MAX_MS;
         let stored_ms = view.follower.followed.stored_ms();
         let window_ms = view.settings.names.window_ms();
-        let claimed_ms = since_ms.min(stored_ms + 1).max(now.unix_ms.saturating_sub(window_ms));
+        let claimed_ms = known_ms.min(stored_ms + 1).max(now.unix_ms.saturating_sub(window_ms));
         let named_at_least_ms = named.saturating_sub(CLIENT_MSG_ID_AHEAD_MS);
         if named_at_least_ms < claimed_ms {
             self.look_up(submission, place, view);

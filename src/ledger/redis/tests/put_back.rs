@@ -1,14 +1,16 @@
 //! A database that went back behind all from which a node could follow the stream, or that has something else than this node
 //! takes for stored.
 
-use super::submissions::{named, node};
+use super::submissions::{clock, found, lookups, named, node};
 use super::world::{Database, GROUP, NOW, Node, Stream, base_of, origin};
 use crate::contract::internal::InternalErrors;
 use crate::contract::message::Incoming;
 use crate::contract::position::{AppliedPosition, StreamDigest, StreamPosition};
 use crate::contract::progress::StoreWriter;
+use crate::contract::store::LookupFound;
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::ledger::Engine;
+use crate::ledger::redis::entry::Entry;
 use crate::ledger::redis::link::{Arrival, Found, Generation, News, What};
 use crate::ledger::redis::session::{Session, Then};
 use crate::limits::{DATABASE_BEHIND_MS, SEQ_JUMP};
@@ -193,4 +195,25 @@ fn a_node_that_begins_from_a_snapshot_has_redis_compare_the_entry_that_it_ends_w
     }
     let [.., What::Follow { after, known, .. }] = &node.wants[..] else { panic!("{:?}", node.wants) };
     assert_eq!((*after, known.as_slice()), (base + 1, &[(base + 1, 77)][..]));
+}
+
+#[test]
+fn a_node_that_goes_on_from_another_snapshot_gives_no_message_a_number_that_is_in_it() {
+    let (mut node, stream) = (Node::start(1, 1, &early(base_of(1))), Stream::begin(2, Seq(SEQ_JUMP), 0));
+    node.receive(stream.status()).unwrap();
+    // Another process had this node's id until a moment ago, and its clock was ahead.
+    let newest_ms = NOW.unix_ms + 3_000;
+    node.answer(&Database { at: base_of(2), newest_ms, ..early(0) }).unwrap();
+    node.receive(clock(&stream, NOW.unix_ms)).unwrap();
+    node.wants.clear();
+    let name = named(0, 1);
+    let incoming = Incoming::new(origin(), UserId(1), Conversation::User(UserId(2)), name, b"body");
+    node.engine.submit(NOW, Submission::Message(MessageSubmission { incoming }));
+    node.commit().unwrap();
+    for lookup in lookups(&mut node) {
+        found(&mut node, lookup, LookupFound::Nothing);
+    }
+    let [What::Submit { calls, .. }] = &node.wants[..] else { panic!("{:?}", node.wants) };
+    let Entry { record, .. } = Entry::decode(calls[0].values.last().unwrap()).unwrap();
+    assert!(record.msg_id().unwrap().sent_at_ms() >= newest_ms);
 }
