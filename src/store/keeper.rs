@@ -37,7 +37,7 @@ use crate::limits::{CURSORS_SAVED_MAX, SECURE_BYTES, SECURE_MS, TRANSACTION_BYTE
 use crate::store::tail::Tail;
 use devices::CursorAsked;
 use pages::PageAsked;
-use position::{Follows, Known};
+use position::{Follows, Holes, Known};
 use ringway_wire::ids::MsgId;
 use share::TransactionRows;
 
@@ -91,6 +91,8 @@ pub struct Keeper<S: Store, D: Disk> {
     answerer: Option<SnapshotAnswerer>,
     /// In a cluster: up to here this node has all that the database has lost, and writes it again, whoever's turn it is.
     puts_back_to: StreamPosition,
+    /// In a cluster: what the database has lost and this node does not have, while another node may.
+    holes: Option<Holes>,
     snapshot_ask: Option<SnapshotAsk>,
     /// A read failed, and nothing has succeeded since: reads are refused at once, until a turn finds the database
     /// back (a lost connection may take seconds to be noticed, each time).
@@ -143,6 +145,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             looked_ms: 0,
             answerer: None,
             puts_back_to: StreamPosition(0),
+            holes: None,
             snapshot_ask: None,
             reads_unavailable: false,
             reads_said: Said::default(),
@@ -346,6 +349,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
         let first = self.position == Known::Never;
         self.look(now);
         self.settle().await?;
+        self.close_holes();
         if first {
             self.secure(now).await;
         }

@@ -74,7 +74,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     }
 
     /// In a cluster: what a database lacks because it went back a moment ago is applied to it again, by whichever node
-    /// writes, and is not to be called gone. So a page with a gap counts only if it has one again when it is read between
+    /// has it, and is not to be called gone. So a page with a gap counts only if it has one again when it is read between
     /// two looks that find the database where it was thought to be; else it is asked for again.
     async fn confirm_gaps(&mut self, asked: &[PageAsked], pages: &mut [Result<Page, Fault>]) {
         let has_gap = |page: &Result<Page, Fault>| page.as_ref().is_ok_and(|page| page.gap_to.is_some());
@@ -83,7 +83,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             return;
         }
         let mut again = Vec::new();
-        if self.is_where_it_was().await {
+        if self.is_where_it_was().await && self.holes.is_none() {
             let asked: Vec<PageAsked> = unverified.iter().filter_map(|at| asked.get(*at).copied()).collect();
             again = self.whole_pages(&asked).await;
         }

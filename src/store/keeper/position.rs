@@ -5,6 +5,8 @@
 //! database has lost with a position that went back are applied to it again, as far as the journal reaches back, or are
 //! named in the log.
 
+use std::ops::RangeInclusive;
+
 use super::{Fault, Keeper};
 use crate::clock::Now;
 use crate::contract::cause::Cause;
@@ -14,7 +16,7 @@ use crate::contract::snapshot::SnapshotAsk;
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::segment::list_segments;
-use crate::limits::{COPY_KEPT_BYTES, TRANSACTION_BYTES_MAX};
+use crate::limits::{COPY_KEPT_BYTES, DATABASE_BEHIND_MS, TRANSACTION_BYTES_MAX};
 use crate::store::in_flight::InFlight;
 use crate::store::tail::Tail;
 use crate::store::{Store, StoreError, Transaction};
@@ -43,6 +45,15 @@ pub(super) enum Follows {
     Stream,
 }
 
+/// Entries that the database has lost, and this node's copy does not have. Nothing is written behind them, and no row is
+/// called gone, while another node may write them again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Holes {
+    entries: Vec<RangeInclusive<u64>>,
+    /// That is over, monotonic milliseconds.
+    until_ms: u64,
+}
+
 /// The database is ahead of all that this gateway has ever written to its journal.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -68,7 +79,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// moves to where the next stream begins, and no store can write anything of the lost one any more.
     pub(super) async fn fence(&mut self) -> Result<(), Fault> {
         let to = self.progress.fence_asked();
-        if self.follows == Follows::Alone || self.progress.applied() >= to.into() {
+        if self.follows == Follows::Alone || self.progress.applied() >= to.into() || self.holes.is_some() {
             return Ok(());
         }
         // What is read by this node and written by nobody goes first, whoever's turn it is.
@@ -172,17 +183,33 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             true => vec![at.max(StreamPosition::before(before.generation())).next().0..=before.0],
             false => self.tail.missing_behind(at),
         };
+        let missing: Vec<RangeInclusive<u64>> = missing.into_iter().filter(|lost| !lost.is_empty()).collect();
         self.puts_back_to = if missing.is_empty() { before } else { StreamPosition(0) };
-        for lost in missing.into_iter().filter(|lost| !lost.is_empty()) {
-            self.counters.entries_lost += lost.end() - lost.start() + 1;
-            tracing::error!(
-                from = lost.start(),
-                to = lost.end(),
-                "the database has lost these entries of the stream, and this node's copy does not have them: their \
-                 messages are announced as no longer kept, unless a backup of the database has them"
-            );
-        }
+        let until_ms = self.turned_ms + DATABASE_BEHIND_MS;
+        self.holes = (!missing.is_empty()).then_some(Holes { entries: missing, until_ms });
         Ok(())
+    }
+
+    /// What the database has lost, and this node does not have, another node has written again; or nobody has, for so long
+    /// that nobody will.
+    pub(super) fn close_holes(&mut self) {
+        let applied = self.progress.applied().0;
+        let Some(holes) = &mut self.holes else { return };
+        holes.entries.retain(|lost| *lost.end() > applied);
+        if holes.entries.is_empty() {
+            self.holes = None;
+        } else if self.turned_ms >= holes.until_ms {
+            for lost in &holes.entries {
+                self.counters.entries_lost += lost.end() - lost.start() + 1;
+                tracing::error!(
+                    from = lost.start(),
+                    to = lost.end(),
+                    "the database has lost these entries of the stream, and no node has written them again: their messages \
+                     are announced as no longer kept, unless a backup of the database has them"
+                );
+            }
+            self.holes = None;
+        }
     }
 
     /// The database has lost what this node has, to the last entry. The node whose turn it is to write may not have it: it may
@@ -257,7 +284,7 @@ impl<S: Store, D: Disk> Keeper<S, D> {
     /// It is this node's turn to write, and what it has read lies behind what the database has.
     pub(super) fn may_write(&self) -> bool {
         let is_its_turn = self.follows == Follows::Alone || self.progress.writes_store() || self.puts_back();
-        is_its_turn && !self.has_diverged()
+        is_its_turn && !self.has_diverged() && self.holes.is_none()
     }
 }
 

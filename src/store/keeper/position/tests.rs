@@ -18,7 +18,7 @@ use crate::journal::batch::Batch;
 use crate::journal::memory_disk::MemoryDisk;
 use crate::journal::record::{DirectRecord, Record};
 use crate::journal::segment::Journal;
-use crate::limits::BATCH_ROWS;
+use crate::limits::{BATCH_ROWS, DATABASE_BEHIND_MS};
 use crate::store::keeper::Turn;
 use crate::store::keeper::pages::PageAsked;
 use crate::store::keeper::tests::world::Flaky;
@@ -90,6 +90,12 @@ impl Node {
             }
         }
         panic!("it never has nothing to do");
+    }
+
+    /// Nobody writes again what the database has lost, for so long that nobody will.
+    fn nobody_puts_back(&mut self) {
+        self.now_ms += DATABASE_BEHIND_MS;
+        self.store();
     }
 
     /// The database is as it was after this entry.
@@ -207,6 +213,8 @@ fn what_a_database_has_lost_and_no_copy_has_is_counted_and_the_rest_goes_on() {
     node.put_back(2);
     node.follow(1);
     node.store();
+    assert_eq!(node.rows(), Vec::<i64>::new(), "another node may have them");
+    node.nobody_puts_back();
     assert_eq!(node.rows(), (5..=11).collect::<Vec<_>>());
     let counters = node.keeper.counters();
     assert_eq!((counters.put_back, counters.entries_lost), (1, 2));
@@ -246,6 +254,7 @@ fn what_a_database_has_lost_and_a_snapshot_had_in_the_middle_of_the_copy_is_coun
     node.store();
     node.put_back(2);
     node.store();
+    node.nobody_puts_back();
     assert_eq!(node.rows(), [1, 2, 3, 4, 5, 9, 10, 11, 12, 13]);
     let counters = node.keeper.counters();
     assert_eq!((counters.put_back, counters.entries_lost), (1, 3));
@@ -337,4 +346,22 @@ fn a_position_whose_entry_a_gateway_of_a_former_version_did_not_name_is_taken_as
     node.store();
     assert_eq!(node.rows(), [1, 2, 3, 4, 5, 8, 9]);
     assert_eq!(node.progress.stored(), StreamPosition(9));
+}
+
+#[test]
+fn what_a_database_has_lost_and_this_node_does_not_have_is_not_called_gone_while_another_may_write_it_again() {
+    let mut node = Node::behind(4);
+    node.follow(6);
+    node.store();
+    node.put_back(2);
+    node.store();
+    assert_eq!((node.rows(), node.page_after(0)), (vec![], None));
+    // It does.
+    let database = rusqlite::Connection::open(&node.path).unwrap();
+    database.execute_batch("UPDATE ledger_position SET position = 4").unwrap();
+    node.store();
+    assert_eq!(node.rows(), (5..=10).collect::<Vec<_>>(), "and the rest follows");
+    assert!(node.page_after(0).is_some());
+    let counters = node.keeper.counters();
+    assert_eq!((counters.put_back, counters.entries_lost), (1, 0));
 }
