@@ -93,6 +93,8 @@ pub(crate) struct Gateway {
     /// Answers to questions of the audit, while it asks.
     audited: Option<Vec<Delivery>>,
     plan: Plan,
+    /// It has gone on from another snapshot.
+    pub is_reloaded: bool,
     random: Random,
     events: Events,
 }
@@ -143,6 +145,7 @@ impl Gateway {
             ended: None,
             audited: None,
             plan: plan.clone(),
+            is_reloaded: false,
             random: random.clone(),
             events: events.clone(),
         }
@@ -316,6 +319,7 @@ impl Gateway {
         for (mail, mut deliveries) in self.mail.iter_mut().zip(out) {
             for delivery in &mut deliveries {
                 self.plan.mutation.distort(delivery);
+                self.is_reloaded |= matches!(delivery, Delivery::Missed { .. } | Delivery::Reloaded { .. });
                 self.events.note(format!("the ledger hands out {}", brief_delivery(delivery)));
             }
             if !deliveries.is_empty() {

@@ -46,6 +46,7 @@ impl Cluster {
             return Ok(());
         };
         self.end_process(at, Loss::Nothing)?;
+        self.world.model.is_put_back = true;
         self.world.note(format!("the directory of node {} is put back", self.nodes[at].id));
         self.count("directory restored");
         self.nodes[at].log = backup;

@@ -206,6 +206,7 @@ impl Cluster {
         let now = self.world.now_at(at);
         self.world.gateways[at].ledger_turn(now)?;
         self.nodes[at].has_numbered |= self.world.gateways[at].numbers();
+        self.world.model.is_reloaded |= self.world.gateways[at].is_reloaded;
         match self.world.gateways[at].ended.take() {
             // The stream was cut behind what it had read of it.
             Some(error)
@@ -302,8 +303,8 @@ impl Cluster {
             round += 1;
             // Whoever has kept many messages is answered one after another: it may take long, as long as it goes on.
             let unanswered = self.world.unanswered();
-            if unanswered < least && round > SETTLES_ROUNDS {
-                (least, round) = (unanswered, SETTLES_ROUNDS + 1);
+            if unanswered < least {
+                (least, round) = (unanswered, if round > SETTLES_ROUNDS { SETTLES_ROUNDS + 1 } else { 0 });
             }
         }
         violated!("liveness: {what}:\n{}", self.unsettled())
