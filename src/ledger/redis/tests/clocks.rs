@@ -1,13 +1,13 @@
 //! A node's clock and Redis's: nothing is dated further from Redis's time than may be.
 
-use super::submissions::{clock, later, named, node, submitted};
-use super::world::{Node, origin};
+use super::submissions::{TO, clock, later, lookups, named, node, submitted};
+use super::world::{Database, NOW, Node, Stream, base_of, origin};
 use crate::clock::Now;
 use crate::contract::message::Incoming;
 use crate::contract::submission::{MessageSubmission, Submission};
 use crate::ledger::Engine;
-use crate::limits::{CLOCK_JUMP_LASTS_MS, CLOCK_SKEW_MAX_MS};
-use ringway_wire::ids::{ClientMsgId, Conversation, UserId};
+use crate::limits::{CLOCK_JUMP_LASTS_MS, CLOCK_SKEW_MAX_MS, SEQ_JUMP};
+use ringway_wire::ids::{ClientMsgId, Conversation, Seq, UserId};
 use ringway_wire::schema::ErrorCode;
 
 /// Sends a message; whether Redis is told of it.
@@ -58,4 +58,22 @@ fn a_clock_that_is_put_right_dates_nothing_until_it_is_believed() {
     node.now = later(200 + CLOCK_JUMP_LASTS_MS);
     node.commit().unwrap();
     assert!(is_numbered(&mut node, named(0, 2)));
+}
+
+#[test]
+fn a_name_that_a_node_whose_clock_is_ahead_has_stored_before_the_ledger_was_made_is_looked_for() {
+    let mut stream = Stream::begin(2, Seq(SEQ_JUMP), 0);
+    stream.found.since_ms = NOW.unix_ms;
+    // By the clock of the node that has numbered it, which was ahead of Redis's by as much as it may be.
+    let ahead_ms = CLOCK_SKEW_MAX_MS - 1_000;
+    let database = Database { at: base_of(2), newest_ms: NOW.unix_ms + ahead_ms, ..Database::default() };
+    let mut node = Node::start(1, 1, &database);
+    node.receive(stream.status()).unwrap();
+    node.now = later(ahead_ms);
+    node.wants.clear();
+    let name = ClientMsgId::from_parts(NOW.unix_ms + ahead_ms, 1 << 16);
+    let incoming = Incoming::new(origin(), UserId(1), TO, name, b"body");
+    node.engine.submit(node.now, Submission::Message(MessageSubmission { incoming }));
+    node.commit().unwrap();
+    assert_eq!((lookups(&mut node).len(), submitted(&mut node).len()), (1, 0));
 }

@@ -16,12 +16,12 @@ use crate::ledger::Engine;
 use crate::ledger::redis::entry::{Call, Entry};
 use crate::ledger::redis::link::{Arrival, News, Reply, What};
 use crate::ledger::redis::submitter::log::Log;
-use crate::limits::{CLOCK_SKEW_MAX_MS, LOST_CHANGES_MS, SENDS_ANSWERED_MS, SEQ_JUMP};
+use crate::limits::{LOST_CHANGES_MS, SENDS_ANSWERED_MS};
 use ringway_wire::ids::{ClientMsgId, Conversation, GroupId, MsgId, Seq, UserId};
 use ringway_wire::request::Adding;
 use ringway_wire::schema::ErrorCode;
 
-const TO: Conversation = Conversation::User(UserId(2));
+pub(super) const TO: Conversation = Conversation::User(UserId(2));
 
 /// A node that follows an empty ledger, of which Redis has said the time.
 pub(super) fn node() -> (Stream, Node) {
@@ -292,24 +292,6 @@ fn a_ledger_that_was_made_a_moment_ago_does_not_look_for_what_no_database_can_ha
     send(&mut node, named(0, 1));
     node.commit().unwrap();
     assert_eq!((lookups(&mut node).len(), submitted(&mut node).len()), (0, 1));
-}
-
-#[test]
-fn a_name_that_a_node_whose_clock_is_ahead_has_stored_before_the_ledger_was_made_is_looked_for() {
-    let mut stream = Stream::begin(2, Seq(SEQ_JUMP), 0);
-    stream.found.since_ms = NOW.unix_ms;
-    // By the clock of the node that has numbered it, which was ahead of Redis's by as much as it may be.
-    let ahead_ms = CLOCK_SKEW_MAX_MS - 1_000;
-    let database = Database { at: base_of(2), newest_ms: NOW.unix_ms + ahead_ms, ..Database::default() };
-    let mut node = Node::start(1, 1, &database);
-    node.receive(stream.status()).unwrap();
-    node.now = later(ahead_ms);
-    node.wants.clear();
-    let name = ClientMsgId::from_parts(NOW.unix_ms + ahead_ms, 1 << 16);
-    let incoming = Incoming::new(origin(), UserId(1), TO, name, b"body");
-    node.engine.submit(node.now, Submission::Message(MessageSubmission { incoming }));
-    node.commit().unwrap();
-    assert_eq!((lookups(&mut node).len(), submitted(&mut node).len()), (1, 0));
 }
 
 #[test]
