@@ -3,9 +3,11 @@
 //! The pair is measured as in `bench direct`: every message is checked. The attacker has a thread of its own, since what it
 //! sends and gets is not measured, only counted, and it never waits for the pair; the pair's goes before it on the CPU that
 //! they share, and sleeps while nothing comes, so that it is the gateway that is measured. What always holds: each attack is another
-//! account's; beside the pair's latencies under an attack stand those of the same pair a moment before it.
+//! account's; beside the pair's latencies under an attack stand those of the same pair a moment before it, and how long a write
+//! and an `fdatasync` of a program that is no gateway took in the same seconds.
 
 pub(crate) mod attacker;
+mod probe;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +16,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use self::attacker::{Attack, Attacker, Done};
+use self::probe::Probe;
 use super::args::AbuseArgs;
 use super::bench::{Bench, Meanwhile};
 use super::check::Tally;
@@ -50,6 +53,9 @@ struct Noticed {
     attacked_us: Quantiles,
     /// The p99 of both, the second divided by the first.
     p99_ratio: f64,
+    /// A write and an `fdatasync` beside it, microseconds: before it, and meanwhile.
+    disk_quiet_us: Quantiles,
+    disk_attacked_us: Quantiles,
     clean: bool,
 }
 
@@ -69,13 +75,17 @@ pub(crate) fn run(args: &AbuseArgs, stores: &dyn Stores) -> Result<bool, LoadErr
         if !args.attacks.is_empty() && !args.attacks.iter().any(|name| name == attack.name()) {
             continue;
         }
+        let probe = Probe::start(args.target.data_dir.clone(), clock)?;
         let quiet = bench.rounds(1, pace)?;
+        let disk_quiet = probe.stop()?;
         let attacker = Attacker::log_in(addr, &secret, clock, *attack, at as u64)?;
         let running = Running::start(attacker)?;
         running.await_begun(&bench)?;
+        let probe = Probe::start(args.target.data_dir.clone(), clock)?;
         let attacked = bench.rounds(1, pace)?;
+        let disk = (disk_quiet, probe.stop()?);
         let done = running.stop()?;
-        noticed.push(Noticed::of(*attack, &quiet, &attacked, done));
+        noticed.push(Noticed::of(*attack, (&quiet, &attacked), disk, done));
         std::thread::park_timeout(CALM);
     }
     let stopped_well = bench.stop()?;
@@ -140,7 +150,12 @@ impl Running {
 }
 
 impl Noticed {
-    fn of(attack: Attack, quiet: &Rounds, attacked: &Rounds, done: Done) -> Noticed {
+    fn of(
+        attack: Attack,
+        (quiet, attacked): (&Rounds, &Rounds),
+        (disk_quiet_us, disk_attacked_us): (Quantiles, Quantiles),
+        done: Done,
+    ) -> Noticed {
         let (quiet_us, attacked_us) = (Quantiles::of(&quiet.delivery), Quantiles::of(&attacked.delivery));
         let unharmed = |rounds: &Rounds| {
             rounds.rounds.iter().all(|round| {
@@ -155,6 +170,8 @@ impl Noticed {
             quiet_us,
             attacked_us,
             p99_ratio: attacked_us.p99 / quiet_us.p99.max(1.0),
+            disk_quiet_us,
+            disk_attacked_us,
             clean: unharmed(quiet) && unharmed(attacked),
         }
     }
@@ -162,17 +179,20 @@ impl Noticed {
 
 fn print(noticed: &[Noticed]) {
     println!(
-        "{:<16} {:>10} {:>10} {:>11} {:>11} {:>7}  the pair's messages",
-        "attack", "asked", "refused", "p99 quiet", "p99 under", "ratio"
+        "{:<16} {:>10} {:>10} {:>11} {:>11} {:>7} {:>11} {:>11}  the pair's messages",
+        "attack", "asked", "refused", "p99 quiet", "p99 under", "ratio", "disk quiet", "disk under"
     );
-    for Noticed { attack, asked, refused, quiet_us, attacked_us, p99_ratio, clean } in noticed {
+    for noticed in noticed {
+        let Noticed { attack, asked, refused, quiet_us, attacked_us, p99_ratio, clean, .. } = noticed;
         let state = if *clean { "all came, once and in order" } else { "LOST, DOUBLED OR HARMED" };
         println!(
-            "{attack:<16} {:>10} {:>10} {:>8.2} ms {:>8.2} ms {p99_ratio:>7.2}  {state}",
+            "{attack:<16} {:>10} {:>10} {:>8.2} ms {:>8.2} ms {p99_ratio:>7.2} {:>8.2} ms {:>8.2} ms  {state}",
             count(*asked),
             count(*refused),
             quiet_us.p99 / 1e3,
             attacked_us.p99 / 1e3,
+            noticed.disk_quiet_us.p99 / 1e3,
+            noticed.disk_attacked_us.p99 / 1e3,
         );
     }
 }

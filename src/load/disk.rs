@@ -65,6 +65,7 @@ fn measure(args: &DiskArgs) -> std::io::Result<Quantiles> {
 /// A file as the journal has them: allocated, written once before, and gone with its directory.
 pub(crate) struct Segment {
     file: File,
+    file_bytes: u64,
     data: Vec<u8>,
     at: u64,
     _directory: TempDir,
@@ -83,12 +84,12 @@ impl Segment {
             file.write_all_at(block.get(..left).unwrap_or_default(), offset)?;
         }
         file.sync_all()?;
-        Ok(Segment { file, data: vec![1; bytes], at: 0, _directory: directory })
+        Ok(Segment { file, file_bytes: file_bytes.max(1), data: vec![1; bytes], at: 0, _directory: directory })
     }
 
-    /// The next write, and its `fdatasync`.
+    /// The next write, and its `fdatasync`; behind the last one the first is written over.
     pub(crate) fn write(&mut self) -> std::io::Result<()> {
-        self.file.write_all_at(&self.data, self.at)?;
+        self.file.write_all_at(&self.data, self.at % self.file_bytes)?;
         self.at += self.data.len() as u64;
         self.file.sync_data()
     }
