@@ -5,6 +5,7 @@
 //! always holds: a command that ends with 0 was carried out, and what it states of who may log in is on that gateway's disk.
 
 mod call;
+mod operate;
 mod show;
 
 use std::error::Error;
@@ -18,6 +19,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use self::call::call;
+use self::operate::{Changed, Level, Resumed};
 use self::show::{CONNECTIONS, GROUPS, SESSIONS, fields, table};
 use crate::auth::{TOKEN_TIME_MAX_S, token_id};
 use crate::clock::Clock;
@@ -79,6 +81,12 @@ enum AdminCommand {
     Stats(Shown<ConfigArgs>),
     /// Show the nodes of the cluster.
     Nodes(Shown<ConfigArgs>),
+    /// Show the settings in force, or change some while the gateway runs: all of them, or none.
+    Config(Shown<Changed>),
+    /// Change what the log says until the gateway ends.
+    Log(Shown<Level>),
+    /// Show the endpoints that are told what happens, or have one tried now.
+    Webhooks(Shown<Resumed>),
     /// Stop the gateway as SIGTERM does.
     Drain(Shown<ConfigArgs>),
 }
@@ -179,6 +187,9 @@ pub fn run(args: &AdminArgs) -> Result<(), Box<dyn Error>> {
         AdminCommand::Send(shown) => shown.send()?,
         AdminCommand::Stats(shown) => shown.fields("GET", "/stats")?,
         AdminCommand::Nodes(shown) => shown.fields("GET", "/nodes")?,
+        AdminCommand::Config(shown) => shown.config()?,
+        AdminCommand::Log(shown) => shown.log()?,
+        AdminCommand::Webhooks(shown) => shown.webhooks()?,
         AdminCommand::Drain(shown) => shown.fields("POST", "/drain")?,
     };
     // Whoever reads may have gone.

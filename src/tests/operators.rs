@@ -282,6 +282,20 @@ fn the_command_line_shows_and_does_the_same_as_tables_or_json() {
     assert!(admin(dir.path(), &["stats"]).unwrap().contains("stage: serving\n"));
     assert!(admin(dir.path(), &["nodes"]).unwrap().contains("this.clustered: false\n"));
 
+    let settings = admin(dir.path(), &["config", "drain.timeout_s=20", "log.level=warn"]).unwrap();
+    let line = |settings: &str, name: &str| {
+        let line = settings.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line(&settings, "drain.timeout_s"), "drain.timeout_s 20 API, key its own user now -");
+    assert!(line(&settings, "auth.hs256_secret ").contains("(hidden)"), "{settings}");
+    assert!(admin(dir.path(), &["config", "shards=3"]).unwrap_err().contains("shards is read only at a start"));
+    assert!(admin(dir.path(), &["log", "info"]).unwrap().contains("the log's level is info, generation 3"));
+    let settings = admin(dir.path(), &["config", "log.level="]).unwrap();
+    assert_eq!(line(&settings, "log.level"), "log.level info default now -");
+    assert!(admin(dir.path(), &["webhooks"]).unwrap().starts_with("WEBHOOK"));
+    assert!(admin(dir.path(), &["webhooks", "--resume", "push"]).unwrap_err().contains("UnknownWebhook"));
+
     assert!(admin(dir.path(), &["kick", "42", "--device", "2"]).unwrap().contains("device 2"));
     assert_eq!(end(&mut devices[1]), CloseReason::Kicked);
     is_served(&mut devices[0]);

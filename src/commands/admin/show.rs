@@ -37,6 +37,26 @@ pub(super) const SESSIONS: &[Column] = &[
 pub(super) const GROUPS: &[Column] =
     &[("GROUP", "/group"), ("ROLE", "/role"), ("MEMBERS", "/members_count"), ("VERSION", "/version")];
 
+/// Those of a setting.
+pub(super) const SETTINGS: &[Column] = &[
+    ("SETTING", "/setting"),
+    ("VALUE", "/value"),
+    ("ORIGIN", "/origin"),
+    ("CHANGES", "/changes"),
+    ("NEXT", "/next_value"),
+];
+
+/// Those of an endpoint.
+pub(super) const WEBHOOKS: &[Column] = &[
+    ("WEBHOOK", "/webhook"),
+    ("STATE", "/state"),
+    ("BEHIND", "/behind_bytes"),
+    ("TOLD", "/events_total"),
+    ("FAILED", "/failures_total"),
+    ("FAILURE", "/last_failure"),
+    ("URL", "/url"),
+];
+
 /// A table with a line for each row; columns whose pointer ends in `_ms` are moments, and shown as how long ago.
 pub(super) fn table(columns: &[Column], rows: &[Value], now_ms: u64) -> String {
     let heads = columns.iter().map(|(head, _)| (*head).to_owned()).collect();
