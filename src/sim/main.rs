@@ -5,9 +5,9 @@
 //! `SEED=7 cargo test --test sim` replays one seed of both and prints its last events; `RUNS=1000` runs so many seeds
 //! from `SEED` (or 1) on; `KIND=alone` or `KIND=cluster` runs that kind only; `FAULT=Swaps` tries those mutations only
 //! whose name has that in it; `STEPS` is how long each run is, `EVENTS` how many events a replay prints, and `TRACE` shows
-//! what the gateway logs. Without any, a few seeds are run, each mutation is tried until it is reported, and one seed is run
-//! twice to show that a seed decides everything. What always
-//! holds: the exit code is 0 only if no run was violated and every mutation was.
+//! what the gateway logs. Without any, some seeds are run that are always the same, and a few that are not, each mutation
+//! is tried until it is reported, and one seed is run twice to show that a seed decides everything. What always holds: the
+//! exit code is 0 only if no run was violated and every mutation was.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -38,6 +38,7 @@ mod world;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -52,6 +53,8 @@ use world::World;
 const RUNS: u64 = 60;
 /// Seeds of clusters that it runs.
 const CLUSTER_RUNS: u64 = 12;
+/// Seeds that it runs of each kind and that no run before had.
+const FRESH_RUNS: u64 = 6;
 /// Steps of one run.
 const STEPS: usize = 3_000;
 /// Seeds in which a mutation must have been reported.
@@ -104,7 +107,7 @@ fn main() -> ExitCode {
 type Planted = (Subject, &'static str, u64);
 
 /// What a plain `cargo test` runs.
-fn everything(subject: Subject, steps: usize) -> [ExitCode; 4] {
+fn everything(subject: Subject, steps: usize) -> [ExitCode; 5] {
     let (runs, mutations): (u64, Vec<Planted>) = match subject {
         Subject::Alone(_) => {
             (RUNS, MUTATIONS.iter().map(|(mutation, what)| (Subject::Alone(*mutation), *what, 1)).collect())
@@ -120,9 +123,18 @@ fn everything(subject: Subject, steps: usize) -> [ExitCode; 4] {
     if let Ok(named) = std::env::var("FAULT") {
         let mutations: Vec<Planted> =
             mutations.into_iter().filter(|(mutation, ..)| format!("{mutation:?}").contains(&named)).collect();
-        return [run_mutations(&mutations, steps), ExitCode::SUCCESS, ExitCode::SUCCESS, ExitCode::SUCCESS];
+        let well = ExitCode::SUCCESS;
+        return [run_mutations(&mutations, steps), well, well, well, well];
     }
-    [prove(), run_seeds(subject, 1, runs, steps), run_mutations(&mutations, steps), run_twice(subject, 1, steps)]
+    let fresh = run_seeds(subject, fresh_seed(), FRESH_RUNS, steps);
+    let (fixed, twice) = (run_seeds(subject, 1, runs, steps), run_twice(subject, 1, steps));
+    [prove(), fixed, fresh, run_mutations(&mutations, steps), twice]
+}
+
+/// By chance, which the process has from the operating system, and behind those that are tried in order. Whoever fails is
+/// printed with its seed.
+fn fresh_seed() -> u64 {
+    (1 << 32) + (RandomState::new().hash_one(()) >> 32)
 }
 
 /// What is run: one gateway by itself or a cluster, as it is or with something broken.
