@@ -65,6 +65,10 @@ fn one_node_tells_and_when_it_is_killed_another_goes_on() {
 
     let mut sent: BTreeSet<String> = (100..110).map(|to| send(&mut api(dirs[stays].path()), to)).collect();
     receiver.until("they are told", |all| ids(all) == sent);
+    // The next one goes on from what the database has of that.
+    let node = nodes[stays].as_mut().unwrap();
+    let kept = || database.rows::<u64>(&format!("SELECT seq FROM cursors WHERE user_id = {}", u64::MAX));
+    node.wait_until("how far the endpoint is, is kept", |_| !kept().is_empty());
     sent.insert(send(&mut api(dirs[leads].path()), 200));
     // What it has taken and not told yet is told by the other.
     nodes[leads].take().unwrap().kill();

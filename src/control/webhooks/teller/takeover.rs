@@ -34,16 +34,16 @@ impl Teller {
 
     /// Goes on behind an entry; with a new endpoint, at the end of the stream.
     fn take_over(&mut self, entry: Option<u64>) -> bool {
-        let durable = self.around.source.progress.durable();
-        let entry = entry.map(|entry| entry.max(self.kept.entry));
-        let (at, first) = match self.feed.behind_entry(entry.unwrap_or(u64::MAX), durable) {
+        let (durable, followed) = (self.around.source.progress.durable(), self.around.source.progress.followed());
+        let entry = entry.map_or(followed.0, |entry| entry.max(self.kept.entry));
+        let (at, first) = match self.feed.behind_entry(entry, durable) {
             Ok(found) => found,
             Err(error) => {
                 self.failed(Chain(&error).to_string());
                 return false;
             }
         };
-        if let (Some(entry), Some(first)) = (entry, first)
+        if let Some(first) = first
             && first > entry + 1
         {
             let name = &self.endpoint.name;
@@ -55,12 +55,13 @@ impl Teller {
             );
         }
         self.kept.batch = None;
-        self.kept.entry = entry.unwrap_or(0);
-        self.entry = self.kept.entry;
+        (self.kept.entry, self.entry) = (entry, entry);
         self.kept.set_told(ToldUpTo { at, recipients: 0 });
         self.current = None;
         self.feed.seek(at);
         self.keep();
+        // Whoever takes over next is not to begin at the end with one that is new.
+        self.share();
         true
     }
 
