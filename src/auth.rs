@@ -190,6 +190,12 @@ impl Authenticator {
         Ok(claims)
     }
 
+    /// Whose token it is, if it is genuine, whether or not it counts now.
+    pub(crate) fn user_of(&self, token: &str) -> Option<UserId> {
+        let raw = self.genuine(token).ok()?;
+        raw.parse().ok().map(|claims| claims.user)
+    }
+
     /// What the token says, if our key's owner has signed it.
     fn genuine(&self, token: &str) -> Result<RawClaims, TokenFault> {
         let decoded = decode::<RawClaims>(token, &self.key.key, &self.validation);

@@ -23,7 +23,7 @@ use crate::contract::delivery::Delivery;
 use crate::contract::ids::{Origin, SessionRef, ShardId};
 use crate::contract::internal::{OrCount, Place, count};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
-use crate::contract::look::{ConnectionsSeen, Look, LookAsked, SessionsSeen};
+use crate::contract::look::{ConnectionsSeen, Look, LookAsked, SessionsSeen, UserEvent};
 use crate::contract::message::{Incoming, Roster};
 use crate::contract::store::{CursorRow, Page, PagePurpose, StoreAnswer, StoreAsk};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
@@ -117,6 +117,8 @@ pub(crate) enum Answer {
     HandedOn,
     /// A user's sessions.
     Sessions(SessionsSeen),
+    /// What happened to a user, oldest first.
+    Events(Vec<UserEvent>),
     /// Some of a shard's connections.
     Connections(ConnectionsSeen),
     /// It was not done.
@@ -386,6 +388,7 @@ fn said_by_shard(answer: LaneAnswer) -> Answer {
         LaneAnswer::Members(roster) => Answer::Roster(roster),
         LaneAnswer::Online(users) => Answer::Online(users),
         LaneAnswer::Sessions(seen) => Answer::Sessions(*seen),
+        LaneAnswer::Events(events) => Answer::Events(events),
         LaneAnswer::Connections(seen) => Answer::Connections(seen),
         LaneAnswer::Refused { code, retry_after_ms } => Answer::Failed(Problem::refused(code, retry_after_ms)),
         LaneAnswer::EphemeralSent { msg_id, sent_at_ms } => Answer::Numbered { msg_id, sent_at_ms, taken: Taken::Now },

@@ -9,7 +9,8 @@
 //! - [`audit`]: what was changed, by whom.
 //! - [`problem`]: what a caller is told that cannot have what it wants.
 //! - [`ids`]: numbers of 64 bits as JSON has them.
-//! - [`messages`], [`groups`], [`users`], [`sessions`], [`access`], [`connections`], [`stream`]: what can be called.
+//! - [`messages`], [`groups`], [`users`], [`sessions`], [`access`], [`connections`], [`events`],
+//!   [`stream`]: what can be called.
 //! - [`openapi`]: says so to programs, [`docs`] to people.
 
 pub(crate) mod access;
@@ -17,6 +18,7 @@ pub(crate) mod audit;
 mod connections;
 pub(crate) mod dispatch;
 mod docs;
+mod events;
 mod groups;
 pub(crate) mod ids;
 pub(crate) mod keys;
@@ -77,6 +79,7 @@ pub(crate) fn routes(api: Api, others: OpenApiRouter) -> Router {
         .routes(routes!(sessions::read))
         .routes(routes!(sessions::end))
         .routes(routes!(access::revoke))
+        .routes(routes!(events::list))
         .routes(routes!(users::groups))
         .routes(routes!(users::inbox))
         .routes(routes!(stream::open))

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use self::call::call;
 use self::operate::{Changed, Level, Resumed};
-use self::show::{CONNECTIONS, GROUPS, SESSIONS, fields, table};
+use self::show::{CONNECTIONS, EVENTS, GROUPS, SESSIONS, fields, table};
 use crate::auth::{TOKEN_TIME_MAX_S, token_id};
 use crate::clock::Clock;
 use crate::config::args::ConfigArgs;
@@ -71,6 +71,8 @@ enum AdminCommand {
     List(ConfigArgs),
     /// Show a user: sessions on all nodes, the newest row, groups.
     Users(Shown<User>),
+    /// Show what happened to a user lately on this node: logins, refusals, closes.
+    Events(Shown<User>),
     /// Show the connections of this node.
     Connections(Shown<Which>),
     /// Show the groups that a user is in.
@@ -182,6 +184,7 @@ pub fn run(args: &AdminArgs) -> Result<(), Box<dyn Error>> {
         }
         AdminCommand::List(config) => tell(config, "list\n")?,
         AdminCommand::Users(shown) => shown.user()?,
+        AdminCommand::Events(shown) => shown.events()?,
         AdminCommand::Connections(shown) => shown.connections()?,
         AdminCommand::Groups(shown) => shown.groups()?,
         AdminCommand::Send(shown) => shown.send()?,
@@ -223,6 +226,12 @@ impl Shown<User> {
             fields(&answer, "", &mut text);
             text + &rows(SESSIONS, &sessions)
         }))
+    }
+
+    fn events(&self) -> Result<String, Box<dyn Error>> {
+        let User { config, user } = &self.asked;
+        let answer = api(config, "GET", &format!("/users/{user}/events"), None)?;
+        Ok(self.printed(&answer, |answer| rows(EVENTS, &answer["events"])))
     }
 
     fn groups(&self) -> Result<String, Box<dyn Error>> {

@@ -9,7 +9,7 @@ use ringway_wire::schema::ErrorCode;
 
 use crate::contract::access::TokenId;
 use crate::contract::ids::Origin;
-use crate::contract::look::{ConnectionsSeen, SessionsSeen};
+use crate::contract::look::{ConnectionsSeen, SessionsSeen, UserEvent};
 use crate::contract::message::{Incoming, Message, Roster};
 
 /// What one shard's core asks another over a lane. (Connections cross the same lanes, but the shell sends
@@ -95,6 +95,8 @@ pub enum LaneAnswer {
     Online(Vec<UserId>),
     /// A user's sessions, for the API.
     Sessions(Box<SessionsSeen>),
+    /// What happened to a user, oldest first, for the API.
+    Events(Vec<UserEvent>),
     /// Some of the shard's connections, for the API.
     Connections(ConnectionsSeen),
 }

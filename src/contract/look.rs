@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ringway_wire::ids::{DeviceId, Seq, UserId};
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 use crate::contract::ids::{ConnId, Origin};
 
@@ -23,6 +24,8 @@ pub(crate) struct LookAsked {
 pub(crate) enum Look {
     /// The sessions of a user who lives on the shard, on all nodes.
     Sessions(UserId),
+    /// What happened to a user lately, as far as the shard has met it.
+    Events(UserId),
     /// The shard's connections.
     Connections {
         /// From this place on.
@@ -132,6 +135,70 @@ pub struct SessionsSeen {
     pub(crate) here: Vec<ConnectionSeen>,
     /// On other nodes.
     pub(crate) elsewhere: Vec<RemoteSeen>,
+}
+
+/// Something that happened to a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UserEvent {
+    /// Whom it happened to.
+    pub(crate) user: UserId,
+    /// On which device.
+    pub(crate) device: DeviceId,
+    /// The connection's number, as clients and the log name it.
+    pub(crate) connection: u64,
+    /// When it happened first, Unix milliseconds.
+    pub(crate) first_ms: u64,
+    /// And last.
+    pub(crate) last_ms: u64,
+    /// Grows with each event of the shard; 0: there is none.
+    pub(crate) number: u64,
+    /// How often.
+    pub(crate) times: u32,
+    /// What.
+    pub(crate) kind: UserEventKind,
+}
+
+/// What happens to users.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UserEventKind {
+    /// A connection has shown that it is the user's; its login is looked up.
+    Connected,
+    /// Its login was answered.
+    LoggedIn,
+    /// Its login was refused.
+    LoginRefused(CloseReason),
+    /// The session could not be given the next row at once.
+    Behind,
+    /// It has every row again.
+    CaughtUp,
+    /// A request of the session was refused.
+    Refused(ErrorCode),
+    /// The session is over.
+    Closed(CloseReason),
+}
+
+impl UserEvent {
+    /// No event.
+    pub(crate) const NONE: UserEvent = UserEvent::new(0, UserId(0), DeviceId(0), 0, UserEventKind::Connected);
+
+    /// One that has happened once.
+    pub(crate) const fn new(at_ms: u64, user: UserId, device: DeviceId, connection: u64, kind: UserEventKind) -> Self {
+        UserEvent { user, device, connection, first_ms: at_ms, last_ms: at_ms, number: 0, times: 1, kind }
+    }
+
+    /// The other says the same of the same session.
+    pub(crate) fn is_same(&self, other: &UserEvent) -> bool {
+        self.number > 0
+            && (self.user, self.device, self.connection, self.kind)
+                == (other.user, other.device, other.connection, other.kind)
+    }
+}
+
+impl UserEventKind {
+    /// What a session may do over and over is one event.
+    pub(crate) fn is_said_together(self) -> bool {
+        matches!(self, UserEventKind::Behind | UserEventKind::CaughtUp | UserEventKind::Refused(_))
+    }
 }
 
 /// Some of a shard's connections.

@@ -48,6 +48,11 @@ pub(crate) const API_CONNECTIONS_MAX: usize = 1_000;
 /// Places that a shard looks at for one question about its connections, some 100 µs where each is a system call for its
 /// address: what other shards and clients wait meanwhile.
 pub(crate) const LOOK_SLOTS_MAX: u32 = 256;
+/// Places in which a shard keeps what happened to its users; users share one by a keyed hash. A place has 1 KiB once it is
+/// used: 4 MiB a shard, when all are.
+pub(crate) const USER_EVENTS_PLACES: usize = 4_096;
+/// Events of one place: what one user can displace.
+pub(crate) const USER_EVENTS_OF_PLACE: usize = 16;
 /// Questions that a page of connections asks before it is answered with what it has: a million places in 4,096.
 pub(crate) const API_LOOKS_MAX: usize = 256;
 /// How often a change is tried when the owner has just changed.

@@ -14,6 +14,7 @@ use super::session::{Flags, Phase};
 use crate::clock::Now;
 use crate::contract::ids::{ConnId, Origin, SessionRef};
 use crate::contract::internal::{OrCount, Place};
+use crate::contract::look::UserEventKind;
 use crate::contract::store::{Page, PagePurpose, StoreAsk};
 use crate::limits::{
     PAGES_IN_FLIGHT_MAX, RETRY_AFTER_MS, STORE_SILENT_MS, STORE_UNREADABLE_MS, SYNCS_IN_FLIGHT_MAX, SYNCS_WAITING_MAX,
@@ -288,7 +289,7 @@ impl Shard {
         session.newest = session.newest.max(session.cursor);
         let progressed = session.cursor > before;
         let drains = session.outbox.is_some();
-        self.catch_up_done(slot);
+        self.catch_up_done(now, slot);
         if progressed {
             self.want_page(slot);
         }
@@ -298,12 +299,13 @@ impl Shard {
     }
 
     /// A session that has everything is live again.
-    pub(super) fn catch_up_done(&mut self, slot: u32) {
+    pub(super) fn catch_up_done(&mut self, now: Now, slot: u32) {
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         if session.phase == Phase::Behind && session.cursor >= session.newest {
             session.phase = Phase::Live;
             self.behind -= 1;
             self.forget_pages(slot);
+            self.note_of_session(now, slot, UserEventKind::CaughtUp);
         }
     }
 

@@ -249,6 +249,7 @@ impl Shard {
         }
         self.count_close(reason);
         self.list_close(slot, reason);
+        self.note_close(now, slot, reason);
         self.deregister(slot);
         self.large.forget(slot);
         let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return false };
@@ -302,11 +303,12 @@ impl Shard {
 
     /// The socket is gone: the peer closed it, or the shell did. The slot is freed here and only here (but for
     /// connections handed over). Without meaning for a connection that is gone already.
-    pub fn disconnected(&mut self, _now: Now, conn: ConnId) {
+    pub fn disconnected(&mut self, now: Now, conn: ConnId) {
         let Some(slot) = self.slot_of(conn) else { return };
         if self.sessions.at(slot).is_some_and(|session| session.phase != Phase::Closing) {
             self.count_close(CloseReason::PeerClosed);
             self.list_close(slot, CloseReason::PeerClosed);
+            self.note_close(now, slot, CloseReason::PeerClosed);
             self.deregister(slot);
         }
         self.free(slot);

@@ -14,6 +14,7 @@ use crate::clock::Now;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::Origin;
 use crate::contract::internal::{OrCount, Place};
+use crate::contract::look::UserEventKind;
 use crate::contract::message::{Message, Roster};
 use crate::limits::OUTBOX_BYTES_MAX;
 use ringway_wire::ids::{Conversation, MsgId, Seq, UserId};
@@ -116,7 +117,7 @@ impl<Member> PartEnd<Member> {
 #[derive(Default)]
 struct Fallen {
     /// Sessions that stopped being live.
-    count: u64,
+    slots: Vec<u32>,
     /// Those with an empty outbox: no write will make them go on.
     idle: Vec<u32>,
 }
@@ -160,7 +161,7 @@ impl Shard {
                 pushes += push_row(now, session, entry.session, row.message, seq, outgoing, effects, &mut fallen);
             }
         }
-        self.fell_behind(std::mem::take(&mut fallen));
+        self.fell_behind(now, std::mem::take(&mut fallen));
         // A sender's own rows come as answers, in their places among the others; an answer may find that the rows
         // before it made the session fall behind, so that has to be settled first.
         for entry in senders {
@@ -174,7 +175,7 @@ impl Shard {
                 } else if let Some(session) = self.sessions.at_mut(entry.session).or_count(Place::Fanout) {
                     let Shard { outgoing, effects, .. } = self;
                     pushes += push_row(now, session, entry.session, row.message, seq, outgoing, effects, &mut fallen);
-                    self.fell_behind(std::mem::take(&mut fallen));
+                    self.fell_behind(now, std::mem::take(&mut fallen));
                 }
             }
         }
@@ -244,11 +245,11 @@ impl Shard {
             }
             slot = next;
         }
-        self.fell_behind(fallen);
+        self.fell_behind(now, fallen);
     }
 
     /// The user has rows in the store that were not delivered here: the user's sessions catch up.
-    pub(super) fn missed(&mut self, user: UserId, newest: Seq) {
+    pub(super) fn missed(&mut self, now: Now, user: UserId, newest: Seq) {
         let mut slot = self.directory.first_session(user);
         let mut fallen = Fallen::default();
         while let Some(session) = self.sessions.at_mut(slot) {
@@ -258,7 +259,7 @@ impl Shard {
             }
             slot = session.next_of_user;
         }
-        self.fell_behind(fallen);
+        self.fell_behind(now, fallen);
     }
 
     /// The sending session's slot, if it is on this shard and still there.
@@ -279,14 +280,17 @@ impl Shard {
             fall_behind(session, slot, &mut fallen);
         }
         self.counts.sends_total += u64::from(seq != Seq(0));
-        self.fell_behind(fallen);
+        self.fell_behind(now, fallen);
         self.reply(now, slot, |encoder| encoder.send_ok(origin.request_id, msg_id, seq, sent_at_ms, taken));
-        self.catch_up_done(slot);
+        self.catch_up_done(now, slot);
     }
 
-    fn fell_behind(&mut self, fallen: Fallen) {
-        self.behind += fallen.count as usize;
-        self.counts.fell_behind_total += fallen.count;
+    fn fell_behind(&mut self, now: Now, fallen: Fallen) {
+        self.behind += fallen.slots.len();
+        self.counts.fell_behind_total += fallen.slots.len() as u64;
+        for slot in fallen.slots {
+            self.note_of_session(now, slot, UserEventKind::Behind);
+        }
         for slot in fallen.idle {
             self.retry_page(slot);
         }
@@ -323,7 +327,7 @@ fn push_row(
 #[cold]
 fn fall_behind(session: &mut Session, slot: u32, fallen: &mut Fallen) {
     session.phase = Phase::Behind;
-    fallen.count += 1;
+    fallen.slots.push(slot);
     if session.outbox.is_none() && !session.flags.has(Flags::PAGE_ASKED) {
         fallen.idle.push(slot);
     }

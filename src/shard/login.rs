@@ -16,6 +16,7 @@ use crate::contract::access::TokenId;
 use crate::contract::ids::{ConnId, Origin, ShardId};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::lane::{HandedOver, Transport};
+use crate::contract::look::UserEventKind;
 use crate::contract::memory::Pressure;
 use crate::contract::store::StoreAsk;
 use crate::contract::submission::Submission;
@@ -79,7 +80,8 @@ impl Shard {
                 self.register(now, slot, &login);
                 return Flow::Continue;
             }
-            Ok(_) => {
+            Ok(claims) => {
+                self.note_refused_login(now, slot, claims.user, device, CloseReason::TokenInvalid);
                 let text = "the token is for another device";
                 self.close_answering_with(now, slot, request_id, CloseReason::TokenInvalid, text);
             }
@@ -87,7 +89,12 @@ impl Shard {
                 self.close_answering_with(now, slot, request_id, CloseReason::TokenInvalid, &error.to_string());
                 self.explain_close(slot, fault);
             }
-            Err(AuthError::Expired) => self.close_answering(now, slot, request_id, CloseReason::TokenExpired),
+            Err(AuthError::Expired) => {
+                if let Some(user) = self.auth.user_of(token) {
+                    self.note_refused_login(now, slot, user, device, CloseReason::TokenExpired);
+                }
+                self.close_answering(now, slot, request_id, CloseReason::TokenExpired);
+            }
         }
         Flow::Gone
     }
@@ -149,12 +156,15 @@ impl Shard {
     /// Makes the connection one of its user's sessions, and asks what it needs to know.
     fn register(&mut self, now: Now, slot: u32, login: &Verified) {
         if let Err(reason) = self.access.may_log_in(login.user, login.issued_at_s, login.token) {
+            self.note_refused_login(now, slot, login.user, login.device, reason);
             return self.close_answering(now, slot, login.request_id, reason);
         }
         if self.admit_login_of(now, slot, login.request_id, login.user) == Admission::Refused {
+            self.note_refused_login(now, slot, login.user, login.device, CloseReason::Overloaded);
             return;
         }
         if self.begin_login(now, slot, login.request_id, login.user, login.device) == Verdict::Refused {
+            self.note_refused_login(now, slot, login.user, login.device, CloseReason::DeviceLimit);
             return;
         }
         if self.sessions.at(slot).is_some_and(|session| session.phase == Phase::Fresh) {
@@ -172,6 +182,8 @@ impl Shard {
         session.newest = Seq(0);
         session.login_is(login.request_id);
         session.flags.set(Flags::PAUSED);
+        self.note_of_session(now, slot, UserEventKind::Connected);
+        let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
         let origin = Origin::new(self.config.session_ref(session.conn(slot)), login.request_id);
         match login.cursor {
             Some(seq) => {
@@ -245,12 +257,14 @@ impl Shard {
         session.phase = if cursor == newest { Phase::Live } else { Phase::Behind };
         let is_behind = session.phase == Phase::Behind;
         self.counts.logins_total += 1;
+        self.note_of_session(now, slot, UserEventKind::LoggedIn);
         let heartbeat_ms = self.heartbeats.of(slot);
         self.reply(now, slot, |encoder| {
             encoder.login_ok(origin.request_id, session_id, user, now.unix_ms, heartbeat_ms, newest, cursor)
         });
         if is_behind {
             self.behind += 1;
+            self.note_of_session(now, slot, UserEventKind::Behind);
             self.want_page(slot);
         }
         self.arm_next(now, slot);

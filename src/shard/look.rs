@@ -28,6 +28,7 @@ impl Shard {
     ) {
         let answer = match look {
             Look::Sessions(user) => LaneAnswer::Sessions(Box::new(self.sessions_seen(now, user, &mut peer))),
+            Look::Events(user) => LaneAnswer::Events(self.events.of(user)),
             Look::Connections { from, wanted, rows_max } => {
                 LaneAnswer::Connections(self.connections_seen(now, from, wanted, rows_max, &mut peer))
             }

@@ -19,7 +19,7 @@
 //! timers.rs    time-outs, the tick              heartbeats.rs how often a session must speak
 //! close.rs     every end of a connection        drain.rs
 //! access.rs    who may not log in               memory.rs    when memory is short
-//! look.rs      what an operator sees
+//! look.rs      what an operator sees        events.rs    what happened to users lately
 //! route.rs     where the effects go
 //! session.rs, directory.rs, outgoing.rs, outbox.rs, wheel.rs, index.rs, slab.rs    the state
 //! ```
@@ -35,6 +35,7 @@ mod directory;
 mod drain;
 pub mod effects;
 mod ephemeral;
+mod events;
 pub(crate) mod fanout;
 mod group;
 mod heartbeats;
@@ -72,6 +73,7 @@ use self::directory::Directory;
 use self::drain::Drain;
 use self::effects::Effects;
 use self::ephemeral::{Ephemeral, Ephemerals};
+use self::events::UserEvents;
 use self::fanout::GroupRun;
 use self::group::{RosterAsk, Rosters};
 use self::heartbeats::Heartbeats;
@@ -126,6 +128,7 @@ pub struct Shard {
     cursors_later: Vec<Origin>,
     heartbeats: Heartbeats,
     large: LargeReplies,
+    events: UserEvents,
     throttled: Throttled,
     /// Sessions that were not read from because of all that they had asked, and may be again.
     answered_enough: Vec<ConnId>,
@@ -185,6 +188,7 @@ impl Shard {
             cursors_later: Vec::new(),
             heartbeats: Heartbeats::new(&config),
             large: LargeReplies::new(config.table_key),
+            events: UserEvents::new(config.table_key.derived(17)),
             throttled: Throttled::new(config.table_key),
             answered_enough: Vec::new(),
             wheel: Wheel::default(),
@@ -298,7 +302,7 @@ impl Shard {
             Delivery::Roster { group, roster } => self.roster_found(now, group, roster.as_ref()),
             Delivery::Changed { origin, roster, announcement } => self.changed(now, origin, &roster, &announcement),
             Delivery::Reloaded { group, roster } => self.reloaded(group, roster.as_ref()),
-            Delivery::Missed { newest } => newest.iter().for_each(|(user, newest)| self.missed(*user, *newest)),
+            Delivery::Missed { newest } => newest.iter().for_each(|(user, newest)| self.missed(now, *user, *newest)),
             Delivery::Unchanged { origin, group, version } => self.group_ok(now, origin, group, version, &[]),
             Delivery::NotAdded { origin, code, users } => self.not_added(now, origin, code, &users),
         }

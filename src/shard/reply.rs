@@ -73,6 +73,7 @@ impl Shard {
         retry_after_ms: u32,
     ) {
         self.reply(now, slot, |encoder| encoder.error(request_id, code, text, retry_after_ms, now.unix_ms));
+        self.note_refusal(now, slot, code);
         self.count_refusal(now, slot, retry_after_ms);
     }
 
@@ -115,7 +116,7 @@ impl Shard {
             }
             LaneAnswer::Online(users) => self.gathered(now, origin, &users),
             // The API's.
-            LaneAnswer::Sessions(_) | LaneAnswer::Connections(_) => count(Place::Mailbox),
+            LaneAnswer::Sessions(_) | LaneAnswer::Events(_) | LaneAnswer::Connections(_) => count(Place::Mailbox),
         }
     }
 

@@ -27,6 +27,7 @@ mod descriptors;
 mod doctor;
 mod example;
 mod floods;
+mod following;
 mod frames;
 mod gateway;
 mod half_open;

@@ -33,6 +33,17 @@ pub(super) const SESSIONS: &[Column] = &[
     ("PEER", "/connection/peer"),
 ];
 
+/// Those of what happened to a user.
+pub(super) const EVENTS: &[Column] = &[
+    ("AGO", "/at_ms"),
+    ("TIMES", "/times"),
+    ("EVENT", "/event"),
+    ("WHY", "/why"),
+    ("DEVICE", "/device"),
+    ("CONNECTION", "/connection"),
+    ("SHARD", "/shard"),
+];
+
 /// Those of a user's group.
 pub(super) const GROUPS: &[Column] =
     &[("GROUP", "/group"), ("ROLE", "/role"), ("MEMBERS", "/members_count"), ("VERSION", "/version")];
