@@ -37,7 +37,7 @@ local function append(entry)
   return text
 end
 
-local replies, has_old = {}, false
+local replies, has_old, renewed = {}, false, {}
 for at = 5, #ARGV, 8 do
   local kind, group, version, name, slice, known, since, entry = unpack(ARGV, at, at + 7)
   local is_message = kind == 'G' or kind == 'D'
@@ -58,7 +58,9 @@ for at = 5, #ARGV, 8 do
     local entry_number = append(entry)
     if is_message then
       call('HSET', claims, name, known .. entry_number)
-      call('EXPIRE', claims, claim_s)
+      -- One slice's claims live as long as its last one: most of a call are of one slice.
+      if not renewed[claims] then call('EXPIRE', claims, claim_s) end
+      renewed[claims] = true
     elseif kind == 'E' then
       call('HDEL', groups, group)
     else
