@@ -227,31 +227,7 @@ struct Done {
 /// `masters`: the URL of each, for what it says about itself.
 fn measure(args: &Args, url: &str, masters: &[String]) {
     let cpu_us = || masters.iter().map(|url| redis_cpu_us(url)).collect::<Vec<f64>>();
-    let mut random = fastrand::Rng::with_seed(1);
-    let groups = (1..=args.groups as u64).map(|group| StoredGroup {
-        group: GroupId(group),
-        version: RosterVersion(1),
-        members: scattered(&mut random, args),
-        maker: None,
-    });
-    let shared = Shared {
-        groups: groups.collect(),
-        stored: AtomicU64::new(0),
-        starts: AtomicBool::new(false),
-        ends: AtomicBool::new(false),
-    };
-    let shared = Arc::new(shared);
-    let mut nodes = Vec::new();
-    for node in 1..=args.nodes {
-        let done = Arc::new(Done::default());
-        let threads = start_node(args, url, node, &shared, &done);
-        nodes.push((done, threads));
-        // The first makes the ledger, the others find it.
-        wait_for("a node's messages come back", || {
-            nodes.iter().all(|(done, _)| done.acked.load(Ordering::Relaxed) > 0)
-        });
-    }
-    shared.starts.store(true, Ordering::Relaxed);
+    let (shared, nodes) = start_nodes(args, url);
     // Names of a ledger that was made just now are looked up in the store.
     std::thread::sleep(Duration::from_millis(CLIENT_MSG_ID_AHEAD_MS + 3_000));
     let sum = |count: fn(&Done) -> &AtomicU64| -> u64 {
@@ -303,6 +279,39 @@ fn measure(args: &Args, url: &str, masters: &[String]) {
     println!("Redis CPU              {redis_percent:>12.0} %");
     println!("refused                {refused:>12}");
 }
+
+/// All nodes, which send as fast as they can from now on.
+fn start_nodes(args: &Args, url: &str) -> (Arc<Shared>, Vec<RunningNode>) {
+    let mut random = fastrand::Rng::with_seed(1);
+    let groups = (1..=args.groups as u64).map(|group| StoredGroup {
+        group: GroupId(group),
+        version: RosterVersion(1),
+        members: scattered(&mut random, args),
+        maker: None,
+    });
+    let shared = Shared {
+        groups: groups.collect(),
+        stored: AtomicU64::new(0),
+        starts: AtomicBool::new(false),
+        ends: AtomicBool::new(false),
+    };
+    let shared = Arc::new(shared);
+    let mut nodes = Vec::new();
+    for node in 1..=args.nodes {
+        let done = Arc::new(Done::default());
+        let threads = start_node(args, url, node, &shared, &done);
+        nodes.push((done, threads));
+        // The first makes the ledger, the others find it.
+        wait_for("a node's messages come back", || {
+            nodes.iter().all(|(done, _)| done.acked.load(Ordering::Relaxed) > 0)
+        });
+    }
+    shared.starts.store(true, Ordering::Relaxed);
+    (shared, nodes)
+}
+
+/// What a node has done so far, and its threads.
+type RunningNode = (Arc<Done>, [JoinHandle<()>; 2]);
 
 /// CPU time of this process, of all nodes that is, in microseconds; the kernel counts it in hundredths of a second.
 fn own_cpu_us() -> f64 {
