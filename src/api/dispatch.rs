@@ -25,7 +25,7 @@ use crate::contract::internal::{OrCount, Place, count};
 use crate::contract::lane::{LaneAnswer, LaneEnvelope};
 use crate::contract::look::{ConnectionsSeen, Look, LookAsked, SessionsSeen, UserEvent};
 use crate::contract::message::{Incoming, Roster};
-use crate::contract::store::{CursorRow, Page, PagePurpose, StoreAnswer, StoreAsk};
+use crate::contract::store::{CursorRow, Page, PagePurpose, StoreAnswer, StoreAsk, TraceAsk, Traced};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use crate::limits::{API_ANSWER_MS, API_LOOK_MS, API_QUESTIONS_OPEN_MAX, API_REQUESTS_MAX};
 use crate::topology::mailbox::{Crossing, Mail, Mailbox, Slot};
@@ -83,6 +83,8 @@ pub(crate) enum Question {
     Cursor(UserId, DeviceId),
     /// Cursors for the store to keep.
     KeepCursors(Vec<CursorRow>),
+    /// What the store knows of a message, or of devices.
+    Trace(TraceAsk),
     /// What a shard shows of its connections.
     Look(ShardId, Look),
 }
@@ -113,6 +115,8 @@ pub(crate) enum Answer {
     Newest(Seq),
     /// What was acknowledged last.
     Cursor(Option<Seq>),
+    /// What is known of a message, or of devices.
+    Traced(Traced),
     /// It is in the store's hands.
     HandedOn,
     /// A user's sessions.
@@ -326,6 +330,7 @@ impl Dispatch {
             }
             Question::Newest(user) => submit(Submission::Position { origin, user }),
             Question::Cursor(user, device) => ask(StoreAsk::Cursor { origin, user, device }),
+            Question::Trace(wanted) => ask(StoreAsk::Trace { origin, ask: wanted }),
             Question::KeepCursors(rows) => ask(StoreAsk::SaveCursors(rows)),
             Question::Look(shard, look) => put(shard, Crossing::Look(Box::new(LookAsked { origin, look }))),
         }
@@ -404,6 +409,10 @@ fn said_by_store(answer: StoreAnswer) -> Option<(Origin, Answer)> {
             Some((Origin::new(session, request_id), Answer::Failed(Problem::store_unavailable())))
         }
         StoreAnswer::Cursor { origin, seq } => Some((origin, Answer::Cursor(seq))),
+        StoreAnswer::Traced { origin, traced: Traced::Unavailable } => {
+            Some((origin, Answer::Failed(Problem::store_unavailable())))
+        }
+        StoreAnswer::Traced { origin, traced } => Some((origin, Answer::Traced(traced))),
         // Of a cursor, which is the only question of its request.
         StoreAnswer::Unavailable { session, purpose: None } => {
             Some((Origin::new(session, 0), Answer::Failed(Problem::store_unavailable())))

@@ -10,7 +10,7 @@
 //! - [`problem`]: what a caller is told that cannot have what it wants.
 //! - [`ids`]: numbers of 64 bits as JSON has them.
 //! - [`messages`], [`groups`], [`users`], [`sessions`], [`access`], [`connections`], [`events`],
-//!   [`stream`]: what can be called.
+//!   [`trace`], [`stream`]: what can be called.
 //! - [`openapi`]: says so to programs, [`docs`] to people.
 
 pub(crate) mod access;
@@ -27,6 +27,7 @@ pub(crate) mod openapi;
 pub(crate) mod problem;
 pub(crate) mod sessions;
 pub(crate) mod stream;
+pub(crate) mod trace;
 mod users;
 
 use std::future::ready;
@@ -47,6 +48,7 @@ use crate::api::dispatch::Dispatcher;
 use crate::api::keys::Keys;
 use crate::api::problem::Problem;
 use crate::api::stream::Followers;
+use crate::api::trace::WebhooksSeen;
 use crate::clock::Clock;
 use crate::limits::API_BODY_BYTES_MAX;
 
@@ -61,6 +63,8 @@ pub(crate) struct Api {
     pub(crate) audit: Audit,
     /// Tells streams of new rows.
     pub(crate) followers: Followers,
+    /// Tells how far webhooks are.
+    pub(crate) webhooks: WebhooksSeen,
     /// Ends sessions, and revokes tokens.
     pub(crate) access: mpsc::Sender<AccessAsk>,
     /// The process's time.
@@ -80,6 +84,7 @@ pub(crate) fn routes(api: Api, others: OpenApiRouter) -> Router {
         .routes(routes!(sessions::end))
         .routes(routes!(access::revoke))
         .routes(routes!(events::list))
+        .routes(routes!(trace::follow))
         .routes(routes!(users::groups))
         .routes(routes!(users::inbox))
         .routes(routes!(stream::open))

@@ -97,6 +97,12 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "UnknownWebhook", "there is no webhook of this name")
     }
 
+    /// There is no message of this number.
+    pub(super) fn unknown_message() -> Problem {
+        let detail = "there is no message of this number, or it is no longer kept";
+        Problem::new(StatusCode::NOT_FOUND, "UnknownMessage", detail)
+    }
+
     /// There is one of another method.
     pub(super) fn method() -> Problem {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this path is called by another method")

@@ -19,7 +19,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use self::call::call;
-use self::operate::{Changed, Level, Resumed};
+use self::operate::{Changed, Level, Message, Resumed};
 use self::show::{CONNECTIONS, EVENTS, GROUPS, SESSIONS, fields, table};
 use crate::auth::{TOKEN_TIME_MAX_S, token_id};
 use crate::clock::Clock;
@@ -73,6 +73,8 @@ enum AdminCommand {
     Users(Shown<User>),
     /// Show what happened to a user lately on this node: logins, refusals, closes.
     Events(Shown<User>),
+    /// Follow a message: its rows, who was given it, has acknowledged it, lacks it.
+    Trace(Shown<Message>),
     /// Show the connections of this node.
     Connections(Shown<Which>),
     /// Show the groups that a user is in.
@@ -185,6 +187,7 @@ pub fn run(args: &AdminArgs) -> Result<(), Box<dyn Error>> {
         AdminCommand::List(config) => tell(config, "list\n")?,
         AdminCommand::Users(shown) => shown.user()?,
         AdminCommand::Events(shown) => shown.events()?,
+        AdminCommand::Trace(shown) => shown.trace()?,
         AdminCommand::Connections(shown) => shown.connections()?,
         AdminCommand::Groups(shown) => shown.groups()?,
         AdminCommand::Send(shown) => shown.send()?,

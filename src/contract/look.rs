@@ -111,6 +111,8 @@ pub struct Owner {
     pub(crate) device: DeviceId,
     /// Since when, Unix milliseconds; 0: its login is not answered yet.
     pub(crate) since_ms: u64,
+    /// Rows up to this one were sent to it, or were with its client before; 0: its login is not answered yet.
+    pub(crate) sent: Seq,
     /// Rows that it was not sent yet, counted in numbers of rows.
     pub(crate) rows_behind: u64,
     /// What the device has acknowledged and the store may not know yet.

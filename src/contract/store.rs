@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use ringway_wire::ids::{ClientMsgId, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
+use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
 use ringway_wire::schema::Role;
 
 use crate::contract::ids::{Origin, SessionRef};
 use crate::contract::message::Message;
-use crate::contract::position::{AppliedPosition, StreamDigest};
+use crate::contract::position::{AppliedPosition, JournalPosition, StreamDigest};
 
 /// What a shard asks of the store.
 #[derive(Debug)]
@@ -38,6 +38,57 @@ pub enum StoreAsk {
     },
     /// Cursors to keep. Refused: kept, merged with newer ones, sent again later.
     SaveCursors(Vec<CursorRow>),
+    /// What is known of a message, or of devices? The API's. Refused: its caller is told to come again.
+    Trace {
+        /// The request.
+        origin: Origin,
+        /// What it asks.
+        ask: TraceAsk,
+    },
+}
+
+/// What whoever follows a message asks.
+#[derive(Debug)]
+pub enum TraceAsk {
+    /// The message of this number.
+    Message(MsgId),
+    /// What all devices of these users have acknowledged.
+    Devices(Vec<UserId>),
+}
+
+/// What the store knows of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Traced {
+    /// `None`: there is none of this number, or it is no longer kept.
+    Message(Option<MessageFound>),
+    /// By user and device; of devices that never acknowledged anything there is none.
+    Devices(Vec<CursorRow>),
+    /// The store cannot be read now.
+    Unavailable,
+}
+
+/// A message, and where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageFound {
+    /// What it is.
+    pub head: MessageHead,
+    /// Where its record is in the journal, while the database does not have it yet.
+    pub journal: Option<JournalPosition>,
+}
+
+/// What a message is, but for what it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageHead {
+    /// Who sent it.
+    pub sender: UserId,
+    /// To whom.
+    pub to: Conversation,
+    /// The sender's name for it.
+    pub client_msg_id: ClientMsgId,
+    /// The sender's own row.
+    pub sender_seq: Seq,
+    /// How long what it says is.
+    pub body_bytes: u64,
 }
 
 /// What a page is read for.
@@ -80,6 +131,13 @@ pub enum StoreAnswer {
         origin: Origin,
         /// The last row that the device has acknowledged.
         seq: Option<Seq>,
+    },
+    /// What is known of a message, or of devices.
+    Traced {
+        /// The request.
+        origin: Origin,
+        /// What is known.
+        traced: Traced,
     },
     /// The store cannot be read now (the log says why).
     Unavailable {

@@ -228,6 +228,7 @@ impl Calls {
                 dispatcher: dispatcher.clone(),
                 keys: Arc::clone(&keys),
                 followers: followers.clone(),
+                webhooks: webhooks::seen(&facts.webhooks),
                 audit: audit.clone(),
                 access: http.access.clone(),
                 clock,

@@ -53,6 +53,12 @@ pub(crate) const LOOK_SLOTS_MAX: u32 = 256;
 pub(crate) const USER_EVENTS_PLACES: usize = 4_096;
 /// Events of one place: what one user can displace.
 pub(crate) const USER_EVENTS_OF_PLACE: usize = 16;
+/// Recipients of one page of a message that is followed.
+pub(crate) const TRACE_RECIPIENTS_MAX: usize = 50;
+/// How often their inboxes are looked into: a bisection of 2^64 rows takes 64 looks, and one more is around where it ends.
+pub(crate) const TRACE_ROUNDS_MAX: u16 = 72;
+/// Rows that are looked at where the bisection ends.
+pub(crate) const TRACE_ROWS_AROUND: u16 = 64;
 /// Questions that a page of connections asks before it is answered with what it has: a million places in 4,096.
 pub(crate) const API_LOOKS_MAX: usize = 256;
 /// How often a change is tried when the owner has just changed.

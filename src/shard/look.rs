@@ -16,7 +16,7 @@ use crate::contract::look::{
     ConnectionSeen, ConnectionState, ConnectionsSeen, Look, LookAsked, Owner, RemoteSeen, SessionsSeen, Wanted,
 };
 use crate::limits::LOOK_SLOTS_MAX;
-use ringway_wire::ids::UserId;
+use ringway_wire::ids::{Seq, UserId};
 
 impl Shard {
     /// Answers the API. `peer`: the other end of a connection.
@@ -84,6 +84,7 @@ impl Shard {
             user: user.id,
             device: session.device,
             since_ms: if session.phase.is_open() { self.remote_sessions.since_ms(slot) } else { 0 },
+            sent: if session.phase.is_open() { session.cursor } else { Seq(0) },
             rows_behind: rows_behind(session),
             acknowledged: self.cursors.waiting(user.id, session.device),
         });

@@ -334,6 +334,8 @@ impl Shard {
         match answer {
             StoreAnswer::Page { session, purpose, after, page } => self.page(now, session, purpose, after, &page),
             StoreAnswer::Cursor { origin, seq } => self.cursor_found(origin, seq),
+            // The API's.
+            StoreAnswer::Traced { .. } => count(Place::Mailbox),
             StoreAnswer::Unavailable { session, purpose: Some(purpose) } => {
                 self.page_unreadable(now, session, purpose);
             }
@@ -395,6 +397,8 @@ impl Shard {
             StoreAsk::Page { session, purpose, .. } => self.page_unavailable(now, session, purpose),
             StoreAsk::Cursor { origin, .. } => self.cursors_later.push(origin),
             StoreAsk::SaveCursors(cursors) => self.keep_cursors(cursors),
+            // The API's.
+            StoreAsk::Trace { .. } => count(Place::Mailbox),
         }
     }
 

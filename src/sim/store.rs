@@ -11,7 +11,9 @@ use std::rc::Rc;
 
 use ringway::contract::cause::Cause;
 use ringway::contract::position::AppliedPosition;
-use ringway::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup, StoredMessage};
+use ringway::contract::store::{
+    CursorRow, Lookup, MessageHead, NewestRow, Page, StorePosition, Stored, StoredGroup, StoredMessage,
+};
 use ringway::store::messages::Messages;
 use ringway::store::names::Written;
 use ringway::store::{
@@ -445,6 +447,25 @@ impl Store for SimStore {
         self.reach("reading cursors")?;
         let inner = self.database.inner.borrow();
         Ok(devices.iter().map(|device| inner.current.cursors.get(device).copied()).collect())
+    }
+
+    async fn message(&mut self, msg_id: MsgId) -> Result<Option<MessageHead>, StoreError> {
+        self.reach("reading a message")?;
+        let inner = self.database.inner.borrow();
+        Ok(inner.current.messages.get(&msg_id).map(|stored| MessageHead {
+            sender: stored.sender,
+            to: stored.to,
+            client_msg_id: stored.client_msg_id,
+            sender_seq: stored.sender_seq,
+            body_bytes: stored.body.len() as u64,
+        }))
+    }
+
+    async fn devices(&mut self, users: &[UserId]) -> Result<Vec<CursorRow>, StoreError> {
+        self.reach("reading the cursors of users")?;
+        let inner = self.database.inner.borrow();
+        let of_users = inner.current.cursors.iter().filter(|((user, _), _)| users.contains(user));
+        Ok(of_users.map(|((user, device), seq)| CursorRow { user: *user, device: *device, seq: *seq }).collect())
     }
 
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {

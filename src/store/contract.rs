@@ -140,6 +140,23 @@ claims! {
     cursors_of_a_crowd_are_read_together_each_for_its_device
     a_user_has_so_many_cursors_and_the_one_furthest_behind_goes
     groups_change_by_version_and_end_with_their_last_member
+    a_message_and_all_cursors_of_its_users_are_found
+}
+
+fn a_message_and_all_cursors_of_its_users_are_found<B: Bed>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(apply(&mut store, transaction(1..=3))).unwrap();
+    let head = bed.run(store.message(MsgId(2 << 22))).unwrap().unwrap();
+    assert_eq!((head.sender, head.to), (UserId(1), Conversation::User(UserId(FAR))));
+    assert_eq!((head.client_msg_id, head.sender_seq, head.body_bytes), (name(2), Seq(2), 6));
+    assert_eq!(bed.run(store.message(MsgId(4 << 22))).unwrap(), None);
+    let cursor = |user, device, seq| CursorRow { user: UserId(user), device: DeviceId(device), seq: Seq(seq) };
+    let saved = [cursor(1, 1, 3), cursor(1, u64::MAX, 1), cursor(FAR, 7, 2), cursor(9, 1, 1)];
+    bed.run(store.save_cursors(&saved)).unwrap();
+    let mut found = bed.run(store.devices(&[UserId(FAR), UserId(1), UserId(77)])).unwrap();
+    found.sort_by_key(|row| (row.user, row.device));
+    assert_eq!(found, saved[..3]);
+    assert_eq!(bed.run(store.devices(&[])).unwrap(), []);
 }
 
 fn name(n: u64) -> ClientMsgId {

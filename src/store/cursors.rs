@@ -38,6 +38,13 @@ impl Cursors {
         self.waiting.get(&(user, device)).copied()
     }
 
+    /// Those of these users that wait.
+    pub(crate) fn of(&self, users: &[UserId]) -> Vec<CursorRow> {
+        let mut rows = self.some(usize::MAX);
+        rows.retain(|row| users.contains(&row.user));
+        rows
+    }
+
     /// Some that wait, to be saved.
     pub(crate) fn some(&self, count_max: usize) -> Vec<CursorRow> {
         let row =

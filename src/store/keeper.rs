@@ -10,6 +10,7 @@ pub(crate) mod lookups;
 pub(crate) mod pages;
 mod position;
 mod share;
+mod trace;
 
 use std::sync::Arc;
 
@@ -185,6 +186,10 @@ impl<S: Store, D: Disk> Keeper<S, D> {
             StoreAsk::SaveCursors(rows) => {
                 self.counters.cursors_dropped += self.cursors.merge(&rows);
                 None
+            }
+            StoreAsk::Trace { origin, ask } => {
+                let traced = self.trace(&ask).await;
+                Some((origin.session.shard, StoreAnswer::Traced { origin, traced }))
             }
         }
     }

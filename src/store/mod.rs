@@ -29,7 +29,7 @@ use std::future::Future;
 
 use crate::contract::cause::Cause;
 use crate::contract::position::{AppliedPosition, StreamDigest};
-use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use crate::contract::store::{CursorRow, Lookup, MessageHead, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::contract::store::{StorePosition, Stored};
 use messages::Messages;
 use names::Written;
@@ -91,6 +91,10 @@ pub trait Store {
     async fn kept_from(&mut self) -> Result<MsgId, StoreError>;
     /// The cursors of devices, all in one question; parallel to `devices`.
     async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError>;
+    /// The message of this number.
+    async fn message(&mut self, msg_id: MsgId) -> Result<Option<MessageHead>, StoreError>;
+    /// The cursors of all devices of these users, in any order.
+    async fn devices(&mut self, users: &[UserId]) -> Result<Vec<CursorRow>, StoreError>;
     /// Keeps cursors; one that is lower than what is kept changes nothing.
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError>;
 }

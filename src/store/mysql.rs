@@ -31,7 +31,7 @@ use super::messages::Messages;
 use super::names::Written;
 use super::{NamesFound, PageWanted, Store, StoreError, Transaction};
 use crate::contract::position::AppliedPosition;
-use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StoredGroup, StoredMessage};
+use crate::contract::store::{CursorRow, Lookup, MessageHead, NewestRow, Page, StoredGroup, StoredMessage};
 use crate::contract::store::{StorePosition, Stored};
 use crate::limits::MYSQL_TRANSACTION_ROWS_MAX;
 use connection::{Connection, Patience, Readers, options};
@@ -316,6 +316,39 @@ impl Store for MySqlStore {
         let found: HashMap<(u64, u64), u64> =
             rows.await?.into_iter().map(|(user, device, seq)| ((user, device), seq)).collect();
         Ok(devices.iter().map(|(user, device)| found.get(&(user.0, device.0)).copied().map(Seq)).collect())
+    }
+
+    async fn message(&mut self, msg_id: MsgId) -> Result<Option<MessageHead>, StoreError> {
+        let statement = format!(
+            "SELECT sender, conversation_kind, conversation_id, client_msg_id, sender_seq, length(body) FROM messages \
+             WHERE msg_id = {}",
+            msg_id.0
+        );
+        type Head = (u64, u8, u64, Vec<u8>, u64, u64);
+        let read = self
+            .read("reading a message", async |c: &mut Connection| c.first::<Head>(&*statement, Patience::Read).await);
+        Ok(read.await?.and_then(|(sender, kind, id, name, seq, body_bytes)| {
+            Some(MessageHead {
+                sender: UserId(sender),
+                to: conversation(kind, id),
+                client_msg_id: ClientMsgId(name.try_into().ok()?),
+                sender_seq: Seq(seq),
+                body_bytes,
+            })
+        }))
+    }
+
+    async fn devices(&mut self, users: &[UserId]) -> Result<Vec<CursorRow>, StoreError> {
+        let each: Vec<String> = users.iter().map(|user| user.0.to_string()).collect();
+        if each.is_empty() {
+            return Ok(Vec::new());
+        }
+        let statement = format!("SELECT user_id, device_id, seq FROM cursors WHERE user_id IN ({})", each.join(","));
+        let rows = self.read("reading the cursors of users", async |c: &mut Connection| {
+            c.rows::<(u64, u64, u64)>(&*statement, Patience::Read).await
+        });
+        let row = |(user, device, seq)| CursorRow { user: UserId(user), device: DeviceId(device), seq: Seq(seq) };
+        Ok(rows.await?.into_iter().map(row).collect())
     }
 
     async fn save_cursors(&mut self, rows: &[CursorRow]) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ mod find;
 mod insert;
 mod inspect;
 mod paced_writes;
+mod trace;
 mod wal;
 
 use std::ffi::c_int;
@@ -31,7 +32,7 @@ use crate::contract::cause::Cause;
 use crate::contract::chain::Chain;
 use crate::contract::message::Message;
 use crate::contract::position::{AppliedPosition, StreamDigest};
-use crate::contract::store::{CursorRow, Lookup, NewestRow, Page, StorePosition, Stored, StoredGroup};
+use crate::contract::store::{CursorRow, Lookup, MessageHead, NewestRow, Page, StorePosition, Stored, StoredGroup};
 use crate::limits::{SQLITE_TRANSACTION_ROWS_BESIDE_READERS, SQLITE_TRANSACTION_ROWS_MAX};
 use fault::{Inconsistent, failed};
 use find::find;
@@ -391,6 +392,14 @@ impl Store for SqliteStore {
 
     async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError> {
         cursors::read(&self.connection, devices).map_err(failed("reading cursors"))
+    }
+
+    async fn message(&mut self, msg_id: MsgId) -> Result<Option<MessageHead>, StoreError> {
+        trace::message(&self.connection, msg_id).map_err(failed("reading a message"))
+    }
+
+    async fn devices(&mut self, users: &[UserId]) -> Result<Vec<CursorRow>, StoreError> {
+        trace::devices(&self.connection, users).map_err(failed("reading the cursors of users"))
     }
 
     async fn save_cursors(&mut self, rows: &[CursorRow]) -> Result<(), StoreError> {

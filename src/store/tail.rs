@@ -23,7 +23,7 @@ use crate::contract::digest::digest;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::message::Message;
 use crate::contract::position::{AppliedPosition, JournalPosition, StreamDigest, StreamPosition};
-use crate::contract::store::{Lookup, StoredMessage};
+use crate::contract::store::{Lookup, MessageHead, StoredMessage};
 use crate::journal::JournalError;
 use crate::journal::disk::Disk;
 use crate::journal::reader::Reader;
@@ -270,6 +270,24 @@ impl<D: Disk> Tail<D> {
             next.extend(source.number(place + 1).map(|number| Reverse((number, which, place + 1))));
         }
         Ok(())
+    }
+
+    /// The message of this number, if it is here, and where.
+    pub(crate) fn message(&mut self, msg_id: MsgId) -> Result<Option<(MessageHead, JournalPosition)>, JournalError> {
+        let Some(entry) = self.index.message(msg_id) else { return Ok(None) };
+        let at = entry.at;
+        let (sender, to, client_msg_id, body) = match self.spot.record_at(at)? {
+            Record::Direct(record) => (record.sender, record.to(), record.client_msg_id, record.body),
+            Record::Group(record) => (record.sender, record.to(), record.client_msg_id, record.body),
+            Record::Roster(_) | Record::Change(_) | Record::Mark(..) | Record::Withdrawn(_) => {
+                return Err(corrupt(at, "a message was expected here"));
+            }
+        };
+        let body_bytes = body.len() as u64;
+        let lookup = Lookup { sender, client_msg_id, generation: 0 };
+        let sender_seq = self.find(&lookup)?.filter(|found| found.msg_id == msg_id).map(|found| found.seq);
+        let sender_seq = sender_seq.unwrap_or_default();
+        Ok(Some((MessageHead { sender, to, client_msg_id, sender_seq, body_bytes }, at)))
     }
 
     /// The message that was sent under this name, if it is here.

@@ -72,6 +72,7 @@ mod strict_websocket;
 mod successor;
 mod systemd;
 mod tokens;
+mod tracing;
 mod traffic;
 mod trouble;
 mod tuning;

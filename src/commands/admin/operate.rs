@@ -1,4 +1,5 @@
-//! What an operator changes of a gateway that runs: settings, what the log says, endpoints that were off.
+//! What an operator changes of a gateway that runs: settings, what the log says, endpoints that were off; and a message that is
+//! followed.
 //!
 //! On the main thread. What always holds: the gateway decides what can be changed, and says why not.
 
@@ -7,7 +8,7 @@ use std::error::Error;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::show::{SETTINGS, WEBHOOKS};
+use super::show::{RECIPIENTS, SETTINGS, WEBHOOKS, fields};
 use super::{AdminError, Shown, api, rows};
 use crate::config::args::ConfigArgs;
 
@@ -38,6 +39,39 @@ pub(super) struct Resumed {
     /// Try this one now, and switch it on if it was off.
     #[arg(long, value_name = "NAME")]
     resume: Option<String>,
+}
+
+/// A message to be followed.
+#[derive(Args, Debug)]
+pub(super) struct Message {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Its number, as the answer to whoever sent it says.
+    message: u64,
+}
+
+impl Shown<Message> {
+    /// Page by page.
+    pub(super) fn trace(&self) -> Result<String, Box<dyn Error>> {
+        let Message { config, message } = &self.asked;
+        let mut all: Vec<Value> = Vec::new();
+        let mut answer = api(config, "GET", &format!("/messages/{message}"), None)?;
+        loop {
+            all.extend(answer["recipients"].as_array().into_iter().flatten().cloned());
+            let Some(next) = answer["next"].as_str() else { break };
+            answer = api(config, "GET", &format!("/messages/{message}?after={next}"), None)?;
+        }
+        answer["recipients"] = Value::Array(all.clone());
+        Ok(self.printed(&answer, |answer| {
+            let mut head = answer.clone();
+            if let Some(head) = head.as_object_mut() {
+                head.remove("recipients");
+            }
+            let mut text = String::new();
+            fields(&head, "", &mut text);
+            text + &rows(RECIPIENTS, &Value::Array(all.clone()))
+        }))
+    }
 }
 
 impl Shown<Changed> {

@@ -44,6 +44,15 @@ pub(super) const EVENTS: &[Column] = &[
     ("SHARD", "/shard"),
 ];
 
+/// Those of somebody a message was for.
+pub(super) const RECIPIENTS: &[Column] = &[
+    ("USER", "/user"),
+    ("ROW", "/seq"),
+    ("SESSIONS", "/sessions"),
+    ("ACKNOWLEDGED", "/acknowledged"),
+    ("LACKING", "/lacking"),
+];
+
 /// Those of a user's group.
 pub(super) const GROUPS: &[Column] =
     &[("GROUP", "/group"), ("ROLE", "/role"), ("MEMBERS", "/members_count"), ("VERSION", "/version")];
@@ -115,8 +124,21 @@ fn cell(value: Option<&Value>, at: &str, now_ms: u64) -> String {
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(item).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
+}
+
+/// One of several: a session is its device, with what is known of what it was given.
+fn item(value: &Value) -> String {
+    let Some(device) = value["device"].as_str() else { return plain(value) };
+    let given = match value["pushed"].as_bool() {
+        Some(true) => "pushed",
+        Some(false) => "not yet",
+        None => "elsewhere",
+    };
+    format!("{device} ({given})")
 }
 
 #[cfg(test)]

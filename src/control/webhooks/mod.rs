@@ -41,6 +41,7 @@ use self::kept::StateFile;
 use self::status::Webhook;
 use self::teller::{Surroundings, Teller, TellerEnds, TellerOrder};
 use crate::api::dispatch::Dispatcher;
+use crate::api::trace::{WebhookSeen, WebhooksSeen};
 use crate::clock::Clock;
 use crate::contract::progress::Progress;
 use crate::control::Stage;
@@ -116,6 +117,18 @@ impl Webhooks {
         let teller = tellers.iter().find(|teller| teller.endpoint.name == name)?;
         Some(teller.orders.try_send(order).map_err(|_| Full))
     }
+}
+
+/// How far they are, for whoever follows a message.
+pub(crate) fn seen(webhooks: &Webhooks) -> WebhooksSeen {
+    let webhooks = webhooks.clone();
+    let seen = |it: Webhook| WebhookSeen {
+        webhook: it.webhook,
+        state: it.state,
+        past: (it.behind_bytes == 0).then_some(true),
+        last_failure: it.last_failure,
+    };
+    WebhooksSeen(Arc::new(move || webhooks.shown().into_iter().map(seen).collect()))
 }
 
 /// As many orders wait as may.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::contract::delivery::{Delivery, GroupAnnouncement};
 use crate::contract::ids::{LedgerSlot, Origin, ShardId};
 use crate::contract::message::{Incoming, Message, Roster, RosterMember};
-use crate::contract::store::{Page, StoreAnswer, StoreAsk};
+use crate::contract::store::{Page, StoreAnswer, StoreAsk, Traced};
 use crate::contract::submission::{ChangeSubmission, GroupChange, MessageSubmission, Submission};
 use ringway_wire::frame::PushFrame;
 use ringway_wire::ids::{ClientMsgId, Conversation, DeviceId, GroupId, MsgId, RosterVersion, Seq, UserId};
@@ -268,6 +268,8 @@ impl Ledger {
                 }
                 None
             }
+            // No shard asks it.
+            StoreAsk::Trace { origin, .. } => Some(StoreAnswer::Traced { origin, traced: Traced::Unavailable }),
         }
     }
 }

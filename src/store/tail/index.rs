@@ -32,7 +32,7 @@ pub(super) struct Entry {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Group { sender: UserId, client_msg_id: ClientMsgId, roster_at: JournalPosition },
+    Group { sender: UserId, client_msg_id: ClientMsgId, roster_at: JournalPosition, msg_id: MsgId },
     Direct { sender: UserId, client_msg_id: ClientMsgId, to: UserId, msg_id: MsgId },
     Change,
 }
@@ -176,6 +176,15 @@ impl Index {
         self.entry(*self.names.get(&(lookup.sender, lookup.client_msg_id))?)
     }
 
+    /// The message of this number; found by looking at all of them, of which each is a few words in a row.
+    pub(super) fn message(&self, wanted: MsgId) -> Option<&Entry> {
+        let is_it = |entry: &&Entry| match &entry.kind {
+            Kind::Group { msg_id, .. } | Kind::Direct { msg_id, .. } => *msg_id == wanted,
+            Kind::Change => false,
+        };
+        self.entries.iter().find(is_it)
+    }
+
     pub(super) fn roster(&self, at: JournalPosition) -> Option<&RosterRecord> {
         self.rosters.get(&at).map(|snapshot| &snapshot.record)
     }
@@ -228,7 +237,7 @@ impl Index {
                 }
                 let (sender, client_msg_id) = (record.sender, record.client_msg_id);
                 self.names.insert((sender, client_msg_id), number);
-                Kind::Group { sender, client_msg_id, roster_at: record.roster_at }
+                Kind::Group { sender, client_msg_id, roster_at: record.roster_at, msg_id: record.msg_id }
             }
             Record::Direct(record) => {
                 let (sender, to, client_msg_id) = (record.sender, record.to, record.client_msg_id);
@@ -265,7 +274,7 @@ impl Index {
             self.first += 1;
             self.rows -= self.rows_count(&entry);
             match entry.kind {
-                Kind::Group { sender, client_msg_id, roster_at } => {
+                Kind::Group { sender, client_msg_id, roster_at, .. } => {
                     self.forget_name((sender, client_msg_id), number);
                     self.refer_no_more(roster_at);
                 }

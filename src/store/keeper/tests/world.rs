@@ -1,6 +1,7 @@
 //! What a ledger would have written, on a disk in memory, and a store that can be told to fail.
 
 use super::*;
+use crate::store::MessageHead;
 
 /// A store that can be told to fail, and to take its time.
 pub(in crate::store::keeper) struct Flaky {
@@ -153,6 +154,12 @@ impl Store for Flaky {
     }
     async fn cursors(&mut self, devices: &[(UserId, DeviceId)]) -> Result<Vec<Option<Seq>>, StoreError> {
         block_on(self.read()?.cursors(devices))
+    }
+    async fn message(&mut self, msg_id: MsgId) -> Result<Option<MessageHead>, StoreError> {
+        block_on(self.read()?.message(msg_id))
+    }
+    async fn devices(&mut self, users: &[UserId]) -> Result<Vec<CursorRow>, StoreError> {
+        block_on(self.read()?.devices(users))
     }
     async fn save_cursors(&mut self, cursors: &[CursorRow]) -> Result<(), StoreError> {
         if self.away || self.writes_fail {
