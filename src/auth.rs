@@ -1,27 +1,30 @@
 //! Who a token says its bearer is.
 //!
-//! Each shard has an [`Authenticator`] of its own: the key, and the tokens it has verified, so that a reconnect
+//! Each shard has an [`Authenticator`] of its own: the keys, and the tokens it has verified, so that a reconnect
 //! storm does not pay for the same signature twice. What always holds: a token counts only if it is signed with the
-//! algorithm that belongs to the configured key, whatever its header says, and only until it expires. It knows no
+//! algorithm that belongs to a configured key, whatever its header says, and only until it expires. It knows no
 //! clock, and keeps no list of revoked tokens (a shard compares when they were issued, and their ids).
 
 mod crypto;
+mod keys;
 mod verified;
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Header, decode, decode_header};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use keys::AuthKey;
+pub use keys::AuthKeyError;
+pub(crate) use keys::AuthKeys;
 use verified::{TokenDigest, Verified};
 
 use crate::contract::access::TokenId;
@@ -75,6 +78,12 @@ pub(crate) enum TokenFault {
         /// Ours.
         expected: Algorithm,
     },
+    /// Of a key that is not there, or no longer.
+    #[error("its header names a key (`kid`) that this gateway does not have")]
+    UnknownKey,
+    /// Nothing says with which key it is signed.
+    #[error("its header names no key (`kid`), and this gateway has several")]
+    NoKeyNamed,
     /// Another key's, or changed on its way.
     #[error("its signature is not made with this gateway's key")]
     Signature,
@@ -92,81 +101,29 @@ pub(crate) enum TokenFault {
     /// Made for somebody else.
     #[error("its claim `aud` does not name this gateway's audience (auth.audience)")]
     Audience,
+    /// Made by somebody else.
+    #[error("its claim `iss` is not this gateway's issuer (auth.issuer)")]
+    Issuer,
     /// Its time has not come.
     #[error("it is not valid yet: its claim `nbf` is in the future")]
     NotYet,
 }
 
-/// Why a key cannot be used.
-#[derive(Clone, Copy, PartialEq, Eq, Error, Debug)]
-pub enum AuthKeyError {
-    /// Not a PEM file with an Ed25519 public key.
-    #[error(
-        "expected an Ed25519 public key in PEM form (-----BEGIN PUBLIC KEY-----); make one with `openssl pkey -pubout`"
-    )]
-    NotEd25519Pem,
-}
-
-/// What tokens are verified with; goes to every shard.
-#[derive(Clone)]
-pub(crate) struct AuthKey {
-    key: DecodingKey,
-    algorithm: Algorithm,
-    /// What a token's `aud` must name; `None`: it is not looked at.
-    audience: Option<Arc<str>>,
-}
-
-impl AuthKey {
-    /// Tokens are signed with HMAC-SHA256 and this secret.
-    pub(crate) fn hs256(secret: &[u8]) -> AuthKey {
-        AuthKey::new(DecodingKey::from_secret(secret), Algorithm::HS256)
-    }
-
-    /// Tokens are signed with the Ed25519 key whose public half this is, in PEM form.
-    pub(crate) fn eddsa_pem(pem: &[u8]) -> Result<AuthKey, AuthKeyError> {
-        let key = DecodingKey::from_ed_pem(pem).map_err(|_| AuthKeyError::NotEd25519Pem)?;
-        Ok(AuthKey::new(key, Algorithm::EdDSA))
-    }
-
-    fn new(key: DecodingKey, algorithm: Algorithm) -> AuthKey {
-        crypto::install();
-        AuthKey { key, algorithm, audience: None }
-    }
-
-    /// The same key, for tokens that are made for this audience, among others or alone. Empty: for any.
-    pub(crate) fn for_audience(self, audience: &str) -> AuthKey {
-        AuthKey { audience: Some(audience).filter(|audience| !audience.is_empty()).map(Arc::from), ..self }
-    }
-}
-
-impl fmt::Debug for AuthKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The key stays out of logs.
-        write!(f, "AuthKey({:?})", self.algorithm)
-    }
-}
-
-/// Verifies tokens with one key and remembers those it has verified.
+/// Verifies tokens and remembers those it has verified.
 pub struct Authenticator {
-    key: AuthKey,
-    /// The key's algorithm and no other. Times are compared here, with the caller's clock, and the audience, so that each
-    /// fault has its name; the issuer is the token maker's business.
-    validation: Validation,
+    keys: AuthKeys,
     verified: Verified,
 }
 
 impl Authenticator {
     /// Nothing is verified yet.
-    pub(crate) fn new(key: &AuthKey) -> Self {
-        let mut validation = Validation::new(key.algorithm);
-        validation.required_spec_claims.clear();
-        (validation.validate_exp, validation.validate_aud) = (false, false);
-        Authenticator { key: key.clone(), validation, verified: Verified::default() }
+    pub(crate) fn new(keys: &AuthKeys) -> Self {
+        Authenticator { keys: keys.clone(), verified: Verified::default() }
     }
 
     /// Tokens are signed with HMAC-SHA256 and this secret.
     pub fn hs256(secret: &[u8]) -> Self {
-        Self::new(&AuthKey::hs256(secret))
+        Self::new(&AuthKeys::hs256(secret))
     }
 
     /// What the token says, if it is genuine and has not expired at `now_unix_s`.
@@ -179,7 +136,10 @@ impl Authenticator {
             return unexpired(claims, now_unix_s);
         }
         let raw = self.genuine(token).map_err(AuthError::Invalid)?;
-        if self.key.audience.as_deref().is_some_and(|audience| !raw.is_for(audience)) {
+        if self.keys.issuer.as_deref().is_some_and(|issuer| raw.iss.as_deref() != Some(issuer)) {
+            return Err(AuthError::Invalid(TokenFault::Issuer));
+        }
+        if self.keys.audience.as_deref().is_some_and(|audience| !raw.is_for(audience)) {
             return Err(AuthError::Invalid(TokenFault::Audience));
         }
         let claims = unexpired(raw.parse().map_err(AuthError::Invalid)?, now_unix_s)?;
@@ -196,30 +156,25 @@ impl Authenticator {
         raw.parse().ok().map(|claims| claims.user)
     }
 
-    /// What the token says, if our key's owner has signed it.
+    /// What the token says, if the owner of one of our keys has signed it.
     fn genuine(&self, token: &str) -> Result<RawClaims, TokenFault> {
-        let decoded = decode::<RawClaims>(token, &self.key.key, &self.validation);
-        decoded.map(|decoded| decoded.claims).map_err(|error| self.fault(token, error.kind()))
-    }
-
-    fn fault(&self, token: &str, kind: &ErrorKind) -> TokenFault {
-        let expected = self.key.algorithm;
-        match kind {
+        let header = decode_header(token).map_err(|_| match names_an_algorithm(token) {
+            // One that nobody here knows.
+            true => TokenFault::Algorithm { expected: self.keys.expected() },
+            false => TokenFault::Malformed,
+        })?;
+        let key = self.keys.find(&header)?;
+        let decoded = decode::<RawClaims>(token, &key.key, &key.validation);
+        decoded.map(|decoded| decoded.claims).map_err(|error| match error.kind() {
             ErrorKind::InvalidSignature => TokenFault::Signature,
-            ErrorKind::InvalidAlgorithm => TokenFault::Algorithm { expected },
-            // Header or claims. A header that cannot be read may name an algorithm that nobody here knows.
-            ErrorKind::Json(_) => match decode_header(token) {
-                Ok(_) => self.claims_fault(token),
-                Err(_) if names_an_algorithm(token) => TokenFault::Algorithm { expected },
-                Err(_) => TokenFault::Malformed,
-            },
+            ErrorKind::Json(_) => Self::claims_fault(key, token),
             _ => TokenFault::Malformed,
-        }
+        })
     }
 
     /// What is wrong with claims that our key's owner has signed.
-    fn claims_fault(&self, token: &str) -> TokenFault {
-        let Ok(decoded) = decode::<serde_json::Map<String, Value>>(token, &self.key.key, &self.validation) else {
+    fn claims_fault(key: &AuthKey, token: &str) -> TokenFault {
+        let Ok(decoded) = decode::<serde_json::Map<String, Value>>(token, &key.key, &key.validation) else {
             return TokenFault::Malformed;
         };
         let claims = decoded.claims;
@@ -242,6 +197,7 @@ const SUB_FORM: &str = "a string with a user's number in digits alone, such as \
 const DEV_FORM: &str = "a device's number, in digits alone";
 const TIME_FORM: &str = "a number of seconds since 1970, before the year 10000";
 const JTI_FORM: &str = "a string that names the token";
+const ISS_FORM: &str = "a string";
 const AUD_FORM: &str = "a string or an array of strings";
 /// The end of the year 9999: what lies behind it is no time that anybody means.
 pub(crate) const TOKEN_TIME_MAX_S: u64 = 253_402_300_799;
@@ -250,6 +206,7 @@ const CLAIM_FORMS: &[ClaimForm] = &[
     ("exp", TIME_FORM, Value::is_number),
     ("nbf", TIME_FORM, |value| value.is_number() || value.is_null()),
     ("iat", TIME_FORM, |value| value.is_number() || value.is_null()),
+    ("iss", ISS_FORM, |value| value.is_string() || value.is_null()),
     ("aud", AUD_FORM, |value| {
         value.as_array().is_some_and(|all| all.iter().all(Value::is_string)) || value.is_string() || value.is_null()
     }),
@@ -269,7 +226,7 @@ fn names_an_algorithm(token: &str) -> bool {
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The key stays out of logs.
-        write!(f, "Authenticator({:?})", self.key.algorithm)
+        write!(f, "Authenticator({:?})", self.keys)
     }
 }
 
@@ -285,6 +242,8 @@ pub struct Minter {
     header: String,
     /// For whom; `None`: the tokens do not say.
     audience: Option<String>,
+    /// By whom; `None`: the tokens do not say.
+    issuer: Option<String>,
 }
 
 impl Minter {
@@ -294,12 +253,17 @@ impl Minter {
         let mut header = String::new();
         push_part(&mut header, &Header::new(Algorithm::HS256));
         header.push('.');
-        Minter { key, header, audience: None }
+        Minter { key, header, audience: None, issuer: None }
     }
 
     /// Makes them for this audience. Empty: for any.
     pub(crate) fn for_audience(self, audience: &str) -> Minter {
         Minter { audience: Some(audience.to_owned()).filter(|audience| !audience.is_empty()), ..self }
+    }
+
+    /// Makes them as this issuer. Empty: as nobody.
+    pub(crate) fn of_issuer(self, issuer: &str) -> Minter {
+        Minter { issuer: Some(issuer.to_owned()).filter(|issuer| !issuer.is_empty()), ..self }
     }
 
     /// The token that [`mint_hs256`] makes.
@@ -326,7 +290,15 @@ impl Minter {
 
     fn claims(&self, user: UserId, device: Option<DeviceId>, expires_at_s: u64) -> MintedClaims<'_> {
         let (sub, dev) = (user.0.to_string(), device.map(|d| d.0.to_string()));
-        MintedClaims { sub, dev, exp: expires_at_s, iat: None, aud: self.audience.as_deref(), jti: None }
+        MintedClaims {
+            sub,
+            dev,
+            exp: expires_at_s,
+            iat: None,
+            iss: self.issuer.as_deref(),
+            aud: self.audience.as_deref(),
+            jti: None,
+        }
     }
 
     fn sign(&self, claims: &MintedClaims<'_>) -> String {
@@ -358,6 +330,8 @@ struct MintedClaims<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     iat: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     jti: Option<&'a str>,
@@ -371,6 +345,7 @@ struct RawClaims {
     nbf: Option<f64>,
     iat: Option<f64>,
     dev: Option<RawDevice>,
+    iss: Option<String>,
     aud: Option<Value>,
     jti: Option<String>,
 }

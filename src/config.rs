@@ -58,6 +58,8 @@ pub struct Config {
     pub(crate) auth: Auth,
     /// Whom tokens must be made for; empty: anybody.
     pub(crate) audience: String,
+    /// What a token's `iss` must be; empty: it is not looked at.
+    pub(crate) issuer: String,
     /// About sessions.
     pub(crate) session: Session,
     /// About the store.
@@ -85,8 +87,10 @@ pub(crate) enum Auth {
     Secret(Vec<u8>),
     /// A file with a shared secret.
     SecretFile(PathBuf),
-    /// A PEM file with an Ed25519 public key.
+    /// A PEM file with a public key: Ed25519, RSA or P-256.
     PublicKeyFile(PathBuf),
+    /// A file with a JSON Web Key Set.
+    KeySetFile(PathBuf),
     /// Nothing was said and only this machine can connect: a secret made in the data directory.
     Development,
 }
@@ -97,6 +101,7 @@ impl std::fmt::Debug for Auth {
             Auth::Secret(_) => f.write_str("Secret(hidden)"),
             Auth::SecretFile(path) => f.debug_tuple("SecretFile").field(path).finish(),
             Auth::PublicKeyFile(path) => f.debug_tuple("PublicKeyFile").field(path).finish(),
+            Auth::KeySetFile(path) => f.debug_tuple("KeySetFile").field(path).finish(),
             Auth::Development => f.write_str("Development"),
         }
     }
@@ -258,7 +263,7 @@ pub enum ConfigError {
     /// Nothing verifies tokens, and others than this machine can connect.
     #[error(
         "no key to verify tokens with, and {listen} is not a loopback address: set auth.hs256_secret, \
-         auth.hs256_secret_file or auth.eddsa_public_key_file (RINGWAY_AUTH_HS256_SECRET, ...)"
+         auth.hs256_secret_file, auth.public_key_file or auth.jwks_file (RINGWAY_AUTH_HS256_SECRET, ...)"
     )]
     NoSecret {
         /// The address asked for.
@@ -295,6 +300,7 @@ impl Config {
             cpus: typed.cpus("cpus")?,
             auth: typed.auth(listen)?,
             audience: typed.text("auth.audience").to_owned(),
+            issuer: typed.text("auth.issuer").to_owned(),
             session: typed.session()?,
             store: Store {
                 url: typed.store_url()?,
@@ -406,7 +412,13 @@ impl Typed {
     }
 
     fn auth(&self, listen: SocketAddr) -> Result<Auth, ConfigError> {
-        const KEYS: [&str; 3] = ["auth.hs256_secret", "auth.hs256_secret_file", "auth.eddsa_public_key_file"];
+        const KEYS: [&str; 5] = [
+            "auth.hs256_secret",
+            "auth.hs256_secret_file",
+            "auth.public_key_file",
+            "auth.eddsa_public_key_file",
+            "auth.jwks_file",
+        ];
         let mut set = KEYS.iter().filter(|key| !self.text(key).is_empty());
         let first = set.next();
         if let (Some(first), Some(second)) = (first, set.next()) {
@@ -430,7 +442,8 @@ impl Typed {
                 Ok(Auth::Secret(secret))
             }
             Some("auth.hs256_secret_file") => Ok(Auth::SecretFile(self.text("auth.hs256_secret_file").into())),
-            Some(_) => Ok(Auth::PublicKeyFile(self.text("auth.eddsa_public_key_file").into())),
+            Some("auth.jwks_file") => Ok(Auth::KeySetFile(self.text("auth.jwks_file").into())),
+            Some(key) => Ok(Auth::PublicKeyFile(self.text(key).into())),
             None if listen.ip().is_loopback() => Ok(Auth::Development),
             None => Err(ConfigError::NoSecret { listen }),
         }

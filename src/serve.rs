@@ -58,8 +58,8 @@ pub enum ServeError {
     /// The key that verifies tokens.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The public key is none.
-    #[error("auth.eddsa_public_key_file does not hold an Ed25519 public key in PEM")]
+    /// The public keys are none.
+    #[error("the keys that tokens are verified with cannot be used")]
     PublicKey(#[source] AuthKeyError),
     /// Who may not log in.
     #[error("who may not log in is not known")]

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::auth::{AuthError, AuthKey, AuthKeyError, Authenticator, Claims, Minter, TokenFault};
+use crate::auth::{AuthError, AuthKeyError, AuthKeys, Authenticator, Claims, Minter, TokenFault};
 use crate::clock::Clock;
 use crate::config::{Auth, Config, SECRET_BYTES_MIN};
 use crate::datadir::{self, DataDirError};
@@ -24,7 +24,7 @@ pub(crate) const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The gateway has only the public key.
-    #[error("auth.eddsa_public_key_file can verify tokens but not mint them: use the private key's own tool")]
+    #[error("the configured keys can verify tokens but not mint them: use the private key's own tool")]
     PublicKeyOnly,
     /// No gateway was started in that directory yet.
     #[error("{0} has no development secret yet: start `ringway serve` there once, or set auth.hs256_secret")]
@@ -47,7 +47,7 @@ pub enum KeyError {
         bytes: usize,
     },
     /// The public key is none.
-    #[error("auth.eddsa_public_key_file does not hold an Ed25519 public key in PEM")]
+    #[error("the keys that tokens are verified with cannot be used")]
     PublicKey(#[from] AuthKeyError),
     /// The data directory's secret could not be read.
     #[error(transparent)]
@@ -78,12 +78,13 @@ pub(crate) fn check(config: &Config, token: &str, now_unix_s: u64) -> Result<Cla
 }
 
 /// What the configuration verifies tokens with; a secret for development must have been made.
-fn verifying_key(config: &Config) -> Result<AuthKey, KeyError> {
+fn verifying_key(config: &Config) -> Result<AuthKeys, KeyError> {
     let key = match &config.auth {
-        Auth::PublicKeyFile(path) => AuthKey::eddsa_pem(&read_key_file(path)?)?,
-        Auth::Secret(_) | Auth::SecretFile(_) | Auth::Development => AuthKey::hs256(&secret(config)?),
+        Auth::PublicKeyFile(path) => AuthKeys::public_pem(&read_key_file(path)?)?,
+        Auth::KeySetFile(path) => AuthKeys::key_set(&read_key_file(path)?)?,
+        Auth::Secret(_) | Auth::SecretFile(_) | Auth::Development => AuthKeys::hs256(&secret(config)?),
     };
-    Ok(key.for_audience(&config.audience))
+    Ok(key.for_audience(&config.audience).of_issuer(&config.issuer))
 }
 
 /// The shared secret that the configuration means.
@@ -91,7 +92,7 @@ fn secret(config: &Config) -> Result<Vec<u8>, KeyError> {
     match &config.auth {
         Auth::Secret(secret) => Ok(secret.clone()),
         Auth::SecretFile(path) => read_secret(path),
-        Auth::PublicKeyFile(_) => Err(KeyError::PublicKeyOnly),
+        Auth::PublicKeyFile(_) | Auth::KeySetFile(_) => Err(KeyError::PublicKeyOnly),
         Auth::Development => datadir::read_development_secret(&config.data_dir)?
             .ok_or_else(|| KeyError::NoDevelopmentSecret(config.data_dir.clone())),
     }
@@ -101,7 +102,7 @@ fn secret(config: &Config) -> Result<Vec<u8>, KeyError> {
 pub(crate) fn mint(config: &Config, user: UserId, device: Option<DeviceId>, ttl: Duration) -> Result<String, KeyError> {
     let secret = secret(config)?;
     let now_s = Clock::start().now().unix_ms / 1000;
-    let minter = Minter::hs256(&secret).for_audience(&config.audience);
+    let minter = Minter::hs256(&secret).for_audience(&config.audience).of_issuer(&config.issuer);
     Ok(minter.mint_issued(user, device, Some(now_s), now_s + ttl.as_secs()))
 }
 

@@ -101,7 +101,20 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("auth.hs256_secret", "", Form::Secret, "verifies tokens: a shared secret of at least 32 bytes"),
     key("auth.hs256_secret_file", "", Form::Text, "a file that holds the shared secret"),
-    key("auth.eddsa_public_key_file", "", Form::Text, "verifies tokens: an Ed25519 public key, PEM"),
+    key(
+        "auth.public_key_file",
+        "",
+        Form::Text,
+        "verifies tokens: a public key, PEM: Ed25519, RSA (2048 bits and more) or P-256",
+    ),
+    key("auth.eddsa_public_key_file", "", Form::Text, "the same, by its former name"),
+    key(
+        "auth.jwks_file",
+        "",
+        Form::Text,
+        "verifies tokens: several keys, a JSON Web Key Set; a token's kid says which",
+    ),
+    key("auth.issuer", "", Form::Text, "tokens must be made by it (their claim iss); empty: iss is not looked at"),
     key("auth.audience", "", Form::Text, "tokens must be made for it (their claim aud); empty: aud is not looked at"),
     key("session.heartbeat_s", "25", Form::Number, "a client that is silent for two and a half of these is gone"),
     key("session.heartbeat_max_s", "300", Form::Number, "the longest heartbeat that a client may ask for"),
@@ -312,7 +325,7 @@ const GROUP_ROWS: &str = "100000/s, burst 2000000";
 const LIMITS_KEYS_MAX: usize = 29;
 
 const _: () = {
-    assert!(KEYS.len() <= 37 + LIMITS_KEYS_MAX, "at most 37 keys and the [limits] table");
+    assert!(KEYS.len() <= 40 + LIMITS_KEYS_MAX, "at most 40 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

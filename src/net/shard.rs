@@ -13,7 +13,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 use socket2::Socket;
 use tokio::sync::mpsc;
 
-use crate::auth::{AuthKey, Authenticator};
+use crate::auth::{AuthKeys, Authenticator};
 use crate::clock::Clock;
 use crate::contract::access::AccessOrder;
 use crate::contract::ids::ShardId;
@@ -40,7 +40,7 @@ pub(crate) struct ShardEnds {
     /// The core's settings.
     pub(crate) config: ShardConfig,
     /// Verifies tokens.
-    pub(crate) auth: AuthKey,
+    pub(crate) auth: AuthKeys,
     /// Which of its users may not log in.
     pub(crate) access: Vec<AccessOrder>,
     /// The process's time.

@@ -2,7 +2,7 @@
 //!
 //! On the main thread, at start. What always holds: nothing here has been served yet, so what is wrong is an error.
 
-use crate::auth::AuthKey;
+use crate::auth::AuthKeys;
 use crate::config::{Auth, Config};
 use crate::contract::ids::ShardId;
 use crate::control::Room;
@@ -16,11 +16,14 @@ use crate::token;
 use super::{ServeError, rlimits};
 
 /// What verifies tokens.
-pub(super) fn authenticator(config: &Config, data_dir: &DataDir) -> Result<AuthKey, ServeError> {
+pub(super) fn authenticator(config: &Config, data_dir: &DataDir) -> Result<AuthKeys, ServeError> {
     let key = match &config.auth {
-        Auth::Secret(secret) => AuthKey::hs256(secret),
-        Auth::SecretFile(path) => AuthKey::hs256(&token::read_secret(path)?),
-        Auth::PublicKeyFile(path) => AuthKey::eddsa_pem(&token::read_key_file(path)?).map_err(ServeError::PublicKey)?,
+        Auth::Secret(secret) => AuthKeys::hs256(secret),
+        Auth::SecretFile(path) => AuthKeys::hs256(&token::read_secret(path)?),
+        Auth::PublicKeyFile(path) => {
+            AuthKeys::public_pem(&token::read_key_file(path)?).map_err(ServeError::PublicKey)?
+        }
+        Auth::KeySetFile(path) => AuthKeys::key_set(&token::read_key_file(path)?).map_err(ServeError::PublicKey)?,
         Auth::Development => {
             let (secret, origin) = data_dir.development_secret()?;
             let file = data_dir.path().join("secret");
@@ -32,10 +35,10 @@ pub(super) fn authenticator(config: &Config, data_dir: &DataDir) -> Result<AuthK
                 ),
                 SecretOrigin::Found => tracing::info!(file = %file.display(), "verifying tokens with this secret"),
             }
-            AuthKey::hs256(&secret)
+            AuthKeys::hs256(&secret)
         }
     };
-    Ok(key.for_audience(&config.audience))
+    Ok(key.for_audience(&config.audience).of_issuer(&config.issuer))
 }
 
 /// Connections of the gateway: what is configured and this host can keep.

@@ -17,7 +17,7 @@ use super::{ServeError, settings};
 use crate::api::access::AccessAsk;
 use crate::api::dispatch::DispatcherEnds;
 use crate::api::keys::Keys;
-use crate::auth::AuthKey;
+use crate::auth::AuthKeys;
 use crate::clock::Clock;
 use crate::cluster::{self, ClusterEnds, LedgerLink};
 use crate::config::Config;
@@ -101,7 +101,7 @@ pub(super) struct Plan<'a> {
     /// The process's time.
     pub(crate) clock: Clock,
     /// Verifies tokens.
-    pub(crate) auth: AuthKey,
+    pub(crate) auth: AuthKeys,
     /// Connections of the whole gateway.
     pub(crate) connections_max: usize,
 }
