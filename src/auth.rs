@@ -163,13 +163,19 @@ impl Authenticator {
             true => TokenFault::Algorithm { expected: self.keys.expected() },
             false => TokenFault::Malformed,
         })?;
-        let key = self.keys.find(&header)?;
-        let decoded = decode::<RawClaims>(token, &key.key, &key.validation);
-        decoded.map(|decoded| decoded.claims).map_err(|error| match error.kind() {
-            ErrorKind::InvalidSignature => TokenFault::Signature,
-            ErrorKind::Json(_) => Self::claims_fault(key, token),
-            _ => TokenFault::Malformed,
-        })
+        let mut fault = TokenFault::Signature;
+        for key in self.keys.find(&header)? {
+            match decode::<RawClaims>(token, &key.key, &key.validation) {
+                Ok(decoded) => return Ok(decoded.claims),
+                Err(error) => match error.kind() {
+                    // Another key's, perhaps.
+                    ErrorKind::InvalidSignature => {}
+                    ErrorKind::Json(_) => return Err(Self::claims_fault(key, token)),
+                    _ => fault = TokenFault::Malformed,
+                },
+            }
+        }
+        Err(fault)
     }
 
     /// What is wrong with claims that our key's owner has signed.

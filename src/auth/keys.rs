@@ -69,6 +69,7 @@ pub enum AuthKeyError {
 }
 
 /// One key and the algorithm it is for.
+#[derive(Clone)]
 pub(super) struct AuthKey {
     pub(super) key: DecodingKey,
     pub(super) algorithm: Algorithm,
@@ -101,7 +102,7 @@ pub(crate) struct AuthKeys {
 struct KeySet {
     /// By their `kid`.
     named: HashMap<String, AuthKey>,
-    /// Without one: at most one for each algorithm.
+    /// Without one: in one file at most one for each algorithm.
     unnamed: Vec<AuthKey>,
 }
 
@@ -176,24 +177,42 @@ impl AuthKeys {
         AuthKeys { issuer: Some(issuer).filter(|issuer| !issuer.is_empty()).map(Arc::from), ..self }
     }
 
-    /// The key that a token with this header is to be verified with.
-    pub(super) fn find(&self, header: &Header) -> Result<&AuthKey, TokenFault> {
+    /// These keys and those, for the same tokens: while one takes another's place both are good.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the setting for it comes next"))]
+    pub(crate) fn and(self, others: AuthKeys) -> Result<AuthKeys, AuthKeyError> {
+        let mut set = KeySet::default();
+        for keys in [&self.set, &others.set] {
+            for (kid, key) in &keys.named {
+                if set.named.insert(kid.clone(), key.clone()).is_some() {
+                    return Err(AuthKeyError::Twice { key: kid.clone() });
+                }
+            }
+            set.unnamed.extend(keys.unnamed.iter().cloned());
+        }
+        match set.len() > KEYS_MAX {
+            true => Err(AuthKeyError::TooMany),
+            false => Ok(AuthKeys { set: Arc::new(set), ..self }),
+        }
+    }
+
+    /// The keys that a token with this header may be signed with, at least one: the one that it names, or else those that
+    /// have no name and are for its algorithm.
+    pub(super) fn find(&self, header: &Header) -> Result<impl Iterator<Item = &AuthKey>, TokenFault> {
         let KeySet { named, unnamed } = &*self.set;
-        let key = match &header.kid {
-            Some(kid) if !named.is_empty() => named.get(kid).ok_or(TokenFault::UnknownKey)?,
-            _ => match unnamed.iter().find(|key| key.algorithm == header.alg) {
-                Some(key) => key,
-                // Nothing says which; where there is one key it is that one, as far as its algorithm goes.
-                None => match (unnamed.first(), named.len()) {
-                    (Some(key), 0) => key,
-                    (None, 1) => named.values().next().ok_or(TokenFault::NoKeyNamed)?,
-                    _ => return Err(TokenFault::NoKeyNamed),
-                },
-            },
+        let (one, others): (Option<&AuthKey>, &[AuthKey]) = match &header.kid {
+            Some(kid) if !named.is_empty() => (Some(named.get(kid).ok_or(TokenFault::UnknownKey)?), &[]),
+            _ if !unnamed.is_empty() => (None, unnamed),
+            // Where there is one key it is that one.
+            _ if named.len() == 1 => (named.values().next(), &[]),
+            _ => return Err(TokenFault::NoKeyNamed),
         };
-        match header.alg == key.algorithm {
-            true => Ok(key),
-            false => Err(TokenFault::Algorithm { expected: key.algorithm }),
+        let algorithm = header.alg;
+        let mut keys = one.into_iter().chain(others).filter(move |key| key.algorithm == algorithm).peekable();
+        match keys.peek().is_some() {
+            true => Ok(keys),
+            false => Err(TokenFault::Algorithm {
+                expected: one.or_else(|| others.first()).map_or_else(|| self.expected(), |key| key.algorithm),
+            }),
         }
     }
 

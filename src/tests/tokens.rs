@@ -6,8 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
+use p256::pkcs8::DecodePublicKey as _;
 use ringway_wire::ids::DeviceId;
 use ringway_wire::schema::CloseReason;
+use rsa::pkcs8::DecodePrivateKey as _;
+use rsa::traits::PublicKeyParts as _;
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, ConnectionError};
@@ -146,4 +149,73 @@ fn a_token_for_another_audience_is_refused_where_an_audience_is_configured() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(dir.path(), &["--shards", "1"]);
     log_in(&gateway, Some(json!("other.example"))).unwrap();
+}
+
+/// Keys that were made for tests, and for nothing else.
+const RSA: &str = include_str!("../auth/keys/rsa.pem");
+const P256: &str = include_str!("../auth/keys/p256.pem");
+const P256_PUBLIC: &str = include_str!("../auth/keys/p256.pub.pem");
+
+/// A JSON Web Key Set with their public halves, as OpenSSL's own numbers say.
+fn key_set() -> Value {
+    let rsa = rsa::RsaPrivateKey::from_pkcs8_pem(RSA).unwrap();
+    let p256 = p256::ecdsa::VerifyingKey::from_public_key_pem(P256_PUBLIC).unwrap().to_encoded_point(false);
+    let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let (n, e) = (text(&rsa.n().to_bytes_be()), text(&rsa.e().to_bytes_be()));
+    let (x, y) = (text(p256.x().unwrap()), text(p256.y().unwrap()));
+    json!({"keys": [
+        {"kty": "RSA", "kid": "2025", "alg": "RS256", "use": "sig", "n": n, "e": e},
+        {"kty": "EC", "kid": "2026", "alg": "ES256", "use": "sig", "crv": "P-256", "x": x, "y": y},
+    ]})
+}
+
+fn signed(alg: Algorithm, kid: &str, claims: &Value) -> String {
+    let key = match alg {
+        Algorithm::RS256 => EncodingKey::from_rsa_pem(RSA.as_bytes()),
+        _ => EncodingKey::from_ec_pem(P256.as_bytes()),
+    };
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(&json!({ "alg": alg, "kid": kid })), part(claims));
+    format!("{message}.{}", jsonwebtoken::crypto::sign(message.as_bytes(), &key.unwrap(), alg).unwrap())
+}
+
+#[test]
+fn tokens_of_an_identity_provider_with_several_keys_are_accepted_by_the_key_that_they_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("jwks.json");
+    std::fs::write(&keys, key_set().to_string()).unwrap();
+    let settings = [format!("auth.jwks_file={}", keys.display()), "auth.issuer=https://id.example".to_owned()];
+    let arguments = ["--shards", "1", "--set", &settings[0], "--set", &settings[1]];
+    let mut command = Gateway::command(dir.path(), &arguments);
+    let gateway = Gateway::spawn(dir.path(), command.env_remove("RINGWAY_AUTH_HS256_SECRET"));
+    let claims = json!({"sub": "7", "exp": now() + 3_600, "iss": "https://id.example"});
+    let log_in = |token: &str| {
+        let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+        client.login(token, DeviceId(1), None, PATIENCE).map(drop)
+    };
+    for (alg, kid) in [(Algorithm::RS256, "2025"), (Algorithm::ES256, "2026")] {
+        log_in(&signed(alg, kid, &claims)).unwrap();
+    }
+    let check = |token: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
+        let command = command.args(["token", "check", token]).env_remove("RINGWAY_AUTH_HS256_SECRET");
+        let output = command.args(["--set", &settings[0], "--set", &settings[1]]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    };
+    let other = json!({"sub": "7", "exp": now() + 3_600, "iss": "https://other.example"});
+    for (token, words) in [
+        (signed(Algorithm::RS256, "2024", &claims), "names a key"),
+        (signed(Algorithm::RS256, "2026", &claims), "another algorithm"),
+        (token("HS256", &claims, &key_set().to_string()), "names no key"),
+        (signed(Algorithm::ES256, "2026", &other), "`iss`"),
+    ] {
+        let refused = log_in(&token);
+        assert!(
+            matches!(refused, Err(ConnectionError::Closing { reason: CloseReason::TokenInvalid, .. })),
+            "{words}: {refused:?}"
+        );
+        let said = check(&token);
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(check(&signed(Algorithm::RS256, "2025", &claims)).contains("accepted: user 7"));
 }

@@ -196,6 +196,23 @@ fn keys_without_a_name_are_told_apart_by_their_algorithm() {
 }
 
 #[test]
+fn while_one_key_takes_another_s_place_both_are_good() {
+    let old = "the secret of the year before, 32 bytes";
+    let both = AuthKeys::hs256(SECRET).and(AuthKeys::hs256(old.as_bytes())).unwrap();
+    let by_old = mint_hs256(old.as_bytes(), UserId(7), None, 2000);
+    let mut auth = Authenticator::new(&both);
+    assert!(auth.verify(&token(None, Algorithm::HS256), 1000).is_ok());
+    assert!(auth.verify(&by_old, 1000).is_ok());
+    assert_eq!(fault(&mut Authenticator::hs256(SECRET), &by_old), TokenFault::Signature);
+    let named = || set(&[named("one", jwk(Algorithm::EdDSA))]).unwrap();
+    assert!(matches!(named().and(named()), Err(AuthKeyError::Twice { .. })));
+    let mut mixed = Authenticator::new(&named().and(AuthKeys::hs256(SECRET)).unwrap());
+    for good in [token(Some("one"), Algorithm::EdDSA), token(None, Algorithm::HS256)] {
+        assert!(mixed.verify(&good, 1000).is_ok(), "{good}");
+    }
+}
+
+#[test]
 fn a_token_of_another_issuer_is_refused_where_one_is_configured() {
     let keys = AuthKeys::hs256(SECRET).of_issuer("https://id.example");
     let mut auth = Authenticator::new(&keys);
