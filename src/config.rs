@@ -31,11 +31,10 @@ use crate::contract::names_kept::{NAMES_S_MIN, NamesKept};
 use crate::contract::policies::{Policies, Rules};
 use crate::contract::traffic::TrafficLimits;
 use crate::limits;
+use crate::limits::SECRET_BYTES_MIN;
 use crate::topology::cpus::Shards;
 use ringway_wire::limits::GROUP_MEMBERS_MAX;
 
-/// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
-pub(crate) const SECRET_BYTES_MIN: usize = 32;
 /// Highest shard count: a lane from each to each must stay affordable.
 pub(crate) const SHARDS_MAX: u16 = 256;
 

@@ -254,6 +254,9 @@ pub(crate) const LEDGER_RETRY_MS: u32 = 200;
 
 // ---- cluster ----------------------------------------------------------------------------------------
 
+/// Shortest shared secret taken (RFC 7518, 3.2: as long as the hash).
+pub(crate) const SECRET_BYTES_MIN: usize = 32;
+
 /// Orders that wait for the thread that talks to Redis; at the limit submissions wait in the ledger.
 pub(crate) const LINK_ORDERS_MAX: usize = 64;
 /// News from Redis that wait for the ledger; at the limit the stream is not read on.

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use crate::auth::{AuthError, AuthKeyError, AuthKeys, Authenticator, Claims, Minter, TokenFault};
 use crate::clock::Clock;
-use crate::config::{Auth, Config, SECRET_BYTES_MIN};
+use crate::config::{Auth, Config};
 use crate::datadir::{self, DataDirError};
+use crate::limits::SECRET_BYTES_MIN;
 use ringway_wire::ids::{DeviceId, UserId};
 
 /// Longest life of a token that is minted here.

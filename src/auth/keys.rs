@@ -15,7 +15,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::{TokenFault, crypto};
-use crate::config::SECRET_BYTES_MIN;
+use crate::limits::SECRET_BYTES_MIN;
 
 /// Keys of one set.
 const KEYS_MAX: usize = 64;
