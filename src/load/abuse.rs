@@ -8,6 +8,7 @@
 
 pub(crate) mod attacker;
 mod probe;
+mod together;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,6 +62,9 @@ struct Noticed {
 
 /// Runs it and prints the report; false: something of the pair's was lost, doubled, out of order or harmed.
 pub(crate) fn run(args: &AbuseArgs, stores: &dyn Stores) -> Result<bool, LoadError> {
+    if args.together.is_some() {
+        return together::run(args, stores);
+    }
     let pace = args.pace()?;
     let target = Target::prepare(&args.target, stores)?;
     let (addr, secret, clock) = (target.addr, target.secret.clone(), target.clock);
@@ -72,7 +76,7 @@ pub(crate) fn run(args: &AbuseArgs, stores: &dyn Stores) -> Result<bool, LoadErr
     }
     let mut noticed = Vec::new();
     for (at, attack) in Attack::ALL.iter().enumerate() {
-        if !args.attacks.is_empty() && !args.attacks.iter().any(|name| name == attack.name()) {
+        if !args.takes(attack.name()) {
             continue;
         }
         let probe = Probe::start(args.target.data_dir.clone(), clock)?;

@@ -252,6 +252,10 @@ pub struct AbuseArgs {
     /// pings, logins, silent [default: all].
     #[arg(long = "attack", value_name = "NAME")]
     pub attacks: Vec<String>,
+    /// All of them at once, for so long; the honest pair's messages are counted where they are stored, and the gateway's memory is
+    /// shown every `--seconds`.
+    #[arg(long, value_name = "SECONDS")]
+    pub together: Option<f64>,
     /// Measure the honest pair so long before each attack, and as long under it.
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     pub seconds: f64,
@@ -264,6 +268,11 @@ pub struct AbuseArgs {
 }
 
 impl AbuseArgs {
+    /// Whether this attack is one of those asked for.
+    pub(crate) fn takes(&self, attack: &str) -> bool {
+        self.attacks.is_empty() || self.attacks.iter().any(|name| name == attack)
+    }
+
     /// The honest pair's.
     pub(crate) fn pace(&self) -> Result<Pace, LoadError> {
         let messages = self.rate * self.seconds;

@@ -90,6 +90,14 @@ impl Bench {
         self.series(pace, vec![0; count]).map(|[all, _]| all)
     }
 
+    /// One round, with none before it that is not counted.
+    pub(crate) fn measured(&mut self, pace: Pace) -> Result<Rounds, LoadError> {
+        let mut rounds = Rounds::default();
+        let round = self.round(pace, 0)?;
+        rounds.add(round, &mut self.room);
+        Ok(rounds)
+    }
+
     /// Runs `count` pairs of rounds after one that is not counted: in one of each pair all read, in the other `stalled`
     /// of the first stream's recipients do not, until the others have everything. Which of them is first alternates.
     /// Returns the rounds without them, and those with them.

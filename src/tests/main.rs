@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests wait, and share between threads")]
 #![allow(missing_docs, reason = "tests")]
 
+mod abuse;
 mod access;
 mod admin;
 mod announced;
