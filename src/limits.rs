@@ -360,6 +360,9 @@ pub(crate) const TO_NODES_ACCOUNT_MAX: usize = 128;
 /// What other nodes have told and one shard has not taken; at the limit ephemeral messages are dropped, and news of
 /// sessions are asked for again.
 pub(crate) const FROM_NODES_MAX: usize = 1_024;
+/// Ephemeral messages of one account among them, whichever nodes they come from, since nothing waited or `FROM_NODES_MAX` came:
+/// half of what waits at the most. Above it they are dropped.
+pub(crate) const FROM_NODES_ACCOUNT_MAX: usize = FROM_NODES_MAX / 4;
 /// News of sessions that wait in a shard (32 bytes each); above it all sessions are told again later.
 pub(crate) const SESSION_NEWS_MAX: usize = 65_536;
 /// News of sessions that a shard tells in one tick: about 50,000 a second.

@@ -11,15 +11,19 @@
 //! again by everybody: sessions in a new epoch, then Whole, and what was heard only in earlier epochs has ended. Until
 //! Whole the old counts on, so that nobody's presence flickers because somebody asks.
 
+mod passed;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use self::passed::Passed;
 use super::talk::{self, Item, Speaker};
 use crate::contract::access::{AccessNews, AccessOrder};
 use crate::contract::ids::ShardId;
 use crate::contract::internal::{InternalErrors, OrCount, Place};
+use crate::contract::keyed::TableKey;
 use crate::contract::message::Message;
 use crate::contract::nodes::{FromNodes, Reach, SessionNews, SessionNotice, ToNodes};
 use crate::contract::report::NodesReport;
@@ -69,6 +73,8 @@ pub(crate) enum Leaseless {
 pub(crate) struct Nodes {
     us: Speaker,
     shards: Vec<Slot<FromNodes>>,
+    /// Beside each of them.
+    passed: Vec<Passed>,
     /// To the thread that keeps who may log in.
     access: Option<mpsc::Sender<AccessNews>>,
     /// It had no room to be asked for all that it keeps.
@@ -99,6 +105,7 @@ impl Nodes {
     pub(crate) fn new(node: u16, process: u64, shards: Vec<Slot<FromNodes>>) -> Self {
         Nodes {
             us: Speaker { node, process, epoch: 0 },
+            passed: shards.iter().map(|_| Passed::new(TableKey::of_process())).collect(),
             shards,
             access: None,
             asks_access: false,
@@ -433,8 +440,12 @@ impl Nodes {
             Conversation::User(user) => self.home(user),
             Conversation::Group(group) => ShardId::of_group(group, self.shards.len() as u16).0,
         };
-        let shard = self.shards.get(usize::from(home));
-        if shard.is_some_and(|shard| shard.put(FromNodes::Ephemeral(message)).is_err()) {
+        let at = usize::from(home);
+        let Some((shard, passed)) = self.shards.get(at).zip(self.passed.get_mut(at)).or_count(Place::Cluster) else {
+            return;
+        };
+        let has_room = passed.take(message.sender, shard.is_empty());
+        if !has_room || shard.put(FromNodes::Ephemeral(message)).is_err() {
             self.report.ephemeral_dropped += 1;
         }
     }

@@ -9,7 +9,7 @@ use ringway_wire::schema::ErrorCode;
 
 use crate::cluster::{create, node, send, settings};
 use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, pause};
+use crate::gateway::{Gateway, PATIENCE, UNLIMITED, pause};
 use crate::outage::open_to_others;
 use crate::redis::Redis;
 use crate::services::{Database, MariaDb};
@@ -116,5 +116,55 @@ fn who_floods_while_the_database_is_away_is_refused_before_the_stream_is_full_an
     assert!(taken < ENTRIES_MAX / 2, "{taken} taken, {refused} refused");
     for number in 0..40 {
         send(&mut other, FRIEND, &format!("{number}"));
+    }
+}
+
+/// Sends so many ephemeral messages at once, without waiting for an answer.
+fn typing(client: &mut Connection, to: impl Iterator<Item = Conversation>) -> Vec<RequestId> {
+    to.map(|to| client.send_ephemeral(to, client.new_client_msg_id(), b"typing").unwrap()).collect()
+}
+
+/// How many of them went out; the others were refused for now.
+fn went_out(client: &mut Connection, requests: &[RequestId]) -> usize {
+    let went_out = |request: &&RequestId| match client.answer(**request, PATIENCE).unwrap() {
+        Event::Sent { .. } => true,
+        Event::Refused { code: ErrorCode::RetryLater, retry_after_ms, .. } if retry_after_ms > 0 => false,
+        other => panic!("{other:?}"),
+    };
+    requests.iter().filter(went_out).count()
+}
+
+#[test]
+fn what_one_account_types_to_users_of_another_shard_leaves_room_in_the_lane_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::spawn(dir.path(), Gateway::command(dir.path(), &["--shards", "2"]).envs(UNLIMITED));
+    let mut floods = [1, 2, 3, 4].map(|device| gateway.client(FLOOD, device, Some(Seq(0))));
+    let mut other = gateway.client(OTHER, 1, Some(Seq(0)));
+    // Some of these live on either shard.
+    let recipients = |count: u64| (0..count).map(|at| Conversation::User(UserId(100 + at % 16)));
+    let flood = floods.each_mut().map(|session| typing(session, recipients(1_000)));
+    let others = typing(&mut other, recipients(16));
+    assert_eq!(went_out(&mut other, &others), 16);
+    for (session, requests) in std::iter::zip(&mut floods, &flood) {
+        assert!(went_out(session, requests) > 0);
+    }
+}
+
+#[test]
+fn what_one_account_types_to_a_group_that_its_shard_does_not_know_yet_leaves_room_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "2"]);
+    let mut flood = gateway.client(FLOOD, 1, Some(Seq(0)));
+    let group = Conversation::Group(create(&mut flood, &[UserId(OTHER)]));
+    gateway.kill();
+    // No shard knows who is in it.
+    let gateway = Gateway::spawn(dir.path(), Gateway::command(dir.path(), &["--shards", "2"]).envs(UNLIMITED));
+    let mut floods = [1, 2].map(|device| gateway.client(FLOOD, device, Some(Seq(0))));
+    let mut other = gateway.client(OTHER, 1, Some(Seq(0)));
+    let flood = floods.each_mut().map(|session| typing(session, (0..1_000).map(|_| group)));
+    let others = typing(&mut other, std::iter::once(group));
+    assert_eq!(went_out(&mut other, &others), 1);
+    for (session, requests) in std::iter::zip(&mut floods, &flood) {
+        assert!(went_out(session, requests) > 0);
     }
 }

@@ -114,6 +114,11 @@ impl<T> Slot<T> {
         self.sender.send(envelope).map_err(|refused| refused.0)
     }
 
+    /// Whether nothing waits in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sender.is_empty()
+    }
+
     /// Wakes the receiver. A system call if it sleeps, an atomic read if not.
     pub(crate) fn wake(&self) {
         self.waker.wake();

@@ -222,6 +222,44 @@ fn an_ephemeral_message_goes_where_it_is_to_reach() {
 }
 
 #[test]
+fn what_one_account_says_on_other_nodes_leaves_room_in_a_shards_mailbox_for_the_others() {
+    let (mut a, mut b, mut c) = (Node::new(1, 10), Node::new(2, 20), Node::new(3, 30));
+    settle(&mut [&mut a, &mut b, &mut c]);
+    let say = |from: &mut Node, to: &mut Node, sender: u64, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let (msg_id, sender, to) = (MsgId(number), UserId(sender), Conversation::User(UserId(2)));
+            let push = PushFrame::encode(msg_id, sender, to, 7, b"typing");
+            let message = Message { msg_id, sender, to, client_msg_id: ClientMsgId::default(), sent_at_ms: 7, push };
+            from.nodes.apply_shard(ToNodes::Ephemeral { reach: Reach::All, message: Arc::new(message) });
+        }
+        from.nodes.flush();
+        while let Some(publish) = from.nodes.next_publish() {
+            to.nodes.apply_message(&publish.bytes);
+        }
+    };
+    // The second's shard stands still; one account is on both other nodes.
+    let many = crate::limits::FROM_NODES_MAX as u64;
+    say(&mut a, &mut b, 666, 0..many);
+    say(&mut c, &mut b, 666, many..2 * many);
+    say(&mut a, &mut b, 5, 10_000..10_001);
+    a.log_in(100, 5);
+    while let Some(publish) = a.nodes.next_publish() {
+        b.nodes.apply_message(&publish.bytes);
+    }
+    while b.take_mail() {}
+    assert_eq!(b.ephemeral.last(), Some(&MsgId(10_000)));
+    assert_eq!(b.ephemeral.len(), crate::limits::FROM_NODES_ACCOUNT_MAX + 1);
+    assert_eq!((b.nodes.report().missed, b.online()), (0, vec![(1, 100)]));
+    // Its shard goes on, and takes all that comes.
+    b.ephemeral.clear();
+    for number in 0..many {
+        say(&mut a, &mut b, 666, number..number + 1);
+        while b.take_mail() {}
+    }
+    assert_eq!(b.ephemeral.len(), many as usize);
+}
+
+#[test]
 fn what_a_shard_has_no_room_for_is_asked_for_again_and_a_dead_nodes_end_is_not_lost() {
     let (mut a, mut b) = (Node::new(1, 10), Node::new(2, 20));
     a.log_in(100, 5);
