@@ -66,6 +66,8 @@ pub(crate) enum Question {
     Roster(GroupId),
     /// Which groups a user is in.
     Groups(UserId),
+    /// Which groups count against a user.
+    Made(UserId),
     /// Rows of an inbox after one.
     Page {
         /// The user whose inbox is read.
@@ -319,6 +321,7 @@ impl Dispatch {
                 submit(Submission::Change(ChangeSubmission { origin, actor, change, adding }))
             }
             Question::Groups(user) => submit(Submission::Groups { origin, user }),
+            Question::Made(user) => submit(Submission::Made { origin, user }),
             Question::Roster(group) => {
                 let home = ShardId::of_group(group, self.shards);
                 cross(home, LaneEnvelope::GroupInfo { origin, user: UserId(0), group })

@@ -199,18 +199,24 @@ pub(super) async fn delete(
 ) -> Result<Json<Changed>, Problem> {
     let key = api.keys.allow(&headers, Scope::Groups)?;
     let group = GroupId(id_in_path(group)?);
+    let deleted = deleted(&api, group).await?;
+    api.audit.record(&key, "a group was deleted", json!({"group": Id(group.0)}));
+    Ok(Json(deleted))
+}
+
+/// Removes whoever is in it.
+pub(super) async fn deleted(api: &Api, group: GroupId) -> Result<Changed, Problem> {
     let mut last = None;
     // Others may be added meanwhile.
     for _ in 0..API_OWNERS_TRIED {
-        let members = match roster(&api, group).await {
+        let members = match roster(api, group).await {
             Ok(roster) => roster.members().iter().map(|member| member.user).collect::<Vec<_>>(),
             Err(problem) if problem == Problem::unknown_group() && last.is_some() => break,
             Err(problem) => return Err(problem),
         };
-        last = Some(removed(&api, group, &members).await?);
+        last = Some(removed(api, group, &members).await?);
     }
-    api.audit.record(&key, "a group was deleted", json!({"group": Id(group.0)}));
-    last.map(Json).ok_or_else(Problem::no_answer)
+    last.ok_or_else(Problem::no_answer)
 }
 
 /// Makes these the members of a group: who is missing is added, then who is not named is removed.

@@ -9,7 +9,7 @@
 //! - [`audit`]: what was changed, by whom.
 //! - [`problem`]: what a caller is told that cannot have what it wants.
 //! - [`ids`]: numbers of 64 bits as JSON has them.
-//! - [`messages`], [`groups`], [`users`], [`sessions`], [`access`], [`connections`], [`events`],
+//! - [`messages`], [`groups`], [`made`], [`users`], [`sessions`], [`access`], [`connections`], [`events`],
 //!   [`trace`], [`stream`]: what can be called.
 //! - [`openapi`]: says so to programs, [`docs`] to people.
 
@@ -22,6 +22,7 @@ mod events;
 mod groups;
 pub(crate) mod ids;
 pub(crate) mod keys;
+mod made;
 pub(crate) mod messages;
 pub(crate) mod openapi;
 pub(crate) mod problem;
@@ -86,6 +87,7 @@ pub(crate) fn routes(api: Api, others: OpenApiRouter) -> Router {
         .routes(routes!(events::list))
         .routes(routes!(trace::follow))
         .routes(routes!(users::groups))
+        .routes(routes!(made::list, made::delete))
         .routes(routes!(users::inbox))
         .routes(routes!(stream::open))
         .routes(routes!(users::presence))

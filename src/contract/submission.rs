@@ -31,6 +31,13 @@ pub enum Submission {
         /// That session's user.
         user: UserId,
     },
+    /// Which groups count against this user, in them or not? Only the API asks. Refused: as above.
+    Made {
+        /// The asking request.
+        origin: Origin,
+        /// Whom it is about.
+        user: UserId,
+    },
     /// Who of these shares a group with the user? Refused: `RETRY_LATER`.
     Sharing {
         /// The asking session.
@@ -69,9 +76,10 @@ impl Submission {
             Submission::Message(submission) => Some(submission.incoming.sender),
             Submission::Ephemeral(incoming) => Some(incoming.sender),
             Submission::Change(submission) => Some(submission.actor),
-            Submission::Position { user, .. } | Submission::Groups { user, .. } | Submission::Sharing { user, .. } => {
-                Some(*user)
-            }
+            Submission::Position { user, .. }
+            | Submission::Groups { user, .. }
+            | Submission::Made { user, .. }
+            | Submission::Sharing { user, .. } => Some(*user),
             Submission::Roster { .. } => None,
         }
     }
@@ -83,7 +91,10 @@ impl Submission {
             Submission::Ephemeral(incoming) => incoming.body().len(),
             Submission::Sharing { users, .. } => size_of_val(&users[..]),
             Submission::Change(submission) => size_of_val(submission.change.users()),
-            Submission::Position { .. } | Submission::Groups { .. } | Submission::Roster { .. } => 0,
+            Submission::Position { .. }
+            | Submission::Groups { .. }
+            | Submission::Made { .. }
+            | Submission::Roster { .. } => 0,
         };
         Submission::BYTES_MIN + carried
     }

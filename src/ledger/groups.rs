@@ -442,15 +442,16 @@ impl Groups {
 
     /// The group as it is from now on; `None`: there is none.
     fn put(&mut self, id: GroupId, group: Option<Group>) {
-        if let Some(group) = &group {
-            self.makers.count(group.maker, group.roster.members().len());
-        }
+        let after = group.as_ref().map(|group| (group.maker, group.roster.members().len()));
         let before = match group {
             Some(group) => self.groups.insert(id, group),
             None => self.groups.remove(&id),
         };
         if let Some(before) = before {
-            self.makers.forget(before.maker, before.roster.members().len());
+            self.makers.forget(before.maker, id, before.roster.members().len());
+        }
+        if let Some((maker, members)) = after {
+            self.makers.count(maker, id, members);
         }
     }
 

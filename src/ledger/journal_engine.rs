@@ -192,6 +192,10 @@ impl<D: Disk> Engine for JournalEngine<D> {
                 let groups = self.groups.of_user(user, &self.sequences);
                 self.answers.push(PendingDelivery::Groups { origin, user, groups });
             }
+            Submission::Made { origin, user } => {
+                let groups = self.groups.made_by(user);
+                self.answers.stage(Delivery::Groups { origin, groups });
+            }
             Submission::Sharing { origin, user, users } => {
                 let users = self.groups.sharing(user, users, &self.sequences);
                 self.answers.stage(Delivery::Sharing { origin, users });

@@ -63,5 +63,7 @@ pub(crate) const TRACE_ROWS_AROUND: u16 = 64;
 pub(crate) const API_LOOKS_MAX: usize = 256;
 /// How often a change is tried when the owner has just changed.
 pub(crate) const API_OWNERS_TRIED: usize = 3;
+/// Groups of one maker that one call deletes: some two changes each.
+pub(crate) const API_MADE_DELETED_MAX: usize = 100;
 
 const _: () = assert!(API_MESSAGES_MAX <= API_QUESTIONS_OPEN_MAX, "a call of the largest size can be asked");

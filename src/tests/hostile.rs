@@ -11,6 +11,7 @@ use ringway_wire::schema::ErrorCode;
 use crate::colliding::colliding_ids;
 use crate::connection::{Connection, ConnectionError};
 use crate::gateway::{Gateway, PATIENCE, UNLIMITED};
+use crate::http::api;
 use crate::outage::metric;
 
 /// Groups of the largest size: 100,000 members in all.
@@ -195,6 +196,43 @@ fn groups_made_and_left_behind_count_against_their_maker_also_after_a_restart() 
         gateway.terminate();
         assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
     }
+}
+
+#[test]
+fn groups_that_somebody_has_left_behind_are_found_and_collected_and_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "2"]);
+    let (mut hostile, mut ann) = (gateway.client(666, 1, None), gateway.client(1, 1, None));
+    let of_ann = creating(&mut ann, &[UserId(666), UserId(2)]).unwrap();
+    const LEFT: u64 = 130;
+    for round in 0..LEFT {
+        let invented: Vec<UserId> = (0..20).map(|at| UserId((round + 1) * 1_000_000 + at)).collect();
+        let group = creating(&mut hostile, &invented).unwrap();
+        hostile.group_leave(group, PATIENCE).unwrap();
+    }
+    let with_ann = creating(&mut hostile, &[UserId(1)]).unwrap();
+    hostile.group_leave(with_ann, PATIENCE).unwrap();
+    assert_eq!(hostile.group_list(PATIENCE).unwrap().len(), 1, "Ann's");
+    let mut http = api(dir.path());
+    const MADE: &str = "/api/v1/users/666/groups/made";
+    let made = http.get(MADE).unwrap();
+    assert_eq!(made.json["groups"].as_array().map(Vec::len), Some(LEFT as usize + 1), "{made:?}");
+    assert_eq!(made.json["groups"][0]["members_count"], 20);
+    let mut calls = Vec::new();
+    while calls.last().is_none_or(|left| *left > 0) {
+        let collected = http.send_raw("DELETE", MADE, "", b"").unwrap();
+        assert_eq!(collected.status, 200, "{collected:?}");
+        calls.push(collected.json["left"].as_u64().unwrap());
+    }
+    assert_eq!(calls, [LEFT + 1 - 100, 0]);
+    // Ann has hers, and has been told that she is out of the other one.
+    assert_eq!(ann.group_list(PATIENCE).unwrap(), [of_ann]);
+    gateway.kill();
+    let _gateway = Gateway::start(dir.path(), &["--shards", "2"]);
+    let mut http = api(dir.path());
+    assert_eq!(http.get(MADE).unwrap().json["groups"].as_array().map(Vec::len), Some(0));
+    let made = http.get("/api/v1/users/1/groups/made").unwrap();
+    assert_eq!(made.json["groups"][0]["group"], of_ann.0.to_string());
 }
 
 #[test]

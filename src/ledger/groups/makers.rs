@@ -6,10 +6,13 @@
 
 use std::collections::HashMap;
 
+use super::Groups;
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::limits::{GROUP_BYTES, MEMBERSHIP_BYTES};
-use ringway_wire::ids::UserId;
+use ringway_wire::ids::{GroupId, UserId};
+use ringway_wire::request::GroupEntry;
+use ringway_wire::schema::Role;
 
 /// What somebody has made of groups.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -44,7 +47,14 @@ impl Made {
 
 /// Everybody who has made anything that there still is.
 #[derive(Debug)]
-pub(super) struct Makers(HashMap<UserId, Made, TableKey>);
+pub(super) struct Makers(HashMap<UserId, Maker, TableKey>);
+
+#[derive(Debug, Default)]
+struct Maker {
+    /// In no order; as many as one user may make.
+    groups: Vec<GroupId>,
+    memberships: usize,
+}
 
 impl Makers {
     pub(super) fn new(key: TableKey) -> Self {
@@ -53,22 +63,42 @@ impl Makers {
 
     /// What this user has made.
     pub(super) fn made(&self, user: UserId) -> Made {
-        self.0.get(&user).copied().unwrap_or_default()
+        let made = self.0.get(&user);
+        made.map_or(Made::default(), |made| Made { groups: made.groups.len(), memberships: made.memberships })
     }
 
     /// A group of so many members counts against this user from now on.
-    pub(super) fn count(&mut self, user: UserId, members: usize) {
-        let made = self.0.entry(user).or_default();
-        *made = made.and(Made::group(members));
+    pub(super) fn count(&mut self, user: UserId, group: GroupId, members: usize) {
+        let maker = self.0.entry(user).or_default();
+        maker.groups.push(group);
+        maker.memberships += members;
     }
 
     /// It does no longer.
-    pub(super) fn forget(&mut self, user: UserId, members: usize) {
-        let Some(made) = self.0.get_mut(&user).or_count(Place::Ledger) else { return };
-        made.groups = made.groups.checked_sub(1).or_count(Place::Ledger).unwrap_or_default();
-        made.memberships = made.memberships.checked_sub(members).or_count(Place::Ledger).unwrap_or_default();
-        if *made == Made::default() {
+    pub(super) fn forget(&mut self, user: UserId, group: GroupId, members: usize) {
+        let Some(maker) = self.0.get_mut(&user).or_count(Place::Ledger) else { return };
+        // The newest are those that change.
+        let at = maker.groups.iter().rposition(|made| *made == group).or_count(Place::Ledger);
+        at.map(|at| maker.groups.swap_remove(at));
+        maker.memberships = maker.memberships.checked_sub(members).or_count(Place::Ledger).unwrap_or_default();
+        if maker.groups.is_empty() {
             self.0.remove(&user);
         }
+    }
+}
+
+impl Groups {
+    /// The groups that count against this user, by group id; who is in one no more is shown as a member of it.
+    pub(crate) fn made_by(&self, user: UserId) -> Vec<GroupEntry> {
+        let groups = self.makers.0.get(&user).map_or(&[][..], |maker| &maker.groups);
+        let entry = |group: &GroupId| {
+            let roster = self.roster(*group)?;
+            let members_count = roster.members().len() as u32;
+            let role = roster.role(user).unwrap_or(Role::Member);
+            Some(GroupEntry { group: *group, version: roster.version, role, members_count })
+        };
+        let mut entries: Vec<GroupEntry> = groups.iter().filter_map(entry).collect();
+        entries.sort_unstable_by_key(|entry| entry.group);
+        entries
     }
 }

@@ -69,6 +69,29 @@ fn members(roster: &Roster) -> Vec<(u64, Role)> {
 }
 
 #[test]
+fn groups_are_found_by_whom_they_count_against_whoever_has_left_them() {
+    let mut world = World::new();
+    let made = |world: &World, user: u64| -> Vec<(u64, u32)> {
+        world.groups.made_by(UserId(user)).iter().map(|entry| (entry.group.0, entry.members_count)).collect()
+    };
+    let first = world.change(1, GroupChange::Create(users([2, 3]))).unwrap().unwrap().group;
+    let second = world.change(1, GroupChange::Create(users([4]))).unwrap().unwrap().group;
+    world.groups.keep();
+    world.change(1, GroupChange::Leave(first)).unwrap();
+    assert_eq!(made(&world, 1), [(first.0, 2), (second.0, 2)]);
+    world.groups.take_back();
+    assert_eq!(made(&world, 1), [(first.0, 3), (second.0, 2)]);
+    world.change(1, GroupChange::Leave(first)).unwrap();
+    // Its owner has added to it: it counts against that one now.
+    world.change(2, GroupChange::Add(first, users([5]))).unwrap();
+    assert_eq!((made(&world, 1), made(&world, 2)), (vec![(second.0, 2)], vec![(first.0, 3)]));
+    for user in [2, 3, 5] {
+        world.change(user, GroupChange::Leave(first)).unwrap();
+    }
+    assert_eq!((made(&world, 1), made(&world, 2)), (vec![(second.0, 2)], vec![]));
+}
+
+#[test]
 fn the_creator_owns_the_group_and_nobody_is_in_it_twice() {
     let mut world = World::new();
     let roster = world.change(1, GroupChange::Create(users([2, 1, 2, 3]))).unwrap().unwrap();

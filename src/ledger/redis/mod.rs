@@ -130,6 +130,10 @@ impl<D: Disk> Engine for RedisEngine<D> {
             Submission::Message(submission) => submitter.send(now, submission, Place::Last, &mut view),
             Submission::Change(change) => submitter.change(now, change, &mut view),
             Submission::Position { origin, user } => self.questions.new.push(Question::Position { origin, user }),
+            Submission::Made { origin, user } => {
+                let groups = view.follower.groups.made_by(user);
+                view.answers.stage(Delivery::Groups { origin, groups });
+            }
             Submission::Sharing { origin, user, users } => {
                 let users = view.follower.groups.sharing(user, users, &view.follower.sequences);
                 view.answers.stage(Delivery::Sharing { origin, users });

@@ -161,6 +161,7 @@ impl Ledger {
                 let groups = self.rosters.values().filter_map(entry).collect();
                 vec![(origin.session.shard, Delivery::Groups { origin, groups })]
             }
+            Submission::Made { .. } => panic!("only the API asks for it"),
             Submission::Sharing { origin, user, users } => {
                 let users = users.into_iter().filter(|other| self.share(user, *other)).collect();
                 vec![(origin.session.shard, Delivery::Sharing { origin, users })]
