@@ -360,9 +360,9 @@ impl Shard {
             }
             Submission::Message(submission) => submission.incoming.origin,
             Submission::Change(submission) => submission.origin,
-            Submission::Groups { origin, .. } | Submission::Made { origin, .. } | Submission::Sharing { origin, .. } => {
-                origin
-            }
+            Submission::Groups { origin, .. }
+            | Submission::Made { origin, .. }
+            | Submission::Sharing { origin, .. } => origin,
             Submission::Ephemeral(incoming) => incoming.origin,
         };
         let answer = LaneAnswer::Refused { code: ErrorCode::RetryLater, retry_after_ms: RETRY_AFTER_MS };

@@ -23,6 +23,7 @@ fn under_several_attacks_at_once_nothing_of_a_pairs_is_lost_and_a_newcomer_is_se
     }
     // 20 messages before, and 20 in each stretch: a row for each of two.
     assert_eq!(report["rows_stored"].as_u64().unwrap(), 40 * (1 + stretches.len() as u64));
-    let attacks: Vec<&str> = report["attacks"].as_array().unwrap().iter().filter_map(|it| it["attack"].as_str()).collect();
+    let attacks: Vec<&str> =
+        report["attacks"].as_array().unwrap().iter().filter_map(|it| it["attack"].as_str()).collect();
     assert_eq!(attacks, ["groups", "spam", "pings"]);
 }
