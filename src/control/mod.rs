@@ -3,12 +3,14 @@
 //! What always holds: for health and metrics it asks nobody. Shards, ledger and store hand it their counters once a second
 //! through bounded channels, and if it is slow they lose nothing but a report. [`snapshot`] is what they said last and what
 //! it comes to, [`http`] the admin server, [`metrics`] the text it serves, [`operate`] the API's calls about the gateway as a
-//! whole, [`broadcasts`] those for messages to many, [`systemd`] what systemd is told. Beside it,
+//! whole, [`broadcasts`] those for messages to many,
+//! [`dashboard`] what operators look at, [`systemd`] what systemd is told. Beside it,
 //! [`access`] (a thread of its own) hears who may not log in, and the API (`crate::api`) asks the other threads, none of
 //! which waits for it.
 
 pub(crate) mod access;
 mod broadcasts;
+mod dashboard;
 pub(crate) mod http;
 mod internal_errors;
 pub(crate) mod metrics;
@@ -40,6 +42,7 @@ use crate::contract::chain::Chain;
 use crate::contract::report::Report;
 use crate::contract::store_counters::StoreCounters;
 use crate::control::broadcasts::{BroadcastCalls, Broadcasts};
+use crate::control::dashboard::{Dashboard, DashboardCalls};
 use crate::control::internal_errors::InternalErrorsLog;
 use crate::control::operate::Operator;
 use crate::control::settings::{SettingsCalls, SettingsShown, SettingsWish};
@@ -223,6 +226,7 @@ impl Calls {
         let facts = http::Facts { snapshot, stage, clock, room, data_dir, webhooks };
         let audit = Audit::start(&facts.data_dir, clock);
         let broadcasts = Broadcasts::start(facts.data_dir.to_path_buf(), dispatcher.clone());
+        let dashboard = Dashboard::start(facts.clone(), http.node);
         let routes = |keys: Arc<Keys>| {
             let api = Api {
                 dispatcher: dispatcher.clone(),
@@ -239,11 +243,14 @@ impl Calls {
                 BroadcastCalls { keys: Arc::clone(&keys), audit: audit.clone(), clock, broadcasts: broadcasts.clone() };
             let of_webhooks =
                 WebhookCalls { keys: Arc::clone(&keys), audit: audit.clone(), webhooks: facts.webhooks.clone() };
+            let of_dashboard = DashboardCalls { keys: Arc::clone(&keys), dashboard: dashboard.clone() };
             let (shown, wishes) = (http.settings.clone(), reloads.clone());
             let of_settings = SettingsCalls { keys: Arc::clone(&keys), audit: audit.clone(), shown, wishes };
             let settings = http.settings.clone();
             let operator = Operator { facts, keys, audit, stops, node: http.node, settings };
-            let others = operate::routes(operator).merge(broadcasts::routes(of_broadcasts));
+            let others = operate::routes(operator)
+                .merge(broadcasts::routes(of_broadcasts))
+                .merge(dashboard::routes(of_dashboard));
             api::routes(api, others.merge(webhooks::routes(of_webhooks)).merge(settings::routes(of_settings)))
         };
         let mut servers = Vec::new();
@@ -253,7 +260,7 @@ impl Calls {
         }
         let keys = Arc::new(http.keys);
         let readers = (http.metrics == MetricsReaders::KeyHolders).then(|| Arc::clone(&keys));
-        let (pages, calls) = (http::pages(facts.clone(), readers), routes(keys));
+        let (pages, calls) = (http::pages(facts.clone(), readers), routes(keys).merge(dashboard::pages()));
         let admin = tokio::net::TcpListener::from_std(http.sockets.admin)?;
         match http.sockets.api {
             Some(api) => {

@@ -302,7 +302,7 @@ async fn drain(State(operator): State<Operator>, headers: HeaderMap) -> Result<(
     Ok((StatusCode::ACCEPTED, Json(Draining { draining: true })))
 }
 
-fn name_of(stage: Stage) -> &'static str {
+pub(crate) fn name_of(stage: Stage) -> &'static str {
     match stage {
         Stage::Starting => "starting",
         Stage::WaitingForStore => "waiting_for_store",

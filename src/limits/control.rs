@@ -53,6 +53,12 @@ pub(crate) const LOOK_SLOTS_MAX: u32 = 256;
 pub(crate) const USER_EVENTS_PLACES: usize = 4_096;
 /// Events of one place: what one user can displace.
 pub(crate) const USER_EVENTS_OF_PLACE: usize = 16;
+/// How often the dashboard's figures are taken.
+pub(crate) const DASHBOARD_SAMPLE_MS: u64 = 1_000;
+/// Seconds of them that are kept: an hour, 400 bytes each and 16 for each shard.
+pub(crate) const DASHBOARD_SAMPLES_MAX: usize = 3_600;
+/// Who looks at a time, a quarter of the connections that the admin server has room for.
+pub(crate) const DASHBOARD_VIEWERS_MAX: usize = ADMIN_REQUESTS_MAX / 4;
 /// Recipients of one page of a message that is followed.
 pub(crate) const TRACE_RECIPIENTS_MAX: usize = 50;
 /// How often their inboxes are looked into: a bisection of 2^64 rows takes 64 looks, and one more is around where it ends.

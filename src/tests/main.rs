@@ -24,6 +24,7 @@ mod cluster_ready;
 mod colliding;
 mod connection;
 mod crash;
+mod dashboard;
 mod descriptors;
 mod doctor;
 mod example;
