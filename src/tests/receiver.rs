@@ -1,12 +1,18 @@
 //! A backend's endpoint for webhooks, for the tests: keeps what it receives, and answers as the test says.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::gateway::{PATIENCE, pause};
 
@@ -79,11 +85,22 @@ struct Shared {
 pub(crate) struct Receiver {
     shared: Arc<Shared>,
     port: u16,
+    scheme: &'static str,
 }
 
 impl Receiver {
     /// `reply`: what the request of this number is answered with, from 0.
     pub(crate) fn start(reply: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Receiver {
+        Receiver::listen(None, reply)
+    }
+
+    /// With TLS, and a certificate that `ca.pem`, put into `dir`, has signed.
+    pub(crate) fn start_tls(dir: &Path, reply: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Receiver {
+        Receiver::listen(Some(certified(dir)), reply)
+    }
+
+    fn listen(tls: Option<Arc<ServerConfig>>, reply: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Receiver {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (all, connections) = (Mutex::default(), AtomicUsize::new(0));
@@ -93,15 +110,19 @@ impl Receiver {
             for stream in listener.incoming() {
                 let shared = Arc::clone(&of_threads);
                 shared.connections.fetch_add(1, Ordering::Relaxed);
-                std::thread::spawn(move || serve(&shared, stream.unwrap()));
+                let (stream, tls) = (stream.unwrap(), tls.clone());
+                std::thread::spawn(move || match tls {
+                    Some(tls) => serve(&shared, StreamOwned::new(ServerConnection::new(tls).unwrap(), stream)),
+                    None => serve(&shared, stream),
+                });
             }
         });
-        Receiver { shared, port }
+        Receiver { shared, port, scheme }
     }
 
     /// Where it is.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("{}://127.0.0.1:{}{path}", self.scheme, self.port)
     }
 
     /// Connections that there have been.
@@ -133,8 +154,28 @@ impl Receiver {
     }
 }
 
+/// An authority in `ca.pem`, and a server at 127.0.0.1 that it has signed.
+fn certified(dir: &Path) -> Arc<ServerConfig> {
+    std::fs::write(dir.join("leaf.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    for arguments in [
+        format!("req -x509 {key} -days 2 -subj /CN=authority -keyout ca.key -out ca.pem"),
+        format!("req {key} -subj /CN=endpoint -keyout leaf.key -out leaf.csr"),
+        "x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile leaf.ext -out leaf.pem"
+            .to_owned(),
+    ] {
+        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let chain = vec![CertificateDer::from_pem_file(dir.join("leaf.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(dir.join("leaf.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    Arc::new(config.with_single_cert(chain, key).unwrap())
+}
+
 /// One connection: an end of it, whoever ends it, is no failure.
-fn serve(shared: &Shared, stream: TcpStream) -> Option<()> {
+fn serve(shared: &Shared, stream: impl Read + Write) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut line = String::new();

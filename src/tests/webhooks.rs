@@ -298,3 +298,59 @@ fn a_file_of_endpoints_that_others_can_read_or_that_makes_no_sense_is_refused_at
     assert!(refused(&set).contains("chmod 600"));
     assert!(!refused("webhooks.endpoints_file=/nowhere").contains(SECRET));
 }
+
+#[test]
+fn an_endpoint_with_tls_is_told_when_its_certificate_is_trusted_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start_tls(dir.path(), |_| Reply::ok());
+    let set = endpoint(dir.path(), &receiver.url("/hook"), "private_addresses = true");
+    let mut gateway = start(dir.path(), &set);
+    let mut http = api(dir.path());
+    let sent = send(&mut http, &json!({"user": "8"}), "x");
+    let status = until(&mut http, "it is refused", |it| it["state"] == "retrying");
+    assert!(status["last_failure"].as_str().unwrap().contains("UnknownIssuer"), "{status}");
+    assert!(receiver.all().is_empty(), "something was said to whoever is not trusted");
+    let ca_file = dir.path().join("ca.pem");
+    endpoint(dir.path(), &receiver.url("/hook"), &format!("private_addresses = true\nca_file = {ca_file:?}"));
+    signal(gateway.pid(), Signal::SIGHUP).unwrap();
+    gateway.wait_until("the file is read again", |gateway| gateway.log().contains("say now"));
+    let all = receiver.until("it is told", |all| !all.is_empty());
+    assert_eq!(messages(&all)[0]["msg_id"], sent.as_str());
+    assert!(verify(&all[0], SECRET).status.success());
+}
+
+#[test]
+fn every_message_is_told_once_at_once_whoever_is_online() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::start(|number| if number == 1 { Reply::status(503) } else { Reply::ok() });
+    let set = endpoint(dir.path(), &receiver.url("/"), "private_addresses = true");
+    let file = dir.path().join("endpoints.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("message.offline", "message.sent");
+    std::fs::write(&file, text).unwrap();
+    let mut gateway = start(dir.path(), &set);
+    let mut http = api(dir.path());
+    let _online = gateway.client(9, 1, None);
+    let group = created(&mut http, "7", json!(["8", "9", "10"]));
+    let mut sent = vec![
+        send(&mut http, &json!({"user": "9"}), "to somebody who is online"),
+        send(&mut http, &json!({"group": group}), "to all"),
+        send(&mut http, &json!({"user": "7"}), "to oneself"),
+    ];
+    let sent_events = |all: &[Received]| events(all, "message.sent", "messages");
+    // The one that fails is told again, also by the gateway's next start.
+    receiver.until("a request has failed", |all| all.len() > 1);
+    gateway.kill();
+    gateway = start(dir.path(), &set);
+    let mut http = api(dir.path());
+    sent.push(send(&mut http, &json!({"user": "8"}), "the last"));
+    let last = sent.last().unwrap().clone();
+    let all = receiver.until("the last is told", |all| sent_events(all).iter().any(|it| it["msg_id"] == last.as_str()));
+    let told: BTreeSet<String> = sent_events(&all).iter().map(|it| it["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(told, sent.iter().cloned().collect(), "each under one id");
+    let one = &sent_events(&all)[0];
+    let expected = json!({
+        "id": sent[0], "msg_id": sent[0], "from": "7", "to": {"user": "9"}, "sent_at_ms": one["sent_at_ms"],
+    });
+    assert_eq!(one, &expected);
+    assert!(gateway.admin_page("/metrics").contains("ringway_webhook_request_seconds_count{webhook=\"push\"}"));
+}

@@ -1,4 +1,4 @@
-//! The metrics of webhooks: one value for each endpoint, by its name.
+//! The metrics of webhooks: a value or a histogram for each endpoint, by its name.
 
 use super::Page;
 use crate::control::webhooks::status::Webhook;
@@ -34,5 +34,9 @@ pub(crate) fn text(webhooks: &[Webhook]) -> String {
             page.value(name, &format!("{{webhook=\"{}\"}}", webhook.webhook), value(webhook));
         }
     }
+    let labels: Vec<String> = webhooks.iter().map(|webhook| format!("webhook=\"{}\"", webhook.webhook)).collect();
+    let each: Vec<_> =
+        std::iter::zip(&labels, webhooks).map(|(labels, webhook)| (labels.as_str(), &webhook.requests)).collect();
+    page.histogram("ringway_webhook_request_seconds", "How long an endpoint took to answer or to fail", &each);
     page.text
 }

@@ -31,6 +31,9 @@ pub(crate) enum EventKind {
     /// A group was made, or its members have changed.
     #[serde(rename = "group.changed")]
     GroupChanged,
+    /// A durable message, whoever is online.
+    #[serde(rename = "message.sent")]
+    MessageSent,
 }
 
 impl EventKind {
@@ -39,6 +42,7 @@ impl EventKind {
         match self {
             EventKind::MessageOffline => "message.offline",
             EventKind::GroupChanged => "group.changed",
+            EventKind::MessageSent => "message.sent",
         }
     }
 }
@@ -160,7 +164,11 @@ fn meant(table: EndpointTable) -> Result<Endpoint, &'static str> {
         return Err("url is https://HOST[:PORT]/PATH, or http://... within a network of one's own");
     }
     if events.is_empty() {
-        return Err("events names nothing: message.offline, group.changed");
+        return Err("events names nothing: message.offline, message.sent, group.changed");
+    }
+    // Events come in the journal's order: what is told at once would wait for what waits until somebody comes online.
+    if events.contains(&EventKind::MessageSent) && events.contains(&EventKind::MessageOffline) {
+        return Err("message.sent and message.offline are for two endpoints, which may have one url");
     }
     if secrets.is_empty() || secrets.len() > WEBHOOK_SECRETS_MAX {
         return Err("secrets are 1 to 4");

@@ -71,7 +71,7 @@ impl EventBatch {
         let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(self.cut_ms);
         let timestamp = humantime::format_rfc3339_millis(at).to_string();
         let name = match self.kind {
-            EventKind::MessageOffline => "messages",
+            EventKind::MessageOffline | EventKind::MessageSent => "messages",
             EventKind::GroupChanged => "changes",
         };
         // Strings and numbers: nothing that JSON has not.
@@ -85,16 +85,28 @@ pub(super) fn id_of_message(message: &FedMessage, user: UserId) -> String {
     format!("{}-{user}", message.msg_id)
 }
 
-/// What is told of a message for one user, and how long it is, about.
+/// What is told of a message for one user who is offline, and how long it is, about.
 pub(super) fn of_message(message: &FedMessage, user: UserId, seq: Seq, bodies: bool) -> (Value, usize) {
+    let (mut event, bytes) = of_sent(message, bodies);
+    event["id"] = id_of_message(message, user).into();
+    event["user"] = json!(Id(user.0));
+    event["seq"] = json!(Id(seq.0));
+    (event, bytes)
+}
+
+/// The id of what is told of a message as such.
+pub(super) fn id_of_sent(message: &FedMessage) -> String {
+    message.msg_id.to_string()
+}
+
+/// What is told of a message as such, and how long it is, about.
+pub(super) fn of_sent(message: &FedMessage, bodies: bool) -> (Value, usize) {
     let to = match message.to {
         Conversation::User(user) => json!({"user": Id(user.0)}),
         Conversation::Group(group) => json!({"group": Id(group.0)}),
     };
     let mut event = json!({
-        "id": id_of_message(message, user),
-        "user": Id(user.0),
-        "seq": Id(seq.0),
+        "id": id_of_sent(message),
         "msg_id": Id(message.msg_id.0),
         "from": Id(message.sender.0),
         "to": to,

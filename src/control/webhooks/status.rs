@@ -3,6 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::contract::latencies::Latencies;
+
 /// An endpoint, as it is now.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, ToSchema)]
 pub(crate) struct Webhook {
@@ -33,4 +35,8 @@ pub(crate) struct Webhook {
     /// When it is tried again, Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next_try_ms: Option<u64>,
+    /// How long requests took, those that failed too; in the metrics alone.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(crate) requests: Latencies,
 }

@@ -239,7 +239,11 @@ impl Teller {
             }
         }
         let Some(poster) = &mut self.poster else { return Err(Refused::Now(None)) };
-        match poster.post(&self.endpoint, sent).await {
+        let began_us = self.around.clock.mono_us();
+        let answer = poster.post(&self.endpoint, sent).await;
+        let took_us = self.around.clock.mono_us().saturating_sub(began_us);
+        self.status.send_modify(|it| it.requests.record(took_us));
+        match answer {
             Ok(answered) if answered.status.is_success() => Ok(()),
             Ok(answered) => {
                 self.failed(format!("it has answered {}", answered.status));

@@ -45,6 +45,7 @@ fn what_makes_no_sense_is_refused_and_no_secret_is_in_the_error() {
         ("https://example.com/hook", "https://me:secret@example.com/hook"),
         ("[\"message.offline\", \"group.changed\"]", "[]"),
         ("group.changed", "group.unheard_of"),
+        ("group.changed", "message.sent"),
         ("whsec_MfKQ", "MfKQ"),
         ("9r8GKYqrTwjUPD8ILPZIo2LaLaSw", ""),
         ("[\"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"]", "[]"),

@@ -11,7 +11,9 @@ use crate::clock::Now;
 use crate::contract::ids::ShardId;
 use crate::control::Stage;
 use crate::control::webhooks::endpoints::EventKind;
-use crate::control::webhooks::events::{EventBatch, ToldUpTo, id_of_change, id_of_message, of_change, of_message};
+use crate::control::webhooks::events::{
+    EventBatch, ToldUpTo, id_of_change, id_of_message, id_of_sent, of_change, of_message, of_sent,
+};
 use crate::control::webhooks::feed::{FedMessage, FeedContent, FeedItem};
 use crate::control::webhooks::kept::KeptBatch;
 use crate::limits::{API_PRESENCE_MAX, WEBHOOK_LINGER_MS, WEBHOOK_LOOK_MS};
@@ -89,6 +91,13 @@ impl Teller {
                         }
                     }
                 }
+                FeedContent::Message(message) if kept.kind == EventKind::MessageSent => {
+                    let id = id_of_sent(message);
+                    if ids.contains(id.as_str()) {
+                        let (event, bytes) = of_sent(message, self.endpoint.bodies);
+                        batch.push(id, event, bytes);
+                    }
+                }
                 FeedContent::Change(change) if kept.kind == EventKind::GroupChanged => {
                     let id = id_of_change(change);
                     if ids.contains(id.as_str()) {
@@ -150,6 +159,7 @@ impl Teller {
                 self.entry = *entry;
                 return Ok(None);
             }
+            FeedContent::Message(_) if self.tells(EventKind::MessageSent) => EventKind::MessageSent,
             FeedContent::Message(_) => EventKind::MessageOffline,
             FeedContent::Change(_) => EventKind::GroupChanged,
         };
@@ -163,6 +173,11 @@ impl Teller {
             return Ok(Some(to));
         }
         match &item.what {
+            FeedContent::Message(message) if kind == EventKind::MessageSent => {
+                let (event, bytes) = of_sent(message, self.endpoint.bodies);
+                let batch = batch.get_or_insert_with(|| EventBatch::new(kind, now.unix_ms));
+                batch.push(id_of_sent(message), event, bytes);
+            }
             FeedContent::Message(message) => match self.take_message(message, done, batch, now) {
                 Taken::Whole => {}
                 Taken::Full(done) => {
