@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod logs;
 mod policies;
 mod rates;
+mod rules;
 pub(crate) mod typed;
 pub(crate) mod webhooks;
 
@@ -28,7 +29,7 @@ use webhooks::WebhooksConfig;
 
 use crate::contract::device_policy::DevicePolicy;
 use crate::contract::names_kept::{NAMES_S_MIN, NamesKept};
-use crate::contract::policies::{Policies, Rules};
+use crate::contract::policies::Policies;
 use crate::contract::traffic::TrafficLimits;
 use crate::limits;
 use crate::limits::SECRET_BYTES_MIN;
@@ -59,6 +60,8 @@ pub struct Config {
     pub(crate) audience: String,
     /// What a token's `iss` must be; empty: it is not looked at.
     pub(crate) issuer: String,
+    /// Files with keys that are good beside it, of the same kind.
+    pub(crate) other_key_files: Vec<PathBuf>,
     /// About sessions.
     pub(crate) session: Session,
     /// About the store.
@@ -279,11 +282,6 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// What of it may change while the gateway runs.
-    pub fn rules(&self) -> Rules {
-        Rules { traffic: self.limits.traffic, policies: self.policies }
-    }
-
     /// What was typed, validated.
     pub fn new(typed: &Typed) -> Result<Config, ConfigError> {
         let listen = typed.address("listen")?;
@@ -300,6 +298,7 @@ impl Config {
             auth: typed.auth(listen)?,
             audience: typed.text("auth.audience").to_owned(),
             issuer: typed.text("auth.issuer").to_owned(),
+            other_key_files: typed.other_key_files()?,
             session: typed.session()?,
             store: Store {
                 url: typed.store_url()?,
@@ -446,6 +445,18 @@ impl Typed {
             None if listen.ip().is_loopback() => Ok(Auth::Development),
             None => Err(ConfigError::NoSecret { listen }),
         }
+    }
+
+    fn other_key_files(&self) -> Result<Vec<PathBuf>, ConfigError> {
+        let key = "auth.other_key_files";
+        let files: Vec<PathBuf> =
+            self.text(key).split(',').map(str::trim).filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+        if files.len() > limits::TOKEN_KEYS_OTHER_MAX {
+            return Err(
+                self.refuse(key, format!("at most {} files, with commas between", limits::TOKEN_KEYS_OTHER_MAX))
+            );
+        }
+        Ok(files)
     }
 
     fn store_url(&self) -> Result<StoreUrl, ConfigError> {

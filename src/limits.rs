@@ -126,6 +126,8 @@ pub(crate) const TURN_MS: u32 = 1;
 pub(crate) const TURN_ITEMS_MAX: usize = 64;
 /// Verified tokens remembered per shard until they expire.
 pub(crate) const TOKENS_CACHED_MAX: usize = 16_384;
+/// Keys that are good for tokens beside the first: a forged token is compared with each, some 2 µs (HMAC) to 60 µs (Ed25519).
+pub(crate) const TOKEN_KEYS_OTHER_MAX: usize = 3;
 /// Cursors waiting to be stored, per shard; above it they are sent at once.
 pub(crate) const CURSORS_WAITING_MAX: usize = 4_096;
 /// Pages a shard may have asked for at once; sessions above it wait their turn.

@@ -130,7 +130,7 @@ pub fn run(config: &Config, typed: &Typed, read_settings: ReadSettings<'_>) -> R
         made.inspect_err(|error| tracing::warn!(error = %Chain(error), "`ringway admin` will not be heard")).ok()
     };
     let (show, shown) = watch::channel(Arc::default());
-    let mut live = Live::new(typed, read_settings, config.drain, show, change_keys);
+    let mut live = Live::new(typed, read_settings, config.drain, show, change_keys, auth.clone());
     let plan = Plan { config, cpus, clock, auth, connections_max };
 
     let (mut running, report_to) = Running::start_control(

@@ -79,12 +79,25 @@ pub(crate) fn check(config: &Config, token: &str, now_unix_s: u64) -> Result<Cla
 }
 
 /// What the configuration verifies tokens with; a secret for development must have been made.
-fn verifying_key(config: &Config) -> Result<AuthKeys, KeyError> {
+pub(crate) fn verifying_key(config: &Config) -> Result<AuthKeys, KeyError> {
     let key = match &config.auth {
         Auth::PublicKeyFile(path) => AuthKeys::public_pem(&read_key_file(path)?)?,
         Auth::KeySetFile(path) => AuthKeys::key_set(&read_key_file(path)?)?,
         Auth::Secret(_) | Auth::SecretFile(_) | Auth::Development => AuthKeys::hs256(&secret(config)?),
     };
+    with_others(key, config)
+}
+
+/// With the keys that are good beside it, for the audience and of the issuer that the configuration says.
+pub(crate) fn with_others(mut key: AuthKeys, config: &Config) -> Result<AuthKeys, KeyError> {
+    for path in &config.other_key_files {
+        let bytes = read_key_file(path)?;
+        key = key.and(match bytes.trim_ascii_start() {
+            [b'-', b'-', b'-', b'-', b'-', ..] => AuthKeys::public_pem(&bytes)?,
+            [b'{', ..] => AuthKeys::key_set(&bytes)?,
+            _ => AuthKeys::hs256(&read_secret(path)?),
+        })?;
+    }
     Ok(key.for_audience(&config.audience).of_issuer(&config.issuer))
 }
 

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{TokenFault, crypto};
@@ -88,10 +89,12 @@ impl AuthKey {
     }
 }
 
-/// What tokens are verified with; goes to every shard.
+/// What tokens are verified with; goes to every shard. Equal: made from the same files, for the same tokens.
 #[derive(Clone)]
 pub(crate) struct AuthKeys {
     set: Arc<KeySet>,
+    /// Of what they were made from.
+    digest: [u8; 32],
     /// What a token's `aud` must name; `None`: it is not looked at.
     pub(super) audience: Option<Arc<str>>,
     /// What a token's `iss` must be; `None`: it is not looked at.
@@ -109,7 +112,7 @@ struct KeySet {
 impl AuthKeys {
     /// Tokens are signed with HMAC-SHA256 and this secret.
     pub(crate) fn hs256(secret: &[u8]) -> AuthKeys {
-        AuthKeys::of_one(AuthKey::new(DecodingKey::from_secret(secret), Algorithm::HS256))
+        AuthKeys::of_one(AuthKey::new(DecodingKey::from_secret(secret), Algorithm::HS256), secret)
     }
 
     /// Tokens are signed with the key whose public half this is, in PEM form: Ed25519 (EdDSA), RSA (RS256) or P-256
@@ -123,7 +126,7 @@ impl AuthKeys {
             .or_else(rsa)
             .or_else(p256)
             .filter(|key| is_public && crypto::has_form_of(key.algorithm, &key.key));
-        key.map(AuthKeys::of_one).ok_or(AuthKeyError::NotPublicPem)
+        key.map(|key| AuthKeys::of_one(key, pem)).ok_or(AuthKeyError::NotPublicPem)
     }
 
     /// Tokens are signed with one of these keys, a JSON Web Key Set (RFC 7517). Keys for something else than signatures,
@@ -159,12 +162,15 @@ impl AuthKeys {
         if set.len() == 0 {
             return Err(AuthKeyError::Empty);
         }
-        Ok(AuthKeys { set: Arc::new(set), audience: None, issuer: None })
+        Ok(AuthKeys::made(set, json))
     }
 
-    fn of_one(key: AuthKey) -> AuthKeys {
-        let set = KeySet { named: HashMap::new(), unnamed: vec![key] };
-        AuthKeys { set: Arc::new(set), audience: None, issuer: None }
+    fn of_one(key: AuthKey, text: &[u8]) -> AuthKeys {
+        AuthKeys::made(KeySet { named: HashMap::new(), unnamed: vec![key] }, text)
+    }
+
+    fn made(set: KeySet, text: &[u8]) -> AuthKeys {
+        AuthKeys { set: Arc::new(set), digest: Sha256::digest(text).into(), audience: None, issuer: None }
     }
 
     /// The same keys, for tokens that are made for this audience, among others or alone. Empty: for any.
@@ -178,7 +184,6 @@ impl AuthKeys {
     }
 
     /// These keys and those, for the same tokens: while one takes another's place both are good.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the setting for it comes next"))]
     pub(crate) fn and(self, others: AuthKeys) -> Result<AuthKeys, AuthKeyError> {
         let mut set = KeySet::default();
         for keys in [&self.set, &others.set] {
@@ -191,7 +196,10 @@ impl AuthKeys {
         }
         match set.len() > KEYS_MAX {
             true => Err(AuthKeyError::TooMany),
-            false => Ok(AuthKeys { set: Arc::new(set), ..self }),
+            false => {
+                let digest = Sha256::digest([self.digest, others.digest].concat()).into();
+                Ok(AuthKeys { set: Arc::new(set), digest, ..self })
+            }
         }
     }
 
@@ -228,6 +236,14 @@ impl KeySet {
         self.named.len() + self.unnamed.len()
     }
 }
+
+impl PartialEq for AuthKeys {
+    fn eq(&self, other: &AuthKeys) -> bool {
+        (self.digest, &self.audience, &self.issuer) == (other.digest, &other.audience, &other.issuer)
+    }
+}
+
+impl Eq for AuthKeys {}
 
 impl fmt::Debug for AuthKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -41,7 +41,22 @@ pub(crate) enum Changes {
 }
 
 /// Keys that can change while the gateway runs, beside those of policies.
-const CHANGES_NOW: [&str; 21] = [
+const CHANGES_NOW: [&str; 36] = [
+    "auth.hs256_secret_file",
+    "auth.public_key_file",
+    "auth.eddsa_public_key_file",
+    "auth.jwks_file",
+    "auth.issuer",
+    "auth.other_key_files",
+    "auth.audience",
+    "session.heartbeat_s",
+    "session.heartbeat_max_s",
+    "session.login_timeout_s",
+    "session.devices_max",
+    "session.device_policy",
+    "session.stall_timeout_s",
+    "store.linger_ms",
+    "store.retention_days",
     "drain.notice_s",
     "drain.timeout_s",
     "log.level",
@@ -115,6 +130,12 @@ pub(crate) const KEYS: &[Key] = &[
         "verifies tokens: several keys, a JSON Web Key Set; a token's kid says which",
     ),
     key("auth.issuer", "", Form::Text, "tokens must be made by it (their claim iss); empty: iss is not looked at"),
+    key(
+        "auth.other_key_files",
+        "",
+        Form::Text,
+        "files with keys that are good beside it, each as one of these, with commas between: while keys change",
+    ),
     key("auth.audience", "", Form::Text, "tokens must be made for it (their claim aud); empty: aud is not looked at"),
     key("session.heartbeat_s", "25", Form::Number, "a client that is silent for two and a half of these is gone"),
     key("session.heartbeat_max_s", "300", Form::Number, "the longest heartbeat that a client may ask for"),
@@ -325,7 +346,7 @@ const GROUP_ROWS: &str = "100000/s, burst 2000000";
 const LIMITS_KEYS_MAX: usize = 29;
 
 const _: () = {
-    assert!(KEYS.len() <= 40 + LIMITS_KEYS_MAX, "at most 40 keys and the [limits] table");
+    assert!(KEYS.len() <= 41 + LIMITS_KEYS_MAX, "at most 41 keys and the [limits] table");
     assert!(limits::OUTBOX_BYTES_MAX == 262_144 && limits::OUTBOX_SHARD_BYTES_MAX == 536_870_912);
     assert!(limits::JOURNAL_BYTES_MAX == 8_589_934_592 && limits::CONNECTIONS_MAX == 1_000_000);
     assert!(limits::STORE_LINGER_MS == 500 && limits::BATCH_ROWS == 500 && limits::MYSQL_POOL_SIZE == 4);

@@ -273,7 +273,7 @@ impl<D: Disk> Engine for JournalEngine<D> {
         self.waiting.has_turns()
     }
 
-    fn set_rules(&mut self, Rules { traffic, policies }: Rules) {
+    fn set_rules(&mut self, Rules { traffic, policies, .. }: Rules) {
         (self.settings.traffic, self.settings.policies) = (traffic, policies);
     }
 

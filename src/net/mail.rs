@@ -167,7 +167,7 @@ impl MailReader {
                     }
                     Some(Mail::Order(order @ (Order::Drain | Order::Disperse))) => drain(core, order, now),
                     Some(Mail::Order(Order::Access(order))) => core.apply_access(now, order),
-                    Some(Mail::Order(Order::Rules(rules))) => core.set_rules(*rules),
+                    Some(Mail::Order(Order::Rules(rules, keys))) => core.set_rules(*rules, keys.as_deref()),
                     Some(Mail::Order(Order::Memory(pressure))) => core.set_pressure(now, pressure),
                     Some(Mail::Crossing(Crossing::Look(asked))) => {
                         core.look(now, *asked, |conn| outlets.peer(conn));

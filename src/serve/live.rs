@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::threads::Running;
 use crate::api::keys::{KeysChange, read_keys};
+use crate::auth::AuthKeys;
 use crate::config::keys::{Changes, KEYS};
 use crate::config::typed::{Origin, Typed};
 use crate::config::{Config, Drain};
@@ -23,6 +24,7 @@ use crate::control::ReloadSignal;
 use crate::control::settings::{Setting, SettingsShown, SettingsWish};
 use crate::control::webhooks::endpoints;
 use crate::log;
+use crate::token::verifying_key;
 use crate::topology::mailbox::{Order, Slot};
 
 /// How often a shard whose mailbox is full is tried, and how long after each.
@@ -46,6 +48,8 @@ pub(super) struct Live<'a> {
     shown: watch::Sender<Arc<SettingsShown>>,
     /// The API's keys; `None`: none were configured.
     keys: Option<KeysChange>,
+    /// What tokens are verified with.
+    auth: AuthKeys,
 }
 
 impl<'a> Live<'a> {
@@ -55,9 +59,10 @@ impl<'a> Live<'a> {
         drain: Drain,
         shown: watch::Sender<Arc<SettingsShown>>,
         keys: Option<KeysChange>,
+        auth: AuthKeys,
     ) -> Live<'a> {
         let (waiting, said) = (BTreeMap::new(), BTreeMap::new());
-        let live = Live { read, in_force: typed.clone(), waiting, said, generation: 1, drain, shown, keys };
+        let live = Live { read, in_force: typed.clone(), waiting, said, generation: 1, drain, shown, keys, auth };
         live.show();
         live
     }
@@ -119,13 +124,16 @@ impl<'a> Live<'a> {
         for (name, (value, by)) in &said {
             typed.set(name, value.clone(), Origin::Api(by.clone())).map_err(|error| failed(&error))?;
         }
-        let config = Config::new(&typed).map_err(|error| failed(&error))?;
+        Config::new(&typed).map_err(|error| failed(&error))?;
         waiting.keys().for_each(|name| typed.keep(name, &self.in_force));
         let file = |name| Some(typed.text(name)).filter(|path| !path.is_empty()).map(std::path::Path::new);
         let endpoints =
             file("webhooks.endpoints_file").map(endpoints::load).transpose().map_err(|error| failed(&error))?;
         let keys = file("api.keys_file").map(read_keys).transpose().map_err(|error| failed(&error))?;
-        running.hand_on(config.rules())?;
+        // What is read only at a start is as it was: a secret that was typed in, too.
+        let config = Config::new(&typed).map_err(|error| failed(&error))?;
+        let auth = verifying_key(&config).map_err(|error| failed(&error))?;
+        running.hand_on(&config, Some(&auth).filter(|auth| **auth != self.auth))?;
         // From here on nothing can fail.
         if typed.text("log.level") != self.in_force.text("log.level") {
             log::set_level(&config.log);
@@ -144,6 +152,11 @@ impl<'a> Live<'a> {
             if is_new {
                 tracing::info!(keys = names.join(", "), "the API's keys were read again, and have changed");
             }
+        }
+        if std::mem::replace(&mut self.auth, auth.clone()) != auth {
+            tracing::info!(
+                "the keys that tokens are verified with have changed: sessions stay, logins need a good one"
+            );
         }
         self.drain = Drain { spread_s: self.drain.spread_s, ..config.drain };
         (self.said, self.waiting) = (said, waiting);
@@ -190,11 +203,16 @@ impl<'a> Live<'a> {
 }
 
 impl Running {
-    /// Hands what clients may do to the shards and the ledger.
-    fn hand_on(&self, rules: Rules) -> Result<(), String> {
-        // A ledger that has nothing to do may not have taken the last ones: these replace them.
+    /// Hands what clients may do, and keys that have changed, to the shards, the ledger and the store.
+    fn hand_on(&self, config: &Config, auth: Option<&AuthKeys>) -> Result<(), String> {
+        let rules = config.rules();
+        // A ledger that has nothing to do may not have taken the last ones: these replace them. So with the store.
         self.ledger_rules_untaken.try_recv().ok();
-        let taken = self.ledger_rules.try_send(rules).is_ok() && self.orders.iter().all(|orders| order(orders, rules));
+        self.store_rules_untaken.try_recv().ok();
+        let taken = self.ledger_rules.try_send(rules).is_ok()
+            && self.store_rules.try_send(config.store_rules()).is_ok()
+            && self.orders.iter().all(|orders| order(orders, rules, auth));
+        self.store_wake.notify_one();
         match taken {
             true => Ok(()),
             false => Err("limits that were said before are still to be taken: try again in a moment".to_owned()),
@@ -203,9 +221,9 @@ impl Running {
 }
 
 /// A shard that has much to do takes its orders a little later.
-fn order(orders: &Slot<Order>, rules: Rules) -> bool {
+fn order(orders: &Slot<Order>, rules: Rules, auth: Option<&AuthKeys>) -> bool {
     for _ in 0..ORDER_TRIES {
-        let put = orders.put(Order::Rules(Box::new(rules))).is_ok();
+        let put = orders.put(Order::Rules(Box::new(rules), auth.cloned().map(Box::new))).is_ok();
         orders.wake();
         if put {
             return true;

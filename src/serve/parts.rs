@@ -216,7 +216,7 @@ impl Opening<'_> {
     /// The same in a cluster, whose other nodes may write meanwhile.
     async fn read_for_cluster<S: Store>(&self, store: &mut S, seed: u64) -> Result<Known, StoreError> {
         let Cluster { node_id: node, buckets, names, .. } = self.config.cluster;
-        let (shards, Rules { traffic, policies }) = (self.shards, self.config.rules());
+        let (shards, Rules { traffic, policies, .. }) = (self.shards, self.config.rules());
         let groups = self.group_limits();
         let (segment_bytes, entries_max) = (SEGMENT_BYTES, self.config.limits.stream_entries_max);
         let settings = redis::Settings {

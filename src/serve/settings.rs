@@ -38,7 +38,7 @@ pub(super) fn authenticator(config: &Config, data_dir: &DataDir) -> Result<AuthK
             AuthKeys::hs256(&secret)
         }
     };
-    Ok(key.for_audience(&config.audience).of_issuer(&config.issuer))
+    Ok(token::with_others(key, config)?)
 }
 
 /// Connections of the gateway: what is configured and this host can keep.

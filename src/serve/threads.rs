@@ -25,7 +25,7 @@ use crate::contract::access::{AccessNews, AccessOrder};
 use crate::contract::ids::ShardId;
 use crate::contract::keyed::unguessable;
 use crate::contract::nodes::ToNodes;
-use crate::contract::policies::Rules;
+use crate::contract::policies::{Rules, StoreRules};
 use crate::contract::report::Report;
 use crate::contract::store::LookupAnswer;
 use crate::contract::store_counters::StoreCounters;
@@ -78,6 +78,9 @@ pub(super) struct Running {
     pub(super) ledger_rules: Sender<Rules>,
     /// The same channel's other end: what the ledger has not taken is replaced.
     pub(super) ledger_rules_untaken: Receiver<Rules>,
+    /// The same of the store.
+    pub(super) store_rules: Sender<StoreRules>,
+    pub(super) store_rules_untaken: Receiver<StoreRules>,
     /// How far the gateway is, for control.
     pub(super) stage: watch::Sender<Stage>,
     /// Who would be concerned by a stop, as control knows.
@@ -153,6 +156,7 @@ impl Running {
         let (stop, stops) = bounded(STOPS_MAX);
         let (reload, reloads) = bounded(RELOADS_MAX);
         let (ledger_rules, ledger_rules_untaken) = bounded(1);
+        let (store_rules, store_rules_untaken) = bounded(1);
         let (reports, receive_reports) = mpsc::channel(control::REPORTS_MAX);
         let (store_reports, receive_store_reports) = mpsc::channel(control::REPORTS_MAX);
         let (stage, receive_stage) = watch::channel(Stage::Starting);
@@ -202,6 +206,8 @@ impl Running {
             reloads,
             ledger_rules,
             ledger_rules_untaken,
+            store_rules,
+            store_rules_untaken,
             stage,
             population: receive_population,
             dispatcher: Some(dispatcher),
@@ -253,7 +259,8 @@ impl Running {
             clock: plan.clock,
             inbox: receivers.store,
             report: report_to.store_reports,
-            linger_ms: u64::from(plan.config.store.linger_ms),
+            rules: plan.config.store_rules(),
+            new_rules: self.store_rules_untaken.clone(),
             stop_ms: settings::store_stop_ms(plan.config.drain.timeout_s),
         };
         self.start_store(plan, keeper, runtime, ends)?;
@@ -306,18 +313,11 @@ impl Running {
         runtime: tokio::runtime::Runtime,
         ends: StoreEnds,
     ) -> Result<(), ServeError> {
-        let retention_days = plan.config.store.retention_days;
         self.start("store", plan.cpus.store, move || {
             let priority = Priority::of_thread(&ends.inbox.yields);
             let stopped = match keeper {
-                AnyKeeper::Sqlite(keeper) => {
-                    let keeper = keeper.with_retention_days(retention_days);
-                    runtime.block_on(StoreLoop::new(keeper, ends, priority).run())
-                }
-                AnyKeeper::MySql(keeper) => {
-                    let keeper = keeper.with_retention_days(retention_days);
-                    runtime.block_on(StoreLoop::new(keeper, ends, priority).run())
-                }
+                AnyKeeper::Sqlite(keeper) => runtime.block_on(StoreLoop::new(*keeper, ends, priority).run()),
+                AnyKeeper::MySql(keeper) => runtime.block_on(StoreLoop::new(*keeper, ends, priority).run()),
             };
             if stopped == Stopped::Unsettled {
                 tracing::warn!("the store is behind; the journal has the rest, and the next start stores it");

@@ -21,6 +21,12 @@ impl Heartbeats {
         Heartbeats { by_slot: Chunked::new(), default_ms, max_ms: config.heartbeat_max_ms.max(default_ms) }
     }
 
+    /// From now on logins agree on what is configured; what was agreed before holds.
+    pub(super) fn follow(&mut self, config: &ShardConfig) {
+        self.default_ms = config.heartbeat_ms;
+        self.max_ms = config.heartbeat_max_ms.max(self.default_ms);
+    }
+
     /// A login asks for an interval; 0: for none.
     pub(super) fn agree(&mut self, slot: u32, asked_ms: u32) {
         *self.by_slot.reached(slot) = asked_ms.clamp(self.default_ms, self.max_ms);

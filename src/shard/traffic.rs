@@ -9,12 +9,13 @@ use std::hash::BuildHasher;
 
 use super::Shard;
 use super::slab::Chunked;
+use crate::auth::{AuthKeys, Authenticator};
 use crate::clock::Now;
 use crate::contract::ids::{Origin, PeerAddress};
 use crate::contract::internal::{OrCount, Place};
 use crate::contract::keyed::TableKey;
 use crate::contract::message::Incoming;
-use crate::contract::policies::Rules;
+use crate::contract::policies::{Rules, SessionRules};
 use crate::contract::traffic::{Limited, TrafficLimit, TrafficLimits};
 use crate::rate::{Rate, Spent};
 use crate::spending::{FanoutSpending, Recipient, Spending, met};
@@ -136,9 +137,20 @@ pub(super) enum Admission {
 
 impl Shard {
     /// What clients may do from now on. Whoever owes more than that lets anybody owe begins anew.
-    pub(crate) fn set_rules(&mut self, rules: Rules) {
+    pub(crate) fn set_rules(&mut self, rules: Rules, keys: Option<&AuthKeys>) {
+        if let Some(keys) = keys {
+            // What was verified with keys that are not good any more is forgotten; sessions stay.
+            self.auth = Authenticator::new(keys);
+        }
         self.config.traffic = rules.traffic;
         self.config.policies = rules.policies;
+        let SessionRules { heartbeat_ms, heartbeat_max_ms, .. } = rules.sessions;
+        (self.config.heartbeat_ms, self.config.heartbeat_max_ms) = (heartbeat_ms, heartbeat_max_ms);
+        self.config.login_timeout_ms = rules.sessions.login_timeout_ms;
+        self.config.stall_timeout_ms = rules.sessions.stall_timeout_ms;
+        self.config.devices_max = rules.sessions.devices_max;
+        self.config.device_policy = rules.sessions.device_policy;
+        self.heartbeats.follow(&self.config);
     }
 
     /// Any request of a session here that is answered: refused if the session may not ask so much now.

@@ -478,9 +478,8 @@ impl<S: Expire, D: Disk> Keeper<S, D> {
     }
 
     /// Keeps messages so many days; 0: for ever.
-    pub(crate) fn with_retention_days(mut self, days: u32) -> Self {
-        self.retention = Retention::new(days);
-        self
+    pub(crate) fn keep_days(&mut self, days: u32) {
+        self.retention.keep_days(days);
     }
 }
 

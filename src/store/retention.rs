@@ -164,6 +164,14 @@ impl Retention {
         Retention { keep_ms, clock: SteadyClock::default(), next: None, running: None, due_ms: 0, failing: false }
     }
 
+    /// From now on so many days; 0: for ever. A pass that has begun ends as it began; with 0 it stands still.
+    pub(crate) fn keep_days(&mut self, days: u32) {
+        let keep_ms = (days > 0).then(|| u64::from(days) * DAY_MS);
+        if std::mem::replace(&mut self.keep_ms, keep_ms) != keep_ms {
+            self.due_ms = 0;
+        }
+    }
+
     /// When the next step is to be taken, or looked at, on the monotonic clock; `None`: never.
     pub(crate) fn due_ms(&self) -> Option<u64> {
         self.keep_ms.map(|_| self.due_ms)

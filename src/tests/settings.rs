@@ -3,15 +3,19 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal::SIGHUP;
+use ringway::auth::mint_hs256;
 use ringway_client::Event;
-use ringway_wire::ids::{Conversation, UserId};
+use ringway_wire::ids::{Conversation, DeviceId, UserId};
+use ringway_wire::schema::CloseReason;
 use serde_json::{Value, json};
 
-use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, address, pause, signal};
+use crate::connection::{Connection, ConnectionError};
+use crate::gateway::{Gateway, PATIENCE, address, pause, signal, token};
 use crate::http::{Http, api};
 
 const OLD: &str = "the-old-key,-of-32-characters-or-more";
@@ -129,11 +133,11 @@ fn fifty_reloads_in_a_second_cut_nobody_off_and_lose_nothing() {
     // A file that is broken changes nothing, and what waits for a start is named.
     std::fs::write(&file, "[limits\n").unwrap();
     reload(&mut gateway, "cannot be used");
-    std::fs::write(&file, "[session]\nheartbeat_s = 60\n").unwrap();
+    std::fs::write(&file, "[store]\nbatch_rows = 60\n").unwrap();
     reload(&mut gateway, "say now");
     let mut http = api(dir.path());
-    assert_eq!(setting(&mut http, "session.heartbeat_s"), json!(["25", "default", "at_start", "60"]));
-    assert!(gateway.log().contains("\"setting\":\"session.heartbeat_s\",\"next\":\"60\""), "{}", gateway.log());
+    assert_eq!(setting(&mut http, "store.batch_rows"), json!(["500", "default", "at_start", "60"]));
+    assert!(gateway.log().contains("\"setting\":\"store.batch_rows\",\"next\":\"60\""), "{}", gateway.log());
     assert_eq!(taken(&mut sender), 10);
 }
 
@@ -245,4 +249,92 @@ fn a_file_of_settings_is_checked_without_a_gateway() {
         let (good, said) = check(text);
         assert!(!good && said.contains(named), "{text}: {said}");
     }
+}
+
+/// Whether a client with a token of this secret can log in.
+fn logs_in(gateway: &Gateway, secret: &str) -> bool {
+    let token = mint_hs256(secret.as_bytes(), UserId(3), None, 99_000_000_000);
+    let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+    match client.login(&token, DeviceId(1), None, PATIENCE) {
+        Ok(_) => true,
+        Err(ConnectionError::Closing { reason: CloseReason::TokenInvalid, .. }) => false,
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_key_of_tokens_is_changed_under_load_and_both_are_good_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = ("the old secret, of at least 32 bytes", "the new secret, of at least 32 bytes");
+    let [old_file, new_file, file] = ["old", "new", "ringway.toml"].map(|name| dir.path().join(name));
+    private(&old_file, old);
+    private(&new_file, new);
+    let write = |first: &Path, others: &str| {
+        let text = format!("[auth]\nhs256_secret_file = {first:?}\nother_key_files = \"{others}\"\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    write(&old_file, "");
+    let mut command = Gateway::command(dir.path(), &["--shards", "2", "--config", file.to_str().unwrap()]);
+    let mut gateway = Gateway::spawn(dir.path(), command.env_remove("RINGWAY_AUTH_HS256_SECRET"));
+    assert_eq!((logs_in(&gateway, old), logs_in(&gateway, new)), (true, false));
+    // Somebody sends all the time, with a token of the old key.
+    let token = mint_hs256(old.as_bytes(), UserId(1), None, 99_000_000_000);
+    let mut sender = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+    sender.login(&token, DeviceId(1), None, PATIENCE).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let load = std::thread::spawn(move || {
+        let (mut acked, mut asked) = (0, 0);
+        while !told.load(Ordering::Relaxed) {
+            acked += taken(&mut sender);
+            asked += 10;
+            // Slower than what one account may.
+            pause(Duration::from_millis(50));
+        }
+        (acked, asked)
+    });
+    write(&old_file, new_file.to_str().unwrap());
+    reload(&mut gateway, "say now");
+    gateway.wait_until("the new key is good", |gateway| logs_in(gateway, new));
+    assert!(logs_in(&gateway, old), "the old key is good beside it");
+    // One that is too short changes nothing.
+    private(&new_file, "short");
+    reload(&mut gateway, "cannot be used");
+    assert_eq!((logs_in(&gateway, old), logs_in(&gateway, new)), (true, true));
+    private(&new_file, new);
+    write(&new_file, "");
+    reload(&mut gateway, "say now");
+    gateway.wait_until("the old key is good no more", |gateway| !logs_in(gateway, old));
+    assert!(logs_in(&gateway, new));
+    stop.store(true, Ordering::Relaxed);
+    let (acked, asked) = load.join().unwrap();
+    assert!(acked > 0 && acked == asked, "a session stays, and loses nothing: {acked} of {asked}");
+    assert!(!gateway.log().contains(old) && !gateway.log().contains(new), "a key is in the log");
+}
+
+#[test]
+fn sessions_settings_change_for_the_next_logins_and_cut_nobody_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &["--shards", "2"]);
+    let mut http = api(dir.path());
+    let mut before = gateway.client(1, 1, None);
+    let change = json!({
+        "session.heartbeat_s": 7, "session.devices_max": 1, "session.device_policy": "refuse-new",
+        "store.linger_ms": 1, "store.retention_days": 30,
+    });
+    let changed = http.send("PATCH", "/api/v1/config", &change).unwrap();
+    assert_eq!(changed.status, 200, "{changed:?}");
+    // A shard follows in its next turn.
+    let mut device = 1;
+    gateway.wait_until("the limit of devices holds", |gateway| {
+        device += 1;
+        let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+        match client.login(&token(1, device), DeviceId(device), None, PATIENCE) {
+            Err(ConnectionError::Closing { reason: CloseReason::DeviceLimit, .. }) => true,
+            Ok(_) => false,
+            Err(other) => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(taken(&mut before), 10, "who was logged in goes on");
+    assert_eq!(setting(&mut http, "store.retention_days"), json!(["30", "API, key this machine", "now", null]));
 }

@@ -15,6 +15,7 @@ use std::task::Waker;
 use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
+use crate::auth::AuthKeys;
 use crate::contract::access::AccessOrder;
 use crate::contract::delivery::Delivery;
 use crate::contract::ids::ShardId;
@@ -65,8 +66,8 @@ pub(crate) enum Order {
     Disperse,
     /// An operator says who may log in.
     Access(AccessOrder),
-    /// What clients may do from now on.
-    Rules(Box<Rules>),
+    /// What clients may do from now on, and, if they have changed, the keys that tokens are good with.
+    Rules(Box<Rules>, Option<Box<AuthKeys>>),
     /// So short of memory is the process.
     Memory(Pressure),
 }

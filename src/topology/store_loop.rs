@@ -10,13 +10,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crossbeam_channel::TrySendError;
+use crossbeam_channel::{Receiver, TrySendError};
 use tokio::sync::mpsc;
 use tokio::time;
 
 use crate::clock::Clock;
 use crate::contract::ids::ShardId;
 use crate::contract::internal::{self, Place};
+use crate::contract::policies::StoreRules;
 use crate::contract::store::{Lookup, LookupAnswer, StoreAnswer, StoreAsk};
 use crate::contract::store_counters::StoreCounters;
 use crate::journal::disk::Disk;
@@ -56,8 +57,10 @@ pub(crate) struct StoreEnds {
     pub(crate) inbox: StoreInbox,
     /// To control.
     pub(crate) report: mpsc::Sender<StoreCounters>,
-    /// How long rows may wait for others to be written with them.
-    pub(crate) linger_ms: u64,
+    /// How long rows wait for others, and how long messages are kept.
+    pub(crate) rules: StoreRules,
+    /// The same when it changes.
+    pub(crate) new_rules: Receiver<StoreRules>,
     /// How long applying may take at the end.
     pub(crate) stop_ms: u64,
 }
@@ -151,7 +154,12 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
     pub(crate) async fn run(mut self) -> Stopped {
         let mut round = Round::default();
         let mut retry_at_ms = None;
+        self.keeper.keep_days(self.ends.rules.retention_days);
         loop {
+            if let Ok(rules) = self.ends.new_rules.try_recv() {
+                self.ends.rules = rules;
+                self.keeper.keep_days(rules.retention_days);
+            }
             let asked = self.answer(&mut round).await;
             if asked == Asked::Closed {
                 return self.stop().await;
@@ -212,7 +220,7 @@ impl<S: Expire, D: Disk> StoreLoop<S, D> {
                     round.lingering = backlog;
                     round.grew_at_ms = now_ms;
                 }
-                let at_most = *round.write_at_ms.get_or_insert(now_ms + self.ends.linger_ms);
+                let at_most = *round.write_at_ms.get_or_insert(now_ms + self.ends.rules.linger_ms);
                 at_most.min(round.grew_at_ms + STORE_QUIET_MS).saturating_sub(now_ms)
             }
             _ => 0,

@@ -240,3 +240,14 @@ fn a_thousand_tokens_that_name_unknown_keys_are_told_so_and_none_is_remembered()
     }
     assert!(auth.verify(&good, 1000).is_ok());
 }
+
+#[test]
+fn keys_are_equal_if_they_come_of_the_same_files_for_the_same_tokens() {
+    let (old, new) = (AuthKeys::hs256(&[1; 32]), AuthKeys::hs256(&[2; 32]));
+    let both = || new.clone().and(old.clone()).unwrap();
+    assert_eq!(both(), both());
+    assert_ne!(both(), new);
+    assert_ne!(both(), new.clone().and(AuthKeys::hs256(&[3; 32])).unwrap());
+    assert_ne!(new, new.clone().for_audience("here"));
+    assert_ne!(new, new.clone().of_issuer("me"));
+}

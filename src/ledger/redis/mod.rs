@@ -189,7 +189,7 @@ impl<D: Disk> Engine for RedisEngine<D> {
         self.submitter.take_lookups(self.progress.applied().in_stream(), &self.session, &self.follower, out);
     }
 
-    fn set_rules(&mut self, Rules { traffic, policies }: Rules) {
+    fn set_rules(&mut self, Rules { traffic, policies, .. }: Rules) {
         (self.settings.traffic, self.settings.policies) = (traffic, policies);
     }
 

@@ -1,7 +1,7 @@
 //! What one account may send: told when to go on, never silent, and nobody else's concern.
 
 use super::world::{Client, Got, World};
-use crate::contract::policies::{Policies, Rules};
+use crate::contract::policies::{Policies, Rules, SessionRules};
 use crate::contract::traffic::{TrafficLimit, TrafficLimits};
 use crate::limits::THROTTLED_MS_MAX;
 use crate::rate::Rate;
@@ -48,7 +48,8 @@ fn limited(world: &World, limit: TrafficLimit) -> u64 {
 }
 
 fn set_traffic(world: &mut World, traffic: TrafficLimits) {
-    world.shards[0].set_rules(Rules { traffic, policies: Policies::default() });
+    let sessions = SessionRules::UNCHANGED;
+    world.shards[0].set_rules(Rules { traffic, policies: Policies::default(), sessions }, None);
 }
 
 #[test]

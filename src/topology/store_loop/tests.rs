@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, never};
 use tempfile::TempDir;
 
 use super::*;
 use crate::contract::ids::{Origin, SessionRef};
+use crate::contract::policies::StoreRules;
 use crate::contract::position::JournalPosition;
 use crate::contract::progress::Progress;
 use crate::contract::store::{CursorRow, LookupFound, PagePurpose, StoreAnswer, StoreAsk};
@@ -48,7 +49,8 @@ fn start() -> Running {
     let thread = thread::spawn(move || {
         let keeper = Keeper::new(SqliteStore::open(&path, BATCH_ROWS).unwrap(), disk, thread_progress, 1);
         let (report, _reports) = mpsc::channel(1);
-        let ends = StoreEnds { clock: Clock::start(), inbox, report, linger_ms: 2, stop_ms: 10_000 };
+        let rules = StoreRules { linger_ms: 2, retention_days: 0 };
+        let ends = StoreEnds { clock: Clock::start(), inbox, report, rules, new_rules: never(), stop_ms: 10_000 };
         let looping = StoreLoop::new(keeper, ends, Priority::own_cpu());
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(looping.run())
     });

@@ -1,7 +1,7 @@
 //! Who may write to whom, where the operator says that it takes a group that both are in.
 
 use super::*;
-use crate::contract::policies::{Permission, Policies};
+use crate::contract::policies::{Permission, Policies, Rules, SessionRules};
 
 fn ledger() -> Ledger {
     let policies = Policies {
@@ -45,7 +45,8 @@ fn who_shares_no_group_may_not_write_but_a_repeat_is_answered_and_the_api_may() 
     assert!(matches!(answers[1], (6, Answer::Repeat { .. })), "{answers:?}");
     assert_eq!(answers[2], (7, Answer::Refused(ErrorCode::NotAllowed)), "they share none any more");
 
-    let rules = Rules { traffic: TrafficLimits::UNLIMITED, policies: Policies::default() };
+    let rules =
+        Rules { traffic: TrafficLimits::UNLIMITED, policies: Policies::default(), sessions: SessionRules::UNCHANGED };
     ledger.engine.set_rules(rules);
     ledger.direct(8, 1, 2, again, b"hello again");
     assert!(matches!(ledger.answers()[..], [(8, Answer::Sent { .. })]));
