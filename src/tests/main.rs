@@ -10,6 +10,7 @@ mod access;
 mod admin;
 mod announced;
 mod api;
+mod api_hostile;
 mod backend;
 mod bad_input;
 mod black_hole;
