@@ -138,6 +138,11 @@ impl Gateway {
         resident_bytes(self.child.id())
     }
 
+    /// Of that, what is its own: not what it has of files, which the kernel takes back when it needs room.
+    pub(crate) fn own_bytes(&self) -> u64 {
+        memory_bytes(self.child.id(), "Anonymous:")
+    }
+
     /// Tells it to stop, waits, and says whether it ended with 0.
     pub(crate) fn stop(mut self) -> Result<bool, LoadError> {
         let ended = self.end();
@@ -215,9 +220,14 @@ pub(crate) fn written_address(data_dir: &Path, name: &str) -> Option<SocketAddr>
 
 /// A process's resident memory, bytes; 0 if it cannot be read.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    memory_bytes(pid, "Rss:")
+}
+
+/// One of the kernel's sums over a process's memory, bytes.
+fn memory_bytes(pid: u32, name: &str) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let rss = rollup.lines().find_map(|line| line.strip_prefix("Rss:"));
-    rss.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+    let sum = rollup.lines().find_map(|line| line.strip_prefix(name));
+    sum.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Where gateways that are started for a bench have their data: on a disk, if there is one.

@@ -18,7 +18,8 @@ fn under_several_attacks_at_once_nothing_of_a_pairs_is_lost_and_a_newcomer_is_se
     let stretches = report["stretches"].as_array().unwrap();
     assert!(!stretches.is_empty());
     for stretch in stretches {
-        assert!(stretch["resident_bytes"].as_u64().unwrap() > 0, "{stretch}");
+        let bytes = |name: &str| stretch[name].as_u64().unwrap();
+        assert!(bytes("own_bytes") > 0 && bytes("own_bytes") < bytes("resident_bytes"), "{stretch}");
         assert!(stretch["newcomer_ms"].as_f64().unwrap() > 0.0, "{stretch}");
     }
     // 20 messages before, and 20 in each stretch: a row for each of two.

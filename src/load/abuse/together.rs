@@ -30,7 +30,7 @@ use ringway_wire::ids::{DeviceId, MsgId, UserId};
 
 /// Who comes, asks for little and goes.
 const NEWCOMER: UserId = UserId(3_000_003);
-/// How long each of a newcomer's requests may take, and the store without getting on.
+/// How long each of a newcomer's requests may take, and the pair's messages and the store without getting on.
 const PATIENCE: Duration = Duration::from_secs(60);
 const STORE_POLL: Duration = Duration::from_millis(100);
 
@@ -67,8 +67,9 @@ struct Attacked {
 struct Stretch {
     /// Since the first attack, seconds.
     at_s: f64,
-    /// The gateway's memory, bytes.
+    /// The gateway's memory, bytes: with what it has of files, and without.
     resident_bytes: u64,
+    own_bytes: u64,
     p99_us: f64,
     /// Messages of the pair that were told to come later.
     deferred: u64,
@@ -84,6 +85,8 @@ pub(super) fn run(args: &AbuseArgs, stores: &dyn Stores) -> Result<bool, LoadErr
     let stored = target.stored(&args.target, stores)?;
     let newcomer = Newcomer { addr: target.addr, secret: target.secret.clone(), clock: target.clock };
     let mut bench = log_in(target)?;
+    // What is late is seen in the latencies, and is not lost.
+    bench.patience_ns = PATIENCE.as_nanos() as u64;
     let mut due = Due::of(&bench);
     let quiet = stretch(&mut bench, pace, &mut due)?;
     let attacks = Attack::ALL.iter().enumerate().filter(|(_, attack)| args.takes(attack.name()));
@@ -102,8 +105,9 @@ pub(super) fn run(args: &AbuseArgs, stores: &dyn Stores) -> Result<bool, LoadErr
         let newcomer_ms = newcomer.comes();
         attacked.add(&rounds.delivery).ok();
         let resident_bytes = bench.gateway.as_ref().map_or(0, Gateway::resident_bytes);
+        let own_bytes = bench.gateway.as_ref().map_or(0, Gateway::own_bytes);
         let at_s = since_begun_s();
-        stretches.push(Stretch { at_s, resident_bytes, newcomer_ms, ..Stretch::of(&rounds) });
+        stretches.push(Stretch { at_s, resident_bytes, own_bytes, newcomer_ms, ..Stretch::of(&rounds) });
         if !args.target.json {
             stretches.last().iter().for_each(|stretch| stretch.print());
         }
@@ -216,6 +220,7 @@ impl Stretch {
         Stretch {
             at_s: 0.0,
             resident_bytes: 0,
+            own_bytes: 0,
             p99_us: Quantiles::of(&rounds.delivery).p99,
             deferred: rounds.rounds.iter().map(|round| round.deferred).sum(),
             newcomer_ms: None,
@@ -224,13 +229,13 @@ impl Stretch {
     }
 
     fn print(&self) {
-        let Stretch { at_s, resident_bytes, p99_us, deferred, newcomer_ms, clean } = self;
-        let mib = resident_bytes >> 20;
+        let Stretch { at_s, resident_bytes, own_bytes, p99_us, deferred, newcomer_ms, clean } = self;
+        let (resident, own) = (resident_bytes >> 20, own_bytes >> 20);
         let newcomer = newcomer_ms.map_or("refused".to_owned(), |ms| format!("{ms:.0} ms"));
         let state = if *clean { "all came, once and in order" } else { "LOST, DOUBLED OR HARMED" };
         let p99_ms = p99_us / 1e3;
         println!(
-            "{at_s:>7.1} s  {mib:>6} MiB  p99 {p99_ms:>8.2} ms  told to come later {deferred:>4}  newcomer {newcomer:>8}  {state}"
+            "{at_s:>7.1} s  own {own:>5} MiB, resident {resident:>5}  p99 {p99_ms:>8.2} ms  told to come later {deferred:>4}  newcomer {newcomer:>8}  {state}"
         );
     }
 }
