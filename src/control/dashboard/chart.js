@@ -29,7 +29,7 @@ function prepare(canvas) {
 export function ceiling(max) {
   if (!(max > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(max));
-  return [1, 2, 2.5, 5, 10].map((step) => step * power).find((end) => end >= max * 0.999) ?? max;
+  return [1, 2, 4, 6, 8, 10].map((step) => step * power).find((end) => end >= max * 0.999) ?? max;
 }
 
 // At most one point a pixel: the highest of those that fall on it, since a peak is what one looks for.
