@@ -163,6 +163,15 @@ impl Client {
         }
     }
 
+    /// Gives the session a newer token of the same user; returns when that one expires, Unix milliseconds. An error, that
+    /// it does not count: the session goes on with the one it has.
+    pub fn refresh(&mut self, token: &str, timeout: Duration) -> Result<u64, ClientError> {
+        match self.ask(Question::Refresh { token }, timeout)? {
+            Event::Refreshed { expires_at_ms, .. } => Ok(expires_at_ms),
+            _ => Err(ClientError::WrongAnswer),
+        }
+    }
+
     /// Acknowledges all that was handed out and ends the session; what else came with its end is given back.
     pub fn logout(mut self, timeout: Duration) -> Vec<Event> {
         self.transport.log_out();

@@ -88,6 +88,7 @@ pub enum Question<'a> {
     GroupList,
     Presence { users: &'a [UserId] },
     Logout,
+    Refresh { token: &'a str },
 }
 
 /// What [`ClientCore::tick`] found.
@@ -206,6 +207,7 @@ impl ClientCore {
             Question::GroupList => encoder.group_list_request(id),
             Question::Presence { users } => encoder.presence_request(id, users),
             Question::Logout => encoder.logout(id),
+            Question::Refresh { token } => encoder.refresh(id, token),
         };
         self.output.extend_from_slice(frame);
         match question {

@@ -91,6 +91,8 @@ pub enum Event {
     },
     /// Those asked for who are online.
     Presence { request: RequestId, online: Vec<UserId> },
+    /// The session ends when its newer token expires.
+    Refreshed { request: RequestId, expires_at_ms: u64 },
     /// A request was refused for good.
     Refused { request: RequestId, code: ErrorCode, message: String, retry_after_ms: u32 },
     /// A message was refused for now; it is sent again by itself.
@@ -114,6 +116,7 @@ impl Event {
             | Event::GroupInfo { request, .. }
             | Event::GroupList { request, .. }
             | Event::Presence { request, .. }
+            | Event::Refreshed { request, .. }
             | Event::Refused { request, .. } => Some(*request),
             Event::Row(_)
             | Event::Ephemeral(_)
@@ -183,6 +186,7 @@ fn other(request: RequestId, reply: Reply<'_>) -> Option<Event> {
             Some(Event::GroupChanged { group, version, kind, actor, members, owner })
         }
         Reply::Presence { online } => Some(Event::Presence { request, online }),
+        Reply::RefreshOk { expires_at_ms } => Some(Event::Refreshed { request, expires_at_ms }),
         // The session has variants of its own for these.
         Reply::LoginOk { .. }
         | Reply::SendOk { .. }

@@ -390,7 +390,8 @@ impl Session {
             | Reply::GroupInfo { .. }
             | Reply::GroupList { .. }
             | Reply::GroupChanged { .. }
-            | Reply::Presence { .. } => Ok(Incoming::Other { request, reply }),
+            | Reply::Presence { .. }
+            | Reply::RefreshOk { .. } => Ok(Incoming::Other { request, reply }),
         }
     }
 

@@ -161,6 +161,15 @@ impl Client {
         }
     }
 
+    /// Gives the session a newer token of the same user; returns when that one expires, Unix milliseconds. An error, that
+    /// it does not count: the session goes on with the one it has.
+    pub async fn refresh(&mut self, token: &str) -> Result<u64, ClientError> {
+        match self.ask(Question::Refresh { token }).await? {
+            Event::Refreshed { expires_at_ms, .. } => Ok(expires_at_ms),
+            _ => Err(ClientError::WrongAnswer),
+        }
+    }
+
     /// Acknowledges all that was handed out and ends the session; what else came with its end is given back.
     pub async fn logout(mut self) -> Vec<Event> {
         self.transport.log_out();

@@ -201,7 +201,8 @@ impl Chat {
             | Event::GroupOk { .. }
             | Event::GroupInfo { .. }
             | Event::GroupList { .. }
-            | Event::Presence { .. } => {}
+            | Event::Presence { .. }
+            | Event::Refreshed { .. } => {}
         }
     }
 

@@ -23,7 +23,7 @@ use crate::contract::submission::Submission;
 use crate::limits::MEMORY_RETRY_MS;
 use ringway_wire::ids::{DeviceId, Seq, UserId};
 use ringway_wire::request::Login;
-use ringway_wire::schema::CloseReason;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 use ringway_wire::websocket::Messages;
 
 /// What a verified login says.
@@ -197,6 +197,34 @@ impl Shard {
                 self.effects.asks.push_back(StoreAsk::Cursor { origin, user, device });
             }
         }
+    }
+
+    /// A logged-in session gets a newer token; where that one does not count it goes on with the one it has.
+    pub(super) fn refresh(&mut self, now: Now, slot: u32, request_id: u32, token: &str) {
+        let Some(user) = self.user_of(slot).or_count(Place::Directory) else { return };
+        let Some(device) = self.sessions.at(slot).map(|session| session.device).or_count(Place::Sessions) else {
+            return;
+        };
+        let text = match self.auth.verify(token, now.unix_ms / 1000) {
+            Ok(claims) if claims.user != user => "the token is another user's".to_owned(),
+            Ok(claims) if claims.device.is_some_and(|claimed| claimed != device) => {
+                "the token is for another device".to_owned()
+            }
+            Ok(claims) if self.access.may_log_in(user, claims.issued_at_s, claims.token).is_err() => {
+                "the token is revoked".to_owned()
+            }
+            Ok(claims) => {
+                self.access.session_is_over(slot);
+                self.access.session_begins(slot, claims.token);
+                let Some(session) = self.sessions.at_mut(slot).or_count(Place::Sessions) else { return };
+                session.expires_at_s = claims.expires_at_s.try_into().unwrap_or(u32::MAX);
+                let expires_at_ms = claims.expires_at_s.saturating_mul(1000);
+                self.reply(now, slot, |encoder| encoder.refresh_ok(request_id, expires_at_ms));
+                return self.arm_next(now, slot);
+            }
+            Err(error) => error.to_string(),
+        };
+        self.refuse_saying(now, slot, request_id, ErrorCode::TokenInvalid, &text, 0);
     }
 
     /// Asks again where devices stopped for which the store had no room.

@@ -38,6 +38,7 @@ pub(super) fn text(code: ErrorCode) -> &'static str {
         ErrorCode::TooManyMembers => "a group has at most 5000 members",
         ErrorCode::AlreadyLoggedIn => "this connection is logged in already",
         ErrorCode::SeqAhead => "the seq is above the user's newest",
+        ErrorCode::TokenInvalid => "the token does not count for this session",
         ErrorCode::TooManyGroups => "a user is in at most 2000 groups, and has made no more, left ones included",
         ErrorCode::BadRequest => {
             "client_msg_id is older than the messages that are kept, so a repeat could not be told: send under a new one"
@@ -83,6 +84,7 @@ impl Shard {
             Request::GroupInfo { group } => self.ask_large(now, slot, request_id, LargeAsk::Info(group)),
             Request::GroupList => self.ask_large(now, slot, request_id, LargeAsk::Groups),
             Request::Presence { users } => self.presence(now, slot, request_id, users),
+            Request::Refresh { token } => self.refresh(now, slot, request_id, token),
             Request::Logout => self.close_answering(now, slot, request_id, CloseReason::LoggedOut),
         }
     }
@@ -218,7 +220,7 @@ impl Shard {
         self.refuse_saying(now, slot, request_id, ErrorCode::NotAllowed, what, 0);
     }
 
-    fn user_of(&self, slot: u32) -> Option<UserId> {
+    pub(super) fn user_of(&self, slot: u32) -> Option<UserId> {
         let session = self.sessions.at(slot).or_count(Place::Sessions)?;
         self.directory.at(session.user).map(|user| user.id).or_count(Place::Directory)
     }

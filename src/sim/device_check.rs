@@ -188,7 +188,7 @@ impl DeviceCheck {
             Request::GroupList => Asked::Groups,
             Request::Presence { .. } => Asked::Presence,
             Request::Ping => Asked::Ping,
-            Request::Login(_) | Request::Logout | Request::SendToUnknownKind { .. } => {
+            Request::Login(_) | Request::Logout | Request::Refresh { .. } | Request::SendToUnknownKind { .. } => {
                 return violated!("{} asks {asks:?}, which no client here does", self.user);
             }
         };

@@ -230,6 +230,12 @@ impl Connection {
         }
     }
 
+    /// Gives the session another token; what is answered.
+    pub(crate) fn refresh(&mut self, token: &str, timeout: Duration) -> Result<Event, ConnectionError> {
+        let request = self.ask(|encoder, id| encoder.refresh(id, token))?;
+        self.answer(request, timeout)
+    }
+
     /// Which of `users` are online.
     pub(crate) fn presence(&mut self, users: &[UserId], timeout: Duration) -> Result<Vec<UserId>, ConnectionError> {
         let request = self.ask(|encoder, id| encoder.presence_request(id, users))?;

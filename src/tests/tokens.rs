@@ -1,20 +1,21 @@
 //! Tokens that a gateway refuses: its log and `ringway token check` say exactly why, the peer is told one thing.
 
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use p256::pkcs8::DecodePublicKey as _;
+use ringway_client::Event;
 use ringway_wire::ids::DeviceId;
-use ringway_wire::schema::CloseReason;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 use rsa::pkcs8::DecodePrivateKey as _;
 use rsa::traits::PublicKeyParts as _;
 use serde_json::{Value, json};
 
 use crate::connection::{Connection, ConnectionError};
-use crate::gateway::{Gateway, PATIENCE, SECRET};
+use crate::gateway::{Gateway, PATIENCE, SECRET, pause};
 
 /// A token with any header and claims, signed with HS256.
 fn token(alg: &str, claims: &Value, secret: &str) -> String {
@@ -149,6 +150,34 @@ fn a_token_for_another_audience_is_refused_where_an_audience_is_configured() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(dir.path(), &["--shards", "1"]);
     log_in(&gateway, Some(json!("other.example"))).unwrap();
+}
+
+#[test]
+fn a_session_that_gets_a_newer_token_outlives_its_first_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let gateway = Gateway::start(dir.path(), &["--shards", "2"]);
+    // On whichever shard the connection begins, the user lives on one of them.
+    for user in 1..=4 {
+        let first_s = now() + 3;
+        let good = |exp: u64| token("HS256", &json!({"sub": user.to_string(), "exp": exp}), SECRET);
+        let mut client = Connection::connect(gateway.addr(), PATIENCE).unwrap();
+        client.login(&good(first_s), DeviceId(1), None, PATIENCE).unwrap();
+        let other = token("HS256", &json!({"sub": "9", "exp": now() + 60}), SECRET);
+        let answer = client.refresh(&other, PATIENCE).unwrap();
+        assert!(matches!(answer, Event::Refused { code: ErrorCode::TokenInvalid, .. }), "{answer:?}");
+        let later_s = now() + 3_600;
+        let answer = client.refresh(&good(later_s), PATIENCE).unwrap();
+        assert!(
+            matches!(answer, Event::Refreshed { expires_at_ms, .. } if expires_at_ms == later_s * 1000),
+            "{answer:?}"
+        );
+        while now() < first_s + 1 {
+            let asked = client.ping().unwrap();
+            let answer = client.answer(asked, PATIENCE).unwrap();
+            assert!(matches!(answer, Event::Pong { .. }), "{answer:?}");
+            pause(Duration::from_millis(50));
+        }
+    }
 }
 
 /// Keys that were made for tests, and for nothing else.

@@ -198,6 +198,12 @@ impl Encoder {
         })
     }
 
+    /// The session ends when its newer token expires, then.
+    pub fn refresh_ok(&mut self, request_id: u32, expires_at_ms: u64) -> &[u8] {
+        let args = fb::RefreshOkArgs { expires_at_ms };
+        self.server(request_id, fb::Reply::RefreshOk, |b| fb::RefreshOk::create(b, &args).as_union_value())
+    }
+
     /// A request was refused. `retry_after_ms` of 0: never send it again as it is.
     pub fn error(
         &mut self,
@@ -380,6 +386,14 @@ impl Encoder {
         self.client(request_id, fb::Request::Presence, |b| {
             let users = Some(users(b, asked));
             fb::Presence::create(b, &fb::PresenceArgs { users }).as_union_value()
+        })
+    }
+
+    /// A newer token for this session.
+    pub fn refresh(&mut self, request_id: u32, token: &str) -> &[u8] {
+        self.client(request_id, fb::Request::Refresh, |b| {
+            let token = Some(b.create_string(token));
+            fb::Refresh::create(b, &fb::RefreshArgs { token }).as_union_value()
         })
     }
 

@@ -140,6 +140,7 @@ fn request<'a>(root: &fb::ClientFrame<'a>, frame: &[u8]) -> Result<Request<'a>, 
             Request::Presence { users: Users(root.request_as_presence().ok_or(Malformed)?.users()) }
         }
         fb::Request::Logout => Request::Logout,
+        fb::Request::Refresh => Request::Refresh { token: root.request_as_refresh().ok_or(Malformed)?.token() },
         unknown => return Err(FrameError::UnknownRequest(unknown.0)),
     })
 }
@@ -162,6 +163,9 @@ fn reply<'a>(root: &fb::ServerFrame<'a>) -> Result<Reply<'a>, FrameError> {
                 last_seq: Seq(t.last_seq()),
                 from_seq: Seq(t.from_seq()),
             }
+        }
+        fb::Reply::RefreshOk => {
+            Reply::RefreshOk { expires_at_ms: root.reply_as_refresh_ok().ok_or(Malformed)?.expires_at_ms() }
         }
         fb::Reply::Pong => Reply::Pong { server_time_ms: root.reply_as_pong().ok_or(Malformed)?.server_time_ms() },
         fb::Reply::SendOk => {

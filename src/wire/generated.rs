@@ -182,10 +182,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Role {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_ERROR_CODE: u16 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_ERROR_CODE: u16 = 14;
+pub const ENUM_MAX_ERROR_CODE: u16 = 15;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 15] = [
+pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 16] = [
   ErrorCode::Unspecified,
   ErrorCode::RetryLater,
   ErrorCode::StorageFull,
@@ -201,6 +201,7 @@ pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 15] = [
   ErrorCode::AlreadyLoggedIn,
   ErrorCode::SeqAhead,
   ErrorCode::TooManyGroups,
+  ErrorCode::TokenInvalid,
 ];
 
 /// Why a request was refused. The connection stays.
@@ -233,9 +234,11 @@ impl ErrorCode {
   /// An Ack or a Sync names a seq above the user's newest.
   pub const SeqAhead: Self = Self(13);
   pub const TooManyGroups: Self = Self(14);
+  /// The token of a Refresh does not count; the session goes on with the one it has.
+  pub const TokenInvalid: Self = Self(15);
 
   pub const ENUM_MIN: u16 = 0;
-  pub const ENUM_MAX: u16 = 14;
+  pub const ENUM_MAX: u16 = 15;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Unspecified,
     Self::RetryLater,
@@ -252,6 +255,7 @@ impl ErrorCode {
     Self::AlreadyLoggedIn,
     Self::SeqAhead,
     Self::TooManyGroups,
+    Self::TokenInvalid,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -271,6 +275,7 @@ impl ErrorCode {
       Self::AlreadyLoggedIn => Some("AlreadyLoggedIn"),
       Self::SeqAhead => Some("SeqAhead"),
       Self::TooManyGroups => Some("TooManyGroups"),
+      Self::TokenInvalid => Some("TokenInvalid"),
       _ => None,
     }
   }
@@ -594,10 +599,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for GroupChangeKind {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_REQUEST: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_REQUEST: u8 = 13;
+pub const ENUM_MAX_REQUEST: u8 = 14;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_REQUEST: [Request; 14] = [
+pub const ENUM_VALUES_REQUEST: [Request; 15] = [
   Request::NONE,
   Request::Login,
   Request::Ping,
@@ -612,6 +617,7 @@ pub const ENUM_VALUES_REQUEST: [Request; 14] = [
   Request::GroupList,
   Request::Presence,
   Request::Logout,
+  Request::Refresh,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -633,9 +639,10 @@ impl Request {
   pub const GroupList: Self = Self(11);
   pub const Presence: Self = Self(12);
   pub const Logout: Self = Self(13);
+  pub const Refresh: Self = Self(14);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 13;
+  pub const ENUM_MAX: u8 = 14;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Login,
@@ -651,6 +658,7 @@ impl Request {
     Self::GroupList,
     Self::Presence,
     Self::Logout,
+    Self::Refresh,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -669,6 +677,7 @@ impl Request {
       Self::GroupList => Some("GroupList"),
       Self::Presence => Some("Presence"),
       Self::Logout => Some("Logout"),
+      Self::Refresh => Some("Refresh"),
       _ => None,
     }
   }
@@ -728,10 +737,10 @@ pub struct RequestUnionTableOffset {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_REPLY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_REPLY: u8 = 13;
+pub const ENUM_MAX_REPLY: u8 = 14;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_REPLY: [Reply; 14] = [
+pub const ENUM_VALUES_REPLY: [Reply; 15] = [
   Reply::NONE,
   Reply::LoginOk,
   Reply::Pong,
@@ -746,6 +755,7 @@ pub const ENUM_VALUES_REPLY: [Reply; 14] = [
   Reply::PresenceInfo,
   Reply::Error,
   Reply::Closing,
+  Reply::RefreshOk,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -767,9 +777,10 @@ impl Reply {
   pub const PresenceInfo: Self = Self(11);
   pub const Error: Self = Self(12);
   pub const Closing: Self = Self(13);
+  pub const RefreshOk: Self = Self(14);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 13;
+  pub const ENUM_MAX: u8 = 14;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::LoginOk,
@@ -785,6 +796,7 @@ impl Reply {
     Self::PresenceInfo,
     Self::Error,
     Self::Closing,
+    Self::RefreshOk,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -803,6 +815,7 @@ impl Reply {
       Self::PresenceInfo => Some("PresenceInfo"),
       Self::Error => Some("Error"),
       Self::Closing => Some("Closing"),
+      Self::RefreshOk => Some("RefreshOk"),
       _ => None,
     }
   }
@@ -2736,6 +2749,104 @@ impl ::core::fmt::Debug for Logout<'_> {
       ds.finish()
   }
 }
+pub enum RefreshOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// A newer token for this session, of the same user.
+pub struct Refresh<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Refresh<'a> {
+  type Inner = Refresh<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Refresh<'a> {
+  pub const VT_TOKEN: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Refresh { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RefreshArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Refresh<'bldr>> {
+    let mut builder = RefreshBuilder::new(_fbb);
+    if let Some(x) = args.token { builder.add_token(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn token(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Refresh::VT_TOKEN, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Refresh<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("token", Self::VT_TOKEN, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct RefreshArgs<'a> {
+    pub token: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for RefreshArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    RefreshArgs {
+      token: None, // required field
+    }
+  }
+}
+
+pub struct RefreshBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RefreshBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_token(&mut self, token: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Refresh::VT_TOKEN, token);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RefreshBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RefreshBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Refresh<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Refresh::VT_TOKEN,"token");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Refresh<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Refresh");
+      ds.field("token", &self.token());
+      ds.finish()
+  }
+}
 pub enum ClientFrameOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -2977,6 +3088,20 @@ impl<'a> ClientFrame<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn request_as_refresh(&self) -> Option<Refresh<'a>> {
+    if self.request_type() == Request::Refresh {
+      let u = self.request();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { Refresh::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for ClientFrame<'_> {
@@ -3001,6 +3126,7 @@ impl ::flatbuffers::Verifiable for ClientFrame<'_> {
           Request::GroupList => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<GroupList>>("Request::GroupList", pos),
           Request::Presence => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Presence>>("Request::Presence", pos),
           Request::Logout => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Logout>>("Request::Logout", pos),
+          Request::Refresh => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Refresh>>("Request::Refresh", pos),
           _ => Ok(()),
         }
      })?
@@ -3149,6 +3275,13 @@ impl ::core::fmt::Debug for ClientFrame<'_> {
         },
         Request::Logout => {
           if let Some(x) = self.request_as_logout() {
+            ds.field("request", &x)
+          } else {
+            ds.field("request", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        Request::Refresh => {
+          if let Some(x) = self.request_as_refresh() {
             ds.field("request", &x)
           } else {
             ds.field("request", &"InvalidFlatbuffer: Union discriminant does not match value.")
@@ -4829,6 +4962,103 @@ impl ::core::fmt::Debug for PresenceInfo<'_> {
       ds.finish()
   }
 }
+pub enum RefreshOkOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// The session ends when the newer token expires.
+pub struct RefreshOk<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for RefreshOk<'a> {
+  type Inner = RefreshOk<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> RefreshOk<'a> {
+  pub const VT_EXPIRES_AT_MS: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    RefreshOk { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RefreshOkArgs
+  ) -> ::flatbuffers::WIPOffset<RefreshOk<'bldr>> {
+    let mut builder = RefreshOkBuilder::new(_fbb);
+    builder.add_expires_at_ms(args.expires_at_ms);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn expires_at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RefreshOk::VT_EXPIRES_AT_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for RefreshOk<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("expires_at_ms", Self::VT_EXPIRES_AT_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct RefreshOkArgs {
+    pub expires_at_ms: u64,
+}
+impl<'a> Default for RefreshOkArgs {
+  #[inline]
+  fn default() -> Self {
+    RefreshOkArgs {
+      expires_at_ms: 0,
+    }
+  }
+}
+
+pub struct RefreshOkBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RefreshOkBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_expires_at_ms(&mut self, expires_at_ms: u64) {
+    self.fbb_.push_slot::<u64>(RefreshOk::VT_EXPIRES_AT_MS, expires_at_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RefreshOkBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RefreshOkBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<RefreshOk<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for RefreshOk<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("RefreshOk");
+      ds.field("expires_at_ms", &self.expires_at_ms());
+      ds.finish()
+  }
+}
 pub enum ErrorOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -5400,6 +5630,20 @@ impl<'a> ServerFrame<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn reply_as_refresh_ok(&self) -> Option<RefreshOk<'a>> {
+    if self.reply_type() == Reply::RefreshOk {
+      let u = self.reply();
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid union in this slot
+      Some(unsafe { RefreshOk::init_from_table(u) })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for ServerFrame<'_> {
@@ -5424,6 +5668,7 @@ impl ::flatbuffers::Verifiable for ServerFrame<'_> {
           Reply::PresenceInfo => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PresenceInfo>>("Reply::PresenceInfo", pos),
           Reply::Error => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Error>>("Reply::Error", pos),
           Reply::Closing => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Closing>>("Reply::Closing", pos),
+          Reply::RefreshOk => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<RefreshOk>>("Reply::RefreshOk", pos),
           _ => Ok(()),
         }
      })?
@@ -5572,6 +5817,13 @@ impl ::core::fmt::Debug for ServerFrame<'_> {
         },
         Reply::Closing => {
           if let Some(x) = self.reply_as_closing() {
+            ds.field("reply", &x)
+          } else {
+            ds.field("reply", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        Reply::RefreshOk => {
+          if let Some(x) = self.reply_as_refresh_ok() {
             ds.field("reply", &x)
           } else {
             ds.field("reply", &"InvalidFlatbuffer: Union discriminant does not match value.")

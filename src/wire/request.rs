@@ -109,6 +109,8 @@ pub enum Request<'a> {
     Presence { users: Users<'a> },
     /// See the schema's `Logout`.
     Logout,
+    /// See the schema's `Refresh`. The token is not looked at yet.
+    Refresh { token: &'a str },
 }
 
 /// What the gateway says. Used by clients and by tests.
@@ -122,6 +124,8 @@ pub enum Reply<'a> {
     LoginOk { session: u64, user: UserId, server_time_ms: u64, heartbeat_ms: u32, last_seq: Seq, from_seq: Seq },
     /// See the schema's `Pong`.
     Pong { server_time_ms: u64 },
+    /// See the schema's `RefreshOk`.
+    RefreshOk { expires_at_ms: u64 },
     /// See the schema's `SendOk`.
     SendOk { msg_id: MsgId, seq: Seq, sent_at_ms: u64, repeat: bool },
     /// See the schema's `Push`.

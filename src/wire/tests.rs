@@ -46,6 +46,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("GroupList", e.group_list_request(10).to_vec()),
         ("Presence", e.presence_request(11, &users).to_vec()),
         ("Logout", e.logout(12).to_vec()),
+        ("Refresh", e.refresh(13, TOKEN).to_vec()),
         ("LoginOk", e.login_ok(1, 77, UserId(1001), TIME_MS, 120_000, Seq(42), Seq(41)).to_vec()),
         ("Pong", e.pong(2, TIME_MS).to_vec()),
         ("SendOk", e.send_ok(3, MSG, Seq(43), TIME_MS, Taken::Now).to_vec()),
@@ -70,6 +71,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("PresenceInfo", e.presence(11, &[UserId(1003)]).to_vec()),
         ("Error", e.error(3, fb::ErrorCode::RetryLater, "a queue is full", 250, TIME_MS).to_vec()),
         ("Closing", e.closing(0, fb::CloseReason::Draining, "the gateway stops", Some(1500), TIME_MS).to_vec()),
+        ("RefreshOk", e.refresh_ok(13, 253_402_300_799_000).to_vec()),
     ]
 }
 
@@ -154,6 +156,7 @@ fn describe_request(request: &Request<'_>) -> String {
         Request::GroupList => "GroupList\n".into(),
         Request::Presence { users: asked } => format!("Presence\n  users: {}\n", users(asked)),
         Request::Logout => "Logout\n".into(),
+        Request::Refresh { token } => format!("Refresh\n  token: {token}\n"),
     }
 }
 
@@ -214,6 +217,7 @@ fn describe_reply(reply: &Reply<'_>) -> String {
                  members: {members:?}\n  owner: {owner}\n"
             )
         }
+        Reply::RefreshOk { expires_at_ms } => format!("RefreshOk\n  expires_at_ms: {expires_at_ms}\n"),
         Reply::Presence { online } => {
             format!("PresenceInfo\n  online: {:?}\n", online.iter().map(|user| user.0).collect::<Vec<_>>())
         }

@@ -21,6 +21,7 @@ pub(crate) enum Got {
     Groups(Vec<u64>),
     Changed { group: u64, kind: GroupChangeKind, users: Vec<u64> },
     Online(Vec<u64>),
+    Refreshed { request: u32, expires_at_ms: u64 },
     Error(u32, ErrorCode),
     Closing { reason: CloseReason, reconnect: Option<u32> },
 }
@@ -54,6 +55,7 @@ pub(super) fn owned(frame: &[u8]) -> Got {
         Reply::GroupList { groups } => Got::Groups(groups.iter().map(|group| group.0.0).collect()),
         Reply::GroupChanged { group, kind, members, .. } => Got::Changed { group: group.0, kind, users: ids(members) },
         Reply::Presence { online } => Got::Online(ids(online)),
+        Reply::RefreshOk { expires_at_ms } => Got::Refreshed { request, expires_at_ms },
         Reply::Error { code, .. } => Got::Error(request, code),
         Reply::Closing { reason, reconnect, reconnect_after_ms, .. } => {
             Got::Closing { reason, reconnect: reconnect.then_some(reconnect_after_ms) }

@@ -10,7 +10,7 @@ use crate::contract::store::{StoreAnswer, StoreAsk};
 use crate::contract::submission::Submission;
 use crate::shard::effects::Closed;
 use ringway_wire::ids::{Conversation, DeviceId, Seq, UserId};
-use ringway_wire::schema::CloseReason;
+use ringway_wire::schema::{CloseReason, ErrorCode};
 
 #[test]
 fn a_user_with_nothing_missing_is_live_without_a_read() {
@@ -320,6 +320,39 @@ fn a_session_ends_when_its_token_expires() {
     world.pass(1_800);
     assert!(world.is_open(client));
     world.pass(400);
+    assert_eq!(closing(&world.got(client)), Some(CloseReason::TokenExpired));
+}
+
+#[test]
+fn a_session_goes_on_with_a_newer_token_and_with_none_that_does_not_count() {
+    let mut world = World::with(1, |config| config.heartbeat_ms = 1_000_000);
+    let client = world.connect(0);
+    let now_s = world.now.unix_ms / 1000;
+    let token = |user: u64, device: Option<u64>, life_s: u64| {
+        mint_hs256(SECRET, UserId(user), device.map(DeviceId), now_s + life_s)
+    };
+    world.frame(client, |encoder| encoder.login(1, &token(5, None, 2), DeviceId(1), Some(Seq(0))));
+    world.settle();
+    world.got(client);
+    let refused = |request| Got::Error(request, ErrorCode::TokenInvalid);
+    for (request, bad) in [
+        (2, token(6, None, 60)),
+        (3, token(5, Some(2), 60)),
+        (4, token(5, None, 0)),
+        (5, mint_hs256(b"another secret of at least 32 bytes!", UserId(5), None, now_s + 60)),
+        (6, "not a token".to_owned()),
+    ] {
+        world.frame(client, |encoder| encoder.refresh(request, &bad));
+        world.settle();
+        assert_eq!(world.got(client), [refused(request)], "{bad}");
+    }
+    world.frame(client, |encoder| encoder.refresh(7, &token(5, Some(1), 4)));
+    world.settle();
+    assert_eq!(world.got(client), [Got::Refreshed { request: 7, expires_at_ms: (now_s + 4) * 1000 }]);
+    world.pass(3_000);
+    assert!(world.is_open(client), "it has the newer token's time");
+    // And the newer one's end is its end.
+    world.pass(1_400);
     assert_eq!(closing(&world.got(client)), Some(CloseReason::TokenExpired));
 }
 
