@@ -49,7 +49,7 @@ fn the_request_id_and_every_field_of_a_send_are_read() {
 
 #[test]
 fn an_unknown_request_type_is_told_apart_from_garbage() {
-    for unknown in [14, 99, 255] {
+    for unknown in [15, 99, 255] {
         let frame = client_frame(fb::Request(unknown), empty);
         assert_eq!(read_client(&frame).unwrap_err(), FrameError::UnknownRequest(unknown));
     }
