@@ -36,6 +36,9 @@ pub(crate) enum Form {
 pub(crate) enum Changes {
     /// While the gateway runs.
     Now,
+    /// When the files are read again, and not over the API: it says whose tokens count, and who could say so could speak as
+    /// anybody.
+    AtReload,
     /// It is read at a start.
     AtStart,
 }
@@ -84,6 +87,7 @@ impl Key {
     /// When its value can change.
     pub(crate) fn changes(&self) -> Changes {
         match self.name.starts_with("policy.") || CHANGES_NOW.contains(&self.name) {
+            true if self.name.starts_with("auth.") => Changes::AtReload,
             true => Changes::Now,
             false => Changes::AtStart,
         }

@@ -46,7 +46,7 @@ pub(crate) struct Setting {
     pub(crate) value: String,
     /// `default`, the file, the environment's variable, the command line, or the API and its key.
     pub(crate) origin: String,
-    /// `now`, while the gateway runs, or `at_start`.
+    /// `now`, while the gateway runs; `at_reload`, when the files are read again; or `at_start`.
     pub(crate) changes: &'static str,
     /// What the files say, and what holds from the next start on; absent: the same.
     #[serde(skip_serializing_if = "Option::is_none")]

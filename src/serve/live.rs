@@ -100,8 +100,12 @@ impl<'a> Live<'a> {
         let mut said = self.said.clone();
         for (name, value) in values {
             let key = KEYS.iter().find(|key| key.name == name).ok_or_else(|| format!("there is no setting {name}"))?;
-            if key.changes() != Changes::Now {
-                return Err(format!("{name} is read only at a start"));
+            match key.changes() {
+                Changes::Now => {}
+                Changes::AtReload => {
+                    return Err(format!("{name} is changed in the files alone, and read again at SIGHUP"));
+                }
+                Changes::AtStart => return Err(format!("{name} is read only at a start")),
             }
             match value {
                 Some(value) => drop(said.insert(key.name, (value, by.to_owned()))),
@@ -192,6 +196,7 @@ impl<'a> Live<'a> {
             origin: self.in_force.origin(key.name).to_string(),
             changes: match key.changes() {
                 Changes::Now => "now",
+                Changes::AtReload => "at_reload",
                 Changes::AtStart => "at_start",
             },
             next_value: self.waiting.get(key.name).cloned(),

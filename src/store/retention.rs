@@ -164,7 +164,7 @@ impl Retention {
         Retention { keep_ms, clock: SteadyClock::default(), next: None, running: None, due_ms: 0, failing: false }
     }
 
-    /// From now on so many days; 0: for ever. A pass that has begun ends as it began; with 0 it stands still.
+    /// From now on so many days; 0: for ever. A pass that has begun ends as it began; with 0 it ends with the step it is in.
     pub(crate) fn keep_days(&mut self, days: u32) {
         let keep_ms = (days > 0).then(|| u64::from(days) * DAY_MS);
         if std::mem::replace(&mut self.keep_ms, keep_ms) != keep_ms {
@@ -174,20 +174,29 @@ impl Retention {
 
     /// When the next step is to be taken, or looked at, on the monotonic clock; `None`: never.
     pub(crate) fn due_ms(&self) -> Option<u64> {
-        self.keep_ms.map(|_| self.due_ms)
+        (self.keep_ms.is_some() || self.is_in_pass()).then_some(self.due_ms)
+    }
+
+    fn is_in_pass(&self) -> bool {
+        self.running.is_some() || self.next.is_some()
     }
 
     /// Looks at the step on its way, and takes the next, if one is due. `newest`: a message that is stored.
     pub(crate) fn step<S: Expire>(&mut self, store: &mut S, now: Now, newest: MsgId, counters: &mut StoreCounters) {
-        let Some(keep_ms) = self.keep_ms.filter(|_| now.mono_ms >= self.due_ms) else { return };
+        if now.mono_ms < self.due_ms || (self.keep_ms.is_none() && !self.is_in_pass()) {
+            return;
+        }
         let Some(time_ms) = self.clock.read(now, newest) else {
             self.due_ms = now.mono_ms + RETENTION_AGAIN_MS;
             return;
         };
         self.due_ms = now.mono_ms + RETENTION_STEP_EVERY_MS;
         let Some(mut running) = self.running.take() else {
-            let cutoff = MsgId::first_at(time_ms.saturating_sub(keep_ms));
-            self.running = Some(store.expire(self.next.unwrap_or(Step::Begin { cutoff })));
+            let step = self.keep_ms.map_or(Step::End, |keep_ms| {
+                let cutoff = MsgId::first_at(time_ms.saturating_sub(keep_ms));
+                self.next.unwrap_or(Step::Begin { cutoff })
+            });
+            self.running = Some(store.expire(step));
             return;
         };
         // Nobody is to be woken here: it is looked at again in a moment.

@@ -297,6 +297,10 @@ fn the_key_of_tokens_is_changed_under_load_and_both_are_good_meanwhile() {
     reload(&mut gateway, "say now");
     gateway.wait_until("the new key is good", |gateway| logs_in(gateway, new));
     assert!(logs_in(&gateway, old), "the old key is good beside it");
+    // Who may operate the gateway cannot say whose tokens count.
+    let change = json!({ "auth.hs256_secret_file": file.to_str().unwrap() });
+    let refused = api(dir.path()).send("PATCH", "/api/v1/config", &change).unwrap();
+    assert!(refused.status >= 400 && format!("{refused:?}").contains("in the files alone"), "{refused:?}");
     // One that is too short changes nothing.
     private(&new_file, "short");
     reload(&mut gateway, "cannot be used");

@@ -29,6 +29,7 @@ claims! {
     nothing_that_is_not_applied_yet_can_be_too_old
     a_row_whose_message_went_before_it_counts_as_deleted
     passes_follow_one_another_by_the_hour_and_their_steps_by_the_millisecond
+    a_pass_in_which_everything_is_to_be_kept_from_now_on_ends_and_deletes_no_more
 }
 
 fn id(n: u64) -> MsgId {
@@ -188,6 +189,37 @@ fn passes_follow_one_another_by_the_hour_and_their_steps_by_the_millisecond<B: B
     retention.step(&mut store, now, id(1_300), &mut counters);
     assert!(retention.running.is_none());
     assert_eq!(Retention::new(0).due_ms(), None);
+}
+
+fn a_pass_in_which_everything_is_to_be_kept_from_now_on_ends_and_deletes_no_more<B: Bed<S: Expire>>(bed: &B) {
+    let mut store = bed.open();
+    bed.run(apply(&mut store, transaction(1..=1_300))).unwrap();
+    let mut counters = StoreCounters::default();
+    let mut retention = Retention::new(1);
+    let mut now = Now { mono_ms: 0, unix_ms: id(1_201).sent_at_ms() + DAY_MS };
+    let mut look = |retention: &mut Retention, store: &mut B::S, counters: &mut StoreCounters| {
+        now.mono_ms = retention.due_ms().unwrap();
+        bed.run(async {
+            retention.step(store, now, id(1_300), counters);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        });
+    };
+    for looks in 0.. {
+        assert!(looks < 100_000, "nothing is deleted");
+        look(&mut retention, &mut store, &mut counters);
+        if counters.rows_expired > 0 {
+            break;
+        }
+    }
+    retention.keep_days(0);
+    for looks in 0.. {
+        assert!(looks < 100_000, "the pass does not end");
+        look(&mut retention, &mut store, &mut counters);
+        if retention.due_ms().is_none() {
+            break;
+        }
+    }
+    assert!(counters.rows_expired < 2_400 && counters.expiries == 1, "{counters:?}");
 }
 
 /// What a clock that reads this, day by day, says of the time, in days; `None`: nothing is to be deleted by it.
