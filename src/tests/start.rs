@@ -74,7 +74,10 @@ fn an_address_that_others_can_reach_needs_a_secret() {
         .output()
         .unwrap();
     assert!(!output.status.success());
-    says(&String::from_utf8_lossy(&output.stderr), &["set auth.hs256_secret", "eddsa_public_key"]);
+    says(
+        &String::from_utf8_lossy(&output.stderr),
+        &["set auth.hs256_secret", "auth.public_key_file", "auth.jwks_file"],
+    );
 }
 
 #[test]

@@ -275,7 +275,7 @@ function settings() {
       ["Setting", (it) => el("code", {}, it.setting)],
       ["Value", (it) => el("code", {}, known(it.value))],
       ["From", (it) => it.origin],
-      ["Changes", (it) => (it.changes === "now" ? "while it runs" : "at a start")],
+      ["Changes", (it) => ({ now: "while it runs", at_reload: "in the files, at SIGHUP" })[it.changes] ?? "at a start"],
       ["At the next start", (it) => (it.next_value === undefined ? NONE : el("code", {}, it.next_value))],
       ["What it is", (it) => it.about],
     ], settings.filter((it) => it.setting.includes(text) || it.about.toLowerCase().includes(text)), "No setting is called so."));
