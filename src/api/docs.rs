@@ -5,9 +5,9 @@
 //! is typed into it, which it keeps nowhere.
 
 use axum::Router;
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+
+use super::page::part;
 
 const PAGE: &str = include_str!("docs/page.html");
 const SCRIPT: &str = include_str!("docs/page.js");
@@ -19,17 +19,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 /// The page and its parts.
 pub(super) fn routes() -> Router {
     Router::new()
-        .route("/api/docs", get(|| async { part("text/html; charset=utf-8", PAGE) }))
-        .route("/api/docs/page.js", get(|| async { part("text/javascript; charset=utf-8", SCRIPT) }))
-        .route("/api/docs/page.css", get(|| async { part("text/css; charset=utf-8", STYLE) }))
-}
-
-fn part(kind: &'static str, text: &'static str) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, text).into_response()
+        .route("/api/docs", get(|| async { part("text/html; charset=utf-8", PAGE, POLICY) }))
+        .route("/api/docs/page.js", get(|| async { part("text/javascript; charset=utf-8", SCRIPT, POLICY) }))
+        .route("/api/docs/page.css", get(|| async { part("text/css; charset=utf-8", STYLE, POLICY) }))
 }

@@ -11,7 +11,7 @@
 //! - [`ids`]: numbers of 64 bits as JSON has them.
 //! - [`messages`], [`groups`], [`made`], [`users`], [`sessions`], [`access`], [`connections`], [`events`],
 //!   [`trace`], [`stream`]: what can be called.
-//! - [`openapi`]: says so to programs, [`docs`] to people.
+//! - [`openapi`]: says so to programs, [`docs`] to people; [`page`]: what a browser is given of a page.
 
 pub(crate) mod access;
 pub(crate) mod audit;
@@ -25,6 +25,7 @@ pub(crate) mod keys;
 mod made;
 pub(crate) mod messages;
 pub(crate) mod openapi;
+pub(crate) mod page;
 pub(crate) mod problem;
 pub(crate) mod sessions;
 pub(crate) mod stream;

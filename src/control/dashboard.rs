@@ -26,6 +26,7 @@ use self::sample::History;
 use super::http::Facts;
 use crate::api::keys::{Keys, Scope};
 use crate::api::openapi::ReadProblems;
+use crate::api::page::part;
 use crate::api::problem::Problem;
 use crate::limits::{DASHBOARD_SAMPLE_MS, DASHBOARD_VIEWERS_MAX};
 
@@ -113,24 +114,13 @@ pub(crate) fn routes(calls: DashboardCalls) -> OpenApiRouter {
 /// The page and its parts.
 pub(crate) fn pages() -> Router {
     let mut pages = Router::new()
-        .route("/", get(|| async { part("text/html; charset=utf-8", PAGE) }))
-        .route("/dashboard/page.css", get(|| async { part("text/css; charset=utf-8", STYLE) }))
-        .route("/dashboard/icon.svg", get(|| async { part("image/svg+xml", ICON) }));
+        .route("/", get(|| async { part("text/html; charset=utf-8", PAGE, POLICY) }))
+        .route("/dashboard/page.css", get(|| async { part("text/css; charset=utf-8", STYLE, POLICY) }))
+        .route("/dashboard/icon.svg", get(|| async { part("image/svg+xml", ICON, POLICY) }));
     for (path, script) in SCRIPTS {
-        pages = pages.route(path, get(move || async move { part("text/javascript; charset=utf-8", script) }));
+        pages = pages.route(path, get(move || async move { part("text/javascript; charset=utf-8", script, POLICY) }));
     }
     pages
-}
-
-fn part(kind: &'static str, text: &'static str) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-cache"),
-    ];
-    (headers, text).into_response()
 }
 
 /// The figures of this node, once a second, as server-sent events.

@@ -5,10 +5,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::gateway::{PATIENCE, address};
+use crate::gateway::{PATIENCE, address, pause};
 use crate::openapi::Document;
 
 /// What the API says of itself.
@@ -17,6 +18,18 @@ const DOCUMENT: &str = "/api/v1/openapi.json";
 /// To the API of the gateway with this data directory, at the admin address, without a key.
 pub(crate) fn api(dir: &Path) -> Http {
     Http::connect(address(dir, "admin").unwrap(), None).unwrap()
+}
+
+/// Asks until the answer is as it should be.
+pub(crate) fn until(http: &mut Http, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..PATIENCE.as_millis() / 20 {
+        let answer = http.get(path).unwrap();
+        if answer.status == 200 && is_so(&answer.json) {
+            return answer.json;
+        }
+        pause(Duration::from_millis(20));
+    }
+    panic!("{path} is never so: {:?}", http.get(path).unwrap());
 }
 
 /// Has a group made; returns its number.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringway_client::Event;
 use ringway_wire::ids::Seq;
@@ -12,25 +12,13 @@ use serde_json::{Value, json};
 use crate::access::{admin, end};
 use crate::cluster::node;
 use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, UNLIMITED, address, pause};
-use crate::http::{Http, api};
+use crate::gateway::{Gateway, PATIENCE, UNLIMITED, address};
+use crate::http::{Http, api, until};
 use crate::redis::Redis;
 use crate::services::Database;
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-}
-
-/// Asks until the answer is as it should be.
-fn until(http: &mut Http, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    for _ in 0..PATIENCE.as_millis() / 20 {
-        let answer = http.get(path).unwrap();
-        if answer.status == 200 && is_so(&answer.json) {
-            return answer.json;
-        }
-        pause(Duration::from_millis(20));
-    }
-    panic!("{path} is never so: {:?}", http.get(path).unwrap());
 }
 
 fn post(http: &mut Http, to: u64, texts: &[String]) {

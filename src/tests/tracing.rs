@@ -1,7 +1,5 @@
 //! A message is followed: its rows, who was given it, who has acknowledged it and who lacks it.
 
-use std::time::Duration;
-
 use ringway_client::Event;
 use ringway_wire::ids::Seq;
 use serde_json::{Value, json};
@@ -9,8 +7,8 @@ use serde_json::{Value, json};
 use crate::access::admin;
 use crate::cluster::node;
 use crate::connection::Connection;
-use crate::gateway::{Gateway, PATIENCE, pause};
-use crate::http::{Http, api, created};
+use crate::gateway::{Gateway, PATIENCE};
+use crate::http::{Http, api, created, until};
 use crate::redis::Redis;
 use crate::services::Database;
 
@@ -28,18 +26,6 @@ fn sent(http: &mut Http, post: &Value) -> String {
     let answer = http.send("POST", "/api/v1/messages", post).unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json["msg_id"].as_str().unwrap().to_owned()
-}
-
-/// What is known of a message, once it is so.
-fn until(http: &mut Http, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    for _ in 0..PATIENCE.as_millis() / 20 {
-        let answer = http.get(path).unwrap();
-        if answer.status == 200 && is_so(&answer.json) {
-            return answer.json;
-        }
-        pause(Duration::from_millis(20));
-    }
-    panic!("{path} is never so: {:?}", http.get(path).unwrap());
 }
 
 fn recipient<'a>(followed: &'a Value, user: &str) -> &'a Value {
