@@ -145,9 +145,9 @@ fn what_one_account_types_to_users_of_another_shard_leaves_room_in_the_lane_for_
     let flood = floods.each_mut().map(|session| typing(session, recipients(1_000)));
     let others = typing(&mut other, recipients(16));
     assert_eq!(went_out(&mut other, &others), 16);
-    for (session, requests) in std::iter::zip(&mut floods, &flood) {
-        assert!(went_out(session, requests) > 0);
-    }
+    // The share is the account's: one of its sessions may take all of it. Each request is answered.
+    let of_all = std::iter::zip(&mut floods, &flood).map(|(session, requests)| went_out(session, requests));
+    assert!(of_all.sum::<usize>() > 0);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn what_one_account_types_to_a_group_that_its_shard_does_not_know_yet_leaves_roo
     let flood = floods.each_mut().map(|session| typing(session, (0..1_000).map(|_| group)));
     let others = typing(&mut other, std::iter::once(group));
     assert_eq!(went_out(&mut other, &others), 1);
-    for (session, requests) in std::iter::zip(&mut floods, &flood) {
-        assert!(went_out(session, requests) > 0);
-    }
+    // The share is the account's: one of its sessions may take all of it. Each request is answered.
+    let of_all = std::iter::zip(&mut floods, &flood).map(|(session, requests)| went_out(session, requests));
+    assert!(of_all.sum::<usize>() > 0);
 }
