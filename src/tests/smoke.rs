@@ -245,8 +245,11 @@ fn a_second_signal_ends_the_stop_at_once() {
     let client = gateway.client(1, 1, None);
     gateway.terminate();
     // Not before the first has been heard: two that are pending count as one.
-    gateway.wait_until("it is no longer ready", |gateway| !gateway.admin_page("/readyz").starts_with("HTTP/1.1 200"));
-    assert!(gateway.admin_page("/readyz").contains("draining"));
+    // Said and asked once: the stop goes on meanwhile.
+    gateway.wait_until("it is no longer ready, since it drains", |gateway| {
+        let page = gateway.admin_page("/readyz");
+        !page.starts_with("HTTP/1.1 200") && page.contains("draining")
+    });
     assert_eq!(stop(&mut gateway), Some(1));
     assert!(gateway.log().contains("a second signal"), "{}", gateway.log());
     drop(client);
